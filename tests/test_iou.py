@@ -1,0 +1,146 @@
+"Rotated IoU against float64 truth computed another way, on the sets where known operators fail"
+import math, os, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pytest, torch
+from hypothesis import given, settings, strategies as st
+from rotnb.geometry.boxes import rbox2qbox
+from rotnb.geometry.polygons import clip_polygon, convex_hull, polygon_area
+from rotnb.ops.iou import box_iou_rotated
+
+SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))
+iou1 = lambda a,b,mode='iou': box_iou_rotated(torch.tensor(np.array([a])), torch.tensor(np.array([b])), mode, aligned=True).item()
+
+def quads(a, b): # about a's centre, in float64, or far boxes lose their digits
+    a,b = (np.asarray(o, float) for o in (a, b))
+    return rbox2qbox(np.r_[0,0,a[2:]]),rbox2qbox(np.r_[b[:2]-a[:2],b[2:]])
+
+def truth(a, b, mode='iou'):
+    "Polygon clipping and hulls in plain numpy: shares no code with the kernels"
+    if not (min(*a[2:4], *b[2:4])>0 and np.isfinite([*a,*b]).all()): return 0.
+    qa,qb = quads(a, b); aa,ab = (float(o[2])*float(o[3]) for o in (a, b))
+    inter = polygon_area(clip_polygon(qa, qb)) if aa<ab else polygon_area(clip_polygon(qb, qa))
+    union = aa+ab-inter
+    if mode=='iof': return inter/aa
+    if mode=='iou': return inter/union
+    hull = polygon_area(convex_hull(np.r_[qa,qb])); return inter/union-(hull-union)/hull
+
+def stress(name, n=150):
+    r = np.random.default_rng(sum(map(ord, name))); u = lambda *s: r.uniform(size=(n,5))*np.array(s)
+    a = np.concatenate([r.uniform(0,800,(n,2)), r.uniform(4,120,(n,2)), r.uniform(-math.pi,math.pi,(n,1))], 1); b = a.copy()
+    if name.startswith('near'): b *= 1+r.uniform(-1,1,(n,5))*float(name[5:])
+    elif name=='w+1': b[:,2] += 1
+    elif name=='swapped': b = a[:,[0,1,3,2,4]]; b[:,4] += math.pi/2
+    elif name=='generic': b = a+r.normal(size=(n,5))*[15,15,8,8,1]; b[:,2:4] = np.abs(b[:,2:4])+1
+    elif name=='far': a[:,:2] += r.uniform(2e4,5e4,(n,2)); b = a+r.normal(size=(n,5))*[9,9,0,0,1]
+    elif name=='sliver': a[:,3] = a[:,2]/1000; b = a+r.normal(size=(n,5))*[.02,.02,0,0,.001]
+    elif name=='tiny': a[:,2:4] = r.uniform(.01,.5,(n,2)); b = a+r.normal(size=(n,5))*[.05,.05,0,0,1]
+    elif name=='normalised': a[:,:4] /= 1000; b = a+r.normal(size=(n,5))*[.01,.01,0,0,1]
+    elif name=='shared':
+        a = np.concatenate([r.integers(0,9,(n,2))*10, r.integers(1,5,(n,2))*10, r.integers(-4,5,(n,1))*math.pi/4], 1).astype(float)
+        b = a.copy(); b[:,:2] += r.integers(-2,3,(n,2))*10; b[:,2:4] = r.integers(1,5,(n,2))*10; b[:,4] += r.integers(0,4,n)*math.pi/4
+    elif name=='contained': b[:,2:4] *= r.uniform(.1,1,(n,2))
+    elif name=='corner': b[:,:2] += np.stack([np.cos(a[:,4]),np.sin(a[:,4])],1)*a[:,2:3]
+    elif name=='bad':
+        for i in range(n): b[i,r.integers(0,5)] = [math.nan,math.inf,-math.inf][i%3]
+        b[::5] = a[::5]; b[::5,2] = 0; b[1::5] = a[1::5]; b[1::5,3] = -4
+    return a.astype(np.float32),b.astype(np.float32)
+
+SETS = ['identical','near 1e-7','near 1e-6','near 1e-5','near 1e-4','near 1e-3','w+1','swapped','generic','far','sliver','tiny','normalised','shared','contained','corner','bad']
+
+@pytest.mark.parametrize('mode', ['iou','iof','giou'])
+@pytest.mark.parametrize('name', SETS)
+def test_stress(name, mode):
+    a,b = stress(name); exact = np.array([truth(x, y, mode) for x,y in zip(a,b)])
+    ta,tb = torch.from_numpy(a),torch.from_numpy(b); got = box_iou_rotated(ta, tb, mode, aligned=True)
+    assert got.dtype==torch.float32 and np.abs(got.numpy()-exact).max()<1e-6
+    back = box_iou_rotated(tb, ta, mode, aligned=True)
+    if mode!='iof': assert torch.equal(got, back)
+    assert torch.equal(box_iou_rotated(ta, tb, mode).diagonal(), got)
+    if mode=='iou' and name=='w+1': assert np.abs(got.numpy()-a[:,2].astype(float)/b[:,2]).max()<1e-6
+
+pos,size,turn = st.floats(-300, 300, width=32),st.floats(2**-6, 500, width=32),st.floats(-7, 7, width=32)
+box = st.tuples(pos, pos, size, size, turn)
+
+@settings(deadline=None, max_examples=300)
+@given(box, box)
+def test_properties(a, b):
+    i,j = iou1(a, b),iou1(b, a)
+    assert i==j and 0<=i<=1
+    assert iou1(a, b, 'giou')==iou1(b, a, 'giou') and -1<=iou1(a, b, 'giou')<=i+1e-12
+    assert i==pytest.approx(truth(a, b), abs=1e-8)
+    assert iou1(a, a)==pytest.approx(1, abs=1e-9)
+    assert 0<=iou1(a, b, 'iof')<=1
+
+@settings(deadline=None, max_examples=150)
+@given(box, box, turn, pos, pos)
+def test_moving_both_changes_nothing(a, b, t, dx, dy):
+    c,s = math.cos(t),math.sin(t)
+    move = lambda o: (c*o[0]-s*o[1]+dx, s*o[0]+c*o[1]+dy, o[2], o[3], o[4]+t)
+    for mode in ('iou', 'giou'): assert iou1(move(a), move(b), mode)==pytest.approx(iou1(a, b, mode), abs=1e-7)
+
+@settings(deadline=None)
+@given(box, st.floats(.05, 1), st.floats(.05, 1))
+def test_inside(a, fw, fh):
+    b = (a[0], a[1], a[2]*fw, a[3]*fh, a[4])
+    assert iou1(a, b)==pytest.approx(fw*fh, abs=1e-7) and iou1(b, a, 'iof')==pytest.approx(1, abs=1e-9)
+
+def test_extreme_numbers_give_finite_results():
+    v = [0, -1, 1e-300, 1e-30, 1, 1e30, 1e300, math.inf, -math.inf, math.nan]
+    b = torch.tensor([[x,y,w,h,t] for x in v for y in (0,1e300) for w in v for h in (1,1e-300,1e300) for t in (0.,1e300)], dtype=torch.float64)[::3]
+    for mode in ('iou','iof','giou'):
+        m = box_iou_rotated(b, b, mode); assert m.isfinite().all() and m.max()<=1+1e-9 and m.min()>=-1
+
+def test_reference_pairs():
+    f = SHARED/'oracle/ops'
+    if not f.exists(): pytest.skip('no reference folder')
+    d = np.load(f/'iou_pairs.npz', allow_pickle=True)
+    for i,name in enumerate(d['names']):
+        a,b = (torch.from_numpy(d[f'{i:02d}_{k}']) for k in ('b1','b2'))
+        assert np.abs(box_iou_rotated(a, b, aligned=True).numpy()-d[f'{i:02d}_exact_f64']).max()<1e-6, name
+    d = np.load(f/'iou_mmcv_failures.npz')
+    got = box_iou_rotated(torch.from_numpy(d['b1']), torch.from_numpy(d['b2']), aligned=True).numpy()
+    assert np.abs(got-d['exact_f64']).max()<1e-6 and np.abs(d['mmcv']-d['exact_f64']).max()>.01
+    d = np.load(f/'iou_matrix.npz')
+    got = box_iou_rotated(torch.from_numpy(d['boxes1']), torch.from_numpy(d['boxes2'])).numpy()
+    assert np.abs(got-d['exact_f64']).max()<1e-6
+
+def test_threads_and_forks():
+    "Large problems from several threads and from a forked process: numba's parallel region would end the process"
+    code = '''
+import os, threading, torch, multiprocessing as mp
+from rotnb.ops.iou import box_iou_rotated
+b = torch.rand(400,5, generator=torch.Generator().manual_seed(0))*50
+ref = box_iou_rotated(b, b).numpy(); out = {}
+def work(q=None):
+    r = bool((box_iou_rotated(b, b).numpy()==ref).all())
+    if q is not None: q.put(r)
+    out[threading.get_ident()] = r
+ts = [threading.Thread(target=work) for _ in range(4)]
+for t in ts: t.start()
+for t in ts: t.join()
+assert all(out.values())
+ctx = mp.get_context('fork'); q = ctx.Queue(); p = ctx.Process(target=work, args=(q,)); p.start(); assert q.get(timeout=60); p.join(); assert p.exitcode==0
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1], timeout=120, stdin=subprocess.DEVNULL)
+
+def test_same_source_on_the_cuda_simulator():
+    "A CUDA kernel calls the very functions that the CPU runs"
+    code = '''
+import numpy as np
+from numba import cuda
+from rotnb.ops.kernels import prepare, prepare_box, pair_value, iou_matrix
+@cuda.jit
+def prep(b, P):
+    i = cuda.grid(1)
+    if i<len(b): prepare_box(b, i, P)
+@cuda.jit
+def kernel(P, mode, out):
+    i,j = cuda.grid(2)
+    if i<out.shape[0] and j<out.shape[1]: out[i,j] = pair_value(P, i, P, j, mode)
+b = np.random.default_rng(0).random((9,5))*[20,20,9,9,6]; b[0,2] = 0; P = np.empty((9,9)); prep[1,16](b, P)
+assert np.allclose(P, prepare(b), atol=1e-14)
+for mode in range(3):
+    out = np.empty((9,9)); kernel[(2,2),(8,8)](P, mode, out); assert np.allclose(out, iou_matrix(P, P, mode), atol=1e-12) and (out>0).any()
+'''
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1], env={**os.environ, 'NUMBA_ENABLE_CUDASIM':'1'}, timeout=300)

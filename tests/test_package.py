@@ -1,0 +1,140 @@
+"The package as a whole: metadata agree, every module has its notebook, notebooks build on earlier ones, layers keep their distance"
+import ast, importlib, os, re, runpy, subprocess, sys
+from collections import Counter
+from configparser import ConfigParser
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+from statistics import median
+import pytest
+from fastcore.nbio import read_nb
+import rotnb
+
+ROOT = Path(__file__).parents[1]
+NBS = {str(o.relative_to(ROOT/'nbs')): read_nb(o) for o in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in o.parts}
+LIGHT = 'geometry ops targets losses models evaluate'.split()  # layers that must never import fastai
+IMPORT_AS = dict(cv2='opencv-python-headless', PIL='pillow', yaml='pyyaml')  # where the package index has another name
+
+def settings():
+    cp = ConfigParser(delimiters=['='])
+    cp.read(ROOT/'settings.ini', encoding='utf-8')
+    return cp['DEFAULT']
+
+def code(nb):
+    "All code of a notebook, without what only IPython reads"
+    src = '\n'.join(c.source for c in nb.cells if c.cell_type=='code')
+    return re.sub(r'^(\s*)[%!].*$', r'\1pass', src, flags=re.M)
+
+def module(nb):
+    "The module a notebook exports, or None"
+    m = re.search(r'^#\|\s*default_exp:?\s+(\S+)', code(nb), re.M)
+    return m and f'rotnb.{m[1]}'
+
+def imports(src, package=''):
+    "Full names of what a piece of source imports; `from a import b` gives `a` and `a.b`"
+    for o in ast.walk(ast.parse(src)):
+        if isinstance(o, ast.Import): yield from (a.name for a in o.names)
+        elif isinstance(o, ast.ImportFrom):
+            base = resolve_name('.'*o.level+(o.module or ''), package) if o.level else o.module
+            yield base
+            yield from (f'{base}.{a.name}' for a in o.names)
+
+NUMBERED = {module(nb): int(m[1]) for f,nb in NBS.items() if (m := re.match(r'(\d+)_', Path(f).name)) and module(nb)}
+
+@cache
+def number(mod):
+    "The number of a module's notebook; a file written by hand stands as high as what it imports"
+    if mod in NUMBERED: return NUMBERED[mod]
+    path = ROOT.joinpath(*mod.split('.'))
+    file,package = (path/'__init__.py', mod) if path.is_dir() else (path.with_suffix('.py'), mod.rpartition('.')[0])
+    if not mod.startswith('rotnb.') or not file.exists(): return 0
+    return max((number(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=0)
+
+def python(src, **env):
+    "Run `src` in an interpreter of its own, with the repository first on its path; what it prints"
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), 'PYTHONWARNINGS':'ignore', **env}
+    r = subprocess.run([sys.executable, '-c', src], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert r.returncode==0, r.stderr
+    return r.stdout
+
+# --- metadata
+
+def test_metadata_agree():
+    cfg,toml = settings(),(ROOT/'pyproject.toml').read_text(encoding='utf-8')
+    assert cfg['version']==rotnb.__version__
+    for key,want in [('name', cfg['lib_name']), ('lib_path', cfg['lib_name']), ('Repository', cfg['git_url']), ('Documentation', cfg['doc_url'])]:
+        assert re.findall(rf'^{key} = "(.*)"$', toml, re.M)==[want], key
+    assert cfg['version'] in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
+
+def test_what_is_imported_is_required():
+    have = {re.split('[<>=]', o)[0] for o in settings()['requirements'].split()}
+    tops = {o.split('.')[0] for f in (ROOT/'rotnb').rglob('*.py') for o in imports(f.read_text(encoding='utf-8'), 'rotnb.x.y')}
+    need = {IMPORT_AS.get(o, o) for o in tops-{'rotnb'}-set(sys.stdlib_module_names)}
+    assert need<=have, f'settings.ini does not require {sorted(need-have)}'
+
+def test_console_scripts_resolve():
+    scripts = settings()['console_scripts'].split()
+    assert scripts
+    for o in scripts:
+        mod,func = o.split('=')[1].split(':')
+        assert callable(getattr(importlib.import_module(mod), func)), o
+
+# --- notebooks and modules
+
+@pytest.mark.parametrize('nb', NBS)
+def test_title_and_subtitle(nb):
+    first = next(c.source for c in NBS[nb].cells if c.cell_type=='markdown')
+    assert re.match(r'# \S.*\n+> \S', first), f'starts with {first[:80]!r}; `# name` and `> one line` are wanted'
+
+def test_one_notebook_for_each_module():
+    exported = Counter(filter(None, map(module, NBS.values())))
+    assert max(exported.values())==1, exported.most_common(3)
+    by_hand = ('__init__', '_modidx', 'all')
+    files = {'.'.join(o.relative_to(ROOT).with_suffix('').parts) for o in (ROOT/'rotnb').rglob('*.py') if o.stem not in by_hand}
+    assert files==set(exported)
+
+@pytest.mark.parametrize('nb', [o for o in NBS if module(NBS[o]) in NUMBERED])
+def test_imports_only_lower_numbers(nb):
+    own = NUMBERED[module(NBS[nb])]
+    late = {o:number(o) for o in imports(code(NBS[nb])) if number(o)>=own}
+    assert not late, f'{own} imports {late}'
+
+def test_readme_is_what_the_notebook_makes():
+    made = runpy.run_path(str(ROOT/'.ci/readme.py'))['readme']()
+    assert made==(ROOT/'README.md').read_text(encoding='utf-8'), 'run `python .ci/readme.py`'
+
+def test_ci_finds_both_commands_in_the_readme():
+    main_job,tests = subprocess.check_output([ROOT/'.ci/run', '--show'], text=True).split('\n\n')
+    assert main_job.endswith('rotnb-demo --path rotnb-demo') and tests.strip().endswith('pytest')
+
+@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
+def test_links_lead_somewhere(page):
+    links = re.findall(r'\]\((?!\w+:|#)([^)\s#]+)', (ROOT/page).read_text(encoding='utf-8'))
+    assert not [o for o in links if not (ROOT/o).exists()]
+
+# --- imports
+
+def test_layers_without_fastai():
+    mods = [o for o in NUMBERED if o.split('.')[1] in LIGHT]
+    assert {o.split('.')[1] for o in mods}==set(LIGHT)
+    python(f'''
+import importlib, sys
+for o in {mods}:
+    importlib.import_module(o)
+    if 'fastai' in sys.modules: sys.exit(o+' imports fastai')''')
+
+@pytest.mark.parametrize('ours,theirs', [('rotnb.ops.iou','torch'), ('rotnb.all','fastai.vision.all')])
+def test_import_time(ours, theirs):
+    "Processor time, which other programs on the machine disturb least; the runs take turns"
+    runs = [[float(python(f'import {o}, time; print(time.process_time())')) for o in (ours,theirs)] for _ in range(3)]
+    a,b = map(median, zip(*runs))
+    print(f'import {ours} {a:.2f} s, import {theirs} {b:.2f} s, ratio {a/b:.2f}')
+    assert a<=1.3*b
+
+def test_all_has_the_public_names():
+    ns = {}
+    exec('from rotnb.all import *', ns)
+    names = '''rbox2qbox qbox2rbox rbox2hbox hbox2rbox canonicalize box_iou_rotated nms_rotated batched_nms_rotated
+        create_detector list_detectors eval_map RotatedDataLoaders RBoxBlock RBoxLblBlock
+        rotated_learner RotatedMAP predict_image draw load_learner'''.split()
+    assert not [o for o in names if not callable(ns.get(o))]
