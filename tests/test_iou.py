@@ -123,24 +123,3 @@ assert all(out.values())
 ctx = mp.get_context('fork'); q = ctx.Queue(); p = ctx.Process(target=work, args=(q,)); p.start(); assert q.get(timeout=60); p.join(); assert p.exitcode==0
 '''
     subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1], timeout=120, stdin=subprocess.DEVNULL)
-
-def test_same_source_on_the_cuda_simulator():
-    "A CUDA kernel calls the very functions that the CPU runs"
-    code = '''
-import numpy as np
-from numba import cuda
-from rotnb.ops.kernels import prepare, prepare_box, pair_value, iou_matrix
-@cuda.jit
-def prep(b, P):
-    i = cuda.grid(1)
-    if i<len(b): prepare_box(b, i, P)
-@cuda.jit
-def kernel(P, mode, out):
-    i,j = cuda.grid(2)
-    if i<out.shape[0] and j<out.shape[1]: out[i,j] = pair_value(P, i, P, j, mode)
-b = np.random.default_rng(0).random((9,5))*[20,20,9,9,6]; b[0,2] = 0; P = np.empty((9,9)); prep[1,16](b, P)
-assert np.allclose(P, prepare(b), atol=1e-14)
-for mode in range(3):
-    out = np.empty((9,9)); kernel[(2,2),(8,8)](P, mode, out); assert np.allclose(out, iou_matrix(P, P, mode), atol=1e-12) and (out>0).any()
-'''
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=Path(__file__).parents[1], env={**os.environ, 'NUMBA_ENABLE_CUDASIM':'1'}, timeout=300)

@@ -7,14 +7,15 @@ Docs: https://rotnb.github.io/rotnb/ops/kernels.html.md"""
 # %% auto #0
 __all__ = ['CX', 'CY', 'HW', 'HH', 'COS', 'SIN', 'AREA', 'EX', 'EY', 'TINY', 'HUGE', 'IOU', 'IOF', 'GIOU', 'prepare_box',
            'prepare', 'edge_integral', 'apart', 'overlap', 'pair_iou', 'pair_iof', 'pair_giou', 'pair_value',
-           'may_parallel', 'iou_matrix']
+           'iou_matrix']
 
 # %% ../../nbs/ops/20_kernels.ipynb #c2723a8c
-import math, threading, multiprocessing
+import math
 
-import numpy as np
-from numba import njit, prange
+import numpy as np, torch
+from numba import cuda, njit, prange
 from numba.extending import register_jitable as device
+from .launch import launch, may_parallel
 
 # %% ../../nbs/ops/20_kernels.ipynb #710d5d22
 # Rows: centre, half sides, direction, area, half sides of the upright box around it
@@ -35,11 +36,20 @@ def prepare_box(b, i, P):
 def _prepare(b, P):
     for i in range(len(b)): prepare_box(b, i, P)
 
+@cuda.jit(cache=True)
+def _prepare_cuda(n, b, P):
+    for i in range(cuda.grid(1), n, cuda.gridsize(1)): prepare_box(b, i, P)
+
 # %% ../../nbs/ops/20_kernels.ipynb #d59c5461
 def prepare(
-    boxes, # (n, 5) array of boxes
+    boxes, # (n, 5): an array or list, or a tensor for CUDA
 ): # (9, n) float64, rows as named by `CX ... EY`
     "What the pair functions need to know of each box"
+    if isinstance(boxes, torch.Tensor):
+        b = boxes.double().contiguous()
+        P = b.new_empty(9, len(b))
+        launch(_prepare_cuda, len(b), b, P)
+        return P
     b = np.ascontiguousarray(boxes, np.float64)
     P = np.empty((9,len(b)))
     _prepare(b, P)
@@ -158,8 +168,11 @@ def pair_value(A, i, B, j, mode):
     return pair_iou(A,i,B,j) if mode==IOU else pair_iof(A,i,B,j) if mode==IOF else pair_giou(A,i,B,j)
 
 @device
+def _entry(A, i, B, j, mode): return 0. if mode!=GIOU and apart(A,i,B,j) else pair_value(A,i,B,j,mode)
+
+@device
 def _iou_row(A, i, B, mode, out):
-    for j in range(B.shape[1]): out[i,j] = 0. if mode!=GIOU and apart(A,i,B,j) else pair_value(A,i,B,j,mode)
+    for j in range(B.shape[1]): out[i,j] = _entry(A, i, B, j, mode)
 
 # %% ../../nbs/ops/20_kernels.ipynb #c52e5f96
 @njit(cache=True, error_model='numpy', nogil=True)
@@ -178,26 +191,32 @@ def _aligned_serial(A, B, mode, out):
 def _aligned_parallel(A, B, mode, out):
     for i in prange(A.shape[1]): out[i] = pair_value(A, i, B, i, mode)
 
-# %% ../../nbs/ops/20_kernels.ipynb #8200eca8
-def may_parallel(
-    n_pairs, # how many pairs there are to do
-    least=20_000, # below this a thread's start costs more than it saves
-): # bool
-    "Whether a parallel kernel is safe here (main thread of the main process) and worth its start"
-    return (n_pairs>=least and multiprocessing.parent_process() is None
-            and threading.current_thread() is threading.main_thread())
+# %% ../../nbs/ops/20_kernels.ipynb #cc21147b
+@cuda.jit(cache=True)
+def _matrix_cuda(n, A, B, mode, out):
+    m = B.shape[1]
+    for k in range(cuda.grid(1), n, cuda.gridsize(1)): out[k//m,k%m] = _entry(A, k//m, B, k%m, mode)
 
+@cuda.jit(cache=True)
+def _aligned_cuda(n, A, B, mode, out):
+    for i in range(cuda.grid(1), n, cuda.gridsize(1)): out[i] = pair_value(A, i, B, i, mode)
+
+# %% ../../nbs/ops/20_kernels.ipynb #8200eca8
 def iou_matrix(
-    A, # (9, n) prepared boxes
+    A, # (9, n) prepared boxes: an array, or a tensor for CUDA
     B, # (9, m) prepared boxes; (9, n) if `aligned`
     mode=IOU, # `IOU`, `IOF` or `GIOU`
     aligned=False, # pair i with i only
-    dtype=np.float64, # of the result; the arithmetic is float64
-): # (n, m) array, or (n,) if `aligned`
+    dtype='float64', # of the result; the arithmetic is float64
+): # (n, m), or (n,) if `aligned`
     "IoU, IoF or GIoU of all pairs of prepared boxes"
     n,m = A.shape[1],B.shape[1]
-    out = np.empty(n if aligned else (n,m), dtype)
-    par = may_parallel(n if aligned else n*m)
-    f = (_aligned_parallel if par else _aligned_serial) if aligned else (_matrix_parallel if par else _matrix_serial)
-    f(A, B, mode, out)
+    shape,pairs = (n,) if aligned else (n,m),n if aligned else n*m
+    if isinstance(A, np.ndarray):
+        out,par = np.empty(shape, dtype),may_parallel(pairs)
+        f = (_aligned_parallel if par else _aligned_serial) if aligned else (_matrix_parallel if par else _matrix_serial)
+        f(A, B, mode, out)
+    else:
+        out = A.new_empty(shape, dtype=getattr(torch, dtype))
+        launch(_aligned_cuda if aligned else _matrix_cuda, pairs, A, B, mode, out)
     return out

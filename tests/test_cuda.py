@@ -1,0 +1,62 @@
+"The CUDA paths without a GPU: run in numba's simulator, and compiled to PTX where the compiler is installed"
+import importlib.util, os, subprocess, sys
+from pathlib import Path
+import pytest
+
+REPO = Path(__file__).parents[1]
+
+def run(code, **env): return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=REPO, env={**os.environ, **env}, timeout=600,
+                                            stdin=subprocess.DEVNULL, check=True, capture_output=True, text=True).stdout
+
+def simulate(code): run('''
+import math, numpy as np, torch
+from rotnb.all import *
+from rotnb.ops import kernels, nms
+from rotnb.ops.launch import on_cuda
+g = torch.Generator().manual_seed(0)
+def boxes(n, side=60): return torch.rand(n,5,generator=g)*torch.tensor([side,side,40,20,6.3])+torch.tensor([0,0,3,3,-3.1])
+assert on_cuda(boxes(1))
+'''+code, NUMBA_ENABLE_CUDASIM='1')
+
+def test_iou(): simulate('''
+a,b = boxes(9),boxes(7); a[0,2] = 0; a[1,0] = math.nan; b[2] = a[2]
+for mode in ('iou','iof','giou'):
+    m = getattr(kernels, mode.upper())
+    cpu = kernels.iou_matrix(kernels.prepare(a.numpy()), kernels.prepare(b.numpy()), m)   # arrays stay on the CPU
+    np.testing.assert_allclose(box_iou_rotated(a, b, mode).numpy(), cpu, atol=1e-7)
+    np.testing.assert_allclose(box_iou_rotated(a[:7], b, mode, aligned=True).numpy(), cpu[range(7),range(7)], atol=1e-7)
+    assert box_iou_rotated(a[:0], b, mode).shape==(0,7) and box_iou_rotated(a[:0], b[:0], mode, aligned=True).shape==(0,)
+assert box_iou_rotated(a.double(), b).dtype==torch.float64
+''')
+
+def test_nms(): simulate('''
+def walk(b, s, c, thr):
+    ok = (b.isfinite().all(1) & ~s.isnan()).numpy()
+    order = s.double().argsort(descending=True, stable=True).numpy(); order = order[ok[order]]
+    return order[nms._nms_walk(kernels.prepare(b.numpy()[order]), c.numpy()[order], thr, -1)].tolist()
+b = boxes(70); b[:20,2:4] *= .2; b[30] = b[31]; b[5,2] = 0; b[6,1] = math.nan
+s = torch.rand(70,generator=g); s[40:50] = .5; s[9] = math.nan; c = torch.arange(70)%2
+for thr in (0,.1,.5,1): assert batched_nms_rotated(b, s, c, thr).tolist()==walk(b, s, c, thr), thr
+assert nms_rotated(b, s, .1, max_num=3).tolist()==walk(b, s, c*0, .1)[:3]
+assert nms_rotated(b[:0], s[:0], .1).shape==(0,) and nms_rotated(b[5:7], s[5:7], .1).tolist()==[0]
+chain = torch.stack([torch.arange(40)*4., *(torch.full((40,), o) for o in (0.,10,5,0))], 1)  # each touches the next: the longest dependence there is
+assert nms_rotated(chain, -torch.arange(40.), .2).tolist()==list(range(0,40,2))
+''')
+
+def test_kernels_compile_for_the_gpu():
+    "To PTX for compute capability 9.0; the device's properties are all that a GPU would be asked for"
+    if not all(importlib.util.find_spec(o) for o in ('numba_cuda','cuda.bindings')): pytest.skip('numba-cuda is not installed')
+    run('''
+import types
+import numba.cuda.dispatcher as D
+from numba import cuda, float32 as f4, float64 as f8, int64 as i8, int8 as i1, boolean
+from rotnb.ops import kernels as K, nms as N
+D.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9,0))
+P,G,I = f8[:,::1],f8[:,::1],i8[::1]
+sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], K._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
+        N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])]}
+for k,ss in sigs.items():
+    for s in ss: assert 'visible .entry' in cuda.compile_ptx(k.py_func, s, cc=(9,0))[0]
+left = [n for m in (K,N) for n,o in vars(m).items() if isinstance(o, D.CUDADispatcher) and o not in sigs]
+assert not left, f'kernels without a signature here: {left}'
+''')
