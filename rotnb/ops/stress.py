@@ -165,16 +165,18 @@ def _shapely():
 
 def _supervision():
     f = importlib.import_module('supervision').oriented_box_iou_batch
-    return lambda a,b: _diagonal(f, _corners(a).astype(np.float32), _corners(b).astype(np.float32))
+    return lambda a,b: _diagonal(f, _corners(a), _corners(b))
 
 # %% ../../nbs/ops/28_stress.ipynb #c48daa1b
-def _rotnb(): return lambda a,b: box_iou_rotated(torch.from_numpy(a), torch.from_numpy(b), aligned=True).numpy()
+def _rotnb(device): return lambda a,b: box_iou_rotated(*(torch.from_numpy(o).to(device) for o in (a,b)), aligned=True).cpu().numpy()
 
 PEERS = {'torchvision': _torchvision, 'opencv-python-headless': _cv2, 'shapely': _shapely, 'supervision': _supervision}
 
-def iou_implementations()->dict: # name and version: function from two (n, 5) float32 arrays to (n,) IoUs
+def iou_implementations(
+    device='cpu', # where rotnb computes; its peers stay on the CPU
+)->dict: # name and version: function from two (n, 5) float32 arrays to (n,) IoUs
     "rotnb, and those of its peers that are installed and have rotated boxes"
-    out = {'rotnb': _rotnb()}
+    out = {'rotnb': _rotnb(device)}
     for name,load in PEERS.items():
         try: out[f'{name.split("-")[0]} {version(name)}'] = load()
         except (ImportError, TypeError, ValueError, AttributeError): pass   # absent, or too old for oriented boxes
