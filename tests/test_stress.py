@@ -184,7 +184,7 @@ def test_matrix_needs_no_memory_beyond_the_result(mode):
     code = f'''
 import torch
 from rotnb.ops.iou import box_iou_rotated
-from rotnb.cli.bench import peak_memory
+from rotnb.ops.speed import peak_memory
 b = torch.rand(4000, 5, generator=torch.Generator().manual_seed(0))*50
 box_iou_rotated(b[:300], b[:300], {mode!r})                        # compile, start the threads
 print(peak_memory(lambda: box_iou_rotated(b, b, {mode!r}))/(4000*4000*4))'''
