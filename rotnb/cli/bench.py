@@ -52,7 +52,7 @@ def machine(device)->dict:
     "What a number depends on"
     cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else ''
     return dict(rotnb=__version__, python=platform.python_version(), **{o:version(o) for o in ('torch','torchvision','numba','numpy')},
-                system=f'{platform.system()} {platform.machine()}', cpu=cpu, cores=os.cpu_count(), threads=numba.get_num_threads(),
+                system=f'{platform.system()} {platform.machine()}', cpu=cpu, cores=os.cpu_count(), threads=numba.get_num_threads(), torch_threads=torch.get_num_threads(),
                 load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
                 gpu=torch.cuda.get_device_name() if device!='cpu' else None)
 
@@ -68,8 +68,8 @@ def run_iou(n=1000, seed=0, device='cpu')->dict: # raw numbers
 def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # raw numbers
     "Time, memory and floor"
     m,kw = machine(device),dict(runs=runs, seed=seed, device=device)
-    print(f"{m['cpu'] or m['system']}{', '+m['gpu'] if m['gpu'] else ''}, {m['threads']} threads, load {m['load'] or 0:.1f}; medians of {runs}, in turns")
-    peaks = machine_peaks(device, runs)
+    print(f"{m['cpu'] or m['system']}{', '+m['gpu'] if m['gpu'] else ''}, {m['threads']} threads (torch {m['torch_threads']}), load {m['load'] or 0:.1f}; medians of {runs}, in turns")
+    peaks = machine_peaks(device)
     print(f"peaks measured: {_si(peaks['write'], 'B/s')} written, {_si(peaks['flops'], 'FLOP/s')} in {peaks['dtype']}\n")
     sides = [k for k in (500,1000,2000,4000) if k<=n and k!=n]
     rows = [bench_iou(k, n, peaks, **kw) for k in ('sparse','clustered','car park')] + [bench_iou('overlapping', max(n//4, 1), peaks, **kw)]
@@ -78,7 +78,7 @@ def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # ra
     for k in ('sparse','clustered','car park'): rows += bench_nms(k, sizes, **kw)
     rows += [bench_nms_against_matrix(min(nms_max, 50_000), n, **kw), bench_batched(n, **kw)]
     rows = [o for o in rows if o]
-    print(format_speed(rows)+'\n\nOn a machine that does other things too, trust the ratios, not the times.')
+    print(format_speed(rows)+'\n\nGrowth is that of the fastest runs. On a machine that does other things too, trust the ratios, not the times.')
     return dict(command='speed', n=n, seed=seed, machine=m, peaks=peaks, rows=rows)
 
 # %% ../../nbs/cli/91_bench.ipynb #bea467ab
