@@ -48,27 +48,37 @@ def format_speed(
     return '\n'.join('  '.join(l[i].ljust(w) for i,w in zip(keep,wide)).rstrip() for l in lines)
 
 # %% ../../nbs/cli/91_bench.ipynb #7fdd754d
-def machine(device)->dict:
+def _cpu():
+    "Model of the processor, where Linux tells"
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').exists() else []
+    return next((l.split(':')[1].strip() for l in lines if l.startswith('model name')), '')
+
+def machine(
+    device, # cpu or cuda
+)->dict:
     "What a number depends on"
-    cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else ''
     return dict(rotnb=__version__, python=platform.python_version(), **{o:version(o) for o in ('torch','torchvision','numba','numpy')},
-                system=f'{platform.system()} {platform.machine()}', cpu=cpu, cores=os.cpu_count(), threads=numba.get_num_threads(), torch_threads=torch.get_num_threads(),
-                load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
+                system=f'{platform.system()} {platform.machine()}', cpu=_cpu(), cores=os.cpu_count(),
+                threads=numba.get_num_threads(), torch_threads=torch.get_num_threads(), load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
                 gpu=torch.cuda.get_device_name() if device!='cpu' else None)
 
 def run_iou(n=1000, seed=0, device='cpu')->dict: # raw numbers
     "The wall"
     rows = iou_wall(iou_implementations(device), n, seed)
-    print(f'Largest error, pairs off by more than 0.01 if any, values that are no IoU in brackets; {n} pairs to a set\n\n{format_wall(rows)}\n')
+    print(f'Largest error, pairs off by more than 0.01 if any, values that are no IoU in brackets; {n} pairs to a set\n')
+    print(format_wall(rows)+'\n')
     ours = [o for o in rows if o['impl']=='rotnb']
-    worst,bad = max(o['max_err'] for o in ours),[o['set'] for o in ours if o['max_err']>1e-5 or o['wrong'] or o['invalid'] or o['asymmetric']]
-    print(f'rotnb: {worst:.1e} at worst, ' + (f"NOT as promised on {', '.join(bad)}" if bad else 'the same bits both ways round, on every set'))
+    worst = max(o['max_err'] for o in ours)
+    bad = [o['set'] for o in ours if o['max_err']>1e-5 or o['wrong'] or o['invalid'] or o['asymmetric']]
+    verdict = f"NOT as promised on {', '.join(bad)}" if bad else 'the same bits both ways round, on every set'
+    print(f'rotnb: {worst:.1e} at worst, {verdict}')
     return dict(command='iou', n=n, seed=seed, machine=machine(device), kept_promise=not bad, rows=rows)
 
 def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # raw numbers
     "Time, memory and floor"
     m,kw = machine(device),dict(runs=runs, seed=seed, device=device)
-    print(f"{m['cpu'] or m['system']}{', '+m['gpu'] if m['gpu'] else ''}, {m['threads']} threads (torch {m['torch_threads']}), load {m['load'] or 0:.1f}; medians of {runs}, in turns")
+    where = ', '.join(filter(None, (m['cpu'] or m['system'], m['gpu'])))
+    print(f"{where}, {m['threads']} threads (torch {m['torch_threads']}), load {m['load'] or 0:.1f}; medians of {runs}, in turns")
     peaks = machine_peaks(device)
     print(f"peaks measured: {_si(peaks['write'], 'B/s')} written, {_si(peaks['flops'], 'FLOP/s')} in {peaks['dtype']}\n")
     sides = [k for k in (500,1000,2000,4000) if k<=n and k!=n]
@@ -78,7 +88,8 @@ def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # ra
     for k in ('sparse','clustered','car park'): rows += bench_nms(k, sizes, **kw)
     rows += [bench_nms_against_matrix(min(nms_max, 50_000), n, **kw), bench_batched(n, **kw)]
     rows = [o for o in rows if o]
-    print(format_speed(rows)+'\n\nGrowth is that of the fastest runs. On a machine that does other things too, trust the ratios, not the times.')
+    print(format_speed(rows)+'\n')
+    print('Growth is that of the fastest runs. On a machine that does other things too, trust the ratios, not the times.')
     return dict(command='speed', n=n, seed=seed, machine=m, peaks=peaks, rows=rows)
 
 # %% ../../nbs/cli/91_bench.ipynb #bea467ab
@@ -87,9 +98,11 @@ def _check(what, device, file, **least):
     for k,v in least.items():
         if v is not None and v<1: raise BenchError(f"--{k.replace('_','-')} is {v}, must be at least 1")
     if device not in ('cpu','cuda'): raise BenchError(f"--device {device!r}: cpu or cuda")
-    if device=='cuda' and not torch.cuda.is_available(): raise BenchError('--device cuda: torch finds no GPU here; leave it out to measure the CPU')
-    if file and not Path(file).absolute().parent.is_dir(): raise BenchError(f"--json {file}: there is no folder {Path(file).absolute().parent}")
-    if file and Path(file).is_dir(): raise BenchError(f"--json {file} is a folder: name a file")
+    if device=='cuda' and not torch.cuda.is_available(): raise BenchError('--device cuda: torch finds no GPU here')
+    if not file: return
+    folder = Path(file).absolute().parent
+    if not folder.is_dir(): raise BenchError(f"--json {file}: there is no folder {folder}")
+    if Path(file).is_dir(): raise BenchError(f"--json {file} is a folder: name a file")
 
 def run_bench(what, n=None, nms_max=200_000, runs=7, seed=0, device='cpu', file=None)->dict:
     "What the command does; the raw numbers"

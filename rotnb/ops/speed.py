@@ -136,7 +136,8 @@ def _counting(name):
         return Counted(r) if type(r) is float else r
     return f
 
-for _o in 'add radd sub rsub mul rmul truediv rtruediv neg abs lt le gt ge eq ne'.split(): setattr(Counted, f'__{_o}__', _counting(f'__{_o}__'))
+for _o in 'add radd sub rsub mul rmul truediv rtruediv neg abs lt le gt ge eq ne'.split():
+    setattr(Counted, f'__{_o}__', _counting(f'__{_o}__'))
 
 def count_operations(
     boxes1, # (n, 5) boxes
@@ -173,7 +174,8 @@ def _torchvision_matrix(a, b):
     except (TypeError, ValueError, RuntimeError, NotImplementedError): return None
     return lambda: box_iou(x, y, fmt='cxcywhr')
 
-def _row(work, kind, n, pairs, times, **kw): return dict(work=work, scene=kind, n=n, pairs=pairs, seconds=median(times), fastest=min(times), runs=times, **kw)
+def _row(work, kind, n, pairs, times, **kw):
+    return dict(work=work, scene=kind, n=n, pairs=pairs, seconds=median(times), fastest=min(times), runs=times, **kw)
 
 def bench_iou(
     kind, # of `SCENES`
@@ -210,7 +212,7 @@ def bench_nms(
 
 def bench_nms_against_matrix(n=50_000, side=2000, runs=7, seed=0, device='cpu'):
     "NMS of `n` sparse boxes beside torchvision's IoU of `side` x `side` sparse ones; None without torchvision's"
-    (b,s),(a,_),(c,_) = bench_scene('sparse', n, seed, device),bench_scene('sparse', side, seed, device),bench_scene('sparse', side, seed+1, device)
+    (b,s),(a,_),(c,_) = (bench_scene('sparse', *o, device) for o in ((n,seed), (side,seed), (side,seed+1)))
     theirs = _torchvision_matrix(a, c)
     if theirs is None: return None
     t = take_turns(dict(ours=lambda: nms_rotated(b, s, .3), theirs=theirs), runs, device)

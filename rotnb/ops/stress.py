@@ -56,7 +56,8 @@ _like = {
 def _grid(r, n):
     "Boxes with corners on a lattice of 10 px, upright or at 45 degrees"
     b = np.concatenate([10*r.integers(0, 9, (n,2)), 10*r.integers(1, 5, (n,2)), math.pi/4*r.integers(-4, 5, (n,1))], 1).astype(float)
-    return b, np.concatenate([b[:,:2]+10*r.integers(-2, 3, (n,2)), 10*r.integers(1, 5, (n,2)), b[:,4:]+math.pi/4*r.integers(0, 4, (n,1))], 1)
+    xy,t = b[:,:2]+10*r.integers(-2, 3, (n,2)),b[:,4:]+math.pi/4*r.integers(0, 4, (n,1))
+    return b, np.concatenate([xy, 10*r.integers(1, 5, (n,2)), t], 1)
 
 _touching = {
     'shared edges, lattice': lambda r,a: _grid(r, len(a)),
@@ -221,7 +222,7 @@ def _cell(o): return f"{o['max_err']:.0e}" + (f" {o['wrong']}" if o['wrong'] els
 def format_wall(
     rows, # of `iou_wall`
 )->str:
-    "A line to a set: largest error, how many are off by more than 0.01 (if any), in brackets how many are invalid; last a sum over proper boxes"
+    "A line to a set: largest error, how many are off by more than 0.01 (if any), how many are (invalid); then the sum over proper boxes"
     sets,impls = (list(dict.fromkeys(o[k] for o in rows)) for k in ('set','impl'))
     cells = {(o['set'],o['impl']):_cell(o) for o in rows}
     total = [sum(o['wrong'] for o in rows if o['impl']==i and o['set']!=DEGENERATE) for i in impls]
