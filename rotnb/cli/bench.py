@@ -59,7 +59,8 @@ def machine(
     "What a number depends on"
     return dict(rotnb=__version__, python=platform.python_version(), **{o:version(o) for o in ('torch','torchvision','numba','numpy')},
                 system=f'{platform.system()} {platform.machine()}', cpu=_cpu(), cores=os.cpu_count(),
-                threads=numba.get_num_threads(), torch_threads=torch.get_num_threads(), load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
+                threads=numba.get_num_threads(), torch_threads=torch.get_num_threads(),
+                load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
                 gpu=torch.cuda.get_device_name() if device!='cpu' else None)
 
 def run_iou(n=1000, seed=0, device='cpu')->dict: # raw numbers
