@@ -6,6 +6,8 @@ from .geometry.draw import *
 from .ops.iou import *
 from .ops.nms import *
 from .ops.diff_iou import *
+from .ops.exact import *
+from .ops.stress import *
 from .targets.priors import *
 from .targets.assign import *
 from .targets.angle_coders import *
