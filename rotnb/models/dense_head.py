@@ -116,15 +116,13 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     n_pos = max(len(img), 1)
 
     deltas,priors = out.deltas[img,pri],out.priors[img,pri]
-    decoded = self.coder.decode(priors, deltas)
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
     if self.quality=='iou':
-        iou = diff_iou_rotated(decoded, boxes).detach()
+        iou = diff_iou_rotated(self.coder.decode(priors, deltas), boxes).detach()
         args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), iou).flatten())
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
-    if self.loss_box.on=='deltas': box = self.loss_box(deltas, self.coder.encode(priors, boxes))
-    else:                          box = self.loss_box(decoded, boxes)
+    box = self.loss_box.of(self.coder, priors, deltas, boxes)
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
     if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,4:], self.coder.encode(priors, boxes)[:,4:]), n_pos)
