@@ -1,4 +1,4 @@
-"""Features that turn with the object: RoIAlign over orientation channels, rotating filters, and features fetched from where a box ended up.
+"""Features that turn with the object: rotating filters, RoIAlign over orientation channels, features from where a box ended up.
 
 Docs: https://rotnb.github.io/rotnb/ops/align.html.md"""
 
@@ -70,7 +70,7 @@ def riroi_align_rotated(
     clockwise=True, # the sense of theta, as displayed
     neighbour=1, # which channel is mixed in between whole steps: 1 as published, -1 for a continuous result
 )->Tensor: # (k, c*n_orientations, rows, cols)
-    "Rotation-invariant RoIAlign ([ReDet](https://arxiv.org/abs/2103.07733)); half a pixel off like the first RoIAlign. `rois` get no gradient"
+    "Rotation-invariant RoIAlign ([ReDet](https://arxiv.org/abs/2103.07733)); half a pixel off, as published. `rois` get no gradient"
     if input.ndim!=4 or input.shape[1]%n_orientations:
         raise ValueError(f"input must be (b, c*{n_orientations}, h, w), got {tuple(input.shape)}: set n_orientations")
     x = input.to(torch.promote_types(input.dtype, torch.float32))
