@@ -186,6 +186,7 @@ def test_align_dtypes(dtype):
     x,rois = example(c=8); x = x.to(dtype).requires_grad_(); b = torch.rand(2,25,35,5)*100
     for f in (lambda x: riroi_align_rotated(x, rois, 3, .25), lambda x: rotated_feature_align(x, b, .25, 5)):
         out = f(x); want = f(x.float())
+        with torch.autocast('cpu', torch.bfloat16): assert f(x).equal(out)
         assert out.dtype==dtype and out.equal(want.to(dtype)) and torch.autograd.grad(out.sum(), x)[0].dtype==dtype
 
 @pytest.mark.parametrize('o,r', [(1,8),(8,8),(4,4),(8,4),(4,8),(1,4)])
