@@ -115,7 +115,8 @@ def test_odd_rois():
                         [2,9,9,9,9,0], [-1,9,9,9,9,0], [0,-500,9,9,9,1], [1,1e30,1e30,9,9,1], [0,3e38,0,3e38,1,1]])
     f = lambda r: both(lambda x: roi_align_rotated(x, r, 3, .25), x)
     out,grad = f(torch.cat([odd,good]))
-    assert (out[:len(odd)]==0).all() and out[len(odd):].equal(f(good)[0]) and grad.equal(f(good)[1])
+    assert (out[:len(odd)]==0).all() and out[len(odd):].equal(f(good)[0])
+    torch.testing.assert_close(grad, f(good)[1])      # on a GPU sums differ in the last bits
     out,grad = f(good[:0]); assert out.shape==(0,5,3,3) and (grad==0).all()
 
 def test_a_nan_of_the_map_stays_where_it_is():
