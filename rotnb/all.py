@@ -6,6 +6,8 @@ from .geometry.gaussians import *
 from .geometry.draw import *
 from .ops.iou import *
 from .ops.nms import *
+from .ops.roi_align import *
+from .ops.align import *
 from .ops.diff_iou import *
 from .ops.exact import *
 from .ops.stress import *
