@@ -65,7 +65,8 @@ class DenseHead(nn.Module):
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        clip_centers:bool=False): # move the centres of detections beyond the picture to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
@@ -163,11 +164,11 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
     scores = out.logits.sigmoid()
     factor = None if out.quality is None else out.quality.sigmoid()
     counts = out.lvls.bincount(minlength=len(self.strides)).tolist()
-    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i])
+    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i], out.size)
             for i,(s,d,p) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
-def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
+def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
     picks,start = [],0
     for n in counts:
         s,i = scores[start:start+n].flatten().topk(min(self.nms_pre, n*self.n_classes))
@@ -175,8 +176,9 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
     pri,labels = (picks:=torch.cat(picks))//self.n_classes,picks%self.n_classes
     s,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
     if factor is not None: s = s*factor[pri]
-    ok = boxes.isfinite().all(1) & s.isfinite()
+    ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
+    if self.clip_centers and size: boxes[:,:2] = boxes[:,:2].clamp(min=0).minimum(boxes.new_tensor([size[1]-1, size[0]-1]))
     keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 

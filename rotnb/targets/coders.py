@@ -93,7 +93,7 @@ class DistanceAngleCoder:
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes whose sides lie at the given distances"
-        d,a = deltas[:,:4],norm_angle(self.angle_coder.decode(deltas[:,4:]), self.angle)
+        d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])  # as it is: half a turn more and left is right
         d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
         return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), lt+rb, a[:,None]], 1), self.angle)

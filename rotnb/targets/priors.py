@@ -59,9 +59,10 @@ class AnchorPriors:
     def __call__(self, size, stride:int, device=None)->Tensor: # `(h*w*n, 5)`, the anchors of a location adjacent
         "Priors of one level"
         xy,wh = grid_xy(size, stride, self.offset, device),self.sizes(stride).to(device)
-        turn = _quarter[self.form]*(torch.ones_like(wh[:,0]) if self.form=='oc_neg' else wh[:,0]<=wh[:,1])
-        box = torch.cat([torch.where(turn[:,None]!=0, wh.flip(1), wh), turn[:,None]], 1)
-        return torch.cat([xy[:,None].expand(-1,self.n,-1), box.expand(len(xy),-1,-1)], -1).view(-1,5)
+        xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(len(xy),-1,-1)
+        if self.form: wh = (xy+wh/2) - (xy-wh/2)  # MMRotate's rounding, which decides whether a square is wider than high
+        turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc_neg' else wh[...,:1]<=wh[...,1:])
+        return torch.cat([xy, torch.where(turn!=0, wh.flip(-1), wh), turn], -1).view(-1,5)
 
 # %% ../../nbs/targets/30_priors.ipynb #8b9cb3de
 def level_priors(
