@@ -21,6 +21,7 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.atss import *
 from .evaluate.ap import *
 from .data.types import *
 from .data.transforms import *
@@ -33,3 +34,4 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmrotate import *
