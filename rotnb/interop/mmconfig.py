@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/interop/mmconfig.html.md"""
 __all__ = ['readers', 'ConfigError', 'read_config', 'box_loss_from', 'angle_coder_from', 'delta_coder_from', 'angle_from',
            'backbone_from', 'neck_from', 'test_from', 'settings_from_config']
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #7e9de4a3
+# %% ../../nbs/interop/84_mmconfig.ipynb #d5b8b712
 import ast, json
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
@@ -17,7 +17,7 @@ from ..losses import gaussian  # lists the Gaussian losses
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #3d1d25cc
+# %% ../../nbs/interop/84_mmconfig.ipynb #9686bb25
 class ConfigError(ValueError): "A configuration that says something we cannot do"
 
 def read_config(
@@ -40,21 +40,28 @@ def _value(o, names):
     if isinstance(o, ast.UnaryOp) and isinstance(o.op, ast.USub): return -_value(o.operand, names)
     raise ConfigError(f"line {o.lineno} of the configuration is more than plain data: {ast.unparse(o)[:80]}")
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #ff5f18a5
+# %% ../../nbs/interop/84_mmconfig.ipynb #e8de0ce2
 def _type(d): return d['type'].split('.')[-1]
 
 def _unknown(what, d, known): return ConfigError(f"{what} {_type(d)!r} is not known here; known are {', '.join(known)}")
 
-def _gaussian_loss(d, func):
-    "GDLoss (any distance), and its older form GDLoss_v1"
-    kw = {k:d[k] for k in ('fun','tau','alpha') if k in d}
-    return box_loss(d['loss_type'], weight=d.get('loss_weight', 1.), **func(kw))
+_gd = dict(gwd=('gwd',{}), jd=('jeffreys',{}), kld=('kld',dict(way='reverse', eps=1e-14)), kld_symmax=('kld',dict(way='max', eps=1e-14)),
+           kld_symmin=('kld',dict(way='min', eps=1e-14)))
+_gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqrt=False, scale=2.)), bcd=('bcd',{}))
+
+def _gaussian_loss(d, table, **default):
+    "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
+    name,kw = table[d['loss_type']]
+    return box_loss(name, weight=d.get('loss_weight', 1.), **kw, **{k:d.get(k, v) for k,v in default.items()}, **{k:d[k] for k in ('alpha','sqrt') if k in d})
 
 _box_losses = dict(
     L1Loss=lambda d: box_loss('l1', weight=d.get('loss_weight', 1.)),
     SmoothL1Loss=lambda d: box_loss('smooth_l1', weight=d.get('loss_weight', 1.), beta=d.get('beta', 1.)),
     SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25), gamma=d.get('gamma', 2.)),
     RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), mode=d.get('mode', 'log')),
+    GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
+    GDLoss_v1=lambda d: _gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.),
+    KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=d.get('beta', 1/9)),
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), dict(mode=d.get('mode', 'log'))))
 
 def box_loss_from(
@@ -87,7 +94,7 @@ def angle_from(d:dict)->str: # of a coder
     "The angle version"
     return d.get('angle_version') or d.get('angle_range') or 'le90'
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #bea1ca1f
+# %% ../../nbs/interop/84_mmconfig.ipynb #4d8fbb6d
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
     kw = {k:v for k,v in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if v}
@@ -114,7 +121,7 @@ def _cls_loss(d):
     kw = dict(alpha=d.get('alpha', .25), gamma=d.get('gamma', 2.))
     return dict(cls_weight=d.get('loss_weight', 1.), **({} if kw==dict(alpha=.25, gamma=2.) else dict(loss_cls=partial(focal_loss, **kw))))
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #52bd6d45
+# %% ../../nbs/interop/84_mmconfig.ipynb #46c407d6
 def _dense(model, head):
     "What the one-stage families share"
     return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(head.get('test_cfg') or model.get('test_cfg') or {}),
