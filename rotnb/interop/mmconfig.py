@@ -231,10 +231,13 @@ guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retin
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
-    family:str # the detector it is of, a key of `guesses`
+    family:str, # the detector it is of, a key of `guesses`
+    angle:str='le90' # angle version, which the keys do not tell
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
     if family not in guesses: raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
     head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
+    head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)
+    if 'angle_version' in (gen := head.get('anchor_generator', {})): gen['angle_version'] = angle
     return dict(backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), relu_before_extra_convs=family=='rotated_fcos'), bbox_head=head)

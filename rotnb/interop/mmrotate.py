@@ -205,8 +205,8 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path): cfg = cfg.read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        cfg,known = guess_config(sd, find_family(sd).name),', '.join(f'{k}={v!r}' for k,v in kw.items())
-        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (anchor_form='le90'; 0.x: None), "
+        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle', 'le90')),', '.join(f'{k}={v!r}' for k,v in kw.items())
+        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), "
              f"losses, assignment and thresholds of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()
