@@ -171,8 +171,8 @@ def settings_from_config(
     "What a configuration of MMRotate is here"
     model = read_config(cfg) if isinstance(cfg, str) else cfg
     model = model.get('model', model)
-    heads = [k for k in model if re.search('head|refine', k)]
-    head = model[heads[0]] if heads else {}
+    heads = [k for k,v in model.items() if re.search('head|refine', k) and isinstance(v, (dict,list))]
+    head = model[heads[0]] if heads and isinstance(model[heads[0]], dict) else {}
     key = _type(head) if len(heads)==1 and 'type' in head else _type(model) if 'type' in model else None
     if key not in readers: raise ConfigError(f"a {model.get('type')} with {', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
