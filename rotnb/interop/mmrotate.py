@@ -177,7 +177,8 @@ def fill_weights(
     own = model.state_dict()
     for k in own:
         if k.endswith('num_batches_tracked') or re.match(optional, k): new.setdefault(k, ([k], own[k]))
-        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape: new[k] = (new[k][0], new[k][1].reshape(own[k].shape))  # 1x1 convolutions are linear
+        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape:  # a 1x1 convolution is a linear layer
+            new[k] = (new[k][0], new[k][1].reshape(own[k].shape))
     if bad := _misfits(new, own):
         msg = f"the checkpoint does not fit {name}\n" + '\n'.join(bad)
         if strict: raise KeysError(msg)
