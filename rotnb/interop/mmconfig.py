@@ -228,7 +228,8 @@ def _guess_retinanet(sd):
 
 def _guess_atss(sd):
     return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
-                anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'), bbox_coder=_delta, loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.), loss_centerness={})
+                anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'),
+                bbox_coder=_delta, loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.), loss_centerness={})
 
 def _guess_fcos(sd):
     n,own = len(sd['bbox_head.conv_angle.weight']),'bbox_head.scale_angle.scale' in sd
