@@ -27,6 +27,7 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.atss import *
 from .evaluate.ap import *
 from .data.types import *
 from .data.transforms import *
@@ -39,3 +40,6 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmconfig import read_config, settings_from_config
+from .interop.mmrotate import *
+from .interop.imagenet import *
