@@ -27,7 +27,7 @@ class TimmBackbone(nn.Module):
         out_norm:bool=False, # a layer norm on each map, as MMDetection has for Swin and ConvNeXt
         **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`
         super().__init__()
-        store_attr('name,pretrained,strides,frozen,norm_eval,out_norm')
+        store_attr('name,pretrained,strides,frozen,norm_eval,out_norm,kw')
         if re.match(r'swin(v2)?_(?!cr)', name): kw = dict(strict_img_size=False, always_partition=True) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
         try: idxs = self._indices(timm.create_model(name, features_only=True, pretrained=False, **kw))
