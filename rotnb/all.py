@@ -10,6 +10,8 @@ from .targets.priors import *
 from .targets.assign import *
 from .targets.angle_coders import *
 from .targets.coders import *
+from .targets.roi_coders import *
+from .targets.sample import *
 from .losses.focal import *
 from .losses.boxes import *
 from .losses.gaussian import *

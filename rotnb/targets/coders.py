@@ -24,6 +24,15 @@ def norm_angle(
     "Bring an angle into the half turn of a canonical form"
     return theta if angle=='oc' else (theta - _start[angle]) % math.pi + _start[angle]
 
+# %% ../../nbs/targets/33_coders.ipynb #bfcbb018
+def _regular(boxes, angle):
+    "Boxes in the spelling that deltas are made from: canonical, for 'oc' in [-pi/2, 0)"
+    b = canonicalize(boxes, angle)
+    if angle!='oc': return b
+    right = b[:,4:]>=b.new_tensor(math.pi/2)
+    turn = torch.where(right, math.pi, math.pi/2).to(b.dtype)
+    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-turn], 1)
+
 # %% ../../nbs/targets/33_coders.ipynb #6b730459
 @dataclass
 class DeltaXYWHACoder:
@@ -36,14 +45,19 @@ class DeltaXYWHACoder:
     stds:tuple=(1.,1.,1.,1.,1.)
     max_ratio:float=1000/16 # a side changes by this factor at most
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
+    keep_sides:bool=False # decode does not sort the sides: the boxes are priors of a next stage
+    plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     @property
-    def n(self): return 4+self.angle_coder.n
+    def split(self): return 4+self.plain_angle  # where the angle's code begins
+    @property
+    def n(self): return self.split+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: the prior itself
-        return torch.cat([torch.zeros(4), self.angle_coder.encode(torch.zeros(1))[0]])
+        return torch.cat([torch.zeros(self.split), self.angle_coder.start()])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Deltas that lead from `priors` to `boxes`"
+        boxes = _regular(boxes, self.angle)
         xy,wh,da = boxes[:,:2]-priors[:,:2],boxes[:,2:4],boxes[:,4]-priors[:,4]
         if self.proj_xy: xy = _turn(xy, -priors[:,4])
         d1,d2 = (norm_angle(o, self.angle) for o in (da, da+math.pi/2))
@@ -54,17 +68,18 @@ class DeltaXYWHACoder:
         if self.norm_factor: da = da/(self.norm_factor*math.pi)
         d = torch.cat([xy/priors[:,2:4], (wh/priors[:,2:4]).log(), da[:,None]], 1)
         d = (d-d.new_tensor(self.means))/d.new_tensor(self.stds)
-        return torch.cat([d[:,:4], self.angle_coder.encode(d[:,4])], 1)
+        return torch.cat([d[:,:self.split], self.angle_coder.encode(d[:,4])], 1)
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes that `deltas` lead to from `priors`"
-        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,4:])[:,None]], 1)
+        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,self.split:])[:,None]], 1)
         d = d*deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         lim = math.log(self.max_ratio)
         xy,wh,a = d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4],d[:,4]
         if self.proj_xy: xy = _turn(xy, priors[:,4])
         if self.norm_factor: a = a*(self.norm_factor*math.pi)
-        return canonicalize(torch.cat([priors[:,:2]+xy, wh, (priors[:,4]+a)[:,None]], 1), self.angle)
+        boxes = torch.cat([priors[:,:2]+xy, wh, norm_angle(priors[:,4]+a, self.angle)[:,None]], 1)
+        return boxes if self.keep_sides else canonicalize(boxes, self.angle)
 
 def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]*a.sin() + xy[:,1]*a.cos()], 1)
 
@@ -75,11 +90,12 @@ class DistanceAngleCoder:
     angle:str='le90' # canonical form of the boxes decoded
     act:str='relu' # what makes a distance of the network's number: 'relu' or 'exp'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    split = 4 # where the angle's code begins
     @property
     def n(self): return 4+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: a side one stride away in each direction, upright
-        return torch.cat([torch.full((4,), float(self.act!='exp')), self.angle_coder.encode(torch.zeros(1))[0]])
+        return torch.cat([torch.full((4,), float(self.act!='exp')), self.angle_coder.start()])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Distances from the priors' centres to the sides of `boxes`"
@@ -88,7 +104,8 @@ class DistanceAngleCoder:
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes whose sides lie at the given distances"
-        d,a = deltas[:,:4],norm_angle(self.angle_coder.decode(deltas[:,4:]), self.angle)
+        d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
+        if not isinstance(self.angle_coder, PlainAngle): a = norm_angle(a, self.angle)  # a code repeats; a plain angle half a turn on has left at the right
         d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
         return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), lt+rb, a[:,None]], 1), self.angle)
