@@ -10,6 +10,7 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 # %% ../../nbs/models/43_dense_head.ipynb #0b417e92
 import math, torch
 import torch.nn.functional as F
+from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..targets.priors import level_priors
@@ -17,8 +18,8 @@ from ..targets.assign import NEG, IGN
 from ..targets.coders import centerness
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import BoxLoss, box_loss
+from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from ..ops.diff_iou import diff_iou_rotated
 from .contract import Detector, StageOut
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -47,7 +48,7 @@ class DenseHead(nn.Module):
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
-        assigner, # `(priors, boxes, ignore, lvls) -> matched`
+        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that has them as parameters is given `labels`, `logits`, `decoded` too
         loss_box='l1', # a name in `box_losses` or a `BoxLoss`
         loss_angle=None, # a `BoxLoss` or name on the angle's outputs alone, beside `loss_box`; see below
         cls_weight:float=1., # factor of the class loss in the total
@@ -69,13 +70,22 @@ class DenseHead(nn.Module):
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels')
         self.n = priors.n if priors else 1
-        self.cls_tower,self.box_tower = (tower(in_channels, feat_channels, stacked_convs, norm) for _ in range(2))
-        out = in_channels if stacked_convs==0 else feat_channels
-        self.cls,self.box = (_last(out, self.n*o) for o in (n_classes, coder.n))
-        nn.init.constant_(self.cls.bias, prior_bias(prior_prob))
-        with torch.no_grad(): self.box.bias.copy_(coder.start().repeat(self.n))
-        if quality=='centerness': self.quality_conv = _last(out, self.n)
-        if scales: self.level_scale,self.angle_scale = nn.Parameter(torch.ones(len(strides))),nn.Parameter(torch.ones(()))
+        self.build(in_channels)
+
+    def build(self, in_channels:int):
+        "Make the layers"
+        self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
+        out = in_channels if self.stacked_convs==0 else self.feat_channels
+        self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
+        nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
+        with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
+        if self.quality=='centerness': self.quality_conv = _last(out, self.n)
+        if self.scales: self.level_scale,self.angle_scale = nn.Parameter(torch.ones(len(self.strides))),nn.Parameter(torch.ones(()))
+
+    def level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+        "What the layers say about level `i`"
+        c,r = self.cls_tower(x),self.box_tower(x)
+        return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
 def _last(ni, nf):
     c = nn.Conv2d(ni, nf, 3, padding=1)
@@ -93,22 +103,33 @@ def forward(self:DenseHead,
     flat = lambda x: x.permute(0,2,3,1).reshape(len(x), -1, x.shape[1]//self.n)
     outs = []
     for i,x in enumerate(feats):
-        c,r = self.cls_tower(x),self.box_tower(x)
-        d = flat(self.box(r))
+        c,d,q = self.level(i, x)
+        d = flat(d)
         if self.scales: d = torch.cat([d[...,:4]*self.level_scale[i], d[...,4:]*self.angle_scale], -1)
-        outs.append((flat(self.cls(c)), d, flat(self.quality_conv(r)) if self.quality=='centerness' else d[...,:0]))
+        outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
     sizes = [f.shape[-2:] for f in feats]
     if self.priors: boxes,lvls = level_priors(self.priors, sizes, self.strides, logits.device)
     else: lvls = torch.cat([torch.full((h*w,), i, device=logits.device) for i,(h,w) in enumerate(sizes)])
     return StageOut(logits, deltas, boxes.expand(len(logits),-1,-1), lvls, quality[...,0] if self.quality=='centerness' else None)
 
+# %% ../../nbs/models/43_dense_head.ipynb #596fdf29
+@patch
+@torch.no_grad()
+def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
+    "Which object each prior answers for"
+    asks,matched = signature(self.assigner).parameters,[]
+    for p,l,d,t in zip(out.priors, out.logits, out.deltas, targets):
+        more = dict(labels=t['labels'], logits=l, decoded=self.coder.decode(p, d) if 'decoded' in asks else None)
+        matched.append(self.assigner(p, t['boxes'], t.get('ignore'), out.lvls, **{k:v for k,v in more.items() if k in asks}))
+    return torch.stack(matched)
+
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b = len(targets)
-    matched = torch.stack([self.assigner(p, t['boxes'], t.get('ignore'), out.lvls) for p,t in zip(out.priors, targets)])
+    matched = self.assign(out, targets)
     img,pri = (matched>=0).nonzero(as_tuple=True)
     start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
     obj = start[img] + matched[img,pri]
@@ -119,16 +140,18 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     decoded = self.coder.decode(priors, deltas)
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
+    weight = 1.
     if self.quality=='iou':
-        iou = diff_iou_rotated(decoded, boxes).detach()
-        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), iou).flatten())
+        weight = box_iou_rotated(decoded.detach(), boxes, aligned=True).to(deltas.dtype)
+        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
+        n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
     if self.loss_box.on=='deltas': box = self.loss_box(deltas, self.coder.encode(priors, boxes))
     else:                          box = self.loss_box(decoded, boxes)
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,4:], self.coder.encode(priors, boxes)[:,4:]), n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box, n_pos)}
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,4:], self.coder.encode(priors, boxes)[:,4:])*weight, n_pos)
+    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
     central = centerness(priors, boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
     return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}
@@ -153,7 +176,7 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
     pri,labels = (picks:=torch.cat(picks))//self.n_classes,picks%self.n_classes
     s,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
     if factor is not None: s = s*factor[pri]
-    ok = boxes.isfinite().all(1) & s.isfinite()
+    ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
     keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])

@@ -73,8 +73,11 @@ def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]
 class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"
     angle:str='le90' # canonical form of the boxes decoded
-    act:str='relu' # what makes a distance of the network's number: 'relu' or 'exp'
+    act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    def __post_init__(self):
+        if self.act not in ('relu','exp','none'): raise ValueError(f"DistanceAngleCoder: act is {self.act!r}, must be 'relu', 'exp' or 'none'")
+
     @property
     def n(self): return 4+self.angle_coder.n
 
@@ -88,10 +91,12 @@ class DistanceAngleCoder:
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes whose sides lie at the given distances"
-        d,a = deltas[:,:4],norm_angle(self.angle_coder.decode(deltas[:,4:]), self.angle)
-        d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
+        d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
+        if not isinstance(self.angle_coder, PlainAngle): a = norm_angle(a, self.angle)  # a phase repeats, a plain number goes on
+        if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
-        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), lt+rb, a[:,None]], 1), self.angle)
+        wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
+        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), wh, a[:,None]], 1), self.angle)
 
 def side_distances(
     priors:Tensor, # `(n, 5)`, of which the centres count
