@@ -21,7 +21,7 @@ from ..ops.diff_iou import diff_iou_rotated
 class BoxLoss:
     "A function of pairs `(n,5)` to `(n,)`, and what it compares: the coder's deltas or the boxes"
     func:Callable # (pred, target) -> (n,)
-    on:str='boxes' # 'deltas' or 'boxes'
+    on:str='boxes' # 'deltas', 'boxes', or 'upright': the boxes as if their angle were zero
     weight:float=1. # factor in the total loss
     kwargs:dict=field(default_factory=dict) # settings of `func`
     def __call__(self, pred:Tensor, target:Tensor)->Tensor: return self.weight*self.func(pred, target, **self.kwargs)

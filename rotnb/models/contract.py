@@ -25,6 +25,7 @@ class StageOut(NamedTuple):
     priors:Tensor # `(b, N, 5)`
     lvls:Tensor # `(N,)` level of each prior
     quality:Tensor=None # `(b, N)` logit of how good the box is (centerness), or None
+    size:tuple=None # `(h, w)` of the images in pixels; the detector adds it
 
 # %% ../../nbs/models/40_contract.ipynb #0f25c467
 class Detector(nn.Module):
@@ -56,7 +57,7 @@ class Detector(nn.Module):
         "All stages, one after the other"
         feats,boxes,losses = self.neck(self.backbone(images)),None,{}
         for i,stage in enumerate(self.stages):
-            out = stage(feats, boxes)
+            out = stage(feats, boxes)._replace(size=tuple(images.shape[-2:]))
             if targets is not None: losses |= {(f's{i}_' if len(self.stages)>1 else '')+k:v for k,v in stage.loss(out, targets).items()}
             if i+1 < len(self.stages): boxes = stage.boxes(out)
         return losses,out

@@ -10,6 +10,7 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 # %% ../../nbs/models/43_dense_head.ipynb #0b417e92
 import math, torch
 import torch.nn.functional as F
+from functools import partial
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
@@ -57,16 +58,20 @@ class DenseHead(nn.Module):
         feat_channels:int=256, # of the towers
         stacked_convs:int=4, # depth of the towers
         norm:bool=False, # group norm in the towers
-        scales:bool=False, # a learnt factor for each level
+        scales:bool=False, # a learnt factor of the deltas for each level
+        scale_angle:str='own', # with `scales`, that of the angle's outputs: 'own' (one of all levels), 'level' (that of the other deltas) or None
+        squash_angle:bool=False, # bring the angle's outputs into (-1, 1), where PSC's cosines live
         quality:str=None, # what the score says beside the class: 'centerness' (a branch of its own), 'iou' (the class score itself), None
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        clip_centers:bool=False): # move the centres of detections beyond the picture to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
+        if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels')
         self.n = priors.n if priors else 1
@@ -80,7 +85,8 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
         with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
         if self.quality=='centerness': self.quality_conv = _last(out, self.n)
-        if self.scales: self.level_scale,self.angle_scale = nn.Parameter(torch.ones(len(self.strides))),nn.Parameter(torch.ones(()))
+        if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
+        if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
 
     def level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
         "What the layers say about level `i`"
@@ -104,8 +110,7 @@ def forward(self:DenseHead,
     outs = []
     for i,x in enumerate(feats):
         c,d,q = self.level(i, x)
-        d = flat(d)
-        if self.scales: d = torch.cat([d[...,:4]*self.level_scale[i], d[...,4:]*self.angle_scale], -1)
+        d = self._scaled(flat(d), i)
         outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
     sizes = [f.shape[-2:] for f in feats]
@@ -113,7 +118,16 @@ def forward(self:DenseHead,
     else: lvls = torch.cat([torch.full((h*w,), i, device=logits.device) for i,(h,w) in enumerate(sizes)])
     return StageOut(logits, deltas, boxes.expand(len(logits),-1,-1), lvls, quality[...,0] if self.quality=='centerness' else None)
 
-# %% ../../nbs/models/43_dense_head.ipynb #596fdf29
+@patch
+def _scaled(self:DenseHead, d, lvl):
+    if not (self.scales or self.squash_angle): return d
+    sides,a = d[...,:self.coder.split],d[...,self.coder.split:]
+    if self.scales:
+        sides = sides*self.level_scale[lvl]
+        if self.scale_angle: a = a*(self.angle_scale if self.scale_angle=='own' else self.level_scale[lvl])
+    return torch.cat([sides, 2*a.sigmoid()-1 if self.squash_angle else a], -1)
+
+# %% ../../nbs/models/43_dense_head.ipynb #cd71b99f
 @patch
 @torch.no_grad()
 def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
@@ -125,6 +139,15 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
     return torch.stack(matched)
 
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
+@patch
+def _compared(self:DenseHead, on, priors, deltas, decoded, boxes):
+    if on=='boxes': return decoded,boxes
+    s,target = self.coder.split,self.coder.encode(priors, boxes)
+    if on=='deltas': return (deltas[:,:s],target[:,:s]) if self.loss_angle else (deltas,target)
+    if on=='angle': return deltas[:,s:],target[:,s:]
+    upright = self.coder.angle_coder.encode(deltas.new_zeros(len(deltas)))
+    return [self.coder.decode(priors, torch.cat([o[:,:s], upright], 1)) for o in (deltas,target)]
+
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
@@ -146,11 +169,11 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
         args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
         n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
-    if self.loss_box.on=='deltas': box = self.loss_box(deltas, self.coder.encode(priors, boxes))
-    else:                          box = self.loss_box(decoded, boxes)
+    compared = partial(self._compared, priors=priors, deltas=deltas, decoded=decoded, boxes=boxes)
+    box = self.loss_box(*compared(self.loss_box.on))
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,4:], self.coder.encode(priors, boxes)[:,4:])*weight, n_pos)
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(*compared('angle'))*weight, n_pos)
     if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
     central = centerness(priors, boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
@@ -164,11 +187,11 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
     scores = out.logits.sigmoid()
     factor = None if out.quality is None else out.quality.sigmoid()
     counts = out.lvls.bincount(minlength=len(self.strides)).tolist()
-    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i])
+    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i], out.size)
             for i,(s,d,p) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
-def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
+def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
     picks,start = [],0
     for n in counts:
         s,i = scores[start:start+n].flatten().topk(min(self.nms_pre, n*self.n_classes))
@@ -178,6 +201,7 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
     if factor is not None: s = s*factor[pri]
     ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
+    if self.clip_centers and size: boxes[:,:2] = boxes[:,:2].clamp(min=0).minimum(boxes.new_tensor([size[1]-1, size[0]-1]))
     keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 

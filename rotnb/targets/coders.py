@@ -19,10 +19,10 @@ _start = dict(le90=-math.pi/2, le135=-math.pi/4)
 
 def norm_angle(
     theta:Tensor, # radians
-    angle:str='le90' # canonical form; 'oc' boxes do not repeat after half a turn alone, so their angles stay
+    angle:str='le90' # canonical form; boxes in 'oc' and 'oc_neg' do not repeat after half a turn alone, so their angles stay
 )->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135
     "Bring an angle into the half turn of a canonical form"
-    return theta if angle=='oc' else (theta - _start[angle]) % math.pi + _start[angle]
+    return theta if angle in ('oc','oc_neg') else (theta - _start[angle]) % math.pi + _start[angle]
 
 # %% ../../nbs/targets/33_coders.ipynb #6b730459
 @dataclass
@@ -36,14 +36,18 @@ class DeltaXYWHACoder:
     stds:tuple=(1.,1.,1.,1.,1.)
     max_ratio:float=1000/16 # a side changes by this factor at most
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
+    plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     @property
-    def n(self): return 4+self.angle_coder.n
+    def split(self): return 4+self.plain_angle  # where the angle's code begins
+    @property
+    def n(self): return self.split+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: the prior itself
-        return torch.cat([torch.zeros(4), self.angle_coder.encode(torch.zeros(1))[0]])
+        return torch.cat([torch.zeros(self.split), self.angle_coder.encode(torch.zeros(1))[0]])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Deltas that lead from `priors` to `boxes`"
+        boxes = canonicalize(boxes, self.angle)
         xy,wh,da = boxes[:,:2]-priors[:,:2],boxes[:,2:4],boxes[:,4]-priors[:,4]
         if self.proj_xy: xy = _turn(xy, -priors[:,4])
         d1,d2 = (norm_angle(o, self.angle) for o in (da, da+math.pi/2))
@@ -54,11 +58,11 @@ class DeltaXYWHACoder:
         if self.norm_factor: da = da/(self.norm_factor*math.pi)
         d = torch.cat([xy/priors[:,2:4], (wh/priors[:,2:4]).log(), da[:,None]], 1)
         d = (d-d.new_tensor(self.means))/d.new_tensor(self.stds)
-        return torch.cat([d[:,:4], self.angle_coder.encode(d[:,4])], 1)
+        return torch.cat([d[:,:self.split], self.angle_coder.encode(d[:,4])], 1)
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes that `deltas` lead to from `priors`"
-        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,4:])[:,None]], 1)
+        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,self.split:])[:,None]], 1)
         d = d*deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         lim = math.log(self.max_ratio)
         xy,wh,a = d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4],d[:,4]
@@ -78,6 +82,7 @@ class DistanceAngleCoder:
     def __post_init__(self):
         if self.act not in ('relu','exp','none'): raise ValueError(f"DistanceAngleCoder: act is {self.act!r}, must be 'relu', 'exp' or 'none'")
 
+    split = 4 # where the angle's code begins
     @property
     def n(self): return 4+self.angle_coder.n
 
