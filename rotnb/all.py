@@ -12,6 +12,7 @@ from .targets.angle_coders import *
 from .targets.coders import *
 from .targets.roi_coders import *
 from .targets.sample import *
+from .targets.dynamic_assign import *
 from .losses.focal import *
 from .losses.boxes import *
 from .losses.gaussian import *
@@ -21,6 +22,8 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.pafpn import *
+from .models.rtmdet import *
 from .evaluate.ap import *
 from .data.types import *
 from .data.transforms import *

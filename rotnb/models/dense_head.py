@@ -11,6 +11,7 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 import math, torch
 import torch.nn.functional as F
 from functools import partial
+from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..targets.priors import level_priors
@@ -18,8 +19,8 @@ from ..targets.assign import NEG, IGN
 from ..targets.coders import centerness
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import BoxLoss, box_loss
+from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from ..ops.diff_iou import diff_iou_rotated
 from .contract import Detector, StageOut
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -48,7 +49,7 @@ class DenseHead(nn.Module):
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
-        assigner, # `(priors, boxes, ignore, lvls) -> matched`
+        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that has them as parameters is given `labels`, `logits`, `decoded` too
         loss_box='l1', # a name in `box_losses` or a `BoxLoss`
         loss_angle=None, # a `BoxLoss` or name on the angle's outputs alone, beside `loss_box`; see below
         cls_weight:float=1., # factor of the class loss in the total
@@ -74,14 +75,23 @@ class DenseHead(nn.Module):
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels')
         self.n = priors.n if priors else 1
-        self.cls_tower,self.box_tower = (tower(in_channels, feat_channels, stacked_convs, norm) for _ in range(2))
-        out = in_channels if stacked_convs==0 else feat_channels
-        self.cls,self.box = (_last(out, self.n*o) for o in (n_classes, coder.n))
-        nn.init.constant_(self.cls.bias, prior_bias(prior_prob))
-        with torch.no_grad(): self.box.bias.copy_(coder.start().repeat(self.n))
-        if quality=='centerness': self.quality_conv = _last(out, self.n)
-        if scales: self.level_scale = nn.Parameter(torch.ones(len(strides)))
-        if scales and scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+        self.build(in_channels)
+
+    def build(self, in_channels:int):
+        "Make the layers"
+        self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
+        out = in_channels if self.stacked_convs==0 else self.feat_channels
+        self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
+        nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
+        with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
+        if self.quality=='centerness': self.quality_conv = _last(out, self.n)
+        if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
+        if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+
+    def level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+        "What the layers say about level `i`"
+        c,r = self.cls_tower(x),self.box_tower(x)
+        return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
 def _last(ni, nf):
     c = nn.Conv2d(ni, nf, 3, padding=1)
@@ -99,9 +109,9 @@ def forward(self:DenseHead,
     flat = lambda x: x.permute(0,2,3,1).reshape(len(x), -1, x.shape[1]//self.n)
     outs = []
     for i,x in enumerate(feats):
-        c,r = self.cls_tower(x),self.box_tower(x)
-        d = self._scaled(flat(self.box(r)), i)
-        outs.append((flat(self.cls(c)), d, flat(self.quality_conv(r)) if self.quality=='centerness' else d[...,:0]))
+        c,d,q = self.level(i, x)
+        d = self._scaled(flat(d), i)
+        outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
     sizes = [f.shape[-2:] for f in feats]
     if self.priors: boxes,lvls = level_priors(self.priors, sizes, self.strides, logits.device)
@@ -117,6 +127,17 @@ def _scaled(self:DenseHead, d, lvl):
         if self.scale_angle: a = a*(self.angle_scale if self.scale_angle=='own' else self.level_scale[lvl])
     return torch.cat([sides, 2*a.sigmoid()-1 if self.squash_angle else a], -1)
 
+# %% ../../nbs/models/43_dense_head.ipynb #cd71b99f
+@patch
+@torch.no_grad()
+def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
+    "Which object each prior answers for"
+    asks,matched = signature(self.assigner).parameters,[]
+    for p,l,d,t in zip(out.priors, out.logits, out.deltas, targets):
+        more = dict(labels=t['labels'], logits=l, decoded=self.coder.decode(p, d) if 'decoded' in asks else None)
+        matched.append(self.assigner(p, t['boxes'], t.get('ignore'), out.lvls, **{k:v for k,v in more.items() if k in asks}))
+    return torch.stack(matched)
+
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
 @patch
 def _compared(self:DenseHead, on, priors, deltas, decoded, boxes):
@@ -131,7 +152,7 @@ def _compared(self:DenseHead, on, priors, deltas, decoded, boxes):
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b = len(targets)
-    matched = torch.stack([self.assigner(p, t['boxes'], t.get('ignore'), out.lvls) for p,t in zip(out.priors, targets)])
+    matched = self.assign(out, targets)
     img,pri = (matched>=0).nonzero(as_tuple=True)
     start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
     obj = start[img] + matched[img,pri]
@@ -142,16 +163,18 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     decoded = self.coder.decode(priors, deltas)
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
+    weight = 1.
     if self.quality=='iou':
-        iou = diff_iou_rotated(decoded, boxes).detach()
-        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), iou).flatten())
+        weight = box_iou_rotated(decoded.detach(), boxes, aligned=True).to(deltas.dtype)
+        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
+        n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
     compared = partial(self._compared, priors=priors, deltas=deltas, decoded=decoded, boxes=boxes)
     box = self.loss_box(*compared(self.loss_box.on))
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(*compared('angle')), n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box, n_pos)}
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(*compared('angle'))*weight, n_pos)
+    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
     central = centerness(priors, boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
     return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}
