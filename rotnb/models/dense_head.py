@@ -140,6 +140,11 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
 
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
 @patch
+def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
+    "What the losses of a batch are divided by: its positives"
+    return (matched>=0).sum().clamp(min=1)
+
+@patch
 def _compared(self:DenseHead, on, priors, deltas, decoded, boxes):
     if on=='boxes': return decoded,boxes
     s,target = self.coder.split,self.coder.encode(priors, boxes)
@@ -157,7 +162,7 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
     obj = start[img] + matched[img,pri]
     boxes,labels = torch.cat([t['boxes'] for t in targets]).to(out.deltas.dtype)[obj],torch.cat([t['labels'] for t in targets])[obj]
-    n_pos = max(len(img), 1)
+    n_pos = self.count(matched)
 
     deltas,priors = out.deltas[img,pri],out.priors[img,pri]
     decoded = self.coder.decode(priors, deltas)
