@@ -43,6 +43,22 @@ chain = torch.stack([torch.arange(40)*4., *(torch.full((40,), o) for o in (0.,10
 assert nms_rotated(chain, -torch.arange(40.), .2).tolist()==list(range(0,40,2))
 ''')
 
+def test_roi_align(): simulate('''
+from rotnb.ops import roi_align as R
+x = torch.randn(2,6,5,3,generator=g)                                    # channels last, as the operators have it
+rois = torch.tensor([[0,9.,8,14,6,.5], [1,2,20,30,9,-2], [1,8,8,4,4,0], [0,math.nan,1,1,1,1], [0,90,90,5,5,0]])
+L = R.roi_lattice(rois, (2,6,5), (2,3), .25, 0)
+want,grad,w = np.zeros((5,2,3,3), np.float32),np.zeros((60,3), np.float32),torch.randn(5,2,3,3,generator=g)
+R._read_serial(x.reshape(-1,3).numpy(), L.numpy(), 6, 5, want); R._write_slice(w.numpy(), L.numpy(), 6, 5, 0, 3, grad)   # the CPU's loops
+x.requires_grad_(); out = torch.ops.rotnb.roi_read(x, L, 2, 3)
+np.testing.assert_allclose(out.numpy(force=True), want, atol=1e-6); assert (want!=0).any((1,2,3)).tolist()==[True]*3+[False]*2
+for ordered in (False,True):
+    torch.use_deterministic_algorithms(ordered)
+    got, = torch.autograd.grad(out, x, w, retain_graph=True)
+    np.testing.assert_allclose(got.reshape(-1,3), grad, atol=1e-6)
+assert roi_align_rotated(x.permute(0,3,1,2), rois[:0], 2).shape==(0,3,2,2)
+''')
+
 def test_kernels_compile_for_the_gpu():
     "To PTX for compute capability 9.0; the device's properties are all that a GPU would be asked for"
     if not all(importlib.util.find_spec(o) for o in ('numba_cuda','cuda.bindings')): pytest.skip('numba-cuda is not installed')
@@ -50,13 +66,15 @@ def test_kernels_compile_for_the_gpu():
 import types
 import numba.cuda.dispatcher as D
 from numba import cuda, float32 as f4, float64 as f8, int64 as i8, int8 as i1, boolean
-from rotnb.ops import kernels as K, nms as N
+from rotnb.ops import kernels as K, nms as N, roi_align as R
 D.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9,0))
 P,G,I = f8[:,::1],f8[:,::1],i8[::1]
 sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], K._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
-        N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])]}
+        N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])],
+        R._read_cuda:[(i8,o[:,::1],P,i8,i8,o[:,:,:,::1]) for o in (f4,f8)],
+        **{k:[(i8,o[:,:,:,::1],P,i8,i8,o[:,::1]) for o in (f4,f8)] for k in (R._write_cuda,R._write_in_order_cuda)}}
 for k,ss in sigs.items():
     for s in ss: assert 'visible .entry' in cuda.compile_ptx(k.py_func, s, cc=(9,0))[0]
-left = [n for m in (K,N) for n,o in vars(m).items() if isinstance(o, D.CUDADispatcher) and o not in sigs]
+left = [n for m in (K,N,R) for n,o in vars(m).items() if isinstance(o, D.CUDADispatcher) and o not in sigs]
 assert not left, f'kernels without a signature here: {left}'
 ''')
