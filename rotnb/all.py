@@ -10,6 +10,8 @@ from .targets.priors import *
 from .targets.assign import *
 from .targets.angle_coders import *
 from .targets.coders import *
+from .targets.roi_coders import *
+from .targets.sample import *
 from .targets.dynamic_assign import *
 from .losses.focal import *
 from .losses.boxes import *
@@ -20,6 +22,7 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.atss import *
 from .models.pafpn import *
 from .models.rtmdet import *
 from .evaluate.ap import *
@@ -34,3 +37,4 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmrotate import *

@@ -14,7 +14,7 @@ from functools import wraps
 import numpy as np, torch
 
 # %% ../../nbs/geometry/10_boxes.ipynb #146930f1
-ANGLES = 'le90','le135','oc','oc_neg'
+ANGLES = 'le90','le135','oc'
 
 def _check_angle(angle):
     if angle not in ANGLES: raise ValueError(f"unknown angle form {angle!r}: use one of {', '.join(ANGLES)}")
@@ -73,16 +73,12 @@ def _opencv(w, h, t):
 @_tensors
 def canonicalize(
     rboxes, # (..., 5) boxes, any `theta`
-    angle='le90', # canonical form: 'le90', 'le135', 'oc' or 'oc_neg'
+    angle='le90', # canonical form: 'le90', 'le135' or 'oc'
 ): # (..., 5) the same rectangles, spelt in that form
     "The one spelling of each box in the form `angle`; differentiable, and bit for bit idempotent"
     _check_angle(angle); _check_last(rboxes, 5, 'rboxes')
     cx,cy,w,h,t = rboxes.unbind(-1)
-    if angle=='oc': w,h,t = _opencv(w, h, t)
-    elif angle=='oc_neg':
-        w,h,t = _opencv(w, h, -t)  # the mirror image of oc
-        t = -t
-    else: w,h,t = _longest(w, h, t, -1. if angle=='le90' else -.5)
+    w,h,t = _opencv(w, h, t) if angle=='oc' else _longest(w, h, t, -1. if angle=='le90' else -.5)
     return torch.stack([cx,cy,w,h,t], -1)
 
 # %% ../../nbs/geometry/10_boxes.ipynb #0678c5d7

@@ -19,10 +19,19 @@ _start = dict(le90=-math.pi/2, le135=-math.pi/4)
 
 def norm_angle(
     theta:Tensor, # radians
-    angle:str='le90' # canonical form; boxes in 'oc' and 'oc_neg' do not repeat after half a turn alone, so their angles stay
+    angle:str='le90' # canonical form; 'oc' boxes do not repeat after half a turn alone, so their angles stay
 )->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135
     "Bring an angle into the half turn of a canonical form"
-    return theta if angle in ('oc','oc_neg') else (theta - _start[angle]) % math.pi + _start[angle]
+    return theta if angle=='oc' else (theta - _start[angle]) % math.pi + _start[angle]
+
+# %% ../../nbs/targets/33_coders.ipynb #bfcbb018
+def _regular(boxes, angle):
+    "Boxes in the spelling that deltas are made from: canonical, for 'oc' in [-pi/2, 0)"
+    b = canonicalize(boxes, angle)
+    if angle!='oc': return b
+    right = b[:,4:]>=b.new_tensor(math.pi/2)
+    turn = torch.where(right, math.pi, math.pi/2).to(b.dtype)
+    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-turn], 1)
 
 # %% ../../nbs/targets/33_coders.ipynb #6b730459
 @dataclass
@@ -36,6 +45,7 @@ class DeltaXYWHACoder:
     stds:tuple=(1.,1.,1.,1.,1.)
     max_ratio:float=1000/16 # a side changes by this factor at most
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
+    keep_sides:bool=False # decode does not sort the sides: the boxes are priors of a next stage
     plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     @property
     def split(self): return 4+self.plain_angle  # where the angle's code begins
@@ -43,11 +53,11 @@ class DeltaXYWHACoder:
     def n(self): return self.split+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: the prior itself
-        return torch.cat([torch.zeros(self.split), self.angle_coder.encode(torch.zeros(1))[0]])
+        return torch.cat([torch.zeros(self.split), self.angle_coder.start()])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Deltas that lead from `priors` to `boxes`"
-        boxes = canonicalize(boxes, self.angle)
+        boxes = _regular(boxes, self.angle)
         xy,wh,da = boxes[:,:2]-priors[:,:2],boxes[:,2:4],boxes[:,4]-priors[:,4]
         if self.proj_xy: xy = _turn(xy, -priors[:,4])
         d1,d2 = (norm_angle(o, self.angle) for o in (da, da+math.pi/2))
@@ -68,7 +78,8 @@ class DeltaXYWHACoder:
         xy,wh,a = d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4],d[:,4]
         if self.proj_xy: xy = _turn(xy, priors[:,4])
         if self.norm_factor: a = a*(self.norm_factor*math.pi)
-        return canonicalize(torch.cat([priors[:,:2]+xy, wh, (priors[:,4]+a)[:,None]], 1), self.angle)
+        boxes = torch.cat([priors[:,:2]+xy, wh, norm_angle(priors[:,4]+a, self.angle)[:,None]], 1)
+        return boxes if self.keep_sides else canonicalize(boxes, self.angle)
 
 def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]*a.sin() + xy[:,1]*a.cos()], 1)
 
@@ -87,7 +98,7 @@ class DistanceAngleCoder:
     def n(self): return 4+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: a side one stride away in each direction, upright
-        return torch.cat([torch.full((4,), float(self.act!='exp')), self.angle_coder.encode(torch.zeros(1))[0]])
+        return torch.cat([torch.full((4,), float(self.act!='exp')), self.angle_coder.start()])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Distances from the priors' centres to the sides of `boxes`"

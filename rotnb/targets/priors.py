@@ -36,7 +36,7 @@ class PointPriors:
         return torch.cat([xy, xy.new_full((len(xy),2), stride), xy.new_zeros(len(xy),1)], 1)
 
 # %% ../../nbs/targets/30_priors.ipynb #34de9355
-_quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc_neg':-math.pi/2}
+_quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
 
 @dataclass
 class AnchorPriors:
@@ -45,7 +45,7 @@ class AnchorPriors:
     scales_per_octave:int=3 # sizes from one octave to the next
     ratios:tuple=(1.,0.5,2.) # h / w
     offset:float=0. # where in its cell an anchor's centre lies
-    form:str=None # as MMRotate 1.x writes anchors in 'le90', 'le135' or 'oc_neg' (its oc); None: theta 0
+    form:str=None # as MMRotate 1.x writes anchors in 'le90', 'le135' or 'oc'; None: theta 0
 
     @property
     def n(self): return len(self.ratios)*self.scales_per_octave
@@ -61,7 +61,7 @@ class AnchorPriors:
         xy,wh = grid_xy(size, stride, self.offset, device),self.sizes(stride).to(device)
         xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(len(xy),-1,-1)
         if self.form: wh = (xy+wh/2) - (xy-wh/2)  # MMRotate's rounding, which decides whether a square is wider than high
-        turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc_neg' else wh[...,:1]<=wh[...,1:])
+        turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc' else wh[...,:1]<=wh[...,1:])
         return torch.cat([xy, torch.where(turn!=0, wh.flip(-1), wh), turn], -1).view(-1,5)
 
 # %% ../../nbs/targets/30_priors.ipynb #8b9cb3de
