@@ -23,6 +23,7 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.atss import *
 from .models.pafpn import *
 from .models.rtmdet import *
 from .evaluate.ap import *
@@ -37,3 +38,4 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmrotate import *

@@ -77,21 +77,24 @@ class DenseHead(nn.Module):
         self.n = priors.n if priors else 1
         self.build(in_channels)
 
-    def build(self, in_channels:int):
-        "Make the layers"
-        self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
-        out = in_channels if self.stacked_convs==0 else self.feat_channels
-        self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
-        nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
-        with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
-        if self.quality=='centerness': self.quality_conv = _last(out, self.n)
-        if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
-        if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+# %% ../../nbs/models/43_dense_head.ipynb #ffc5dad0
+@patch
+def build(self:DenseHead, in_channels:int):
+    "Make the layers"
+    self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
+    out = in_channels if self.stacked_convs==0 else self.feat_channels
+    self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
+    nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
+    with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
+    if self.quality=='centerness': self.quality_conv = _last(out, self.n)
+    if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
+    if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
 
-    def level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
-        "What the layers say about level `i`"
-        c,r = self.cls_tower(x),self.box_tower(x)
-        return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
+@patch
+def level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    "What the layers say about level `i`"
+    c,r = self.cls_tower(x),self.box_tower(x)
+    return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
 def _last(ni, nf):
     c = nn.Conv2d(ni, nf, 3, padding=1)

@@ -81,7 +81,13 @@ def rtmdet_r(
 # %% ../../nbs/models/54_rtmdet.ipynb #eae1e2f0
 def _size(name, width, blocks, act):
     "Entry point of a published size"
-    def f(n_classes:int, backbone:str=f'cspnext_{name}', pretrained:bool=False, angle:str='le90', **kw)->Detector:
+    def f(
+        n_classes:int,
+        backbone:str=f'cspnext_{name}', # timm model
+        pretrained:bool=False, # ImageNet weights through timm
+        angle:str='le90', # canonical form of the boxes
+        **kw # settings of `rtmdet_r` and `DenseHead`
+    )->Detector:
         return rtmdet_r(n_classes, backbone, pretrained, angle, **{**dict(fpn_channels=width, fpn_blocks=blocks, act=act), **kw})
     f.__name__ = f.__qualname__ = f'rtmdet_r_{name}'
     f.__doc__ = f"RTMDet-R {name}: `rtmdet_r` with its published width and depth"
