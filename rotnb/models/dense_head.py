@@ -10,7 +10,6 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 # %% ../../nbs/models/43_dense_head.ipynb #0b417e92
 import math, torch
 import torch.nn.functional as F
-from functools import partial
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
@@ -148,15 +147,6 @@ def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
     return (matched>=0).sum().clamp(min=1)
 
 @patch
-def _compared(self:DenseHead, on, priors, deltas, decoded, boxes):
-    if on=='boxes': return decoded,boxes
-    s,target = self.coder.split,self.coder.encode(priors, boxes)
-    if on=='deltas': return (deltas[:,:s],target[:,:s]) if self.loss_angle else (deltas,target)
-    if on=='angle': return deltas[:,s:],target[:,s:]
-    upright = self.coder.angle_coder.encode(deltas.new_zeros(len(deltas)))
-    return [self.coder.decode(priors, torch.cat([o[:,:s], upright], 1)) for o in (deltas,target)]
-
-@patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b = len(targets)
@@ -168,20 +158,19 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     n_pos = self.count(matched)
 
     deltas,priors = out.deltas[img,pri],out.priors[img,pri]
-    decoded = self.coder.decode(priors, deltas)
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
     weight = 1.
     if self.quality=='iou':
-        weight = box_iou_rotated(decoded.detach(), boxes, aligned=True).to(deltas.dtype)
+        weight = box_iou_rotated(self.coder.decode(priors, deltas).detach(), boxes, aligned=True).to(deltas.dtype)
         args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
         n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
-    compared = partial(self._compared, priors=priors, deltas=deltas, decoded=decoded, boxes=boxes)
-    box = self.loss_box(*compared(self.loss_box.on))
+    s = self.coder.split if self.loss_angle else None  # where the code of the angle begins
+    box = self.loss_box.of(self.coder, priors, deltas, boxes, s)
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(*compared('angle'))*weight, n_pos)
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
     if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
     central = centerness(priors, boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/ops/diff_iou.html.md"""
 __all__ = ['diff_intersection', 'diff_iou_rotated']
 
 # %% ../../nbs/ops/26_diff_iou.ipynb #5f48fd2c
-import torch
+import math, torch
 from torch import Tensor
 from ..geometry.boxes import rbox2qbox
 
@@ -31,25 +31,81 @@ def _edge_area(p, q, half):
     return mean*(cl(x0+tb*(x1-x0),a) - cl(x0+ta*(x1-x0),a))
 
 # %% ../../nbs/ops/26_diff_iou.ipynb #f3c66dc9
+def _local(boxes1, boxes2):
+    "`boxes1` seen from the centres of `boxes2` and along their sides"
+    d,t = boxes1[...,:2]-boxes2[...,:2],boxes2[...,4]
+    c,s = t.cos(),t.sin()
+    return torch.cat([torch.stack([d[...,0]*c + d[...,1]*s, d[...,1]*c - d[...,0]*s], -1),
+                      boxes1[...,2:4], (boxes1[...,4]-t)[...,None]], -1)
+
+def _overlap(p, wh): return _edge_area(p, p.roll(-1,-2), wh[...,None,:]/2).sum(-1).abs()
+
 def diff_intersection(
     boxes1:Tensor, # `(..., 5)` rboxes
     boxes2:Tensor # `(..., 5)` rboxes
 )->Tensor: # `(...)` px²
     "Area of the intersection of pairs of rboxes, differentiable in both"
-    d,t = boxes1[...,:2]-boxes2[...,:2],boxes2[...,4]
-    c,s = t.cos(),t.sin()
-    local = torch.cat([torch.stack([d[...,0]*c + d[...,1]*s, d[...,1]*c - d[...,0]*s], -1),
-                       boxes1[...,2:4], (boxes1[...,4]-t)[...,None]], -1)
-    p = rbox2qbox(local)
-    return _edge_area(p, p.roll(-1,-2), boxes2[...,None,2:4]/2).sum(-1).abs()
+    return _overlap(rbox2qbox(_local(boxes1, boxes2)), boxes2[...,2:4])
+
+# %% ../../nbs/ops/26_diff_iou.ipynb #bb51cf9e
+_TRIPLES = tuple(zip(*((i,k,j) for k in range(1,7) for i in range(k) for j in range(k+1,8))))
+
+def _cross(a, b): return a[...,0]*b[...,1] - a[...,1]*b[...,0]
+
+def _side(p, drop):
+    "Twice the signed area between the origin and the chain of corners `p` `(..., 8, 2)` that are not `drop` `(..., 8)`"
+    n = torch.arange(8, device=p.device)
+    last = torch.where(drop, 0, n).cummax(-1).values             # each corner's last one on the side, itself included
+    prev = p.gather(-2, last.roll(1,-1)[...,None].expand_as(p))  # so this is the one before it
+    return torch.where(drop, 0., _cross(prev, p))[...,1:].sum(-1)
+
+def _hull_area(p):
+    "Area of the convex hull of eight points `(..., 8, 2)`"
+    order = p[...,0].detach().argsort(-1)
+    p = p.gather(-2, order[...,None].expand_as(p))
+    i,k,j = (torch.tensor(o, device=p.device) for o in _TRIPLES)
+    a,b,q = (p.detach()[...,o,:] for o in (i,j,k))
+    turn = _cross(b-a, q-a)                                      # > 0: the middle one lies above the segment
+    above,below = (torch.zeros_like(p[...,0], dtype=torch.int32).index_add(-1, k, o.int())>0 for o in (turn>0, turn<0))
+    return (_side(p, above) - _side(p, below))/2
+
+# %% ../../nbs/ops/26_diff_iou.ipynb #d3549d2c
+def _diagonal(p, wh):
+    "Squared diagonal of the box along the second box's sides around its corners and the corners `p` `(..., 4, 2)`, seen from it"
+    (lo,hi),half = p.aminmax(dim=-2),wh/2
+    return ((torch.maximum(hi, half) - torch.minimum(lo, -half))**2).sum(-1)
+
+def _aspect(wh1, wh2):
+    atan = lambda wh: torch.atan2(wh.amax(-1), wh.amin(-1))
+    return 4/math.pi**2*(atan(wh2)-atan(wh1))**2
+
+# %% ../../nbs/ops/26_diff_iou.ipynb #84c4d1e4
+_iou_kinds = 'iou','giou','diou','ciou'
 
 def diff_iou_rotated(
-    boxes1:Tensor, # `(..., 5)` rboxes, w and h > 0
-    boxes2:Tensor # `(..., 5)` rboxes, w and h > 0
-)->Tensor: # `(...)` in [0, 1]
-    "Exact IoU of pairs of rboxes, differentiable in both; computed in float32 at least"
-    if boxes1.dtype in (torch.float16,torch.bfloat16): boxes1 = boxes1.float()
-    boxes1,boxes2 = boxes1.expand(torch.broadcast_shapes(boxes1.shape,boxes2.shape)),boxes2.to(boxes1.dtype)
-    inter = diff_intersection(boxes1, boxes2)
-    a1,a2 = boxes1[...,2]*boxes1[...,3],boxes2[...,2]*boxes2[...,3]
-    return (inter/(a1+a2-inter).clamp(min=torch.finfo(inter.dtype).tiny)).clamp(0,1)
+    boxes1:Tensor, # `(..., 5)` rboxes
+    boxes2:Tensor, # `(..., 5)` rboxes; for 'diou' and 'ciou' the targets
+    mode:str='iou' # 'iou', 'giou', 'diou' or 'ciou'
+)->Tensor: # `(...)` IoU in [0, 1], others in (-1, 1], 'ciou' a quarter lower; 0 without slope for boxes without area or with NaN
+    "Exact IoU, or one of its kin, of pairs of rboxes, differentiable in both; computed in float32 at least"
+    if mode not in _iou_kinds: raise ValueError(f"diff_iou_rotated: mode is {mode!r}, must be one of {', '.join(_iou_kinds)}")
+    dtype = torch.promote_types(torch.promote_types(boxes1.dtype, boxes2.dtype), torch.float32)
+    boxes1,boxes2 = torch.broadcast_tensors(boxes1.to(dtype), boxes2.to(dtype))
+    ok = ((boxes1[...,2:4]>0) & (boxes2[...,2:4]>0)).all(-1) & (boxes1.isfinite() & boxes2.isfinite()).all(-1)
+    boxes1,boxes2 = (torch.where(ok[...,None], o, 1.) for o in (boxes1, boxes2))
+    local,wh = _local(boxes1, boxes2),boxes2[...,2:4]
+    p = rbox2qbox(local)
+    inter = _overlap(p, wh)
+    union = boxes1[...,2:4].prod(-1) + wh.prod(-1) - inter
+    iou = (inter/union.clamp(min=torch.finfo(dtype).tiny)).clamp(0,1)
+    return torch.where(ok, iou - _penalty(mode, iou, union, local, p, wh), 0.)
+
+def _penalty(mode, iou, union, local, p, wh):
+    if mode=='iou': return 0.
+    if mode=='giou':
+        hull = _hull_area(torch.cat([p, rbox2qbox(torch.cat([0*local[...,:2], wh, 0*wh[...,:1]], -1))], -2))
+        return (1-union/hull).clamp(min=0)
+    d = (local[...,:2]**2).sum(-1)/_diagonal(p, wh)
+    if mode=='diou': return d
+    v = _aspect(local[...,2:4], wh)
+    return d + (v/(1-iou+v).clamp(min=1e-9)).detach()*v
