@@ -21,11 +21,16 @@ from .models.contract import *
 from .models.backbones import *
 from .models.necks import *
 from .models.dense_head import *
+from .models.roi_head import *
 from .models.retinanet import *
 from .models.fcos import *
 from .models.atss import *
+from .models.oriented_rcnn import *
+from .models.roi_trans import *
 from .models.pafpn import *
 from .models.rtmdet import *
+from .models.rotated_faster_rcnn import *
+from .models.gliding_vertex import *
 from .evaluate.ap import *
 from .data.types import *
 from .data.transforms import *
