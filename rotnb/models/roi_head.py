@@ -230,7 +230,7 @@ def deltas_of(self:RoIHead,
     labels:Tensor # `(k,)` 0..K-1
 )->Tensor: # `(k, d)`
     "The deltas of each prior's class"
-    return deltas if self.agnostic else deltas.view(len(deltas), self.n_classes, -1)[torch.arange(len(deltas), device=deltas.device),labels]
+    return deltas if self.agnostic else deltas.view(-1, self.n_classes, self.coder.n)[torch.arange(len(deltas), device=deltas.device),labels]
 
 @patch
 def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
