@@ -184,7 +184,7 @@ def settings_from_config(
     if key not in readers: raise ConfigError(f"a {model.get('type')} with {', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
 
-def _types(d): return ', '.join(o.get('type', '?') for o in (d if isinstance(d, list) else [d]))
+def _types(d): return ', '.join(o.get('type', '?') if isinstance(o, dict) else str(o) for o in (d if isinstance(d, list) else [d]))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #0f73fb9d
 def proposal_coder_from(
