@@ -181,3 +181,17 @@ def test_sample_has_its_share(name):
     s = stage.sample(props, [target(3)])
     assert s.priors.shape==(1,40,5) and (s.matched>=0).sum()==10
     assert stage.sample(props, [target(0)]).matched.eq(-1).all()
+
+@every
+def test_ignored_objects_are_in_no_sample(name):
+    torch.manual_seed(0)
+    m = create_detector(name, 3, **TINY)
+    rpn,stage = m.stages[:2]
+    t = dict(target(3), ignore=torch.tensor([True,False,False]))
+    with torch.no_grad():
+        feats = m.neck(m.backbone(images(1)))
+        out = rpn(feats)._replace(size=(96,96))
+        on = (out.priors[0,:,:2]-A[0,:2]).abs().amax(1)<4
+        assert on.any() and (rpn.assign(out, [t])[0][on]!=-1).all() and not (rpn.assign(out, [t])==0).any()
+        s = stage.sample(rpn.boxes(out), [t])
+    assert s.added.sum()==2 and not (s.matched==0).any()
