@@ -10,6 +10,7 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 # %% ../../nbs/models/43_dense_head.ipynb #0b417e92
 import math, torch
 import torch.nn.functional as F
+from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..geometry.boxes import rbox2hbox, hbox2rbox
@@ -18,8 +19,8 @@ from ..targets.assign import NEG, IGN
 from ..targets.coders import centerness
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import BoxLoss, box_loss
+from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from ..ops.diff_iou import diff_iou_rotated
 from .contract import Detector, StageOut
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -48,7 +49,7 @@ class DenseHead(nn.Module):
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
-        assigner, # `(priors, boxes, ignore, lvls) -> matched`
+        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that has them as parameters is given `labels`, `logits`, `decoded` too
         loss_box='l1', # a name in `box_losses` or a `BoxLoss`
         loss_angle=None, # a `BoxLoss` or name on the angle's outputs alone, beside `loss_box`; see below
         cls_weight:float=1., # factor of the class loss in the total
@@ -75,14 +76,26 @@ class DenseHead(nn.Module):
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels')
         self.n = priors.n if priors else 1
-        self.cls_tower,self.box_tower = (tower(in_channels, feat_channels, stacked_convs, norm) for _ in range(2))
-        out = in_channels if stacked_convs==0 else feat_channels
-        self.cls,self.box = (_last(out, self.n*o) for o in (n_classes, coder.n))
-        nn.init.constant_(self.cls.bias, prior_bias(prior_prob))
-        with torch.no_grad(): self.box.bias.copy_(coder.start().repeat(self.n))
-        if quality=='centerness': self.quality_conv = _last(out, self.n)
-        if scales: self.level_scale = nn.Parameter(torch.ones(len(strides)))
-        if scales and scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+        self.build(in_channels)
+
+# %% ../../nbs/models/43_dense_head.ipynb #ffc5dad0
+@patch
+def build(self:DenseHead, in_channels:int):
+    "Make the layers"
+    self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
+    out = in_channels if self.stacked_convs==0 else self.feat_channels
+    self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
+    nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
+    with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
+    if self.quality=='centerness': self.quality_conv = _last(out, self.n)
+    if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
+    if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+
+@patch
+def level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    "What the layers say about level `i`"
+    c,r = self.cls_tower(x),self.box_tower(x)
+    return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
 def _last(ni, nf):
     c = nn.Conv2d(ni, nf, 3, padding=1)
@@ -100,9 +113,9 @@ def forward(self:DenseHead,
     flat = lambda x: x.permute(0,2,3,1).reshape(len(x), -1, x.shape[1]//self.n)
     outs = []
     for i,x in enumerate(feats):
-        c,r = self.cls_tower(x),self.box_tower(x)
-        d = self._scaled(flat(self.box(r)), i)
-        outs.append((flat(self.cls(c)), d, flat(self.quality_conv(r)) if self.quality=='centerness' else d[...,:0]))
+        c,d,q = self.level(i, x)
+        d = self._scaled(flat(d), i)
+        outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
     sizes = [f.shape[-2:] for f in feats]
     if self.priors: boxes,lvls = level_priors(self.priors, sizes, self.strides, logits.device)
@@ -118,31 +131,49 @@ def _scaled(self:DenseHead, d, lvl):
         if self.scale_angle: a = a*(self.angle_scale if self.scale_angle=='own' else self.level_scale[lvl])
     return torch.cat([sides, 2*a.sigmoid()-1 if self.squash_angle else a], -1)
 
+# %% ../../nbs/models/43_dense_head.ipynb #cd71b99f
+@patch
+@torch.no_grad()
+def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
+    "Which object each prior answers for"
+    asks,matched = signature(self.assigner).parameters,[]
+    for p,l,d,t in zip(out.priors, out.logits, out.deltas, targets):
+        more = dict(labels=t['labels'], logits=l, decoded=self.coder.decode(p, d) if 'decoded' in asks else None)
+        matched.append(self.assigner(p, t['boxes'], t.get('ignore'), out.lvls, **{k:v for k,v in more.items() if k in asks}))
+    return torch.stack(matched)
+
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
+@patch
+def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
+    "What the losses of a batch are divided by: its positives"
+    return (matched>=0).sum().clamp(min=1)
+
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b = len(targets)
-    matched = torch.stack([self.assigner(p, t['boxes'], t.get('ignore'), out.lvls) for p,t in zip(out.priors, targets)])
+    matched = self.assign(out, targets)
     img,pri = (matched>=0).nonzero(as_tuple=True)
     start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
     obj = start[img] + matched[img,pri]
     boxes,labels = torch.cat([t['boxes'] for t in targets]).to(out.deltas.dtype)[obj],torch.cat([t['labels'] for t in targets])[obj]
-    n_pos = max(len(img), 1)
+    n_pos = self.count(matched)
 
     deltas,priors = out.deltas[img,pri],out.priors[img,pri]
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
+    weight = 1.
     if self.quality=='iou':
-        iou = diff_iou_rotated(self.coder.decode(priors, deltas), boxes).detach()
-        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), iou).flatten())
+        weight = box_iou_rotated(self.coder.decode(priors, deltas).detach(), boxes, aligned=True).to(deltas.dtype)
+        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
+        n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
     s = self.coder.split if self.loss_angle else None  # where the code of the angle begins
     box = self.loss_box.of(self.coder, priors, deltas, boxes, s)
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:]), n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box, n_pos)}
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
+    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
     central = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
     return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}

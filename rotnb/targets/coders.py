@@ -88,8 +88,11 @@ def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]
 class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"
     angle:str='le90' # canonical form of the boxes decoded
-    act:str='relu' # what makes a distance of the network's number: 'relu' or 'exp'
+    act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    def __post_init__(self):
+        if self.act not in ('relu','exp','none'): raise ValueError(f"DistanceAngleCoder: act is {self.act!r}, must be 'relu', 'exp' or 'none'")
+
     split = 4 # where the angle's code begins
     @property
     def n(self): return 4+self.angle_coder.n
@@ -106,9 +109,10 @@ class DistanceAngleCoder:
         "Boxes whose sides lie at the given distances"
         d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
         if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
-        d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
+        if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
-        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), lt+rb, a[:,None]], 1), self.angle)
+        wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
+        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), wh, a[:,None]], 1), self.angle)
 
 def side_distances(
     priors:Tensor, # `(n, 5)`, of which the centres count
