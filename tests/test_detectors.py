@@ -253,7 +253,7 @@ def test_models_need_no_fastai():
 @pytest.mark.slow
 @every
 def test_one_scene_is_learnt(name):
-    image,quads,names,difficult = make_scene(5, 128)
+    image,quads,names,difficult = make_scene(8, 128)
     vocab = sorted(set(names))
     t = dict(boxes=qbox2rbox(torch.as_tensor(quads)), labels=tensor([vocab.index(o) for o in names]), ignore=tensor(difficult))
     assert (~t['ignore']).sum()>=3
