@@ -33,12 +33,12 @@ def host_boxes(
     return check_boxes(boxes, name).to('cpu', torch.float64).numpy()
 
 def prepared(
-    boxes:Tensor, # (n, 5)
+    boxes:Tensor, # (n, 5) boxes or (n, 2k) polygons, of a shape checked before
     device:torch.device=None # where the work is done; None: where the boxes are
-): # (9, n) float64: a tensor on a CUDA device, else an array
-    "Boxes as the kernels of a device want them"
-    boxes = boxes.to(device or boxes.device)
-    return prepare(boxes if on_cuda(boxes) else host_boxes(boxes))
+): # as `prepare` gives it: a tensor on a CUDA device, else an array
+    "Boxes or polygons as the kernels of a device want them"
+    boxes = boxes.detach().to(device or boxes.device)
+    return prepare(boxes if on_cuda(boxes) else boxes.to('cpu', torch.float64).numpy())
 
 # %% ../../nbs/ops/21_iou.ipynb #2eb234c2
 def _result_dtype(*ts): return torch.float64 if torch.float64 in [t.dtype for t in ts] else torch.float32
