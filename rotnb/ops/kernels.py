@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/ops/kernels.html.md"""
 # %% auto #0
 __all__ = ['CX', 'CY', 'HW', 'HH', 'COS', 'SIN', 'AREA', 'EX', 'EY', 'CORNERS', 'TINY', 'HUGE', 'THINNEST', 'IOU', 'IOF', 'GIOU',
            'prepare_box', 'prepare_polygon', 'prepare', 'edge_integral', 'apart', 'overlap', 'pair_iou', 'pair_iof',
-           'pair_giou', 'edge_gap', 'overlap_polygons', 'polygon_iou', 'pair_value', 'iou_matrix']
+           'pair_giou', 'edge_gap', 'before_polygons', 'overlap_polygons', 'polygon_iou', 'pair_value', 'iou_matrix']
 
 # %% ../../nbs/ops/20_kernels.ipynb #c2723a8c
 import math
@@ -46,17 +46,18 @@ def prepare_polygon(b, i, P):
         area += ((x-x0)*(b[i,2*d+1]-y0)-(b[i,2*d]-x0)*(y-y0))/2
         lx,hx,ly,hy = min(lx,x),max(hx,x),min(ly,y),max(hy,y)
         if x<b[i,2*first] or (x==b[i,2*first] and y<b[i,2*first+1]): first = c
-    ex,ey,way = (hx-lx)/2,(hy-ly)/2,1 if area>0 else -1
+    ex,ey,way,area,x,y = (hx-lx)/2,(hy-ly)/2,1 if area>0 else -1,0.,0.,0.
     for c in range(k):
         d = (first+way*c+k)%k
-        P[CORNERS+2*c,i],P[CORNERS+2*c+1,i] = (b[i,2*d],b[i,2*d+1]) if ok else (0.,0.)
+        P[CORNERS+2*c,i],P[CORNERS+2*c+1,i] = u,v = (b[i,2*d],b[i,2*d+1]) if ok else (0.,0.)
+        u,v = u-b[i,2*first],v-b[i,2*first+1]
+        area += (x*v-u*y)/2 # again, in that order, for its last bits
+        x,y = u,v
     if not (ok and abs(area)>THINNEST*(ex*ex+ey*ey)): lx,hx,ly,hy,area,ex,ey = 0.,0.,0.,0.,0.,-math.inf,-math.inf
     P[CX,i],P[CY,i],P[AREA,i],P[EX,i],P[EY,i] = (lx+hx)/2,(ly+hy)/2,abs(area),ex,ey
 
 @device
-def _prepare_row(b, i, P):
-    if b.shape[1]==5: prepare_box(b, i, P)
-    else: prepare_polygon(b, i, P)
+def _prepare_row(b, i, P): return prepare_box(b, i, P) if b.shape[1]==5 else prepare_polygon(b, i, P)
 
 @njit(cache=True, error_model='numpy', nogil=True)
 def _prepare(b, P):
@@ -214,7 +215,8 @@ def _overlap_polygons(A, i, B, j):
     return min(max(area, 0.), min(A[AREA,i], B[AREA,j]))
 
 @device
-def _before_polygons(A, i, B, j):
+def before_polygons(A, i, B, j):
+    "Whether a pair of polygons is already in order"
     if A[AREA,i]!=B[AREA,j]: return A[AREA,i]<B[AREA,j]
     if A.shape[0]!=B.shape[0]: return A.shape[0]<B.shape[0]
     for k in range(CORNERS, A.shape[0]):
@@ -225,7 +227,7 @@ def _before_polygons(A, i, B, j):
 def overlap_polygons(A, i, B, j):
     "Area shared by two polygons; exactly the same whichever comes first, and wherever its corners start"
     if apart(A,i,B,j): return 0.
-    return _overlap_polygons(A,i,B,j) if _before_polygons(A,i,B,j) else _overlap_polygons(B,j,A,i)
+    return _overlap_polygons(A,i,B,j) if before_polygons(A,i,B,j) else _overlap_polygons(B,j,A,i)
 
 @device
 def polygon_iou(A, i, B, j):
