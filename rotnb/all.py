@@ -5,7 +5,10 @@ from .geometry.polygons import *
 from .geometry.draw import *
 from .ops.iou import *
 from .ops.nms import *
+from .ops.convex import *
 from .ops.diff_iou import *
+from .ops.fusion import *
+from .ops.torch_ops import *
 from .targets.priors import *
 from .targets.assign import *
 from .targets.angle_coders import *

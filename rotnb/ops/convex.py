@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/ops/convex.html.md"""
 # %% auto #0
 __all__ = ['polygon_value', 'box_iou_quad', 'points_in_polygons', 'convex_iou', 'convex_giou']
 
-# %% ../../nbs/ops/25_convex.ipynb #f005679b
+# %% ../../nbs/ops/25_convex.ipynb #9fde4ac2
 import numpy as np, torch
 from numba import cuda, njit, prange
 from torch import Tensor
@@ -17,7 +17,7 @@ from .kernels import IOU,IOF,GIOU,AREA,CORNERS,THINNEST,TINY,device,apart,before
 from .iou import check_mode,prepared,result_dtype
 from .nms import check_quads
 
-# %% ../../nbs/ops/25_convex.ipynb #9eaa5e1a
+# %% ../../nbs/ops/25_convex.ipynb #a24bdab7
 @device
 def _corner(A, i, B, j, k):
     "Corner `k` of two polygons taken together"
@@ -50,7 +50,7 @@ def _hull_area(A, i, B, j):
         px,py = qx,qy
     return area/2
 
-# %% ../../nbs/ops/25_convex.ipynb #dd8a181d
+# %% ../../nbs/ops/25_convex.ipynb #37d642b1
 @device
 def polygon_value(A, i, B, j, mode):
     "IoU, IoF or GIoU of two polygons; 0 if either is degenerate"
@@ -86,7 +86,7 @@ def _matrix_cuda(n, A, B, mode, out):
 def _aligned_cuda(n, A, B, mode, out):
     for i in range(cuda.grid(1), n, cuda.gridsize(1)): out[i] = polygon_value(A, i, B, i, mode)
 
-# %% ../../nbs/ops/25_convex.ipynb #820c0bd2
+# %% ../../nbs/ops/25_convex.ipynb #79805e60
 @torch.library.custom_op('rotnb::polygon_iou', mutates_args=())
 def _polygon_iou(polygons1:Tensor, polygons2:Tensor, mode:int, aligned:bool)->Tensor:
     A,B,n,m = prepared(polygons1),prepared(polygons2, polygons1.device),len(polygons1),len(polygons2)
@@ -101,7 +101,7 @@ def _(polygons1, polygons2, mode, aligned):
     n,m = len(polygons1),len(polygons2)
     return polygons1.new_empty((n,) if aligned else (n,m), dtype=result_dtype(polygons1, polygons2))
 
-# %% ../../nbs/ops/25_convex.ipynb #f66c69f6
+# %% ../../nbs/ops/25_convex.ipynb #49de3e32
 def _check_pairs(a, b, aligned):
     if aligned and len(a)!=len(b): raise ValueError(f"aligned inputs must pair up: got {len(a)} and {len(b)}")
 
@@ -116,7 +116,7 @@ def box_iou_quad(
     _check_pairs(quads1, quads2, aligned)
     return _polygon_iou(quads1, quads2, mode, aligned)
 
-# %% ../../nbs/ops/25_convex.ipynb #8be22b22
+# %% ../../nbs/ops/25_convex.ipynb #b34bd912
 @device
 def _inside(x, y, Q, j):
     "Whether a point lies in row `j` of `Q`, corners x, y, x, y, ..."
@@ -145,7 +145,7 @@ def _inside_cuda(n, P, Q, out):
     m = Q.shape[0]
     for k in range(cuda.grid(1), n, cuda.gridsize(1)): out[k//m,k%m] = _inside(P[k//m,0], P[k//m,1], Q, k%m)
 
-# %% ../../nbs/ops/25_convex.ipynb #15921ef0
+# %% ../../nbs/ops/25_convex.ipynb #5c6afc3e
 @torch.library.custom_op('rotnb::points_in_polygons', mutates_args=())
 def _points_in_polygons(points:Tensor, polygons:Tensor)->Tensor:
     P,Q = points.double().contiguous(),polygons.to(points.device, torch.float64)
@@ -171,7 +171,7 @@ def points_in_polygons(
         raise ValueError(f"polygons must be (m, k, 2) or (m, 2k), got {tuple(polygons.shape)}")
     return _points_in_polygons(points, polygons)
 
-# %% ../../nbs/ops/25_convex.ipynb #3873de42
+# %% ../../nbs/ops/25_convex.ipynb #bb61648a
 def _share(x, x0, x1, at_flat): # how far along from `x0` to `x1`; a safe number where that is nowhere
     flat = (x1-x0).abs()<TINY
     return torch.where(flat, at_flat, (x-x0)/torch.where(flat, 1., x1-x0))
@@ -189,7 +189,7 @@ def _hull_overlap(p, q):
     area = (mean*(b-a)*(u1-u0).sign()).sum((-2,-1))
     return (-polygon_area(q, signed=True).sign()*area/2).clamp(min=0)
 
-# %% ../../nbs/ops/25_convex.ipynb #b1120731
+# %% ../../nbs/ops/25_convex.ipynb #1be7521e
 def _check_sets(points, quads, aligned):
     points = torch.as_tensor(points)
     if points.ndim==2 and points.shape[1]>=6 and points.shape[1]%2==0: points = points.unflatten(1, (-1,2))
@@ -223,7 +223,7 @@ def convex_iou(
         return _polygon_iou(convex_hull(points.double()).flatten(1), quads, IOU, aligned).to(dtype)
     return _iou_union(*_sound(points, quads, aligned))[0].to(dtype)
 
-# %% ../../nbs/ops/25_convex.ipynb #a56f59cf
+# %% ../../nbs/ops/25_convex.ipynb #4742073e
 def convex_giou(
     points, # (n, k, 2) or (n, 2k) point sets, pixels; any dtype, any device
     quads, # (n, 4, 2) or (n, 8) corners in order, either way round
