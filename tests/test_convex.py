@@ -134,7 +134,8 @@ def test_gradient_moves_with_the_scene():
     assert (grad(p.clone()@R+1e3, q@R+1e3)-grad(p.clone(), q)@R).abs().max()<1e-9
 
 def test_points_in_polygons_agrees_with_the_hull():
-    g = torch.Generator().manual_seed(2); b = torch.rand(40,5,generator=g)*torch.tensor([90,90,40,20,6])+1; p = torch.rand(3000,2,generator=g)*100
+    g = torch.Generator().manual_seed(2)
+    b = torch.rand(40,5,generator=g)*torch.tensor([90,90,40,20,6])+1; p = torch.rand(3000,2,generator=g)*100
     d = p.double()[:,None]-b.double()[None,:,:2]; c,s = b.double()[:,4].cos(),b.double()[:,4].sin()
     want = ((d[...,0]*c+d[...,1]*s).abs()<b[:,2]/2) & ((d[...,1]*c-d[...,0]*s).abs()<b[:,3]/2)
     assert torch.equal(points_in_polygons(p, rbox2qbox(b.double())), want)

@@ -63,7 +63,7 @@ def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again a
 
 def convex_hull(
     points, # (k, 2) points in any order, or a batch (n, k, 2)
-): # (h, 2) corners, clockwise as displayed, from the leftmost, no three on a line; of a batch (n, k, 2), the first corner repeated to fill up
+): # (h, 2) corners, clockwise as displayed, from the leftmost, no three on a line; of a batch (n, k, 2), the first corner fills up
     "Convex hull of point sets; one or two points stay as they are, a set with NaN or inf becomes NaN in a batch and is refused alone"
     p = _points(points); t = torch.as_tensor(p)
     t = t if t.ndim==3 else t[None]

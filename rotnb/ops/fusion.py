@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/ops/fusion.html.md"""
 # %% auto #0
 __all__ = ['LINEAR', 'GAUSSIAN', 'CONF_TYPES', 'soft_nms_rotated', 'weighted_boxes_fusion']
 
-# %% ../../nbs/ops/56_fusion.ipynb #4774aa07
+# %% ../../nbs/ops/56_fusion.ipynb #1cfbc4de
 import heapq, math
 
 import numpy as np, torch
@@ -17,7 +17,7 @@ from .kernels import AREA,device,apart,pair_iou,prepare,prepare_box
 from .iou import check_boxes,host_boxes,result_dtype
 from .nms import FIRST,N_LEVELS,NX,_cell,_lay_grid,_measure,_within_reach,check_unit,per_box
 
-# %% ../../nbs/ops/56_fusion.ipynb #f8d87c9a
+# %% ../../nbs/ops/56_fusion.ipynb #64cb1540
 LINEAR,GAUSSIAN = range(2)
 
 @device
@@ -60,7 +60,7 @@ def _soft_walk(P, cls, score, rule, min_score):
         if P[AREA,i]>0: _lower_neighbours(P, i, cls, G, start, members, done, score, rule)
     return keep[:k]
 
-# %% ../../nbs/ops/56_fusion.ipynb #25ee8be8
+# %% ../../nbs/ops/56_fusion.ipynb #0e1ef6b7
 _METHODS = dict(linear=LINEAR, gaussian=GAUSSIAN)
 
 def soft_nms_rotated(
@@ -81,11 +81,12 @@ def soft_nms_rotated(
     scores,idxs = per_box(boxes, scores=scores, idxs=torch.zeros(len(boxes), dtype=torch.int64) if idxs is None else idxs)
     at = (boxes.isfinite().all(1)&~scores.isnan()).nonzero()[:,0]
     P,s = prepare(host_boxes(boxes[at])),scores[at].to('cpu', torch.float64, copy=True).numpy()
-    keep = _soft_walk(P, idxs[at].long().numpy(force=True), s, (_METHODS[method],float(sigma),float(iou_threshold)), float(min_score))[:max_num]
+    rule = _METHODS[method],float(sigma),float(iou_threshold)
+    keep = _soft_walk(P, idxs[at].long().numpy(force=True), s, rule, float(min_score))[:max_num]
     to = scores.dtype if scores.is_floating_point() else torch.float32
     return at[torch.from_numpy(keep).to(at.device)],torch.from_numpy(s[keep]).to(boxes.device, to)
 
-# %% ../../nbs/ops/56_fusion.ipynb #8aaed7b9
+# %% ../../nbs/ops/56_fusion.ipynb #0a0d6137
 @device
 def _spelt_like(b, i, t0):
     "Sides of a box, and its angle less `t0` in [-pi/4, pi/4], as the same rectangle is spelt closest to the angle `t0`"
@@ -121,7 +122,7 @@ def _fuse(b, P, cls, w, thr):
         prepare_box(avg, c, F)
     return member,avg[:k],owner[:k]
 
-# %% ../../nbs/ops/56_fusion.ipynb #82235d4c
+# %% ../../nbs/ops/56_fusion.ipynb #22a6d280
 def _confidence(scores, weights, models, member, n, conf_type):
     "Score of each of `n` clusters: `scores`, `models` and `member` (its cluster) of each box, `weights` of each model"
     add = lambda x: np.bincount(member, x, n)
@@ -145,7 +146,8 @@ def weighted_boxes_fusion(
 )->tuple: # boxes (k, 5), spelt like the best of each cluster; scores (k,), best first; labels (k,) int64; on the device of the first boxes
     "Fuse the detections of several models by weighted boxes fusion"
     if conf_type not in CONF_TYPES: raise ValueError(f"unknown conf_type {conf_type!r}: use one of {', '.join(CONF_TYPES)}")
-    if not len(boxes)==len(scores)==len(labels)>0: raise ValueError("boxes, scores and labels must be lists of one length, an entry for each model")
+    if not len(boxes)==len(scores)==len(labels)>0:
+        raise ValueError("boxes, scores and labels must be lists of one length, an entry for each model")
     weights = np.ones(len(boxes)) if weights is None else np.asarray(weights, float)
     if weights.shape!=(len(boxes),) or not (weights>0).all(): raise ValueError(f"weights must be {len(boxes)} numbers > 0, got {weights}")
     check_unit(iou_threshold=iou_threshold)

@@ -37,7 +37,7 @@ THINNEST = 1e-10 # a polygon with less area than this share of its upright box's
 
 @device
 def prepare_polygon(b, i, P):
-    "Column `i` of `P` from row `i` of `b`, corners x, y, x, y, ...: clockwise, the leftmost first, so that no spelling of a polygon differs"
+    "Column `i` of `P` from row `i` of `b`, corners x, y, x, y, ...: clockwise, the leftmost first, so that all spellings give the same"
     k,x0,y0,first,area = b.shape[1]//2,b[i,0],b[i,1],0,0.
     lx,hx,ly,hy,ok = x0,x0,y0,y0,True
     for c in range(k):

@@ -254,7 +254,7 @@ def multiclass_nms_rotated(
     score_thr, # candidates score more than this
     iou_threshold, # in [0, 1]
     max_num=None, # keep at most so many; None or negative: all
-)->tuple: # dets (k, 6): box and score, best first; labels (k,) int64; keep (k,) int64: `row*K+label`, the place of each in `scores.flatten()`
+)->tuple: # dets (k, 6): box and score, best first; labels (k,) int64; keep (k,) int64: `row*K+label`, each one's place in `scores.flatten()`
     "Candidates above a score, thinned by greedy NMS within each class"
     boxes,scores = (torch.as_tensor(o) for o in (boxes,scores))
     if scores.ndim!=2: raise ValueError(f"scores must be (n, K), a column per class; got {tuple(scores.shape)}")
