@@ -8,9 +8,12 @@ from .ops.iou import *
 from .ops.nms import *
 from .ops.roi_align import *
 from .ops.align import *
+from .ops.convex import *
 from .ops.diff_iou import *
 from .ops.exact import *
 from .ops.stress import *
+from .ops.fusion import *
+from .ops.torch_ops import *
 from .targets.priors import *
 from .targets.assign import *
 from .targets.angle_coders import *

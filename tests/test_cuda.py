@@ -59,22 +59,46 @@ for ordered in (False,True):
 assert roi_align_rotated(x.permute(0,3,1,2), rois[:0], 2).shape==(0,3,2,2)
 ''')
 
+def test_quads(): simulate('''
+from rotnb.ops import convex
+a,b = rbox2qbox(boxes(8).double()),rbox2qbox(boxes(6).double()); a[0] *= 0; a[1,2] = math.nan; b[2] = a[2]; b[3] = b[3].flip(0)
+A,B = (kernels.prepare(o.flatten(1).numpy()) for o in (a,b))       # arrays stay on the CPU
+for mode in ('iou','iof','giou'):
+    m = getattr(kernels, mode.upper()); cpu = np.empty((8,6)); convex._matrix_serial(A, B, m, cpu)
+    np.testing.assert_allclose(box_iou_quad(a, b, mode).numpy(), cpu, atol=1e-12)
+    np.testing.assert_allclose(box_iou_quad(a[:6], b, mode, aligned=True).numpy(), cpu[range(6),range(6)], atol=1e-12)
+    assert box_iou_quad(a[:0], b, mode).shape==(0,6) and box_iou_quad(a[:0], b[:0], mode, aligned=True).shape==(0,)
+assert box_iou_quad(a.float(), b.float()).dtype==torch.float32
+p = torch.rand(5,9,2,generator=g).double()*60; h = kernels.prepare(convex_hull(p).flatten(1).numpy())
+cpu = np.empty((5,6)); convex._matrix_serial(h, B, 0, cpu); np.testing.assert_allclose(convex_iou(p, b).numpy(), cpu, atol=1e-12)
+pts = torch.cat([a[2:,0], torch.rand(9,2,generator=g)*60]); cpu = np.empty((15,6), bool); convex._inside_serial(pts.numpy(), b.flatten(1).numpy(), cpu)
+assert (points_in_polygons(pts, b).numpy()==cpu).all() and cpu.any() and points_in_polygons(pts[:0], b).shape==(0,6)
+q = boxes(40, 50); s = torch.rand(40,generator=g)
+assert nms_quad(rbox2qbox(q), s, .1).tolist()==nms_rotated(q, s, .1).tolist() and nms_quad(a[:0], s[:0], .1).shape==(0,)
+o = s.argsort(descending=True).numpy(); walk = nms._nms_walk(kernels.prepare(rbox2qbox(q).flatten(1).numpy()[o]), np.zeros(40), .1, -1)
+assert nms_quad(rbox2qbox(q), s, .1).tolist()==o[walk].tolist()
+b = boxes(12); s = torch.rand(12,generator=g)
+assert len(soft_nms_rotated(b, s)[0])==12 and len(weighted_boxes_fusion([b], [s], [s*0], iou_threshold=.1)[0])<=12
+''')
+
 def test_kernels_compile_for_the_gpu():
     "To PTX for compute capability 9.0; the device's properties are all that a GPU would be asked for"
     if not all(importlib.util.find_spec(o) for o in ('numba_cuda','cuda.bindings')): pytest.skip('numba-cuda is not installed')
     run('''
 import types
 import numba.cuda.dispatcher as D
-from numba import cuda, float32 as f4, float64 as f8, int64 as i8, int8 as i1, boolean
-from rotnb.ops import kernels as K, nms as N, roi_align as R
+from numba import cuda, float32 as f4, float64 as f8, int64 as i8, int8 as i1, uint8 as u1
+from rotnb.ops import kernels as K, nms as N, convex as C, roi_align as R
 D.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9,0))
 P,G,I = f8[:,::1],f8[:,::1],i8[::1]
 sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], K._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
+        C._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], C._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
+        C._inside_cuda:[(i8,P,P,u1[:,::1])],
         N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])],
         R._read_cuda:[(i8,o[:,::1],P,i8,i8,o[:,:,:,::1]) for o in (f4,f8)],
         **{k:[(i8,o[:,:,:,::1],P,i8,i8,o[:,::1]) for o in (f4,f8)] for k in (R._write_cuda,R._write_in_order_cuda)}}
 for k,ss in sigs.items():
     for s in ss: assert 'visible .entry' in cuda.compile_ptx(k.py_func, s, cc=(9,0))[0]
-left = [n for m in (K,N,R) for n,o in vars(m).items() if isinstance(o, D.CUDADispatcher) and o not in sigs]
+left = [n for m in (K,N,C,R) for n,o in vars(m).items() if isinstance(o, D.CUDADispatcher) and o not in sigs]
 assert not left, f'kernels without a signature here: {left}'
 ''')
