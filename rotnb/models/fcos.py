@@ -38,7 +38,6 @@ def rotated_fcos(
     strides:tuple=(8,16,32,64,128), # of the levels
     range_factor:float=8., # px/stride, sizes a level is responsible for, see `octave_ranges`
     radius:float=1.5, # px/stride, half side of the centre square; None: anywhere in the box
-    size:str='reach', # by which measure a level is responsible, see `fcos_assign`
     act:str='relu', # what makes a distance of the network's number: 'relu' or 'exp'
     angle_coder=None, # see `targets.angle_coders`; None: the angle itself
     **kw # settings of `dense_detector` and `DenseHead`
@@ -46,7 +45,7 @@ def rotated_fcos(
     "FCOS for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, strides=strides, **{**dict(
         priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder or PlainAngle()), loss_box=loss_box,
-        assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius, size=size),
+        assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius),
         fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness'), **kw})
 
 # %% ../../nbs/models/46_fcos.ipynb #b883b03b
@@ -60,5 +59,5 @@ def rotated_fcos_tiny(
 )->Detector:
     "Rotated FCOS, narrow and fine, for small pictures and small machines"
     return rotated_fcos(n_classes, backbone, pretrained, angle, **{**dict(
-        strides=(4,8,16), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=PSCAngle()),
-        loss_box='kld', loss_angle=box_loss('l1', weight=.5), fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})
+        strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=PSCAngle()),
+        loss_box=box_loss('l1', weight=.5), loss_angle=box_loss('l1', weight=.5), fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})

@@ -109,20 +109,19 @@ def fcos_assign(
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # `(n,)` level of each prior
     ranges:tuple=((-1,64),(64,128),(128,256),(256,512),(512,1e8)), # px, largest distance to a side, for each level
-    radius:float=1.5, # px/stride, half side of the centre square; None: anywhere in the box
-    size:str='reach' # what `ranges` are compared with: 'reach', the largest distance to a side, or 'area', half the square root of the area
+    radius:float=1.5 # px/stride, half side of the centre square; None: anywhere in the box
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by position in the object and by its size (FCOS with centre sampling, in the rotated frame)"
     if not len(boxes): return priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     r = priors.new_tensor(ranges)[lvls]
     parts = zip(chunks(priors, len(boxes)), chunks(r, len(boxes)))
-    matched = torch.cat([_fcos_match(p, boxes, ~ignore, q, radius, size) for p,q in parts])
+    matched = torch.cat([_fcos_match(p, boxes, ~ignore, q, radius) for p,q in parts])
     return ignore_inside(matched, priors, boxes[ignore])
 
-def _fcos_match(priors, boxes, allowed, r, radius, size):
+def _fcos_match(priors, boxes, allowed, r, radius):
     xy = local_xy(priors[:,:2], boxes).abs()
-    far = (xy + boxes[:,2:4]/2).amax(-1) if size=='reach' else boxes[:,2:4].prod(-1).sqrt().expand(xy.shape[:2])/2
+    far = (xy + boxes[:,2:4]/2).amax(-1)
     ok = (xy < boxes[:,2:4]/2).all(-1) & allowed
     if radius is not None: ok &= xy.amax(-1) < radius*priors[:,2:3]
     ok &= (far>=r[:,:1]) & (far<=r[:,1:])
