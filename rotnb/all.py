@@ -38,4 +38,6 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
+from .interop.imagenet import *
