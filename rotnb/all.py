@@ -6,6 +6,7 @@ from .geometry.draw import *
 from .ops.iou import *
 from .ops.nms import *
 from .ops.roi_align import *
+from .ops.align import *
 from .ops.diff_iou import *
 from .targets.priors import *
 from .targets.assign import *

@@ -3,8 +3,11 @@ import math, os
 from pathlib import Path
 
 import numpy as np, numba, pytest, torch
+from rotnb.geometry.boxes import rbox2qbox
 from rotnb.ops import roi_align as R
 from rotnb.ops.roi_align import roi_align_rotated
+from rotnb.ops.align import active_rotated_filter, riroi_align_rotated, rotated_feature_align
+from torchvision.ops import deform_conv2d
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))
 
@@ -66,11 +69,13 @@ def definition(x, rois, n, scale, ratio, aligned):
 @pytest.mark.parametrize('ratio', [0,1,3])
 def test_definition(aligned, ratio):
     x,rois = example(torch.float64, 12)
-    torch.testing.assert_close(roi_align_rotated(x, rois, 3, .25, ratio, aligned), definition(x, rois, 3, .25, ratio, aligned), rtol=1e-9, atol=1e-9)
+    args = x,rois,3,.25,ratio,aligned
+    torch.testing.assert_close(roi_align_rotated(*args), definition(*args), rtol=1e-9, atol=1e-9)
 
 def test_gradcheck():
     x,rois = example(torch.float64, 8, 2)
-    for ratio in (0,2): assert torch.autograd.gradcheck(lambda x: roi_align_rotated(x, rois, (2,3), .25, ratio), x[...,:9,:9].clone().requires_grad_())
+    x = x[...,:9,:9].clone().requires_grad_()
+    for ratio in (0,2): assert torch.autograd.gradcheck(lambda x: roi_align_rotated(x, rois, (2,3), .25, ratio), x)
 
 def test_rois_get_no_gradient():
     x,rois = example()
@@ -101,13 +106,13 @@ def test_dtypes(dtype):
     assert out.dtype==grad.dtype==dtype
     want,wgrad = both(lambda x: roi_align_rotated(x, rois, 3, .25), x.double())
     eps = torch.finfo(dtype).eps if dtype.itemsize<4 else 2e-6
-    torch.testing.assert_close(out.double(), want, rtol=eps, atol=2e-6); torch.testing.assert_close(grad.double(), wgrad, rtol=eps, atol=2e-6)
+    for a,b in ((out,want), (grad,wgrad)): torch.testing.assert_close(a.double(), b, rtol=eps, atol=2e-6)
     with torch.autocast('cpu', torch.bfloat16): assert roi_align_rotated(x, rois, 3, .25).equal(out)
 
 def test_odd_rois():
     x,good = example(k=3); nan,inf = math.nan,math.inf
-    odd = torch.tensor([[0,nan,9,9,9,0], [nan,9,9,9,9,0], [0,9,9,9,9,inf], [0,9,-inf,9,9,0], [0,9,9,9,-1,0], [0,9,9,0,9,0], [2,9,9,9,9,0], [-1,9,9,9,9,0],
-                        [0,-500,9,9,9,1], [1,1e30,1e30,9,9,1], [0,3e38,0,3e38,1,1]])
+    odd = torch.tensor([[0,nan,9,9,9,0], [nan,9,9,9,9,0], [0,9,9,9,9,inf], [0,9,-inf,9,9,0], [0,9,9,9,-1,0], [0,9,9,0,9,0],
+                        [2,9,9,9,9,0], [-1,9,9,9,9,0], [0,-500,9,9,9,1], [1,1e30,1e30,9,9,1], [0,3e38,0,3e38,1,1]])
     f = lambda r: both(lambda x: roi_align_rotated(x, r, 3, .25), x)
     out,grad = f(torch.cat([odd,good]))
     assert (out[:len(odd)]==0).all() and out[len(odd):].equal(f(good)[0]) and grad.equal(f(good)[1])
@@ -127,3 +132,64 @@ def test_empty_map():
     r = torch.tensor([[0,1.,1,2,2,0]])
     assert roi_align_rotated(torch.zeros(1,3,0,4), r, 2).abs().sum()==0 and roi_align_rotated(torch.zeros(0,3,4,4), r, 2).abs().sum()==0
     assert roi_align_rotated(torch.zeros(1,0,4,4), r, 2).shape==(1,0,2,2)
+
+# --- align
+
+@pytest.mark.parametrize('points', [1,5])
+def test_feature_align_reference(points):
+    "The reference operator takes each box's cx for y and cy for x: ours agrees with the two exchanged, and does not without"
+    z = oracle('rotated_feature_align')
+    f = lambda b: rotated_feature_align(z['feat'], b, z['spatial_scale'], points)
+    close(f(z['bboxes'][...,[1,0,2,3,4]]), z[f'out_points{points}'], 1e-5)
+    assert (f(z['bboxes'])-z[f'out_points{points}']).abs().max()>1
+
+@pytest.mark.parametrize('points', [1,5])
+def test_feature_align_definition(points):
+    g = torch.Generator().manual_seed(1); x = torch.randn(2,3,7,9,generator=g,dtype=torch.float64)
+    b = torch.rand(2,7,9,5,generator=g,dtype=torch.float64)*torch.tensor([40,30,25,25,6.3])
+    at = b[...,None,:2] if points==1 else torch.cat([b[...,None,:2], rbox2qbox(b)], -2)
+    at = at.permute(0,3,1,2,4).reshape(2,points,63,2)/4
+    grid = at/torch.tensor([8,6])*2-1
+    inside = ((at>=-1)&(at<=torch.tensor([9,7]))).all(-1)
+    read = torch.nn.functional.grid_sample(x, grid, padding_mode='border', align_corners=True)*inside[:,None]
+    torch.testing.assert_close(rotated_feature_align(x, b, 1/4, points), x+read.sum(2).view_as(x), rtol=1e-9, atol=1e-9)
+
+def test_deformable_convolution_reference():
+    "torchvision's: for each of the kernel's points, row by row, an offset in y and then one in x"
+    z = oracle('deform_conv')
+    leaf = {k: z[k].clone().requires_grad_() for k in ('x','off','w','mask')}
+    y = deform_conv2d(leaf['x'], leaf['off'], leaf['w'], padding=1)
+    y2 = deform_conv2d(leaf['x'], leaf['off'], leaf['w'], z['bias'], padding=1, mask=leaf['mask'])
+    close(y.detach(), z['y'], 1e-5); close(y2.detach(), z['y2'], 1e-5)
+    for out,p,ks in ((y,'g',('x','w','off')), (y2,'g2',('x','w','off','mask'))):
+        for k,got in zip(ks, torch.autograd.grad(out, [leaf[k] for k in ks], z['g'])): close(got, z[p+k], 1e-4)
+
+def test_deformable_convolution_offsets_are_y_first():
+    x = torch.arange(49.).view(1,1,7,7); w = torch.zeros(1,1,3,3); w[0,0,0,2] = 1      # reads one up, one right: point 2
+    off = torch.zeros(1,18,7,7); off[:,4] = 2; off[:,5] = -1                            # and is sent two down, one left
+    assert deform_conv2d(x, off, w, padding=1)[0,0,3,3]==x[0,0,3-1+2,3+1-1]
+
+@pytest.mark.parametrize('neighbour', [1,-1])
+@pytest.mark.parametrize('clockwise', [False,True])
+def test_riroi_definition(clockwise, neighbour):
+    x,rois = example(torch.float64, 12, 8); n = 4
+    pooled = roi_align_rotated(x, rois, 3, .25, 2, aligned=False, clockwise=clockwise)
+    want = torch.zeros_like(pooled)
+    for k,t in enumerate(rois[:,5].tolist()):
+        r = math.floor(t*n/(2*math.pi)); share = t*n/(2*math.pi)-r
+        for c in range(8//n):
+            for o in range(n): want[k,c*n+o] = (1-share)*pooled[k,c*n+(o-r)%n]+share*pooled[k,c*n+(o-r+neighbour)%n]
+    torch.testing.assert_close(riroi_align_rotated(x, rois, 3, .25, 2, n, clockwise, neighbour), want)
+
+@pytest.mark.parametrize('dtype', [torch.float16,torch.bfloat16])
+def test_align_dtypes(dtype):
+    x,rois = example(c=8); x = x.to(dtype).requires_grad_(); b = torch.rand(2,25,35,5)*100
+    for f in (lambda x: riroi_align_rotated(x, rois, 3, .25), lambda x: rotated_feature_align(x, b, .25, 5)):
+        out = f(x); want = f(x.float())
+        assert out.dtype==dtype and out.equal(want.to(dtype)) and torch.autograd.grad(out.sum(), x)[0].dtype==dtype
+
+@pytest.mark.parametrize('o,r', [(1,8),(8,8),(4,4),(8,4),(4,8),(1,4)])
+def test_filters_turn_with_the_picture(o, r):
+    "A quarter turn of a filter turns its pixels by a quarter and moves its orientations on by a quarter"
+    w = torch.randn(2,3,o,3,3); out = active_rotated_filter(w, r).view(2,r,3,o,3,3)
+    for q in range(4): assert out[:,q*r//4].equal(w.rot90(-q, (3,4)).roll(q*o//4, 2))

@@ -184,16 +184,17 @@ def _(x, lattice, rows, cols): return x.new_empty(len(lattice), rows, cols, x.sh
 @_roi_write.register_fake
 def _(g, lattice, b, h, w): return g.new_empty(b, h, w, g.shape[-1])
 
-def _keep_read(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1])
-    ctx.shape = inputs[0].shape[:3]
+def _keep(sizes): # for the way back: the lattice, and the sizes that the other operator needs
+    def keep(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+        ctx.sizes = inputs[0].shape[sizes]
+    return keep
 
-def _keep_write(ctx, inputs, output):
-    ctx.save_for_backward(inputs[1])
-    ctx.cells = inputs[0].shape[1:3]
+def _read_back(ctx, g): return _roi_write(g.contiguous(), *ctx.saved_tensors, *ctx.sizes),None,None,None
+def _write_back(ctx, g): return _roi_read(g.contiguous(), *ctx.saved_tensors, *ctx.sizes),None,None,None,None
 
-_roi_read.register_autograd(lambda ctx,g: (_roi_write(g.contiguous(), *ctx.saved_tensors, *ctx.shape), None, None, None), setup_context=_keep_read)
-_roi_write.register_autograd(lambda ctx,g: (_roi_read(g.contiguous(), *ctx.saved_tensors, *ctx.cells), None, None, None, None), setup_context=_keep_write)
+_roi_read.register_autograd(_read_back, setup_context=_keep(slice(0, 3)))
+_roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 
 # %% ../../nbs/ops/23_roi_align.ipynb #77ba8656
 def roi_align_rotated(
@@ -209,7 +210,8 @@ def roi_align_rotated(
     rows,cols = (output_size,output_size) if isinstance(output_size, int) else output_size
     if input.ndim!=4: raise ValueError(f"input must be (b, c, h, w), got {tuple(input.shape)}")
     if rois.ndim!=2 or rois.shape[1]!=6: raise ValueError(f"rois must be (k, 6): picture, cx, cy, w, h, theta; got {tuple(rois.shape)}")
-    if min(rows,cols)<1 or sampling_ratio<0: raise ValueError(f"output_size must be positive and sampling_ratio >= 0, got {output_size} and {sampling_ratio}")
+    if min(rows,cols)<1: raise ValueError(f"output_size must be positive, got {output_size}")
+    if sampling_ratio<0: raise ValueError(f"sampling_ratio must be >= 0 (0: one point for every started pixel), got {sampling_ratio}")
     x = input.permute(0,2,3,1).to(torch.promote_types(input.dtype, torch.float32)).contiguous()
     lattice = roi_lattice(rois.to(x.device), x.shape[:3], (rows,cols), spatial_scale, sampling_ratio, aligned, clockwise)
     out = _roi_read(x, lattice, rows, cols).permute(0,3,1,2).contiguous()
