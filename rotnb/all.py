@@ -25,6 +25,7 @@ from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
 from .models.atss import *
+from .models.s2anet import *
 from .models.pafpn import *
 from .models.rtmdet import *
 from .evaluate.ap import *
