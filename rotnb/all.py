@@ -26,6 +26,7 @@ from .models.retinanet import *
 from .models.fcos import *
 from .models.atss import *
 from .models.s2anet import *
+from .models.r3det import *
 from .models.pafpn import *
 from .models.rtmdet import *
 from .evaluate.ap import *
