@@ -2,20 +2,20 @@
 import importlib.util, json, os, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
-from rotnb.interop.mmconfig import readers
-from rotnb.interop.mmrotate import CheckpointError, KeysError, detector_from_mmrotate, find_family, load_mmrotate, rename_keys, common_rows
+from rotnb.geometry.boxes import rbox2qbox
+from rotnb.interop.mmconfig import ConfigError, settings_from_config
+from rotnb.interop.mmrotate import CheckpointError, KeysError, detector_from_mmrotate, load_mmrotate
 from rotnb.models import create_detector
-from rotnb.ops.iou import box_iou_rotated
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))
 ORACLE = SHARED/'oracle'
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
 
-def head_type(name):
-    head = json.loads((ORACLE/f'settings/{name}.json').read_text()).get('bbox_head') or {}
-    return head.get('type', '').split('.')[-1]
+def known(name):
+    try: return bool(settings_from_config((ORACLE/f'settings/{name}.json').read_text()))
+    except ConfigError: return False
 
-CONFIGS = sorted(f.stem for f in (ORACLE/'models').glob('*.npz') if head_type(f.stem) in readers) if ORACLE.exists() else []
+CONFIGS = sorted(f.stem for f in (ORACLE/'models').glob('*.npz') if known(f.stem)) if ORACLE.exists() else []
 every = pytest.mark.parametrize('name', CONFIGS)
 
 def weights():
@@ -35,7 +35,7 @@ def opened(name):
 def rel(a, b): return float(np.abs(np.asarray(a)-b).max()/np.abs(b).max())
 
 def raw_outputs(z):
-    "Their head's outputs as ours are laid out: `(N, K)` logits, `(N, d)` deltas, `(N,)` centerness or None"
+    "Their head's outputs, a list of `(h, w, c)` maps for each kind"
     key = lambda kind,lvl: z[f'out/bbox_head/{kind}/{lvl}'][0]
     kinds = sorted({int(k.split('/')[2]) for k in z.files if k.startswith('out/bbox_head/')})
     lvls = range(sum(k.startswith('out/bbox_head/0/') for k in z.files))
@@ -44,11 +44,9 @@ def raw_outputs(z):
 def compare_raw(z, det, out):
     "Largest relative error of each output"
     head,raw = det.stages[0],raw_outputs(z)
-    n,kinds = head.n,dict(cls=0, box=1)
-    widths = {'cls':head.n_classes*n}
+    n = head.n
     flat = lambda maps,per: np.concatenate([m.reshape(-1, per) for m in maps])
     errs = dict(cls=rel(out.logits[0].numpy(), flat(raw[0], head.n_classes)))
-    s = head.coder.split
     sides = [m.reshape(-1, m.shape[-1]//n) for m in raw[1]]
     deltas = out.deltas[0].numpy()
     if 'fcos' in det.name: sides = [m/t for m,t in zip(sides, head.strides)]  # theirs are pixels in evaluation, ours strides
@@ -75,7 +73,6 @@ def test_raw(name):
 
 def match(dets, boxes, scores, labels):
     "How many of each side have a counterpart: the same class, score and corners within 1e-3"
-    from rotnb.geometry.boxes import rbox2qbox
     if not len(boxes) or not len(dets['boxes']): return 0,0
     q,r = rbox2qbox(dets['boxes']),rbox2qbox(boxes)
     turns = torch.stack([r.roll(k, 1) for k in range(4)], 1)  # the spelling of a rectangle is no difference

@@ -171,10 +171,13 @@ def settings_from_config(
     "What a configuration of MMRotate is here"
     model = read_config(cfg) if isinstance(cfg, str) else cfg
     model = model.get('model', model)
-    head = model.get('bbox_head') or {}
-    if head.get('type') is None or _type(head) not in readers:
-        raise ConfigError(f"a {model.get('type')} with the head {head.get('type')} is not known here; known are {', '.join(readers)}")
-    return readers[_type(head)](model, head)
+    heads = [k for k in model if re.search('head|refine', k)]
+    head = model[heads[0]] if heads else {}
+    key = _type(head) if len(heads)==1 and 'type' in head else _type(model) if 'type' in model else None
+    if key not in readers: raise ConfigError(f"a {model.get('type')} with {', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'} is not known here; known are {', '.join(readers)}")
+    return readers[key](model, head)
+
+def _types(d): return ', '.join(o.get('type', '?') for o in (d if isinstance(d, list) else [d]))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #c7c6b0cb
 def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})

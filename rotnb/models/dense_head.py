@@ -14,6 +14,7 @@ from dataclasses import replace
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
+from ..geometry.boxes import rbox2hbox, hbox2rbox
 from ..targets.priors import level_priors
 from ..targets.assign import NEG, IGN
 from ..targets.coders import centerness
@@ -55,6 +56,7 @@ class DenseHead(nn.Module):
         cls_weight:float=1., # factor of the class loss in the total
         loss_cls=None, # `(logits, labels) -> (n,)`, with quality='iou' `(logits, labels, quality)`; None: focal or quality focal loss
         strides:tuple=(8,16,32,64,128), # of the levels
+        align=None, # `(in_channels, strides)` -> module `(feats, boxes) -> feats` that looks again where the boxes of the stage before lie
         feat_channels:int=256, # of the towers
         stacked_convs:int=4, # depth of the towers
         norm:bool=False, # group norm in the towers
@@ -67,8 +69,8 @@ class DenseHead(nn.Module):
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
-        clip_centers:bool=False, # move the centres of detections beyond the picture to its border, as MMRotate does
-        align=None): # `(in_channels, strides)` -> module `(feats, boxes) -> feats` that looks again where the boxes of the stage before lie
+        centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
+        clip_centers:bool=False): # move the centres of detections beyond the picture to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
@@ -176,7 +178,7 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
     if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
     if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
-    central = centerness(priors, boxes)
+    central = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
     return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}
 

@@ -162,7 +162,6 @@ class RoIHead(nn.Module):
         clip_centers:bool=False): # move the centres of boxes beyond the picture to its border, as MMRotate does
         super().__init__()
         loss_box = box_loss(loss_box)
-        if loss_box.on not in ('deltas','boxes'): raise ValueError(f"RoIHead: a box loss on {loss_box.on!r} is not for proposals; 'deltas' or 'boxes'")
         store_attr(but='in_channels')
         widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
@@ -243,9 +242,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     norm = self.weight*b/(matched!=IGN).sum().clamp(min=1)  # the mean over images is the batch's loss
     cls = self.loss_cls(out.logits.flatten(0,1), classes.flatten()).view(b,-1) * (matched!=IGN)
     priors,deltas = out.priors[img,pri],self.deltas_of(out.deltas[img,pri], labels)
-    target = boxes.to(deltas.dtype)
-    pair = (deltas, self.coder.encode(priors, target)) if self.loss_box.on=='deltas' else (self.coder.decode(priors, deltas), target)
-    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, self.loss_box(*pair))*norm)
+    box = self.loss_box.of(self.coder, priors, deltas, boxes.to(deltas.dtype))
+    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*norm)
 
 # %% ../../nbs/models/44_roi_head.ipynb #dbe49891
 @patch

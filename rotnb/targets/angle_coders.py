@@ -16,7 +16,7 @@ from torch import Tensor
 @dataclass
 class PlainAngle:
     "The angle itself, in radians"
-    n = 1
+    n,circular = 1,False
     def start(self)->Tensor: return torch.zeros(1) # `(n,)` what an untrained head should say: upright
     def encode(self, theta:Tensor)->Tensor: # `(k,)` -> `(k, 1)`
         "Angles to outputs"
@@ -32,6 +32,7 @@ class PSCAngle:
     n_step:int=3 # cosines for each frequency, >= 3
     dual_freq:bool=False # a second frequency, for squares
     min_mod:float=0. # squared amplitude of the cosines below which the angle is 0, as of something round; MMRotate: 0.47
+    circular = True
     @property
     def n(self): return self.n_step*(1+self.dual_freq)
     def _shifts(self, like): return torch.arange(self.n_step, device=like.device, dtype=like.dtype)*(2*math.pi/self.n_step)
@@ -82,6 +83,7 @@ class CSLAngle:
     omega:float=1. # degrees, width of a bin; divides 180 (90 for 'oc')
     window:str='gaussian' # 'gaussian', 'triangle', 'rect' or 'pulse' (one hot); 'mmrotate': its gaussian, see below
     radius:float=6. # bins: standard deviation of the gaussian, half the width of the others
+    circular = True
     def __post_init__(self):
         if self.angle not in _ranges: raise ValueError(f"CSLAngle: angle is {self.angle!r}, must be one of {', '.join(_ranges)}")
         if self.window not in (*_windows,'mmrotate'):
@@ -118,6 +120,7 @@ class DCLAngle:
     angle:str='le90' # canonical form of the angles
     bits:int=8 # digits: `2**bits` bins
     gray:bool=True # Gray code: neighbours differ in one digit; False: binary
+    circular = True
     @property
     def n(self): return self.bits
     def start(self)->Tensor: return torch.zeros(self.bits) # `(n,)` logits of an untrained head: every digit undecided

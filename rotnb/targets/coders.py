@@ -108,7 +108,7 @@ class DistanceAngleCoder:
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes whose sides lie at the given distances"
         d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
-        if not isinstance(self.angle_coder, PlainAngle): a = norm_angle(a, self.angle)  # a phase repeats, a plain number goes on
+        if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
         if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
         wh = (lt+rb).clamp(min=0)  # a box turned inside out is none

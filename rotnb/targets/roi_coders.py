@@ -53,7 +53,7 @@ def _apply_hbox_deltas(priors, d, max_ratio):
 
 @dataclass
 class DeltaXYWHCoder:
-    "`(dx, dy, dw, dh)` from an upright prior to the upright box around the object ([Girshick 2014](https://arxiv.org/abs/1311.2524), appendix C)"
+    "`(dx, dy, dw, dh)` from upright prior to upright box around the object ([Girshick 2014](https://arxiv.org/abs/1311.2524), app. C)"
     means:tuple=(0.,0.,0.,0.)
     stds:tuple=(1.,1.,1.,1.)
     max_ratio:float=1000/16 # a side changes by this factor at most
@@ -74,6 +74,8 @@ def _extreme(along, across, tie):
     "Of the corners whose `along` is within `tie` of the largest, the largest `across`"
     return torch.where(along.amax(1, keepdim=True)-along <= tie, across, -torch.inf).amax(1)
 
+def _tied(along, tie): return (along.amax(1, keepdim=True)-along <= tie).sum(1, keepdim=True)>1
+
 @dataclass
 class MidpointOffsetCoder:
     "`(dx, dy, dw, dh, da, db)` from an upright prior to a rotated box ([Xie 2021](https://arxiv.org/abs/2108.05699), eq. 1-3)"
@@ -87,8 +89,10 @@ class MidpointOffsetCoder:
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` -> `(k, 6)`
         "Deltas that lead from `priors` to `boxes`"
-        around,(x,y) = upright(boxes),rbox2qbox(boxes-torch.cat([boxes[:,:2], torch.zeros_like(boxes[:,2:])], 1)).unbind(-1)  # about the centre
-        ab = torch.stack([_extreme(-y, x, self.tie), _extreme(x, y, self.tie)], 1)/around[:,2:4]
+        around = upright(boxes)
+        x,y = rbox2qbox(torch.cat([torch.zeros_like(boxes[:,:2]), boxes[:,2:]], 1)).unbind(-1)     # about the centre
+        tie = self.tie*(_tied(-y, self.tie) & _tied(x, self.tie))           # one side of a long box alone says little
+        ab = torch.stack([_extreme(-y, x, tie), _extreme(x, y, tie)], 1)/around[:,2:4]
         return _normalise(torch.cat([_hbox_deltas(priors, around), ab], 1), self)
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)` upright, `(k, 6)` -> `(k, 5)`
@@ -106,7 +110,7 @@ def _rectangle(p, q):
     p,q = p*(r/r1),q*(r/r2)
     u,v = q-p,q+p                                        # the two sides: from corner to corner
     w,h = u.norm(dim=1),v.norm(dim=1)
-    along = torch.where((w>=h)[:,None], u, torch.stack([v[:,1], -v[:,0]], 1))   # the longer one has a direction even when the other has none
+    along = torch.where((w>=h)[:,None], u, torch.stack([v[:,1], -v[:,0]], 1))   # the longer side: the other may have none
     return torch.stack([w, h, torch.atan2(along[:,1], along[:,0])], 1)
 
 # %% ../../nbs/targets/34_roi_coders.ipynb #ec1cebfb
@@ -119,7 +123,7 @@ class GlidingVertexCoder:
     max_ratio:float=1000/16 # a side changes by this factor at most
     max_fill:float=.8 # the object's share of the horizontal box above which it is taken to be upright
     n = 9
-    def start(self)->Tensor: return torch.zeros(9) # `(n,)` raw outputs of an untrained head: the prior, and vertices in the middle of its sides
+    def start(self)->Tensor: return torch.zeros(9) # `(n,)` raw outputs of an untrained head: the prior, vertices in mid side
 
     def squash(self, raw:Tensor)->Tensor: # `(..., 9)` -> `(..., 9)`
         "Raw outputs to deltas: the ratios through a sigmoid"
@@ -147,7 +151,7 @@ def glide_ratios(
     "How far along each side of the box around, clockwise from its top left corner, the object touches it"
     around,t = upright(boxes)[:,2:4],boxes[:,4]%(math.pi/2)
     odd = ((boxes[:,4]/(math.pi/2)).floor()%2==1)[:,None]
-    w,h = torch.where(odd, boxes[:,2:4].flip(1), boxes[:,2:4]).unbind(1)     # the same box with an angle in [0, pi/2): its first corner is topmost
+    w,h = torch.where(odd, boxes[:,2:4].flip(1), boxes[:,2:4]).unbind(1)     # angle in [0, pi/2): first corner topmost
     g = torch.stack([h*t.sin(), h*t.cos()], 1)/around                       # the top from the left, the left from the top
     g = torch.stack([g[:,0], 1-g[:,1]], 1).repeat(1,2)
     flat = (t<1e-6) | (t>math.pi/2-1e-6)
