@@ -115,7 +115,8 @@ def test_odd_rois():
                         [2,9,9,9,9,0], [-1,9,9,9,9,0], [0,-500,9,9,9,1], [1,1e30,1e30,9,9,1], [0,3e38,0,3e38,1,1]])
     f = lambda r: both(lambda x: roi_align_rotated(x, r, 3, .25), x)
     out,grad = f(torch.cat([odd,good]))
-    assert (out[:len(odd)]==0).all() and out[len(odd):].equal(f(good)[0]) and grad.equal(f(good)[1])
+    assert (out[:len(odd)]==0).all() and out[len(odd):].equal(f(good)[0])
+    torch.testing.assert_close(grad, f(good)[1])      # on a GPU sums differ in the last bits
     out,grad = f(good[:0]); assert out.shape==(0,5,3,3) and (grad==0).all()
 
 def test_a_nan_of_the_map_stays_where_it_is():
@@ -186,6 +187,7 @@ def test_align_dtypes(dtype):
     x,rois = example(c=8); x = x.to(dtype).requires_grad_(); b = torch.rand(2,25,35,5)*100
     for f in (lambda x: riroi_align_rotated(x, rois, 3, .25), lambda x: rotated_feature_align(x, b, .25, 5)):
         out = f(x); want = f(x.float())
+        with torch.autocast('cpu', torch.bfloat16): assert f(x).equal(out)
         assert out.dtype==dtype and out.equal(want.to(dtype)) and torch.autograd.grad(out.sum(), x)[0].dtype==dtype
 
 @pytest.mark.parametrize('o,r', [(1,8),(8,8),(4,4),(8,4),(4,8),(1,4)])

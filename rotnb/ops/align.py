@@ -56,9 +56,10 @@ def _turn_orientations(x, theta, neighbour): # (k, c, n, rows, cols): channels a
     n = x.shape[2]
     turn = torch.where(theta.isfinite(), theta.double(), 0.)*n/(2*math.pi)
     step = turn.floor()
-    share = (turn-step).to(x.dtype)[:,None,None,None,None]
-    at = lambda d: x.gather(2, ((torch.arange(n, device=x.device)-step.long()[:,None]+d)%n)[:,None,:,None,None].expand_as(x))
-    return (1-share)*at(0)+share*at(neighbour)
+    share,o = (turn-step)[:,None,None],torch.arange(n, device=x.device)
+    at = lambda d: (o==((o-step.long()[:,None]+d)%n)[...,None]).double()            # (k, n, n): which channel becomes which
+    mix = ((1-share)*at(0)+share*at(neighbour)).to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False): return (mix[:,None]@x.flatten(3)).view_as(x)
 
 def riroi_align_rotated(
     input:Tensor, # (b, c*n_orientations, h, w) map; the orientations of a feature side by side
