@@ -2,6 +2,7 @@
 from fastai.vision.all import *
 from .geometry.boxes import *
 from .geometry.polygons import *
+from .geometry.gaussians import *
 from .geometry.draw import *
 from .ops.iou import *
 from .ops.nms import *
@@ -18,6 +19,7 @@ from .targets.dynamic_assign import *
 from .losses.focal import *
 from .losses.boxes import *
 from .losses.gaussian import *
+from .losses.points import *
 from .models.contract import *
 from .models.backbones import *
 from .models.necks import *

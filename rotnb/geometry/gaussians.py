@@ -113,7 +113,8 @@ def prob_iou(
     boxes2:Tensor # `(..., 5)` rboxes
 )->Tensor: # `(...)` in [0, 1]
     "One minus the Hellinger distance of boxes taken as Gaussians with the variance of their points"
-    return 1 - safe_sqrt(-torch.expm1(-bhattacharyya(boxes1, boxes2, 1/12)))
+    B = bhattacharyya(boxes1, boxes2, 1/12)
+    return (-B).exp()/(1 + safe_sqrt(-torch.expm1(-B)))            # 1 - H = (1-H²)/(1+H): far boxes keep their digits
 
 # %% ../../nbs/geometry/12_gaussians.ipynb #ac303191
 def kfiou(

@@ -28,7 +28,8 @@ def read_config(
     names = {}
     for o in ast.parse(text).body:
         if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name): names[o.targets[0].id] = _value(o.value, names)
-    if '_base_' in names: raise ConfigError(f"the configuration builds on {names['_base_']}; give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
+    if '_base_' in names:
+        raise ConfigError(f"the configuration builds on {names['_base_']}; give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
     return names
 
 def _value(o, names):
@@ -101,7 +102,8 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
     if _type(d) in ('ResNet','ResNetV1d'): return dict(backbone=f"resnet{d['depth']}" + 'd'*_type(d).endswith('d'), backbone_kw=kw)
     if _type(d)=='SwinTransformer':
         sizes = {(96,6):'tiny', (96,18):'small', (128,18):'base', (192,18):'large'}
-        return dict(backbone=f"swin_{sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
+        size = sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]
+        return dict(backbone=f"swin_{size}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
     if _type(d)=='ConvNeXt': return dict(backbone=f"convnext_{d.get('arch', 'tiny')}", backbone_kw=dict(kw, out_norm=True))
     raise _unknown('the backbone', d, ('ResNet','ResNetV1d','SwinTransformer','ConvNeXt'))
 
@@ -109,12 +111,14 @@ def neck_from(d:dict)->dict: # keywords of `dense_detector`
     "The feature pyramid"
     if _type(d)!='FPN': raise _unknown('the neck', d, ('FPN',))
     extra = d.get('add_extra_convs', 'on_input')
-    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input', relu_extra=d.get('relu_before_extra_convs', False))
+    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
+                relu_extra=d.get('relu_before_extra_convs', False))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"
     nms = d.get('nms', {})
-    return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)), max_per_img=d.get('max_per_img', 2000))
+    return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
+                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)))
 
 def _cls_loss(d):
     if _type(d)!='FocalLoss': raise _unknown('the class loss', d, ('FocalLoss',))
@@ -139,7 +143,8 @@ def _anchors(model, head):
 def _retinanet(model, head):
     kw,gen,assigner = _anchors(model, head)
     coded = head.get('angle_coder')
-    if coded and not head.get('use_encoded_angle', True): raise ConfigError("use_encoded_angle=False: angle codes of boxes instead of deltas are not known here")
+    if coded and not head.get('use_encoded_angle', True):
+        raise ConfigError("use_encoded_angle=False: angle codes of boxes instead of deltas are not known here")
     coder = delta_coder_from(head['bbox_coder'], **(dict(angle_coder=angle_coder_from(coded), plain_angle=True) if coded else {}))
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
@@ -171,10 +176,12 @@ def settings_from_config(
     "What a configuration of MMRotate is here"
     model = read_config(cfg) if isinstance(cfg, str) else cfg
     model = model.get('model', model)
-    heads = [k for k in model if re.search('head|refine', k)]
-    head = model[heads[0]] if heads else {}
+    heads = [k for k,v in model.items() if re.search('head|refine', k) and isinstance(v, (dict,list))]
+    head = model[heads[0]] if heads and isinstance(model[heads[0]], dict) else {}
     key = _type(head) if len(heads)==1 and 'type' in head else _type(model) if 'type' in model else None
-    if key not in readers: raise ConfigError(f"a {model.get('type')} with {', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'} is not known here; known are {', '.join(readers)}")
+    if key not in readers:
+        found = ', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'
+        raise ConfigError(f"a {model.get('type')} with {found} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
 
 def _types(d): return ', '.join(o.get('type', '?') for o in (d if isinstance(d, list) else [d]))
@@ -184,7 +191,8 @@ def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})
 
 def _guess_backbone(sd):
     if 'backbone.patch_embed.projection.weight' in sd:
-        return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']), depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])
+        return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']),
+                    depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])
     if 'backbone.downsample_layers.0.0.weight' in sd:
         c,n = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
         return dict(type='ConvNeXt', arch={96:'tiny' if n==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[c])
@@ -204,7 +212,8 @@ _focal,_delta = dict(type='FocalLoss'),dict(type='DeltaXYWHTRBBoxCoder')
 def _guess_code(n):
     "The angle coder with `n` outputs, and its loss"
     if n==1: return {}
-    if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), loss_angle=dict(type='L1Loss', loss_weight=.2), use_normalized_angle_feat=True)
+    if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), use_normalized_angle_feat=True,
+                               loss_angle=dict(type='L1Loss', loss_weight=.2))
     if 180%n: raise ConfigError(f"an angle branch of {n} outputs is of no angle coder known here; give the configuration as `cfg`")
     return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=6 if n==180 else 3), loss_angle=dict(type='SmoothFocalLoss'))
 
@@ -218,7 +227,8 @@ def _guess_retinanet(sd):
                 bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
 
 def _guess_atss(sd):
-    return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']), anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'),
+    return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
+                anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'),
                 bbox_coder=_delta, loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.), loss_centerness={})
 
 def _guess_fcos(sd):
@@ -231,10 +241,14 @@ guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retin
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
-    family:str # the detector it is of, a key of `guesses`
+    family:str, # the detector it is of, a key of `guesses`
+    angle:str='le90' # angle version, which the keys do not tell
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
-    if family not in guesses: raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
+    if family not in guesses:
+        raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
     head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
+    head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)
+    if 'angle_version' in (gen := head.get('anchor_generator', {})): gen['angle_version'] = angle
     return dict(backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), relu_before_extra_convs=family=='rotated_fcos'), bbox_head=head)

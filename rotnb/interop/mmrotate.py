@@ -192,7 +192,8 @@ def fill_weights(
     own = model.state_dict()
     for k in own:
         if k.endswith('num_batches_tracked') or re.match(optional, k): new.setdefault(k, ([k], own[k]))
-        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape: new[k] = (new[k][0], new[k][1].reshape(own[k].shape))  # 1x1 convolutions are linear
+        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape:  # a 1x1 convolution is a linear layer
+            new[k] = (new[k][0], new[k][1].reshape(own[k].shape))
     if bad := _misfits(new, own):
         msg = f"the checkpoint does not fit {name}\n" + '\n'.join(bad)
         if strict: raise KeysError(msg)
@@ -220,8 +221,8 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path): cfg = cfg.read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        cfg,known = guess_config(sd, find_family(sd).name),', '.join(f'{k}={v!r}' for k,v in kw.items())
-        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (anchor_form='le90'; 0.x: None), "
+        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle', 'le90')),', '.join(f'{k}={v!r}' for k,v in kw.items())
+        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), "
              f"losses, assignment and thresholds of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

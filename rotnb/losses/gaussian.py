@@ -70,6 +70,7 @@ def kfiou_loss(
     "Loss from the KFIoU, with a centre term"
     if fun not in _kf_funs: raise ValueError(f"kfiou_loss: fun is {fun!r}, must be one of {', '.join(_kf_funs)}")
     if pred_deltas is None:
+        pred,target = (o.float() if o.dtype in (torch.float16,torch.bfloat16) else o for o in (pred, target))
         d,(c,s) = pred[:,:2]-target[:,:2],(target[:,4].cos(),target[:,4].sin())
         pred_deltas = torch.stack([d[:,0]*c + d[:,1]*s, d[:,1]*c - d[:,0]*s], 1)/target[:,2:4].clamp(min=1e-7)
         target_deltas = torch.zeros_like(pred_deltas)
