@@ -159,9 +159,10 @@ class RoIHead(nn.Module):
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
-        clip_centers:bool=False): # move the centres of boxes beyond the picture to its border, as MMRotate does
+        clip:str=None): # what of boxes beyond the picture is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
         super().__init__()
         loss_box = box_loss(loss_box)
+        if clip not in (None,'centers','sides'): raise ValueError(f"RoIHead: clip is {clip!r}, must be None, 'centers' or 'sides'")
         store_attr(but='in_channels')
         widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
@@ -248,8 +249,9 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 # %% ../../nbs/models/44_roi_head.ipynb #dbe49891
 @patch
 def _decode(self:RoIHead, priors, deltas, size):
+    if self.clip=='sides': return self.coder.decode(priors, deltas, size)
     boxes = self.coder.decode(priors, deltas)
-    return clip_centers(boxes, size) if self.clip_centers and size else boxes
+    return clip_centers(boxes, size) if self.clip=='centers' else boxes
 
 @patch
 @torch.no_grad()
@@ -297,12 +299,16 @@ def two_stage_detector(
     stacked_convs:int=1, # its depth
     norm:bool=False, # group norm in it
     backbone_kw:dict=None, # more for the backbone
+    rpn_kw:dict=None, # more settings of `RPNHead`
+    rois_kw:list=None, # more settings of each `RoIHead`, a dict for each
     **head # settings of every `RoIHead`
 )->Detector:
     "Backbone, FPN, a proposal stage and RoI stages"
     fine = tuple(s for s in strides if s<=max_backbone_stride)
     body = TimmBackbone(backbone, pretrained, fine, **(backbone_kw or {}))
     neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
-    stages = [RPNHead(fpn_channels, **{**dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm), **rpn})]
-    stages += [RoIHead(n_classes, fpn_channels, **{**dict(strides=fine), **o, **head}) for o in rois]
+    if rois_kw and len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
+    tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
+    stages = [RPNHead(fpn_channels, **{**tower_kw, **rpn, **(rpn_kw or {})})]
+    stages += [RoIHead(n_classes, fpn_channels, **{**dict(strides=fine), **o, **head, **more}) for o,more in zip(rois, rois_kw or [{}]*len(rois))]
     return Detector(body, neck, stages, n_classes, angle)
