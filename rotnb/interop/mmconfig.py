@@ -10,12 +10,14 @@ __all__ = ['readers', 'guesses', 'ConfigError', 'read_config', 'box_loss_from', 
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #f4e5b357
 import ast, json, re
+from dataclasses import replace
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
+from ..targets.assign import max_iou_assign, atss_assign
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #5cf54b53
 class ConfigError(ValueError): "A configuration that says something we cannot do"
@@ -136,7 +138,7 @@ def _anchors(model, head):
     "Anchors, deltas and how they are assigned; 1.x writes anchors otherwise than 0.x, see `AnchorPriors`"
     gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     form = gen.get('angle_version') if _type(gen).startswith('Fake') else None
-    hbb = _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake') or bool(head.get('assign_by_circumhbbox'))
+    hbb = _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake') or bool(head.get('assign_by_circumhbbox', _type(gen)=='RotatedAnchorGenerator'))  # 0.x: if it does not say no
     return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form, hbb=hbb,
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
@@ -167,8 +169,35 @@ def _fcos(model, head):
                 act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
                 squash_angle=head.get('use_normalized_angle_feat', False), **apart)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #19633eef
+def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
+
+def _refined(model, head):
+    later,train = _several(model.get('bbox_head_refine'), model.get('refine_heads'), model.get('odm_head')),model.get('train_cfg') or {}
+    cfgs,weights = _several(train.get('refine'), train.get('sr'), train.get('odm_cfg')),train.get('stage_loss_weights') or [1.]*len(later)
+    odm = _type(later[0]) in ('S2ARefineHead','ODMRefineHead','KFIOUODMRefineHead')
+    gen = head['anchor_generator']
+    if 'scales' in gen: gen = dict(gen, octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
+    base = (_atss if 'ATSS' in _type(head) else _retinanet)(dict(model, train_cfg=_several(train.get('init'), train.get('s0'), train.get('fam_cfg'))[0]),
+                                                            dict(head, anchor_generator=gen))
+    if 'topk' in base: base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbb=base['hbb']), scales_per_octave=1, ratios=(1.,))
+    base |= dict(shared='odm_head' not in model) if odm else dict(swapped=True)
+    return dict(base, name='s2anet' if odm else 'r3det', refine=tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True)))
+
+def _later(head, cfg, weight, base):
+    "What a refining head has otherwise than the first"
+    if not head.get('with_orconv', True): raise ConfigError("with_orconv=False: an oriented detection module without rotating filters is not known here")
+    loss,assigner = box_loss_from(head['loss_bbox']),cfg.get('assigner') or {}
+    own = dict(coder=delta_coder_from(head['bbox_coder']), loss_box=replace(loss, weight=loss.weight*weight),
+               **{k:head.get(k, base[k]) for k in ('stacked_convs','feat_channels')}, **_cls_loss(head.get('loss_cls', dict(type='FocalLoss'))))
+    own['cls_weight'] *= weight
+    ious = assigner.get('pos_iou_thr', .5),assigner.get('neg_iou_thr', .4)
+    same = 'assigner' not in base and ious==(base['pos'],base['neg']) and not base['hbb']
+    return {**{k:v for k,v in own.items() if base.get(k)!=v}, **({} if same else dict(assigner=partial(max_iou_assign, pos=ious[0], neg=ious[1])))}
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #73d4bc75
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet, CSLRRetinaHead=_retinanet,
-               RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos)
+               RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined)
 
 def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
@@ -224,7 +253,7 @@ def _guess_retinanet(sd):
     if boxes==1: gen['type'] = 'RotatedAnchorGenerator'  # ATSS, 0.x
     angle = sd.get('bbox_head.retina_angle_cls.weight')
     return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes, anchor_generator=gen,
-                bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
+                assign_by_circumhbbox=None, bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
 
 def _guess_atss(sd):
     return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
@@ -238,13 +267,34 @@ def _guess_fcos(sd):
 
 guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #b37ccc6b
+_angles = dict(s2anet='le135', r3det='oc')
+
+def _guess_refined(sd, angle):
+    heads = sorted({m[1] for k in sd if (m := re.match(r'((?:bbox_head_refine|refine_head)\.\d+|odm_head)\.', k))})
+    first = next(o for o in ('bbox_head_init','fam_head','bbox_head') if f'{o}.retina_cls.weight' in sd)
+    new,odm,boxes = first=='bbox_head_init',any('.or_conv.' in k for k in sd),len(sd[f'{first}.retina_reg.weight'])//5
+    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, of which the keys tell neither size nor ratio; give the configuration as `cfg`")
+    def head(name, kind):
+        convs = sd[f'{name}.reg_convs.0.conv.weight']
+        return dict(type=kind, num_classes=len(sd[f'{first}.retina_cls.weight'])//boxes, feat_channels=len(convs), stacked_convs=_count(sd, re.escape(name)+r'\.cls_convs\.(\d+)'),
+                    bbox_coder=dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm), loss_bbox=dict(type='SmoothL1Loss', beta=.11))
+    gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle, scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
+    a = dict(head(first, 'RotatedATSSHead' if boxes==1 and not odm else 'RotatedRetinaHead'), anchor_generator=gen, **(dict(assign_by_circumhbbox=None) if odm else {}))
+    if odm and not new: return dict(type='S2ANet', fam_head=a, odm_head=head('odm_head', 'ODMRefineHead'), train_cfg=dict(fam_cfg={}, odm_cfg=dict(assigner={})))
+    ious = [dict(assigner={} if odm else dict(pos_iou_thr=(6+i)/10, neg_iou_thr=(5+i)/10)) for i in range(len(heads))]
+    return dict(type='RefineSingleStageDetector', bbox_head_init=a, bbox_head_refine=[head(o, 'S2ARefineHead' if odm else 'R3RefineHead') for o in heads],
+                train_cfg=dict(init=dict(assigner={}), refine=ious))
+
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
-    family:str, # the detector it is of, a key of `guesses`
-    angle:str='le90' # angle version, which the keys do not tell
+    family:str, # the detector it is of
+    angle:str=None # angle version, which the keys do not tell; None: that of MMRotate's configurations
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
+    angle = angle or _angles.get(family, 'le90')
+    if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     if family not in guesses:
         raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
