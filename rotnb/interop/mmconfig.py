@@ -120,7 +120,7 @@ def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"
     nms = d.get('nms', {})
     return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
-                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)))
+                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)), **(dict(nms_pre_of='priors') if 'iou_thr' in nms else {}))  # as 0.x counts
 
 def _cls_loss(d):
     if _type(d)!='FocalLoss': raise _unknown('the class loss', d, ('FocalLoss',))
@@ -169,7 +169,7 @@ def _fcos(model, head):
                 act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
                 squash_angle=head.get('use_normalized_angle_feat', False), **apart)
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #19633eef
+# %% ../../nbs/interop/84_mmconfig.ipynb #ae49b945
 def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
 
 def _refined(model, head):
@@ -195,7 +195,7 @@ def _later(head, cfg, weight, base):
     same = 'assigner' not in base and ious==(base['pos'],base['neg']) and not base['hbb']
     return {**{k:v for k,v in own.items() if base.get(k)!=v}, **({} if same else dict(assigner=partial(max_iou_assign, pos=ious[0], neg=ious[1])))}
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #73d4bc75
+# %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet, CSLRRetinaHead=_retinanet,
                RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined)
 
@@ -267,7 +267,7 @@ def _guess_fcos(sd):
 
 guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet)
 
-# %% ../../nbs/interop/84_mmconfig.ipynb #b37ccc6b
+# %% ../../nbs/interop/84_mmconfig.ipynb #2d3852b7
 _angles = dict(s2anet='le135', r3det='oc')
 
 def _guess_refined(sd, angle):
@@ -281,9 +281,9 @@ def _guess_refined(sd, angle):
                     bbox_coder=dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm), loss_bbox=dict(type='SmoothL1Loss', beta=.11))
     gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle, scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
     a = dict(head(first, 'RotatedATSSHead' if boxes==1 and not odm else 'RotatedRetinaHead'), anchor_generator=gen, **(dict(assign_by_circumhbbox=None) if odm else {}))
-    if odm and not new: return dict(type='S2ANet', fam_head=a, odm_head=head('odm_head', 'ODMRefineHead'), train_cfg=dict(fam_cfg={}, odm_cfg=dict(assigner={})))
+    if odm and not new: return dict(type='S2ANet', test_cfg=dict(nms=dict(iou_thr=.1)), fam_head=a, odm_head=head('odm_head', 'ODMRefineHead'), train_cfg=dict(fam_cfg={}, odm_cfg=dict(assigner={})))
     ious = [dict(assigner={} if odm else dict(pos_iou_thr=(6+i)/10, neg_iou_thr=(5+i)/10)) for i in range(len(heads))]
-    return dict(type='RefineSingleStageDetector', bbox_head_init=a, bbox_head_refine=[head(o, 'S2ARefineHead' if odm else 'R3RefineHead') for o in heads],
+    return dict(type='RefineSingleStageDetector', test_cfg=dict(nms=dict(iou_threshold=.1) if new else dict(iou_thr=.1)), bbox_head_init=a, bbox_head_refine=[head(o, 'S2ARefineHead' if odm else 'R3RefineHead') for o in heads],
                 train_cfg=dict(init=dict(assigner={}), refine=ious))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
