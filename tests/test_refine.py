@@ -92,7 +92,8 @@ def test_published_0x_keys(file):
     assert all(o.nms_pre_of=='priors' for o in det.stages)
     assert not det.stages[1].align.shared if odm else det.stages[1].align.swapped
     theirs = sum(v.size for k,v in sd.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
-    assert sum(p.numel() for p in det.parameters())==theirs
+    unread = 2*96 if 'swin' in file.stem else 0  # a norm of a map that the neck does not read
+    assert sum(p.numel() for p in det.parameters())==theirs-unread
 
 @needs_oracle
 def test_configurations_of_more_stages():
@@ -117,7 +118,7 @@ def test_misfits_are_named():
 @pytest.mark.parametrize('name,kw,n', [('s2anet',{},36_466_024), ('s2anet',dict(refine=({},{})),39_020_156), ('r3det',{},42_129_416),
     ('r3det',dict(stacked_convs=2),37_408_776), ('r3det',dict(refine=(better(.6, .5, stacked_convs=2),)),39_769_096), ('r3det',dict(refine=(better(.6, .5),better(.7, .6))),47_617_820)])
 def test_parameters_as_published(name, kw, n):
-    with torch.device('meta'): m = create_detector(name, 15, **kw)
+    m = create_detector(name, 15, **kw)
     assert sum(p.numel() for p in m.parameters())==n
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
