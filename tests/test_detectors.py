@@ -8,15 +8,19 @@ from rotnb.evaluate.ap import eval_map
 from rotnb.geometry.boxes import canonicalize, qbox2rbox, rbox2hbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
+from rotnb.targets.priors import AnchorPriors
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 ALL = [o for o in list_detectors() if o not in ('rtmdet_r_s','rtmdet_r_l')]  # made as small as here they are tiny and m again
 every = pytest.mark.parametrize('name', ALL)
 K = 3
 
+TWO_STAGE = ('oriented_rcnn','roi_trans','rotated_faster_rcnn','gliding_vertex')
+SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None)) # anchors for pictures of 96 px
+
 def make(name, angle='le90', seed=0, **kw):
     torch.manual_seed(seed)
-    return create_detector(name, K, angle=angle, **{**TINY, **kw})
+    return create_detector(name, K, angle=angle, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **kw})
 
 def target(boxes=(), labels=(), ignore=None, angle='le90'):
     t = dict(boxes=canonicalize(tensor(boxes, dtype=torch.float).reshape(-1,5), angle), labels=tensor(labels, dtype=torch.long))
@@ -88,6 +92,7 @@ def test_training_needs_targets(name):
 
 @every
 def test_ignored_objects_touch_the_class_loss_only(name):
+    if name in TWO_STAGE: pytest.skip('the mean over a random sample may rise or fall; test_two_stage.py looks at the sample')
     m = make(name).eval()  # norms at rest, so that two passes compare
     x = images(1)
     # `without` is the picture as if the object were not there: where it lies is then punished as background
@@ -108,9 +113,9 @@ def test_losses_by_image_in_evaluation(name):
     x = images(3)
     t = [*truth(), target()]
     with torch.no_grad():
-        train = m(x, t)
+        torch.manual_seed(0); train = m(x, t)
         m.eval()
-        by_image,dets = m(x, t)
+        torch.manual_seed(0); by_image,dets = m(x, t)
         plain = m(x)
     assert train.keys()==by_image.keys()
     for k,v in by_image.items():

@@ -6,7 +6,8 @@ Docs: https://rotnb.github.io/rotnb/interop/mmconfig.html.md"""
 
 # %% auto #0
 __all__ = ['readers', 'guesses', 'ConfigError', 'read_config', 'box_loss_from', 'angle_coder_from', 'delta_coder_from',
-           'angle_from', 'backbone_from', 'neck_from', 'test_from', 'settings_from_config', 'guess_config']
+           'angle_from', 'backbone_from', 'neck_from', 'test_from', 'settings_from_config', 'proposal_coder_from',
+           'guess_config']
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #f4e5b357
 import ast, json, re
@@ -15,9 +16,14 @@ from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
+from ..ops.roi_align import roi_align_rotated
+from ..targets.priors import AnchorPriors
+from ..targets.assign import max_iou_assign, atss_assign
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
-from ..targets.assign import max_iou_assign, atss_assign
+from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder, GlidingVertexCoder
+from ..targets.sample import random_sample
+from ..models.roi_head import roi_align_upright
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #5cf54b53
 class ConfigError(ValueError): "A configuration that says something we cannot do"
@@ -120,8 +126,7 @@ def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"
     nms = d.get('nms', {})
     return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
-                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)),
-                **(dict(nms_pre_of='priors') if 'iou_thr' in nms else {}))  # the spelling of 0.x, and its way to count
+                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)))
 
 def _cls_loss(d):
     if _type(d)!='FocalLoss': raise _unknown('the class loss', d, ('FocalLoss',))
@@ -131,7 +136,9 @@ def _cls_loss(d):
 # %% ../../nbs/interop/84_mmconfig.ipynb #62349ab2
 def _dense(model, head):
     "What the one-stage families share"
-    return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(head.get('test_cfg') or model.get('test_cfg') or {}),
+    test = head.get('test_cfg') or model.get('test_cfg') or {}
+    old = dict(nms_pre_of='priors') if 'iou_thr' in test.get('nms', {}) else {}  # the spelling of 0.x, and its way to count
+    return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(test), **old,
             **_cls_loss(head.get('loss_cls', dict(type='FocalLoss'))), 'n_classes':head['num_classes'],
             'feat_channels':head.get('feat_channels', 256), 'stacked_convs':head.get('stacked_convs', 4)}
 
@@ -222,7 +229,58 @@ def settings_from_config(
         raise ConfigError(f"a {model.get('type')} with {found} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
 
-def _types(d): return ', '.join(o.get('type', '?') for o in (d if isinstance(d, list) else [d]))
+def _types(d): return ', '.join(o.get('type', '?') if isinstance(o, dict) else str(o) for o in (d if isinstance(d, list) else [d]))
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #0f73fb9d
+def proposal_coder_from(
+    d:dict # `bbox_coder` of a proposal head, or of a head that glides vertices
+):
+    "A coder of upright boxes, or of midpoint offsets"
+    kw = {k:tuple(d[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in d}
+    return MidpointOffsetCoder(angle_from(d), **kw) if _type(d)=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)
+
+def _sampled(d):
+    "Assigner and sampler of a training configuration"
+    a,s = d.get('assigner'),d.get('sampler')
+    names = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', match_low_quality='low_quality')
+    assign = dict(assigner=partial(max_iou_assign, **{o:a[k] for k,o in names.items() if k in a})) if a else {}
+    return assign | (dict(sampler=partial(random_sample, num=s['num'], pos_fraction=s['pos_fraction'], neg_pos_ub=s.get('neg_pos_ub', -1))) if s else {})
+
+def _rpn(head, train, test):
+    gen = head['anchor_generator']
+    if len(gen['scales'])!=1: raise ConfigError(f"anchors of {len(gen['scales'])} scales at a location are not known here for proposals; one is")
+    kw = dict(_sampled(train), coder=proposal_coder_from(head['bbox_coder']), priors=AnchorPriors(gen['scales'][0], 1, tuple(gen['ratios'])),
+              border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0), **{k:v for k,v in test_from(test).items() if k!='score_thr'})
+    if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbb=True)
+    return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
+
+def _roi(cut, head, train, weight):
+    layer,coder = cut['roi_layer'],head['bbox_coder']
+    hbb,glide = _type(layer)=='RoIAlign',_type(head)=='GVBBoxHead'
+    points = layer.get('sample_num', layer.get('sampling_ratio', 0))
+    pool = roi_align_upright if hbb else roi_align_rotated
+    if points: pool = partial(pool, sampling_ratio=points)
+    means = {k:tuple(coder[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in coder}
+    return dict(_sampled(train), pool=pool, hbb=hbb, coder=GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder),
+                clip='sides' if glide else None if hbb else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight, strides=tuple(cut['featmap_strides']),
+                finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False), fc_channels=head.get('fc_out_channels', 1024))
+
+def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
+
+def _two_stage(model, _):
+    rpn,roi,train,test = (model[k] or {} if k in model else {} for k in ('rpn_head','roi_head','train_cfg','test_cfg'))
+    heads = _listed(roi['bbox_head'], 1)
+    n = len(heads)
+    rois = [_roi(*o) for o in zip(_listed(roi['bbox_roi_extractor'], n), heads, _listed(train.get('rcnn'), n), roi.get('stage_loss_weights', [1]*n))]
+    name = ('roi_trans' if n==2 else 'oriented_rcnn' if _type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+            'gliding_vertex' if _type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
+    neck = {k:v for k,v in neck_from(model['neck']).items() if k!='relu_extra'}
+    if not model['neck'].get('add_extra_convs'): neck['fpn_extra'] = 'pool'
+    return dict(backbone_from(model['backbone']), **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
+                angle=angle_from(heads[0]['bbox_coder']), strides=tuple(rpn['anchor_generator']['strides']),
+                rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois, **{k:v for k,v in test_from(test.get('rcnn') or {}).items() if k!='nms_pre'})
+
+readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #c7c6b0cb
 def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})
@@ -275,7 +333,23 @@ def _guess_fcos(sd):
     return dict(type='RotatedFCOSHead', num_classes=len(sd['bbox_head.conv_cls.weight']), center_sampling=True, norm_on_bbox=True, scale_angle=own,
                 loss_bbox=dict(type='RotatedIoULoss' if n==1 else 'IoULoss'), **_guess_code(n))
 
-guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet)
+def _guess_two_stage(sd):
+    "Heads of a detector with proposals, as MMRotate's configurations for DOTA have them"
+    many = 'roi_head.bbox_head.0.fc_cls.weight' in sd
+    names = [f'roi_head.bbox_head.{i}.' for i in range(2)] if many else ['roi_head.bbox_head.']
+    n,(oriented,glide) = len(sd[f'{names[0]}fc_cls.weight'])-1,(len(sd['rpn_head.rpn_reg.weight'])==18, f'{names[0]}fc_fix.weight' in sd)
+    rpn = dict(feat_channels=len(sd['rpn_head.rpn_cls.weight'][0]), anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
+               bbox_coder=dict(type='MidpointOffsetCoder') if oriented else dict(type='DeltaXYWHHBBoxCoder'))
+    cuts = [dict(roi_layer=dict(type='RoIAlignRotated', sample_num=2) if oriented or i else dict(type='RoIAlign'), featmap_strides=[4,8,16,32]) for i in range(len(names))]
+    upright = dict(norm_factor=2, target_stds=[.1,.1,.2,.2,.1])
+    coders = [dict(target_stds=[.1,.1,.2,.2]) if glide else dict(target_stds=[.1,.1,.2,.2,.1]) if oriented else upright, dict(target_stds=[.05,.05,.1,.1,.05])]
+    heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n, fc_out_channels=len(sd[f'{p}shared_fcs.0.weight']), loss_bbox=dict(type='SmoothL1Loss'),
+                  bbox_coder=c, reg_class_agnostic=len(sd[f'{p}fc_reg.weight'])<=5) for p,c in zip(names, coders)]
+    roi = dict(bbox_roi_extractor=cuts if many else cuts[0], bbox_head=heads if many else heads[0])
+    return dict(type='FasterRCNN', rpn_head=rpn, roi_head=roi, test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.8 if oriented else .7))))
+
+guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet,
+               **{o:_guess_two_stage for o in ('rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex')})
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #2d3852b7
 _angles = dict(s2anet='le135', r3det='oc')
@@ -316,6 +390,10 @@ def guess_config(
     if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     if family not in guesses:
         raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
+    if 'rpn_head.rpn_cls.weight' in sd:
+        two = guesses[family](sd)
+        for h in (two['rpn_head'], *_listed(two['roi_head']['bbox_head'], 1)): h['bbox_coder'] = dict(h['bbox_coder'], angle_version=angle)
+        return dict(two, backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), add_extra_convs=False))
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
     head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
     head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)

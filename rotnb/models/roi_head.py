@@ -230,7 +230,8 @@ def deltas_of(self:RoIHead,
     labels:Tensor # `(k,)` 0..K-1
 )->Tensor: # `(k, d)`
     "The deltas of each prior's class"
-    return deltas if self.agnostic else deltas.view(len(deltas), self.n_classes, -1)[torch.arange(len(deltas), device=deltas.device),labels]
+    if self.agnostic: return deltas
+    return deltas.view(-1, self.n_classes, self.coder.n)[torch.arange(len(deltas), device=deltas.device),labels]
 
 @patch
 def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
@@ -307,8 +308,9 @@ def two_stage_detector(
     fine = tuple(s for s in strides if s<=max_backbone_stride)
     body = TimmBackbone(backbone, pretrained, fine, **(backbone_kw or {}))
     neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
-    if rois_kw and len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
+    rois_kw = rois_kw or [{}]*len(rois)
+    if len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
     tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
     stages = [RPNHead(fpn_channels, **{**tower_kw, **rpn, **(rpn_kw or {})})]
-    stages += [RoIHead(n_classes, fpn_channels, **{**dict(strides=fine), **o, **head, **more}) for o,more in zip(rois, rois_kw or [{}]*len(rois))]
+    stages += [RoIHead(n_classes, fpn_channels, **{**dict(strides=fine), **o, **head, **more}) for o,more in zip(rois, rois_kw)]
     return Detector(body, neck, stages, n_classes, angle)

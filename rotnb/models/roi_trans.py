@@ -28,4 +28,5 @@ def roi_trans(
     turn,place = (DeltaXYWHACoder(angle, f, stds=tuple(o*s for o in (.1,.1,.2,.2,.1))) for f,s in ((2,1.),(None,.5)))
     return two_stage_detector(n_classes, backbone, pretrained, angle,
         rpn=dict(coder=DeltaXYWHCoder()),
-        rois=[dict(coder=turn), dict(coder=place, pool=partial(roi_align_rotated, sampling_ratio=2), hbb=False, agnostic=False, average=True)], **kw)
+        rois=[dict(coder=turn), dict(coder=place,
+              pool=partial(roi_align_rotated, sampling_ratio=2), hbb=False, agnostic=False, average=True)], **kw)
