@@ -12,8 +12,8 @@ ORACLE = SHARED/'oracle'
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
 
 def known(name):
-    "Whether it is a detector of one stage that can be had here; of more: test_two_stage.py"
-    try: return 'rois_kw' not in settings_from_config((ORACLE/f'settings/{name}.json').read_text())
+    "Whether it is a detector of one stage that can be had here; of more: test_two_stage.py, test_refine.py"
+    try: return not {'rois_kw','refine'} & set(settings_from_config((ORACLE/f'settings/{name}.json').read_text()))
     except ConfigError: return False
 
 CONFIGS = sorted(f.stem for f in (ORACLE/'models').glob('*.npz') if known(f.stem)) if ORACLE.exists() else []

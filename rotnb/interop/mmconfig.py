@@ -11,14 +11,15 @@ __all__ = ['readers', 'guesses', 'ConfigError', 'read_config', 'box_loss_from', 
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #f4e5b357
 import ast, json, re
+from dataclasses import replace
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
-from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
-from ..targets.assign import max_iou_assign
+from ..targets.assign import max_iou_assign, atss_assign
+from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder, GlidingVertexCoder
 from ..targets.sample import random_sample
@@ -135,7 +136,9 @@ def _cls_loss(d):
 # %% ../../nbs/interop/84_mmconfig.ipynb #62349ab2
 def _dense(model, head):
     "What the one-stage families share"
-    return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(head.get('test_cfg') or model.get('test_cfg') or {}),
+    test = head.get('test_cfg') or model.get('test_cfg') or {}
+    old = dict(nms_pre_of='priors') if 'iou_thr' in test.get('nms', {}) else {}  # the spelling of 0.x, and its way to count
+    return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(test), **old,
             **_cls_loss(head.get('loss_cls', dict(type='FocalLoss'))), 'n_classes':head['num_classes'],
             'feat_channels':head.get('feat_channels', 256), 'stacked_convs':head.get('stacked_convs', 4)}
 
@@ -143,7 +146,8 @@ def _anchors(model, head):
     "Anchors, deltas and how they are assigned; 1.x writes anchors otherwise than 0.x, see `AnchorPriors`"
     gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     form = gen.get('angle_version') if _type(gen).startswith('Fake') else None
-    hbb = _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake') or bool(head.get('assign_by_circumhbbox'))
+    upright = head.get('assign_by_circumhbbox', _type(gen)=='RotatedAnchorGenerator')  # 0.x does unless told otherwise
+    hbb = bool(upright) or _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake')
     return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form, hbb=hbb,
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
@@ -174,8 +178,42 @@ def _fcos(model, head):
                 act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
                 squash_angle=head.get('use_normalized_angle_feat', False), **apart)
 
-readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet, CSLRRetinaHead=_retinanet,
-               RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos)
+# %% ../../nbs/interop/84_mmconfig.ipynb #ae49b945
+def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
+
+def _refined(model, head):
+    later = _several(model.get('bbox_head_refine'), model.get('refine_heads'), model.get('odm_head'))
+    train = model.get('train_cfg') or {}
+    first,*_ = _several(train.get('init'), train.get('s0'), train.get('fam_cfg'))
+    cfgs = _several(train.get('refine'), train.get('sr'), train.get('odm_cfg'))
+    weights = train.get('stage_loss_weights') or [1.]*len(later)
+    odm = _type(later[0]) in ('S2ARefineHead','ODMRefineHead','KFIOUODMRefineHead')
+    gen = head['anchor_generator']
+    if 'scales' in gen: gen = dict(gen, octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
+    base = (_atss if 'ATSS' in _type(head) else _retinanet)(dict(model, train_cfg=first), dict(head, anchor_generator=gen))
+    if 'topk' in base:
+        base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbb=base['hbb']), scales_per_octave=1, ratios=(1.,))
+    base |= dict(shared='odm_head' not in model) if odm else dict(swapped=True)
+    stages = tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True))
+    return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
+
+def _later(head, cfg, weight, base):
+    "What a refining head has otherwise than the first"
+    if not head.get('with_orconv', True): raise ConfigError("with_orconv=False: an ODM without rotating filters is not known here")
+    loss,assigner = box_loss_from(head['loss_bbox']),cfg.get('assigner') or {}
+    own = dict(coder=delta_coder_from(head['bbox_coder']), loss_box=replace(loss, weight=loss.weight*weight),
+               **{k:head.get(k, base[k]) for k in ('stacked_convs','feat_channels')},
+               **_cls_loss(head.get('loss_cls', dict(type='FocalLoss'))))
+    own['cls_weight'] *= weight
+    pos,neg = assigner.get('pos_iou_thr', .5),assigner.get('neg_iou_thr', .4)
+    own = {k:v for k,v in own.items() if base.get(k)!=v}
+    same = 'assigner' not in base and not base['hbb'] and (pos,neg)==(base['pos'],base['neg'])
+    return own if same else dict(own, assigner=partial(max_iou_assign, pos=pos, neg=neg))
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
+readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
+               CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos,
+               R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined)
 
 def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
@@ -266,6 +304,7 @@ def _guess_neck(sd):
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #532fdf32
 _focal,_delta = dict(type='FocalLoss'),dict(type='DeltaXYWHTRBBoxCoder')
+_untold = 'of which the keys tell neither size nor ratio; give the configuration as `cfg`'
 
 def _guess_code(n):
     "The angle coder with `n` outputs, and its loss"
@@ -277,12 +316,12 @@ def _guess_code(n):
 
 def _guess_retinanet(sd):
     boxes = len(sd['bbox_head.retina_reg.weight'])//5
-    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, of which the keys tell neither size nor ratio; give the configuration as `cfg`")
+    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
     gen = dict(type='FakeRotatedAnchorGenerator', angle_version='le90', scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
     if boxes==1: gen['type'] = 'RotatedAnchorGenerator'  # ATSS, 0.x
     angle = sd.get('bbox_head.retina_angle_cls.weight')
     return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes, anchor_generator=gen,
-                bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
+                assign_by_circumhbbox=None, bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
 
 def _guess_atss(sd):
     return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
@@ -312,13 +351,43 @@ def _guess_two_stage(sd):
 guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet,
                **{o:_guess_two_stage for o in ('rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex')})
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #2d3852b7
+_angles = dict(s2anet='le135', r3det='oc')
+
+def _guess_head(sd, name, kind, boxes, **kw):
+    convs,n = sd[f'{name}.reg_convs.0.conv.weight'],_count(sd, re.escape(name)+r'\.cls_convs\.(\d+)')
+    k = next(len(sd[o]) for c in ('retina','odm') if (o := f'{name}.{c}_cls.weight') in sd)
+    loss = dict(type='SmoothL1Loss', beta=.11)
+    return dict(type=kind, num_classes=k//boxes, feat_channels=len(convs), stacked_convs=n, loss_bbox=loss, **kw)
+
+def _guess_refined(sd, angle):
+    heads = sorted({m[1] for k in sd if (m := re.match(r'((?:bbox_head_refine|refine_head)\.\d+|odm_head)\.', k))})
+    first = next(o for o in ('bbox_head_init','fam_head','bbox_head') if f'{o}.retina_cls.weight' in sd)
+    new,odm = first=='bbox_head_init',any('.or_conv.' in k for k in sd)
+    boxes = len(sd[f'{first}.retina_reg.weight'])//5
+    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
+    coder = dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
+    gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle,
+               scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
+    kind = 'RotatedRetinaHead' if odm or boxes==9 else 'RotatedATSSHead'
+    a = _guess_head(sd, first, kind, boxes, anchor_generator=gen, bbox_coder=coder)
+    if odm: a['assign_by_circumhbbox'] = None
+    later = [_guess_head(sd, o, 'S2ARefineHead' if odm else 'R3RefineHead', 1, bbox_coder=coder) for o in heads]
+    known = dict(test_cfg=dict(nms=dict(iou_threshold=.1) if new else dict(iou_thr=.1)))
+    ious = [dict(assigner={} if odm else dict(pos_iou_thr=(6+i)/10, neg_iou_thr=(5+i)/10)) for i in range(len(heads))]
+    if odm and not new: return dict(known, type='S2ANet', fam_head=a, odm_head=later[0], train_cfg=dict(fam_cfg=ious[0], odm_cfg=ious[0]))
+    train = dict(init=dict(assigner={}), refine=ious)
+    return dict(known, type='RefineSingleStageDetector', bbox_head_init=a, bbox_head_refine=later, train_cfg=train)
+
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
-    family:str, # the detector it is of, a key of `guesses`
-    angle:str='le90' # angle version, which the keys do not tell
+    family:str, # the detector it is of
+    angle:str=None # angle version, which the keys do not tell; None: that of MMRotate's configurations
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
+    angle = angle or _angles.get(family, 'le90')
+    if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     if family not in guesses:
         raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     if 'rpn_head.rpn_cls.weight' in sd:

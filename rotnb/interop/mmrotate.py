@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/interop/mmrotate.html.md"""
 
 # %% auto #0
 __all__ = ['backbone_rows', 'common_rows', 'rtmdet_rows', 'two_stage_rows', 'families', 'CheckpointError', 'read_checkpoint',
-           'merge_order', 'dense_rows', 'Family', 'find_family', 'rename_keys', 'KeysError', 'fill_weights',
-           'load_mmrotate', 'detector_from_mmrotate']
+           'merge_order', 'dense_rows', 'refine_rows', 'Family', 'find_family', 'rename_keys', 'KeysError',
+           'fill_weights', 'load_mmrotate', 'detector_from_mmrotate']
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #b81190ec
 import re, torch
@@ -99,8 +99,8 @@ def dense_rows(
     return [
         (rf'^{h}\.cls_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('cls_tower', stage)),
         (rf'^{h}\.reg_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('box_tower', stage)),
-        (rf'^{h}\.(?:retina|atss|conv)_cls\.',                   f'{s}cls.'),
-        (rf'^{h}\.(?:retina|atss|conv)_reg\.(\w+)$',            rf'{s}box.\1#0'),
+        (rf'^{h}\.(?:retina|atss|conv|odm)_cls\.',                   f'{s}cls.'),
+        (rf'^{h}\.(?:retina|atss|conv|odm)_reg\.(\w+)$',            rf'{s}box.\1#0'),
         (rf'^{h}\.(?:retina_angle_cls|conv_angle)\.(\w+)$',     rf'{s}box.\1#1'),
         (rf'^{h}\.(?:atss|conv)_centerness\.',                   f'{s}quality_conv.'),
         (rf'^{h}\.scales\.(\d+)\.scale$',                       rf'{s}level_scale#\1'),
@@ -120,6 +120,24 @@ rtmdet_rows = [
     (r'^bbox_head\.rtm_reg\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#0'),
     (r'^bbox_head\.rtm_ang\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#1')]
 
+# %% ../../nbs/interop/85_mmrotate.ipynb #96ed7aa5
+def _aligned(head, stage):
+    "Rows of a stage that refines, as 1.x names it"
+    h,s = re.escape(head),f'stages.{stage}.'
+    return dense_rows(head, stage) + [
+        (rf'^{h}\.or_conv\.indices$',                           None),
+        (rf'^{h}\.or_conv\.',                                  f'{s}or_'),
+        (rf'^{h}\.feat_refine_module\.deform_conv\.',          f'{s}align.convs.0.'),
+        (rf'^{h}\.feat_refine_module\.',                       f'{s}align.')]
+
+def refine_rows(
+    n:int=4 # stages that refine, at most
+)->list: # of rows
+    "Rows of S2A-Net and R3Det, in the words of either line"
+    old = [(r'^align_conv\.ac\.(\d)\.deform_conv\.', r'stages.1.align.convs.\1.'), (r'^feat_refine_module\.(\d)\.', lambda m,_: f'stages.{int(m[1])+1}.align.')]
+    firsts = [o for h in ('bbox_head_init','fam_head','bbox_head') for o in dense_rows(h)]
+    return old + firsts + _aligned('odm_head', 1) + [o for i in range(n) for h in ('bbox_head_refine','refine_head') for o in _aligned(f'{h}.{i}', i+1)]
+
 # %% ../../nbs/interop/85_mmrotate.ipynb #8aeac4f4
 @dataclass
 class Family:
@@ -137,6 +155,8 @@ two_stage_rows = [
     (r'\.fc_reg\.(\w+)$', r'.box.\1#0'), (r'\.fc_fix\.(\w+)$', r'.box.\1#1'), (r'\.fc_ratio\.(\w+)$', r'.box.\1#2')]
 
 families = [
+    Family('s2anet',            (r'(?:odm_head|bbox_head_refine\.0)\.or_conv',), refine_rows()),
+    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows()),
     Family('gliding_vertex',      (r'rpn_head', r'roi_head\.bbox_head\.fc_fix'), two_stage_rows),
     Family('roi_trans',           (r'rpn_head', r'roi_head\.bbox_head\.1\.fc_cls'), two_stage_rows),
     Family('oriented_rcnn',       (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows, lambda sd: len(sd['rpn_head.rpn_reg.weight'])==6*len(sd['rpn_head.rpn_cls.weight'])),
@@ -234,8 +254,10 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path): cfg = cfg.read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle', 'le90')),', '.join(f'{k}={v!r}' for k,v in kw.items())
-        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), "
+        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle')),', '.join(f'{k}={v!r}' for k,v in kw.items())
+        found = settings_from_config(cfg)
+        form = 'anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), ' if found.get('anchor_form') else ''
+        warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: angle={found['angle']!r}, {form}"
              f"losses, assignment and thresholds of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()
