@@ -17,6 +17,7 @@ from .targets.angle_coders import *
 from .targets.coders import *
 from .targets.roi_coders import *
 from .targets.sample import *
+from .targets.dynamic_assign import *
 from .losses.focal import *
 from .losses.boxes import *
 from .losses.gaussian import *
@@ -25,8 +26,16 @@ from .models.contract import *
 from .models.backbones import *
 from .models.necks import *
 from .models.dense_head import *
+from .models.roi_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .models.atss import *
+from .models.oriented_rcnn import *
+from .models.roi_trans import *
+from .models.pafpn import *
+from .models.rtmdet import *
+from .models.rotated_faster_rcnn import *
+from .models.gliding_vertex import *
 from .evaluate.ap import *
 from .data.types import *
 from .data.transforms import *
@@ -39,3 +48,6 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.infer import *
+from .interop.mmconfig import read_config, settings_from_config
+from .interop.mmrotate import *
+from .interop.imagenet import *

@@ -10,7 +10,7 @@ from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-ALL = list_detectors()
+ALL = [o for o in list_detectors() if o not in ('rtmdet_r_s','rtmdet_r_l')]  # made as small as here they are tiny and m again
 every = pytest.mark.parametrize('name', ALL)
 K = 3
 
@@ -235,7 +235,7 @@ def test_plain_pytorch_loop(name):
     m = make(name)
     opt = torch.optim.AdamW(m.parameters(), 5e-3)
     x,t,losses = images(),truth(),[]
-    for _ in range(12):
+    for _ in range(16):
         loss = total(m(x, t))
         opt.zero_grad(); loss.backward(); opt.step()
         losses.append(loss.item())
@@ -254,8 +254,8 @@ def test_one_scene_is_learnt(name):
     assert (~t['ignore']).sum()>=3
     x = torch.as_tensor(np.ascontiguousarray(image)).permute(2,0,1)[None].float()/64-2
     torch.manual_seed(0)
-    m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2, strides=(4,8,16),
-                        norm=True, fpn_norm=True)
+    norms = {} if name.startswith('rtmdet') else dict(norm=True, fpn_norm=True)  # which it has anyway
+    m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2, strides=(4,8,16), **norms)
     steps = 250
     opt = torch.optim.AdamW(m.parameters(), 4e-3)
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps)

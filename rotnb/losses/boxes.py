@@ -21,21 +21,24 @@ from .focal import smooth_focal_loss
 # %% ../../nbs/losses/37_boxes.ipynb #05706378
 @dataclass
 class BoxLoss:
-    "A function of pairs to `(n,)`, and what it compares: `on` 'deltas', 'boxes', or 'both' as `(boxes, target boxes, deltas, target deltas)`"
+    "A function of pairs to `(n,)`, and what it compares: `on` 'deltas', 'boxes', 'both' as `(boxes, target boxes, deltas, target deltas)`, or 'upright'"
     func:Callable # (pred, target) -> (n,)
-    on:str='boxes' # 'deltas', 'boxes' or 'both'
+    on:str='boxes' # 'deltas', 'boxes', 'both', or 'upright': the boxes as if their angle were zero
     weight:float=1. # factor in the total loss
     kwargs:dict=field(default_factory=dict) # settings of `func`
 
     def __post_init__(self):
-        if self.on not in ('deltas','boxes','both'): raise ValueError(f"BoxLoss: on is {self.on!r}, must be 'deltas', 'boxes' or 'both'")
+        if self.on not in ('deltas','boxes','both','upright'): raise ValueError(f"BoxLoss: on is {self.on!r}, must be 'deltas', 'boxes', 'both' or 'upright'")
 
     def __call__(self, *pairs:Tensor)->Tensor: return self.weight*self.func(*pairs, **self.kwargs)
 
-    def of(self, coder, priors:Tensor, deltas:Tensor, boxes:Tensor)->Tensor: # `(k,5)`, `(k,n)`, `(k,5)` -> `(k,)`
+    def of(self, coder, priors:Tensor, deltas:Tensor, boxes:Tensor, n:int=None)->Tensor: # `(k,5)`, `(k,d)`, `(k,5)`; n: how many of the d count -> `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
+        if self.on=='upright':
+            flat = coder.angle_coder.encode(deltas.new_zeros(len(deltas)))
+            return self(*(coder.decode(priors, torch.cat([o[:,:coder.split], flat], 1)) for o in (deltas, coder.encode(priors, boxes))))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
-        if self.on!='boxes': pairs += (deltas, coder.encode(priors, boxes))
+        if self.on!='boxes': pairs += (deltas[:,:n], coder.encode(priors, boxes)[:,:n])
         return self(*pairs)
 
 # %% ../../nbs/losses/37_boxes.ipynb #ef27bfde

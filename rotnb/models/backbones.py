@@ -8,7 +8,8 @@ Docs: https://rotnb.github.io/rotnb/models/backbones.html.md"""
 __all__ = ['BackboneError', 'TimmBackbone']
 
 # %% ../../nbs/models/41_backbones.ipynb #a593a93d
-import timm, torch
+import re, timm, torch
+import torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import store_attr
 
@@ -21,15 +22,22 @@ class TimmBackbone(nn.Module):
         name:str, # timm model name, optionally with its weights' tag
         pretrained:bool=False, # load timm's weights
         strides:tuple=(8,16,32), # of the maps wanted, in pixels
+        frozen:int=-1, # stages that do not learn: -1 none, 0 the stem, 1 the stem and the first stage, ...
+        norm_eval:bool=False, # batch norms keep their statistics while training
+        out_norm:bool=False, # a layer norm on each map, as MMDetection has for Swin and ConvNeXt
         **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`
         super().__init__()
-        store_attr('name,pretrained,strides')
+        store_attr('name,pretrained,strides,frozen,norm_eval,out_norm')
+        if re.match(r'swin(v2)?_(?!cr)', name): kw = dict(strict_img_size=False, always_partition=True) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
         try: idxs = self._indices(timm.create_model(name, features_only=True, pretrained=False, **kw))
         except (RuntimeError, AttributeError, AssertionError) as e:
             raise BackboneError(f"timm's {name!r} gives no feature maps ({e}); choose one that supports features_only") from e
         self.body = timm.create_model(name, features_only=True, out_indices=idxs, pretrained=pretrained, **kw)
         self.channels = self.body.feature_info.channels()
+        eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
+        self.norms = nn.ModuleList([nn.LayerNorm(c, eps) for c in self.channels] if out_norm else [])
+        self.train()
 
     def _indices(self, body):
         found = body.feature_info.reduction()
@@ -39,8 +47,29 @@ class TimmBackbone(nn.Module):
 
     def forward(self, x:Tensor)->list: # `(b, c, h/stride, w/stride)` for each stride
         "Feature maps, finest first"
+        nhwc = self.body.output_fmt=='NHWC'
+        if nhwc: x = F.pad(x, (0, -x.shape[-1]%4, 0, -x.shape[-2]%4))  # a transformer's patches
         fs = self.body(x)
-        return [f.permute(0,3,1,2) for f in fs] if self.body.output_fmt=='NHWC' else fs
+        if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
+        return [f.permute(0,3,1,2) for f in fs] if nhwc or self.norms else fs
+
+    def _stages(self):
+        "The stem's modules, then those of each stage"
+        stages = [[]]
+        for name,m in self.body.named_children():
+            for part in (m.children() if name in ('blocks','layers','stages') else [m]):
+                if re.match(r'(blocks|layers?|stages?|s(?=\d))', name): stages.append([])
+                stages[-1].append(part)
+        return stages
+
+    def train(self, mode:bool=True):
+        "As of any module, but what is frozen stays so, whoever calls it and whatever was unfrozen in between"
+        super().train(mode)
+        for m in (o for s in self._stages()[:self.frozen+1] for o in s): m.requires_grad_(False).eval()
+        if self.norm_eval:
+            for m in self.body.modules():
+                if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+        return self
 
 def _unknown(name):
     near = timm.list_models(f"*{name.split('.')[0]}*")[:5]

@@ -10,15 +10,17 @@ __all__ = ['tower', 'DenseHead', 'dense_detector']
 # %% ../../nbs/models/43_dense_head.ipynb #0b417e92
 import math, torch
 import torch.nn.functional as F
+from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
+from ..geometry.boxes import rbox2hbox, hbox2rbox
 from ..targets.priors import level_priors
 from ..targets.assign import NEG, IGN
 from ..targets.coders import centerness
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import BoxLoss, box_loss
+from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from ..ops.diff_iou import diff_iou_rotated
 from .contract import Detector, StageOut
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -47,7 +49,7 @@ class DenseHead(nn.Module):
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
-        assigner, # `(priors, boxes, ignore, lvls) -> matched`
+        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that has them as parameters is given `labels`, `logits`, `decoded` too
         loss_box='l1', # a name in `box_losses` or a `BoxLoss`
         loss_angle=None, # a `BoxLoss` or name on the angle's outputs alone, beside `loss_box`; see below
         cls_weight:float=1., # factor of the class loss in the total
@@ -56,26 +58,44 @@ class DenseHead(nn.Module):
         feat_channels:int=256, # of the towers
         stacked_convs:int=4, # depth of the towers
         norm:bool=False, # group norm in the towers
-        scales:bool=False, # a learnt factor for each level
+        scales:bool=False, # a learnt factor of the deltas for each level
+        scale_angle:str='own', # with `scales`, that of the angle's outputs: 'own' (one of all levels), 'level' (that of the other deltas) or None
+        squash_angle:bool=False, # bring the angle's outputs into (-1, 1), where PSC's cosines live
         quality:str=None, # what the score says beside the class: 'centerness' (a branch of its own), 'iou' (the class score itself), None
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
+        clip_centers:bool=False): # move the centres of detections beyond the picture to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
+        if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels')
         self.n = priors.n if priors else 1
-        self.cls_tower,self.box_tower = (tower(in_channels, feat_channels, stacked_convs, norm) for _ in range(2))
-        out = in_channels if stacked_convs==0 else feat_channels
-        self.cls,self.box = (_last(out, self.n*o) for o in (n_classes, coder.n))
-        nn.init.constant_(self.cls.bias, prior_bias(prior_prob))
-        with torch.no_grad(): self.box.bias.copy_(coder.start().repeat(self.n))
-        if quality=='centerness': self.quality_conv = _last(out, self.n)
-        if scales: self.level_scale,self.angle_scale = nn.Parameter(torch.ones(len(strides))),nn.Parameter(torch.ones(()))
+        self.build(in_channels)
+
+# %% ../../nbs/models/43_dense_head.ipynb #ffc5dad0
+@patch
+def build(self:DenseHead, in_channels:int):
+    "Make the layers"
+    self.cls_tower,self.box_tower = (tower(in_channels, self.feat_channels, self.stacked_convs, self.norm) for _ in range(2))
+    out = in_channels if self.stacked_convs==0 else self.feat_channels
+    self.cls,self.box = (_last(out, self.n*o) for o in (self.n_classes, self.coder.n))
+    nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
+    with torch.no_grad(): self.box.bias.copy_(self.coder.start().repeat(self.n))
+    if self.quality=='centerness': self.quality_conv = _last(out, self.n)
+    if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
+    if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+
+@patch
+def level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    "What the layers say about level `i`"
+    c,r = self.cls_tower(x),self.box_tower(x)
+    return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
 def _last(ni, nf):
     c = nn.Conv2d(ni, nf, 3, padding=1)
@@ -93,41 +113,68 @@ def forward(self:DenseHead,
     flat = lambda x: x.permute(0,2,3,1).reshape(len(x), -1, x.shape[1]//self.n)
     outs = []
     for i,x in enumerate(feats):
-        c,r = self.cls_tower(x),self.box_tower(x)
-        d = flat(self.box(r))
-        if self.scales: d = torch.cat([d[...,:4]*self.level_scale[i], d[...,4:]*self.angle_scale], -1)
-        outs.append((flat(self.cls(c)), d, flat(self.quality_conv(r)) if self.quality=='centerness' else d[...,:0]))
+        c,d,q = self.level(i, x)
+        d = self._scaled(flat(d), i)
+        outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
     sizes = [f.shape[-2:] for f in feats]
     if self.priors: boxes,lvls = level_priors(self.priors, sizes, self.strides, logits.device)
     else: lvls = torch.cat([torch.full((h*w,), i, device=logits.device) for i,(h,w) in enumerate(sizes)])
     return StageOut(logits, deltas, boxes.expand(len(logits),-1,-1), lvls, quality[...,0] if self.quality=='centerness' else None)
 
+@patch
+def _scaled(self:DenseHead, d, lvl):
+    if not (self.scales or self.squash_angle): return d
+    sides,a = d[...,:self.coder.split],d[...,self.coder.split:]
+    if self.scales:
+        sides = sides*self.level_scale[lvl]
+        if self.scale_angle: a = a*(self.angle_scale if self.scale_angle=='own' else self.level_scale[lvl])
+    return torch.cat([sides, 2*a.sigmoid()-1 if self.squash_angle else a], -1)
+
+# %% ../../nbs/models/43_dense_head.ipynb #cd71b99f
+@patch
+@torch.no_grad()
+def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
+    "Which object each prior answers for"
+    asks,matched = signature(self.assigner).parameters,[]
+    for p,l,d,t in zip(out.priors, out.logits, out.deltas, targets):
+        more = dict(labels=t['labels'], logits=l, decoded=self.coder.decode(p, d) if 'decoded' in asks else None)
+        matched.append(self.assigner(p, t['boxes'], t.get('ignore'), out.lvls, **{k:v for k,v in more.items() if k in asks}))
+    return torch.stack(matched)
+
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
+@patch
+def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
+    "What the losses of a batch are divided by: its positives"
+    return (matched>=0).sum().clamp(min=1)
+
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b = len(targets)
-    matched = torch.stack([self.assigner(p, t['boxes'], t.get('ignore'), out.lvls) for p,t in zip(out.priors, targets)])
+    matched = self.assign(out, targets)
     img,pri = (matched>=0).nonzero(as_tuple=True)
     start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
     obj = start[img] + matched[img,pri]
     boxes,labels = torch.cat([t['boxes'] for t in targets]).to(out.deltas.dtype)[obj],torch.cat([t['labels'] for t in targets])[obj]
-    n_pos = max(len(img), 1)
+    n_pos = self.count(matched)
 
     deltas,priors = out.deltas[img,pri],out.priors[img,pri]
     classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
     args = [out.logits.flatten(0,1), classes.flatten()]
+    weight = 1.
     if self.quality=='iou':
-        iou = diff_iou_rotated(self.coder.decode(priors, deltas), boxes).detach()
-        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), iou).flatten())
+        weight = box_iou_rotated(self.coder.decode(priors, deltas).detach(), boxes, aligned=True).to(deltas.dtype)
+        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
+        n_pos = weight.sum().clamp(min=1)
     cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
-    box = self.loss_box.of(self.coder, priors, deltas, boxes)
+    s = self.coder.split if self.loss_angle else None  # where the code of the angle begins
+    box = self.loss_box.of(self.coder, priors, deltas, boxes, s)
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,4:], self.coder.encode(priors, boxes)[:,4:]), n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box, n_pos)}
-    central = centerness(priors, boxes)
+    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
+    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
+    central = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
     qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
     return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}
 
@@ -139,11 +186,11 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
     scores = out.logits.sigmoid()
     factor = None if out.quality is None else out.quality.sigmoid()
     counts = out.lvls.bincount(minlength=len(self.strides)).tolist()
-    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i])
+    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i], out.size)
             for i,(s,d,p) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
-def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
+def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
     picks,start = [],0
     for n in counts:
         s,i = scores[start:start+n].flatten().topk(min(self.nms_pre, n*self.n_classes))
@@ -151,8 +198,9 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor):
     pri,labels = (picks:=torch.cat(picks))//self.n_classes,picks%self.n_classes
     s,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
     if factor is not None: s = s*factor[pri]
-    ok = boxes.isfinite().all(1) & s.isfinite()
+    ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
+    if self.clip_centers and size: boxes[:,:2] = boxes[:,:2].clamp(min=0).minimum(boxes.new_tensor([size[1]-1, size[0]-1]))
     keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 

@@ -20,7 +20,7 @@ class FPN(nn.Module):
         in_channels:list, # of the backbone's maps, finest first
         channels:int=256, # of every level
         n_levels:int=5, # at least as many as maps
-        extra:str='input', # first extra level from: 'input' (the last backbone map) or 'output' (the last level)
+        extra:str='input', # first extra level from: 'input' (the last backbone map), 'output' (the last level); 'pool': all without weights
         relu_extra:bool=False, # ReLU before the extra levels after the first
         norm:bool=False): # batch norm after every convolution; helps without pretrained weights
         super().__init__()
@@ -29,6 +29,7 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleList([conv(c,1) for c in in_channels])
         n_extra = n_levels-len(in_channels)
         if n_extra<0: raise ValueError(f"FPN: n_levels={n_levels} is less than the {len(in_channels)} maps of the backbone")
+        if extra=='pool': n_extra = 0
         self.out = nn.ModuleList([conv(channels,3) for _ in in_channels])
         self.extra_convs = nn.ModuleList([conv(in_channels[-1] if extra=='input' and i==0 else channels, 3, 2) for i in range(n_extra)])
 
@@ -40,6 +41,7 @@ class FPN(nn.Module):
         for i,f in enumerate(self.extra_convs):
             x = xs[-1] if i==0 and self.extra=='input' else outs[-1]
             outs.append(f(F.relu(x) if i>0 and self.relu_extra else x))
+        while len(outs)<self.n_levels: outs.append(outs[-1][...,::2,::2])
         return outs
 
 def _conv(ni, nf, ks, stride, norm):

@@ -29,11 +29,12 @@ def rotated_retinanet(
     octave_base_scale:float=4., # smallest anchor side in strides
     scales_per_octave:int=3,
     ratios:tuple=(1.,0.5,2.), # h / w of the anchors
+    anchor_form:str=None, # see `AnchorPriors`; for weights of MMRotate 1.x its angle version
     **kw # settings of `dense_detector` and `DenseHead`
 )->Detector:
     "RetinaNet for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
-        priors=AnchorPriors(octave_base_scale, scales_per_octave, tuple(ratios)), coder=DeltaXYWHACoder(angle),
+        priors=AnchorPriors(octave_base_scale, scales_per_octave, tuple(ratios), form=anchor_form), coder=DeltaXYWHACoder(angle),
         assigner=partial(max_iou_assign, pos=pos, neg=neg, hbb=hbb), loss_box=loss_box, fpn_extra='input'), **kw})
 
 # %% ../../nbs/models/45_retinanet.ipynb #522f4f33

@@ -46,11 +46,14 @@ class DeltaXYWHACoder:
     max_ratio:float=1000/16 # a side changes by this factor at most
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
     keep_sides:bool=False # decode does not sort the sides: the boxes are priors of a next stage
+    plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     @property
-    def n(self): return 4+self.angle_coder.n
+    def split(self): return 4+self.plain_angle  # where the angle's code begins
+    @property
+    def n(self): return self.split+self.angle_coder.n
 
     def start(self)->Tensor: # `(n,)` what an untrained head should say: the prior itself
-        return torch.cat([torch.zeros(4), self.angle_coder.start()])
+        return torch.cat([torch.zeros(self.split), self.angle_coder.start()])
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Deltas that lead from `priors` to `boxes`"
@@ -65,11 +68,11 @@ class DeltaXYWHACoder:
         if self.norm_factor: da = da/(self.norm_factor*math.pi)
         d = torch.cat([xy/priors[:,2:4], (wh/priors[:,2:4]).log(), da[:,None]], 1)
         d = (d-d.new_tensor(self.means))/d.new_tensor(self.stds)
-        return torch.cat([d[:,:4], self.angle_coder.encode(d[:,4])], 1)
+        return torch.cat([d[:,:self.split], self.angle_coder.encode(d[:,4])], 1)
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "Boxes that `deltas` lead to from `priors`"
-        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,4:])[:,None]], 1)
+        d = torch.cat([deltas[:,:4], self.angle_coder.decode(deltas[:,self.split:])[:,None]], 1)
         d = d*deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         lim = math.log(self.max_ratio)
         xy,wh,a = d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4],d[:,4]
@@ -85,8 +88,12 @@ def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]
 class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"
     angle:str='le90' # canonical form of the boxes decoded
-    act:str='relu' # what makes a distance of the network's number: 'relu' or 'exp'
+    act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    def __post_init__(self):
+        if self.act not in ('relu','exp','none'): raise ValueError(f"DistanceAngleCoder: act is {self.act!r}, must be 'relu', 'exp' or 'none'")
+
+    split = 4 # where the angle's code begins
     @property
     def n(self): return 4+self.angle_coder.n
 
@@ -102,9 +109,10 @@ class DistanceAngleCoder:
         "Boxes whose sides lie at the given distances"
         d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
         if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
-        d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
+        if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
-        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), lt+rb, a[:,None]], 1), self.angle)
+        wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
+        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), wh, a[:,None]], 1), self.angle)
 
 def side_distances(
     priors:Tensor, # `(n, 5)`, of which the centres count

@@ -8,8 +8,8 @@ Docs: https://rotnb.github.io/rotnb/targets/priors.html.md"""
 __all__ = ['grid_xy', 'PointPriors', 'AnchorPriors', 'level_priors']
 
 # %% ../../nbs/targets/30_priors.ipynb #59ca8d84
+import math, torch
 from dataclasses import dataclass
-import torch
 from torch import Tensor
 
 # %% ../../nbs/targets/30_priors.ipynb #bfebf437
@@ -36,6 +36,8 @@ class PointPriors:
         return torch.cat([xy, xy.new_full((len(xy),2), stride), xy.new_zeros(len(xy),1)], 1)
 
 # %% ../../nbs/targets/30_priors.ipynb #34de9355
+_quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
+
 @dataclass
 class AnchorPriors:
     "Horizontal anchors with octave scales (RetinaNet, [Lin 2017](https://arxiv.org/abs/1708.02002))"
@@ -43,6 +45,7 @@ class AnchorPriors:
     scales_per_octave:int=3 # sizes from one octave to the next
     ratios:tuple=(1.,0.5,2.) # h / w
     offset:float=0. # where in its cell an anchor's centre lies
+    form:str=None # as MMRotate 1.x writes anchors in 'le90', 'le135' or 'oc'; None: theta 0
 
     @property
     def n(self): return len(self.ratios)*self.scales_per_octave
@@ -57,7 +60,9 @@ class AnchorPriors:
         "Priors of one level"
         xy,wh = grid_xy(size, stride, self.offset, device),self.sizes(stride).to(device)
         xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(len(xy),-1,-1)
-        return torch.cat([xy, wh, torch.zeros_like(xy[...,:1])], -1).view(-1,5)
+        if self.form: wh = (xy+wh/2) - (xy-wh/2)  # MMRotate's rounding, which decides whether a square is wider than high
+        turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc' else wh[...,:1]<=wh[...,1:])
+        return torch.cat([xy, torch.where(turn!=0, wh.flip(-1), wh), turn], -1).view(-1,5)
 
 # %% ../../nbs/targets/30_priors.ipynb #8b9cb3de
 def level_priors(
