@@ -107,11 +107,22 @@ def hbox2rbox(
 _PAIRS = [0,1,2,3,0,1],[1,2,3,0,2,3]
 
 def _rect_along(p, d):
-    "Rectangles around `p` (..., 4, 2) with a side along each unit direction of `d` (..., k, 2): area, middle (of u, of v) and sides"
+    "Rectangles around `p` (..., n, 2) with a side along each unit direction of `d` (..., k, 2): area, middle (of u, of v) and sides"
     n = torch.stack([-d[...,1],d[...,0]], -1)
     u,v = d@p.transpose(-1,-2),n@p.transpose(-1,-2)
     (u0,u1),(v0,v1) = u.aminmax(dim=-1),v.aminmax(dim=-1)
     return (u1-u0)*(v1-v0),torch.stack([(u0+u1)/2,(v0+v1)/2,u1-u0,v1-v0], -1)
+
+def _least_rect(p, d, ctr):
+    "The least of the rectangles around `ctr+p` (..., k, 2) with a side along one of `d` (..., e, 2): an rbox"
+    n = d.norm(dim=-1, keepdim=True)
+    d = torch.where(n==0, d.new_tensor([1.,0]), d/torch.where(n==0, 1., n))   # coinciding points: any direction is valid
+    area,rect = _rect_along(p, d)
+    i = area.argmin(-1)[...,None,None].expand(*area.shape[:-1], 1, 2)
+    d,(mu,mv,w,h) = d.gather(-2, i).squeeze(-2),rect.gather(-2, i[...,:1].expand(*i.shape[:-1], 4)).squeeze(-2).unbind(-1)
+    dx,dy = d.unbind(-1)
+    xy = ctr.squeeze(-2)+torch.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
+    return torch.cat([xy, torch.stack([w,h,torch.atan2(dy,dx)], -1)], -1)
 
 # %% ../../nbs/geometry/10_boxes.ipynb #0baea3fc
 @_tensors
@@ -124,12 +135,4 @@ def qbox2rbox(
     if qboxes.shape[-2:]!=(4,2): _check_last(qboxes, 8, 'qboxes (..., 4, 2) or')
     p = qboxes.reshape(*(qboxes.shape[:-2] if qboxes.shape[-2:]==(4,2) else qboxes.shape[:-1]), 4, 2).double()
     ctr = p.mean(-2, keepdim=True); p = p-ctr             # about the centre, so that far boxes lose nothing
-    d = p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:]
-    n = d.norm(dim=-1, keepdim=True)
-    d = torch.where(n==0, d.new_tensor([1.,0]), d/torch.where(n==0, 1., n))   # coinciding points: any direction is valid
-    area,rect = _rect_along(p, d)
-    i = area.argmin(-1)[...,None,None].expand(*area.shape[:-1], 1, 2)
-    d,(mu,mv,w,h) = d.gather(-2, i).squeeze(-2),rect.gather(-2, i[...,:1].expand(*i.shape[:-1], 4)).squeeze(-2).unbind(-1)
-    dx,dy = d.unbind(-1)
-    xy = ctr.squeeze(-2)+torch.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
-    return canonicalize(torch.cat([xy, torch.stack([w,h,torch.atan2(dy,dx)], -1)], -1).to(qboxes.dtype), angle)
+    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr).to(qboxes.dtype), angle)

@@ -1,4 +1,4 @@
-"""Area, convex hull, clipping and the least-area rectangle of point sets, in float64 numpy.
+"""Area, convex hull, clipping and the least-area rectangle of point sets, in float64.
 
 Docs: https://rotnb.github.io/rotnb/geometry/polygons.html.md"""
 
@@ -8,14 +8,18 @@ Docs: https://rotnb.github.io/rotnb/geometry/polygons.html.md"""
 __all__ = ['polygon_area', 'convex_hull', 'clip_polygon', 'min_area_rect']
 
 # %% ../../nbs/geometry/11_polygons.ipynb #2edd226b
-import numpy as np
-from .boxes import canonicalize
+import numpy as np, torch
+from .boxes import canonicalize,_least_rect
 
 # %% ../../nbs/geometry/11_polygons.ipynb #faf77841
 def _points(p, name='points'):
-    p = np.asarray(p, np.float64)
-    if p.ndim<2 or p.shape[-1]!=2: raise ValueError(f"{name} must be (n, 2), got {p.shape}")
+    "Float64, an array of a list or array, a tensor of a tensor"
+    p = p.double() if isinstance(p, torch.Tensor) else np.asarray(p, np.float64)
+    if p.ndim<2 or p.shape[-1]!=2: raise ValueError(f"{name} must be (n, 2), got {tuple(p.shape)}")
     return p
+
+def _like(out, points): # float32 in, float32 out
+    return out.to(points.dtype if points.is_floating_point() else torch.float32) if isinstance(points, torch.Tensor) else out
 
 def _cross(a, b): return a[...,0]*b[...,1]-a[...,1]*b[...,0]
 
@@ -23,27 +27,52 @@ def _cross(a, b): return a[...,0]*b[...,1]-a[...,1]*b[...,0]
 def polygon_area(
     points, # (..., n, 2) corners in order, pixels
     signed=False, # keep the sign: positive if the corners go clockwise as displayed
-): # (...) area in square pixels
+): # (...) area in square pixels; of a tensor a tensor, differentiable
     "Area of polygons; crossing outlines count each turn with its sign"
     p = _points(points)
     d = p-p[...,:1,:]
     area = _cross(d[...,:-1,:], d[...,1:,:]).sum(-1)/2
-    return area if signed else np.abs(area)
+    return _like(area if signed else abs(area), points)
 
 # %% ../../nbs/geometry/11_polygons.ipynb #0f8f8519
-def _chain(p):
-    h = []
-    for q in p:
-        while len(h)>1 and _cross(h[-1]-h[-2], q-h[-2])<=0: h.pop()
-        h.append(q)
-    return h[:-1]
+def _chain(p, way):
+    "Which points of sorted `p` (n, k, 2) are on the chain of large y (`way` 1) or small y (-1) from the first to the last"
+    n,k = p.shape[:2]
+    j,cur = torch.arange(k, device=p.device),torch.zeros(n, 1, dtype=torch.int64, device=p.device)
+    on = (j==0).repeat(n, 1)
+    for _ in range(k-1):
+        dx,dy = (p-p.gather(1, cur[...,None].expand(-1,-1,2))).detach().unbind(-1)
+        some = (j>cur)&((dx>0)|(dy>0))                                       # what is left, without copies of this point
+        side = torch.where(some, way*dy/(dx+dy.abs()), -torch.inf)
+        best = torch.where(some&(side==side.amax(1, True)), j, -1).amax(1, True)
+        cur = torch.where(best<0, cur, best)
+        on = on|(j==cur)
+        if k>16 and not (best>=0).any(): break                               # looking costs a synchronisation on CUDA
+    return on
+
+def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again and again, and how many they are
+    k,order = p.shape[1],p[...,1].argsort(dim=1, stable=True)
+    order = order.gather(1, p[...,0].gather(1, order).argsort(dim=1, stable=True))
+    p = p.gather(1, order[...,None].expand(-1,-1,2))
+    up,low,j = _chain(p, 1),_chain(p, -1),torch.arange(k, device=p.device)
+    key = torch.where(low, j, torch.where(up, 2*k-j, 3*k))                   # rightwards along one chain, back along the other
+    key,order = key.sort(1)
+    n = (key<3*k).sum(1, True)
+    order = torch.where(j<n, order, order[:,:1])
+    return p.gather(1, order[...,None].expand(-1,-1,2)),n[:,0]
 
 def convex_hull(
-    points, # (n, 2) points in any order
-): # (k, 2) corners, clockwise as displayed, from the leftmost; no three on a line
-    "Convex hull of a point set; a point or two stay as they are"
-    p = np.unique(_points(points), axis=0)     # sorted by x, then y
-    return p if len(p)<3 else np.array(_chain(p)+_chain(p[::-1]))
+    points, # (k, 2) points in any order, or a batch (n, k, 2)
+): # (h, 2) corners, clockwise as displayed, from the leftmost, no three on a line; of a batch (n, k, 2), the first corner repeated to fill up
+    "Convex hull of point sets; one or two points stay as they are, a set with NaN or inf becomes NaN in a batch and is refused alone"
+    p = _points(points); t = torch.as_tensor(p)
+    t = t if t.ndim==3 else t[None]
+    ok = t.isfinite().flatten(1).all(1)
+    if p.ndim==2 and not ok.all(): raise ValueError("points must be finite: NaN or inf found")
+    if not t.shape[1]: return points if isinstance(points, torch.Tensor) else p
+    h,n = _hull(torch.where(ok[:,None,None], t, 0.))
+    h = torch.where(ok[:,None,None], h, torch.nan) if p.ndim==3 else h[0,:n[0]]
+    return _like(h, points) if isinstance(points, torch.Tensor) else h.numpy()
 
 # %% ../../nbs/geometry/11_polygons.ipynb #99aba226
 def _cut(p, a, b):
@@ -69,18 +98,16 @@ def clip_polygon(
 
 # %% ../../nbs/geometry/11_polygons.ipynb #5aa092d9
 def min_area_rect(
-    points, # (n, 2) points in any order, n > 0
+    points, # (n, 2) points in any order, n > 0, or a batch (m, n, 2)
     angle='le90', # canonical form of the result
-): # (5,) rbox; points on a line give h = 0, a single point w = h = 0, NaN gives NaN
-    "Rectangle of least area around a point set"
-    p = _points(points)
-    if not len(p): raise ValueError("no points: an empty set has no rectangle")
-    if not np.isfinite(p).all(): return np.full(5, np.nan)
-    ctr = p.mean(0); h = convex_hull(p-ctr)
-    d = np.roll(h, -1, 0)-h if len(h)>1 else np.array([[1.,0]])
-    d = d/np.hypot(*d.T)[:,None]
-    u,v = h@d.T,h@np.stack([-d[:,1],d[:,0]])
-    w,t = np.ptp(u, 0),np.ptp(v, 0)
-    i = np.argmin(w*t)
-    x,y,(dx,dy) = (u[:,i].max()+u[:,i].min())/2,(v[:,i].max()+v[:,i].min())/2,d[i]
-    return canonicalize(np.array([ctr[0]+x*dx-y*dy, ctr[1]+x*dy+y*dx, w[i], t[i], np.arctan2(dy, dx)]), angle)
+): # (5,) rbox, of a batch (m, 5); points on a line give h = 0, a single point w = h = 0, NaN gives NaN
+    "Rectangle of least area around point sets, computed in float64"
+    p = _points(points); t = torch.as_tensor(p)
+    if not t.shape[-2]: raise ValueError("no points: an empty set has no rectangle")
+    t = t if t.ndim==3 else t[None]
+    ctr = t.mean(1, keepdim=True)
+    h = convex_hull(t-ctr)
+    r = canonicalize(_least_rect(h, h.roll(-1, 1)-h, ctr), angle)
+    r = torch.where(h.isnan().flatten(1).any(1, keepdim=True), torch.nan, r)
+    r = r if p.ndim==3 else r[0]
+    return _like(r, points) if isinstance(points, torch.Tensor) else r.numpy()
