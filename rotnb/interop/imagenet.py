@@ -15,10 +15,12 @@ from .mmrotate import read_checkpoint, backbone_rows, rename_keys, fill_weights,
 
 # %% ../../nbs/interop/86_imagenet.ipynb #564b3e58
 _tv = dict(zip('1357', '0123'))
+def _tv_stem(m, det): return 'backbone.body.patch_embed.proj.' if hasattr(det.backbone.body, 'patch_embed') else 'backbone.body.stem_0.'
+
 classifier_rows = [
     (r'^backbone\.body\.(fc|head|classifier|norm|norm_pre|ln3)\.',          None),
     (r'^backbone\.body\.(layers|stages|stem)\.(?=\d+\.)',                  r'backbone.body.\1_'),
-    (r'^backbone\.body\.features\.0\.0\.',                                lambda m,d: f"backbone.body.{'patch_embed.proj' if hasattr(d.backbone.body, 'patch_embed') else 'stem_0'}."),
+    (r'^backbone\.body\.features\.0\.0\.',                                _tv_stem),
     (r'^backbone\.body\.features\.0\.2\.',                                'backbone.body.patch_embed.norm.'),
     (r'^backbone\.body\.features\.0\.1\.',                                'backbone.body.stem_1.'),
     (r'^backbone\.body\.features\.([1357])\.(\d+)\.(?=block\.|layer_scale)', lambda m,_: f'backbone.body.stages_{_tv[m[1]]}.blocks.{m[2]}.'),

@@ -10,12 +10,14 @@ __all__ = ['readers', 'guesses', 'ConfigError', 'read_config', 'box_loss_from', 
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #f4e5b357
 import ast, json, re
+from dataclasses import replace
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
+from ..targets.assign import max_iou_assign, atss_assign
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #5cf54b53
 class ConfigError(ValueError): "A configuration that says something we cannot do"
@@ -28,7 +30,8 @@ def read_config(
     names = {}
     for o in ast.parse(text).body:
         if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name): names[o.targets[0].id] = _value(o.value, names)
-    if '_base_' in names: raise ConfigError(f"the configuration builds on {names['_base_']}; give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
+    if '_base_' in names:
+        raise ConfigError(f"the configuration builds on {names['_base_']}; give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
     return names
 
 def _value(o, names):
@@ -101,7 +104,8 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
     if _type(d) in ('ResNet','ResNetV1d'): return dict(backbone=f"resnet{d['depth']}" + 'd'*_type(d).endswith('d'), backbone_kw=kw)
     if _type(d)=='SwinTransformer':
         sizes = {(96,6):'tiny', (96,18):'small', (128,18):'base', (192,18):'large'}
-        return dict(backbone=f"swin_{sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
+        size = sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]
+        return dict(backbone=f"swin_{size}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
     if _type(d)=='ConvNeXt': return dict(backbone=f"convnext_{d.get('arch', 'tiny')}", backbone_kw=dict(kw, out_norm=True))
     raise _unknown('the backbone', d, ('ResNet','ResNetV1d','SwinTransformer','ConvNeXt'))
 
@@ -109,12 +113,14 @@ def neck_from(d:dict)->dict: # keywords of `dense_detector`
     "The feature pyramid"
     if _type(d)!='FPN': raise _unknown('the neck', d, ('FPN',))
     extra = d.get('add_extra_convs', 'on_input')
-    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input', relu_extra=d.get('relu_before_extra_convs', False))
+    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
+                relu_extra=d.get('relu_before_extra_convs', False))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"
     nms = d.get('nms', {})
-    return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)), max_per_img=d.get('max_per_img', 2000))
+    return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
+                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)), **(dict(nms_pre_of='priors') if 'iou_thr' in nms else {}))  # as 0.x counts
 
 def _cls_loss(d):
     if _type(d)!='FocalLoss': raise _unknown('the class loss', d, ('FocalLoss',))
@@ -132,14 +138,15 @@ def _anchors(model, head):
     "Anchors, deltas and how they are assigned; 1.x writes anchors otherwise than 0.x, see `AnchorPriors`"
     gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     form = gen.get('angle_version') if _type(gen).startswith('Fake') else None
-    hbb = _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake') or bool(head.get('assign_by_circumhbbox'))
+    hbb = _type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake') or bool(head.get('assign_by_circumhbbox', _type(gen)=='RotatedAnchorGenerator'))  # 0.x: if it does not say no
     return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form, hbb=hbb,
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
 def _retinanet(model, head):
     kw,gen,assigner = _anchors(model, head)
     coded = head.get('angle_coder')
-    if coded and not head.get('use_encoded_angle', True): raise ConfigError("use_encoded_angle=False: angle codes of boxes instead of deltas are not known here")
+    if coded and not head.get('use_encoded_angle', True):
+        raise ConfigError("use_encoded_angle=False: angle codes of boxes instead of deltas are not known here")
     coder = delta_coder_from(head['bbox_coder'], **(dict(angle_coder=angle_coder_from(coded), plain_angle=True) if coded else {}))
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
@@ -162,8 +169,35 @@ def _fcos(model, head):
                 act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
                 squash_angle=head.get('use_normalized_angle_feat', False), **apart)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #ae49b945
+def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
+
+def _refined(model, head):
+    later,train = _several(model.get('bbox_head_refine'), model.get('refine_heads'), model.get('odm_head')),model.get('train_cfg') or {}
+    cfgs,weights = _several(train.get('refine'), train.get('sr'), train.get('odm_cfg')),train.get('stage_loss_weights') or [1.]*len(later)
+    odm = _type(later[0]) in ('S2ARefineHead','ODMRefineHead','KFIOUODMRefineHead')
+    gen = head['anchor_generator']
+    if 'scales' in gen: gen = dict(gen, octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
+    base = (_atss if 'ATSS' in _type(head) else _retinanet)(dict(model, train_cfg=_several(train.get('init'), train.get('s0'), train.get('fam_cfg'))[0]),
+                                                            dict(head, anchor_generator=gen))
+    if 'topk' in base: base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbb=base['hbb']), scales_per_octave=1, ratios=(1.,))
+    base |= dict(shared='odm_head' not in model) if odm else dict(swapped=True)
+    return dict(base, name='s2anet' if odm else 'r3det', refine=tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True)))
+
+def _later(head, cfg, weight, base):
+    "What a refining head has otherwise than the first"
+    if not head.get('with_orconv', True): raise ConfigError("with_orconv=False: an oriented detection module without rotating filters is not known here")
+    loss,assigner = box_loss_from(head['loss_bbox']),cfg.get('assigner') or {}
+    own = dict(coder=delta_coder_from(head['bbox_coder']), loss_box=replace(loss, weight=loss.weight*weight),
+               **{k:head.get(k, base[k]) for k in ('stacked_convs','feat_channels')}, **_cls_loss(head.get('loss_cls', dict(type='FocalLoss'))))
+    own['cls_weight'] *= weight
+    ious = assigner.get('pos_iou_thr', .5),assigner.get('neg_iou_thr', .4)
+    same = 'assigner' not in base and ious==(base['pos'],base['neg']) and not base['hbb']
+    return {**{k:v for k,v in own.items() if base.get(k)!=v}, **({} if same else dict(assigner=partial(max_iou_assign, pos=ious[0], neg=ious[1])))}
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet, CSLRRetinaHead=_retinanet,
-               RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos)
+               RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined)
 
 def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
@@ -171,10 +205,12 @@ def settings_from_config(
     "What a configuration of MMRotate is here"
     model = read_config(cfg) if isinstance(cfg, str) else cfg
     model = model.get('model', model)
-    heads = [k for k in model if re.search('head|refine', k)]
-    head = model[heads[0]] if heads else {}
+    heads = [k for k,v in model.items() if re.search('head|refine', k) and isinstance(v, (dict,list))]
+    head = model[heads[0]] if heads and isinstance(model[heads[0]], dict) else {}
     key = _type(head) if len(heads)==1 and 'type' in head else _type(model) if 'type' in model else None
-    if key not in readers: raise ConfigError(f"a {model.get('type')} with {', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'} is not known here; known are {', '.join(readers)}")
+    if key not in readers:
+        found = ', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'
+        raise ConfigError(f"a {model.get('type')} with {found} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
 
 def _types(d): return ', '.join(o.get('type', '?') for o in (d if isinstance(d, list) else [d]))
@@ -184,7 +220,8 @@ def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})
 
 def _guess_backbone(sd):
     if 'backbone.patch_embed.projection.weight' in sd:
-        return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']), depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])
+        return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']),
+                    depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])
     if 'backbone.downsample_layers.0.0.weight' in sd:
         c,n = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
         return dict(type='ConvNeXt', arch={96:'tiny' if n==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[c])
@@ -204,7 +241,8 @@ _focal,_delta = dict(type='FocalLoss'),dict(type='DeltaXYWHTRBBoxCoder')
 def _guess_code(n):
     "The angle coder with `n` outputs, and its loss"
     if n==1: return {}
-    if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), loss_angle=dict(type='L1Loss', loss_weight=.2), use_normalized_angle_feat=True)
+    if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), use_normalized_angle_feat=True,
+                               loss_angle=dict(type='L1Loss', loss_weight=.2))
     if 180%n: raise ConfigError(f"an angle branch of {n} outputs is of no angle coder known here; give the configuration as `cfg`")
     return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=6 if n==180 else 3), loss_angle=dict(type='SmoothFocalLoss'))
 
@@ -215,10 +253,11 @@ def _guess_retinanet(sd):
     if boxes==1: gen['type'] = 'RotatedAnchorGenerator'  # ATSS, 0.x
     angle = sd.get('bbox_head.retina_angle_cls.weight')
     return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes, anchor_generator=gen,
-                bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
+                assign_by_circumhbbox=None, bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
 
 def _guess_atss(sd):
-    return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']), anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'),
+    return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
+                anchor_generator=dict(type='FakeRotatedAnchorGenerator', angle_version='le90'),
                 bbox_coder=_delta, loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.), loss_centerness={})
 
 def _guess_fcos(sd):
@@ -228,13 +267,38 @@ def _guess_fcos(sd):
 
 guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #2d3852b7
+_angles = dict(s2anet='le135', r3det='oc')
+
+def _guess_refined(sd, angle):
+    heads = sorted({m[1] for k in sd if (m := re.match(r'((?:bbox_head_refine|refine_head)\.\d+|odm_head)\.', k))})
+    first = next(o for o in ('bbox_head_init','fam_head','bbox_head') if f'{o}.retina_cls.weight' in sd)
+    new,odm,boxes = first=='bbox_head_init',any('.or_conv.' in k for k in sd),len(sd[f'{first}.retina_reg.weight'])//5
+    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, of which the keys tell neither size nor ratio; give the configuration as `cfg`")
+    def head(name, kind):
+        convs = sd[f'{name}.reg_convs.0.conv.weight']
+        return dict(type=kind, num_classes=len(sd[f'{first}.retina_cls.weight'])//boxes, feat_channels=len(convs), stacked_convs=_count(sd, re.escape(name)+r'\.cls_convs\.(\d+)'),
+                    bbox_coder=dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm), loss_bbox=dict(type='SmoothL1Loss', beta=.11))
+    gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle, scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
+    a = dict(head(first, 'RotatedATSSHead' if boxes==1 and not odm else 'RotatedRetinaHead'), anchor_generator=gen, **(dict(assign_by_circumhbbox=None) if odm else {}))
+    if odm and not new: return dict(type='S2ANet', test_cfg=dict(nms=dict(iou_thr=.1)), fam_head=a, odm_head=head('odm_head', 'ODMRefineHead'), train_cfg=dict(fam_cfg={}, odm_cfg=dict(assigner={})))
+    ious = [dict(assigner={} if odm else dict(pos_iou_thr=(6+i)/10, neg_iou_thr=(5+i)/10)) for i in range(len(heads))]
+    return dict(type='RefineSingleStageDetector', test_cfg=dict(nms=dict(iou_threshold=.1) if new else dict(iou_thr=.1)), bbox_head_init=a, bbox_head_refine=[head(o, 'S2ARefineHead' if odm else 'R3RefineHead') for o in heads],
+                train_cfg=dict(init=dict(assigner={}), refine=ious))
+
 # %% ../../nbs/interop/84_mmconfig.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
-    family:str # the detector it is of, a key of `guesses`
+    family:str, # the detector it is of
+    angle:str=None # angle version, which the keys do not tell; None: that of MMRotate's configurations
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
-    if family not in guesses: raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
+    angle = angle or _angles.get(family, 'le90')
+    if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
+    if family not in guesses:
+        raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
     head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
+    head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)
+    if 'angle_version' in (gen := head.get('anchor_generator', {})): gen['angle_version'] = angle
     return dict(backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), relu_before_extra_convs=family=='rotated_fcos'), bbox_head=head)

@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/interop/mmrotate.html.md"""
 
 # %% auto #0
 __all__ = ['backbone_rows', 'common_rows', 'rtmdet_rows', 'families', 'CheckpointError', 'read_checkpoint', 'merge_order',
-           'dense_rows', 'Family', 'find_family', 'rename_keys', 'KeysError', 'fill_weights', 'load_mmrotate',
-           'detector_from_mmrotate']
+           'dense_rows', 'refine_rows', 'Family', 'find_family', 'rename_keys', 'KeysError', 'fill_weights',
+           'load_mmrotate', 'detector_from_mmrotate']
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #b81190ec
 import re, torch
@@ -98,8 +98,8 @@ def dense_rows(
     return [
         (rf'^{h}\.cls_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('cls_tower', stage)),
         (rf'^{h}\.reg_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('box_tower', stage)),
-        (rf'^{h}\.(?:retina|atss|conv)_cls\.',                   f'{s}cls.'),
-        (rf'^{h}\.(?:retina|atss|conv)_reg\.(\w+)$',            rf'{s}box.\1#0'),
+        (rf'^{h}\.(?:retina|atss|conv|odm)_cls\.',                   f'{s}cls.'),
+        (rf'^{h}\.(?:retina|atss|conv|odm)_reg\.(\w+)$',            rf'{s}box.\1#0'),
         (rf'^{h}\.(?:retina_angle_cls|conv_angle)\.(\w+)$',     rf'{s}box.\1#1'),
         (rf'^{h}\.(?:atss|conv)_centerness\.',                   f'{s}quality_conv.'),
         (rf'^{h}\.scales\.(\d+)\.scale$',                       rf'{s}level_scale#\1'),
@@ -119,6 +119,24 @@ rtmdet_rows = [
     (r'^bbox_head\.rtm_reg\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#0'),
     (r'^bbox_head\.rtm_ang\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#1')]
 
+# %% ../../nbs/interop/85_mmrotate.ipynb #96ed7aa5
+def _aligned(head, stage):
+    "Rows of a stage that refines, as 1.x names it"
+    h,s = re.escape(head),f'stages.{stage}.'
+    return dense_rows(head, stage) + [
+        (rf'^{h}\.or_conv\.indices$',                           None),
+        (rf'^{h}\.or_conv\.',                                  f'{s}or_'),
+        (rf'^{h}\.feat_refine_module\.deform_conv\.',          f'{s}align.convs.0.'),
+        (rf'^{h}\.feat_refine_module\.',                       f'{s}align.')]
+
+def refine_rows(
+    n:int=4 # stages that refine, at most
+)->list: # of rows
+    "Rows of S2A-Net and R3Det, in the words of either line"
+    old = [(r'^align_conv\.ac\.(\d)\.deform_conv\.', r'stages.1.align.convs.\1.'), (r'^feat_refine_module\.(\d)\.', lambda m,_: f'stages.{int(m[1])+1}.align.')]
+    firsts = [o for h in ('bbox_head_init','fam_head','bbox_head') for o in dense_rows(h)]
+    return old + firsts + _aligned('odm_head', 1) + [o for i in range(n) for h in ('bbox_head_refine','refine_head') for o in _aligned(f'{h}.{i}', i+1)]
+
 # %% ../../nbs/interop/85_mmrotate.ipynb #8aeac4f4
 @dataclass
 class Family:
@@ -128,6 +146,8 @@ class Family:
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
 
 families = [
+    Family('s2anet',            (r'(?:odm_head|bbox_head_refine\.0)\.or_conv',), refine_rows()),
+    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows()),
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
@@ -192,7 +212,8 @@ def fill_weights(
     own = model.state_dict()
     for k in own:
         if k.endswith('num_batches_tracked') or re.match(optional, k): new.setdefault(k, ([k], own[k]))
-        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape: new[k] = (new[k][0], new[k][1].reshape(own[k].shape))  # 1x1 convolutions are linear
+        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape:  # a 1x1 convolution is a linear layer
+            new[k] = (new[k][0], new[k][1].reshape(own[k].shape))
     if bad := _misfits(new, own):
         msg = f"the checkpoint does not fit {name}\n" + '\n'.join(bad)
         if strict: raise KeysError(msg)
@@ -220,8 +241,10 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path): cfg = cfg.read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        cfg,known = guess_config(sd, find_family(sd).name),', '.join(f'{k}={v!r}' for k,v in kw.items())
-        warn("the checkpoint has no configuration. Assumed, as its weights do not tell: angle='le90', anchors as MMRotate 1.x writes them (anchor_form='le90'; 0.x: None), "
+        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle')),', '.join(f'{k}={v!r}' for k,v in kw.items())
+        found = settings_from_config(cfg)
+        form = 'anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), ' if found.get('anchor_form') else ''
+        warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: angle={found['angle']!r}, {form}"
              f"losses, assignment and thresholds of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

@@ -67,6 +67,7 @@ class DenseHead(nn.Module):
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
+        nms_pre_of:str='pairs', # what these are: 'pairs' of prior and class, or 'priors' by their best class (MMRotate 0.x), all of whose classes go on
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
@@ -75,6 +76,7 @@ class DenseHead(nn.Module):
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
         if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
+        if nms_pre_of not in ('pairs','priors'): raise ValueError(f"DenseHead: nms_pre_of is {nms_pre_of!r}, must be 'pairs' or 'priors'")
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels,align')
         self.align = align and align(in_channels, strides)
@@ -197,7 +199,12 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
 def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
     picks,start = [],0
     for n in counts:
-        s,i = scores[start:start+n].flatten().topk(min(self.nms_pre, n*self.n_classes))
+        s,k = scores[start:start+n],self.nms_pre
+        if self.nms_pre_of=='priors':
+            rank = s if factor is None else s*factor[start:start+n,None]
+            left = torch.ones(n, dtype=torch.bool, device=s.device).index_fill(0, rank.amax(1).topk(min(k, n))[1], False)
+            s,k = s.masked_fill(left[:,None], -1.),k*self.n_classes
+        s,i = s.flatten().topk(min(k, n*self.n_classes))
         picks.append(i[s>self.score_thr] + start*self.n_classes); start += n
     pri,labels = (picks:=torch.cat(picks))//self.n_classes,picks%self.n_classes
     s,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])

@@ -25,7 +25,8 @@ class FeatureRefinement(nn.Module):
     def __init__(self,
         in_channels:int, # of the levels
         strides:tuple, # of the levels
-        points:int=1): # of a box that are read: 1 its centre (MMRotate), 5 its corners too (the paper)
+        points:int=1, # of a box that are read: 1 its centre (MMRotate), 5 its corners too (the paper)
+        swapped:bool=False): # read at `(cy, cx)` instead, as mmcv's operator does: for weights trained with it
         super().__init__()
         store_attr()
         conv = lambda h,w: nn.Conv2d(in_channels, in_channels, (h,w), padding=(h//2,w//2))
@@ -37,6 +38,7 @@ class FeatureRefinement(nn.Module):
         boxes:Tensor # `(b, N, 5)` one for each location
     )->list: # `(b, c, h, w)` for each level
         "Features for the boxes"
+        if self.swapped: boxes = boxes[...,[1,0,2,3,4]]
         see = lambda x: self.conv_5_1(self.conv_1_5(x)) + self.conv_1_1(x)
         return [x+rotated_feature_align(see(x), o, 1/s, self.points) for x,o,s in zip(feats, box_maps(boxes, feats), self.strides)]
 
@@ -56,10 +58,11 @@ def r3det(
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes
     points:int=1, # of a box from which features are taken, see `FeatureRefinement`
+    swapped:bool=False, # x and y exchanged there: True for weights of MMRotate
     refine:tuple=(better(.6, .5),), # one for each stage that refines: its own settings, where they are not the first's
     **kw # settings of `rotated_retinanet`, `dense_detector` and `DenseHead`
 )->Detector:
     "R3Det"
-    stages = [partial(DenseHead, **{'align':partial(FeatureRefinement, points=points), **o}) for o in refine]
+    stages = [partial(DenseHead, **{'align':partial(FeatureRefinement, points=points, swapped=swapped), **o}) for o in refine]
     return rotated_retinanet(n_classes, backbone, pretrained, angle, refine=stages, **{**dict(
         coder=DeltaXYWHACoder(angle, edge_swap=False, proj_xy=False), loss_box=box_loss('smooth_l1', beta=.11)), **kw})
