@@ -76,11 +76,12 @@ class RepPointsHead(DenseHead):
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
+        nms_pre_of:str='pairs', # what these are, 'pairs' or 'priors', see `DenseHead`
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000): # detections of an image
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, prior_prob=prior_prob, score_thr=score_thr,
-                         nms_pre=nms_pre, iou_thr=iou_thr, max_per_img=max_per_img)
+                         nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img)
         store_attr('first_assigner,loss_points,first_weight,box_weight,gradient_mul')
 
 # %% ../../nbs/models/52_reppoints.ipynb #c03b42f6

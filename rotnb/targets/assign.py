@@ -185,17 +185,18 @@ def nearest_assign(
     matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
     if not len(boxes) or not len(priors): return matched
     idx = torch.arange(len(boxes), device=boxes.device) if ignore is None else (~ignore).nonzero()[:,0]
-    box,strides = hbox2rbox(rbox2hbox(boxes[idx])),priors[:,2].unique()
-    lvl = (strides <= box[:,2:4].clamp(min=1e-6).prod(-1,keepdim=True).sqrt()/scale).sum(1).clamp(min=1)-1
-    p,g,d = (torch.cat(o) for o in zip(*(_nearest(priors, box, priors[:,2]==s, (lvl==i).nonzero()[:,0], topk) for i,s in enumerate(strides))))
+    (lo,hi),strides = rbox2hbox(boxes[idx]).unflatten(1, (2,2)).unbind(1),priors[:,2].unique()
+    xy,wh = (lo+hi)/2,(hi-lo).clamp(min=1e-6)
+    lvl = (strides <= wh.prod(-1, keepdim=True).sqrt()/scale).sum(1).clamp(min=1)-1
+    p,g,d = (torch.cat(o) for o in zip(*(_nearest(priors, xy, wh, priors[:,2]==s, (lvl==i).nonzero()[:,0], topk) for i,s in enumerate(strides))))
     least = priors.new_full((len(priors),), torch.inf).scatter_reduce(0, p, d, 'amin')
     won = d==least[p]
     first = torch.full_like(matched, len(boxes)).scatter_reduce(0, p[won], idx[g[won]], 'amin')
     return torch.where(first<len(boxes), first, matched)
 
-def _nearest(priors, box, there, g, k):
+def _nearest(priors, xy, wh, there, g, k):
     "Of each object in `g` the `k` nearest of the priors that are `there`: prior, object and distance"
     p = there.nonzero()[:,0]
-    best = [(((priors[p,:2]-box[c,None,:2])/box[c,None,2:4].clamp(min=1e-6)).norm(dim=-1)).topk(min(k, len(p)), largest=False) for c in chunks(g, len(p))]
+    best = [((priors[p,:2]-xy[c,None])/wh[c,None]).norm(dim=-1).topk(min(k, len(p)), largest=False) for c in chunks(g, len(p))]
     d,j = (torch.cat(o) for o in zip(*best))
     return p[j].flatten(),g[:,None].expand_as(j).flatten(),d.flatten()
