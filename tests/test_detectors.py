@@ -208,7 +208,8 @@ def test_state_dict_and_pickle(name):
 def test_wrong_settings(name):
     with pytest.raises(TypeError, match='fpn_chanels'): make(name, fpn_chanels=8)
     with pytest.raises(ValueError, match='no model'): make(name, backbone='resnet51')
-    with pytest.raises(ValueError, match='unknown box loss'): make(name, loss_box='huber')
+    if 'loss_box' in make(name).recipe()['stages'][-1]:   # not where losses are of points
+        with pytest.raises(ValueError, match='unknown box loss'): make(name, loss_box='huber')
     with pytest.raises(ValueError, match='strides'): make(name, strides=(3,16))
 
 BAD = [
@@ -248,7 +249,7 @@ def test_models_need_no_fastai():
 @pytest.mark.slow
 @every
 def test_one_scene_is_learnt(name):
-    image,quads,names,difficult = make_scene(5, 128)
+    image,quads,names,difficult = make_scene(8, 128)
     vocab = sorted(set(names))
     t = dict(boxes=qbox2rbox(torch.as_tensor(quads)), labels=tensor([vocab.index(o) for o in names]), ignore=tensor(difficult))
     assert (~t['ignore']).sum()>=3

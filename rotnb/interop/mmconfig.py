@@ -198,9 +198,11 @@ def _later(head, cfg, weight, base):
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #1dde6e31
 def _reppoints(model, head):
-    if head.get('transform_method', 'rotrect')!='rotrect': raise ConfigError(f"transform_method={head['transform_method']!r}: only 'rotrect', the least rectangle around the points, is known here")
+    if (how := head.get('transform_method', 'rotrect'))!='rotrect':
+        raise ConfigError(f"transform_method={how!r}: only 'rotrect', the least rectangle around the points, is known here")
     same = _type(head)=='RotatedRepPointsHead' and not head.get('use_reassign')
-    if not same: warn(f"{_type(head)}: detects as rotated_reppoints, but how it chooses what to learn from is not known here; training goes on as rotated_reppoints")
+    if not same: warn(f"{_type(head)}: detects as rotated_reppoints, but how it chooses what to learn from is not known here; "
+                      "training goes on as rotated_reppoints")
     losses = [head.get(f'loss_bbox_{o}') or {} for o in ('init','refine')]
     if any(_type(o)!='ConvexGIoULoss' for o in losses) and same: raise _unknown('the points\' loss', losses[0], ('ConvexGIoULoss',))
     first,later = (((model.get('train_cfg') or head.get('train_cfg') or {}).get(o) or {}).get('assigner') or {} for o in ('init','refine'))

@@ -9,7 +9,6 @@ __all__ = ['PointSetCoder', 'RepPointsHead', 'rotated_reppoints']
 
 # %% ../../nbs/models/52_reppoints.ipynb #60c0e787
 import math, torch
-import torch.nn.functional as F
 from dataclasses import dataclass
 from functools import partial
 from torch import nn, Tensor
@@ -18,7 +17,7 @@ from fastcore.basics import store_attr, patch
 from ..geometry.boxes import rbox2qbox
 from ..geometry.polygons import min_area_rect
 from ..targets.priors import PointPriors
-from ..targets.assign import NEG, IGN, max_iou_assign, nearest_assign
+from ..targets.assign import IGN, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss
 from .contract import Detector, StageOut, register_detector, create_detector
