@@ -61,7 +61,7 @@ class RepPointsHead(DenseHead):
         priors=PointPriors(offset=0.), # where the locations are
         coder=PointSetCoder(), # how many points, and the form of the boxes
         first_assigner=nearest_assign, # `(priors, boxes, ignore, lvls) -> matched` of the first points
-        assigner=partial(max_iou_assign, pos=.4, neg=.3), # `(priors, boxes, ignore, lvls, points=first points) -> matched` of the refined points and the classes
+        assigner=partial(max_iou_assign, pos=.4, neg=.3), # `(priors, boxes, ignore, lvls, points=first points) -> matched` of all else
         loss_points=convex_giou_loss, # `((n,k,2) px, (n,4,2) px) -> (n,)`
         first_weight:float=.375, # factor of the first points' loss
         box_weight:float=1., # factor of the refined points' loss
@@ -140,7 +140,8 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b,(first,refined) = len(targets),self.coder.points(out.priors, out.deltas)
     near,matched = self.assign(out, targets)
-    classes = torch.stack([torch.cat([t['labels'], t['labels'].new_tensor([self.n_classes])])[m.clamp(min=-1)] for t,m in zip(targets, matched)])
+    background = matched.new_tensor([self.n_classes])  # the last, where -1 points
+    classes = torch.stack([torch.cat([t['labels'], background])[m.clamp(min=-1)] for t,m in zip(targets, matched)])
     cls = self.loss_cls(out.logits.flatten(0,1), classes.flatten()).view(b,-1)*(matched!=IGN)
     n_pos = (matched>=0).sum(1).clamp(min=1).sum()
     return dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos),
@@ -158,4 +159,5 @@ def rotated_reppoints(
     **kw # settings of `dense_detector` and `RepPointsHead`
 )->Detector:
     "RepPoints for oriented boxes"
-    return dense_detector(n_classes, backbone, pretrained, angle, first=RepPointsHead, **{**dict(coder=PointSetCoder(angle, k), fpn_norm='group'), **kw})
+    return dense_detector(n_classes, backbone, pretrained, angle, first=RepPointsHead,
+                          **{**dict(coder=PointSetCoder(angle, k), fpn_norm='group'), **kw})

@@ -188,7 +188,8 @@ def nearest_assign(
     (lo,hi),strides = rbox2hbox(boxes[idx]).unflatten(1, (2,2)).unbind(1),priors[:,2].unique()
     xy,wh = (lo+hi)/2,(hi-lo).clamp(min=1e-6)
     lvl = (strides <= wh.prod(-1, keepdim=True).sqrt()/scale).sum(1).clamp(min=1)-1
-    p,g,d = (torch.cat(o) for o in zip(*(_nearest(priors, xy, wh, priors[:,2]==s, (lvl==i).nonzero()[:,0], topk) for i,s in enumerate(strides))))
+    found = [_nearest(priors, xy, wh, priors[:,2]==s, (lvl==i).nonzero()[:,0], topk) for i,s in enumerate(strides)]
+    p,g,d = (torch.cat(o) for o in zip(*found))
     least = priors.new_full((len(priors),), torch.inf).scatter_reduce(0, p, d, 'amin')
     won = d==least[p]
     first = torch.full_like(matched, len(boxes)).scatter_reduce(0, p[won], idx[g[won]], 'amin')
