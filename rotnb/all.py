@@ -37,6 +37,7 @@ from .models.oriented_rcnn import *
 from .models.roi_trans import *
 from .models.s2anet import *
 from .models.r3det import *
+from .models.reppoints import *
 from .models.pafpn import *
 from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *

@@ -213,7 +213,8 @@ def test_state_dict_and_pickle(name):
 def test_wrong_settings(name):
     with pytest.raises(TypeError, match='fpn_chanels'): make(name, fpn_chanels=8)
     with pytest.raises(ValueError, match='no model'): make(name, backbone='resnet51')
-    with pytest.raises(ValueError, match='unknown box loss'): make(name, loss_box='huber')
+    if 'loss_box' in make(name).recipe()['stages'][-1]:   # not where losses are of points
+        with pytest.raises(ValueError, match='unknown box loss'): make(name, loss_box='huber')
     with pytest.raises(ValueError, match='strides'): make(name, strides=(3,16))
 
 BAD = [

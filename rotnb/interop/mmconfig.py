@@ -13,12 +13,13 @@ __all__ = ['readers', 'guesses', 'ConfigError', 'read_config', 'box_loss_from', 
 import ast, json, re
 from dataclasses import replace
 from functools import partial
+from warnings import warn
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
-from ..targets.assign import max_iou_assign, atss_assign
+from ..targets.assign import max_iou_assign, atss_assign, nearest_assign
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder, GlidingVertexCoder
@@ -120,7 +121,7 @@ def neck_from(d:dict)->dict: # keywords of `dense_detector`
     if _type(d)!='FPN': raise _unknown('the neck', d, ('FPN',))
     extra = d.get('add_extra_convs', 'on_input')
     return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
-                relu_extra=d.get('relu_before_extra_convs', False))
+                relu_extra=d.get('relu_before_extra_convs', False), **({'fpn_norm':'group' if _type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"
@@ -210,10 +211,28 @@ def _later(head, cfg, weight, base):
     same = 'assigner' not in base and not base['hbb'] and (pos,neg)==(base['pos'],base['neg'])
     return own if same else dict(own, assigner=partial(max_iou_assign, pos=pos, neg=neg))
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #1dde6e31
+def _reppoints(model, head):
+    if (how := head.get('transform_method', 'rotrect'))!='rotrect':
+        raise ConfigError(f"transform_method={how!r}: only 'rotrect', the least rectangle around the points, is known here")
+    same = _type(head)=='RotatedRepPointsHead' and not head.get('use_reassign')
+    if not same: warn(f"{_type(head)}: detects as rotated_reppoints, but how it chooses what to learn from is not known here; "
+                      "training goes on as rotated_reppoints")
+    losses = [head.get(f'loss_bbox_{o}') or {} for o in ('init','refine')]
+    if any(_type(o)!='ConvexGIoULoss' for o in losses) and same: raise _unknown('the points\' loss', losses[0], ('ConvexGIoULoss',))
+    first,later = (((model.get('train_cfg') or head.get('train_cfg') or {}).get(o) or {}).get('assigner') or {} for o in ('init','refine'))
+    chosen = dict(first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
+                  assigner=partial(max_iou_assign, pos=later.get('pos_iou_thr', .4), neg=later.get('neg_iou_thr', .3))) if same else {}
+    angle = head.get('version') or (head.get('bbox_coder') or {}).get('angle_version') or ('oc' if model.get('type')=='RotatedRepPoints' else 'le90')
+    return dict(_dense(model, head), name='rotated_reppoints', angle=angle, k=head.get('num_points', 9), gradient_mul=head.get('gradient_mul', .1),
+                strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')), stacked_convs=head.get('stacked_convs', 3),
+                **dict(zip(('first_weight','box_weight'), (o.get('loss_weight', 1.) for o in losses))), **chosen)
+
 # %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
                CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos,
-               R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined)
+               R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
+               RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints)
 
 def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
@@ -300,7 +319,8 @@ def _guess_backbone(sd):
 def _guess_neck(sd):
     n = _count(sd, r'neck\.lateral_convs\.(\d+)')
     last,extra = sd[f'neck.lateral_convs.{n-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n}.conv.weight')
-    return dict(type='FPN', out_channels=last[0], add_extra_convs='on_output' if extra is not None and extra.shape[1]==last[0]!=last[1] else 'on_input')
+    return dict(type='FPN', out_channels=last[0], add_extra_convs='on_output' if extra is not None and extra.shape[1]==last[0]!=last[1] else 'on_input',
+                norm_cfg=dict(type='GN') if 'neck.lateral_convs.0.gn.weight' in sd else None)
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #532fdf32
 _focal,_delta = dict(type='FocalLoss'),dict(type='DeltaXYWHTRBBoxCoder')
@@ -333,6 +353,12 @@ def _guess_fcos(sd):
     return dict(type='RotatedFCOSHead', num_classes=len(sd['bbox_head.conv_cls.weight']), center_sampling=True, norm_on_bbox=True, scale_angle=own,
                 loss_bbox=dict(type='RotatedIoULoss' if n==1 else 'IoULoss'), **_guess_code(n))
 
+def _guess_reppoints(sd):
+    points = dict(type='ConvexGIoULoss')
+    return dict(type='RotatedRepPointsHead', num_classes=len(sd['bbox_head.reppoints_cls_out.weight']), num_points=len(sd['bbox_head.reppoints_pts_init_out.weight'])//2,
+                norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3, loss_bbox_init=dict(points, loss_weight=.375), loss_bbox_refine=points,
+                test_cfg=dict(nms=dict(iou_threshold=.4)))
+
 def _guess_two_stage(sd):
     "Heads of a detector with proposals, as MMRotate's configurations for DOTA have them"
     many = 'roi_head.bbox_head.0.fc_cls.weight' in sd
@@ -348,7 +374,7 @@ def _guess_two_stage(sd):
     roi = dict(bbox_roi_extractor=cuts if many else cuts[0], bbox_head=heads if many else heads[0])
     return dict(type='FasterRCNN', rpn_head=rpn, roi_head=roi, test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.8 if oriented else .7))))
 
-guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet,
+guesses = dict(rotated_atss=_guess_atss, rotated_fcos=_guess_fcos, rotated_retinanet=_guess_retinanet, rotated_reppoints=_guess_reppoints,
                **{o:_guess_two_stage for o in ('rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex')})
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #2d3852b7

@@ -243,15 +243,16 @@ def dense_detector(
     fpn_channels:int=256, # width of the neck
     fpn_extra:str='input', # where extra levels come from, see `FPN`
     relu_extra:bool=False, # see `FPN`
-    fpn_norm:bool=False, # batch norm in the neck
+    fpn_norm=False, # True: batch norm in the neck; 'group': group norm
     max_backbone_stride:int=32, # coarsest backbone map used
     backbone_kw:dict=None, # more for the backbone
+    first=DenseHead, # kind of the first stage
     refine:list=(), # makers of the stages that follow, such as `partial(DenseHead, align=...)`
-    **head # settings of the first `DenseHead`, and of the others where they have none of their own
+    **head # settings of the first stage, and of the others where they have none of their own
 )->Detector:
-    "Backbone, FPN, one `DenseHead` and those that refine its boxes"
+    "Backbone, FPN, one dense stage and those that refine its boxes"
     body = TimmBackbone(backbone, pretrained, tuple(s for s in strides if s<=max_backbone_stride), **(backbone_kw or {}))
     neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, relu_extra, fpn_norm)
     own = [{**head, 'strides':strides}] + [{**head, 'strides':strides, 'priors':None, **getattr(o, 'keywords', {})} for o in refine]
     for o in own[:-1]: o['coder'] = replace(o['coder'], keep_sides=True)
-    return Detector(body, neck, [kind(n_classes, fpn_channels, **o) for kind,o in zip((DenseHead, *refine), own)], n_classes, angle)
+    return Detector(body, neck, [kind(n_classes, fpn_channels, **o) for kind,o in zip((first, *refine), own)], n_classes, angle)

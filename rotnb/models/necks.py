@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/models/necks.html.md"""
 __all__ = ['FPN']
 
 # %% ../../nbs/models/42_necks.ipynb #a47c6ce4
-import torch
+import math, torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from fastcore.basics import store_attr
@@ -22,7 +22,7 @@ class FPN(nn.Module):
         n_levels:int=5, # at least as many as maps
         extra:str='input', # first extra level from: 'input' (the last backbone map), 'output' (the last level); 'pool': all without weights
         relu_extra:bool=False, # ReLU before the extra levels after the first
-        norm:bool=False): # batch norm after every convolution; helps without pretrained weights
+        norm=False): # True: batch norm after every convolution, which helps without pretrained weights; 'group': group norm
         super().__init__()
         store_attr()
         conv = lambda i,ks,s=1: _conv(i, channels, ks, s, norm)
@@ -48,4 +48,5 @@ def _conv(ni, nf, ks, stride, norm):
     c = nn.Conv2d(ni, nf, ks, stride, padding=ks//2, bias=not norm)
     nn.init.xavier_uniform_(c.weight)
     if c.bias is not None: nn.init.zeros_(c.bias)
-    return nn.Sequential(c, nn.BatchNorm2d(nf)) if norm else c
+    if not norm: return c
+    return nn.Sequential(c, nn.GroupNorm(math.gcd(32,nf), nf) if norm=='group' else nn.BatchNorm2d(nf))

@@ -1,0 +1,198 @@
+"Sets of points: what is assigned and lost against plain loops, and MMRotate's weights against its network written out once more"
+import importlib.util, math, os, warnings
+from pathlib import Path
+import pytest, torch
+import torch.nn.functional as F
+from torch import tensor
+from rotnb.geometry.boxes import rbox2hbox, rbox2qbox
+from rotnb.interop.mmconfig import ConfigError, settings_from_config
+from rotnb.interop.mmrotate import KeysError, detector_from_mmrotate, load_mmrotate
+from rotnb.losses.points import convex_giou_loss
+from rotnb.models import create_detector
+from rotnb.models.reppoints import PointSetCoder, RepPointsHead
+from rotnb.ops.convex import convex_iou
+from rotnb.targets.assign import IGN, NEG, max_iou_assign, nearest_assign
+from rotnb.targets.priors import PointPriors, level_priors
+
+ORACLE = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'oracle'
+needs_oracle = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
+STRIDES = (8,16,32)
+
+def scene(seed, n):
+    g = torch.Generator().manual_seed(seed)
+    u = torch.rand(n, 5, generator=g)
+    return torch.cat([u[:,:2]*128, 4*32**u[:,2:4], u[:,4:]*math.pi-math.pi/2], 1)
+
+def locations(): return level_priors(PointPriors(0.), [(128//s,128//s) for s in STRIDES], STRIDES)
+
+# assignment
+
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('topk', [1,3])
+def test_nearest_against_loops(seed, topk):
+    "The published rule, object by object"
+    boxes,(pri,_) = scene(seed, 12),locations()
+    held = {}
+    for j,(x1,y1,x2,y2) in enumerate(rbox2hbox(boxes).tolist()):
+        w,h = x2-x1,y2-y1
+        lvl = min(max(int((math.log2(w/4)+math.log2(h/4))/2), 3), 5)
+        d = [(math.hypot((x-(x1+x2)/2)/w, (y-(y1+y2)/2)/h) if s==2**lvl else math.inf, i) for i,(x,y,s) in enumerate(pri[:,:3].tolist())]
+        for v,i in sorted(d)[:topk]:
+            if v<held.get(i, (math.inf,))[0]: held[i] = v,j
+    want = [held[i][1] if i in held else NEG for i in range(len(pri))]
+    assert nearest_assign(pri, boxes, topk=topk).tolist()==want
+
+@pytest.mark.parametrize('seed', range(4))
+def test_point_sets_by_overlap_against_loops(seed):
+    g = torch.Generator().manual_seed(seed)
+    boxes,(pri,lvls) = scene(seed, 6),locations()
+    pts = pri[:,None,:2] + torch.randn(len(pri), 9, 2, generator=g)*pri[:,None,2:3]
+    iou = convex_iou(pts, rbox2qbox(boxes)).T
+    want = torch.full((len(pri),), NEG)
+    for i in range(len(pri)):
+        best,j = iou[:,i].max(0)
+        want[i] = j if best>=.4 else IGN if best>=.3 else NEG
+    for j in range(len(boxes)): want[iou[j].argmax()] = j
+    got = max_iou_assign(pri, boxes, None, lvls, pos=.4, neg=.3, points=pts)
+    assert (got>=0).sum()>3 and got.tolist()==want.tolist()
+    got = max_iou_assign(pri, boxes, torch.ones(6, dtype=torch.bool), lvls, points=pts)
+    assert set(got.tolist())<={NEG,IGN} and (got==IGN).any(), 'locations in ignored objects are undecided'
+
+# losses
+
+def test_losses_against_loops():
+    torch.manual_seed(0)
+    head = RepPointsHead(3, 8, feat_channels=8, stacked_convs=1, strides=STRIDES)
+    torch.nn.init.normal_(head.first.bias, std=2.)
+    out = head([torch.randn(2,8,128//s,128//s) for s in STRIDES])
+    targets = [dict(boxes=scene(i, n), labels=torch.arange(n)%3) for i,n in enumerate((7,3))]
+    near,matched = head.assign(out, targets)
+    got = head.loss(out, targets)
+    sets = head.coder.points(out.priors, out.deltas)
+    for name,which,m,weight in (('first',0,near,.375), ('box',1,matched,1.)):
+        lvl_means = []
+        for l in range(len(STRIDES)):
+            v = [convex_giou_loss(sets[which][b,i][None], rbox2qbox(targets[b]['boxes'][m[b,i]][None])) for b in range(2) for i in range(m.shape[1]) if m[b,i]>=0 and out.lvls[i]==l]
+            if v: lvl_means.append(torch.cat(v).mean())
+        assert len(lvl_means)>1 and got[f'loss_{name}'].mean().item()==pytest.approx(weight*sum(lvl_means).item(), rel=1e-5)
+    p = out.logits.sigmoid()
+    y = torch.zeros_like(p)
+    for b in range(2):
+        for i in (matched[b]>=0).nonzero()[:,0]: y[b,i,targets[b]['labels'][matched[b,i]]] = 1.
+    focal = -(y*.25*(1-p)**2*p.log() + (1-y)*.75*p**2*(1-p).log())[matched!=IGN].sum()
+    assert got['loss_cls'].mean().item()==pytest.approx((focal/(matched>=0).sum()).item(), rel=1e-4)
+
+def test_a_picture_without_objects_counts_for_one_positive():
+    head = RepPointsHead(3, 8, feat_channels=8, stacked_convs=1, strides=(8,))
+    out = head([torch.randn(2,8,8,8)])
+    none,one = dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long()),dict(boxes=tensor([[30.,30.,20.,20.,0.]]), labels=tensor([1]))
+    a,b = head.loss(out, [none,none])['loss_cls'][0],head.loss(out, [none,one])['loss_cls'][0]
+    n = (head.assign(out, [none,one])[1]>=0).sum()
+    assert a.item()==pytest.approx(b.item()*(1+n.item())/2, rel=1e-5)
+
+def test_25_points():
+    m = create_detector('rotated_reppoints', 2, backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), k=25)
+    assert m.stages[0].cls_conv.weight.shape[2:]==(5,5) and m.stages[0].first.out_channels==50
+    losses = m(torch.randn(1,3,64,64), [dict(boxes=tensor([[30.,30.,20.,10.,.3]]), labels=tensor([1]))])
+    assert all(v.isfinite() for v in losses.values())
+
+def test_points_that_are_not_numbers_are_no_crash():
+    head = RepPointsHead(2, 8, feat_channels=8, stacked_convs=1, strides=(8,)).eval()
+    for bad in (math.nan, math.inf, -math.inf, 1e30):
+        with torch.no_grad(): head.first.bias.fill_(bad); out = head([torch.randn(1,8,6,6)])
+        assert len(head.detect(out._replace(logits=torch.zeros_like(out.logits)))[0]['boxes'])==0 or bad==1e30
+
+# MMRotate's weights
+
+def formula_weights(file):
+    spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
+    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(file).items()},torch.as_tensor(m.image(128))
+
+def opened(sd, **kw):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return detector_from_mmrotate(sd, **kw)
+
+FILES = sorted(o for o in (ORACLE/'keys_0x').glob('*.txt') if 'reppoints' in o.stem or o.stem.startswith('cfa')) if ORACLE.exists() else []
+
+@needs_oracle
+def test_published_keys():
+    "One set of keys in seven configurations, which all open"
+    same = {tuple(l for l in o.read_text().split('\n') if not l.startswith('#')) for o in FILES}
+    assert len(FILES)==7 and len(same)==1
+    sd,_ = formula_weights(FILES[0])
+    det = opened(sd)
+    assert (det.name,det.n_classes,sum(p.numel() for p in det.parameters()))==('rotated_reppoints',15,36_832_371)
+    with pytest.raises(KeysError, match='reppoints_extra'): load_mmrotate(det, {**sd, 'bbox_head.reppoints_extra':torch.ones(1)})
+    with pytest.raises(KeysError, match='stages.0.move.bias'): load_mmrotate(det, {k:v for k,v in sd.items() if 'pts_refine_out.bias' not in k})
+
+def read_at(x, pts, w):
+    "What a convolution's weights `(o, c, k, k)` make of `x (1, c, h, w)` read at `pts (1, 2*k*k, h, w)`, y and x in cells from each location, with bilinear interpolation and zeros outside"
+    h,wd = x.shape[2:]
+    y,xx = pts[0,0::2]+torch.arange(h)[:,None],pts[0,1::2]+torch.arange(wd)
+    grid = torch.stack([(2*xx+1)/wd-1, (2*y+1)/h-1], -1).flatten(0,1)[None]
+    seen = F.grid_sample(x, grid, align_corners=False).view(1, x.shape[1], len(y), h, wd)
+    return torch.einsum('ock,bckhw->bohw', w.flatten(2), seen)
+
+def their_head(sd, maps):
+    "MMRotate's neck and head, from its keys: class scores, first and refined points of each level, y before x, in strides"
+    def conv(x, name, stride=1, norm=True):
+        w = sd[f'{name}.conv.weight' if norm else f'{name}.weight']
+        x = F.conv2d(x, w, None if norm else sd[f'{name}.bias'], stride, w.shape[-1]//2)
+        return F.group_norm(x, 32, sd[f'{name}.gn.weight'], sd[f'{name}.gn.bias']) if norm else x
+    lats = [conv(x, f'neck.lateral_convs.{i}') for i,x in enumerate(maps)]
+    for i in (1,0): lats[i] = lats[i]+F.interpolate(lats[i+1], size=lats[i].shape[2:], mode='nearest')
+    levels = [conv(x, f'neck.fpn_convs.{i}') for i,x in enumerate(lats)]
+    levels += [p6 := conv(maps[-1], 'neck.fpn_convs.3', 2), conv(p6, 'neck.fpn_convs.4', 2)]
+    outs,h = [],'bbox_head.reppoints_'
+    for c in levels:
+        r = c
+        for i in range(3): c,r = (conv(o, f'bbox_head.{n}_convs.{i}').relu() for n,o in (('cls',c),('reg',r)))
+        first = conv(conv(r, h+'pts_init_conv', norm=False).relu(), h+'pts_init_out', norm=False)
+        cls = conv(read_at(c, first, sd[h+'cls_conv.weight']).relu(), h+'cls_out', norm=False)
+        outs.append((cls, first, conv(read_at(r, first, sd[h+'pts_refine_conv.weight']).relu(), h+'pts_refine_out', norm=False)+first))
+    return [torch.cat([o[0].flatten(1).T for o in kind]) for kind in zip(*outs)]
+
+@needs_oracle
+def test_network_against_theirs_written_out():
+    sd,x = formula_weights(ORACLE/'keys_0x/rotated_reppoints_r50_fpn_1x_dota_le135.txt')
+    det = opened(sd, angle='le135')
+    with torch.no_grad():
+        maps = det.backbone(x)
+        out = det.stages[0](det.neck(maps))
+        cls,first,refined = their_head(sd, maps)
+    rel = lambda a,b: ((a-b).abs().max()/b.abs().max()).item()
+    errs = rel(out.logits[0], cls),rel(out.deltas[0,:,:18], first),rel(out.deltas[0,:,18:], refined)
+    print('largest relative errors of classes, first and refined points', errs)
+    assert max(errs)<1e-4
+    for d in det(x): assert d['boxes'].isfinite().all()
+
+# configurations
+
+CONFIG = """
+norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
+model = dict(type='RotatedRepPoints', backbone=dict(type='ResNet', depth=50, frozen_stages=1, norm_eval=True),
+    neck=dict(type='FPN', in_channels=[256,512,1024,2048], out_channels=256, start_level=1, add_extra_convs='on_input', num_outs=5, norm_cfg=norm_cfg),
+    bbox_head=dict(type='RotatedRepPointsHead', num_classes=15, in_channels=256, feat_channels=256, stacked_convs=3, num_points=9, gradient_mul=0.3,
+        point_strides=[8,16,32,64,128], point_base_scale=2, norm_cfg=norm_cfg, loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox_init=dict(type='ConvexGIoULoss', loss_weight=0.375), loss_bbox_refine=dict(type='ConvexGIoULoss', loss_weight=1.0), transform_method='rotrect', use_reassign=False),
+    train_cfg=dict(init=dict(assigner=dict(type='ConvexAssigner', scale=4, pos_num=1)),
+        refine=dict(assigner=dict(type='MaxConvexIoUAssigner', pos_iou_thr=0.4, neg_iou_thr=0.3, min_pos_iou=0, ignore_iof_thr=-1))),
+    test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=0.05, nms=dict(iou_thr=0.4), max_per_img=2000))"""
+
+def test_configuration():
+    "What MMRotate writes is what `rotated_reppoints` is by default, but for the angle and how its older line counts candidates"
+    kw = settings_from_config(CONFIG)
+    assert kw['angle']=='oc' and kw['nms_pre_of']=='priors'
+    name,n = kw.pop('name'),kw.pop('n_classes')
+    a = create_detector(name, n, **kw).recipe()
+    b = create_detector('rotated_reppoints', 15, angle='oc', nms_pre_of='priors', backbone_kw=dict(frozen=1, norm_eval=True)).recipe()
+    a['stages'][0]['first_assigner'] = b['stages'][0]['first_assigner'] = None   # once with its defaults spelt out
+    assert a==b
+    assert kw['first_assigner'].keywords==dict(scale=4, topk=1)
+
+def test_kin_opens_with_a_warning():
+    with pytest.warns(UserWarning, match='trai.*goes on as rotated_reppoints'): kw = settings_from_config(CONFIG.replace('use_reassign=False', 'use_reassign=True'))
+    assert kw['name']=='rotated_reppoints' and 'assigner' not in kw
+    with pytest.raises(ConfigError, match='rotrect'): settings_from_config(CONFIG.replace("'rotrect'", "'moment'"))
