@@ -111,7 +111,7 @@ def compute(self:APAccumulator,
 ): # `APResult`
     "Average precision of what was added"
     f,thrs = self.flat(),_thresholds(iou_threshold, metric)
-    by_class = [f.order[f.labels[f.order]==c] for c in range(f.n_classes)]
+    by_class = f.by_class()
     aps,recalls = np.full((2,len(thrs),f.n_classes), np.nan)
     for t,thr in enumerate(thrs):
         m = match(f, thr, metric=='coco', within)
@@ -137,7 +137,7 @@ def eval_map(
     acc.add(preds, targets)
     return acc.compute(iou_threshold, metric)
 
-# %% ../../nbs/evaluate/58_ap.ipynb #0b69f2ad
+# %% ../../nbs/evaluate/58_ap.ipynb #bbcfcd6c
 def box_size(boxes, *_): return np.sqrt(boxes[:,2]*boxes[:,3])
 def box_aspect(boxes, *_): return boxes[:,2:4].max(1)/boxes[:,2:4].min(1)
 def box_angle(boxes, *_):
@@ -158,7 +158,7 @@ SLICES = dict(size=(box_size, {'small':(0,32), 'medium':(32,96), 'large':(96,mat
               angle=(box_angle, {'-90..-45':(-90,-45), '-45..0':(-45,0), '0..45':(0,45), '45..90':(45,90)}),
               crowding=(box_crowding, {'alone':(0,2), '2-4':(2,5), '5+':(5,math.inf)}))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #4b1e2f6e
+# %% ../../nbs/evaluate/58_ap.ipynb #2913d881
 @patch
 def compute_by(self:APAccumulator,
     by='size', # 'size', 'aspect', 'angle', 'crowding', or a pair like those of `SLICES`
@@ -172,7 +172,7 @@ def compute_by(self:APAccumulator,
     with np.errstate(invalid='ignore', divide='ignore'): d,g = value(f.boxes, f.img, f),value(f.gt_boxes, f.gt_img, f)
     return {k:self.compute(iou_threshold, metric, ((lo<=d)&(d<hi), (lo<=g)&(g<hi))) for k,(lo,hi) in ranges.items()}
 
-# %% ../../nbs/evaluate/58_ap.ipynb #5b6735b2
+# %% ../../nbs/evaluate/58_ap.ipynb #8ce05755
 @njit(cache=True, error_model='numpy', nogil=True)
 def _ap_resampled(tp, img, weights, n_gt, levels, out):
     for b in range(len(weights)): out[b] += _ap(tp, weights[b][img], n_gt[b], levels) if n_gt[b] else np.nan
@@ -181,7 +181,7 @@ def _resample(acc, weights, thrs, metric):
     "AP of each class, averaged over thresholds, (b, K), when image `i` counts `weights[:,i]` times"
     f = acc.flat()
     out = np.zeros((f.n_classes, len(weights)))
-    by_class = [f.order[f.labels[f.order]==c] for c in range(f.n_classes)]
+    by_class = f.by_class()
     per_img = [weights@np.bincount(f.gt_img[(f.gt_labels==c)&~f.ignore], minlength=f.n_images) for c in range(f.n_classes)]
     for thr in thrs:
         m = match(f, thr, metric=='coco')
@@ -213,7 +213,7 @@ class Resampled:
         q[:,some] = np.nanquantile(self.samples[:,some], [(1-level)/2,(1+level)/2], axis=0)
         return dict(zip(self.vocab, map(tuple, q.T.tolist())))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #b8f7b4cc
+# %% ../../nbs/evaluate/58_ap.ipynb #f3766453
 def _weights(n_images, n, seed):
     if not n_images: raise ValueError("no images to resample: add some first")
     w = np.random.default_rng(seed).multinomial(n_images, np.full(n_images, 1/n_images), n)

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/evaluate/matching.html.md"""
 __all__ = ['FOUND', 'DIFFICULT', 'OUTSIDE', 'FALSE', 'TRUE', 'LEFT_OUT', 'ImageRecord', 'image_record', 'APAccumulator', 'Flat',
            'Matched', 'match']
 
-# %% ../../nbs/evaluate/56_matching.ipynb #1b2152b7
+# %% ../../nbs/evaluate/56_matching.ipynb #ac47f7d3
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,16 +16,21 @@ import numpy as np, torch
 from fastcore.basics import patch
 from numba import njit
 from ..geometry.boxes import qbox2rbox,rbox2hbox
-from ..ops.kernels import device,prepare,apart,pair_iou
+from ..ops.kernels import CX,EX,device,prepare,apart,pair_iou
 from ..ops.iou import host_boxes
 
-# %% ../../nbs/evaluate/56_matching.ipynb #ba4acd18
+# %% ../../nbs/evaluate/56_matching.ipynb #6d3a4a3f
 @njit(cache=True, error_model='numpy', nogil=True)
 def _rotated_pairs(D, G):
     "Pairs (detection, truth, IoU) of prepared boxes that overlap, in order of detection"
     d,g,v,k = np.empty(64, np.int32),np.empty(64, np.int32),np.empty(64),0
+    by_x = np.argsort(G[CX])                    # only truth that can meet a detection along x is looked at
+    x,reach = G[CX][by_x],(G[EX].max() if G.shape[1] else 0.)
     for i in range(D.shape[1]):
-        for j in range(G.shape[1]):
+        lo = np.searchsorted(x, D[CX,i]-D[EX,i]-reach)
+        for l in range(lo, len(x)):
+            if x[l]>D[CX,i]+D[EX,i]+reach: break
+            j = by_x[l]
             if apart(D,i,G,j): continue
             iou = pair_iou(D,i,G,j)
             if iou<=0: continue
@@ -34,7 +39,7 @@ def _rotated_pairs(D, G):
             k += 1
     return d[:k].copy(),g[:k].copy(),v[:k].copy()
 
-# %% ../../nbs/evaluate/56_matching.ipynb #f8a23422
+# %% ../../nbs/evaluate/56_matching.ipynb #3c931917
 @njit(cache=True, nogil=True)
 def _meeting(a, b):
     "Pairs of upright boxes `(x1, y1, x2, y2)` that touch; NaN touches nothing"
@@ -56,7 +61,7 @@ def _measured_pairs(dets, gts, iou):
     v = torch.as_tensor(iou(torch.from_numpy(dets[ij[:,0]]), torch.from_numpy(gts[ij[:,1]]))).double().numpy()
     return ij[v>0,0],ij[v>0,1],v[v>0]
 
-# %% ../../nbs/evaluate/56_matching.ipynb #091a55bb
+# %% ../../nbs/evaluate/56_matching.ipynb #72be355c
 class ImageRecord(NamedTuple):
     "One image: detections, truth, and the pairs that overlap"
     scores:np.ndarray    # (n,)
@@ -69,17 +74,17 @@ class ImageRecord(NamedTuple):
     gt:np.ndarray        # (p,) truth of each pair
     iou:np.ndarray       # (p,) their overlap, > 0
 
-def _array(x, dtype): return torch.as_tensor(x).detach().cpu().numpy().astype(dtype)
+def _array(x, dtype): return (x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)).astype(dtype)
 
 def _host(boxes, name, iou):
     "Boxes as given and as (n, 5), both float64"
-    x = torch.as_tensor(boxes).detach().to('cpu', torch.float64).numpy()
+    x = (boxes.detach().cpu().double().numpy() if isinstance(boxes, torch.Tensor) else np.asarray(boxes, np.float64))
     if x.ndim==2 and x.shape[1]==5: return x,x
     if x.shape[1:] not in ((4,2),(8,)): return 2*(host_boxes(x, name),)   # says what is wrong
     if iou is None: raise ValueError(f"{name} are quads: rotated IoU does not measure them; pass iou=partial(box_iou_quad, aligned=True), or boxes through qbox2rbox")
     return x,qbox2rbox(x).reshape(-1,5)
 
-# %% ../../nbs/evaluate/56_matching.ipynb #79f4db9e
+# %% ../../nbs/evaluate/56_matching.ipynb #30332645
 def image_record(
     pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy
     target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool)
@@ -96,7 +101,7 @@ def image_record(
     pairs = _rotated_pairs(prepare(d), prepare(g)) if iou is None else _measured_pairs(d, g, iou)
     return ImageRecord(s, dl, db, gl, gb, ignore, *pairs)
 
-# %% ../../nbs/evaluate/56_matching.ipynb #6a189e18
+# %% ../../nbs/evaluate/56_matching.ipynb #dd95fa8e
 class APAccumulator:
     "Collects detections and truth batch by batch; what all metrics are read from"
     def __init__(self,
@@ -140,10 +145,10 @@ class APAccumulator:
         self.images,self._flat = [o for images in every for o in images][:n],None
         return self
 
-# %% ../../nbs/evaluate/56_matching.ipynb #c32b8ddc
+# %% ../../nbs/evaluate/56_matching.ipynb #34c55dce
 @dataclass(eq=False)
 class Flat:
-    "All images end to end; pairs of detection `i` are `start[i]:start[i+1]`"
+    "All images end to end, with the pairs that matching looks at: those of one class, ranked by score"
     n_images:int
     vocab:list           # K class names
     scores:np.ndarray    # (n,)
@@ -154,16 +159,24 @@ class Flat:
     gt_boxes:np.ndarray  # (m, 5)
     gt_img:np.ndarray    # (m,) image of each truth
     ignore:np.ndarray    # (m,) bool
-    start:np.ndarray     # (n+1,)
-    det:np.ndarray       # (p,) detection of each pair
+    det:np.ndarray       # (p,) detection of each pair, ascending
     gt:np.ndarray        # (p,) truth of each pair
     iou:np.ndarray       # (p,)
     order:np.ndarray     # (n,) detections, best score first; among equals the earlier
+    ranked:np.ndarray    # (r,) detections that overlap truth of their class, best first
+    start:np.ndarray     # (r+1,) where the pairs of each of them begin
+    ranked_gt:np.ndarray # (q,) truth of these pairs
+    ranked_iou:np.ndarray # (q,)
 
     @property
     def n_classes(self): return len(self.vocab)
 
-# %% ../../nbs/evaluate/56_matching.ipynb #16a80dcb
+    def by_class(self):
+        "Detections of each class, best first: a list of arrays"
+        o = self.order[np.argsort(self.labels[self.order], kind='stable')]
+        return np.split(o, np.cumsum(np.bincount(self.labels, minlength=self.n_classes))[:-1]) if self.n_classes else []
+
+# %% ../../nbs/evaluate/56_matching.ipynb #61b84f36
 @patch
 def flat(self:APAccumulator)->Flat:
     "Everything that was added, end to end; made once"
@@ -180,34 +193,39 @@ def _joined(images, n_classes, vocab):
     seen = np.concatenate([dl,gl])
     k = (int(seen.max())+1 if len(seen) else 0) if n_classes is None else n_classes
     if len(seen) and not 0<=seen.min()<=seen.max()<k: raise ValueError(f"labels must be in 0..{k-1}, got {seen.min()}..{seen.max()}")
-    det = shift(cols[6], n)
-    at = np.arange(len(images))
+    det,gt,iou,at,order = shift(cols[6], n),shift(cols[7], m),cat(cols[8], 0),np.arange(len(images)),np.argsort(-s, kind='stable')
     return Flat(len(images), [str(i) for i in range(k)] if vocab is None else list(vocab), s, dl, cat(cols[2], (0,5)), np.repeat(at, n), gl,
-                cat(cols[4], (0,5)), np.repeat(at, m), cat(cols[5], 0, bool), np.searchsorted(det, np.arange(len(s)+1)), det, shift(cols[7], m),
-                cat(cols[8], 0), np.argsort(-s, kind='stable'))
+                cat(cols[4], (0,5)), np.repeat(at, m), cat(cols[5], 0, bool), det, gt, iou, order, *_ranked(det, gt, iou, dl, gl, order))
 
-# %% ../../nbs/evaluate/56_matching.ipynb #cf7d79b4
+def _ranked(det, gt, iou, labels, gt_labels, order):
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    own = np.flatnonzero(labels[det]==gt_labels[gt])
+    own = own[np.argsort(rank[det[own]], kind='stable')]
+    new = np.flatnonzero(np.diff(det[own], prepend=-1))
+    return det[own][new],np.append(new, len(own)),gt[own],iou[own]
+
+# %% ../../nbs/evaluate/56_matching.ipynb #7a367d76
 FOUND,DIFFICULT,OUTSIDE = 0,1,2 # sorts of truth: to be found, and two that are not counted
 FALSE,TRUE,LEFT_OUT = 0,1,2 # what becomes of a detection
 
 @device
-def _choose(lo, hi, gt, iou, label, gt_labels, sort, taken, thr, free):
+def _choose(lo, hi, gt, iou, sort, taken, thr, free):
     "The pair among `lo:hi` that a detection goes to, or -1"
     best = -1
     for k in range(lo, hi):
-        g = gt[k]
-        if gt_labels[g]!=label or iou[k]<thr or (free and taken[g]): continue
+        if iou[k]<thr or (free and taken[gt[k]]): continue
         if best<0: best = k
-        elif free and (sort[g]>0)!=(sort[gt[best]]>0): best = best if sort[g]>0 else k
-        elif iou[k]>iou[best]: best = k
+        elif free and (sort[gt[k]]>0)!=(sort[gt[best]]>0): best = best if sort[gt[k]]>0 else k
+        elif iou[k]>iou[best] or (iou[k]==iou[best] and gt[k]<gt[best]): best = k
     return best
 
 @njit(cache=True, error_model='numpy', nogil=True)
-def _match(order, start, gt, iou, labels, gt_labels, sort, thr, free):
-    "Status of each detection, visited by `order`, and the truth it went to, or -1"
-    status,to,taken = np.zeros(len(order), np.int8),np.full(len(order), -1),np.zeros(len(sort), np.bool_)
-    for i in order:
-        k = _choose(start[i], start[i+1], gt, iou, labels[i], gt_labels, sort, taken, thr, free)
+def _match(n, ranked, start, gt, iou, sort, thr, free):
+    "Status of `n` detections, visited by `ranked`, and the truth each went to, or -1"
+    status,to,taken = np.zeros(n, np.int8),np.full(n, -1),np.zeros(len(sort), np.bool_)
+    for r in range(len(ranked)):
+        k,i = _choose(start[r], start[r+1], gt, iou, sort, taken, thr, free),ranked[r]
         if k<0: continue
         g = gt[k]; to[i] = g
         if sort[g]: status[i] = LEFT_OUT
@@ -215,7 +233,7 @@ def _match(order, start, gt, iou, labels, gt_labels, sort, thr, free):
         taken[g] = sort[g]!=DIFFICULT
     return status,to
 
-# %% ../../nbs/evaluate/56_matching.ipynb #a926876a
+# %% ../../nbs/evaluate/56_matching.ipynb #c885944d
 @dataclass(eq=False)
 class Matched:
     "Which detection found which truth at one threshold"
@@ -240,6 +258,6 @@ def match(
     f = acc.flat() if isinstance(acc, APAccumulator) else acc
     sort = f.ignore.astype(np.int8)
     if within is not None: sort[~within[1]&~f.ignore] = OUTSIDE
-    status,to = _match(f.order, f.start, f.gt, f.iou, f.labels, f.gt_labels, sort, iou_threshold, free)
+    status,to = _match(len(f.scores), f.ranked, f.start, f.ranked_gt, f.ranked_iou, sort, iou_threshold, free)
     if within is not None: status[~within[0]&(to<0)] = LEFT_OUT
     return Matched(status, to, sort==FOUND)
