@@ -137,7 +137,7 @@ def eval_map(
     acc.add(preds, targets)
     return acc.compute(iou_threshold, metric)
 
-# %% ../../nbs/evaluate/58_ap.ipynb #bbcfcd6c
+# %% ../../nbs/evaluate/58_ap.ipynb #d7cf4db1
 def box_size(boxes, *_): return np.sqrt(boxes[:,2]*boxes[:,3])
 def box_aspect(boxes, *_): return boxes[:,2:4].max(1)/boxes[:,2:4].min(1)
 def box_angle(boxes, *_):
@@ -158,7 +158,7 @@ SLICES = dict(size=(box_size, {'small':(0,32), 'medium':(32,96), 'large':(96,mat
               angle=(box_angle, {'-90..-45':(-90,-45), '-45..0':(-45,0), '0..45':(0,45), '45..90':(45,90)}),
               crowding=(box_crowding, {'alone':(0,2), '2-4':(2,5), '5+':(5,math.inf)}))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #2913d881
+# %% ../../nbs/evaluate/58_ap.ipynb #43de1736
 @patch
 def compute_by(self:APAccumulator,
     by='size', # 'size', 'aspect', 'angle', 'crowding', or a pair like those of `SLICES`
@@ -172,7 +172,7 @@ def compute_by(self:APAccumulator,
     with np.errstate(invalid='ignore', divide='ignore'): d,g = value(f.boxes, f.img, f),value(f.gt_boxes, f.gt_img, f)
     return {k:self.compute(iou_threshold, metric, ((lo<=d)&(d<hi), (lo<=g)&(g<hi))) for k,(lo,hi) in ranges.items()}
 
-# %% ../../nbs/evaluate/58_ap.ipynb #8ce05755
+# %% ../../nbs/evaluate/58_ap.ipynb #0c6ea28c
 @njit(cache=True, error_model='numpy', nogil=True)
 def _ap_resampled(tp, img, weights, n_gt, levels, out):
     for b in range(len(weights)): out[b] += _ap(tp, weights[b][img], n_gt[b], levels) if n_gt[b] else np.nan
@@ -213,7 +213,7 @@ class Resampled:
         q[:,some] = np.nanquantile(self.samples[:,some], [(1-level)/2,(1+level)/2], axis=0)
         return dict(zip(self.vocab, map(tuple, q.T.tolist())))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #f3766453
+# %% ../../nbs/evaluate/58_ap.ipynb #3164c1ed
 def _weights(n_images, n, seed):
     if not n_images: raise ValueError("no images to resample: add some first")
     w = np.random.default_rng(seed).multinomial(n_images, np.full(n_images, 1/n_images), n)
@@ -240,7 +240,8 @@ def compare_runs(
 )->Resampled: # of the differences; see `interval`: if it holds 0, the images do not tell the two apart
     "AP of the second run less that of the first, both resampled with the same images"
     a,b = run1.flat(),run2.flat()
-    same = a.vocab==b.vocab and all(np.array_equal(getattr(a,k), getattr(b,k), equal_nan=k=='gt_boxes') for k in ('gt_img','gt_labels','gt_boxes','ignore'))
+    truths = [(getattr(a,k), getattr(b,k)) for k in ('gt_img','gt_labels','ignore','gt_boxes')]
+    same = a.vocab==b.vocab and all(np.array_equal(x.astype(float), y.astype(float), equal_nan=True) for x,y in truths)
     if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and truth, in the same order")
     w,thrs = _weights(a.n_images, n, seed),_thresholds(iou_threshold, metric)
     d = _resample(run2, w, thrs, metric)-_resample(run1, w, thrs, metric)
