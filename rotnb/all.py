@@ -25,7 +25,11 @@ from .models.necks import *
 from .models.dense_head import *
 from .models.retinanet import *
 from .models.fcos import *
+from .evaluate.task1 import *
+from .evaluate.matching import *
+from .evaluate.curves import *
 from .evaluate.ap import *
+from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
 from .data.blocks import *
