@@ -40,4 +40,5 @@ from .data.loaders import *
 from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
+from .learn.interpret import *
 from .learn.infer import *

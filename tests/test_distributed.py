@@ -22,7 +22,8 @@ def share(dl, rank, world_size=2):
 def make(synth):
     torch.manual_seed(0)
     dls = RotatedDataLoaders.from_dota(synth, bs=2, batch_tfms=[], num_workers=0, device='cpu')
-    learn = rotated_learner(dls, 'rotated_fcos', metrics=[RotatedMAP(iou=.1), RotatedMAP('coco'), RotatedF1(iou=.1), AngleError(iou=.1)], **TINY)
+    metrics = [RotatedMAP(iou=.1), RotatedMAP('coco'), RotatedF1(iou=.1), AngleError(iou=.1)]
+    learn = rotated_learner(dls, 'rotated_fcos', metrics=metrics, **TINY)
     learn.remove_cb(learn.progress)
     learn.logger = lambda log: None
     return learn

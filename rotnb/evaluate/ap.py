@@ -89,7 +89,8 @@ def _repr(self):
     t = self.iou_thresholds
     at = f'{t[0]:.2f}' if len(t)==1 else f'{t[0]:.2f}:{t[-1]:.2f}'
     w  = max([5]+[len(str(o)) for o in self.vocab])
-    rows = [f"{str(c):{w}}  {a:6.3f}  {r:6.3f}  {g:6}  {d:6}" for c,a,r,g,d in zip(self.vocab, self.ap, self.recall, self.n_gt, self.n_det)]
+    rows = [f"{str(c):{w}}  {a:6.3f}  {r:6.3f}  {g:6}  {d:6}" 
+            for c,a,r,g,d in zip(self.vocab, self.ap, self.recall, self.n_gt, self.n_det)]
     head = f"{'class':{w}}  {'AP':>6}  {'recall':>6}  {'truth':>6}  {'found':>6}"
     total = f"{'mean':{w}}  {self.map:6.3f}  {_mean(self.recall):6.3f}  {self.n_gt.sum():6}  {self.n_det.sum():6}"
     return '\n'.join([f'{self.metric} at IoU {at}', head, *rows, total])
@@ -137,7 +138,7 @@ def eval_map(
     acc.add(preds, targets)
     return acc.compute(iou_threshold, metric)
 
-# %% ../../nbs/evaluate/58_ap.ipynb #d7cf4db1
+# %% ../../nbs/evaluate/58_ap.ipynb #8a79bf73
 def box_size(boxes, *_): return np.sqrt(boxes[:,2]*boxes[:,3])
 def box_aspect(boxes, *_): return boxes[:,2:4].max(1)/boxes[:,2:4].min(1)
 def box_angle(boxes, *_):
@@ -158,7 +159,7 @@ SLICES = dict(size=(box_size, {'small':(0,32), 'medium':(32,96), 'large':(96,mat
               angle=(box_angle, {'-90..-45':(-90,-45), '-45..0':(-45,0), '0..45':(0,45), '45..90':(45,90)}),
               crowding=(box_crowding, {'alone':(0,2), '2-4':(2,5), '5+':(5,math.inf)}))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #43de1736
+# %% ../../nbs/evaluate/58_ap.ipynb #9d564c8a
 @patch
 def compute_by(self:APAccumulator,
     by='size', # 'size', 'aspect', 'angle', 'crowding', or a pair like those of `SLICES`
@@ -166,13 +167,14 @@ def compute_by(self:APAccumulator,
     metric='voc12', # 'voc07', 'voc12' or 'coco'
 )->dict: # of `APResult`, by the name of the range
     "Average precision for each range of a property of boxes"
-    if isinstance(by, str) and by not in SLICES: raise ValueError(f"unknown slice {by!r}: use one of {', '.join(SLICES)}, or (function, ranges)")
+    if isinstance(by, str) and by not in SLICES:
+        raise ValueError(f"unknown slice {by!r}: use one of {', '.join(SLICES)}, or (function, ranges)")
     value,ranges = SLICES[by] if isinstance(by, str) else by
     f = self.flat()
     with np.errstate(invalid='ignore', divide='ignore'): d,g = value(f.boxes, f.img, f),value(f.gt_boxes, f.gt_img, f)
     return {k:self.compute(iou_threshold, metric, ((lo<=d)&(d<hi), (lo<=g)&(g<hi))) for k,(lo,hi) in ranges.items()}
 
-# %% ../../nbs/evaluate/58_ap.ipynb #0c6ea28c
+# %% ../../nbs/evaluate/58_ap.ipynb #2824444e
 @njit(cache=True, error_model='numpy', nogil=True)
 def _ap_resampled(tp, img, weights, n_gt, levels, out):
     for b in range(len(weights)): out[b] += _ap(tp, weights[b][img], n_gt[b], levels) if n_gt[b] else np.nan
@@ -213,7 +215,7 @@ class Resampled:
         q[:,some] = np.nanquantile(self.samples[:,some], [(1-level)/2,(1+level)/2], axis=0)
         return dict(zip(self.vocab, map(tuple, q.T.tolist())))
 
-# %% ../../nbs/evaluate/58_ap.ipynb #3164c1ed
+# %% ../../nbs/evaluate/58_ap.ipynb #f613b1fd
 def _weights(n_images, n, seed):
     if not n_images: raise ValueError("no images to resample: add some first")
     w = np.random.default_rng(seed).multinomial(n_images, np.full(n_images, 1/n_images), n)

@@ -8,13 +8,13 @@ Docs: https://rotnb.github.io/rotnb/evaluate/curves.html.md"""
 __all__ = ['Curve', 'pr_curves', 'best_thresholds', 'recall_at', 'Calibration', 'calibration', 'angle_error', 'BoxErrors',
            'box_errors']
 
-# %% ../../nbs/evaluate/57_curves.ipynb #20b43465
+# %% ../../nbs/evaluate/57_curves.ipynb #8a0b4b2b
 from dataclasses import dataclass
 
 import numpy as np
 from .matching import APAccumulator,FALSE,LEFT_OUT,TRUE,match
 
-# %% ../../nbs/evaluate/57_curves.ipynb #0a889fc8
+# %% ../../nbs/evaluate/57_curves.ipynb #1359b88e
 @dataclass(eq=False)
 class Curve:
     "Precision and recall of one class if all detections of at least a score are kept"
@@ -41,7 +41,7 @@ class Curve:
         "The point of most F1, the higher threshold of equals; like `at`"
         return self.at(self.scores[self.f1.argmax()]) if len(self.scores) else self.at(1.)
 
-# %% ../../nbs/evaluate/57_curves.ipynb #4d6a6086
+# %% ../../nbs/evaluate/57_curves.ipynb #8211d7da
 def _curve(status, scores, n_gt):
     kept = status!=LEFT_OUT
     tp,s = (status[kept]==TRUE).cumsum(),scores[kept]
@@ -63,7 +63,7 @@ def best_thresholds(
     "The score at which each class has its best F1"
     return {k:c.best() for k,c in curves.items()}
 
-# %% ../../nbs/evaluate/57_curves.ipynb #22a9f03e
+# %% ../../nbs/evaluate/57_curves.ipynb #326e9058
 def recall_at(
     acc:APAccumulator, # detections and truth
     ks=(1,10,100), # detections kept of each class in each image
@@ -82,7 +82,7 @@ def recall_at(
         for k in ks: res[k].append(np.bincount(f.labels[(m.status==TRUE)&(rank<k)], minlength=f.n_classes)/n_gt)
     return {k:np.mean(v, 0) for k,v in res.items()}
 
-# %% ../../nbs/evaluate/57_curves.ipynb #9679a55b
+# %% ../../nbs/evaluate/57_curves.ipynb #73c8ecb6
 @dataclass(eq=False)
 class Calibration:
     "Scores against the share that is true, in bins of the score"
@@ -114,7 +114,7 @@ def calibration(
     n = np.where(sums[0]>0, sums[0], np.nan)
     return Calibration(np.linspace(0, 1, n_bins+1), sums[1]/n, sums[2]/n, sums[0].astype(int))
 
-# %% ../../nbs/evaluate/57_curves.ipynb #f5a3368b
+# %% ../../nbs/evaluate/57_curves.ipynb #d417f9d6
 def angle_error(
     boxes1, # (n, 5)
     boxes2, # (n, 5)
@@ -130,10 +130,11 @@ def angle_error(
 def _symmetry(symmetry, vocab):
     "One number, or by class name (180 where not named): (K,)"
     if not isinstance(symmetry, dict): return np.full(len(vocab), symmetry)
-    if unknown := [o for o in symmetry if o not in vocab]: raise ValueError(f"symmetry of unknown classes {unknown}: there are {list(vocab)}")
+    if unknown := [o for o in symmetry if o not in vocab]:
+        raise ValueError(f"symmetry of unknown classes {unknown}: there are {list(vocab)}")
     return np.array([symmetry.get(o, 180) for o in vocab])
 
-# %% ../../nbs/evaluate/57_curves.ipynb #ddb40ada
+# %% ../../nbs/evaluate/57_curves.ipynb #083c4352
 @dataclass(eq=False)
 class BoxErrors:
     "Detections that found a truth, and how far off they are"

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/evaluate/matching.html.md"""
 __all__ = ['FOUND', 'DIFFICULT', 'OUTSIDE', 'FALSE', 'TRUE', 'LEFT_OUT', 'ImageRecord', 'image_record', 'APAccumulator', 'Flat',
            'Matched', 'match']
 
-# %% ../../nbs/evaluate/56_matching.ipynb #fe184a95
+# %% ../../nbs/evaluate/56_matching.ipynb #a73a5b1c
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from ..geometry.boxes import qbox2rbox,rbox2hbox
 from ..ops.kernels import CX,EX,device,prepare,apart,pair_iou
 from ..ops.iou import host_boxes
 
-# %% ../../nbs/evaluate/56_matching.ipynb #542b47d8
+# %% ../../nbs/evaluate/56_matching.ipynb #35f11422
 @njit(cache=True, error_model='numpy', nogil=True)
 def _rotated_pairs(D, G):
     "Pairs (detection, truth, IoU) of prepared boxes that overlap, in order of detection"
@@ -39,7 +39,7 @@ def _rotated_pairs(D, G):
             k += 1
     return d[:k].copy(),g[:k].copy(),v[:k].copy()
 
-# %% ../../nbs/evaluate/56_matching.ipynb #a42f36e4
+# %% ../../nbs/evaluate/56_matching.ipynb #6a133be5
 @njit(cache=True, nogil=True)
 def _meeting(a, b):
     "Pairs of upright boxes `(x1, y1, x2, y2)` that touch; NaN touches nothing"
@@ -61,7 +61,7 @@ def _measured_pairs(dets, gts, iou):
     v = torch.as_tensor(iou(torch.from_numpy(dets[ij[:,0]]), torch.from_numpy(gts[ij[:,1]]))).double().numpy()
     return ij[v>0,0],ij[v>0,1],v[v>0]
 
-# %% ../../nbs/evaluate/56_matching.ipynb #a6cd78b0
+# %% ../../nbs/evaluate/56_matching.ipynb #66730b7f
 class ImageRecord(NamedTuple):
     "One image: detections, truth, and the pairs that overlap"
     scores:np.ndarray    # (n,)
@@ -82,10 +82,11 @@ def _host(boxes, name, iou):
     if x.ndim==2 and x.shape[1]==5: return x,x
     if x.shape[1:] not in ((4,2),(8,)): return 2*(host_boxes(x, name),)   # says what is wrong
     if iou is None:
-        raise ValueError(f"{name} are quads: rotated IoU does not measure them; pass iou=partial(box_iou_quad, aligned=True), or boxes through qbox2rbox")
+        raise ValueError(f"{name} are quads: rotated IoU does not measure them; "
+                         "pass iou=partial(box_iou_quad, aligned=True), or boxes through qbox2rbox")
     return x,qbox2rbox(x).reshape(-1,5)
 
-# %% ../../nbs/evaluate/56_matching.ipynb #80157468
+# %% ../../nbs/evaluate/56_matching.ipynb #4f6ec6c5
 def image_record(
     pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy
     target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool)
@@ -102,7 +103,7 @@ def image_record(
     pairs = _rotated_pairs(prepare(d), prepare(g)) if iou is None else _measured_pairs(d, g, iou)
     return ImageRecord(s, dl, db, gl, gb, ignore, *pairs)
 
-# %% ../../nbs/evaluate/56_matching.ipynb #3b08b0d9
+# %% ../../nbs/evaluate/56_matching.ipynb #49d143ff
 class APAccumulator:
     "Collects detections and truth batch by batch; what all metrics are read from"
     def __init__(self,
@@ -146,7 +147,7 @@ class APAccumulator:
         self.images,self._flat = [o for images in every for o in images][:n],None
         return self
 
-# %% ../../nbs/evaluate/56_matching.ipynb #b9d7ba3c
+# %% ../../nbs/evaluate/56_matching.ipynb #6cae361f
 @dataclass(eq=False)
 class Flat:
     "All images end to end, with the pairs that matching looks at: those of one class, ranked by score"
@@ -177,7 +178,7 @@ class Flat:
         o = self.order[np.argsort(self.labels[self.order], kind='stable')]
         return np.split(o, np.cumsum(np.bincount(self.labels, minlength=self.n_classes))[:-1]) if self.n_classes else []
 
-# %% ../../nbs/evaluate/56_matching.ipynb #2b0e4f73
+# %% ../../nbs/evaluate/56_matching.ipynb #e0e9edae
 @patch
 def flat(self:APAccumulator)->Flat:
     "Everything that was added, end to end; made once"
@@ -195,7 +196,8 @@ def _joined(images, n_classes, vocab):
     k = (int(seen.max())+1 if len(seen) else 0) if n_classes is None else n_classes
     if len(seen) and not 0<=seen.min()<=seen.max()<k: raise ValueError(f"labels must be in 0..{k-1}, got {seen.min()}..{seen.max()}")
     det,gt,iou,at,order = shift(cols[6], n),shift(cols[7], m),cat(cols[8], 0),np.arange(len(images)),np.argsort(-s, kind='stable')
-    return Flat(len(images), [str(i) for i in range(k)] if vocab is None else list(vocab), s, dl, cat(cols[2], (0,5)), np.repeat(at, n), gl,
+    names = [str(i) for i in range(k)] if vocab is None else list(vocab)
+    return Flat(len(images), names, s, dl, cat(cols[2], (0,5)), np.repeat(at, n), gl,
                 cat(cols[4], (0,5)), np.repeat(at, m), cat(cols[5], 0, bool), det, gt, iou, order, *_ranked(det, gt, iou, dl, gl, order))
 
 def _ranked(det, gt, iou, labels, gt_labels, order):
@@ -206,7 +208,7 @@ def _ranked(det, gt, iou, labels, gt_labels, order):
     new = np.flatnonzero(np.diff(det[own], prepend=-1))
     return det[own][new],np.append(new, len(own)),gt[own],iou[own]
 
-# %% ../../nbs/evaluate/56_matching.ipynb #740ab280
+# %% ../../nbs/evaluate/56_matching.ipynb #45a5ac93
 FOUND,DIFFICULT,OUTSIDE = 0,1,2 # sorts of truth: to be found, and two that are not counted
 FALSE,TRUE,LEFT_OUT = 0,1,2 # what becomes of a detection
 
@@ -234,7 +236,7 @@ def _match(n, ranked, start, gt, iou, sort, thr, free):
         taken[g] = sort[g]!=DIFFICULT
     return status,to
 
-# %% ../../nbs/evaluate/56_matching.ipynb #604f5598
+# %% ../../nbs/evaluate/56_matching.ipynb #3bbd85de
 @dataclass(eq=False)
 class Matched:
     "Which detection found which truth at one threshold"

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/evaluate/task1.html.md"""
 # %% auto #0
 __all__ = ['write_task1', 'read_task1', 'parse_window', 'merge_windows']
 
-# %% ../../nbs/evaluate/55_task1.ipynb #abbf84e1
+# %% ../../nbs/evaluate/55_task1.ipynb #6acf7943
 import re
 from pathlib import Path
 from zipfile import ZIP_DEFLATED,ZipFile
@@ -16,7 +16,7 @@ import numpy as np, torch
 from ..geometry.boxes import qbox2rbox,rbox2qbox
 from ..ops.nms import batched_nms_rotated
 
-# %% ../../nbs/evaluate/55_task1.ipynb #c593cc40
+# %% ../../nbs/evaluate/55_task1.ipynb #f21122fe
 def _plain(x): return x.detach().cpu().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x, float)
 
 def _corners(boxes):
@@ -31,9 +31,11 @@ def _lines(preds, vocab, decimals):
     "Lines of each class"
     res = [[] for _ in vocab]
     for name,p in preds.items():
-        if len(str(name).split())!=1: raise ValueError(f"image name {name!r}: spaces cannot be told apart in a result file; rename the image")
+        if len(str(name).split())!=1:
+            raise ValueError(f"image name {name!r}: spaces cannot be told apart in a result file; rename the image")
         s,l = _plain(p['scores']),_plain(p['labels']).astype(int)
-        if len(l) and not 0<=l.min()<=l.max()<len(vocab): raise ValueError(f"{name}: labels must be in 0..{len(vocab)-1}, got {l.min()}..{l.max()}")
+        if len(l) and not 0<=l.min()<=l.max()<len(vocab):
+            raise ValueError(f"{name}: labels must be in 0..{len(vocab)-1}, got {l.min()}..{l.max()}")
         for c,o,q in zip(l, s, _corners(p['boxes']).reshape(-1,8)):
             res[c].append(' '.join([str(name), f'{o:.6g}', *(f'{v:.{decimals}f}' for v in q)]))
     return res
@@ -56,7 +58,7 @@ def write_task1(
         for k,t in texts.items(): (path/k).write_text(t)
     return path
 
-# %% ../../nbs/evaluate/55_task1.ipynb #598ab4e9
+# %% ../../nbs/evaluate/55_task1.ipynb #6ab5ca23
 def _parse(text, file):
     "Names, and (n, 9) numbers of one result file"
     names,rows = [],[]
@@ -66,7 +68,8 @@ def _parse(text, file):
         try:
             if len(t)!=10: raise ValueError
             rows.append([float(o) for o in t[1:]])
-        except ValueError: raise ValueError(f"{file}:{i}: expected 'image score x1 y1 x2 y2 x3 y3 x4 y4', found {line.strip()[:80]!r}") from None
+        except ValueError:
+            raise ValueError(f"{file}:{i}: expected 'image score x1 y1 x2 y2 x3 y3 x4 y4', found {line.strip()[:80]!r}") from None
         names.append(t[0])
     return names,np.array(rows).reshape(-1,9)
 
@@ -93,7 +96,7 @@ def read_task1(
     as_dict = lambda r: dict(boxes=r[:,2:].reshape(-1,4,2), scores=r[:,1], labels=r[:,0].astype(int))
     return {k:as_dict(np.array(v).reshape(-1,10)) for k,v in rows.items()}
 
-# %% ../../nbs/evaluate/55_task1.ipynb #10c98b03
+# %% ../../nbs/evaluate/55_task1.ipynb #ecde96f1
 _WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+)___(-?\d+)')
 
 def parse_window(

@@ -7,17 +7,17 @@ Docs: https://rotnb.github.io/rotnb/learn/interpret.html.md"""
 # %% auto #0
 __all__ = ['PLOT_STYLE', 'line_style', 'RotatedInterpretation']
 
-# %% ../../nbs/learn/76_interpret.ipynb #63dfb35a
+# %% ../../nbs/learn/76_interpret.ipynb #3fa8f699
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, show_boxes
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
-from ..evaluate.errors import COSTLY, KINDS, MISSED, confusion_matrix, error_costs, find_errors
+from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import unpad_dets
 
-# %% ../../nbs/learn/76_interpret.ipynb #c0ce2239
+# %% ../../nbs/learn/76_interpret.ipynb #12bcf04a
 _INK = '#808080'
 _COLORS = [o for o in PALETTE[:7] if o!='#f0e442']
 _DASHES = ['-','--',':','-.']
@@ -41,7 +41,7 @@ def _styled(f):
         return ax
     return _f
 
-# %% ../../nbs/learn/76_interpret.ipynb #722f011a
+# %% ../../nbs/learn/76_interpret.ipynb #cc08d63d
 class _Collect(Callback):
     "Detections and truth of each batch, as metrics see them"
     order = 60
@@ -80,7 +80,7 @@ class RotatedInterpretation:
         if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg)
         return self._errors
 
-# %% ../../nbs/learn/76_interpret.ipynb #f6e2d41b
+# %% ../../nbs/learn/76_interpret.ipynb #aa15c361
 @patch
 def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
@@ -88,9 +88,9 @@ def summary(self:RotatedInterpretation):
     best,off = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry).medians()
     rows = []
     for i,c in enumerate(self.vocab):
-        b = best.get(c, {})
-        rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], F1=b.get('f1'), score=b.get('score'), precision=b.get('precision'),
-                         recall=b.get('recall'), angle_err=off[c]['angle'], centre_err=off[c]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
+        point = {k:best.get(c, {}).get(j) for k,j in dict(F1='f1', score='score', precision='precision', recall='recall').items()}
+        rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point, angle_err=off[c]['angle'], centre_err=off[c]['centre'],
+                         ECE=calibration(self.acc, self.iou, label=i).ece))
     df = pd.DataFrame(rows, index=self.vocab, dtype=float)
     df.loc['all'] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off['all']['angle'], off['all']['centre'],
                      calibration(self.acc, self.iou).ece]
@@ -100,9 +100,10 @@ def summary(self:RotatedInterpretation):
 def costs(self:RotatedInterpretation):
     "A DataFrame by kind of error: detections, truth, and what mending that kind alone would add to mAP"
     n,c = self.errors.counts(),error_costs(self.errors)
-    return pd.DataFrame([dict(kind=k, detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in KINDS]).set_index('kind')
+    return pd.DataFrame([dict(detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in KINDS],
+                        index=pd.Index(KINDS, name='kind'))
 
-# %% ../../nbs/learn/76_interpret.ipynb #9767c6bc
+# %% ../../nbs/learn/76_interpret.ipynb #90a3609d
 @patch
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
@@ -137,10 +138,10 @@ def worst(self:RotatedInterpretation,
         if o is not None and o not in known: raise ValueError(f"{o!r} is not among {', '.join(map(str, known))}")
     df = self.to_dataframe()
     keep = df.kind.isin([kind] if kind else COSTLY) & (df.cls.eq(cls) if cls is not None else True)
-    df = df[keep & ((df.what=='detection') | (df.kind==KINDS[MISSED]))]
+    df = df[keep & ((df.what=='detection') | (df.kind=='missed'))]
     return df.assign(area=df.w*df.h).sort_values(['score','area'], ascending=False).drop(columns='area').head(len(df) if n is None else n)
 
-# %% ../../nbs/learn/76_interpret.ipynb #291c8525
+# %% ../../nbs/learn/76_interpret.ipynb #f230961b
 @patch
 @_styled
 def plot_confusion_matrix(self:RotatedInterpretation, ax,
@@ -154,12 +155,13 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
     ax.imshow(share, cmap='cividis', vmin=0, vmax=1)
     for (i,j),n in np.ndenumerate(m):
         if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')
-    ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='detected', ylabel='true', title=f'score >= {score:g}, IoU >= {self.iou:g}')
+    ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='detected', ylabel='true',
+           title=f'score >= {score:g}, IoU >= {self.iou:g}')
     ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor'); ax.set_yticklabels(names)
 
 def _plot_curves(ax, rows, vocab, **labels):
     "A line for each `(class, x, y, caption)`"
-    for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre' if labels['xlabel']=='recall' else 'steps-post', **line_style(vocab.index(c)))
+    for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(c)))
     ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
     ax.grid(True)
     if rows: ax.legend(loc='center left', bbox_to_anchor=(1,.5))
@@ -171,8 +173,8 @@ def plot_pr(self:RotatedInterpretation, ax,
 ):
     "Precision over recall"
     ap = dict(zip(self.vocab, self.acc.compute(self.iou).ap))
-    rows = [(c,np.append(0., o.recall),np.append(o.precision[:1], o.precision),f'{c} {ap[c]:.2f}') for c,o in pr_curves(self.acc, self.iou).items()
-            if classes is None or c in classes]
+    curves = {c:o for c,o in pr_curves(self.acc, self.iou).items() if classes is None or c in classes}
+    rows = [(c,np.append(0., o.recall),np.append(o.precision[:1], o.precision),f'{c} {ap[c]:.2f}') for c,o in curves.items() if len(o.scores)]
     _plot_curves(ax, rows, self.vocab, xlabel='recall', ylabel='precision', title=f'AP at IoU {self.iou:g}')
 
 @patch
@@ -183,23 +185,28 @@ def plot_f1(self:RotatedInterpretation, ax,
     "F1 over the score threshold; a dot marks the best"
     curves = {c:o for c,o in pr_curves(self.acc, self.iou).items() if classes is None or c in classes}
     best = best_thresholds(curves)
-    rows = [(c,np.append(o.scores, 0)[::-1],np.append(o.f1, o.f1[-1:] if len(o.f1) else 0)[::-1],f"{c} {best[c]['f1']:.2f} at {best[c]['score']:.2f}")
-            for c,o in curves.items()]
-    _plot_curves(ax, [(c,x,np.append(y[1:], 0),t) for c,x,y,t in rows], self.vocab, xlabel='score threshold', ylabel='F1', title=f'F1 at IoU {self.iou:g}')
-    for c,b in best.items(): ax.plot(b['score'], b['f1'], 'o', ms=5, color=line_style(self.vocab.index(c))['color'])
+    rows = []
+    for c,o in curves.items():
+        if not len(o.scores): continue
+        x,y = np.concatenate([o.scores[:1], o.scores, [0]])[::-1],np.concatenate([[0], o.f1, o.f1[-1:]])[::-1]   # nothing beyond the best score
+        rows.append((c,x,y,f"{c} {best[c]['f1']:.2f} at {best[c]['score']:.2f}"))
+    _plot_curves(ax, rows, self.vocab, xlabel='score threshold', ylabel='F1', title=f'F1 at IoU {self.iou:g}')
+    for c,b in best.items():
+        if b['f1']>0: ax.plot(b['score'], b['f1'], 'o', ms=5, color=line_style(self.vocab.index(c))['color'])
 
-# %% ../../nbs/learn/76_interpret.ipynb #d0797693
+# %% ../../nbs/learn/76_interpret.ipynb #51a5684b
 @patch
 @_styled
 def plot_errors(self:RotatedInterpretation, ax):
     "What mending each kind of error would add to mAP, with how many there are"
     t = self.costs().loc[list(COSTLY)][::-1]
     bars = ax.barh(t.index, t.mAP_gain, color=[_COLORS[list(COSTLY).index(k)%len(_COLORS)] for k in t.index])
-    n = t.detections.where(t.index!=KINDS[MISSED], t.truth)
+    n = t.detections.where(t.index!='missed', t.truth)
     ax.bar_label(bars, [f' {g:+.3f}  ({int(k)})' for g,k in zip(t.mAP_gain, n)], color=_INK, fontsize=8)
-    ax.set(xlabel='mAP gained if mended', xlim=(min(0, t.mAP_gain.min()*1.3), max(t.mAP_gain.max()*1.4, .01)), title=f'errors at IoU {self.iou:g} (how many)')
+    ax.set(xlabel='mAP gained if mended', xlim=(min(0, t.mAP_gain.min()*1.3), max(t.mAP_gain.max()*1.4, .01)),
+           title=f'errors at IoU {self.iou:g} (how many)')
 
-# %% ../../nbs/learn/76_interpret.ipynb #4995b420
+# %% ../../nbs/learn/76_interpret.ipynb #dd03469a
 @patch
 def _image(self:RotatedInterpretation, i):
     "Decoded network input"
@@ -209,15 +216,14 @@ def _image(self:RotatedInterpretation, i):
 @patch
 def _show(self:RotatedInterpretation, axs, i, score):
     "Truth and detections of one image, on two axes"
-    f,e,im = self.acc.flat(),self.errors,self._image(i)
+    f,e,im = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
     g,d = np.flatnonzero(f.gt_img==i),np.flatnonzero((f.img==i)&(f.scores>=score))
-    told = lambda labels,kinds: [f'{self.vocab[l]}' + ('' if KINDS[k]=='correct' else f': {KINDS[k]}') for l,k in zip(labels, kinds)]
+    p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # captions for all kinds; one of class `l` stands at `l` modulo the colours
+    names = [f'{c}{"" if k=="correct" else ": "+k}' for k in KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
     for ax,boxes,labels,kinds,scores,ign in [(axs[0],f.gt_boxes[g],f.gt_labels[g],e.gt_kind[g],None,f.ignore[g]),
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
-        colors = dict(zip(told(labels, kinds), labels))
-        names = list(colors)
-        show_boxes(ax, rbox2qbox(boxes), [names.index(o) for o in told(labels, kinds)], scores, names, ign, max_text=15) if len(boxes) else None
+        show_boxes(ax, rbox2qbox(boxes), labels+p*kinds, scores, names, ign, max_text=15)
     name = Path(self.file(i)).name if self.file(i) else f'image {i}'
     axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth'); axs[1].set_title(f'detections, score >= {score:g}')
 

@@ -14,7 +14,7 @@ from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.matching import APAccumulator
 from .callbacks import unpad_dets
 
-# %% ../../nbs/learn/73_metrics.ipynb #9640f439
+# %% ../../nbs/learn/73_metrics.ipynb #f8d5c083
 class RotatedMetric(Metric):
     "A figure read from the accumulator that all metrics of a learner share; a subclass has `figure()`"
     def __init__(self,
@@ -70,7 +70,7 @@ class RotatedMAP(RotatedMetric):
 
     def figure(self): return self.compute().map
 
-# %% ../../nbs/learn/73_metrics.ipynb #dde82b53
+# %% ../../nbs/learn/73_metrics.ipynb #90f2fb7d
 class RotatedF1(RotatedMetric):
     "F1, the mean over classes"
     def __init__(self,
