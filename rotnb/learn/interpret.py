@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/learn/interpret.html.md"""
 # %% auto #0
 __all__ = ['PLOT_STYLE', 'line_style', 'RotatedInterpretation']
 
-# %% ../../nbs/learn/76_interpret.ipynb #3fa8f699
+# %% ../../nbs/learn/76_interpret.ipynb #fa00628f
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, show_boxes
@@ -17,7 +17,7 @@ from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import unpad_dets
 
-# %% ../../nbs/learn/76_interpret.ipynb #12bcf04a
+# %% ../../nbs/learn/76_interpret.ipynb #fd0d9fe2
 _INK = '#808080'
 _COLORS = [o for o in PALETTE[:7] if o!='#f0e442']
 _DASHES = ['-','--',':','-.']
@@ -41,7 +41,7 @@ def _styled(f):
         return ax
     return _f
 
-# %% ../../nbs/learn/76_interpret.ipynb #cc08d63d
+# %% ../../nbs/learn/76_interpret.ipynb #88515ab8
 class _Collect(Callback):
     "Detections and truth of each batch, as metrics see them"
     order = 60
@@ -80,7 +80,7 @@ class RotatedInterpretation:
         if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg)
         return self._errors
 
-# %% ../../nbs/learn/76_interpret.ipynb #aa15c361
+# %% ../../nbs/learn/76_interpret.ipynb #f1a021e0
 @patch
 def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
@@ -89,8 +89,8 @@ def summary(self:RotatedInterpretation):
     rows = []
     for i,c in enumerate(self.vocab):
         point = {k:best.get(c, {}).get(j) for k,j in dict(F1='f1', score='score', precision='precision', recall='recall').items()}
-        rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point, angle_err=off[c]['angle'], centre_err=off[c]['centre'],
-                         ECE=calibration(self.acc, self.iou, label=i).ece))
+        rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point,
+                         angle_err=off[c]['angle'], centre_err=off[c]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
     df = pd.DataFrame(rows, index=self.vocab, dtype=float)
     df.loc['all'] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off['all']['angle'], off['all']['centre'],
                      calibration(self.acc, self.iou).ece]
@@ -103,7 +103,7 @@ def costs(self:RotatedInterpretation):
     return pd.DataFrame([dict(detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in KINDS],
                         index=pd.Index(KINDS, name='kind'))
 
-# %% ../../nbs/learn/76_interpret.ipynb #90a3609d
+# %% ../../nbs/learn/76_interpret.ipynb #0ba8908b
 @patch
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
@@ -141,7 +141,7 @@ def worst(self:RotatedInterpretation,
     df = df[keep & ((df.what=='detection') | (df.kind=='missed'))]
     return df.assign(area=df.w*df.h).sort_values(['score','area'], ascending=False).drop(columns='area').head(len(df) if n is None else n)
 
-# %% ../../nbs/learn/76_interpret.ipynb #f230961b
+# %% ../../nbs/learn/76_interpret.ipynb #1bc0d567
 @patch
 @_styled
 def plot_confusion_matrix(self:RotatedInterpretation, ax,
@@ -174,7 +174,8 @@ def plot_pr(self:RotatedInterpretation, ax,
     "Precision over recall"
     ap = dict(zip(self.vocab, self.acc.compute(self.iou).ap))
     curves = {c:o for c,o in pr_curves(self.acc, self.iou).items() if classes is None or c in classes}
-    rows = [(c,np.append(0., o.recall),np.append(o.precision[:1], o.precision),f'{c} {ap[c]:.2f}') for c,o in curves.items() if len(o.scores)]
+    rows = [(c,np.append(0., o.recall),np.append(o.precision[:1], o.precision),f'{c} {ap[c]:.2f}')
+            for c,o in curves.items() if len(o.scores)]
     _plot_curves(ax, rows, self.vocab, xlabel='recall', ylabel='precision', title=f'AP at IoU {self.iou:g}')
 
 @patch
@@ -188,25 +189,26 @@ def plot_f1(self:RotatedInterpretation, ax,
     rows = []
     for c,o in curves.items():
         if not len(o.scores): continue
-        x,y = np.concatenate([o.scores[:1], o.scores, [0]])[::-1],np.concatenate([[0], o.f1, o.f1[-1:]])[::-1]   # nothing beyond the best score
+        x = np.concatenate([o.scores[:1], o.scores, [0]])[::-1]
+        y = np.concatenate([[0], o.f1, o.f1[-1:]])[::-1]        # nothing is kept beyond the best score
         rows.append((c,x,y,f"{c} {best[c]['f1']:.2f} at {best[c]['score']:.2f}"))
     _plot_curves(ax, rows, self.vocab, xlabel='score threshold', ylabel='F1', title=f'F1 at IoU {self.iou:g}')
     for c,b in best.items():
         if b['f1']>0: ax.plot(b['score'], b['f1'], 'o', ms=5, color=line_style(self.vocab.index(c))['color'])
 
-# %% ../../nbs/learn/76_interpret.ipynb #51a5684b
+# %% ../../nbs/learn/76_interpret.ipynb #45927cfa
 @patch
 @_styled
 def plot_errors(self:RotatedInterpretation, ax):
     "What mending each kind of error would add to mAP, with how many there are"
     t = self.costs().loc[list(COSTLY)][::-1]
-    bars = ax.barh(t.index, t.mAP_gain, color=[_COLORS[list(COSTLY).index(k)%len(_COLORS)] for k in t.index])
+    bars = ax.barh(t.index, t.mAP_gain, color=_COLORS[1])
     n = t.detections.where(t.index!='missed', t.truth)
     ax.bar_label(bars, [f' {g:+.3f}  ({int(k)})' for g,k in zip(t.mAP_gain, n)], color=_INK, fontsize=8)
     ax.set(xlabel='mAP gained if mended', xlim=(min(0, t.mAP_gain.min()*1.3), max(t.mAP_gain.max()*1.4, .01)),
            title=f'errors at IoU {self.iou:g} (how many)')
 
-# %% ../../nbs/learn/76_interpret.ipynb #dd03469a
+# %% ../../nbs/learn/76_interpret.ipynb #e8f13eb0
 @patch
 def _image(self:RotatedInterpretation, i):
     "Decoded network input"
@@ -218,7 +220,7 @@ def _show(self:RotatedInterpretation, axs, i, score):
     "Truth and detections of one image, on two axes"
     f,e,im = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
     g,d = np.flatnonzero(f.gt_img==i),np.flatnonzero((f.img==i)&(f.scores>=score))
-    p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # captions for all kinds; one of class `l` stands at `l` modulo the colours
+    p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # a caption for each kind and class; colours repeat after `p`
     names = [f'{c}{"" if k=="correct" else ": "+k}' for k in KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
     for ax,boxes,labels,kinds,scores,ign in [(axs[0],f.gt_boxes[g],f.gt_labels[g],e.gt_kind[g],None,f.ignore[g]),
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
