@@ -42,7 +42,11 @@ from .models.pafpn import *
 from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *
 from .models.gliding_vertex import *
+from .evaluate.task1 import *
+from .evaluate.matching import *
+from .evaluate.curves import *
 from .evaluate.ap import *
+from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
 from .data.blocks import *
@@ -53,6 +57,7 @@ from .data.loaders import *
 from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
+from .learn.interpret import *
 from .learn.infer import *
 from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
