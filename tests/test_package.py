@@ -39,7 +39,7 @@ def imports(src, package=''):
             yield base
             yield from (f'{base}.{a.name}' for a in o.names)
 
-NUMBERED = {module(nb): int(m[1]) for f,nb in NBS.items() if (m := re.match(r'(\d+)_', Path(f).name)) and module(nb)}
+NUMBERED = {module(nb): (int(m[1]),m[2]) for f,nb in NBS.items() if (m := re.match(r'(\d+)([a-z]?)_', Path(f).name)) and module(nb)}
 
 @cache
 def number(mod):
@@ -47,8 +47,8 @@ def number(mod):
     if mod in NUMBERED: return NUMBERED[mod]
     path = ROOT.joinpath(*mod.split('.'))
     file,package = (path/'__init__.py', mod) if path.is_dir() else (path.with_suffix('.py'), mod.rpartition('.')[0])
-    if not mod.startswith('rotnb.') or not file.exists(): return 0
-    return max((number(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=0)
+    if not mod.startswith('rotnb.') or not file.exists(): return (0,'')
+    return max((number(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=(0,''))
 
 def python(src, **env):
     "Run `src` in an interpreter of its own, with the repository first on its path; what it prints"
@@ -98,6 +98,8 @@ def test_imports_only_lower_numbers(nb):
     own = NUMBERED[module(NBS[nb])]
     late = {o:number(o) for o in imports(code(NBS[nb])) if number(o)>=own}
     assert not late, f'{own} imports {late}'
+
+def test_numbers_are_unique(): assert not [o for o,n in Counter(NUMBERED.values()).items() if n>1]
 
 def test_readme_is_what_the_notebook_makes():
     made = runpy.run_path(str(ROOT/'.ci/readme.py'))['readme']()
