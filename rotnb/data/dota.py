@@ -146,7 +146,7 @@ def area_of(xy): # xy: 8 numbers
     return abs(np.sum(x*np.roll(y,-1)-y*np.roll(x,-1)))/2
 
 class NotABox(Exception): "An entry that is understood, but is no area: a point, a line"
-MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)  # what broken JSON can raise
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, Image.DecompressionBombError) # of broken files
 
 def keep_rows(
     entries, # of (where, text, parse)
@@ -200,7 +200,7 @@ def picture_size(file, problems):
         with Image.open(file) as im: return im.size
     except (OSError, SyntaxError, Image.DecompressionBombError) as e: problems.add('picture', file, str(e)[:80])
 
-# %% ../../nbs/data/63_dota.ipynb #99b09995
+# %% ../../nbs/data/63_dota.ipynb #2b392c36
 def outline_row(
     parts, # polygons of one object, each (k,2) or 2k numbers, closed or open; pixels
     name, # class name

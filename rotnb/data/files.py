@@ -6,16 +6,16 @@ Docs: https://rotnb.github.io/rotnb/data/files.html.md"""
 
 # %% auto #0
 __all__ = ['ALIASES', 'LIST_DIRS', 'NO_LABELS', 'SplitError', 'is_of', 'split_list', 'in_split', 'list_files', 'list_images',
-           'find_labelled', 'read_files', 'Pictures', 'find_whole', 'read_whole', 'parse_icdar_line', 'icdar_entries',
-           'write_icdar', 'parse_ucas_line', 'ucas_entries']
+           'find_labelled', 'read_files', 'Pictures', 'find_whole', 'read_scenes', 'read_whole', 'parse_icdar_line',
+           'icdar_entries', 'write_icdar', 'parse_ucas_line', 'ucas_entries']
 
-# %% ../../nbs/data/65_files.ipynb #4b210fbe
+# %% ../../nbs/data/65_files.ipynb #cf72ec66
 import re
 from functools import partial
 from pathlib import Path
 from .dota import *
 
-# %% ../../nbs/data/65_files.ipynb #5ca4b96a
+# %% ../../nbs/data/65_files.ipynb #d486a2f9
 class SplitError(DatasetLayoutError): "A split that the folder does not have"
 
 ALIASES   = [{'train','training'}, {'val','valid','validation'}, {'test','testing'}]
@@ -27,7 +27,7 @@ def is_of(name, split): # file or folder name
     "Whether one of the words in a name is the split's"
     return bool(_words(name) & _same(split)) or str(name).lower()==split.lower()
 
-# %% ../../nbs/data/65_files.ipynb #cdc01b26
+# %% ../../nbs/data/65_files.ipynb #c9477498
 def split_list(files, root, split):
     "Names listed in `ImageSets/Main/train.txt` and the like, or None"
     for f in files:
@@ -42,7 +42,7 @@ def in_split(files, root, split):
     if names is not None: return lambda o: o.stem in names
     return lambda o: any(is_of(d, split) for d in o.relative_to(root).parts[:-1])
 
-# %% ../../nbs/data/65_files.ipynb #28633251
+# %% ../../nbs/data/65_files.ipynb #8f868dd1
 def _below(o, root, words):
     "Whether a folder between `root` and file `o` has one of these names, or holds it as a part"
     return any(w.lower() in d.lower() for d in o.relative_to(root).parts[:-1] for w in words)
@@ -64,7 +64,7 @@ def list_images(
     if images and not some: raise DatasetLayoutError(f'{root}: no pictures in a folder called {images!r}')
     return some or pics
 
-# %% ../../nbs/data/65_files.ipynb #14a9d64e
+# %% ../../nbs/data/65_files.ipynb #54fb14cc
 NO_LABELS = {'classes','readme','train','val','test','trainval','license','labels'}
 
 def _is_list(o): return o.suffix.lower()=='.txt' and (o.parent.name.lower() in LIST_DIRS or o.stem.lower() in NO_LABELS)
@@ -109,7 +109,7 @@ def find_labelled(
             if k not in have: problems.add('orphan', v[0])
     return pairs
 
-# %% ../../nbs/data/65_files.ipynb #8925def4
+# %% ../../nbs/data/65_files.ipynb #0a3d1fc7
 def read_files(
     path, # root folder of the set
     split:str=None, # 'train', 'val', ...; None for all pictures
@@ -130,7 +130,7 @@ def read_files(
     problems.report(path, on_bad)
     return res
 
-# %% ../../nbs/data/65_files.ipynb #120e94f4
+# %% ../../nbs/data/65_files.ipynb #919638d3
 class Pictures:
     "The pictures of a set, found by the names that label files give them"
     def __init__(self, root):
@@ -150,7 +150,7 @@ class Pictures:
         if len(best)>1 and same(best[0])==same(best[1]): raise ValueError(f'{name!r} may be {best[0]} or {best[1]}')
         return best[0] if best else None
 
-# %% ../../nbs/data/65_files.ipynb #bbd9c933
+# %% ../../nbs/data/65_files.ipynb #1c9fab49
 def find_whole(
     path, # the file, or the root folder of the set
     ext:str='.json', # ending of the label file
@@ -166,32 +166,42 @@ def find_whole(
     if len(some)>1: raise DatasetLayoutError(f'{path}: {len(some)} {ext} files ({", ".join(o.name for o in some[:5])}): name the one to read')
     return some[0],path
 
-def read_whole(
-    path, # the label file, or the root folder of the set
-    split:str=None, # 'train', 'val', ...; None for the only file
+# %% ../../nbs/data/65_files.ipynb #110e5f28
+def read_scenes(
+    scenes, # (file, problems) -> (picture name, (width, height) -> entries) of every picture
+    root, # folder below which the pictures lie
+    file, # handed to `scenes`, and named in messages
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
-    scenes=None, # (label file) -> (picture name, (width, height) -> entries) of every picture
-    ext:str='.json', # ending of the label file
-    images=None # folder below which the pictures lie, where it is not the set's
+    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
 )->list: # of `Annot`, in the file's order
-    "Read a set that has one label file for all pictures"
-    problems,res = Problems(),[]
-    file,root = find_whole(path, ext, split)
+    "Records of all pictures that one source tells of"
+    problems,res,pics = Problems(),[],Pictures(root)
     try: every = list(scenes(file, problems))
-    except MALFORMED as e: raise LabelError(f'{file}: {str(e)[:300]}') from None
-    pics = Pictures(images or root)
+    except MALFORMED as e: raise LabelError(f'{file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     for name,entries in every:
         try: image = pics.find(name)
         except ValueError as e: problems.add('entry', file, str(e)); continue
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
         if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab)))
-    if every and not res and len(problems.found['orphan'])==len(every):
+    if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')
-    problems.report(path, on_bad)
+    problems.report(file, on_bad)
     return res
 
-# %% ../../nbs/data/65_files.ipynb #84ca61d1
+def read_whole(
+    path, # the label file, or the root folder of the set
+    split:str=None, # 'train', 'val', ...; None for the only file
+    vocab=None, # known class names; None accepts any
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    scenes=None, # as in `read_scenes`
+    ext:str='.json', # ending of the label file
+    images=None # folder below which the pictures lie, if they are not below `path`
+)->list: # of `Annot`, in the file's order
+    "Read a set that has one label file for all pictures"
+    file,root = find_whole(path, ext, split)
+    return read_scenes(scenes, images or root, file, vocab, on_bad)
+
+# %% ../../nbs/data/65_files.ipynb #4c2a8189
 def parse_icdar_line(
     line:str, # one line of a label file
     name:str='text' # the class
@@ -220,7 +230,7 @@ def write_icdar(
         res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
     return res
 
-# %% ../../nbs/data/65_files.ipynb #3588657a
+# %% ../../nbs/data/65_files.ipynb #8b889969
 def parse_ucas_line(
     line:str, # one line of a label file
     name:str # class, from the folder

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/data/xml.html.md"""
 __all__ = ['VOC_BOX', 'VOC_CONST', 'HRSC_TYPES', 'XML', 'CVAT_SHAPES', 'Node', 'parse_xml', 'at', 'numbers', 'XmlForm', 'xml_row',
            'xml_entries', 'spell', 'write_xml', 'cvat_scenes', 'write_cvat']
 
-# %% ../../nbs/data/66_xml.ipynb #59821f0b
+# %% ../../nbs/data/66_xml.ipynb #356af562
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,7 @@ from .blocks import unknown_class
 from .dota import *
 from .files import *
 
-# %% ../../nbs/data/66_xml.ipynb #ad11fb12
+# %% ../../nbs/data/66_xml.ipynb #eee08a1e
 class Node(ET.Element):
     "An element that knows its line"
     line = 0
@@ -59,7 +59,7 @@ def numbers(o, paths):
     try: return [float(v) for v in res]
     except ValueError: raise ValueError(f'expected numbers at {paths[0]} and the like, found {res}') from None
 
-# %% ../../nbs/data/66_xml.ipynb #d0f62901
+# %% ../../nbs/data/66_xml.ipynb #82493e57
 @dataclass
 class XmlForm:
     "How one XML format describes its objects"
@@ -88,7 +88,7 @@ HRSC_TYPES = dict(enumerate(('ship|aircraft carrier|warcraft|merchant ship|Nimit
 HRSC_TYPES |= {19:'OXo|--)', 20:'Car carrier([]==[])', 22:'Hovercraft', 24:'yacht', 25:'CntShip(_|.--.--|_]=', 26:'Cruise', 27:'submarine',
                28:'lute', 29:'Medical', 30:'Car carrier(======|', 31:'Ford-class', 32:'Midway-class', 33:'Invincible-class'}
 
-# %% ../../nbs/data/66_xml.ipynb #e75dbc19
+# %% ../../nbs/data/66_xml.ipynb #4fb19fa4
 XML = dict(
     rolabelimg=XmlForm(rbox=_under('robndbox', 'cx cy w h angle'), hbox=VOC_BOX, const=dict(type='robndbox', **VOC_CONST)),
     rsdd=XmlForm(rbox=_under('robndbox', 'cx cy h w angle'), turn=180, lo=-90, const=dict(type='robndbox')),
@@ -105,7 +105,7 @@ XML = dict(
 )
 XML['hrsc_types'] = replace(XML['hrsc'], names={str(100000000+k):v for k,v in HRSC_TYPES.items()})
 
-# %% ../../nbs/data/66_xml.ipynb #870a3771
+# %% ../../nbs/data/66_xml.ipynb #5da4ccb6
 def _points(o, path):
     "The polygon below an object, 'x,y' in text or attributes"
     nodes = o.findall(path)
@@ -148,7 +148,7 @@ def xml_entries(
     if root.tag!=form.root: raise ValueError(f'expected <{form.root}> at the top, found <{root.tag}>')
     return [(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form)) for o in root.findall(form.objects)]
 
-# %% ../../nbs/data/66_xml.ipynb #df39dd52
+# %% ../../nbs/data/66_xml.ipynb #ab552717
 def spell(
     qboxes, # (n,4,2) corners, pixels
     turn:float=360, # what the angle is modulo, degrees: 360, 180 or 90
@@ -162,7 +162,7 @@ def spell(
     t = (t-lo)%turn+lo
     return np.stack([cx,cy,w,h,np.where(t>=lo+turn, lo, t)], -1),gap   # rounding can reach the excluded end
 
-# %% ../../nbs/data/66_xml.ipynb #6a4f817d
+# %% ../../nbs/data/66_xml.ipynb #e96f2006
 def _put(o, path, text):
     "Set text or attribute at a path, making elements on the way"
     path,_,attr = path.partition('@')
@@ -216,7 +216,7 @@ def write_xml(
         ET.ElementTree(root).write(res[-1], encoding='utf-8', xml_declaration=True)
     return res
 
-# %% ../../nbs/data/66_xml.ipynb #8941b8b7
+# %% ../../nbs/data/66_xml.ipynb #8b042f3b
 def _cvat_row(o):
     name,diff = o.get('label'),0
     for a in o.findall('attribute'):
