@@ -53,7 +53,8 @@ def df_scenes(
     "The pictures of a table"
     file = 'table' if isinstance(df, pd.DataFrame) else df
     if file is df: df = pd.read_csv(df, dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    if missing := {'image','name'}-set(df.columns): raise ValueError(f"no column {' or '.join(sorted(missing))}; there are {', '.join(map(str, df.columns))}")
+    if missing := {'image','name'}-set(df.columns):
+        raise ValueError(f"no column {' or '.join(sorted(missing))}; there are {', '.join(map(str, df.columns))}")
     by = {}
     for i,d in enumerate(df.to_dict('records'), 1):
         by.setdefault(str(d['image']), []).append((f'{file}: row {i}', str(list(d.values())), partial(df_row, d)))
@@ -123,10 +124,12 @@ FORMATS = dict(
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
     hrsc_types=_xml('hrsc_types', holds='heading difficult names', **_hrsc),
-    ssdd=_xml('ssdd', angle='corners; deg, clockwise, [0, 90]', along='w', holds='quad difficult names', valid='test', outside='15 of 2587, by little'),
+    ssdd=_xml('ssdd', angle='corners; deg, clockwise, [0, 90]', along='w', holds='quad difficult names', valid='test',
+              outside='15 of 2587, by little'),
     rsdd=_xml('rsdd', angle='rad, clockwise, [-pi/2, pi/2)', along='h, the long side', holds='difficult names', valid='test'),
     srsdd=_files(_dota_entries, _in('labelTxt', write_dota, decimals=3), ('.txt',), 'parse', valid='test'),
-    dior=_xml('dior', labels=('Oriented Bounding Boxes','oriented'), angle='corners; deg, clockwise, [-45, 45]', along='w', holds='quad difficult names'),
+    dior=_xml('dior', labels=('Oriented Bounding Boxes','oriented'), angle='corners; deg, clockwise, [-45, 45]', along='w',
+              holds='quad difficult names'),
     fair1m=_xml('fair1m'),
     rolabelimg=_xml('rolabelimg', angle='rad, clockwise, [0, 2 pi)', along='w', holds='heading difficult names'),
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds=''),

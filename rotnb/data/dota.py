@@ -43,7 +43,8 @@ class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not la
 
 class Problems:
     "Everything found wrong while reading one folder"
-    fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read', vocab='labels have an unknown class', picture='pictures cannot be read')
+    fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
+                 vocab='labels have an unknown class', picture='pictures cannot be read')
     told  = dict(empty='images have no label file: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
                  loose='outlines fill less than half of their box')
@@ -146,7 +147,8 @@ def area_of(xy): # xy: 8 numbers
     return abs(np.sum(x*np.roll(y,-1)-y*np.roll(x,-1)))/2
 
 class NotABox(Exception): "An entry that is understood, but is no area: a point, a line"
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError, Image.DecompressionBombError) # of broken files
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
+             Image.DecompressionBombError)                            # what broken files can raise
 
 def keep_rows(
     entries, # of (where, text, parse)

@@ -75,7 +75,8 @@ def coco_row(
     if len(box)==4: return hbox_row([box[0],box[1],box[0]+box[2],box[1]+box[3]], name, diff)
     if len(box)!=5: raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
     if rbox is None:
-        raise ValueError("a bbox of five numbers does not say how its angle turns: pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
+        raise ValueError("a bbox of five numbers does not say how its angle turns: "
+                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
     return rbox_row(box, name, diff, rbox)
 
 def _listed(d, key):
@@ -222,7 +223,8 @@ def label_studio_scenes(file, problems):
     for i,t in enumerate(tasks):
         try: name,regions = _task_image(t),_regions(t)
         except MALFORMED as e: problems.add('entry', f'{file}: [{i}]', f'{e}'); continue
-        res.append((name, lambda size,i=i,rs=regions: [(f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
+        res.append((name, lambda size,i=i,rs=regions: [
+            (f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
     return res
 
 # %% ../../nbs/data/70_json.ipynb #a0ac2459
