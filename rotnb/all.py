@@ -4,6 +4,7 @@ from .geometry.boxes import *
 from .geometry.polygons import *
 from .geometry.gaussians import *
 from .geometry.draw import *
+from .geometry.fit import from_polygons, from_masks, headed
 from .ops.iou import *
 from .ops.nms import *
 from .ops.roi_align import *
@@ -54,6 +55,10 @@ from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError
 from .data.loaders import *
+from .data.files import read_files, read_whole, read_scenes, write_icdar
+from .data.xml import XML, XmlForm, write_xml, write_cvat
+from .data.json import read_coco, write_coco, write_labelme, write_label_studio
+from .data.convert import *
 from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
@@ -62,3 +67,4 @@ from .learn.infer import *
 from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
 from .interop.imagenet import *
+from .interop.ecosystem import *
