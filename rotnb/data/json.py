@@ -83,6 +83,7 @@ def _listed(d, key):
     if not isinstance(d, dict) or not isinstance(d.get(key), list): raise ValueError(f'expected {{"{key}": [...], ...}}')
     return d[key]
 
+# %% ../../nbs/data/70_json.ipynb #de88e1ed
 def coco_scenes(
     file, # the JSON file
     problems, # annotations of unknown pictures are noted here

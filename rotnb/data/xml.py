@@ -193,6 +193,7 @@ def _object(root, form, q, r, name, diff, fmt):
         *path,tag = form.points.split('/'); _put(o, '/'.join(path), '')
         for x,y in q[[0,1,2,3,0]]: ET.SubElement(o.find('/'.join(path)), tag).text = f'{fmt(x)},{fmt(y)}'
 
+# %% ../../nbs/data/66_xml.ipynb #507d39d8
 def write_xml(
     annots, # of `Annot`
     folder, # where to write the files

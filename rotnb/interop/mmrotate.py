@@ -18,7 +18,8 @@ from typing import Callable
 from warnings import warn
 from torch import nn, Tensor
 from ..models.contract import create_detector
-from .mmconfig import settings_from_config, guess_config
+from .mmconfig import settings_from_config
+from .mmguess import guess_config
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #b461139f
 class CheckpointError(ValueError): "A file or dictionary that holds no weights we can open"
@@ -71,6 +72,7 @@ def merge_order(
     "From the order of `unfold` to that of the paper's code"
     return w.unflatten(-1, (-1,2,2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
+# %% ../../nbs/interop/85_mmrotate.ipynb #650f32eb
 backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; then Swin and ConvNeXt of OpenMMLab, and of torchvision
     (r'^backbone\.',                                                      'backbone.body.'),
     (r'^backbone\.body\.norm(\d)\.',                                     _norm),

@@ -166,6 +166,7 @@ def _plot_curves(ax, rows, vocab, **labels):
     ax.grid(True)
     if rows: ax.legend(loc='center left', bbox_to_anchor=(1,.5))
 
+# %% ../../nbs/learn/76_interpret.ipynb #ea7b831e
 @patch
 @_styled
 def plot_pr(self:RotatedInterpretation, ax,

@@ -11,7 +11,7 @@ __all__ = ['BackboneError', 'TimmBackbone']
 import re, timm, torch
 import torch.nn.functional as F
 from torch import nn, Tensor
-from fastcore.basics import store_attr
+from fastcore.basics import patch, store_attr
 
 # %% ../../nbs/models/41_backbones.ipynb #c1c5ca70
 class BackboneError(ValueError): "A backbone that cannot serve"
@@ -45,32 +45,36 @@ class TimmBackbone(nn.Module):
             raise BackboneError(f"{self.name!r} has feature maps of strides {found}, but {sorted(missing)} is wanted; set `strides`")
         return tuple(len(found)-1-found[::-1].index(s) for s in self.strides)  # the deepest map of a stride
 
-    def forward(self, x:Tensor)->list: # `(b, c, h/stride, w/stride)` for each stride
-        "Feature maps, finest first"
-        nhwc = self.body.output_fmt=='NHWC'
-        if nhwc: x = F.pad(x, (0, -x.shape[-1]%4, 0, -x.shape[-2]%4))  # a transformer's patches
-        fs = self.body(x)
-        if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
-        return [f.permute(0,3,1,2) for f in fs] if nhwc or self.norms else fs
-
-    def _stages(self):
-        "The stem's modules, then those of each stage"
-        stages = [[]]
-        for name,m in self.body.named_children():
-            for part in (m.children() if name in ('blocks','layers','stages') else [m]):
-                if re.match(r'(blocks|layers?|stages?|s(?=\d))', name): stages.append([])
-                stages[-1].append(part)
-        return stages
-
-    def train(self, mode:bool=True):
-        "As of any module, but what is frozen stays so, whoever calls it and whatever was unfrozen in between"
-        super().train(mode)
-        for m in (o for s in self._stages()[:self.frozen+1] for o in s): m.requires_grad_(False).eval()
-        if self.norm_eval:
-            for m in self.body.modules():
-                if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
-        return self
-
 def _unknown(name):
     near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
     return f"timm has no model {name!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models('*resnet*')")
+
+# %% ../../nbs/models/41_backbones.ipynb #d00c1604
+@patch
+def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, h/stride, w/stride)` for each stride
+    "Feature maps, finest first"
+    nhwc = self.body.output_fmt=='NHWC'
+    if nhwc: x = F.pad(x, (0, -x.shape[-1]%4, 0, -x.shape[-2]%4))  # a transformer's patches
+    fs = self.body(x)
+    if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
+    return [f.permute(0,3,1,2) for f in fs] if nhwc or self.norms else fs
+
+@patch
+def _stages(self:TimmBackbone):
+    "The stem's modules, then those of each stage"
+    stages = [[]]
+    for name,m in self.body.named_children():
+        for part in (m.children() if name in ('blocks','layers','stages') else [m]):
+            if re.match(r'(blocks|layers?|stages?|s(?=\d))', name): stages.append([])
+            stages[-1].append(part)
+    return stages
+
+@patch
+def train(self:TimmBackbone, mode:bool=True):
+    "As of any module, but what is frozen stays so, whoever calls it and whatever was unfrozen in between"
+    nn.Module.train(self, mode)
+    for m in (o for s in self._stages()[:self.frozen+1] for o in s): m.requires_grad_(False).eval()
+    if self.norm_eval:
+        for m in self.body.modules():
+            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+    return self

@@ -73,6 +73,7 @@ def _suppressed(P, j, cls, thr, G, head, nxt):
                     i = nxt[i]
     return False
 
+# %% ../../nbs/ops/22_nms.ipynb #5b85553e
 @device
 def _measure(P, lvl, G):
     "Level of every box, the last row of `G`, and the number of boxes of each level"
