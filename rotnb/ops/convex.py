@@ -12,7 +12,7 @@ import numpy as np, torch
 from numba import cuda, njit, prange
 from torch import Tensor
 from ..geometry.polygons import convex_hull,polygon_area
-from .launch import launch,may_parallel,on_cuda
+from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import IOU,IOF,GIOU,AREA,CORNERS,THINNEST,TINY,device,apart,before_polygons,overlap_polygons,polygon_iou
 from .iou import check_mode,prepared,result_dtype
 from .nms import check_quads
@@ -87,7 +87,7 @@ def _aligned_cuda(n, A, B, mode, out):
     for i in range(cuda.grid(1), n, cuda.gridsize(1)): out[i] = _polygon_value(A, i, B, i, mode)
 
 # %% ../../nbs/ops/25_convex.ipynb #a23a4e63
-@torch.library.custom_op('rotnb::polygon_iou', mutates_args=())
+@operator('polygon_iou')
 def _polygon_iou(polygons1:Tensor, polygons2:Tensor, mode:int, aligned:bool)->Tensor:
     A,B,n,m = prepared(polygons1),prepared(polygons2, polygons1.device),len(polygons1),len(polygons2)
     out = polygons1.new_empty((n,) if aligned else (n,m), dtype=result_dtype(polygons1, polygons2))
@@ -146,7 +146,7 @@ def _inside_cuda(n, P, Q, out):
     for k in range(cuda.grid(1), n, cuda.gridsize(1)): out[k//m,k%m] = _inside(P[k//m,0], P[k//m,1], Q, k%m)
 
 # %% ../../nbs/ops/25_convex.ipynb #94ead704
-@torch.library.custom_op('rotnb::points_in_polygons', mutates_args=())
+@operator('points_in_polygons')
 def _points_in_polygons(points:Tensor, polygons:Tensor)->Tensor:
     P,Q = points.double().contiguous(),polygons.to(points.device, torch.float64)
     Q = Q.masked_fill(~Q.isfinite().all(1, True), torch.nan).contiguous()   # no comparison with NaN is true

@@ -10,7 +10,7 @@ __all__ = ['check_mode', 'check_boxes', 'host_boxes', 'prepared', 'result_dtype'
 # %% ../../nbs/ops/21_iou.ipynb #77b72232
 import torch
 from torch import Tensor
-from .launch import on_cuda
+from .launch import on_cuda, operator
 from .kernels import IOU,IOF,GIOU,prepare,iou_matrix
 
 # %% ../../nbs/ops/21_iou.ipynb #67950c92
@@ -57,7 +57,7 @@ def result_dtype(
 def _as(x, device): # a kernel's result as a tensor
     return (x if isinstance(x, Tensor) else torch.from_numpy(x)).to(device)
 
-@torch.library.custom_op('rotnb::box_iou', mutates_args=())
+@operator('box_iou')
 def _box_iou(boxes1:Tensor, boxes2:Tensor, mode:int, aligned:bool)->Tensor:
     A,B = prepared(boxes1),prepared(boxes2, boxes1.device)
     dtype = result_dtype(boxes1, boxes2)

@@ -13,7 +13,7 @@ import math
 import numpy as np, torch
 from numba import cuda, njit
 from torch import Tensor
-from .launch import launch
+from .launch import launch, operator
 from .kernels import CX,CY,EX,EY,AREA,CORNERS,device,apart,pair_iou,polygon_iou
 from .iou import check_boxes,prepared
 
@@ -167,7 +167,7 @@ def _nms_rounds(P, cls, thr, valid, rounds=8): # `rounds` between two looks from
         if not (state==OPEN).any(): return state==KEPT
 
 # %% ../../nbs/ops/22_nms.ipynb #29a927eb
-@torch.library.custom_op('rotnb::nms', mutates_args=()) # of (n, 5) boxes or (n, 8) quads
+@operator('nms') # of (n, 5) boxes or (n, 8) quads
 def _nms(boxes:Tensor, scores:Tensor, idxs:Tensor, iou_threshold:float, max_num:int)->Tensor:
     valid = boxes.isfinite().all(1) & ~scores.isnan()
     order = scores.double().argsort(descending=True, stable=True)

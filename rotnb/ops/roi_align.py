@@ -11,7 +11,7 @@ __all__ = ['roi_lattice', 'roi_align_rotated']
 import numba, numpy as np, torch
 from numba import cuda, njit, prange
 from torch import Tensor
-from .launch import launch, may_parallel, on_cuda
+from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import device
 
 # %% ../../nbs/ops/23_roi_align.ipynb #8d193bd1
@@ -152,7 +152,7 @@ def _write_in_order_cuda(n, G, L, h, w, gX):
 # %% ../../nbs/ops/23_roi_align.ipynb #589528a8
 _PARALLEL = 500_000 # numbers of a result from which threads pay
 
-@torch.library.custom_op('rotnb::roi_read', mutates_args=())
+@operator('roi_read')
 def _roi_read(x:Tensor, lattice:Tensor, rows:int, cols:int)->Tensor:
     (b,h,w,c),k = x.shape,len(lattice)
     if on_cuda(x):
@@ -164,7 +164,7 @@ def _roi_read(x:Tensor, lattice:Tensor, rows:int, cols:int)->Tensor:
     f(x.flatten(0, 2).numpy(force=True), lattice.numpy(force=True), h, w, out.numpy())
     return out.to(x.device)
 
-@torch.library.custom_op('rotnb::roi_write', mutates_args=())
+@operator('roi_write')
 def _roi_write(g:Tensor, lattice:Tensor, b:int, h:int, w:int)->Tensor:
     c = g.shape[-1]
     out = torch.zeros(b, h, w, c, dtype=g.dtype, device=g.device if on_cuda(g) else 'cpu')
