@@ -44,7 +44,8 @@ def _chain(p, way):
         dx,dy = (p-p.gather(1, cur[...,None].expand(-1,-1,2))).detach().unbind(-1)
         some = (j>cur)&((dx>0)|(dy>0))                                       # what is left, without copies of this point
         side = torch.where(some, way*dy/(dx+dy.abs()), -torch.inf)
-        best = torch.where(some&(side==side.amax(1, True)), j, -1).amax(1, True)
+        far = torch.where(some&(side==side.amax(1, True)), dx+dy.abs(), -1.) # of one direction, as far as numbers tell, the last
+        best = torch.where((far>0)&(far==far.amax(1, True)), j, -1).amax(1, True)
         cur = torch.where(best<0, cur, best)
         on = on|(j==cur)
         if k>16 and not (best>=0).any(): break                               # looking costs a synchronisation on CUDA

@@ -86,7 +86,7 @@ backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; t
     (r'^backbone\.body\.downsample_layers\.0\.',                         'backbone.body.stem_'),
     (r'^backbone\.body\.downsample_layers\.(\d)\.',                     r'backbone.body.stages_\1.downsample.'),
     (r'^backbone\.body\.stages\.(\d)\.(?=\d)',                          r'backbone.body.stages_\1.blocks.'),
-    (r'(?<=\.)depthwise_conv\.',                                         'conv_dw.'),
+    (r'(?<=\.)depthwise_conv\.(?=weight|bias)',                           'conv_dw.'),
     (r'(?<=\.)pointwise_conv(\d)\.',                                    r'mlp.fc\1.')]
 
 common_rows = backbone_rows + [

@@ -1,0 +1,6 @@
+"Hypothesis looks in new places wherever a person runs the tests; where a landing hangs on them it repeats itself"
+import os
+from hypothesis import settings
+
+settings.register_profile('ci', derandomize=True, deadline=None)
+if os.environ.get('CI'): settings.load_profile('ci')
