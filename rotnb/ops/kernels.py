@@ -245,11 +245,11 @@ def pair_value(A, i, B, j, mode):
     return pair_iou(A,i,B,j) if mode==IOU else pair_iof(A,i,B,j) if mode==IOF else pair_giou(A,i,B,j)
 
 @device
-def _entry(A, i, B, j, mode): return 0. if mode!=GIOU and apart(A,i,B,j) else pair_value(A,i,B,j,mode)
-
-@device
 def _iou_row(A, i, B, mode, out):
-    for j in range(B.shape[1]): out[i,j] = _entry(A, i, B, j, mode)
+    if mode==IOU: # apart from the others it is compiled to tighter code
+        for j in range(B.shape[1]): out[i,j] = 0. if apart(A,i,B,j) else pair_iou(A,i,B,j)
+    else:
+        for j in range(B.shape[1]): out[i,j] = 0. if mode!=GIOU and apart(A,i,B,j) else pair_value(A,i,B,j,mode)
 
 # %% ../../nbs/ops/20_kernels.ipynb #c52e5f96
 @njit(cache=True, error_model='numpy', nogil=True)
@@ -272,7 +272,9 @@ def _aligned_parallel(A, B, mode, out):
 @cuda.jit(cache=True)
 def _matrix_cuda(n, A, B, mode, out):
     m = B.shape[1]
-    for k in range(cuda.grid(1), n, cuda.gridsize(1)): out[k//m,k%m] = _entry(A, k//m, B, k%m, mode)
+    for k in range(cuda.grid(1), n, cuda.gridsize(1)):
+        i,j = k//m,k%m
+        out[i,j] = 0. if mode!=GIOU and apart(A,i,B,j) else pair_value(A,i,B,j,mode)
 
 @cuda.jit(cache=True)
 def _aligned_cuda(n, A, B, mode, out):
