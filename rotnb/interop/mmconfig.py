@@ -273,6 +273,7 @@ def _rpn(head, train, test):
     if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbb=True)
     return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #dc1df6d3
 def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
     hbb,glide = _type(layer)=='RoIAlign',_type(head)=='GVBBoxHead'

@@ -37,6 +37,7 @@ def prepare_box(b, i, P):
 
 THINNEST = 1e-10 # a polygon with less area than this share of its upright box's diagonal squared is a line: float64 knows no digit of it
 
+# %% ../../nbs/ops/20_kernels.ipynb #db0bfdff
 @device
 def prepare_polygon(b, i, P):
     "Column `i` of `P` from row `i` of `b`, corners x, y, x, y, ...: clockwise, the leftmost first, so that all spellings give the same"
