@@ -51,6 +51,7 @@ from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
 from .data.blocks import *
+from .data.windows import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError

@@ -124,8 +124,8 @@ def RBoxLblBlock(
 class CorruptImageError(OSError): "A picture that cannot be read"
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image):
-    "`PILImage.create`, naming the file that cannot be read"
-    try: return PILImage.create(fn)
+    "`PILImage.create`, naming the file that cannot be read; what has a method `pixels`, such as a `Window`, is asked for them"
+    try: return PILImage.create(fn.pixels() if hasattr(fn, 'pixels') else fn)
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise CorruptImageError(f'cannot read picture {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
 
