@@ -55,6 +55,7 @@ from .data.windows import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError
+from .data.tiles import *
 from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat

@@ -18,7 +18,7 @@ from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
-from .blocks import CorruptImageError
+from .blocks import CorruptImageError, LazyImage
 
 # %% ../../nbs/data/62a_windows.ipynb #68293297
 def _starts(length, size, step):
@@ -184,7 +184,7 @@ def _to_uint8(a, limits):
 
 # %% ../../nbs/data/62a_windows.ipynb #0819662b
 @dataclass(eq=False)
-class Scene:
+class Scene(LazyImage):
     "A picture of any size, read window by window"
     source:object         # file, or an array (h,w) or (h,w,c)
     name:str              # its windows are named after it
@@ -251,7 +251,7 @@ def open_scene(
 def _number(v): return str(int(v)) if v==int(v) else repr(float(v))
 
 @dataclass(frozen=True)
-class Window:
+class Window(LazyImage):
     "A part of a scene, as an item of a data set"
     scene:object # `Scene`, or the file of one
     x:int        # left, pixels of the scene
