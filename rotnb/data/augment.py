@@ -109,7 +109,7 @@ class RandomAffine(RandTransform):
         self.m,self.out = self.draw(len(x) if isinstance(x, Tensor) and x.ndim==4 else 1, self.wh, b, not split_idx)
         self.do = tuple(self.out)!=tuple(self.wh) or not torch.equal(self.m, torch.eye(3).to(self.m).expand_as(self.m))
 
-    def encodes(self, x:Image.Image): return type(x)(warp_image(x, self.m[0], self.out, self.fill))
+    def encodes(self, x:Image.Image): return warp_image(x, self.m[0], self.out, self.fill)
     def encodes(self, x:TensorImage):
         return TensorImage(warp_batch(x if x.ndim==4 else x[None], self.m, self.out, self.fill).reshape(*x.shape[:-2], self.out[1], self.out[0]))
     def encodes(self, x:TensorQuad): return warp_quads(x, self.m, self.wh, self.out)

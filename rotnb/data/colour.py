@@ -34,7 +34,7 @@ class RandomHSV(RandTransform):
         if h==s==v==0: return x
         k = np.arange(256)
         lut = np.concatenate([(k+round(h*256))%256, k*(1+s), k*(1+v)]).clip(0,255).round().astype(np.uint8)
-        return type(x)(x.convert('HSV').point(lut.tolist()).convert(x.mode))
+        return x.convert('HSV').point(lut.tolist()).convert(x.mode)
 
     def encodes(self, x:TensorImage):
         y = x.as_subclass(Tensor) if x.ndim==4 else x.as_subclass(Tensor)[None]
@@ -55,5 +55,5 @@ class PixelTfm(RandTransform):
     def _same(self, x, y, size):
         if size(x)!=size(y): raise ValueError(f'{self.tfm} changed the size of a picture from {size(x)} to {size(y)}: its boxes would be wrong')
         return y
-    def encodes(self, x:Image.Image): return type(x)(self._same(x, self.tfm(x), lambda o: o.size))
+    def encodes(self, x:Image.Image): return self._same(x, self.tfm(x), lambda o: o.size)
     def encodes(self, x:TensorImage): return TensorImage(self._same(x, self.tfm(x.as_subclass(Tensor)), lambda o: tuple(o.shape[-2:])))

@@ -46,7 +46,7 @@ def move_quads(
     q = quads.as_subclass(Tensor).double()@m[:2,:2].T+m[:2,2]
     return (q if m[:2,:2].det()>0 else mirror_order(q)).float()
 
-def _sample(im, quads, labels): return im,TensorQuad(torch.cat(quads)),TensorBoxLabel(torch.cat([o.as_subclass(Tensor) for o in labels]))
+def _sample(im, quads, labels): return PILImage(im),TensorQuad(torch.cat(quads)),TensorBoxLabel(torch.cat([o.as_subclass(Tensor) for o in labels]))
 def _rand(lo, hi): return lo+(hi-lo)*torch.rand(1, dtype=torch.float64).item()
 
 # %% ../../nbs/data/61c_mixing.ipynb #6c256274
@@ -77,7 +77,7 @@ class Mosaic(MixTransform):
             m[:2,2] -= tensor(lo)
             res.paste(warp_image(o, m, (hi[0]-lo[0],hi[1]-lo[1]), self.fill), lo)
             qs,ls = qs+[q],ls+[l]
-        return _sample(type(im)(res), qs, ls)
+        return _sample(res, qs, ls)
 
 # %% ../../nbs/data/61c_mixing.ipynb #381478ac
 @patch
@@ -192,7 +192,7 @@ class CopyPaste(MixTransform):
         for i in free.tolist():
             self._paste(pixels, seen, o, q.as_subclass(Tensor)[i])
             codes.append(l.as_subclass(Tensor)[i:i+1])
-        return self._rule(type(im)(Image.fromarray(pixels)), seen, torch.cat(codes))
+        return self._rule(PILImage(Image.fromarray(pixels)), seen, torch.cat(codes))
 
 # %% ../../nbs/data/61c_mixing.ipynb #b4eb8104
 @patch
