@@ -50,8 +50,13 @@ from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
+from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, UprightBoxes
+from .data.colour import RandomHSV, PixelTfm
+from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
 from .data.blocks import *
 from .data.windows import *
+from .data.samplers import *
+from .data.cache import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError
@@ -61,7 +66,9 @@ from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat
 from .data.json import read_coco, write_coco, write_labelme, write_label_studio
 from .data.convert import *
+from .data.subsets import *
 from .learn.callbacks import *
+from .learn.schedule import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *

@@ -12,8 +12,11 @@ import os
 from fastai.vision.all import *
 from .types import *
 from .transforms import *
+from .augment import RandomResize
 from .blocks import *
 from .windows import image_size
+from .samplers import AspectSampler
+from .cache import MemoryCache, DiskCache
 from .dota import *
 from .yolo_obb import *
 from .synth import make_synth
@@ -51,6 +54,12 @@ def _names(o): return o.labels
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
 
+# %% ../../nbs/data/69_loaders.ipynb #56f9279d
+def _opener(cache):
+    "What opens pictures"
+    if isinstance(cache, str) and cache not in ('memory','disk'): raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
+    return open_image if cache is None else MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else cache
+
 # %% ../../nbs/data/69_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
 def from_annots(cls:RotatedDataLoaders,
@@ -67,6 +76,9 @@ def from_annots(cls:RotatedDataLoaders,
     tile=None, # train on windows of large scenes: their side in pixels, or a dict of settings of `tile_annots`; None: on whole pictures
     path='.', # where a `Learner` saves
     num_workers:int=None, # reading processes; 0 on small sets when absent
+    rect:bool=False, # batches of like aspect, long side `size`, instead of squares
+    sampler=None, # order of training pictures: `loader -> indices`, see `data.samplers`
+    cache=None, # decoded pictures: 'memory', 'disk', or an `ImageCache`
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -77,11 +89,13 @@ def from_annots(cls:RotatedDataLoaders,
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
         if size is None: size = default_size(every)
-        item_tfms = [] if size is None else Resize(size, method='pad', pad_mode='zeros')
-    db = DataBlock((NamedImageBlock, RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1, get_x=_image, get_y=[_quads,_names],
+        item_tfms = RandomResize(size, (1,1), multiple=32) if rect else [] if size is None else Resize(size, method='pad', pad_mode='zeros')
+    db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1, get_x=_image, get_y=[_quads,_names],
                    splitter=IndexSplitter(range(n, len(every))), item_tfms=item_tfms,
                    batch_tfms=rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
+    if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
+    if sampler is not None: kwargs['dl_kwargs'] = [{**o, **s} for o,s in zip(kwargs.get('dl_kwargs', [{},{}]), (dict(sampler=sampler),{}))]
     dls = db.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **{'val_bs':bs, **kwargs})
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 
