@@ -82,7 +82,7 @@ def _refined(model, head):
     base = (_atss if 'ATSS' in part_type(head) else _retinanet)(dict(model, train_cfg=first), dict(head, anchor_generator=gen))
     if 'topk' in base:
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbb=base['hbb']), scales_per_octave=1, ratios=(1.,))
-    base |= dict(shared='odm_head' not in model) if odm else dict(swapped=True)
+    if odm: base['shared'] = 'odm_head' not in model
     stages = tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True))
     return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
 

@@ -103,7 +103,7 @@ def _guess_refined(sd, angle):
     new,odm = first=='bbox_head_init',any('.or_conv.' in k for k in sd)
     boxes = len(sd[f'{first}.retina_reg.weight'])//5
     if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
-    coder = dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
+    coder = {**_delta, 'angle_version' if new else 'angle_range':angle} | dict(norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
     gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle,
                scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
     kind = 'RotatedRetinaHead' if odm or boxes==9 else 'RotatedATSSHead'

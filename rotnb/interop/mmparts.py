@@ -101,8 +101,9 @@ def delta_coder_from(
     **kw # more for the coder
 )->DeltaXYWHACoder:
     "A coder of deltas"
+    old = dict(oc='new') if d.get('angle_range')=='oc' else {}  # line 0.x follows OpenCV's new spelling, 1.x its old one
     return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', True), d.get('proj_xy', True),
-                           tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **kw)
+                           tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **old, **kw)
 
 def angle_from(d:dict)->str: # of a coder
     "The angle version"
