@@ -74,7 +74,6 @@ from .learn.learner import *
 from .learn.interpret import *
 from .learn.infer import *
 from .learn.scene_map import *
-from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmparts import read_config
 from .interop.mmconfig import settings_from_config
 from .interop.mmrotate import *
