@@ -59,5 +59,5 @@ def class_legend(
     counts = {i: list(map(int, labels)).count(i) for i in sorted(set(map(int, labels)))}
     keys = [Patch(fc=PALETTE[i%len(PALETTE)], ec=INK, lw=.6, label=f'{vocab[i]} ({n})') for i,n in counts.items()]
     if ignored: keys.append(Patch(fill=False, ec=IGNORED, ls='--', label=f'ignored ({ignored})'))
-    with figure_style():
-        return fig.legend(handles=keys, loc='outside lower center', ncols=min(len(keys), max(2, int(fig.bbox.width/fig.dpi/1.4)))) if keys else None
+    ncols = min(len(keys), max(2, int(fig.bbox.width/fig.dpi/1.4)))
+    with figure_style(): return fig.legend(handles=keys, loc='outside lower center', ncols=ncols) if keys else None

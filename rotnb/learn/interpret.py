@@ -10,7 +10,7 @@ __all__ = ['RotatedInterpretation']
 # %% ../../nbs/learn/76_interpret.ipynb #fa00628f
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
-from ..geometry.draw import PALETTE, show_boxes
+from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
 from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
@@ -46,7 +46,8 @@ class RotatedInterpretation:
         **kwargs # `iou`, `bg`, `symmetry`
     ):
         "Look at a set once"
-        if dl is None: dl = learn.dls[ds_idx].new(shuffle=False, drop_last=False)
+        if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
+        if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
         acc = APAccumulator(vocab=list(learn.dls.vocab))
         _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
         return cls(learn, dl, acc, losses, **kwargs)
@@ -129,7 +130,7 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
     m = confusion_matrix(self.acc, score, self.iou)
     share = m/np.maximum(m.sum(1, keepdims=True), 1) if normalize else m/max(m.max(), 1)
     names = [*map(str, self.vocab), 'background']
-    ax.imshow(share, cmap='cividis', vmin=0, vmax=1)
+    ax.imshow(np.ma.masked_where(m==0, share), cmap='cividis', vmin=0, vmax=1)
     for (i,j),n in np.ndenumerate(m):
         if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')
     ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='detected', ylabel='true',
@@ -186,10 +187,26 @@ def plot_errors(self:RotatedInterpretation, ax):
     ax.set(xlabel='mAP gained if mended', xlim=(min(0, t.mAP_gain.min()*1.3), max(t.mAP_gain.max()*1.4, .01)),
            title=f'errors at IoU {self.iou:g} (how many)')
 
+# %% ../../nbs/learn/76_interpret.ipynb #777c535e
+@patch
+@on_axis
+def plot_calibration(self:RotatedInterpretation, ax,
+    n_bins:int=10 # of the score
+):
+    "The share of true detections over their score; on the diagonal scores are probabilities"
+    c = calibration(self.acc, self.iou, n_bins)
+    some = c.count>0
+    ax.plot([0,1], [0,1], color=INK, lw=.8, ls=':')
+    ax.bar(c.edges[:-1][some], c.true[some], np.diff(c.edges)[some], align='edge', color=PALETTE[1], ec=INK, lw=.6)
+    for x,y,n in zip(c.score[some], c.true[some], c.count[some]): ax.text(x, y+.015, str(n), ha='center', fontsize=7)
+    ax.plot(c.score[some], c.true[some], 'o', ms=3.5, color=INK)
+    ax.set(xlim=(0,1), ylim=(0,1.08), xlabel='score', ylabel='share true', title=f'calibration (ECE {c.ece:.3f}; how many)')
+
 # %% ../../nbs/learn/76_interpret.ipynb #e8f13eb0
 @patch
 def _image(self:RotatedInterpretation, i):
     "Decoded network input"
+    self.dl.before_iter()  # fastai tells transforms only here that nothing is to be random
     b = self.dl.after_batch(to_device(self.dl.do_batch([self.dl.do_item(i)]), self.dl.device))
     return self.dl.decode_batch(b, max_n=1)[0][0]
 
@@ -199,7 +216,7 @@ def _show(self:RotatedInterpretation, axs, i, score):
     f,e,im = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
     g,d = np.flatnonzero(f.gt_img==i),np.flatnonzero((f.img==i)&(f.scores>=score))
     p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # a caption for each kind and class; colours repeat after `p`
-    names = [f'{c}{"" if k=="correct" else ": "+k}' for k in KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
+    names = [f'{c}{"" if k in ("correct","ignored") else ": "+k}' for k in KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
     for ax,boxes,labels,kinds,scores,ign in [(axs[0],f.gt_boxes[g],f.gt_labels[g],e.gt_kind[g],None,f.ignore[g]),
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
@@ -219,3 +236,50 @@ def plot_top_losses(self:RotatedInterpretation,
         _,axs = plt.subplots(len(idxs), 2, figsize=(9,4.5*len(idxs)), squeeze=False, constrained_layout=True)
         for row,i in zip(axs, idxs): self._show(row, i, score)
     return axs
+
+# %% ../../nbs/learn/76_interpret.ipynb #deacf942
+@patch
+def _note(self:RotatedInterpretation, r):
+    "What stands over a cutting: class and score, and what is wrong"
+    head = r['cls'] if np.isnan(r.score) else f"{r['cls']} {r.score:.2f}"
+    if r.kind in ('class','both'): return f'{head}\ntrue: {r.true}'
+    return f'{head}\nIoU {r.iou:.2f}' if r.kind in ('localisation','angle','duplicate','correct') else f'{head}\n{r.kind}'
+
+@patch
+def _cut(self:RotatedInterpretation, ax, row, r, image, context):
+    "One box on one axis; `row` is its place in `to_dataframe`"
+    box = lambda b: rbox2qbox(np.atleast_2d(b).astype(float))@m[:,:2].T+m[:,2]
+    me,f = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat()
+    pic,m = upright_crop(image, me, 120, context)
+    ax.imshow(pic); ax.set_axis_off()
+    g = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
+    if g>=0: _outline(ax, box(f.gt_boxes[g])[0]-.5, 'white', True, 1.)
+    show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
+    ax.set(xlim=(-.5,119.5), ylim=(119.5,-.5)); ax.set_title(self._note(r), fontsize=7)
+
+@patch
+def gallery(self:RotatedInterpretation,
+    cls=None, # name of the class; None: all
+    kind=None, # of `KINDS`; None: whatever costs
+    n:int=24, # boxes
+    ncols:int=8,
+    context:float=2. # what a cutting shows, in longer sides of its box
+): # the figure, or None if there is no such box
+    "Boxes of one kind, cut out upright, those that `worst` puts first"
+    rows = self.worst(cls, kind)
+    rows = rows[np.isfinite(rows[['cx','cy','w','h','theta']]).all(axis=1) & (rows[['w','h']]>0).all(axis=1)].head(n)
+    if not len(rows): return None
+    ncols = min(ncols, len(rows))
+    images = {i:_pixels(self._image(i)) for i in rows.image.unique()}
+    with figure_style():
+        fig,axs = plt.subplots(math.ceil(len(rows)/ncols), ncols, figsize=(1.35*ncols,1.7*math.ceil(len(rows)/ncols)+.4), squeeze=False,
+                               layout='constrained')
+        for ax in axs.flat: ax.set_axis_off()
+        for ax,(k,r) in zip(axs.flat, rows.iterrows()): self._cut(ax, k, r, images[r.image], context)
+    class_legend(fig, [self.vocab.index(c) for c in rows['cls']], self.vocab)
+    return fig
+
+def _pixels(im):
+    "A decoded image as (h, w, 3) uint8"
+    x = to_np(im.as_subclass(Tensor)).transpose(1,2,0)
+    return (x if im.dtype==torch.uint8 or not im.is_floating_point() else x*255).clip(0, 255).astype(np.uint8)
