@@ -15,7 +15,8 @@ from .draw import IGNORED, PALETTE
 INK = '#808080' # writing and axes
 PLOT_STYLE = {'figure.facecolor':'none', 'axes.facecolor':'none', 'savefig.facecolor':'none', 'legend.frameon':False, 'legend.fontsize':8,
               **{k:INK for k in ('text.color','axes.labelcolor','axes.edgecolor','xtick.color','ytick.color','axes.titlecolor')},
-              'axes.spines.top':False, 'axes.spines.right':False, 'grid.color':INK, 'grid.alpha':.25, 'axes.titlesize':10, 'font.size':9}
+              'axes.spines.top':False, 'axes.spines.right':False, 'grid.color':INK, 'grid.alpha':.25, 'axes.titlesize':10, 'font.size':9,
+              'text.parse_math':False} # a dollar in a class name is a dollar
 
 # %% ../../nbs/geometry/13a_style.ipynb #ab616d97
 def figure_style():

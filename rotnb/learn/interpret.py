@@ -8,6 +8,7 @@ Docs: https://rotnb.github.io/rotnb/learn/interpret.html.md"""
 __all__ = ['RotatedInterpretation']
 
 # %% ../../nbs/learn/76_interpret.ipynb #fa00628f
+from contextlib import contextmanager
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
@@ -24,6 +25,14 @@ class _Collect(Callback):
     order = 60
     def __init__(self, acc): self.acc = acc
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
+
+@contextmanager
+def _keep_history(learn):
+    "fastai's recorder forgets the training when predictions are asked for: give it back what it knew"
+    r = getattr(learn, 'recorder', None)
+    kept = {k:v for k,v in vars(r).items() if k in ('lrs','iters','losses','values','metric_names')} if r is not None else {}
+    try: yield
+    finally: vars(r).update(kept) if kept else None
 
 class RotatedInterpretation:
     "What a detector gets wrong"
@@ -49,7 +58,8 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
         acc = APAccumulator(vocab=list(learn.dls.vocab))
-        _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
+        with _keep_history(learn):
+            _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
         return cls(learn, dl, acc, losses, **kwargs)
 
     @property
