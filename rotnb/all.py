@@ -65,7 +65,7 @@ from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
 from .learn.infer import *
-from .learn.report import *
+from .learn.report import plot_history, report_html
 from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
 from .interop.imagenet import *

@@ -125,8 +125,8 @@ def _ap(it):
     every = lambda ap: [*ap, np.nanmean(ap) if (~np.isnan(ap)).any() else math.nan]
     sure = [f'{lo:.2f} to {hi:.2f}' if not math.isnan(lo) else '–' for lo,hi in (bounds.get(c, (math.nan,)*2) for c in it.vocab)]
     index = pd.Index(df.index, name='class')
-    ap = {'truth':df.truth, 'found':df.found, 'AP50':every(one[.5]), '95 % of AP50':[*sure,''], 'AP75':every(one[.75]), 'AP50:95':every(coco.ap),
-          'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
+    ap = {'truth':df.truth, 'found':df.found, 'AP50':every(one[.5]), '95 % of AP50':[*sure,''], 'AP75':every(one[.75]),
+          'AP50:95':every(coco.ap), 'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
     off = df[['angle_err','centre_err','ECE']].set_axis(['angle, degrees','centre, px','calibration error'], axis=1).rename_axis('class')
     ths = pd.DataFrame({f'{t:.2f}':[coco.map_at(t)] for t in coco.iou_thresholds}, index=['mAP'])
     return 'Average precision',[table(pd.DataFrame(ap, index), ['AP50','AP75','AP50:95','best F1']),
