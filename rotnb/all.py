@@ -64,6 +64,7 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
+from .learn.views import *
 from .learn.infer import *
 from .learn.report import plot_history, report_html
 from .interop.mmconfig import read_config, settings_from_config
