@@ -256,16 +256,17 @@ def _note(self:RotatedInterpretation, r):
     return f'{head}\nIoU {r.iou:.2f}' if r.kind in ('localisation','angle','duplicate','correct') else f'{head}\n{r.kind}'
 
 @patch
-def _cut(self:RotatedInterpretation, ax, row, r, image, context):
-    "One box on one axis; `row` is its place in `to_dataframe`"
-    box = lambda b: rbox2qbox(np.atleast_2d(b).astype(float))@m[:,:2].T+m[:,2]
-    me,f = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat()
-    pic,m = upright_crop(image, me, 120, context)
-    ax.imshow(pic); ax.set_axis_off()
+def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
+    "One box in a square of `ax` with its corner `at`; `row` is its place in `to_dataframe`"
+    box = lambda b: rbox2qbox(np.atleast_2d(b).astype(float))@m[:,:2].T+m[:,2]+at
+    me,f,n = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat(),len(ax.patches)
+    pic,m = upright_crop(image, me, side, context)
+    ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
     g = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
     if g>=0: _outline(ax, box(f.gt_boxes[g])[0]-.5, 'white', True, 1.)
     show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
-    ax.set(xlim=(-.5,119.5), ylim=(119.5,-.5)); ax.set_title(self._note(r), fontsize=7)
+    for o in ax.patches[n:]: o.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
+    ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 
 @patch
 def gallery(self:RotatedInterpretation,
@@ -281,11 +282,11 @@ def gallery(self:RotatedInterpretation,
     if not len(rows): return None
     ncols = min(ncols, len(rows))
     images = {i:_pixels(self._image(i)) for i in rows.image.unique()}
-    with figure_style():
-        fig,axs = plt.subplots(math.ceil(len(rows)/ncols), ncols, figsize=(1.35*ncols,1.7*math.ceil(len(rows)/ncols)+.4), squeeze=False,
-                               layout='constrained')
-        for ax in axs.flat: ax.set_axis_off()
-        for ax,(k,r) in zip(axs.flat, rows.iterrows()): self._cut(ax, k, r, images[r.image], context)
+    nrows = math.ceil(len(rows)/ncols)
+    with figure_style():    # all on one axis: many axes are slow
+        fig,ax = plt.subplots(figsize=(1.35*ncols,1.68*nrows+.5), layout='constrained')
+        for i,(k,r) in enumerate(rows.iterrows()): self._cut(ax, np.array([i%ncols*130,i//ncols*162]), k, r, images[r.image], context)
+        ax.set(xlim=(-5,ncols*130-5), ylim=(nrows*162-37,-35), aspect='equal'); ax.set_axis_off()
     class_legend(fig, [self.vocab.index(c) for c in rows['cls']], self.vocab)
     return fig
 

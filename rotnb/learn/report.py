@@ -75,7 +75,7 @@ def figure(
     out = io.BytesIO()
     with plt.rc_context({'svg.fonttype':'none', 'svg.hashsalt':'rotnb'}):
         form = dict(format='webp') if picture else dict(format='svg', metadata={'Date':None})
-        fig.savefig(out, dpi=110, bbox_inches='tight', **form)
+        fig.savefig(out, dpi=110, **form)
     plt.close(fig)
     if picture: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
     else:
