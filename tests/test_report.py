@@ -10,6 +10,7 @@ from rotnb.evaluate.matching import APAccumulator
 from rotnb.geometry.style import PLOT_STYLE
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
+import rotnb.learn.report # `Learner.report`
 
 EVIL,FILE = '<script>alert(1)</script>&"$x$',"a<b>&'c.png"
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32))
@@ -95,7 +96,7 @@ def command(monkeypatch, capsys):
 
 def test_command(learn, command, tmp_path):
     learn.export(tmp_path/'m.pkl')
-    code,out,err = command(tmp_path/'m.pkl', learn.path, '--out', tmp_path/'new/r.html', '--title', 'A & B', '--n_images', 1, '--n_boxes', 1)
+    code,out,err = command(tmp_path/'m.pkl', learn.path, '--out', tmp_path/'new/r.html', '--title', 'A & B', '--n-images', 1, '--n-boxes', 1)
     assert code==0 and 'wrote' in out and 'Traceback' not in err, err
     s = (tmp_path/'new/r.html').read_text()
     assert '<h1>A &amp; B</h1>' in s and '1 epochs' in s

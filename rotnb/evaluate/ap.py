@@ -206,7 +206,8 @@ class Resampled:
 
     def interval(self, level=0.95): # of confidence, in (0, 1)
         "Lower and upper end for the mean over classes"
-        return tuple(np.nanquantile(self.maps, [(1-level)/2,(1+level)/2]).tolist())
+        maps = self.maps[~np.isnan(self.maps)]
+        return tuple(np.quantile(maps, [(1-level)/2,(1+level)/2]).tolist()) if len(maps) else (math.nan,)*2
 
     def intervals(self, level=0.95): # of confidence, in (0, 1)
         "The same for each class: a dict of (lower, upper)"

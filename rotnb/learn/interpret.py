@@ -191,10 +191,11 @@ def plot_f1(self:RotatedInterpretation, ax,
 def plot_errors(self:RotatedInterpretation, ax):
     "What mending each kind of error would add to mAP, with how many there are"
     t = self.costs().loc[list(COSTLY)][::-1]
-    bars = ax.barh(t.index, t.mAP_gain, color=PALETTE[1], ec=INK, lw=.6)
+    gain = t.mAP_gain.fillna(0.)        # without truth there is nothing to gain
+    bars = ax.barh(t.index, gain, color=PALETTE[1], ec=INK, lw=.6)
     n = t.detections.where(t.index!='missed', t.truth)
-    ax.bar_label(bars, [f' {g:+.3f}  ({int(k)})' for g,k in zip(t.mAP_gain, n)], color=INK, fontsize=8)
-    ax.set(xlabel='mAP gained if mended', xlim=(min(0, t.mAP_gain.min()*1.3), max(t.mAP_gain.max()*1.4, .01)),
+    ax.bar_label(bars, [f' {g:+.3f}  ({int(k)})' for g,k in zip(gain, n)], color=INK, fontsize=8)
+    ax.set(xlabel='mAP gained if mended', xlim=(min(0, gain.min()*1.3), max(gain.max()*1.4, .01)),
            title=f'errors at IoU {self.iou:g} (how many)')
 
 # %% ../../nbs/learn/76_interpret.ipynb #777c535e

@@ -110,11 +110,11 @@ def _summary(it):
     lo,hi = it.acc.bootstrap(.5, n=300).interval() if it.acc.images else (math.nan,)*2
     f = it.acc.flat()
     costs = it.costs().mAP_gain.loc[list(COSTLY)].dropna()
-    worst = f'Mending {costs.idxmax()} alone would add {costs.max():.3f} to mAP50.' if len(costs) and costs.max()>0 else ''
-    tiles = [('mAP50', f'{voc.map:.3f}'), ('mAP50:95', f'{coco.map:.3f}'), ('images', str(f.n_images)),
+    worst = f' Mending {costs.idxmax()} alone would add {costs.max():.3f} to mAP50.' if len(costs) and costs.max()>0 else ''
+    tiles = [('mAP50', _cell(voc.map, 3)), ('mAP50:95', _cell(coco.map, 3)), ('images', str(f.n_images)),
              ('boxes to be found', str(int(voc.n_gt.sum()))), ('detections', str(len(f.scores)))]
-    return 'Summary',[_tiles(tiles),
-        H.P(f'Another set of as many such images would give an mAP50 from {lo:.3f} to {hi:.3f} in 95 of 100 cases (bootstrap). {worst}'),
+    sure = f'Another set of as many such images would give an mAP50 from {lo:.3f} to {hi:.3f} in 95 of 100 cases (bootstrap).'
+    return 'Summary',[_tiles(tiles), H.P('' if math.isnan(lo) else sure, worst),
         H.P('mAP50 is the area under the curve (VOC12), mAP50:95 the mean of 101 recalls and ten thresholds (COCO); IoU is exact.')]
 
 def _ap(it):
