@@ -4,6 +4,7 @@ from .geometry.boxes import *
 from .geometry.polygons import *
 from .geometry.gaussians import *
 from .geometry.draw import *
+from .geometry.style import *
 from .geometry.fit import from_polygons, from_masks, headed
 from .ops.iou import *
 from .ops.nms import *
@@ -72,10 +73,12 @@ from .learn.schedule import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
+from .learn.views import *
 from .learn.infer import *
 from .learn.scene_map import *
 from .interop.mmparts import read_config
 from .interop.mmconfig import settings_from_config
+from .learn.report import plot_history, report_html
 from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
