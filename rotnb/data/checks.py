@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'COLUMNS', 'VOCABS', 'Kind', 'split_where', 'Finding', 'find
            'check_quads', 'ordered', 'close_pairs', 'same_corners', 'check_duplicates', 'check_angles', 'name_key',
            'edits', 'alike', 'suggest_names', 'check_names', 'check_labels']
 
-# %% ../../nbs/data/71a_checks.ipynb #6357d9fc
+# %% ../../nbs/data/71a_checks.ipynb #37a56ffc
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ..geometry.polygons import polygon_area
 from ..ops.iou import box_iou_rotated
 from .dota import DOTA_CLASSES
 
-# %% ../../nbs/data/71a_checks.ipynb #5c473e24
+# %% ../../nbs/data/71a_checks.ipynb #9156f0c4
 class Kind(NamedTuple):
     severity:str # 'error', 'warning' or 'info'
     what:str     # in words
@@ -40,6 +40,7 @@ KINDS = dict(
     two_names=Kind('warning', 'boxes are there under two names'),
     degenerate=Kind('warning', 'boxes have no area or NaN: not read', 'drop'),
     sliver=Kind('warning', 'boxes are less than a pixel wide', 'drop'), crossed=Kind('warning', 'quads cross themselves', 'order'),
+    bowtie=Kind('warning', 'quads cross themselves and have no area so: not read'),
     off=Kind('warning', 'boxes lie wholly outside their picture', 'drop'), turn=Kind('warning', 'angles of more than a full turn'),
     name=Kind('warning', 'class names look like misspellings', 'name'), unseen=Kind('warning', 'classes are not in the training split'),
     convention=Kind('info', 'angles or sides of all boxes are alike'), quad=Kind('info', 'quads are no rectangles', 'rect'),
@@ -49,7 +50,7 @@ KINDS = dict(
     rare=Kind('info', 'classes are rare'), near_twin=Kind('info', 'pictures are nearly the same as another'),
 )
 
-# %% ../../nbs/data/71a_checks.ipynb #8463f9d1
+# %% ../../nbs/data/71a_checks.ipynb #c800e279
 def split_where(where:str)->tuple: # (file, line or None, object)
     "A place in a label file, taken apart"
     file,line,obj = re.fullmatch(r'(?s)(.+?)(?::(\d+)|: (\S.*))?', str(where)).groups() if where else ('',None,None)
@@ -72,7 +73,7 @@ def findings_table(found)->pd.DataFrame: # found: of `Finding`
     order = {k:i for i,k in enumerate(KINDS)}
     return df.sort_values('kind', key=lambda s: s.map(order), kind='stable', ignore_index=True)
 
-# %% ../../nbs/data/71a_checks.ipynb #b12950fe
+# %% ../../nbs/data/71a_checks.ipynb #b9a28a87
 @dataclass(eq=False)
 class Boxes:
     "The boxes of all records as arrays, in the records' order"
@@ -108,7 +109,7 @@ def gather(sets:dict)->Boxes: # split -> records
     size = np.array([a.size or (np.nan,np.nan) for a in annots], float).reshape(-1,2)[pic]
     return Boxes(annots, [s for s,_ in every], pic, q, names, cat(lambda a: a.difficult).astype(int), where, angle, size, *headed(q))
 
-# %% ../../nbs/data/71a_checks.ipynb #fad252c3
+# %% ../../nbs/data/71a_checks.ipynb #c60e8848
 def check_place(
     b:Boxes, # boxes of a set
     tiny:float=4. # root of the area under which a box is called tiny, pixels
@@ -126,7 +127,7 @@ def check_place(
             b.found('outside', np.flatnonzero((over>1)&~off), lambda i: f'{b.names[i]}, by up to {over[i]:.1f} px')+
             b.found('sliver', np.flatnonzero(flat), side)+b.found('tiny', np.flatnonzero((w*h<tiny**2)&~flat), side))
 
-# %% ../../nbs/data/71a_checks.ipynb #fca5d7b6
+# %% ../../nbs/data/71a_checks.ipynb #ca1a994f
 def check_quads(
     b:Boxes, # boxes of a set
     px:float=2., # gap that is tolerated, pixels
@@ -153,7 +154,7 @@ def ordered(qboxes)->np.ndarray: # (n,4,2)
         elif polygon_area(o, signed=True)<0: q[i] = o[::-1]                      # the first side keeps its direction, see `headed`
     return q
 
-# %% ../../nbs/data/71a_checks.ipynb #0d005e73
+# %% ../../nbs/data/71a_checks.ipynb #f9889aaf
 def close_pairs(b:Boxes, reach:float=.1)->np.ndarray: # (k,2) indices, the lower first
     "Pairs of boxes of one picture whose middles are nearer than `reach` of the longer side"
     long = b.rboxes[:,2:4].max(1, initial=0)*reach
@@ -192,7 +193,7 @@ def check_duplicates(
             b.names[j], b.names[first[j][0]], b.where[first[j][0]], first[j][1]))
     return res
 
-# %% ../../nbs/data/71a_checks.ipynb #c1c0622d
+# %% ../../nbs/data/71a_checks.ipynb #458fdf61
 def check_angles(
     b:Boxes, # boxes of a set
     least:int=20 # boxes from which a habit is one
@@ -212,7 +213,7 @@ def check_angles(
         say(f'all {n} angles lie in [{deg.min():.0f}, {deg.max():.0f}] degrees, OpenCV\'s range: right if the sides change places with it')
     return res
 
-# %% ../../nbs/data/71a_checks.ipynb #6a0d35cc
+# %% ../../nbs/data/71a_checks.ipynb #8fbab5df
 VOCABS = {f'DOTA {k}':v for k,v in DOTA_CLASSES.items()} | {
     'DIOR': 'airplane airport baseballfield basketballcourt bridge chimney dam Expressway-Service-area Expressway-toll-station golffield '
             'groundtrackfield harbor overpass ship stadium storagetank tenniscourt trainstation vehicle windmill'.split(),
@@ -241,7 +242,7 @@ def alike(a, b):
     n = min(len(a), len(b))
     return abs(len(a)-len(b))<3 and n>2 and len(a+b)>6 and re.findall(r'\d+', a)==re.findall(r'\d+', b) and edits(a, b)<=1+(n>7)
 
-# %% ../../nbs/data/71a_checks.ipynb #fe3f9cba
+# %% ../../nbs/data/71a_checks.ipynb #130d0fcd
 def suggest_names(
     counts:dict, # name -> how many boxes
     share:float=.05 # of the common name's count that a misspelt one may have
@@ -268,7 +269,7 @@ def suggest_names(
 def check_names(b:Boxes)->list: # of `Finding`
     "Misspelt names, classes that training never sees, classes that are rare"
     names,first,n = np.unique(b.names.astype(str), return_index=True, return_counts=True) if len(b) else ((),(),())
-    counts,at = dict(zip(names, n.tolist())),dict(zip(names, first))
+    names = [str(o) for o in names]; counts,at = dict(zip(names, map(int, n))),dict(zip(names, first))
     res = [Finding('name', f'{o!r} ({counts[o]} boxes) may be {m!r}'+(f' ({counts[m]})' if m in counts else '')+f': {why}', *b.at(at[o]))
            for o,(m,why) in suggest_names(counts).items()]
     split = np.array(b.split, object)[b.pic] if len(b) else np.array([])
@@ -279,7 +280,7 @@ def check_names(b:Boxes)->list: # of `Finding`
     return res+[Finding('rare', f'{o!r}: {counts[o]} of {len(b)} boxes, 1 for {most//counts[o]} of the most common class', *b.at(at[o]))
                 for o in names if counts[o]*100<=most]
 
-# %% ../../nbs/data/71a_checks.ipynb #ed51ebdb
+# %% ../../nbs/data/71a_checks.ipynb #02a53421
 def check_labels(
     b:Boxes, # boxes of a set
     tiny:float=4., # see `check_place`

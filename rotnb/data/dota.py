@@ -152,6 +152,9 @@ def area_of(xy): # xy: 8 numbers
     x1,y1,x2,y2,x3,y3,x4,y4 = xy
     return abs((x3-x1)*(y4-y2)-(x4-x2)*(y3-y1))/2
 
+def _crosses(xy): # two equal loops: no area in all, but a triangle has some
+    return 1e-6<area_of([*xy[:6],*xy[:2]])<np.inf
+
 class Row(NamedTuple):
     "One box as a parser gives it; parsers may leave out what has a default"
     xy:list                # 8 numbers, pixels
@@ -182,7 +185,7 @@ def keep_rows(
         if row is None: continue
         row = Row(*row)._replace(where=where)
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
-        elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, text[:80])
+        elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
             if row.fill<.5: problems.add('loose', where, f'{row.name}, {row.fill:.0%}')
             rows.append(row)
