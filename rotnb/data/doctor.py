@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/doctor.html.md"""
 # %% auto #0
 __all__ = ['Report', 'doctor']
 
-# %% ../../nbs/data/71d_doctor.ipynb #4544fd83
+# %% ../../nbs/data/71d_doctor.ipynb #cf7838f8
 import html, json, time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .checks import *
 from .pictures import check_modes, check_scenes, look_at_all, TURNED
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
-# %% ../../nbs/data/71d_doctor.ipynb #d5b92f25
+# %% ../../nbs/data/71d_doctor.ipynb #4d2a291e
 @dataclass(eq=False)
 class Report:
     "What the doctor found"
@@ -48,7 +48,7 @@ class Report:
         if kind is not None: f = f[f.kind.isin([kind] if isinstance(kind, str) else list(kind))]
         return f[f.severity==severity].copy() if severity else f.copy()
 
-# %% ../../nbs/data/71d_doctor.ipynb #bab2894d
+# %% ../../nbs/data/71d_doctor.ipynb #c0b84e42
 @patch(as_prop=True)
 def counts(self:Report)->pd.DataFrame: # a row a split: images, with boxes, boxes, difficult
     "How much there is"
@@ -77,7 +77,7 @@ def histograms(self:Report)->dict: # name -> (counts, edges, unit)
                 aspect=(*np.histogram(aspect.clip(1, 32), 2**np.linspace(0, 5, 16)), 'longer over shorter side'),
                 angle=(*np.histogram(angle, np.linspace(-90, 90, 19)), 'degrees, of the longer side'))
 
-# %% ../../nbs/data/71d_doctor.ipynb #c6b46c38
+# %% ../../nbs/data/71d_doctor.ipynb #7e8213ca
 def _bars(n): return ''.join(' ▁▂▃▄▅▆▇█'[int(np.ceil(8*v/max(max(n), 1)))] for v in n)
 
 def _place(f, root):
@@ -93,19 +93,20 @@ def text(self:Report,
     "The report in lines"
     n,s = self.counts.sum(),self.findings.severity.value_counts()
     out = [f'{self.path}: {self.format}, {n.images} images, {n.boxes} boxes', '', self.counts.T.to_string(), '']
-    if n.boxes: out += [self.classes.to_string(), '']
+    if n.boxes: out += [self.classes.head(25).to_string()+(f'\n... and {len(self.classes)-25} more' if len(self.classes)>25 else ''), '']
     if n.boxes: out += [f'{k:>7} {e[0]:>4.0f} |{_bars(c)}| {e[-1]:.0f} {u}' for k,(c,e,u) in self.histograms.items()]
     out += ['', ', '.join(f'{s.get(k, 0)} {k}s' for k in ('error','warning','info'))]
     for kind,g in self.findings.groupby('kind', sort=False):
         out.append(f'{KINDS[kind].severity:>8}  {kind}: {len(g)} {KINDS[kind].what}')
-        out += [f'          {p+": " if (p := _place(f, self.path)) else ""}{f.message}' for f in g.head(most).itertuples()]
+        lines = [f'{_place(f, self.path)}: {f.message}'.removeprefix(': ').replace(f'{self.path}/', '') for f in g.head(most).itertuples()]
+        out += ['          '+o for o in lines]
         if len(g)>most: out.append(f'          ... and {len(g)-most} more')
     return '\n'.join([*out, '', ', '.join(f'{k} in {v:.1f} s' for k,v in self.seconds.items())])
 
 @patch
 def __repr__(self:Report): return self.text()
 
-# %% ../../nbs/data/71d_doctor.ipynb #7e619300
+# %% ../../nbs/data/71d_doctor.ipynb #9fa92b94
 def _svg(n, edges, unit):
     tall = 50*np.asarray(n)/max(max(n), 1)
     bars = ''.join(f'<rect x="{10*i}" y="{50-v:.1f}" width="9" height="{v:.1f}" fill="#56b4e9"/>' for i,v in enumerate(tall))
@@ -138,7 +139,7 @@ def to_json(self:Report,
     if file: Path(file).write_text(s, encoding='utf-8')
     return s
 
-# %% ../../nbs/data/71d_doctor.ipynb #ce56c646
+# %% ../../nbs/data/71d_doctor.ipynb #bff92ef4
 def _example(ax, rep, f):
     "One finding on an axis"
     b,im = rep.boxes,read_grey(f.image) if f.image else None
@@ -176,7 +177,7 @@ def show(self:Report,
     fig.tight_layout()
     return fig
 
-# %% ../../nbs/data/71d_doctor.ipynb #619287e3
+# %% ../../nbs/data/71d_doctor.ipynb #05a2034b
 def _read(path, fmt, splits, vocab, options):
     "Records of each split, and what its reader complained about"
     sets,found = {},[]
@@ -235,7 +236,7 @@ def doctor(
         more,votes = _pictures(b, fmt.unit!='px', workers); found += more
         seconds['pictures'] = time.perf_counter()-t0-seconds['labels']
     elif len({a.image for a in b.annots})<len(b.annots): found += _listed_twice(b)
-    return Report(path, format, options, b, findings_table(found), votes, seconds)
+    return Report(path, format, dict(options, vocab=vocab), b, findings_table(found), votes, seconds)
 
 def _listed_twice(b):
     "Pictures that two splits list, told by their path"

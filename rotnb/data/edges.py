@@ -8,14 +8,14 @@ Docs: https://rotnb.github.io/rotnb/data/edges.html.md"""
 __all__ = ['READINGS', 'gradients', 'side_contrast', 'moved', 'sample_boxes', 'read_grey', 'reading_votes', 'check_reading',
            'undisplayed', 'exif_votes']
 
-# %% ../../nbs/data/71c_edges.ipynb #9827af8a
+# %% ../../nbs/data/71c_edges.ipynb #160bcbd5
 import math
 import cv2, numpy as np, pandas as pd
 from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from .checks import Boxes, Finding
 
-# %% ../../nbs/data/71c_edges.ipynb #abad9347
+# %% ../../nbs/data/71c_edges.ipynb #b430a666
 def gradients(grey): # (h,w)
     "Derivatives of a slightly blurred picture by x and y"
     g = cv2.GaussianBlur(np.asarray(grey, np.float32), (0,0), 1.)
@@ -42,7 +42,7 @@ def side_contrast(
         res[i] = np.abs(gx*u[s][inside,0]+gy*u[s][inside,1]).max(0).mean()
     return res
 
-# %% ../../nbs/data/71c_edges.ipynb #66d20369
+# %% ../../nbs/data/71c_edges.ipynb #5dc2c087
 def _turned(r, t): return rbox2qbox(np.concatenate([r[:,:4],np.reshape(t, (-1,1))], 1))
 
 READINGS = {
@@ -60,7 +60,7 @@ def moved(p, q): # p, q: (n,4,2)
     d = np.min([np.linalg.norm(np.roll(o, k, 1)-p, axis=-1).max(1) for o in (q, q[:,::-1]) for k in range(4)], 0)
     return d/np.maximum(np.linalg.norm(p[:,2]-p[:,0], axis=-1), 1e-9)
 
-# %% ../../nbs/data/71c_edges.ipynb #df22b89a
+# %% ../../nbs/data/71c_edges.ipynb #e1923d31
 def sample_boxes(
     b:Boxes, # boxes of a set
     n:int=600, # boxes at most
@@ -109,10 +109,10 @@ def reading_votes(
 def check_reading(votes:pd.DataFrame)->list: # votes: of `reading_votes`; of `Finding`
     "The reading that wins, if one does"
     won = votes[(votes.boxes>=20)&(votes.share>.6)&(votes.sigmas>4)].sort_values('contrast')
-    return [Finding('reading', f'{v.reading}: so {v.share:.0%} of {v.boxes} boxes have more contrast at their sides ({v.contrast:.2f} times)')
+    return [Finding('reading', f'{v.reading}: so {v.share:.0%} of {v.boxes} boxes have more contrast at their sides ({v.contrast:.2f} x)')
             for v in won[-1:].itertuples()]
 
-# %% ../../nbs/data/71c_edges.ipynb #b67b6a7b
+# %% ../../nbs/data/71c_edges.ipynb #13b00101
 def undisplayed(qboxes, size, orientation:int): # (n,4,2) corners in the displayed picture; (width, height) as stored; EXIF's 1 to 8
     "Corners in the stored picture"
     (w,h),(x,y) = size,np.moveaxis(np.asarray(qboxes, float), -1, 0)

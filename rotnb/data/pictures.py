@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/data/pictures.html.md"""
 __all__ = ['ORIENTATION', 'TURNED', 'DEEP', 'MODES', 'dhash', 'thumbnail', 'hash_distance', 'Look', 'look_at', 'look_at_all',
            'near_hashes', 'same_scenes', 'check_modes', 'check_scenes']
 
-# %% ../../nbs/data/71b_pictures.ipynb #c8dd9229
+# %% ../../nbs/data/71b_pictures.ipynb #1673b744
 import hashlib, io, os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ import cv2, numpy as np
 from PIL import Image
 from .checks import Finding
 
-# %% ../../nbs/data/71b_pictures.ipynb #d9f9b797
+# %% ../../nbs/data/71b_pictures.ipynb #855796f8
 def dhash(
     grey, # (h,w) any numeric type
 )->np.ndarray: # (16,) uint8: 128 bits
@@ -35,7 +35,7 @@ def hash_distance(a, b):
     "Bits that differ"
     return np.unpackbits(a^b, axis=-1).sum(-1, dtype=int)
 
-# %% ../../nbs/data/71b_pictures.ipynb #3a7c762e
+# %% ../../nbs/data/71b_pictures.ipynb #6748db68
 class Look(NamedTuple):
     "What one look at a picture tells"
     error:str=''         # why it cannot be read
@@ -53,9 +53,10 @@ def look_at(file)->Look:
     try:
         with open(file, 'rb') as f: data = f.read()
         with Image.open(io.BytesIO(data)) as im:
-            mode,size,turned = im.mode,im.size,im.getexif().get(ORIENTATION, 1)
+            mode,size = im.mode,im.size
             if im.format=='JPEG' and min(size)>=512: im.draft('L', (size[0]//8,size[1]//8))
             deep = np.asarray(im, np.float32) if mode[0] in 'IF' else np.asarray(im.convert('L'))
+            turned = im.getexif().get(ORIENTATION, 1)           # after loading: Pillow turns TIFF by itself
         turned = turned if turned in range(1, 9) else 1
         return Look('', mode, size, turned, hashlib.blake2b(data, digest_size=16).digest(), dhash(deep), thumbnail(deep))
     except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, MemoryError, cv2.error,
@@ -68,7 +69,7 @@ def look_at_all(
     "Read all pictures"
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as ex: return list(ex.map(look_at, files))
 
-# %% ../../nbs/data/71b_pictures.ipynb #75e5d99f
+# %% ../../nbs/data/71b_pictures.ipynb #ee00fc64
 def near_hashes(
     hashes, # (n,16) uint8
     most:int=7 # bits that may differ; buckets find all pairs up to 7
@@ -107,7 +108,7 @@ def same_scenes(
         for a in range(len(mine)): res += [(*sorted((mine[a],every[a+1+c])),False) for c in np.flatnonzero(t[a+1:]@t[a]>=corr)]
     return sorted(res, key=lambda o: (o[1],o[0]))
 
-# %% ../../nbs/data/71b_pictures.ipynb #6f7d18a8
+# %% ../../nbs/data/71b_pictures.ipynb #79d820a5
 TURNED = {2:'mirrored', 3:'by 180 degrees', 4:'upside down', 5:'mirrored, by 90 degrees', 6:'by 90 degrees clockwise',
           7:'mirrored, by 90 degrees', 8:'by 90 degrees anticlockwise'}
 DEEP = 'I','F'
