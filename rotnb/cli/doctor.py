@@ -7,14 +7,14 @@ Docs: https://rotnb.github.io/rotnb/cli/doctor.html.md"""
 # %% auto #0
 __all__ = ['parse_names', 'told', 'main']
 
-# %% ../../nbs/cli/93_doctor.ipynb #e0796f31
+# %% ../../nbs/cli/93_doctor.ipynb #7d180f51
 import sys
 from fastcore.script import call_parse
 from ..data.dota import DatasetLayoutError
 from ..data.doctor import doctor
 from ..data import mend
 
-# %% ../../nbs/cli/93_doctor.ipynb #efb78471
+# %% ../../nbs/cli/93_doctor.ipynb #b9def732
 def parse_names(s:str)->dict: # 'Ships=ship, shp=ship'
     "Class names to change, as given on the command line"
     pairs = [o.split('=') for o in s.split(',') if o.strip()]
@@ -26,7 +26,7 @@ def told(done)->str: # done: of `fix`
     g = done.groupby(['kind','done'], sort=False).size()
     return '\n'.join(f'{n:>8}  {k}: {d}' for (k,d),n in g.items())
 
-# %% ../../nbs/cli/93_doctor.ipynb #32a40767
+# %% ../../nbs/cli/93_doctor.ipynb #4b2df059
 @call_parse
 def main(
     path:str, # folder of a data set, or its one label file
@@ -49,7 +49,9 @@ def main(
         rep = doctor(path, format, split, not no_images, **options)
         print(rep.text(most))
         if json: rep.to_json(json)
-        if fix: print(f'\n{"would go" if dry else "went"} to {fix}:\n'+told(mend.fix(rep, fix, kinds.split(','), parse_names(names), exif, dry=dry)))
+        if fix:
+            done = mend.fix(rep, fix, kinds.split(','), parse_names(names), exif, dry=dry)
+            print(f'\n{"would go" if dry else "went"} to {fix}:\n{told(done)}')
     except (DatasetLayoutError, ValueError, PermissionError) as e:
         print(f'rotnb-doctor: {e}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/doctor.html.md"""
 # %% auto #0
 __all__ = ['Report', 'doctor']
 
-# %% ../../nbs/data/71d_doctor.ipynb #cf7838f8
+# %% ../../nbs/data/71d_doctor.ipynb #fce830a7
 import html, json, time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .checks import *
 from .pictures import check_modes, check_scenes, look_at_all, TURNED
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
-# %% ../../nbs/data/71d_doctor.ipynb #4d2a291e
+# %% ../../nbs/data/71d_doctor.ipynb #8f21b07f
 @dataclass(eq=False)
 class Report:
     "What the doctor found"
@@ -48,7 +48,7 @@ class Report:
         if kind is not None: f = f[f.kind.isin([kind] if isinstance(kind, str) else list(kind))]
         return f[f.severity==severity].copy() if severity else f.copy()
 
-# %% ../../nbs/data/71d_doctor.ipynb #c0b84e42
+# %% ../../nbs/data/71d_doctor.ipynb #ff47136c
 @patch(as_prop=True)
 def counts(self:Report)->pd.DataFrame: # a row a split: images, with boxes, boxes, difficult
     "How much there is"
@@ -64,7 +64,7 @@ def classes(self:Report)->pd.DataFrame: # a row a class, a column a split, the m
     b = self.boxes; c = {s: Counter() for s in self.splits}
     for p,o in zip(b.pic.tolist(), b.names): c[b.split[p]][o] += 1
     df = pd.DataFrame(c).fillna(0).astype(int)
-    return df.loc[df.sum(1).sort_values(ascending=False, kind='stable').index]
+    return df.loc[df.sum(axis=1).sort_values(ascending=False, kind='stable').index]
 
 @patch(as_prop=True)
 def histograms(self:Report)->dict: # name -> (counts, edges, unit)
@@ -77,7 +77,7 @@ def histograms(self:Report)->dict: # name -> (counts, edges, unit)
                 aspect=(*np.histogram(aspect.clip(1, 32), 2**np.linspace(0, 5, 16)), 'longer over shorter side'),
                 angle=(*np.histogram(angle, np.linspace(-90, 90, 19)), 'degrees, of the longer side'))
 
-# %% ../../nbs/data/71d_doctor.ipynb #7e8213ca
+# %% ../../nbs/data/71d_doctor.ipynb #e4c5c04c
 def _bars(n): return ''.join(' ▁▂▃▄▅▆▇█'[int(np.ceil(8*v/max(max(n), 1)))] for v in n)
 
 def _place(f, root):
@@ -106,7 +106,7 @@ def text(self:Report,
 @patch
 def __repr__(self:Report): return self.text()
 
-# %% ../../nbs/data/71d_doctor.ipynb #9fa92b94
+# %% ../../nbs/data/71d_doctor.ipynb #f349a363
 def _svg(n, edges, unit):
     tall = 50*np.asarray(n)/max(max(n), 1)
     bars = ''.join(f'<rect x="{10*i}" y="{50-v:.1f}" width="9" height="{v:.1f}" fill="#56b4e9"/>' for i,v in enumerate(tall))
@@ -139,7 +139,7 @@ def to_json(self:Report,
     if file: Path(file).write_text(s, encoding='utf-8')
     return s
 
-# %% ../../nbs/data/71d_doctor.ipynb #bff92ef4
+# %% ../../nbs/data/71d_doctor.ipynb #4aa48ca5
 def _example(ax, rep, f):
     "One finding on an axis"
     b,im = rep.boxes,read_grey(f.image) if f.image else None
@@ -169,7 +169,7 @@ def show(self:Report,
         at = np.linspace(0, len(n), 5)
         ax.bar(np.arange(len(n))+.5, n, .9); ax.set_xticks(at, [f'{v:.0f}' for v in np.interp(at, np.arange(len(e)), e)])
         ax.set_title(f'{k}: {u}', fontsize=8)
-    top = self.classes.sum(1).head(15)[::-1]; ax = axs[0,-1]
+    top = self.classes.sum(axis=1).head(15)[::-1]; ax = axs[0,-1]
     ax.barh(np.arange(len(top)), top); ax.set_yticks(np.arange(len(top)), top.index, fontsize=6)
     ax.set_title('boxes of each class', fontsize=8)
     for ax in axs[1:].flat[len(some):]: ax.set_axis_off()
@@ -177,7 +177,7 @@ def show(self:Report,
     fig.tight_layout()
     return fig
 
-# %% ../../nbs/data/71d_doctor.ipynb #05a2034b
+# %% ../../nbs/data/71d_doctor.ipynb #ec3bf9f7
 def _read(path, fmt, splits, vocab, options):
     "Records of each split, and what its reader complained about"
     sets,found = {},[]
