@@ -55,6 +55,7 @@ from .data.windows import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError
+from .data.tiles import *
 from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat
@@ -65,6 +66,7 @@ from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
 from .learn.infer import *
+from .learn.scene_map import *
 from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
 from .interop.imagenet import *

@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['UnknownClassError', 'unknown_class', 'RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'PadQuads',
-           'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'CorruptImageError', 'open_image', 'NamedImageBlock']
+           'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'CorruptImageError', 'LazyImage', 'open_image', 'NamedImageBlock']
 
 # %% ../../nbs/data/62_blocks.ipynb #4d846d63
 import difflib
@@ -123,9 +123,12 @@ def RBoxLblBlock(
 # %% ../../nbs/data/62_blocks.ipynb #49fab4ef
 class CorruptImageError(OSError): "A picture that cannot be read"
 
-def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image):
-    "`PILImage.create`, naming the file that cannot be read; what has a method `pixels`, such as a `Window`, is asked for them"
-    try: return PILImage.create(fn.pixels() if hasattr(fn, 'pixels') else fn)
+class LazyImage:
+    "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
+
+def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
+    "`PILImage.create`, naming the file that cannot be read"
+    try: return PILImage.create(fn.pixels() if isinstance(fn, LazyImage) else fn)
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise CorruptImageError(f'cannot read picture {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
 

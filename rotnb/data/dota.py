@@ -21,6 +21,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
 from .blocks import unknown_class
+from .windows import image_size
 from .types import Difficult
 
 # %% ../../nbs/data/63_dota.ipynb #c20413d7
@@ -198,9 +199,8 @@ def to_annot(image, rows):
 
 def picture_size(file, problems):
     "(width, height) from the header, or None with the problem noted"
-    try:
-        with Image.open(file) as im: return im.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e: problems.add('picture', file, str(e)[:80])
+    try: return image_size(file)
+    except OSError as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
 
 # %% ../../nbs/data/63_dota.ipynb #2b392c36
 def outline_row(

@@ -13,23 +13,19 @@ from fastai.vision.all import *
 from .types import *
 from .transforms import *
 from .blocks import *
+from .windows import image_size
 from .dota import *
 from .yolo_obb import *
 from .synth import make_synth
+from .tiles import tile_sets
 
 # %% ../../nbs/data/69_loaders.ipynb #e4298d41
-def _sizes(annots): # from headers only
-    res = set()
-    for a in annots:
-        with Image.open(a.image) as im: res.add(im.size)
-    return res
-
 def default_size(
     annots, # of `Annot`
     most:int=1024 # the largest default, pixels
 ): # None to keep the images' own common size, else pixels of a square
     "A size for a data set whose images may differ"
-    sizes = _sizes(annots)
+    sizes = {image_size(a.image) for a in annots}
     if len(sizes)==1 and max(first(sizes))<=most: return None
     size = min(most, 32*math.ceil(max(max(o) for o in sizes)/32))
     print(f'images have {len(sizes)} sizes up to {max(max(o) for o in sizes)} px: fitted into {size} x {size}; choose with size=')
@@ -68,12 +64,14 @@ def from_annots(cls:RotatedDataLoaders,
     cut:str='keep', # boxes cut by the border: 'keep', 'clip' or 'drop'
     min_visible:float=0.3, # visible share under which a box is ignored, in [0,1]
     below:str='ignore', # boxes under `min_visible`: 'ignore' or 'drop'
+    tile=None, # train on windows of large scenes: their side in pixels, or a dict of settings of `tile_annots`; None: on whole pictures
     path='.', # where a `Learner` saves
     num_workers:int=None, # reading processes; 0 on small sets when absent
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
     train_annots,valid_annots = list(train_annots),list(valid_annots)
+    if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
     if vocab is None: vocab = sorted({o for a in every for o in a.names})
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
