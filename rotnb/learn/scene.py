@@ -11,6 +11,7 @@ __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'pre
 import os, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
@@ -229,8 +230,9 @@ def _open_all(files, open_as, bad):
     "Scenes by name; those that cannot be opened are noted in `bad`"
     res = {}
     for n,f in files.items():
-        try: res[n] = replace(open_as(f), name=n)
+        try: scene = open_as(f)
         except Exception as e: bad[n] = f'{e}'
+        else: res[n] = replace(scene, name=n)
     return res
 
 def _predict_all(learn, windows, bad, **kw):
