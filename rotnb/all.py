@@ -65,7 +65,9 @@ from .learn.callbacks import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
+from .learn.results import write_predictions, geojson, coco_results, results_df
 from .learn.infer import *
+from .learn.scene import *
 from .learn.scene_map import *
 from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *

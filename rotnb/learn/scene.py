@@ -20,7 +20,7 @@ from ..data.dota import IMAGE_EXTS
 from ..data.windows import *
 from .infer import input_map, map_boxes
 from .journal import Journal
-from .results import RESULT_FORMATS, check_format, distinct, task1_names, write_predictions
+from .results import check_format, distinct, task1_names, write_predictions
 
 # %% ../../nbs/learn/77a_scene.ipynb #00da7524
 class _Ahead(GetAttr):
@@ -147,20 +147,20 @@ def predict_windows(
 
 # %% ../../nbs/learn/77a_scene.ipynb #97d8afb3
 def cut_elsewhere(
-    i:int, # which window
-    boxes:Tensor, # (n,5) found in it, px of the scene
-    windows:list, # all windows of the scene, of `Window`
-    room:float=2. # px of the picture from a border that count as touching it
-)->np.ndarray: # (n,) bool
+    windows:list, # all of a scene, of `Window`
+    rows:list, # for each window (n,7): box in px of the scene, score, label
+    room:float=2. # px of a window's picture from its border that count as touching it
+)->list: # for each window (n,) bool
     "Boxes that the border of their window may have cut, at places that another window shows whole"
-    scale = windows[i].scale
-    g = np.array([[o.x,o.y,o.x+o.w,o.y+o.h] for o in windows if o.scale==scale], float)
-    size = np.array(image_size(windows[i].scene))
-    g[:,:2][g[:,:2]<=0] = -np.inf; g[:,2:][g[:,2:]>=size] = np.inf              # where the scene ends no window cuts
-    own = sum(o.scale==scale for o in windows[:i])
-    b,r = rbox2hbox(torch.as_tensor(boxes)).double().numpy()[:,None],room/scale
-    inside = ((b[...,:2]>=g[:,:2]+r) & (b[...,2:]<=g[:,2:]-r)).all(-1) # (n, windows)
-    return ~inside[:,own] & inside.any(1)
+    at,scale = np.array([[o.x,o.y,o.x+o.w,o.y+o.h] for o in windows], float),np.array([o.scale for o in windows])
+    size,g,res = np.array(image_size(windows[0].scene)),at.copy(),[]
+    g[:,:2][at[:,:2]<=0],g[:,2:][at[:,2:]>=size] = -np.inf,np.inf             # where the scene ends no window cuts
+    for a,s,r in zip(at, scale, rows):
+        b = rbox2hbox(torch.tensor(r[:,:5]).double()).numpy()[:,None]
+        near = (scale==s) & (at[:,:2]<a[2:]).all(1) & (at[:,2:]>a[:2]).all(1)
+        inside = ((b[...,:2]>=g[near,:2]+room/s) & (b[...,2:]<=g[near,2:]-room/s)).all(-1) # (n, windows near)
+        res.append(~inside[:,(at[near]==a).all(1)][:,0] & inside.any(1))
+    return res
 
 # %% ../../nbs/learn/77a_scene.ipynb #f4889e42
 def merge_rows(
@@ -173,7 +173,7 @@ def merge_rows(
     return dict(boxes=t[:,:5], scores=t[:,5], labels=t[:,6].long())
 
 def _merged(windows, rows, iou_threshold, cut):
-    if cut=='drop': rows = [r[~cut_elsewhere(i, torch.tensor(r[:,:5]), windows)] if len(r) else r for i,r in enumerate(rows)]
+    if cut=='drop': rows = [r[~o] for r,o in zip(rows, cut_elsewhere(windows, rows))]
     return merge_rows(rows, iou_threshold)
 
 def _check(iou_threshold, cut):
