@@ -76,7 +76,9 @@ from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
 from .learn.views import *
+from .learn.results import write_predictions, geojson, coco_results, results_df
 from .learn.infer import *
+from .learn.scene import *
 from .learn.scene_map import *
 from .interop.mmparts import read_config
 from .interop.mmconfig import settings_from_config
