@@ -33,7 +33,8 @@ TFMS = dict(
     multi_scale = lambda: RandomResize(ratio=(.5,1.5), multiple=32),
     crop = lambda: RandomBoxCrop((180,160)),
     crop_larger = lambda: RandomBoxCrop(400),
-    crop_blind = lambda: RandomBoxCrop(200, p_object=0))
+    crop_blind = lambda: RandomBoxCrop(200, p_object=0),
+    chain = lambda: AffineChain(RandomFlip(), RandomRotate(180., p=1.), RandomResize(300, (.7,1.5)), RandomBoxCrop(220)))
 
 def scene(rng, w, h, label=0, front=False, value=255):
     "A black picture with one large bright box, or the front half of it"
@@ -99,7 +100,7 @@ def test_no_boxes_and_boxes_outside(name):
             b = TensorImage(torch.zeros(2,3,240,280)),TensorQuad(torch.stack([q,q]), img_size=(280,240)),TensorBoxLabel(torch.tensor([codes,codes]).long())
             r = TFMS[name]()(b, split_idx=0)
             assert r[1].shape==b[1].shape and torch.equal(r[2], b[2]) and len(r[0])==2
-    if not name.startswith(('resize','multi')): assert TFMS[name]()((im,q,TensorBoxLabel.create(codes)), split_idx=1)[0] is im
+    if not name.startswith(('resize','multi','chain')): assert TFMS[name]()((im,q,TensorBoxLabel.create(codes)), split_idx=1)[0] is im
     assert isinstance(TFMS[name]()((im,), split_idx=1), tuple)             # prediction: no boxes at all
 
 @given(seed=seeds)

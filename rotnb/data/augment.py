@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/augment.html.md"""
 
 # %% auto #0
 __all__ = ['centred', 'warp_quads', 'warp_image', 'warp_batch', 'RandomAffine', 'RandomFlip', 'class_codes', 'RandomRotate',
-           'UprightBoxes', 'upright', 'RandomResize', 'RandomBoxCrop']
+           'UprightBoxes', 'upright', 'RandomResize', 'RandomBoxCrop', 'AffineChain']
 
 # %% ../../nbs/data/61a_augment.ipynb #f5f180bd
 from fastai.vision.all import *
@@ -85,7 +85,8 @@ def warp_batch(
     y,fill = t.float(),fill/255 if t.is_floating_point() else fill
     s = m[:,:2,:2].det().abs().sqrt().max().item()
     if s<.7: y = F.interpolate(y, size=[max(1,round(o*s)) for o in t.shape[-2:]], mode='bilinear', antialias=True)
-    grid = F.affine_grid(back, (*t.shape[:2],out[1],out[0]), align_corners=False)
+    gx,gy = ((torch.arange(o, device=t.device)*2+1)/o-1 for o in out)           # as `F.affine_grid`, in half the time
+    grid = back[:,None,None,:,0]*gx[:,None] + (back[:,None,None,:,1]*gy[:,None,None]+back[:,None,None,:,2])
     y = F.grid_sample(y-fill, grid, mode='bilinear', padding_mode='zeros', align_corners=False)+fill
     return (y if t.is_floating_point() else y.round().clamp(0,255)).to(t.dtype)
 
@@ -269,3 +270,25 @@ def _window(size, window, box):
         a,b = torch.where(a<=b, a, mid),torch.where(a<=b, b, mid)
         lo,hi = a.clamp(lo,hi),b.clamp(lo,hi)
     return torch.minimum((lo+torch.rand(2)*(hi-lo+1)).floor(), hi)
+
+# %% ../../nbs/data/61a_augment.ipynb #b1413bae
+class AffineChain(RandomAffine):
+    "Several random affine maps, pixels moved once"
+    split_idx = None
+    def __init__(self,
+        *tfms, # `RandomAffine` transforms, in order
+        fill:int=0 # what is outside, 0..255
+    ):
+        super().__init__()
+        store_attr('tfms,fill')
+    def setups(self, dl):
+        for t in self.tfms: t.setup(dl)
+
+    def draw(self, n, size, b, train):
+        m = torch.eye(3, dtype=torch.float64).repeat(n,1,1)
+        for t in self.tfms:
+            if not train and t.split_idx==0: continue
+            k,out = t.draw(n, size, b, train)
+            b = tuple(warp_quads(o, k, size, out) if isinstance(o, TensorQuad) else o for o in b)
+            m,size = k@m,out
+        return m,size
