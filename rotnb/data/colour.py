@@ -61,7 +61,8 @@ class PixelTfm(RandTransform):
         super().__init__(p=p)
         self.tfm = tfm
     def _same(self, x, y, size):
-        if size(x)!=size(y): raise ValueError(f'{self.tfm} changed the size of a picture from {size(x)} to {size(y)}: its boxes would be wrong')
+        if size(x)!=size(y): raise ValueError(f'{self.tfm} makes pictures of {size(x)} px {size(y)} px: their boxes would be wrong')
         return y
     def encodes(self, x:Image.Image): return self._same(x, self.tfm(x), lambda o: o.size)
-    def encodes(self, x:TensorImage): return TensorImage(self._same(x, self.tfm(x.as_subclass(Tensor)), lambda o: tuple(o.shape[-2:])))
+    def encodes(self, x:TensorImage):
+        return TensorImage(self._same(x, self.tfm(x.as_subclass(Tensor)), lambda o: (o.shape[-1],o.shape[-2])))
