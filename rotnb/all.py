@@ -51,7 +51,7 @@ from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
-from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, UprightBoxes
+from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
 from .data.blocks import *

@@ -55,10 +55,16 @@ class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
 
 # %% ../../nbs/data/69_loaders.ipynb #56f9279d
+def _fit(size, rect):
+    "How pictures get the size of the network's input"
+    if rect: return RandomResize(size, (1,1), multiple=32)
+    return [] if size is None else Resize(size, method='pad', pad_mode='zeros')
+
 def _opener(cache):
     "What opens pictures"
-    if isinstance(cache, str) and cache not in ('memory','disk'): raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
-    return open_image if cache is None else MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else cache
+    if isinstance(cache, str) and cache not in ('memory','disk'):
+        raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
+    return MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else ifnone(cache, open_image)
 
 # %% ../../nbs/data/69_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
@@ -89,13 +95,19 @@ def from_annots(cls:RotatedDataLoaders,
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
         if size is None: size = default_size(every)
-        item_tfms = RandomResize(size, (1,1), multiple=32) if rect else [] if size is None else Resize(size, method='pad', pad_mode='zeros')
-    db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1, get_x=_image, get_y=[_quads,_names],
+        item_tfms = _fit(size, rect)
+    db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
+                   get_x=_image, get_y=[_quads,_names],
                    splitter=IndexSplitter(range(n, len(every))), item_tfms=item_tfms,
                    batch_tfms=rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
+<<<<<<< HEAD
     if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
     if sampler is not None: kwargs['dl_kwargs'] = [{**o, **s} for o,s in zip(kwargs.get('dl_kwargs', [{},{}]), (dict(sampler=sampler),{}))]
+=======
+    if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(map(_size, o))) for o in (train_annots,valid_annots)]
+    if sampler is not None: kwargs['dl_kwargs'] = [dict(sampler=sampler),*kwargs.get('dl_kwargs', [{},{}])[1:]]
+>>>>>>> augment
     dls = db.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **{'val_bs':bs, **kwargs})
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 

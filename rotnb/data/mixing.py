@@ -30,7 +30,8 @@ class MixTransform(ItemTransform):
     def mix(self, im, quads, labels): raise NotImplementedError
     def other(self):
         "Another sample, drawn at random; also this one by chance"
-        if self.dataset is None: raise ValueError(f'{type(self).__name__} needs a loader that lends its data set: use `RotatedDataLoaders` or `RBoxBlock`')
+        if self.dataset is None:
+            raise ValueError(f'{type(self).__name__} needs a loader that lends its data set: use `RotatedDataLoaders` or `RBoxBlock`')
         return self.dataset[torch.randint(len(self.dataset), (1,)).item()][:3]
 
     def encodes(self, b):
@@ -46,7 +47,8 @@ def move_quads(
     q = quads.as_subclass(Tensor).double()@m[:2,:2].T+m[:2,2]
     return (q if m[:2,:2].det()>0 else mirror_order(q)).float()
 
-def _sample(im, quads, labels): return PILImage(im),TensorQuad(torch.cat(quads)),TensorBoxLabel(torch.cat([o.as_subclass(Tensor) for o in labels]))
+def _sample(im, quads, labels):
+    return PILImage(im),TensorQuad(torch.cat(quads)),TensorBoxLabel(torch.cat([o.as_subclass(Tensor) for o in labels]))
 def _rand(lo, hi): return lo+(hi-lo)*torch.rand(1, dtype=torch.float64).item()
 
 # %% ../../nbs/data/61c_mixing.ipynb #6c256274
@@ -93,7 +95,7 @@ def _cut(self:Mosaic, q, l, meet, after):
 
 # %% ../../nbs/data/61c_mixing.ipynb #71f6449e
 class MixUpBoxes(MixTransform):
-    "Blend with another picture and take its boxes too ([mixup](https://arxiv.org/abs/1710.09412), as in [YOLOX](https://arxiv.org/abs/2107.08430))"
+    "Blend with another picture and take its boxes too ([mixup](https://arxiv.org/abs/1710.09412))"
     order = -18
     def __init__(self,
         p:float=.5, # share of samples
@@ -165,7 +167,10 @@ class Seen:
             least = min(least, left.sum()/n)
         return least
 
-    def shares(self): return [self.masks[i][2].sum()/max(self.masks[i][3],1) if i in self.masks and self.masks[i][3] else 1. for i in range(len(self.quads))]
+    def shares(self):
+        "The share of each quad that is still seen"
+        left = {i:m.sum()/n for i,(_,_,m,n) in self.masks.items() if n}
+        return [left.get(i, 1.) for i in range(len(self.quads))]
 
 # %% ../../nbs/data/61c_mixing.ipynb #4bf6e761
 class CopyPaste(MixTransform):

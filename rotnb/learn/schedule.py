@@ -53,7 +53,8 @@ class TrackDifficulty(Callback):
 
     def before_train(self):
         self.seen,s = [],getattr(self.dls.train, 'sampler', None)
-        if not isinstance(s, WeightedSampler): raise ValueError('TrackDifficulty sets the weights of a sampler: give the loaders sampler=WeightedSampler()')
+        if not isinstance(s, WeightedSampler):
+            raise ValueError('TrackDifficulty sets the weights of a sampler: give the loaders sampler=WeightedSampler()')
         if self.losses is None or len(self.losses)!=self.dls.train.n: self.losses = np.full(self.dls.train.n, np.nan)
 
     def after_loss(self):
