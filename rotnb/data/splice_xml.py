@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/splice_xml.html.md"""
 # %% auto #0
 __all__ = ['Span', 'xml_spans', 'XmlText', 'XmlObjects', 'CvatForm']
 
-# %% ../../nbs/data/71f_splice_xml.ipynb #e58e02fc
+# %% ../../nbs/data/71f_splice_xml.ipynb #fcab532f
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from .splice import *
 from .xml import *
 from .xml import _cvat_row, _object, _put, _rolled
 
-# %% ../../nbs/data/71f_splice_xml.ipynb #e052f828
+# %% ../../nbs/data/71f_splice_xml.ipynb #4141c7d3
 @dataclass
 class Span:
     "An element's place in a file"
@@ -50,7 +50,7 @@ def xml_spans(data:bytes)->Span:
     except expat.ExpatError as e: raise ValueError(f'no XML: {e}') from None
     return stack[0].kids[0]
 
-# %% ../../nbs/data/71f_splice_xml.ipynb #5411f3ac
+# %% ../../nbs/data/71f_splice_xml.ipynb #fa3f3199
 def _encoding(data):
     if data[:2] in (b'\xff\xfe',b'\xfe\xff'): raise ValueError('XML in UTF-16 cannot be edited in place: save it as UTF-8')
     m = re.match(rb'(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=["\']([\w.-]+)', data)
@@ -99,7 +99,7 @@ class XmlText:
         at = len(text[:home.inner].rstrip())
         return [(at, home.inner, f'{body}\n{margin(home.start)}')]
 
-# %% ../../nbs/data/71f_splice_xml.ipynb #3148c56e
+# %% ../../nbs/data/71f_splice_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
     "One file per picture, described by an `XmlForm`"
     def __init__(self, form): self.form,self.path = form,form.objects.split('/')
@@ -117,12 +117,13 @@ class XmlObjects(XmlText):
         if 'box' not in what: return
         q = np.array(xy, float).reshape(4,2); (r,),_ = spell(q[None], form.turn, form.lo)
         def put(paths, values):
-            for p,v in zip(paths, values): _put(o, p, _fmt(at(o, p), v))
+            for p,v in zip(paths, values): _put(o, p, f'{v:.4f}')
         put(form.rbox[:4], r[:4])
         if form.rbox: _put(o, form.rbox[4], f'{np.deg2rad(r[4]) if form.unit=="rad" else r[4]:.8f}')
         put(form.corners, (_rolled(q, r[4]) if form.turn==90 else q).ravel())
         put(form.heading, (q[1]+q[2])/2)
-        if form.hbox and o.find(form.hbox[0].partition('/')[0]) is not None: put(form.hbox, [*q.min(0),*q.max(0)])
+        for p,v in zip(form.hbox, (*q.min(0),*q.max(0))):
+            if at(o, p): _put(o, p, _fmt(at(o, p), v))
         if form.points: self.outline(o, q)
     def outline(self, o, q):
         path,_,tag = self.form.points.rpartition('/'); home = o.find(path)
@@ -140,7 +141,7 @@ class XmlObjects(XmlText):
         _object(root, self.form, q[0], spell(q, self.form.turn, self.form.lo)[0][0], row[1], row[2], lambda v: f'{v:.4f}')
         return root.find(self.form.objects)
 
-# %% ../../nbs/data/71f_splice_xml.ipynb #4280b865
+# %% ../../nbs/data/71f_splice_xml.ipynb #c4ec3b5c
 class CvatForm(XmlText):
     "One file for all pictures, by CVAT"
     def image(self, root, shot): return root.all('image')[shot.key]
