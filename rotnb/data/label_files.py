@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/label_files.html.md"""
 # %% auto #0
 __all__ = ['edit_form', 'LabelSource', 'label_sources', 'LabelConflict', 'Base', 'NotSaved', 'write_atomic', 'plan']
 
-# %% ../../nbs/data/71h_label_files.ipynb #6acc43d4
+# %% ../../nbs/data/71h_label_files.ipynb #33dfa6be
 import difflib, errno, hashlib, os, secrets, shutil, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from .yolo_obb import yolo_names
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
 
-# %% ../../nbs/data/71h_label_files.ipynb #3d157ff2
+# %% ../../nbs/data/71h_label_files.ipynb #114d51f6
 def edit_form(format, rbox=None): # rbox: of COCO, see `coco_row`
     "How objects of a format are edited in place"
     forms = dict(dota=dota_form, srsdd=dota_form, yolo_obb=yolo_form, yolo_seg=yolo_seg_form, icdar=icdar_form, csv=CsvForm(),
@@ -57,7 +57,7 @@ def _home(image, pairs, prefix, ext):
     near = sorted((o for o in pairs if o[1]), key=lambda o: o[0].parent!=image.parent)
     return (near[0][1].parent if near else image.parent)/f'{prefix}{image.stem}{ext}'
 
-# %% ../../nbs/data/71h_label_files.ipynb #d01f33ca
+# %% ../../nbs/data/71h_label_files.ipynb #d2c37571
 def label_sources(
     path, # folder of the set, or its one label file
     split:str=None, # 'train', ...; None where there are no splits
@@ -82,7 +82,7 @@ def label_sources(
     pairs = fmt.find(path, split, **find); o = fmt.find.keywords
     return [make(i, l or _home(i, pairs, o['prefix'], o['exts'][0])) for i,l in pairs]
 
-# %% ../../nbs/data/71h_label_files.ipynb #fb5cd742
+# %% ../../nbs/data/71h_label_files.ipynb #6eea23a0
 class LabelConflict(LabelError): "The label file is not what was read"
 
 @dataclass(eq=False)
@@ -121,7 +121,7 @@ def read(self:LabelSource)->Base:
     except MALFORMED as e: raise LabelError(f'{self.file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     return Base(digest, [text[o.start:o.end] for o in pieces], [o.row for o in pieces])
 
-# %% ../../nbs/data/71h_label_files.ipynb #d0149700
+# %% ../../nbs/data/71h_label_files.ipynb #25c5148e
 class NotSaved(LabelError): "The labels could not be written; the file is as it was"
 
 def write_atomic(
@@ -156,7 +156,7 @@ def _alone(folder):
         except (ImportError, OSError): pass                             # a network drive without locks: the digest is the guard
         yield
 
-# %% ../../nbs/data/71h_label_files.ipynb #4ea1eee6
+# %% ../../nbs/data/71h_label_files.ipynb #bc4819a2
 def plan(
     base:Base, # what was read
     now:list, # texts of the objects on disk
@@ -182,7 +182,7 @@ def plan(
     if how=='mine' and now!=base.texts: res |= dict.fromkeys(theirs)
     return res,new
 
-# %% ../../nbs/data/71h_label_files.ipynb #3f5753fb
+# %% ../../nbs/data/71h_label_files.ipynb #75b80ab0
 def _apart(a, b, holds):
     "Pixels between two boxes, as far as the format can tell them apart"
     a,b = (np.reshape(o, (4,2)).astype(float) for o in (a,b))
@@ -198,11 +198,11 @@ def check(self:LabelSource, text, want):
     if len(got)!=len(want): raise LabelError(f'{self.file}: {len(want)} boxes were to be written, {len(got)} would be read')
     tol = .75 if self.format=='icdar' else .02
     for a,b in zip(got, want):
-        if 'names' in self.holds and a[1]!=b[1]: raise LabelError(f'{self.file}: class {b[1]!r} would be read as {a[1]!r}')
-        if 'difficult' in self.holds and bool(a[2])!=bool(b[2]): raise LabelError(f'{self.file}: the difficult flag would be lost')
+        if a[1]!=b[1]: raise LabelError(f'{self.file}: class {b[1]!r} would be read as {a[1]!r}')
+        if bool(a[2])!=bool(b[2]): raise LabelError(f'{self.file}: the difficult flag would be lost')
         if _apart(a[0], b[0], self.holds)>tol: raise LabelError(f'{self.file}: the box {np.round(b[0], 1).tolist()} would be moved')
 
-# %% ../../nbs/data/71h_label_files.ipynb #72a1c91e
+# %% ../../nbs/data/71h_label_files.ipynb #a3714898
 def _why(e):
     if e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', -1)): return 'the disk is full'
     return 'the folder or the file is read-only' if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else str(e)
@@ -212,8 +212,6 @@ def rewritten(self:LabelSource, base, mine, how='refuse'):
     "The new text of the file, checked, with the digest of the one it was made from"
     text,digest = self.load()
     if base.digest and not digest and how!='mine': raise LabelConflict(f'{self.file} is gone since it was read')
-    if 'difficult' not in self.holds and any(bool(row[2])!=bool(o is not None and base.rows[o][2]) for row,o in mine):
-        raise LabelError(f'{self.format} cannot hold the difficult flag')
     shot = self.shot; pieces = self.form.pieces(text, shot)
     changes,new = plan(base, [text[o.start:o.end] for o in pieces], mine, how)
     if not changes and not new: return None,digest
