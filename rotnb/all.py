@@ -86,3 +86,4 @@ from .learn.report import plot_history, report_html
 from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
+from .explore.viewer import BoxViewer, Layer, html_page, view
