@@ -8,15 +8,16 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 __all__ = ['Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
            'shape_columns', 'shape_fields', 'colors_of', 'annots_table']
 
-# %% ../../nbs/explore/80a_box_table.ipynb #e9ad025c
-from dataclasses import dataclass
+# %% ../../nbs/explore/80a_box_table.ipynb #d55dfd42
+from dataclasses import dataclass, replace
 
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from ..geometry.boxes import qbox2rbox
 from ..geometry.draw import PALETTE
 from ..data.blocks import unknown_class
 
-# %% ../../nbs/explore/80a_box_table.ipynb #00c49fec
+# %% ../../nbs/explore/80a_box_table.ipynb #1d10e142
 @dataclass(eq=False)
 class Field:
     "What rows are filtered by: bins of a number, or classes"
@@ -29,6 +30,7 @@ class Field:
     per:str='box'        # what its histogram counts: 'box' or 'image'
     colors:list=None     # of the classes, '#rrggbb'
     period:float=None    # of a number that goes round, such as an angle: its ranges may
+    hidden:bool=False    # has no histogram of its own
 
     def __len__(self): return len(self.values)-(self.x is not None)
 
@@ -47,7 +49,7 @@ class Field:
             raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
         return [lo,hi]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #cffc8bd4
+# %% ../../nbs/explore/80a_box_table.ipynb #80ee634a
 def _bins(x, edges):
     "Bin of each number, those beyond the ends in the outer ones; -1 for NaN"
     return np.where(np.isnan(x), -1, np.clip(np.searchsorted(edges, x, 'right')-1, 0, len(edges)-2)).astype(np.int16)
@@ -73,7 +75,7 @@ def class_field(
     "A field of classes"
     return Field(name, title, np.asarray(codes, np.int32), list(values), **kw)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #6358933e
+# %% ../../nbs/explore/80a_box_table.ipynb #28d43788
 def log_edges(
     x, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
@@ -93,7 +95,7 @@ def count_edges(
     while edges[-1]<=max(x, default=0): edges.append(edges[-1]+2**max(0, (len(edges)-3)//2))
     return np.array(edges)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #f9adb907
+# %% ../../nbs/explore/80a_box_table.ipynb #8bb92b88
 def field_mask(
     f:Field,
     want:list, # of `Field.wanted`
@@ -112,7 +114,7 @@ def field_mask(
     res = np.zeros(n, bool); res[f.rows[keep]] = True
     return res
 
-# %% ../../nbs/explore/80a_box_table.ipynb #cc59247f
+# %% ../../nbs/explore/80a_box_table.ipynb #ee5f3417
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
@@ -121,16 +123,19 @@ class BoxTable:
         n_images:int # pictures
     ):
         self.df,self.fields,self.n_images = df,{f.name:f for f in fields},n_images
-        self.image = df.image.to_numpy()
+        self.image,self.real = df.image.to_numpy(),np.isfinite(df.cx.to_numpy(float))
         self.start = np.searchsorted(self.image, np.arange(n_images+1))    # where the rows of each picture begin
         self.all = self.counts({})
 
     def __len__(self): return len(self.df)
 
+    def check(self, *names):
+        "Are there such fields?"
+        if bad := [o for o in names if o not in self.fields]: raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
+
     def wanted(self, **filters)->dict:
         "Filters by name, checked, as they are kept"
-        if bad := [o for o in filters if o not in self.fields]:
-            raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
+        self.check(*filters)
         return {k:self.fields[k].wanted(v) for k,v in filters.items()}
 
     def mask(self,
@@ -159,7 +164,7 @@ class BoxTable:
         seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
         return seen[:,:len(f)].sum(0)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #bac43886
+# %% ../../nbs/explore/80a_box_table.ipynb #b7a5999c
 def in_order(
     table:BoxTable,
     mask:np.ndarray, # (n,) rows to be shown
@@ -180,7 +185,19 @@ def in_order(
     im = table.image[rows]
     return im[np.sort(np.unique(im, return_index=True)[1])]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #687c8721
+# %% ../../nbs/explore/80a_box_table.ipynb #3ea7b4e6
+@patch
+def take(self:BoxTable,
+    mask:np.ndarray # (n,) bool
+)->BoxTable:
+    "The table of some rows"
+    def part(f):
+        if f.rows is None: return replace(f, codes=f.codes[mask], x=None if f.x is None else f.x[mask])
+        keep = mask[f.rows]
+        return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
+    return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
+
+# %% ../../nbs/explore/80a_box_table.ipynb #b603b0b6
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
@@ -201,7 +218,7 @@ def colors_of(
     "The colours that boxes of these classes are drawn with"
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #eb158dc8
+# %% ../../nbs/explore/80a_box_table.ipynb #4b6a0179
 def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]

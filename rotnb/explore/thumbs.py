@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/thumbs.html.md"""
 # %% auto #0
 __all__ = ['as_picture', 'to_rgb', 'Thumbs', 'data_url', 'Layer', 'box_window', 'cell_boxes']
 
-# %% ../../nbs/explore/80b_thumbs.ipynb #9918b76a
+# %% ../../nbs/explore/80b_thumbs.ipynb #3bd34a0a
 import base64,io
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2hbox, rbox2qbox
 from ..geometry.draw import IGNORED, PALETTE
 
-# %% ../../nbs/explore/80b_thumbs.ipynb #f7da504a
+# %% ../../nbs/explore/80b_thumbs.ipynb #9d39d929
 def as_picture(
     x # file, PIL picture, (h,w), (h,w,3) array, or (3,h,w) tensor: uint8, or float in [0,1]
 )->Image.Image:
@@ -38,7 +38,7 @@ def to_rgb(
         im = Image.fromarray(np.nan_to_num((a-lo)/max(hi-lo, 1e-9)*255).astype(np.uint8))
     return im.convert('RGB')
 
-# %% ../../nbs/explore/80b_thumbs.ipynb #d2e6a565
+# %% ../../nbs/explore/80b_thumbs.ipynb #fdde4613
 class Thumbs:
     "JPEG thumbnails of pictures, and of windows in them"
     def __init__(self,
@@ -76,7 +76,7 @@ def data_url(jpeg:bytes)->str:
     "Bytes that a page can hold"
     return 'data:image/jpeg;base64,'+base64.b64encode(jpeg).decode()
 
-# %% ../../nbs/explore/80b_thumbs.ipynb #6b79c8fc
+# %% ../../nbs/explore/80b_thumbs.ipynb #1d0d6427
 @dataclass(eq=False)
 class Layer:
     "Boxes of one picture that are drawn alike"
