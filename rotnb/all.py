@@ -68,3 +68,4 @@ from .interop.mmconfig import read_config, settings_from_config
 from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
+from .explore.viewer import BoxViewer, Layer, html_page, view

@@ -12,10 +12,10 @@ import math, torch
 from dataclasses import dataclass
 from functools import partial
 from torch import nn, Tensor
-from torchvision.ops import deform_conv2d
 from fastcore.basics import store_attr, patch
 from ..geometry.boxes import rbox2qbox
 from ..geometry.polygons import min_area_rect
+from ..ops.align import deform_conv
 from ..targets.priors import PointPriors
 from ..targets.assign import IGN, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
@@ -105,12 +105,9 @@ def level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, b
     c,r = self.cls_tower(x),self.box_tower(x)
     first = self.first(self.first_conv(r).relu()).float()
     offsets = torch.lerp(first.detach(), first, self.gradient_mul) - self.grid
-    moves = self.move(_look(r, offsets, self.move_conv))
-    return self.cls(_look(c, offsets, self.cls_conv)),torch.cat([first, first.detach()+moves], 1),None
-
-def _look(x, offsets, conv):
-    with torch.autocast(x.device.type, enabled=False):
-        return deform_conv2d(x.float(), torch.where(offsets.isnan(), 0., offsets), conv.weight.float(), padding=conv.padding).relu()
+    look = lambda x,conv: deform_conv(x, offsets, conv.weight, conv.padding[0]).relu()
+    moves = self.move(look(r, self.move_conv))
+    return self.cls(look(c, self.cls_conv)),torch.cat([first, first.detach()+moves], 1),None
 
 # %% ../../nbs/models/52_reppoints.ipynb #c25b41db
 @patch

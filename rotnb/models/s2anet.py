@@ -11,9 +11,8 @@ __all__ = ['align_offsets', 'AlignConv', 'ODMHead', 's2anet']
 import torch
 from functools import partial
 from torch import nn, Tensor
-from torchvision.ops import deform_conv2d
 from fastcore.basics import store_attr
-from ..ops.align import active_rotated_filter, rotation_invariant_pooling
+from ..ops.align import active_rotated_filter, rotation_invariant_pooling, deform_conv
 from ..targets.coders import DeltaXYWHACoder
 from ..losses.boxes import box_loss
 from .contract import Detector, register_detector, create_detector
@@ -54,10 +53,7 @@ class AlignConv(nn.Module):
     )->list: # `(b, c, h, w)` for each level
         "Features for the boxes"
         convs = list(self.convs)*(len(feats) if self.shared else 1)
-        return [self._look(x, align_offsets(o, s), c.weight) for x,o,s,c in zip(feats, box_maps(boxes, feats), self.strides, convs)]
-
-    def _look(self, x, offsets, w):
-        with torch.autocast(x.device.type, enabled=False): return deform_conv2d(x.float(), offsets, w.float(), padding=1).relu()
+        return [deform_conv(x, align_offsets(o, s), c.weight).relu() for x,o,s,c in zip(feats, box_maps(boxes, feats), self.strides, convs)]
 
 # %% ../../nbs/models/50_s2anet.ipynb #874f3eae
 class ODMHead(DenseHead):

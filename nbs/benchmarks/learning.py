@@ -1,0 +1,50 @@
+"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all: `python learning.py EPOCHS [NAME ...]`.
+Writes learning/NAME.json as each ends; those that are there are not run again. `python learning.py --table` prints them."""
+import json, sys, time
+from pathlib import Path
+from rotnb.all import *
+from rotnb.cli.cli import demo_loaders, recipe, versions, whole
+
+ROWS = Path(__file__).with_name('learning')
+# One width for all. Strides and stages are each family's own but for the finest level, which small objects need
+SMALL = dict(backbone='test_resnet', fpn_channels=48, fpn_norm=True, strides=(4,8,16,32))
+DENSE = dict(SMALL, feat_channels=48, stacked_convs=2)
+REGION = dict(SMALL, fc_channels=256)
+OWN = {'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':{}, 'rotated_fcos':dict(DENSE, range_factor=6), 'rotated_retinanet':dict(DENSE, norm=True),
+       'rotated_atss':DENSE, 's2anet':DENSE, 'r3det':DENSE, 'rotated_reppoints':DENSE,
+       'rtmdet_r_tiny':dict(backbone='test_resnet', fpn_channels=48, strides=(4,8,16,32)),
+       **dict.fromkeys(['rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'], REGION)}
+
+def train(name, epochs, seed=0):
+    set_seed(seed)
+    dls = demo_loaders(None, None, recipe['bs'], recipe['n_train'], recipe['n_valid'], 0)
+    learn = rotated_learner(dls, name, pretrained=False, metrics=[], **recipe['learner'], **OWN[name])
+    learn.unfreeze()
+    row = dict(detector=name, settings={k:str(v) for k,v in OWN[name].items()}, epochs=epochs, seed=seed, threads=torch.get_num_threads(),
+               params=sum(p.numel() for p in learn.model.parameters()))
+    class Clock(Callback):
+        "Time in training batches alone"
+        run_valid = False
+        order = 90
+        def before_fit(self): self.times = []
+        def before_train(self): self.t = time.perf_counter()
+        def after_train(self): self.times.append(time.perf_counter()-self.t)
+    clock = Clock()
+    with learn.no_bar(), learn.no_logging(), learn.no_mbar():
+        try: learn.fit_one_cycle(epochs, recipe['lr'], cbs=[clock], **recipe['fit'])
+        except NonFiniteLossError as e: return {**row, 'error':str(e)[:200]}
+        losses = L(learn.recorder.values).itemgot(0)
+        learn.metrics = [RotatedMAP(), RotatedMAP('coco')]
+        _,m50,m = learn.validate()
+    return {**row, 'mAP50':m50, 'mAP50:95':m, 's_epoch':sorted(clock.times)[len(clock.times)//2], 'loss':[losses[0],losses[-1]]}
+
+def table(rows): return pd.DataFrame(rows)[['detector','params','s_epoch','mAP50','mAP50:95']].sort_values('mAP50', ascending=False)
+
+if __name__=='__main__':
+    if '--table' in sys.argv: sys.exit(print(table([json.loads(o.read_text()) for o in ROWS.glob('*.json')]).to_markdown(index=False, floatfmt='.3f')))
+    ROWS.mkdir(exist_ok=True)
+    for name in sys.argv[2:] or OWN:
+        file = ROWS/f'{name}.json'
+        if file.exists(): continue
+        row = train(name, int(sys.argv[1])); print(row, flush=True)
+        with whole(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))
