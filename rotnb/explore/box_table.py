@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 __all__ = ['Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
            'shape_columns', 'shape_fields', 'colors_of', 'annots_table']
 
-# %% ../../nbs/explore/80a_box_table.ipynb #d55dfd42
+# %% ../../nbs/explore/80a_box_table.ipynb #dc03938f
 from dataclasses import dataclass, replace
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from ..geometry.boxes import qbox2rbox
 from ..geometry.draw import PALETTE
 from ..data.blocks import unknown_class
 
-# %% ../../nbs/explore/80a_box_table.ipynb #1d10e142
+# %% ../../nbs/explore/80a_box_table.ipynb #d1a6dc5f
 @dataclass(eq=False)
 class Field:
     "What rows are filtered by: bins of a number, or classes"
@@ -49,7 +49,7 @@ class Field:
             raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
         return [lo,hi]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #80ee634a
+# %% ../../nbs/explore/80a_box_table.ipynb #d22cbff2
 def _bins(x, edges):
     "Bin of each number, those beyond the ends in the outer ones; -1 for NaN"
     return np.where(np.isnan(x), -1, np.clip(np.searchsorted(edges, x, 'right')-1, 0, len(edges)-2)).astype(np.int16)
@@ -75,7 +75,7 @@ def class_field(
     "A field of classes"
     return Field(name, title, np.asarray(codes, np.int32), list(values), **kw)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #28d43788
+# %% ../../nbs/explore/80a_box_table.ipynb #fc57ad3d
 def log_edges(
     x, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
@@ -85,7 +85,7 @@ def log_edges(
     if not len(x): return np.array([1.,2.])
     a,b = np.log2(x.min()),np.log2(x.max())
     n = next((o for o in (4,2,1) if (b-a)*o<most), 1)          # steps an octave
-    return 2.**(np.arange(np.floor(a*n), np.floor(b*n)+2)/n)
+    return 2.**(np.arange(np.floor(a)*n, np.floor(b*n)+2)/n)   # from a whole octave
 
 def count_edges(
     x # whole numbers >= 0
@@ -95,7 +95,7 @@ def count_edges(
     while edges[-1]<=max(x, default=0): edges.append(edges[-1]+2**max(0, (len(edges)-3)//2))
     return np.array(edges)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #8bb92b88
+# %% ../../nbs/explore/80a_box_table.ipynb #abd62d20
 def field_mask(
     f:Field,
     want:list, # of `Field.wanted`
@@ -114,7 +114,7 @@ def field_mask(
     res = np.zeros(n, bool); res[f.rows[keep]] = True
     return res
 
-# %% ../../nbs/explore/80a_box_table.ipynb #ee5f3417
+# %% ../../nbs/explore/80a_box_table.ipynb #6abb6433
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
@@ -164,7 +164,7 @@ class BoxTable:
         seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
         return seen[:,:len(f)].sum(0)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #b7a5999c
+# %% ../../nbs/explore/80a_box_table.ipynb #1b72270c
 def in_order(
     table:BoxTable,
     mask:np.ndarray, # (n,) rows to be shown
@@ -185,7 +185,7 @@ def in_order(
     im = table.image[rows]
     return im[np.sort(np.unique(im, return_index=True)[1])]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #3ea7b4e6
+# %% ../../nbs/explore/80a_box_table.ipynb #7efa60a2
 @patch
 def take(self:BoxTable,
     mask:np.ndarray # (n,) bool
@@ -197,7 +197,7 @@ def take(self:BoxTable,
         return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
     return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #b603b0b6
+# %% ../../nbs/explore/80a_box_table.ipynb #d4dfe90e
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
@@ -218,7 +218,7 @@ def colors_of(
     "The colours that boxes of these classes are drawn with"
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #4b6a0179
+# %% ../../nbs/explore/80a_box_table.ipynb #aa32ba2b
 def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]

@@ -7,21 +7,21 @@ Docs: https://rotnb.github.io/rotnb/explore/page.html.md"""
 # %% auto #0
 __all__ = ['plot_field', 'plot_cell']
 
-# %% ../../nbs/explore/80d_page.ipynb #18e35442
-import base64,io,json
-from html import escape
+# %% ../../nbs/explore/80d_page.ipynb #e0027d1a
+import base64
 from pathlib import Path
 
-import matplotlib.pyplot as plt, numpy as np
+import cv2, matplotlib.pyplot as plt, numpy as np
 from fastcore.basics import patch
 from ..geometry.draw import IGNORED
 from ..learn.interpret import PLOT_STYLE
 from .box_table import in_order
-from .thumbs import as_picture, box_window, cell_boxes, data_url
-from .explorer import Explorer, static_text
+from .viewer import BoxViewer, css, esm, html_page, page_state
+from .thumbs import box_window, cell_boxes, data_url
+from .explorer import Explorer
 from .explorer import _keys
 
-# %% ../../nbs/explore/80d_page.ipynb #955811d5
+# %% ../../nbs/explore/80d_page.ipynb #a0194493
 def _b64(x, dtype): return base64.b64encode(np.ascontiguousarray(x, dtype).tobytes()).decode()
 
 @patch
@@ -64,17 +64,11 @@ def to_html(self:Explorer,
     side:int=640 # their longer side at most, pixels
 )->Path:
     "A page that opens without a kernel"
-    data = json.dumps(self.page_data(n, side), ensure_ascii=False, allow_nan=False).replace('<', '\\u003c')
-    path,title = Path(path),escape(self.title)
-    path.write_text(f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>{static_text('explorer.css')}</style></head><body class="rx-page-body"><div id="explorer"></div>
-<script type="application/json" id="data">{data}</script>
-<script type="module">{static_text('charts.js', 'explorer.js', 'offline.js')}
-mount(document.getElementById('explorer'), offline(JSON.parse(document.getElementById('data').textContent)))</script></body></html>
-""", encoding='utf-8')
-    return path
+    parts = dict(esm=esm('charts.js', 'explorer.js', 'offline.js', main='OfflineExplorer'), css=css('explorer.css'),
+                 state=dict(data=self.page_data(n, side), viewer=page_state(BoxViewer(vocab=self.vocab))))
+    return html_page(path, parts, title=self.title)
 
-# %% ../../nbs/explore/80d_page.ipynb #928bcf59
+# %% ../../nbs/explore/80d_page.ipynb #7fe33791
 def plot_field(
     ax, # matplotlib axis
     field, # `Field`
@@ -106,7 +100,7 @@ def plot_cell(
     try: jpeg,box = thumbs(cell['image'], cell['window'], side)
     except Exception as e: jpeg,box = None,(0,0,1,1); ax.text(.5, .5, type(e).__name__, ha='center', color='#d55e00')
     x1,y1,x2,y2 = cell['window'] or box
-    if jpeg: ax.imshow(as_picture(io.BytesIO(jpeg)), extent=(box[0],box[2],box[3],box[1]))
+    if jpeg: ax.imshow(cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[...,::-1], extent=(box[0],box[2],box[3],box[1]))
     b = cell['boxes']
     styles = [(('-',(0,(4,2)),':')[k], IGNORED if l<0 else colors[l%len(colors)], 1.3 if on else .6) for k,l,on in zip(b['layer'], b['label'], b['on'])]
     for s in dict.fromkeys(styles):
@@ -115,7 +109,7 @@ def plot_cell(
     ax.set(xlim=(x1,x2), ylim=(y2,y1), xticks=[], yticks=[])
     ax.set_title(f"{cell['name']}\n{cell['caption']}", fontsize=7)
 
-# %% ../../nbs/explore/80d_page.ipynb #992c985c
+# %% ../../nbs/explore/80d_page.ipynb #59f5316b
 @patch
 def figure(self:Explorer,
     k:int=8 # thumbnails

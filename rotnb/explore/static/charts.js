@@ -71,7 +71,7 @@ function histogram(pick) {
     all.setAttribute('d', bars(f.all)); shown.setAttribute('d', bars(f.shown))
     const [lo, hi] = f.want || [null, null], a = lo === null ? 0 : x(lo), b = hi === null ? W : x(hi)
     set(brush, { x: a, width: Math.max(b - a, 1), visibility: f.want && a <= b ? 'visible' : 'hidden' })
-    axis.replaceChildren(...ticks(f.values).map(i => make('text', { x: W * i / n, y: H + 12 }, short(f.values[i]))))
+    axis.replaceChildren(...ticks(f.values).map(i => make('text', { x: W * i / n, y: H + 12, style: `text-anchor:${i === 0 ? 'start' : i === n ? 'end' : 'middle'}` }, short(f.values[i]))))
   } }
 }
 function place(edges, v) {              // of a number along the bins, 0 to 1

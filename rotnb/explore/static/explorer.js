@@ -85,7 +85,7 @@ function sliders(api) {
   } }
 }
 
-const DASH = ['', '5 3', '1.5 3'], IGNORED = '#a0a0a0'
+const DASH = ['', '6 3', '1.5 3'], IGNORED = '#a0a0a0'
 
 // Boxes as a few paths: those of one layer, colour and state together, each over a dark halo
 function outlines(boxes, colors, layers) {

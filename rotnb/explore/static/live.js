@@ -8,11 +8,12 @@ function live(model) {
     busy = true
     model.send({ set: change })
   }
-  model.on('change:snapshot', () => {
+  const heard = [], listen = (name, f) => { model.on(name, f); heard.push([name, f]) }
+  listen('change:snapshot', () => {
     busy = false
     if (later) { const o = later; later = null; send(o) }
   })
-  model.on('msg:custom', (msg, buffers) => {
+  listen('msg:custom', (msg, buffers) => {
     if (msg.save) return download('marked.csv', msg.save)
     const ask = waiting.get(msg.thumb)
     if (!ask) return
@@ -32,7 +33,7 @@ function live(model) {
   }
   return {
     snapshot: () => model.get('snapshot'),
-    on: f => model.on('change:snapshot', f),
+    on: f => listen('change:snapshot', f),
     save: () => model.send({ save: true }),
     send, open: cell => model.send({ open: cell.key }),
     picture(cell, f) {
@@ -41,8 +42,14 @@ function live(model) {
       queue.push({ id, cell: { ...cell }, f, wanted: () => model.get('snapshot').cells.some(c => c.key === cell.key) })
       next()
     },
-    free() { for (const p of kept.values()) URL.revokeObjectURL(p.href) },
+    free() {
+      for (const [name, f] of heard) model.off(name, f)
+      for (const p of kept.values()) URL.revokeObjectURL(p.href)
+    },
   }
 }
 
-export default { render({ model, el }) { const api = live(model); mount(el, api); return () => api.free() } }
+class LiveExplorer {
+  constructor(model, el) { this.api = live(model); mount(el, this.api) }
+  destroy() { this.api.free() }
+}

@@ -1,6 +1,6 @@
 // A page without a kernel: `data` holds the rows' codes and some pictures; filters are worked out here, as BoxTable does in Python.
 
-function offline(data) {
+function offline(data, large) {
   const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer
   const ints = s => s && new Int32Array(bytes(s))
   const base = data.snapshot, image = ints(data.image), marks = new Set(data.marks)
@@ -70,13 +70,7 @@ function offline(data) {
     work()
   }
   const picture = (c, f) => { const p = pictures.get(c.image); f(p.error ? { error: p.error } : { href: p.href, box: p.box }) }
-  const open = c => picture(c, got => {
-    const large = make('dialog', { class: 'rx rx-dialog' }), s = { ...snap }
-    large.append(make('div', { class: 'rx-panes' + (groups(s).length > 1 ? ' rx-two' : '') }, ...groups(s).map(l => pane(got, c, s, l))), make('div', { class: 'rx-text' }, `${c.name}  ${c.caption}`))
-    set(large, { onclick: () => large.close(), onclose: () => large.remove(), onwheel: e => { e.preventDefault(); zoom(large, e) } })
-    document.body.append(large)
-    large.showModal()
-  })
+  const open = c => large(pictures.get(c.image), c, snap, fields.find(f => f.name === 'cls').values)
   const save = () => download('marked.csv', 'key,picture,box\n' + [...marks].map(k => {
     const o = k[0] === 'i' ? { image: +k.slice(1), caption: '' } : data.boxes.find(b => b.key === k)
     return [k, pictures.get(o?.image)?.name, o?.caption].map(v => `"${String(v ?? '').replaceAll('"', '""')}"`).join()
@@ -85,8 +79,35 @@ function offline(data) {
   return { snapshot: () => snap, on: f => { told = f }, send, picture, open, save, fixed: true }
 }
 
-function zoom(el, e) {                    // all panes together, about the pointer
-  const svg = e.target.closest('svg') || el.querySelector('svg'), r = svg.getBoundingClientRect(), b = svg.viewBox.baseVal, k = e.deltaY < 0 ? .8 : 1.25
-  const u = clamp((e.clientX - r.left) / r.width, 0, 1), v = clamp((e.clientY - r.top) / r.height, 0, 1), to = [b.x + u * b.width * (1 - k), b.y + v * b.height * (1 - k), b.width * k, b.height * k]
-  for (const o of el.querySelectorAll('svg')) o.setAttribute('viewBox', to.join(' '))
+// The viewer's canvas in a dialog, with the picture that the page holds
+function dialog(viewer, Model) {
+  const style = document.createElement('style'), url = URL.createObjectURL(new Blob([viewer.esm], { type: 'text/javascript' }))
+  style.textContent = viewer.css
+  document.head.append(style)
+  return async (p, cell, snap, vocab) => {
+    if (p.error) return
+    const b = p.boxes, raw = (Type, xs) => new DataView(Type.from(xs).buffer), w = cell.window
+    const layers = snap.layers.map((name, k) => {
+      const i = b.layer.flatMap((l, i) => l === k ? [i] : [])
+      return { name, dash: (DASH[k] || '').split(' ').filter(o => o).map(Number), notes: null, scores: null, quads: raw(Float64Array, i.flatMap(j => b.q[j])),
+        labels: raw(Int32Array, i.map(j => Math.max(b.label[j], 0))), ignored: raw(Uint8Array, i.map(j => b.label[j] < 0)) }
+    })
+    const jpeg = Uint8Array.from(atob(p.href.split(',')[1]), c => c.charCodeAt(0)), grow = w && Math.max(w[2] - w[0], 96) / 2
+    const look = w && [(w[0] + w[2]) / 2 - grow, (w[1] + w[3]) / 2 - grow, (w[0] + w[2]) / 2 + grow, (w[1] + w[3]) / 2 + grow]
+    const model = new Model({ ...viewer.state, scene: { id: '1', name: p.name, width: p.box[2], height: p.box[3], tile: 512, levels: 0 },
+      picture: new DataView(jpeg.buffer), layers, vocab, focus: look, height: Math.round(innerHeight * .72) })
+    const el = make('div'), box = make('dialog', { class: 'rx rx-dialog' }, make('button', { onclick: () => box.close() }, 'close'), el)
+    document.body.append(box)
+    box.showModal()
+    const end = (await import(url)).default.render({ model, el })
+    box.onclose = () => { end(); box.remove() }
+  }
+}
+
+class OfflineExplorer {
+  constructor(model, el) {
+    el.classList.add('rx-page-body')
+    mount(el, offline(model.get('data'), dialog(model.get('viewer'), model.constructor)))
+  }
+  destroy() {}
 }
