@@ -69,3 +69,4 @@ from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
 from .explore.viewer import BoxViewer, Layer, html_page, view
+from .explore.dataset_explorer import DatasetExplorer

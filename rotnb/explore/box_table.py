@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 __all__ = ['Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
            'shape_columns', 'shape_fields', 'colors_of', 'annots_table']
 
-# %% ../../nbs/explore/80a_box_table.ipynb #dc03938f
+# %% ../../nbs/explore/80a_box_table.ipynb #4d08173f
 from dataclasses import dataclass, replace
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from ..geometry.boxes import qbox2rbox
 from ..geometry.draw import PALETTE
 from ..data.blocks import unknown_class
 
-# %% ../../nbs/explore/80a_box_table.ipynb #d1a6dc5f
+# %% ../../nbs/explore/80a_box_table.ipynb #14d15de1
 @dataclass(eq=False)
 class Field:
     "What rows are filtered by: bins of a number, or classes"
@@ -49,7 +49,7 @@ class Field:
             raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
         return [lo,hi]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #d22cbff2
+# %% ../../nbs/explore/80a_box_table.ipynb #429c7003
 def _bins(x, edges):
     "Bin of each number, those beyond the ends in the outer ones; -1 for NaN"
     return np.where(np.isnan(x), -1, np.clip(np.searchsorted(edges, x, 'right')-1, 0, len(edges)-2)).astype(np.int16)
@@ -75,7 +75,7 @@ def class_field(
     "A field of classes"
     return Field(name, title, np.asarray(codes, np.int32), list(values), **kw)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #fc57ad3d
+# %% ../../nbs/explore/80a_box_table.ipynb #ef3a0919
 def log_edges(
     x, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
@@ -95,7 +95,7 @@ def count_edges(
     while edges[-1]<=max(x, default=0): edges.append(edges[-1]+2**max(0, (len(edges)-3)//2))
     return np.array(edges)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #abd62d20
+# %% ../../nbs/explore/80a_box_table.ipynb #c5c7964b
 def field_mask(
     f:Field,
     want:list, # of `Field.wanted`
@@ -114,7 +114,7 @@ def field_mask(
     res = np.zeros(n, bool); res[f.rows[keep]] = True
     return res
 
-# %% ../../nbs/explore/80a_box_table.ipynb #6abb6433
+# %% ../../nbs/explore/80a_box_table.ipynb #116a8cb3
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
@@ -128,6 +128,13 @@ class BoxTable:
         self.all = self.counts({})
 
     def __len__(self): return len(self.df)
+
+    def put(self,
+        *fields # of `Field`
+    ):
+        "Add fields, in the place of those of the same name"
+        self.fields |= {f.name:f for f in fields}
+        self.all = self.counts({})
 
     def check(self, *names):
         "Are there such fields?"
@@ -164,7 +171,7 @@ class BoxTable:
         seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
         return seen[:,:len(f)].sum(0)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #1b72270c
+# %% ../../nbs/explore/80a_box_table.ipynb #aa0830c4
 def in_order(
     table:BoxTable,
     mask:np.ndarray, # (n,) rows to be shown
@@ -185,7 +192,7 @@ def in_order(
     im = table.image[rows]
     return im[np.sort(np.unique(im, return_index=True)[1])]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #7efa60a2
+# %% ../../nbs/explore/80a_box_table.ipynb #65b38a33
 @patch
 def take(self:BoxTable,
     mask:np.ndarray # (n,) bool
@@ -197,7 +204,7 @@ def take(self:BoxTable,
         return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
     return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #d4dfe90e
+# %% ../../nbs/explore/80a_box_table.ipynb #97181edd
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
@@ -218,7 +225,7 @@ def colors_of(
     "The colours that boxes of these classes are drawn with"
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #aa32ba2b
+# %% ../../nbs/explore/80a_box_table.ipynb #0f0cee4f
 def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]
