@@ -70,3 +70,4 @@ from .interop.imagenet import *
 from .interop.ecosystem import *
 from .explore.viewer import BoxViewer, Layer, html_page, view
 from .explore.dataset_explorer import DatasetExplorer
+from .explore.result_explorer import ResultsExplorer

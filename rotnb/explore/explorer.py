@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/explorer.html.md"""
 # %% auto #0
 __all__ = ['BOX', 'Explorer', 'ExplorerPanel']
 
-# %% ../../nbs/explore/80c_explorer.ipynb #9755c84d
+# %% ../../nbs/explore/80c_explorer.ipynb #7b3c03e8
 from pathlib import Path
 
 import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
@@ -17,19 +17,19 @@ from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BoxTable, in_order
 from .thumbs import Thumbs, box_window, cell_boxes
 
-# %% ../../nbs/explore/80c_explorer.ipynb #82ee7dec
+# %% ../../nbs/explore/80c_explorer.ipynb #1f9ac013
 BOX = ['cx','cy','w','h','theta']
 
 class Explorer:
     "Boxes of many pictures, filtered, ordered, marked; a widget when shown"
     def __init__(self,
-        table:BoxTable, # column `key` of its rows, if there is one, tells boxes apart for good; else their place does
+        table:BoxTable, # its column `key` tells boxes apart for good
         thumbs:Thumbs, # pictures
         colors:list, # of classes, '#rrggbb'
         title:str='' # what is explored
     ):
         self.table,self.thumbs,self.colors,self.title = table,thumbs,colors,title
-        self.filters,self.marks,self.notes = {},{},[]
+        self.filters,self.marks,self._marked,self.notes = {},set(),None,[]
         self.by,self.sort,self.ascending,self.page,self.per_page,self.side = 'images',None,True,0,24,False
         self._widget,self._order = None,None
 
@@ -56,7 +56,7 @@ class Explorer:
             self._order = mask,in_order(self.table, mask, self.by, self.sort, self.ascending)
         return self._order
 
-# %% ../../nbs/explore/80c_explorer.ipynb #9b344ba5
+# %% ../../nbs/explore/80c_explorer.ipynb #9bf302b8
 @patch
 def filter(self:Explorer,
     **filters # field -> number, (low, high) with None for no end, class, list of classes; None lifts the filter
@@ -99,24 +99,27 @@ def images(self:Explorer)->list:
     m = self._shown()[0]
     return [self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending)]
 
-# %% ../../nbs/explore/80c_explorer.ipynb #a1848ad7
-def _keys(table): return table.df.key.to_numpy() if 'key' in table.df else np.arange(len(table))
-
+# %% ../../nbs/explore/80c_explorer.ipynb #d5bae4fa
 @patch
 def mark(self:Explorer,
-    *keys, # 'i3' picture 3, 'b17' the box of key 17; none: all that are selected
+    *keys, # 'i3' picture 3, 'b17' the box of key 17; none: all boxes that are selected
     off=False # take the mark away
 ): # self
     "Mark boxes or pictures, to be exported later"
-    if not keys: keys = [f'b{k}' for k in _keys(self.table)[self._shown()[0]]]
-    for k in keys: self.marks.pop(k, None) if off else self.marks.setdefault(k)
+    df = self.table.df
+    if keys: im,box = ([int(k[1:]) for k in keys if k[0]==c] for c in 'ib')
+    else: im,box = [],self.selected.key.to_numpy(); keys = [f'b{k}' for k in box]
+    old = None if self._marked is None else self._marked[~self._marked['mark'].isin(keys)]
+    new = [df[df[c].isin(some)].assign(mark=lambda d: name+d[c].astype(str)) for c,name,some in (('image','i',im),('key','b',box)) if len(some)]
+    new = [o for o in [old,*([] if off else new)] if o is not None and len(o)]
+    self._marked = pd.concat(new, ignore_index=True) if new else None
+    self.marks = set() if self._marked is None else set(self._marked['mark'])
     return self._changed(self.page)
 
 @patch(as_prop=True)
 def marked(self:Explorer)->pd.DataFrame:
     "The rows of marked boxes, and of marked pictures"
-    im,box = ({int(k[1:]) for k in self.marks if k[0]==c} for c in 'ib')
-    return self.table.df[np.isin(self.table.image, list(im))|np.isin(_keys(self.table), list(box))]
+    return self.table.df.iloc[:0] if self._marked is None else self._marked.drop(columns='mark').drop_duplicates('key')
 
 @patch
 def export(self:Explorer,
@@ -132,7 +135,7 @@ def export(self:Explorer,
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
     return path
 
-# %% ../../nbs/explore/80c_explorer.ipynb #aa958286
+# %% ../../nbs/explore/80c_explorer.ipynb #e4b59d36
 @patch
 def box_of(self:Explorer, row:int)->tuple: # (5,)
     "The box that a row is about"
@@ -150,7 +153,7 @@ def cell(self:Explorer,
         n,key = int(self.table.real[a:b].sum()),f'i{i}'
         text = f'{int((mask[a:b]).sum())} of {n}' if self.filters and n else f'{n} box{"es"*(n!=1)}'
     else:
-        i,key,b = int(self.table.image[o]),f'b{_keys(self.table)[o]}',self.box_of(o)
+        i,key,b = int(self.table.image[o]),f'b{self.table.df.key.to_numpy()[o]}',self.box_of(o)
         window,text = (box_window(b) if np.isfinite(b).all() else None),self.caption(next(self.table.df.iloc[[o]].itertuples()))
         mask = np.zeros(len(mask), bool); mask[o] = True
     return dict(key=key, image=i, window=window, name=Path(self.name(i)).name, caption=text, marked=key in self.marks,
@@ -177,7 +180,7 @@ def snapshot(self:Explorer)->dict:
         sorts=[c for c in self.table.df.select_dtypes('number') if c not in ('image','box','key','cx','cy','theta')], side=self.side, marks=len(self.marks),
         page=self.page, pages=pages, cells=[self.cell(o) for o in order[self.page*self.per_page:(self.page+1)*self.per_page]])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #f7abc1bc
+# %% ../../nbs/explore/80c_explorer.ipynb #2e7ad231
 class ExplorerPanel(anywidget.AnyWidget):
     "Draws the snapshots of an explorer and tells it what was clicked"
     _esm,_css = esm('charts.js', 'explorer.js', 'live.js', main='LiveExplorer'),css('explorer.css')
@@ -209,14 +212,13 @@ class ExplorerPanel(anywidget.AnyWidget):
         except Exception as e: self.send(dict(thumb=number, error=f'{type(e).__name__}: {e}'))
         else: self.send(dict(thumb=number, box=box), [jpeg])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #e554d47f
+# %% ../../nbs/explore/80c_explorer.ipynb #774c3add
 @patch
-def change(self:Explorer, filters=None, names=False, mark=None, reset=False, side=None, page=0, by=None, sort='', ascending=None):
-    "What the page asks for; filters come as codes, or with `names` as in `filter`"
+def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=0, by=None, sort='', ascending=None):
+    "What the page asks for; filters are as they are kept, with codes of classes"
     if mark: return self.mark(mark, off=mark in self.marks)
-    if reset: self.filters = {}
-    if filters and names: self.filters |= self.table.wanted(**filters)
-    elif filters: self.filters = {k:v for k,v in {**self.filters, **filters}.items() if v is not None}
+    if reset: self.reset()
+    self.filters = {k:v for k,v in {**self.filters, **(filters or {})}.items() if v is not None}
     return self.arrange(by, sort, ascending, page, None if side is None else side=='side')
 
 @patch(as_prop=True)
@@ -238,7 +240,7 @@ def open(self:Explorer,
     "Show a picture in the large view under the grid"
     w = self.widget
     if key[0]=='i': i,row = int(key[1:]),None
-    else: row = int(np.flatnonzero(_keys(self.table)==int(key[1:]))[0]); i = int(self.table.image[row])
+    else: row = int(np.flatnonzero(self.table.df.key.to_numpy()==int(key[1:]))[0]); i = int(self.table.image[row])
     self._large.children = [self.large(i, row)]
 
 @patch(as_prop=True)

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/page.html.md"""
 # %% auto #0
 __all__ = ['plot_field', 'plot_cell']
 
-# %% ../../nbs/explore/80d_page.ipynb #e0027d1a
+# %% ../../nbs/explore/80d_page.ipynb #c9a8eb56
 import base64
 from pathlib import Path
 
@@ -19,9 +19,8 @@ from .box_table import in_order
 from .viewer import BoxViewer, css, esm, html_page, page_state
 from .thumbs import box_window, cell_boxes, data_url
 from .explorer import Explorer
-from .explorer import _keys
 
-# %% ../../nbs/explore/80d_page.ipynb #a0194493
+# %% ../../nbs/explore/80d_page.ipynb #d03a9d55
 def _b64(x, dtype): return base64.b64encode(np.ascontiguousarray(x, dtype).tobytes()).decode()
 
 @patch
@@ -37,7 +36,7 @@ def _embedded(self:Explorer, i, place, side):
 @patch
 def _embedded_rows(self:Explorer, rows, place, sorts):
     "What it knows of their boxes"
-    df,keys = self.table.df.iloc[rows],_keys(self.table)[rows]
+    df,keys = self.table.df.iloc[rows],self.table.df.key.to_numpy()[rows]
     values = df[sorts].astype(float).round(4).to_numpy().tolist()
     return [dict(row=int(place[r]), image=int(o.image), key=f'b{k}', caption=self.caption(o),
                  window=box_window(b) if np.isfinite(b:=self.box_of(r)).all() else None,
@@ -68,7 +67,7 @@ def to_html(self:Explorer,
                  state=dict(data=self.page_data(n, side), viewer=page_state(BoxViewer(vocab=self.vocab))))
     return html_page(path, parts, title=self.title)
 
-# %% ../../nbs/explore/80d_page.ipynb #7fe33791
+# %% ../../nbs/explore/80d_page.ipynb #0d7587a6
 def plot_field(
     ax, # matplotlib axis
     field, # `Field`
@@ -109,7 +108,9 @@ def plot_cell(
     ax.set(xlim=(x1,x2), ylim=(y2,y1), xticks=[], yticks=[])
     ax.set_title(f"{cell['name']}\n{cell['caption']}", fontsize=7)
 
-# %% ../../nbs/explore/80d_page.ipynb #59f5316b
+# %% ../../nbs/explore/80d_page.ipynb #96450954
+Explorer.plots = ()                                             # functions of an axis, for the top of the figure
+
 @patch
 def figure(self:Explorer,
     k:int=8 # thumbnails
@@ -118,14 +119,16 @@ def figure(self:Explorer,
     (_,order),n = self._shown(),self.table.counts(self.filters)
     fields = [f for f in self.table.fields.values() if not f.hidden]
     cells = [self.cell(o) for o in order[:k]]
+    rows,tall = -(-len(fields)//4),-(-max(len(cells), 1)//4)
+    high = [3.8]*bool(self.plots)+[1.9*rows,2.9*tall]
     with plt.rc_context(PLOT_STYLE):
-        rows,tall = -(-len(fields)//4),-(-max(len(cells), 1)//4)
-        fig = plt.figure(figsize=(11,1.9*rows+2.9*tall), layout='constrained')
-        top,bottom = fig.subfigures(2, 1, height_ratios=(1.9*rows,2.9*tall))
+        fig = plt.figure(figsize=(11,sum(high)), layout='constrained')
+        *head,top,bottom = fig.subfigures(len(high), 1, height_ratios=high, squeeze=False)[:,0]
+        if head:
+            for ax,f in zip(head[0].subplots(1, len(self.plots), squeeze=False).flat, self.plots): f(ax)
         for ax,f in zip(top.subplots(rows, 4, squeeze=False).flat, fields): plot_field(ax, f, self.table.all[f.name], n[f.name])
         for ax in top.axes[len(fields):]: ax.axis('off')
-        axs = bottom.subplots(tall, 4, squeeze=False).flat
-        for ax,c in zip(axs, cells): plot_cell(ax, self.thumbs, c, self.colors)
+        for ax,c in zip(bottom.subplots(tall, 4, squeeze=False).flat, cells): plot_cell(ax, self.thumbs, c, self.colors)
         for ax in bottom.axes[len(cells):]: ax.axis('off')
         fig.suptitle(self.title)
     plt.close(fig)

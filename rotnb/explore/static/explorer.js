@@ -7,8 +7,8 @@ function mount(el, api) {
   const tools = make('div', { class: 'rx-tools' }), cells = make('div', { class: 'rx-cells' }), grid = new Map()
   const root = make('div', { class: 'rx' }, head, top, make('div', { class: 'rx-body' }, fields, make('div', { class: 'rx-main' }, tools, cells)))
   el.replaceChildren(root)
-  const extra = { sliders: sliders(api), matrix: matrix(i => ask('cell', i === null ? null : [i])),
-    curves: curves(p => api.send({ filters: { cls: [p.cls], score: [p.score, null] }, sort: 'score', ascending: true, by: 'boxes', names: true })) }
+  const extra = { sliders: sliders(api), curves: curves(point => api.send({ point })),
+    matrix: matrix(i => api.send({ filters: { cell: i === null ? null : [i] }, ...(i === null ? {} : { by: 'boxes' }) })) }
 
   function chart(f) {
     if (!field[f.name]) {

@@ -57,14 +57,14 @@ function offline(data, large) {
       cells: order.slice(state.page * per, (state.page + 1) * per).map(o => cell(o, mask)) }
     told()
   }
-  function send({ filters, names, mark, reset, side, ...rest }) {
+  function send({ filters, point, mark, reset, side, ...rest }) {
     if (mark) { marks.has(mark) ? marks.delete(mark) : marks.add(mark); return work() }
     if (reset) { state.filters = {}; state.picked = null }
-    for (const [k, v] of Object.entries(filters || {})) {
-      if (v === null) delete state.filters[k]
-      else state.filters[k] = names && k === 'cls' ? v.map(o => fields.find(f => f.name === k).values.indexOf(o)) : v
-    }
-    if (names) state.picked = { cls: filters.cls[0], score: filters.score[0] }
+    if (point) {
+      filters = { cls: [fields.find(f => f.name === 'cls').values.indexOf(point.cls)], score: [point.score, null] }
+      Object.assign(state, { picked: point, by: 'boxes', sort: 'score', ascending: true })
+    } else if (filters && 'score' in filters) state.picked = null
+    for (const [k, v] of Object.entries(filters || {})) v === null ? delete state.filters[k] : state.filters[k] = v
     if (side) state.side = side === 'side'
     Object.assign(state, { page: 0 }, rest)
     work()
