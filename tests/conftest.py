@@ -4,3 +4,5 @@ from hypothesis import settings
 
 settings.register_profile('ci', derandomize=True, deadline=None)
 if os.environ.get('CI'): settings.load_profile('ci')
+
+from browser import browser, lab, page  # fixtures: a JupyterLab and a Chromium, started when a test asks for them
