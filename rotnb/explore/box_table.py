@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 __all__ = ['Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
            'shape_columns', 'shape_fields', 'colors_of', 'annots_table', 'distinct']
 
-# %% ../../nbs/explore/80a_box_table.ipynb #988ae5c6
+# %% ../../nbs/explore/80a_box_table.ipynb #475abd36
 from dataclasses import dataclass, replace
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from ..geometry.boxes import qbox2rbox
 from ..geometry.draw import PALETTE
 from ..data.blocks import unknown_class
 
-# %% ../../nbs/explore/80a_box_table.ipynb #b50f4d75
+# %% ../../nbs/explore/80a_box_table.ipynb #37f5b4b9
 @dataclass(eq=False)
 class Field:
     "What rows are filtered by: bins of a number, or classes"
@@ -49,7 +49,7 @@ class Field:
             raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
         return [lo,hi]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #e1c3ddf4
+# %% ../../nbs/explore/80a_box_table.ipynb #b46da5fb
 def _bins(x, edges):
     "Bin of each number, those beyond the ends in the outer ones; -1 for NaN"
     return np.where(np.isnan(x), -1, np.clip(np.searchsorted(edges, x, 'right')-1, 0, len(edges)-2)).astype(np.int16)
@@ -75,7 +75,7 @@ def class_field(
     "A field of classes"
     return Field(name, title, np.asarray(codes, np.int32), list(values), **kw)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #f9cb6627
+# %% ../../nbs/explore/80a_box_table.ipynb #34f8ea86
 def log_edges(
     x, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
@@ -95,7 +95,7 @@ def count_edges(
     while edges[-1]<=max(x, default=0): edges.append(edges[-1]+2**max(0, (len(edges)-3)//2))
     return np.array(edges)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #3e8e4db9
+# %% ../../nbs/explore/80a_box_table.ipynb #387a4ad6
 def field_mask(
     f:Field,
     want:list, # of `Field.wanted`
@@ -114,11 +114,11 @@ def field_mask(
     res = np.zeros(n, bool); res[f.rows[keep]] = True
     return res
 
-# %% ../../nbs/explore/80a_box_table.ipynb #53747273
+# %% ../../nbs/explore/80a_box_table.ipynb #a42ae38c
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
-        df:pd.DataFrame, # a row for each box, and for each picture without any; `key` tells them apart, `image` is the picture's number, ascending
+        df:pd.DataFrame, # a row for each box, and for each picture without any; `image` is the picture's number, ascending, `key` the row's
         fields, # of `Field`
         n_images:int # pictures
     ):
@@ -171,7 +171,7 @@ class BoxTable:
         seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
         return seen[:,:len(f)].sum(0)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #75b00da9
+# %% ../../nbs/explore/80a_box_table.ipynb #3ffe80e7
 def in_order(
     table:BoxTable,
     mask:np.ndarray, # (n,) rows to be shown
@@ -192,7 +192,7 @@ def in_order(
     im = table.image[rows]
     return im[np.sort(np.unique(im, return_index=True)[1])]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #67957740
+# %% ../../nbs/explore/80a_box_table.ipynb #6fc480aa
 @patch
 def take(self:BoxTable,
     mask:np.ndarray # (n,) bool
@@ -204,7 +204,7 @@ def take(self:BoxTable,
         return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
     return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #317322b0
+# %% ../../nbs/explore/80a_box_table.ipynb #7bcf0444
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
@@ -216,7 +216,8 @@ def shape_columns(
 
 def shape_fields(df)->list:
     "Their fields"
-    return [number_field('size', 'size, px', df['size'], log_edges(df['size'])), number_field('aspect', 'long / short side', df.aspect, log_edges(df.aspect)),
+    return [number_field('size', 'size, px', df['size'], log_edges(df['size'])),
+            number_field('aspect', 'long / short side', df.aspect, log_edges(df.aspect)),
             number_field('angle', 'angle, °', df.angle, np.arange(-90, 91, 5), period=180)]
 
 def colors_of(
@@ -225,7 +226,7 @@ def colors_of(
     "The colours that boxes of these classes are drawn with"
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #3de6a9da
+# %% ../../nbs/explore/80a_box_table.ipynb #a89c87ea
 def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]
@@ -255,7 +256,8 @@ def annots_table(
     code = put(np.array([vocab.index(o) for o in seen], int)[code] if len(seen) else np.empty(0, int), -1)
     split = np.repeat(np.arange(len(splits)), [len(o) for o in splits.values()])[image]
     cat = pd.Categorical.from_codes
-    df = pd.DataFrame(dict(key=np.arange(len(image)), image=image, box=box, file=cat(image, distinct([str(a.image) for a in annots])), split=cat(split, list(splits)),
+    files = distinct([str(a.image) for a in annots])
+    df = pd.DataFrame(dict(key=np.arange(len(image)), image=image, box=box, file=cat(image, files), split=cat(split, list(splits)),
         cls=cat(code, vocab), **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **shape_columns(boxes), count=n[image],
         difficult=put(np.array([int(d) for a in annots for d in a.difficult], int), 0)))
     fields = [class_field('cls', 'class', code, vocab, colors=colors_of(len(vocab))), *shape_fields(df),

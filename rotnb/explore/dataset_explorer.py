@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/dataset_explorer.html.md"""
 # %% auto #0
 __all__ = ['SPLITS', 'splits_of', 'as_findings', 'place_findings', 'finding_field', 'DatasetExplorer']
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #3a0b2878
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #d2d097cf
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from .thumbs import Thumbs
 from .explorer import Explorer
 import rotnb.explore.page  # `to_html`, `figure`
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #2085cc6b
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #3cf3fc5b
 SPLITS = 'train val test'.split()
 
 def _of_folder(path, format, on_bad):
@@ -38,19 +38,21 @@ def splits_of(
         splits,vocab = {k:list(ds.items) for k,ds in zip(('train','valid'), (source.train_ds,source.valid_ds))},list(source.vocab)
     else: splits,vocab = (source if isinstance(source, dict) else {'all':list(source)}),None
     for a in (a for o in splits.values() for a in o):
-        if not hasattr(a, 'qboxes'): raise ValueError(f'expected items with image, qboxes, names and difficult, as `Annot` has; got {type(a).__name__}: '
-                                                      'pass a dict of lists of `Annot` instead of these data loaders')
+        if not hasattr(a, 'qboxes'):
+            raise ValueError(f'expected items with image, qboxes, names and difficult, as `Annot` has; got {type(a).__name__}: '
+                             'pass a dict of lists of `Annot` instead of these data loaders')
     return {k:o for k,o in splits.items() if len(o)},vocab
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #318e5c73
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #d85e1a0e
 def as_findings(
     o # DataFrame, list of dicts or of named tuples, or a report with `.findings`
 )->pd.DataFrame: # image, kind, message, box
     "A table of findings"
     o = getattr(o, 'findings', o)
     df = o.copy() if isinstance(o, pd.DataFrame) else pd.DataFrame(list(o), columns=None if len(o) else ['image','kind'])
-    if missing := {'image','kind'}-set(df.columns): raise ValueError(f"findings need columns image and kind, and may have box and message; "
-                                                                     f"no {' and no '.join(sorted(missing))} among {', '.join(map(str, df.columns))}")
+    if missing := {'image','kind'}-set(df.columns):
+        raise ValueError("findings need columns image and kind, and may have box and message; "
+                         f"no {' and no '.join(sorted(missing))} among {', '.join(map(str, df.columns))}")
     box = pd.to_numeric(df['box'], errors='coerce').fillna(-1).astype(int) if 'box' in df else -1
     return df.assign(box=box, message=df.message.fillna('') if 'message' in df else '').reset_index(drop=True)
 
@@ -84,7 +86,7 @@ def finding_field(
     rows = np.repeat(first-np.cumsum(n)+n, n)+np.arange(n.sum())
     return class_field('finding', 'finding (pictures)', np.repeat(code, n), list(kinds), rows=rows, per='image')
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #e15ca25e
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #87998274
 class DatasetExplorer(Explorer):
     "All boxes of a data set"
     def __init__(self,

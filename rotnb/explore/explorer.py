@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/explorer.html.md"""
 # %% auto #0
 __all__ = ['BOX', 'Explorer', 'ExplorerPanel']
 
-# %% ../../nbs/explore/80c_explorer.ipynb #7b3c03e8
+# %% ../../nbs/explore/80c_explorer.ipynb #f79b3afb
 from pathlib import Path
 
 import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
@@ -17,7 +17,7 @@ from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BoxTable, in_order
 from .thumbs import Thumbs, box_window, cell_boxes
 
-# %% ../../nbs/explore/80c_explorer.ipynb #1f9ac013
+# %% ../../nbs/explore/80c_explorer.ipynb #d41a4a22
 BOX = ['cx','cy','w','h','theta']
 
 class Explorer:
@@ -56,7 +56,7 @@ class Explorer:
             self._order = mask,in_order(self.table, mask, self.by, self.sort, self.ascending)
         return self._order
 
-# %% ../../nbs/explore/80c_explorer.ipynb #9bf302b8
+# %% ../../nbs/explore/80c_explorer.ipynb #276ba28a
 @patch
 def filter(self:Explorer,
     **filters # field -> number, (low, high) with None for no end, class, list of classes; None lifts the filter
@@ -99,7 +99,7 @@ def images(self:Explorer)->list:
     m = self._shown()[0]
     return [self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending)]
 
-# %% ../../nbs/explore/80c_explorer.ipynb #d5bae4fa
+# %% ../../nbs/explore/80c_explorer.ipynb #880a4fce
 @patch
 def mark(self:Explorer,
     *keys, # 'i3' picture 3, 'b17' the box of key 17; none: all boxes that are selected
@@ -110,7 +110,8 @@ def mark(self:Explorer,
     if keys: im,box = ([int(k[1:]) for k in keys if k[0]==c] for c in 'ib')
     else: im,box = [],self.selected.key.to_numpy(); keys = [f'b{k}' for k in box]
     old = None if self._marked is None else self._marked[~self._marked['mark'].isin(keys)]
-    new = [df[df[c].isin(some)].assign(mark=lambda d: name+d[c].astype(str)) for c,name,some in (('image','i',im),('key','b',box)) if len(some)]
+    new = [df[df[c].isin(some)].assign(mark=lambda d: name+d[c].astype(str))
+           for c,name,some in (('image','i',im),('key','b',box)) if len(some)]
     new = [o for o in [old,*([] if off else new)] if o is not None and len(o)]
     self._marked = pd.concat(new, ignore_index=True) if new else None
     self.marks = set() if self._marked is None else set(self._marked['mark'])
@@ -135,7 +136,7 @@ def export(self:Explorer,
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
     return path
 
-# %% ../../nbs/explore/80c_explorer.ipynb #e4b59d36
+# %% ../../nbs/explore/80c_explorer.ipynb #5d7dc840
 @patch
 def box_of(self:Explorer, row:int)->tuple: # (5,)
     "The box that a row is about"
@@ -163,7 +164,8 @@ def cell(self:Explorer,
 def field_snapshot(self:Explorer)->list:
     "Fields with what they hold, before and after filtering"
     n = self.table.counts(self.filters)
-    return [dict(name=k, title=f.title, kind='class' if f.x is None else 'number', values=[o if f.x is not None else str(o) for o in f.values],
+    said = lambda o: ' → '.join(o) if isinstance(o, tuple) else str(o)
+    return [dict(name=k, title=f.title, kind='class' if f.x is None else 'number', values=f.values if f.x is not None else [*map(said, f.values)],
                  all=self.table.all[k].tolist(), shown=n[k].tolist(), want=self.filters.get(k), colors=f.colors, per=f.per, hidden=f.hidden)
             for k,f in self.table.fields.items()]
 
@@ -175,12 +177,13 @@ def snapshot(self:Explorer)->dict:
     self.page = int(np.clip(self.page, 0, max(pages-1, 0)))
     real = self.table.real
     n,im = (mask&real).sum(),len(np.unique(self.table.image[mask]))
-    return dict(title=self.title, counts=f'{n:,} of {real.sum():,} boxes in {im:,} of {self.table.n_images:,} pictures', notes=self.notes,
-        fields=self.field_snapshot(), colors=self.colors, layers=list(self.layer_names), by=self.by, sort=self.sort, ascending=self.ascending,
-        sorts=[c for c in self.table.df.select_dtypes('number') if c not in ('image','box','key','cx','cy','theta')], side=self.side, marks=len(self.marks),
+    count = f'{n:,} of {real.sum():,} boxes in {im:,} of {self.table.n_images:,} picture{"s"*(self.table.n_images!=1)}'
+    sorts = [c for c in self.table.df.select_dtypes('number') if c not in ('image','box','key','truth','cx','cy','theta')]
+    return dict(title=self.title, counts=count, notes=self.notes, fields=self.field_snapshot(), colors=self.colors, layers=list(self.layer_names),
+        by=self.by, sort=self.sort, ascending=self.ascending, side=self.side, sorts=sorts, marks=len(self.marks),
         page=self.page, pages=pages, cells=[self.cell(o) for o in order[self.page*self.per_page:(self.page+1)*self.per_page]])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #2e7ad231
+# %% ../../nbs/explore/80c_explorer.ipynb #bfa4438a
 class ExplorerPanel(anywidget.AnyWidget):
     "Draws the snapshots of an explorer and tells it what was clicked"
     _esm,_css = esm('charts.js', 'explorer.js', 'live.js', main='LiveExplorer'),css('explorer.css')
@@ -212,7 +215,7 @@ class ExplorerPanel(anywidget.AnyWidget):
         except Exception as e: self.send(dict(thumb=number, error=f'{type(e).__name__}: {e}'))
         else: self.send(dict(thumb=number, box=box), [jpeg])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #774c3add
+# %% ../../nbs/explore/80c_explorer.ipynb #293fee30
 @patch
 def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=0, by=None, sort='', ascending=None):
     "What the page asks for; filters are as they are kept, with codes of classes"

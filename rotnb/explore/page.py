@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/page.html.md"""
 # %% auto #0
 __all__ = ['plot_field', 'plot_cell']
 
-# %% ../../nbs/explore/80d_page.ipynb #c9a8eb56
+# %% ../../nbs/explore/80d_page.ipynb #67529361
 import base64
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .viewer import BoxViewer, css, esm, html_page, page_state
 from .thumbs import box_window, cell_boxes, data_url
 from .explorer import Explorer
 
-# %% ../../nbs/explore/80d_page.ipynb #d03a9d55
+# %% ../../nbs/explore/80d_page.ipynb #068b189f
 def _b64(x, dtype): return base64.b64encode(np.ascontiguousarray(x, dtype).tobytes()).decode()
 
 @patch
@@ -67,7 +67,7 @@ def to_html(self:Explorer,
                  state=dict(data=self.page_data(n, side), viewer=page_state(BoxViewer(vocab=self.vocab))))
     return html_page(path, parts, title=self.title)
 
-# %% ../../nbs/explore/80d_page.ipynb #0d7587a6
+# %% ../../nbs/explore/80d_page.ipynb #2f33965b
 def plot_field(
     ax, # matplotlib axis
     field, # `Field`
@@ -84,7 +84,7 @@ def plot_field(
         ax.stairs(every, range(len(every)+1), fill=True, color='#808080', alpha=.3)
         ax.stairs(shown, range(len(shown)+1), fill=True, color='#56b4e9')
         t = np.linspace(0, len(every), 5).round().astype(int)
-        ax.set_xticks(t, [f'{field.values[j]:.3g}' for j in t])
+        ax.set_xticks(t, [f'{field.values[j]:.2g}' if field.values[-1]<10 else f'{field.values[j]:.0f}' for j in t])
     ax.set_title(field.title)
 
 def plot_cell(
@@ -108,7 +108,7 @@ def plot_cell(
     ax.set(xlim=(x1,x2), ylim=(y2,y1), xticks=[], yticks=[])
     ax.set_title(f"{cell['name']}\n{cell['caption']}", fontsize=7)
 
-# %% ../../nbs/explore/80d_page.ipynb #96450954
+# %% ../../nbs/explore/80d_page.ipynb #981bbb61
 Explorer.plots = ()                                             # functions of an axis, for the top of the figure
 
 @patch

@@ -26,7 +26,7 @@ function mount(el, api) {
     if (!s.fields) return
     head.replaceChildren(make('strong', {}, s.title), make('span', { class: 'rx-count' }, s.counts),
       ...s.fields.filter(f => f.want).map(f => make('button', { class: 'rx-chip', title: 'lift this filter', onclick: () => ask(f.name, null) }, `${f.name} ${said(f)} ×`)),
-      s.fields.some(f => f.want) ? make('button', { class: 'rx-chip', onclick: () => api.send({ reset: true }) }, 'all ×') : '',
+      s.fields.some(f => f.want) ? make('button', { class: 'rx-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
       ...(s.notes || []).map(t => make('span', { class: 'rx-warn' }, t)))
     for (const f of s.fields) if (!f.hidden) chart(f)
     for (const k of ['sliders', 'matrix', 'curves']) if (s[k]) {
@@ -74,7 +74,7 @@ function sliders(api) {
     for (const o of all) {
       if (!made[o.name]) {
         const out = make('output'), input = make('input', { type: 'range', min: o.min, max: o.max, step: o.step, 'aria-label': o.title, 'data-set': o.name,
-          ...(api.fixed ? { disabled: '' } : {}), oninput: () => { out.textContent = (+input.value).toFixed(2); api.send({ [o.name]: +input.value }) } })
+          ...(api.fixed ? { disabled: '', title: 'a page without a kernel keeps the thresholds that it was made with' } : {}), oninput: () => { out.textContent = (+input.value).toFixed(2); api.send({ [o.name]: +input.value }) } })
         made[o.name] = { input, out }
         el.append(make('label', { class: 'rx-slider' }, make('span', {}, o.title), input, out))
       }

@@ -36,9 +36,9 @@ function offline(data, large) {
   function cell(o, mask) {
     const p = pictures.get(state.by === 'boxes' ? o.image : o), b = p.boxes
     const on = i => b.row[i] >= 0 && (state.by === 'boxes' ? b.row[i] === o.row : mask[b.row[i]] === 1)
-    const key = state.by === 'boxes' ? o.key : `i${o}`, n = b.row.filter((r, i) => on(i)).length
+    const key = state.by === 'boxes' ? o.key : `i${o}`, n = new Set(b.row.filter((r, i) => on(i))).size
     return { key, image: p.image, window: state.by === 'boxes' ? o.window : null, name: p.name, marked: marks.has(key),
-      caption: state.by === 'boxes' ? o.caption : `${n} of ${p.n}`, boxes: { ...b, on: b.row.map((_, i) => on(i)) } }
+      caption: state.by === 'boxes' ? o.caption : Object.keys(state.filters).length && p.n ? `${n} of ${p.n}` : `${p.n} box${p.n === 1 ? '' : 'es'}`, boxes: { ...b, on: b.row.map((_, i) => on(i)) } }
   }
   function work() {
     const pass = Object.fromEntries(Object.entries(state.filters).map(([k, want]) => [k, passes(fields.find(f => f.name === k), want)]))
@@ -50,7 +50,7 @@ function offline(data, large) {
     mask.forEach((yes, i) => { if (yes) { some.add(image[i]); n += data.real[i] } })
     state.page = clamp(state.page, 0, Math.max(0, pages - 1))
     const left = [...some].filter(i => !pictures.has(i)).length
-    snap = { ...base, ...state, pages, counts: `${count(n)} of ${data.total} boxes in ${count(some.size)} pictures` + (left ? `; ${count(left)} of the pictures are not in this page` : ''),
+    snap = { ...base, ...state, pages, counts: `${count(n)} of ${data.total} boxes in ${count(some.size)} picture${some.size === 1 ? '' : 's'}` + (left ? `; ${count(left)} of the pictures are not in this page` : ''),
       fields: fields.map(f => ({ ...f, want: state.filters[f.name] || null, shown: counted(f, keep(f.name)) })),
       matrix: base.matrix && { ...base.matrix, want: state.filters.cell ? state.filters.cell[0] : null },
       curves: base.curves && { ...base.curves, picked: state.picked }, marks: marks.size,
@@ -96,7 +96,8 @@ function dialog(viewer, Model) {
     const look = w && [(w[0] + w[2]) / 2 - grow, (w[1] + w[3]) / 2 - grow, (w[0] + w[2]) / 2 + grow, (w[1] + w[3]) / 2 + grow]
     const model = new Model({ ...viewer.state, scene: { id: '1', name: p.name, width: p.box[2], height: p.box[3], tile: 512, levels: 0 },
       picture: new DataView(jpeg.buffer), layers, vocab, focus: look, height: Math.round(innerHeight * .72) })
-    const el = make('div'), box = make('dialog', { class: 'rx rx-dialog' }, make('button', { onclick: () => box.close() }, 'close'), el)
+    const el = make('div'), box = make('dialog', { class: 'rx rx-dialog' }, make('div', { class: 'rx-head' }, make('strong', {}, p.name), make('span', {}, cell.caption),
+      make('span', { class: 'rx-space' }), make('button', { onclick: () => box.close() }, 'close ×')), el)
     document.body.append(box)
     box.showModal()
     const end = (await import(url)).default.render({ model, el })
