@@ -87,3 +87,5 @@ from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
 from .explore.viewer import BoxViewer, Layer, html_page, view
+from .explore.dataset_explorer import DatasetExplorer
+from .explore.result_explorer import ResultsExplorer
