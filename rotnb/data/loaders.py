@@ -101,13 +101,8 @@ def from_annots(cls:RotatedDataLoaders,
                    splitter=IndexSplitter(range(n, len(every))), item_tfms=item_tfms,
                    batch_tfms=rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
-<<<<<<< HEAD
     if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
-    if sampler is not None: kwargs['dl_kwargs'] = [{**o, **s} for o,s in zip(kwargs.get('dl_kwargs', [{},{}]), (dict(sampler=sampler),{}))]
-=======
-    if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(map(_size, o))) for o in (train_annots,valid_annots)]
     if sampler is not None: kwargs['dl_kwargs'] = [dict(sampler=sampler),*kwargs.get('dl_kwargs', [{},{}])[1:]]
->>>>>>> augment
     dls = db.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **{'val_bs':bs, **kwargs})
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 
