@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/evaluate/ap.html.md"""
 
 # %% auto #0
 __all__ = ['METRICS', 'COCO_IOUS', 'SLICES', 'average_precision', 'APResult', 'eval_map', 'box_size', 'box_aspect', 'box_angle',
-           'box_crowding', 'Resampled', 'compare_runs']
+           'box_crowding', 'Resampled', 'check_same_truth', 'compare_runs']
 
 # %% ../../nbs/evaluate/58_ap.ipynb #94046194
 import math
@@ -125,13 +125,13 @@ def compute(self:APAccumulator,
 
 # %% ../../nbs/evaluate/58_ap.ipynb #add28b57
 def eval_map(
-    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy
-    targets, # list of dict(boxes (n,5), labels (n,), optional ignore (n,) bool)
+    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy; boxes or quads, (k,4,2) or (k,8)
+    targets, # list of dict(boxes (n,5) or quads, labels (n,), optional ignore (n,) bool)
     iou_threshold=0.5, # one or several, in (0, 1]; `coco` always takes .50:.05:.95
     metric='voc12', # 'voc07', 'voc12' or 'coco'
     n_classes=None, # number of classes; None: as many as `vocab`, or as the labels show
     vocab=None, # class names
-    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact rotated IoU
+    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
 ): # `APResult`
     "Average precision per class and its mean"
     acc = APAccumulator(n_classes, vocab, iou)
@@ -206,7 +206,8 @@ class Resampled:
 
     def interval(self, level=0.95): # of confidence, in (0, 1)
         "Lower and upper end for the mean over classes"
-        return tuple(np.nanquantile(self.maps, [(1-level)/2,(1+level)/2]).tolist())
+        maps = self.maps[~np.isnan(self.maps)]
+        return tuple(np.quantile(maps, [(1-level)/2,(1+level)/2]).tolist()) if len(maps) else (math.nan,)*2
 
     def intervals(self, level=0.95): # of confidence, in (0, 1)
         "The same for each class: a dict of (lower, upper)"
@@ -232,6 +233,16 @@ def bootstrap(self:APAccumulator,
     s = _resample(self, _weights(len(self.images), n, seed), _thresholds(iou_threshold, metric), metric)
     return Resampled(self.flat().vocab, s[0], s[1:])
 
+def check_same_truth(
+    run1, # `APAccumulator`
+    run2, # another one
+):
+    "`ValueError` if two runs did not see the same images and truth in the same order"
+    a,b = run1.flat(),run2.flat()
+    truths = [(getattr(a,k), getattr(b,k)) for k in ('gt_img','gt_labels','ignore','gt_boxes')]
+    same = a.vocab==b.vocab and all(np.array_equal(x.astype(float), y.astype(float), equal_nan=True) for x,y in truths)
+    if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and truth, in the same order")
+
 def compare_runs(
     run1, # `APAccumulator`
     run2, # another one that saw the same images in the same order
@@ -241,10 +252,8 @@ def compare_runs(
     seed=0,
 )->Resampled: # of the differences; see `interval`: if it holds 0, the images do not tell the two apart
     "AP of the second run less that of the first, both resampled with the same images"
-    a,b = run1.flat(),run2.flat()
-    truths = [(getattr(a,k), getattr(b,k)) for k in ('gt_img','gt_labels','ignore','gt_boxes')]
-    same = a.vocab==b.vocab and all(np.array_equal(x.astype(float), y.astype(float), equal_nan=True) for x,y in truths)
-    if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and truth, in the same order")
+    check_same_truth(run1, run2)
+    a = run1.flat()
     w,thrs = _weights(a.n_images, n, seed),_thresholds(iou_threshold, metric)
     d = _resample(run2, w, thrs, metric)-_resample(run1, w, thrs, metric)
     return Resampled(a.vocab, d[0], d[1:])

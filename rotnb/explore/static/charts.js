@@ -1,0 +1,164 @@
+// Charts of an explorer. Each is made once, as {el, update(what)}, and updated in place, so that a drag lives through an update.
+
+function make(tag, attrs = {}, ...kids) {
+  const svg = /^(svg|g|path|rect|line|circle|text|image|title|polyline)$/.test(tag)
+  const el = svg ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag)
+  set(el, attrs)
+  el.append(...kids)
+  return el
+}
+function set(el, attrs) {
+  for (const [k, v] of Object.entries(attrs)) {
+    if (k.startsWith('on')) el[k] = v
+    else if (v === null || v === false) el.removeAttribute(k)
+    else el.setAttribute(k, v)
+  }
+  return el
+}
+const short = v => String(+Number(v).toPrecision(3))
+const count = n => Number(n).toLocaleString('en')
+const max = xs => xs.reduce((a, b) => Math.max(a, b), 0)
+const clamp = (x, a, b) => Math.min(Math.max(x, a), b)
+const onEnter = f => e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); f(e) } }
+
+// Places of labels along n bins: about five, where the numbers are short
+function ticks(edges) {
+  const n = edges.length - 1
+  let best
+  for (let step = Math.ceil(n / 7); step <= Math.max(1, n / 2); step++) {
+    const at = []
+    for (let i = 0; i <= n; i += step) at.push(i)
+    const cost = max(at.map(i => short(edges[i]).length)) + step / n * 4
+    if (!best || cost < best.cost) best = { cost, at }
+  }
+  return best.at
+}
+
+// A histogram to be brushed: drag over bars keeps them, a click one of them, a double click all
+function histogram(pick) {
+  const W = 240, H = 56
+  const all = make('path', { class: 'rx-all' }), shown = make('path', { class: 'rx-shown' })
+  const brush = make('rect', { class: 'rx-brush', y: 0, height: H }), axis = make('g', { class: 'rx-axis' }), tip = make('title')
+  const el = make('svg', { viewBox: `-6 -2 ${W + 12} ${H + 16}`, class: 'rx-hist' }, all, shown, brush, axis, tip)
+  let f, from = null, sent
+  const bin = e => { const r = el.getBoundingClientRect(), n = f.values.length - 1
+    return clamp(Math.floor(((e.clientX - r.left) / r.width * (W + 12) - 6) / W * n), 0, n - 1) }
+  const range = (i, j) => {             // the outer bins hold what lies beyond them
+    const n = f.values.length - 1, [a, b] = i < j ? [i, j] : [j, i]
+    return [a === 0 ? null : f.values[a], b === n - 1 ? null : f.values[b + 1]]
+  }
+  const tell = e => {
+    const want = range(from, bin(e)), key = String(want)
+    if (key !== sent) { sent = key; pick(want[0] === null && want[1] === null ? null : want) }
+  }
+  set(el, {
+    onpointerdown: e => { if (e.button) return; from = bin(e); sent = null; el.setPointerCapture(e.pointerId); tell(e) },
+    onpointermove: e => {
+      const i = bin(e)
+      tip.textContent = `${short(f.values[i])} to ${short(f.values[i + 1])}: ${count(f.shown[i])} of ${count(f.all[i])}`
+      if (from !== null) tell(e)
+    },
+    onpointerup: () => { from = null },
+    ondblclick: () => pick(null),
+  })
+  const bars = ys => {                  // each set of bars fills the height: shapes are compared, the tip has the numbers
+    const top = max(ys) || 1, w = W / ys.length
+    return ys.map((y, i) => y ? `M${i * w} ${H}V${H - Math.max(1.5, y / top * H)}h${w - .6}V${H}Z` : '').join('')
+  }
+  return { el, update(field) {
+    f = field
+    const n = f.values.length - 1, x = v => W * place(f.values, v)
+    all.setAttribute('d', bars(f.all)); shown.setAttribute('d', bars(f.shown))
+    const [lo, hi] = f.want || [null, null], a = lo === null ? 0 : x(lo), b = hi === null ? W : x(hi)
+    set(brush, { x: a, width: Math.max(b - a, 1), visibility: f.want && a <= b ? 'visible' : 'hidden' })
+    axis.replaceChildren(...ticks(f.values).map(i => make('text', { x: W * i / n, y: H + 12, style: `text-anchor:${i === 0 ? 'start' : i === n ? 'end' : 'middle'}` }, short(f.values[i]))))
+  } }
+}
+function place(edges, v) {              // of a number along the bins, 0 to 1
+  const n = edges.length - 1
+  let i = edges.findIndex(e => e > v) - 1
+  if (i === -2) return 1
+  return clamp((i + (v - edges[i]) / (edges[i + 1] - edges[i])) / n || 0, 0, 1)
+}
+
+// Classes as bars with their counts; a click takes one or leaves it
+function bars(pick) {
+  const el = make('div', { class: 'rx-bars' })
+  return { el, update(f) {
+    const top = max(f.shown) || 1, want = new Set(f.want || [])
+    const row = (name, i) => {
+      const off = f.want && !want.has(i)
+      return make('button', { class: 'rx-bar' + (off ? ' rx-off' : ''), 'aria-pressed': String(want.has(i)), 'data-code': i,
+        title: `${name}: ${count(f.shown[i])} of ${count(f.all[i])}`,
+        onclick: () => { want.has(i) ? want.delete(i) : want.add(i); pick(want.size ? [...want].sort((a, b) => a - b) : null) } },
+        make('i', { style: `width:${100 * f.shown[i] / top}%;background:${f.colors ? f.colors[i] : 'var(--rx-accent)'}` }),
+        make('span', {}, name), make('b', {}, count(f.shown[i])))
+    }
+    el.replaceChildren(...f.values.map((name, i) => f.all[i] ? row(name, i) : '').filter(o => o))
+  } }
+}
+
+const CIVIDIS = ['#00224e', '#1a386f', '#434e6c', '#61656f', '#7d7c78', '#9b9476', '#bcae6c', '#dfca57', '#fee838']
+const shade = t => CIVIDIS[Math.round(clamp(t, 0, 1) * (CIVIDIS.length - 1))]
+
+// A confusion matrix: rows are the truth; a click on a cell picks its number, row * columns + column
+function matrix(pick) {
+  const el = make('svg', { class: 'rx-matrix' })
+  return { el, update(m) {
+    const k = m.names.length, s = clamp(300 / k, 16, 34), pad = 6.2 * max(m.names.map(o => o.length)) + 8, w = pad + k * s, h = pad + k * s
+    set(el, { viewBox: `0 0 ${w + 14} ${h + 14}`, style: `width:${w + 14}px` })
+    const name = (t, attrs) => make('text', attrs, t), cells = []
+    m.counts.forEach((row, i) => {
+      const sum = row.reduce((a, b) => a + b, 0) || 1
+      row.forEach((n, j) => {
+        const go = () => pick(m.want === i * k + j ? null : i * k + j), x = pad + j * s, y = 14 + i * s
+        const what = `${m.names[i]}, detected as ${m.names[j]}: ${count(n)}`
+        cells.push(make('g', { class: 'rx-cell' + (m.want === i * k + j ? ' rx-on' : ''), 'data-cell': `${i},${j}`, ...(n ?
+          { tabindex: 0, role: 'button', 'aria-label': what, onclick: go, onkeydown: onEnter(go) } : {}) },
+          make('title', {}, what), make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }),
+          n ? name(count(n), { x: x + s / 2 - .5, y: y + s / 2 + 3.5, class: 'rx-n', style: `fill:${n / sum > .5 ? 'black' : 'white'}` }) : ''))
+      })
+    })
+    const on = cells.findIndex(c => c.classList.contains('rx-on'))
+    if (on >= 0) cells.push(...cells.splice(on, 1))        // its frame lies over its neighbours
+    el.replaceChildren(name('detected', { x: pad + k * s / 2, y: 9, class: 'rx-side' }),
+      ...m.names.map((t, i) => name(t, { x: pad - 5, y: 14 + i * s + s / 2 + 3.5, class: 'rx-row' })), ...cells,
+      ...m.names.map((t, j) => name(t, { class: 'rx-row', transform: `translate(${pad + j * s + s / 2 + 4} ${14 + k * s + 6}) rotate(-60)` })))
+  } }
+}
+
+// Precision over recall, a line for each class; the nearest point follows the pointer and a click picks it
+function curves(pick) {
+  const W = 300, H = 230, x = v => 34 + v * W, y = v => 8 + (1 - v) * H
+  const lines = make('g'), dot = make('circle', { r: 4, class: 'rx-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rx-picked' })
+  const note = make('text', { x: x(.02), y: y(.02), class: 'rx-note' }), key = make('div', { class: 'rx-key' })
+  const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rx-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
+    make('text', { class: 'rx-tick', x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }, v), make('text', { class: 'rx-tick', x: x(v), y: y(0) + 12, 'text-anchor': 'middle' }, v)])
+  const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rx-curves' }, ...grid, lines, on, dot, note,
+    make('text', { class: 'rx-side', x: x(.5), y: H + 36 }, 'recall'), make('text', { class: 'rx-side', transform: `translate(9 ${y(.5)}) rotate(-90)` }, 'precision'))
+  let c
+  const nearest = e => {
+    const r = svg.getBoundingClientRect(), k = (W + 48) / r.width, px = (e.clientX - r.left) * k, py = (e.clientY - r.top) * k
+    let best = { d: 40 }
+    for (const l of c.lines) l.x.forEach((v, i) => {
+      const d = Math.hypot(x(v) - px, y(l.y[i]) - py)
+      if (d < best.d) best = { d, l, i }
+    })
+    return best.l ? best : null
+  }
+  set(svg, { onpointermove: e => {
+    const p = nearest(e)
+    dot.setAttribute('visibility', p ? 'visible' : 'hidden')
+    if (p) set(dot, { cx: x(p.l.x[p.i]), cy: y(p.l.y[p.i]), fill: p.l.color })
+    note.textContent = p ? `${p.l.name}: score ${short(p.l.score[p.i])}, precision ${short(p.l.y[p.i])}, recall ${short(p.l.x[p.i])}` : ''
+  }, onclick: e => { const p = nearest(e); if (p) pick({ cls: p.l.name, score: p.l.score[p.i] }) } })
+  return { el: make('div', {}, svg, key), update(what) {
+    c = what
+    const style = l => ({ stroke: l.color, 'stroke-dasharray': l.dash || null })
+    const d = l => 'M' + l.x.map((v, i) => i ? `V${y(l.y[i]).toFixed(1)}H${x(v).toFixed(1)}` : `${x(0)} ${y(l.y[0]).toFixed(1)}H${x(v).toFixed(1)}`).join('')
+    lines.replaceChildren(...c.lines.filter(l => l.x.length).map(l => make('path', { class: 'rx-line', d: d(l), ...style(l) })))
+    key.replaceChildren(...c.lines.map(l => make('span', {}, make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rx-line', d: 'M0 4h22', ...style(l) })), l.label)))
+    const p = c.picked && c.lines.find(l => l.name === c.picked.cls), i = p ? p.score.findLastIndex(s => s >= c.picked.score) : -1
+    set(on, i < 0 ? { visibility: 'hidden' } : { visibility: 'visible', cx: x(p.x[i]), cy: y(p.y[i]), fill: p.color })
+  } }
+}
