@@ -87,5 +87,6 @@ from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
 from .explore.viewer import BoxViewer, Layer, html_page, view
+from .explore.label_fixer import LabelFixer, suspicious
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer

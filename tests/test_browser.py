@@ -1,6 +1,9 @@
 "The widgets in a real JupyterLab and a real browser: what a person does with wheel, pointer and keys"
+import os
+from pathlib import Path
 import pytest
 
+SHOTS = os.environ.get('ROTNB_SHOTS') and Path(os.environ['ROTNB_SHOTS'])  # a folder: keep pictures of what was seen
 VIEW = 'document.querySelector(".rotnb").rotnb'
 SCENE = '''
 import numpy as np
@@ -39,7 +42,6 @@ v''')
     page.keyboard.press('f')
     page.wait_for_function(f'() => {VIEW}.fitted')
     page.mouse.click(*at(page, 300, 200))
-    page.wait_for_timeout(100)
     assert lab.kernel(page, 'print(v.selected)')=="{'layer': 'truth', 'index': 1}"
     page.keyboard.press('1')                                                      # the layer of truth
     page.wait_for_function(f'() => {VIEW}.seen==2')
@@ -48,13 +50,14 @@ v''')
     page.wait_for_function(f'() => {VIEW}.seen==3')
     page.locator('.rn-slider', has_text='score').locator('input').fill('0.5')
     page.wait_for_function(f'() => {VIEW}.seen==2')
-    page.wait_for_timeout(200)
+    page.wait_for_timeout(200)                                                    # a slider tells Python when it rests
     assert lab.kernel(page, 'print(v.hidden, v.hidden_classes, v.score, [o.tolist() for o in v.shown()])')=="[] ['car'] 0.5 [[True, False], [True, False]]"
     page.locator('.rn-canvas').focus()
     for k in ('x','d','d','0','0','a'): page.keyboard.press(k)                    # cut, delete, restart, new cell: were the notebook to hear them
     page.wait_for_timeout(200)
     assert page.locator('.jp-CodeCell').count()==1 and page.locator('.jp-Dialog').count()==0
     assert lab.kernel(page, 'print(v.vocab)')=="['ship', 'car']"
+    if SHOTS: page.screenshot(path=SHOTS/'look.png')
     assert '<polygon' in page.evaluate(f'() => {VIEW}.svg()')
     with page.expect_download() as d: page.locator('.rn-button', has_text='PNG').click()
     assert d.value.suggested_filename=='picture.png'
@@ -102,3 +105,87 @@ v''')
             return [x, y, ...c.getImageData(a, b, 1, 1).data]; }}) }}''')
     for x,y,*rgb in px: assert rgb==[x%251,y%241,60,255], (x,y,rgb)
     assert int(lab.kernel(page, 'print(Scene.read_px)'))<1024**2*1.7+20*512**2
+
+def settle(lab, page):
+    "Wait until the kernel has answered all that was sent, and the page has drawn it"
+    lab.kernel(page, 'print(1)', timeout=60)
+    page.evaluate('() => new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))')
+
+def drag(lab, page, *points):
+    "Press at the first picture pixel, move through the others, let go"
+    page.mouse.move(*at(page, *points[0])); page.mouse.down()
+    for p in points[1:]: page.mouse.move(*at(page, *p), steps=4)
+    page.mouse.up()
+    settle(lab, page)
+
+def press(lab, page, key): page.keyboard.press(key); settle(lab, page)
+
+def test_mend_labels(lab, page):
+    "Rotate, resize, move, add, rename and delete with pointer and keys; the label file follows, all else in it stays"
+    import numpy as np
+    from PIL import Image
+    from rotnb.data.dota import parse_dota_line
+    from rotnb.geometry.fit import headed
+    r = lab.root/'set'
+    for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
+    for n in 'ab': Image.fromarray(np.random.default_rng(0).integers(90, 140, (300,500,3), dtype=np.uint8)).save(r/f'images/{n}.png')
+    lines = ['gsd:0.5', '100 100 180 100 180 130 100 130 ship 0', '300 200 340 200 340 220 300 220 car 1']
+    (r/'labelTxt/a.txt').write_text('\n'.join(lines)+'\n'); (r/'labelTxt/b.txt').write_text(lines[2]+'\n')
+    lab.open(page, 'mend.ipynb', '''
+from rotnb.explore.label_fixer import LabelFixer
+f = LabelFixer('set', queue=[('b.png',.1),('a.png',.8,'1 missed')], journal='journal')
+f''')
+    page.wait_for_function(f'() => {VIEW}.seen==2')
+    assert '1 / 2' in page.locator('.rn-where').inner_text() and '1 missed' in page.locator('.rn-reason').inner_text()
+    page.mouse.click(*at(page, 140, 115)); settle(lab, page)
+    ahead = page.evaluate(f'() => {{ const h = {VIEW}.handles({VIEW}.layers[0].quad(0)).at(-1); return [(h[0]-{VIEW}.ox)/{VIEW}.scale, (h[1]-{VIEW}.oy)/{VIEW}.scale] }}')
+    assert ahead[1]==115 and ahead[0]>180                                         # the handle lies ahead of the front
+    drag(lab, page, ahead, (180, 150), (140, 190))                                     # the heading turns from east to south
+    drag(lab, page, (140, 155), (140, 175))                                            # its front edge, 20 px on
+    page.keyboard.press('Control+s')
+    page.wait_for_selector('.rn-note[data-kind="done"]:visible')
+    rows = (r/'labelTxt/a.txt').read_text().splitlines()
+    assert [rows[0],rows[2]]==[lines[0],lines[2]]
+    xy,name,diff = parse_dota_line(rows[1])
+    (box,),_ = headed(np.reshape(xy, (1,4,2)))
+    assert box==pytest.approx([140,125,100,30,np.pi/2], abs=1.5), box
+    drag(lab, page, (140, 120), (160, 130))                                            # move
+    press(lab, page, '1')                                                      # car
+    page.mouse.click(*at(page, 320, 210)); settle(lab, page)
+    page.keyboard.press('Delete'); settle(lab, page)
+    page.keyboard.press('a')
+    drag(lab, page, (300, 250), (400, 250)); page.mouse.move(*at(page, 400, 265)); page.mouse.click(*at(page, 400, 260)); settle(lab, page)
+    page.keyboard.press('d'); settle(lab, page)
+    page.screenshot(path=SHOTS/'mend.png') if SHOTS else None
+    page.keyboard.press('Control+z'); settle(lab, page)                  # not difficult, after all
+    assert lab.kernel(page, 'print(f.unsaved, len(f.journal.left()))')=='[0] 0'
+    page.locator('.rn-button', has_text='Save').click()
+    page.wait_for_function('() => document.querySelector(".rn-where") && !document.querySelector(".rn-where").textContent.includes("*")')
+    rows = [parse_dota_line(o) for o in (r/'labelTxt/a.txt').read_text().splitlines()]
+    assert [o and o[1:] for o in rows]==[None,('car',0),('car',0)]
+    assert headed(np.reshape(rows[1][0], (1,4,2)))[0][0]==pytest.approx([160,135,100,30,np.pi/2], abs=2)
+    assert headed(np.reshape(rows[2][0], (1,4,2)))[0][0]==pytest.approx([350,250,100,20,0], abs=2)
+    assert (r/'.rotnb/backup/labelTxt/a.txt.bak').read_text().splitlines()==lines
+    assert (r/'labelTxt/b.txt').read_text()==lines[2]+'\n'
+
+def test_page_without_kernel(page, tmp_path):
+    "The saved page of a scene that travelled by tiles: zoom, hover and switches work from disk; light and dark are legible"
+    import numpy as np
+    from rotnb.explore.viewer import view
+    class Scene:
+        height,width = 3000,6000
+        def read(self, x, y, w, h, scale=1.): return np.full((int(np.ceil(h*scale)),int(np.ceil(w*scale)),3), 90, np.uint8)
+    v = view(Scene(), dict(boxes=[[3000.,1500,300,100,.5],[100,100,50,20,0]], labels=['ship','car']), dict(boxes=[[3010.,1500,300,100,.4]], scores=[.7]))
+    page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
+    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==3 && {VIEW}.picture.halves.length')
+    page.mouse.move(*at(page, 3000, 1500))
+    page.wait_for_selector('.rn-tip:visible')
+    assert '300.0 × 100.0 px' in page.locator('.rn-tip').inner_text()
+    page.locator('.rn-switch', has_text='prediction').locator('input').uncheck()
+    page.wait_for_function(f'() => {VIEW}.seen==2')
+    for scheme in ('light','dark'):
+        page.emulate_media(color_scheme=scheme)
+        ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rotnb')).color, getComputedStyle(document.body).backgroundColor]
+            .map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
+        assert abs(ink-paper)>180, (scheme, ink, paper)
+        if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')

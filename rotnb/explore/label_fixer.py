@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/label_fixer.html.md"""
 # %% auto #0
 __all__ = ['RecordSource', 'in_queue', 'suspicious', 'LabelFixer']
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #d4208311
+# %% ../../nbs/explore/83b_label_fixer.ipynb #91db70f5
 import os
 from pathlib import Path
 import numpy as np, traitlets as t
@@ -18,7 +18,7 @@ from ..data.label_files import *
 from .box_edits import *
 from .viewer import *
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #12695240
+# %% ../../nbs/explore/83b_label_fixer.ipynb #cd9d2d22
 class RecordSource:
     "A record as the place of its own labels"
     holds,file = ['quad','heading','difficult','names'],None
@@ -65,7 +65,7 @@ def suspicious(
         res.append((file,float(o.weight.sum()),text))
     return sorted(res, key=lambda o: -o[1])
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #4efaeda8
+# %% ../../nbs/explore/83b_label_fixer.ipynb #2ccfc36e
 class LabelFixer(BoxViewer):
     "Edit oriented labels on the canvas and save them where they came from"
     _esm,_css = esm('viewer.js', 'editor.js', main='BoxEditor'),css('viewer.css', 'editor.css')
@@ -100,7 +100,7 @@ class LabelFixer(BoxViewer):
         if fmt and fmt.names: return fmt.names(path, split)
         return sorted({row[1] for s,*_ in self.items for row in s.read().rows})
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #e53a72bc
+# %% ../../nbs/explore/83b_label_fixer.ipynb #ba792d47
 @patch(as_prop=True)
 def page(self:LabelFixer):
     "The base and the edits of the picture in view"
@@ -154,16 +154,23 @@ def refresh(self:LabelFixer,
         self._tell()
     self.shown_ids = ids
 
+def _runs(pid):
+    "Whether another process is alive, where that can be asked"
+    if os.name!='posix' or pid==os.getpid(): return False
+    try: os.kill(pid, 0); return True
+    except OSError as e: return isinstance(e, PermissionError)
+
 @patch
 def _tell(self:LabelFixer):
     (s,score,reason),e = self.items[self.index],self.edits
     why = f'{reason}{"" if score is None else f" (score {score:.3g})"}'.strip()
     n = len(self.recovered)
-    old = f'{n} picture{"s have" if n>1 else " has"} edits that were not saved when a kernel ended.' if n else ''
+    old = f'{n} picture{"s have" if n>1 else " has"} unsaved edits of another session' if n else ''
+    if any(_runs(o['pid']) for o in self.recovered.values()): old += ', whose kernel still runs'
     self.status = dict(index=self.index, count=len(self.items), image=s.image.name, reason=why, undo=bool(e.past), redo=bool(e.future),
                        unsaved=len(self.unsaved), unsaved_here=e.dirty, flags=e.flags, conflict=self.conflict, recovered=old)
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #f5cc7377
+# %% ../../nbs/explore/83b_label_fixer.ipynb #e06dab41
 @patch
 def edit(self:LabelFixer,
     op:str, # one of `EDITS`: move, resize, rotate, turn, add, insert, delete, rename, toggle_difficult, undo, redo
@@ -196,7 +203,7 @@ def adopt(self:LabelFixer, layer:int, index:int):
     l = self.rows[layer]; c = self.codes[layer][index]
     return self.edit('insert', quad=l.qboxes[index].ravel(), name=self.vocab[c] if c>=0 else self.known[0])
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #c9ab8acc
+# %% ../../nbs/explore/83b_label_fixer.ipynb #b9568d96
 @patch
 def _save(self:LabelFixer, i, how):
     "Save one picture"
@@ -248,7 +255,7 @@ def discard(self:LabelFixer):
     for o in self.recovered.values(): o['file'].unlink(missing_ok=True)
     self.recovered = {}; self._tell()
 
-# %% ../../nbs/explore/83b_label_fixer.ipynb #64d2879b
+# %% ../../nbs/explore/83b_label_fixer.ipynb #bf1aeca1
 @patch
 def _event(self:LabelFixer, op, **kw):
     "What the canvas asks for"

@@ -97,7 +97,7 @@ class BoxEditor extends BoxCanvas {
   }
   hit(x, y) {
     const c = this.mine();
-    if (!c || !this.layers[0].finite(c[1])) return null;
+    if (!this.seen_now(c)) return null;
     let best = null, least = HANDLE + 5;
     for (const [hx, hy, h] of this.handles(this.layers[0].quad(c[1]))) {
       const d = Math.hypot(x - hx, y - hy);
@@ -119,7 +119,7 @@ class BoxEditor extends BoxCanvas {
     }
     super.overlay();
     const c = this.mine();
-    if (c && this.layers[0].finite(c[1]) && !this.tool) this.knobs(ctx, this.layers[0].quad(c[1]));
+    if (this.seen_now(c) && !this.tool) this.knobs(ctx, this.layers[0].quad(c[1]));
   }
   knobs(ctx, q) {
     const all = this.handles(q), [rx, ry] = all[all.length - 1], fx = (q[2] + q[4]) / 2, fy = (q[3] + q[5]) / 2, [sx, sy] = this.screen(fx, fy);
@@ -144,8 +144,8 @@ class BoxEditor extends BoxCanvas {
   press(e) {
     const [x, y] = this.at(e), p = this.world(e);
     if (this.tool === 'add') { this.gesture = this.axis ? { kind: 'width' } : { kind: 'axis', from: p }; if (this.axis) this.drag(e); return; }
-    const c = this.mine(), h = c ? this.hit(x, y) : null;
-    if (!c) return;
+    const c = this.mine(), h = this.hit(x, y);
+    if (!this.seen_now(c)) return;                                // a hidden box cannot be dragged
     const q = this.layers[0].quad(c[1]).slice();
     if (h !== null) this.gesture = { kind: h === 8 ? 'rotate' : 'resize', handle: h, q, c, from: p };
     else if (inside(q, ...p)) this.gesture = { kind: 'move', q, c, from: p };

@@ -388,6 +388,7 @@ class BoxCanvas {
     if (l.ignored && l.ignored[i] && this.filter.ignored) return false;
     return !(l.labels && this.filter.classes.has(l.labels[i]));
   }
+  seen_now(o) { this.sift(); return !!o && !this.filter.hidden.has(this.layers[o[0]].name) && this.shown(...o); }
   sift() {                                                        // the settings of `shown`, once a frame
     const hidden = new Set(this.get('hidden')), off = new Set(this.get('hidden_classes'));
     this.filter = { score: this.get('score'), ignored: hidden.has('ignored'), hidden,
@@ -512,9 +513,8 @@ class BoxCanvas {
     const ctx = this.top.getContext('2d');
     ctx.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     ctx.clearRect(0, 0, this.w, this.h);
-    const c = this.chosen;
-    if (this.hover) this.mark(ctx, this.hover, 2.2, 0.18);
-    if (c) this.mark(ctx, c, 3, 0.12, true);
+    if (this.hover && this.seen_now(this.hover)) this.mark(ctx, this.hover, 2.2, 0.18);
+    if (this.seen_now(this.chosen)) this.mark(ctx, this.chosen, 3, 0.12, true);
   }
   mark(ctx, [k, i], width, fill, strong = false) {
     const q = this.layers[k].quad(i), color = this.color(k, i);
