@@ -1,6 +1,6 @@
 // The widget: a kernel answers. One change is on its way at a time; what is changed meanwhile is sent together, so that a brush never runs ahead.
 
-function live(model) {
+function live(model, el) {
   const waiting = new Map(), queue = [], kept = new Map()
   let number = 0, flying = 0, busy = false, later = null
   const send = change => {
@@ -34,8 +34,12 @@ function live(model) {
   return {
     snapshot: () => model.get('snapshot'),
     on: f => listen('change:snapshot', f),
-    save: () => model.send({ save: true }),
-    send, open: cell => model.send({ open: cell.key }),
+    save: () => model.send({ save: true }), send,
+    open(cell) {                        // the large picture comes into the box under this one
+      const box = el.closest('.widget-vbox')?.lastElementChild
+      if (box) new MutationObserver((_, o) => { o.disconnect(); requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' })) }).observe(box, { childList: true, subtree: true })
+      model.send({ open: cell.key })
+    },
     picture(cell, f) {
       const id = cell.window ? cell.key : `i${cell.image}`
       if (kept.has(id)) return f(kept.get(id))
@@ -50,6 +54,6 @@ function live(model) {
 }
 
 class LiveExplorer {
-  constructor(model, el) { this.api = live(model); mount(el, this.api) }
+  constructor(model, el) { this.api = live(model, el); mount(el, this.api) }
   destroy() { this.api.free() }
 }

@@ -108,7 +108,8 @@ function dialog(viewer, Model) {
 class OfflineExplorer {
   constructor(model, el) {
     el.classList.add('rx-page-body')
-    mount(el, offline(model.get('data'), dialog(model.get('viewer'), model.constructor)))
+    el.explorer = offline(model.get('data'), dialog(model.get('viewer'), model.constructor))
+    mount(el, el.explorer)
   }
   destroy() {}
 }
