@@ -161,7 +161,9 @@ def test_findings():
     a = annots(12)
     n = [len(o) for o in a]; i = int(np.argmax(n)); empty = n.index(0)
     table = pd.DataFrame([dict(image=str(a[i].image), kind='sliver', box=2, message='thin'),
-                          dict(image=a[empty].image.name, kind='empty', box=-1, message=''), dict(image='x.png', kind='orphan', box=-1, message=''), dict(image=str(a[i].image), kind='tiny', box=99, message='')])
+                          dict(image=a[empty].image.name, kind='empty', box=-1, message=''),
+                          dict(image='x.png', kind='orphan', box=-1, message=''),
+                          dict(image=str(a[i].image), kind='tiny', box=99, message='')])
     for found in (table, table.to_dict('records'), SimpleNamespace(findings=table), list(table.itertuples(index=False))):
         ex = DatasetExplorer(a, found)
         eq(ex.filter(finding='sliver').selected[['image','box']].to_numpy().tolist(), [[i,2]])

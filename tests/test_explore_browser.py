@@ -34,7 +34,8 @@ from rotnb.explore.result_explorer import ResultsExplorer
 
 dls = RotatedDataLoaders.from_dota(FOLDER, bs=4, batch_tfms=[], num_workers=0)
 def planted(seed):
-    rng,acc,k,dl = np.random.default_rng(seed),APAccumulator(vocab=list(dls.vocab)),len(dls.vocab),dls.valid.new(shuffle=False, drop_last=False)
+    rng,acc,k = np.random.default_rng(seed),APAccumulator(vocab=list(dls.vocab)),len(dls.vocab)
+    dl = dls.valid.new(shuffle=False, drop_last=False)
     for x,q,l in dl:
         for g in to_targets(q.cpu(), l.cpu(), x.shape[-2:]):
             q,l = g['boxes'].numpy()+rng.normal(0, 1, g['boxes'].shape)*[.7,.7,.5,.3,.02],g['labels'].numpy().copy()
@@ -73,7 +74,8 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     page.wait_for_selector('.rx-thumb[data-key^=b] image')
     page.locator('[data-set=sort]').select_option('size')
     page.wait_for_timeout(400); settled(page)
-    assert page.locator('.rx-thumb').first.get_attribute('data-key')==lab.kernel(page, 'print(f"b{ex.selected.nsmallest(1, \'size\').key.iloc[0]}")')
+    least = lab.kernel(page, 'print(ex.selected.nsmallest(1, "size").key.iloc[0])')
+    assert page.locator('.rx-thumb').first.get_attribute('data-key')==f'b{least}'
     page.locator('.rx-thumb').nth(1).hover()
     page.locator('.rx-thumb').nth(1).locator('.rx-star').click()       # mark
     page.wait_for_selector('[data-save]')

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 __all__ = ['BOX', 'Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
            'shape_columns', 'shape_fields', 'colors_of', 'annots_table', 'distinct']
 
-# %% ../../nbs/explore/80a_box_table.ipynb #c4dd8314
+# %% ../../nbs/explore/80a_box_table.ipynb #b55849ad
 from dataclasses import dataclass, replace
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from ..geometry.boxes import qbox2rbox
 from ..geometry.draw import PALETTE
 from ..data.blocks import unknown_class
 
-# %% ../../nbs/explore/80a_box_table.ipynb #2d53c7f8
+# %% ../../nbs/explore/80a_box_table.ipynb #31a88b1c
 @dataclass(eq=False)
 class Field:
     "What rows are filtered by: bins of a number, or classes"
@@ -49,7 +49,7 @@ class Field:
             raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
         return [lo,hi]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #2173f318
+# %% ../../nbs/explore/80a_box_table.ipynb #85ffb6f7
 def _bins(x, edges):
     "Bin of each number, those beyond the ends in the outer ones; -1 for NaN"
     return np.where(np.isnan(x), -1, np.clip(np.searchsorted(edges, x, 'right')-1, 0, len(edges)-2)).astype(np.int16)
@@ -75,7 +75,7 @@ def class_field(
     "A field of classes"
     return Field(name, title, np.asarray(codes, np.int32), list(values), **kw)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #ec103a08
+# %% ../../nbs/explore/80a_box_table.ipynb #fc778938
 def log_edges(
     x, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
@@ -95,7 +95,7 @@ def count_edges(
     while edges[-1]<=max(x, default=0): edges.append(edges[-1]+2**max(0, (len(edges)-3)//2))
     return np.array(edges)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #9f29fd8b
+# %% ../../nbs/explore/80a_box_table.ipynb #677ececf
 def field_mask(
     f:Field,
     want:list, # of `Field.wanted`
@@ -114,11 +114,11 @@ def field_mask(
     res = np.zeros(n, bool); res[f.rows[keep]] = True
     return res
 
-# %% ../../nbs/explore/80a_box_table.ipynb #384e5292
+# %% ../../nbs/explore/80a_box_table.ipynb #15300b9c
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
-        df:pd.DataFrame, # a row for each box, and for each picture without any; `image` is the picture's number, ascending, `key` the row's
+        df:pd.DataFrame, # a row for each box, and for each picture without; `image` is the picture's number, ascending, `key` the row's
         fields, # of `Field`
         n_images:int # pictures
     ):
@@ -171,7 +171,7 @@ class BoxTable:
         seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
         return seen[:,:len(f)].sum(0)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #4ff08d17
+# %% ../../nbs/explore/80a_box_table.ipynb #2fe3106e
 def in_order(
     table:BoxTable,
     mask:np.ndarray, # (n,) rows to be shown
@@ -192,7 +192,7 @@ def in_order(
     im = table.image[rows]
     return im[np.sort(np.unique(im, return_index=True)[1])]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #5ef5e6b0
+# %% ../../nbs/explore/80a_box_table.ipynb #471d7a72
 @patch
 def take(self:BoxTable,
     mask:np.ndarray # (n,) bool
@@ -204,7 +204,7 @@ def take(self:BoxTable,
         return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
     return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
 
-# %% ../../nbs/explore/80a_box_table.ipynb #f43a6126
+# %% ../../nbs/explore/80a_box_table.ipynb #49f9b1a4
 BOX = ['cx','cy','w','h','theta']
 
 def shape_columns(
@@ -228,7 +228,7 @@ def colors_of(
     "The colours that boxes of these classes are drawn with"
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
-# %% ../../nbs/explore/80a_box_table.ipynb #28aed4bf
+# %% ../../nbs/explore/80a_box_table.ipynb #fcc82908
 def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]

@@ -1,4 +1,5 @@
-// The widget: a kernel answers. One change is on its way at a time; what is changed meanwhile is sent together, so that a brush never runs ahead.
+// The widget: a kernel answers. One change is on its way at a time, and what is changed meanwhile is sent together:
+// a brush never runs ahead of what it shows.
 
 function live(model, el) {
   const waiting = new Map(), queue = [], kept = new Map()
@@ -18,7 +19,8 @@ function live(model, el) {
     const ask = waiting.get(msg.thumb)
     if (!ask) return
     waiting.delete(msg.thumb); flying--
-    const p = msg.error ? { error: msg.error } : { href: URL.createObjectURL(new Blob([buffers[0]], { type: 'image/jpeg' })), box: msg.box }
+    const url = bytes => URL.createObjectURL(new Blob([bytes], { type: 'image/jpeg' }))
+    const p = msg.error ? { error: msg.error } : { href: url(buffers[0]), box: msg.box }
     if (!msg.error) kept.set(ask.id, p)
     ask.f(p)
     next()
@@ -37,7 +39,8 @@ function live(model, el) {
     save: () => model.send({ save: true }), send,
     open(cell) {                        // the large picture comes into the box under this one
       const box = el.closest('.widget-vbox')?.lastElementChild
-      if (box) new MutationObserver((_, o) => { o.disconnect(); requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' })) }).observe(box, { childList: true, subtree: true })
+      const look = () => requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' }))
+      if (box) new MutationObserver((_, o) => { o.disconnect(); look() }).observe(box, { childList: true, subtree: true })
       model.send({ open: cell.key })
     },
     picture(cell, f) {
