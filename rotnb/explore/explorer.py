@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/explorer.html.md"""
 # %% auto #0
 __all__ = ['Explorer', 'ExplorerPanel']
 
-# %% ../../nbs/explore/80c_explorer.ipynb #33f23dc8
+# %% ../../nbs/explore/80c_explorer.ipynb #fc1d290b
 from pathlib import Path
 
 import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
@@ -17,7 +17,7 @@ from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BOX, BoxTable, in_order
 from .thumbs import Thumbs, box_window, cell_boxes
 
-# %% ../../nbs/explore/80c_explorer.ipynb #30e46e38
+# %% ../../nbs/explore/80c_explorer.ipynb #9f551368
 class Explorer:
     "Boxes of many pictures, filtered, ordered, marked; a widget when shown"
     def __init__(self,
@@ -54,7 +54,7 @@ class Explorer:
             self._order = mask,in_order(self.table, mask, self.by, self.sort, self.ascending)
         return self._order
 
-# %% ../../nbs/explore/80c_explorer.ipynb #fad745ba
+# %% ../../nbs/explore/80c_explorer.ipynb #108395b6
 @patch
 def filter(self:Explorer,
     **filters # field -> number, (low, high) with None for no end, class, list of classes; None lifts the filter
@@ -97,7 +97,7 @@ def images(self:Explorer)->list:
     m = self._shown()[0]
     return [self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending)]
 
-# %% ../../nbs/explore/80c_explorer.ipynb #b0d400ba
+# %% ../../nbs/explore/80c_explorer.ipynb #4a0e4b64
 @patch
 def mark(self:Explorer,
     *keys, # 'i3' picture 3, 'b17' the box of key 17; none: all boxes that are selected
@@ -134,7 +134,7 @@ def export(self:Explorer,
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
     return path
 
-# %% ../../nbs/explore/80c_explorer.ipynb #df4310ae
+# %% ../../nbs/explore/80c_explorer.ipynb #fba79f00
 @patch
 def box_of(self:Explorer, row:int)->tuple: # (5,)
     "The box that a row is about"
@@ -180,9 +180,9 @@ def snapshot(self:Explorer)->dict:
     sorts = [c for c in self.table.df.select_dtypes('number') if c not in ('image','box','key','truth','cx','cy','theta')]
     return dict(title=self.title, counts=count, notes=self.notes, fields=self.field_snapshot(), colors=self.colors,
         layers=list(self.layer_names), by=self.by, sort=self.sort, ascending=self.ascending, side=self.side, sorts=sorts, marks=len(self.marks),
-        page=self.page, pages=pages, cells=[self.cell(o) for o in order[self.page*self.per_page:(self.page+1)*self.per_page]])
+        page=self.page, pages=pages, cells=[*map(self.cell, order[self.page*self.per_page:(self.page+1)*self.per_page])])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #0f8840c4
+# %% ../../nbs/explore/80c_explorer.ipynb #3623329a
 class ExplorerPanel(anywidget.AnyWidget):
     "Draws the snapshots of an explorer and tells it what was clicked"
     _esm,_css = esm('charts.js', 'explorer.js', 'live.js', main='LiveExplorer'),css('explorer.css')
@@ -218,7 +218,7 @@ class ExplorerPanel(anywidget.AnyWidget):
         except Exception as e: self.send(dict(thumb=number, error=f'{type(e).__name__}: {e}'))
         else: self.send(dict(thumb=number, box=box), [jpeg])
 
-# %% ../../nbs/explore/80c_explorer.ipynb #e238cd22
+# %% ../../nbs/explore/80c_explorer.ipynb #412929cc
 @patch
 def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=0, by=None, sort='', ascending=None):
     "What the page asks for; filters are as they are kept, with codes of classes"

@@ -115,7 +115,8 @@ function matrix(pick) {
         const go = () => pick(m.want === i * k + j ? null : i * k + j), x = pad + j * s, y = 14 + i * s
         const what = `${m.names[i]}, detected as ${m.names[j]}: ${count(n)}`
         const ink = `fill:${n / sum > .5 ? 'black' : 'white'}`
-        const cell = make('g', { class: 'rx-cell' + (m.want === i * k + j ? ' rx-on' : ''), 'data-cell': `${i},${j}` }, make('title', {}, what),
+        const state = m.want === i * k + j ? 'rx-cell rx-on' : 'rx-cell'
+        const cell = make('g', { class: state, 'data-cell': `${i},${j}` }, make('title', {}, what),
           make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }))
         if (n) {
           set(cell, { tabindex: 0, role: 'button', 'aria-label': what, onclick: go, onkeydown: onEnter(go) })
@@ -137,7 +138,8 @@ function curves(pick) {
   const W = 300, H = 230, x = v => 34 + v * W, y = v => 8 + (1 - v) * H
   const dot = make('circle', { r: 4, class: 'rx-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rx-picked' })
   const lines = make('g'), note = make('text', { x: x(.02), y: y(.02), class: 'rx-note' }), key = make('div', { class: 'rx-key' })
-  const tick = (v, attrs) => make('text', { class: 'rx-tick', ...attrs }, v), side = (t, attrs) => make('text', { class: 'rx-side', ...attrs }, t)
+  const tick = (v, attrs) => make('text', { class: 'rx-tick', ...attrs }, v)
+  const side = (t, attrs) => make('text', { class: 'rx-side', ...attrs }, t)
   const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rx-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
     tick(v, { x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }), tick(v, { x: x(v), y: y(0) + 12, 'text-anchor': 'middle' })])
   const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rx-curves' }, ...grid, lines, on, dot, note,
