@@ -4,6 +4,7 @@ from .geometry.boxes import *
 from .geometry.polygons import *
 from .geometry.gaussians import *
 from .geometry.draw import *
+from .geometry.style import *
 from .geometry.fit import from_polygons, from_masks, headed
 from .ops.iou import *
 from .ops.nms import *
@@ -50,21 +51,38 @@ from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
+from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
+from .data.colour import RandomHSV, PixelTfm
+from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
 from .data.blocks import *
+from .data.windows import *
+from .data.samplers import *
+from .data.cache import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError
+from .data.tiles import *
 from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat
 from .data.json import read_coco, write_coco, write_labelme, write_label_studio
 from .data.convert import *
+from .data.subsets import *
+from .data.doctor import Report, doctor
+from .data.mend import fix
 from .learn.callbacks import *
+from .learn.schedule import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *
+from .learn.views import *
+from .learn.results import write_predictions, geojson, coco_results, results_df
 from .learn.infer import *
-from .interop.mmconfig import read_config, settings_from_config
+from .learn.scene import *
+from .learn.scene_map import *
+from .interop.mmparts import read_config
+from .interop.mmconfig import settings_from_config
+from .learn.report import plot_history, report_html
 from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *

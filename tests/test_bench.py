@@ -51,6 +51,14 @@ def test_speed(bench):
         if 'floor' in o: assert o['over_floor']==pytest.approx(o['seconds']/o['floor']) and o['over_floor']>.5
     assert [o['n'] for o in rows if o['work']=='NMS' and o['scene']=='sparse']==[1000,2000,2500]
 
+def test_eval(bench):
+    "Small; the target itself, a quarter of the yardstick, is for a machine that does nothing else"
+    code,out,err = bench('eval', '--n', 20, '--runs', 3, '--json', 'eval.json')
+    assert code==0 and not err and 'AP at ten IoUs' in out and 'AP, streamed' in out
+    rows = json.loads(Path('eval.json').read_text())['rows']
+    assert [o['n'] for o in rows]==[4000,5000,10_000,20_000,40_000] and all(o['seconds']>0 for o in rows)
+    if rows[-1]['memory']: assert rows[-1]['bytes_each']<1000
+
 @pytest.mark.parametrize('args,say', [
     (['map'], 'rotnb-bench iou'), (['iou','--n','0'], '--n is 0'), (['speed','--runs','0'], '--runs is 0'),
     (['speed','--nms-max','-1'], '--nms-max'), (['iou','--device','tpu'], 'cpu or cuda'),

@@ -1,5 +1,5 @@
 "Curves, slices, error kinds, merging and result files against hand-made cases, invariants and plain loops"
-import math, os, pickle
+import math, os, pickle, warnings
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from hypothesis import given, settings, strategies as st
 from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, compare_runs, eval_map
 from rotnb.evaluate.curves import angle_error, best_thresholds, box_errors, calibration, pr_curves, recall_at
 from rotnb.evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
-from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, match
+from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, CrossedQuadWarning, _crossed, image_record, match
 from rotnb.evaluate.task1 import merge_windows, read_task1, write_task1
 from rotnb.geometry.boxes import qbox2rbox, rbox2hbox, rbox2qbox
+from rotnb.ops.exact import exact_iou
 from rotnb.ops.iou import box_iou_rotated
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))
@@ -60,7 +61,29 @@ def test_quads_by_a_polygon_measure():
     a,b = accumulate(ps, ts),accumulate(quads(ps), quads(ts), iou=iou)
     np.testing.assert_allclose(a.compute((.5,.7)).aps, b.compute((.5,.7)).aps, atol=1e-9)
     np.testing.assert_allclose(a.flat().boxes[:,:2], b.flat().boxes[:,:2], atol=1e-4)
-    with pytest.raises(ValueError, match='box_iou_quad'): accumulate(quads(ps), quads(ts))
+    np.testing.assert_allclose(a.compute(COCO_IOUS).aps, accumulate(quads(ps), quads(ts)).compute(COCO_IOUS).aps, atol=1e-9)
+
+def test_quads_are_measured_exactly():
+    "Rectangles as corners against clipping in float64, on either side or both; general and pushed-in quads against shapely"
+    from shapely import Polygon
+    r = np.random.default_rng(0); a,b = (r.random((200,5))*[60,60,40,30,6]+[0,0,4,4,-3] for _ in range(2))
+    want = [exact_iou(a[[i]], b[[i]])[0] for i in range(200)]
+    rec = lambda p,t: [image_record(dict(boxes=p[[i]], scores=[1.], labels=[0]), dict(boxes=t[[i]], labels=[0])).iou.sum() for i in range(len(p))]
+    for p,t in ((rbox2qbox(a),rbox2qbox(b)), (a,rbox2qbox(b).reshape(-1,8)), (rbox2qbox(a)[:,::-1].copy(),b)): np.testing.assert_allclose(rec(p, t), want, atol=1e-9)
+    t = np.sort(r.random((2,300,4))*2*np.pi, -1); d = r.random((2,300,4,1))*30+5          # about a point: convex, pushed in, or crossing where the point is outside
+    p,q = np.stack([np.cos(t),np.sin(t)], -1)*d+r.random((2,300,1,2))*20
+    valid = np.array([Polygon(x).is_valid for x in p]); assert 20<(~valid).sum()<200; np.testing.assert_array_equal(_crossed(p), ~valid)
+    both = valid&~_crossed(q); want = [Polygon(x).intersection(Polygon(y)).area/Polygon(x).union(Polygon(y)).area for x,y in zip(p[both],q[both])]
+    np.testing.assert_allclose(rec(p[both], q[both]), want, atol=1e-9)
+
+def test_crossing_quads_overlap_nothing():
+    tie = np.array([[[0,0],[10,0],[0,10],[10,11.]]]); box = np.array([[5.,5,10,10,0]])
+    with pytest.warns(CrossedQuadWarning, match="1 of 1 quads among preds' boxes"): r = eval_map([dict(boxes=tie, scores=[1.], labels=[0])], [dict(boxes=box, labels=[0])], .1)
+    assert r.map==0 and r.n_det[0]==1
+    with pytest.warns(CrossedQuadWarning, match="targets' boxes"): assert eval_map([dict(boxes=box, scores=[1.], labels=[0])], [dict(boxes=tie, labels=[0])], .1).map==0
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert eval_map([dict(boxes=np.full((1,4,2),np.nan), scores=[1.], labels=[0])], [dict(boxes=box, labels=[0])]).map==0
 
 @fast
 @given(sets, st.integers(0,3))
@@ -77,7 +100,7 @@ def test_order_of_images_does_not_matter(n, seed):
     ps,ts = scenes(n, 10, 20, seed=seed)      # scores without ties
     back = accumulate(ps[::-1], ts[::-1]); acc = accumulate(ps, ts)
     for metric in ('voc07','voc12','coco'): np.testing.assert_allclose(acc.compute(.5, metric).aps, back.compute(.5, metric).aps)
-    assert best_thresholds(pr_curves(acc))==best_thresholds(pr_curves(back))
+    np.testing.assert_equal(best_thresholds(pr_curves(acc)), best_thresholds(pr_curves(back)))     # nan where nothing is detected
     np.testing.assert_array_equal(confusion_matrix(acc), confusion_matrix(back))
     assert error_costs(find_errors(acc))==pytest.approx(error_costs(find_errors(back)), nan_ok=True)
 

@@ -1,26 +1,15 @@
 "S2A-Net and R3Det: against MMRotate's numbers, from formula weights, and what stages that refine owe each other"
-import copy, json, warnings
-import numpy as np, pytest, torch
-from test_mmrotate import ORACLE, match, rel, weights
+import copy
+import pytest, torch
+from reference import checkpoint, matched, neck_errors, needs_oracle, opened, rel, settings, targets, their_dets
 from rotnb.interop.mmconfig import settings_from_config
-from rotnb.interop.mmrotate import KeysError, detector_from_mmrotate, load_mmrotate
+from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
 from rotnb.models.r3det import better
 
-needs_oracle = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
 HEADS = {'s2anet-le135_r50_fpn_1x_dota':('bbox_head_init','bbox_head_refine.0'), 's2anet_r50_fpn_1x_dota_le135':('fam_head','odm_head'),
          'r3det-oc_r50_fpn_1x_dota':('bbox_head_init','bbox_head_refine.0'), 'r3det_r50_fpn_1x_dota_oc':('bbox_head','refine_head.0')}
 every = pytest.mark.parametrize('name', HEADS)
-
-def settings(name): return json.loads((ORACLE/f'settings/{name}.json').read_text())
-
-cache = {}
-def opened(name):
-    "The reference and our detector with its weights"
-    if name not in cache:
-        cache.clear()
-        cache[name] = np.load(ORACLE/f'models/{name}.npz'),detector_from_mmrotate(weights().fake_checkpoint(ORACLE/f'keys/{name}.txt'), cfg=settings(name))
-    return cache[name]
 
 def stage_outputs(det, x):
     with torch.no_grad(): out = det.eval().run_stages(x)[1]
@@ -30,15 +19,13 @@ def stage_outputs(det, x):
 @every
 def test_raw(name):
     z,det = opened(name)
-    x,errs = torch.from_numpy(z['input']),{}
-    with torch.no_grad(): feats = det.eval().neck(det.backbone(x))
-    for i,f in enumerate(feats):
-        key,step = (f'out/neck/{i}',1) if f'out/neck/{i}' in z.files else (f'out/neck/{i}[::8]',8)
-        errs[f'neck {i}'] = rel(f[:,::step].numpy(), z[key])
+    x = z['input']
+    with torch.no_grad(): feats = det.neck(det.backbone(x))
+    errs = neck_errors(z, feats)
     for h,o in zip(HEADS[name], stage_outputs(det, x)):
         for kind,ours in enumerate((o.logits[0], o.deltas[0])):
-            theirs = [z[f'out/{h}/{kind}/{l}'][0].transpose(1,2,0).reshape(-1, ours.shape[1]) for l in range(len(feats))]
-            errs[f'{h} {kind}'] = rel(ours, np.concatenate(theirs))
+            theirs = [z[f'out/{h}/{kind}/{l}'][0].permute(1,2,0).reshape(-1, ours.shape[1]) for l in range(len(feats))]
+            errs[f'{h} {kind}'] = rel(ours, torch.cat(theirs))
     print(name, 'largest relative error', max(errs.values()), errs)
     assert max(errs.values())<1e-4, errs
 
@@ -46,54 +33,35 @@ def test_raw(name):
 @every
 def test_detections(name):
     z,det = opened(name)
-    with torch.no_grad(): dets = det.eval()(torch.from_numpy(z['input']))[0]
-    ref,labels = torch.from_numpy(z['out/pred/dets']),torch.from_numpy(z['out/pred/labels'])
-    ours,theirs = match(dets, ref[:,:5], ref[:,5], labels)
-    print(name, f'{theirs} of {len(ref)} detections, {len(dets["boxes"])} here')
-    assert (ours,theirs)==(len(dets['boxes']),len(ref))
+    with torch.no_grad(): dets = det(z['input'])[0]
+    ref = their_dets(z)
+    ours,theirs = matched(ref, dets),matched(dets, ref)
+    print(name, f'{int(theirs.sum())} of {len(theirs)} detections, {len(ours)} here')
+    assert ours.all() and theirs.all()
 
 @needs_oracle
 @every
 def test_losses(name):
     z,det = opened(name)
-    targets = [dict(boxes=torch.from_numpy(z['gt_bboxes']), labels=torch.from_numpy(z['gt_labels']))]
-    with torch.no_grad(): losses = det.train()(torch.from_numpy(z['input']), targets)
+    with torch.no_grad(): losses = det.train()(z['input'], targets(z))
     tags = [('s0',('_init','fam.','s0.')), ('s1',('_refine_0','odm.','sr0.'))]
-    want = {f"{s}_loss_{kind.replace('bbox','box')}":z[k].sum() for s,ts in tags for kind in ('cls','bbox') for k in z.files
+    want = {f"{s}_loss_{kind.replace('bbox','box')}":z[k].sum().item() for s,ts in tags for kind in ('cls','bbox') for k in z
             if k.startswith('loss/') and f'loss_{kind}' in k and any(t in k for t in ts)}
     assert set(losses)==set(want)
     errs = {k:abs(losses[k].item()-v)/abs(v) for k,v in want.items()}
     print(name, errs)
-    if name.startswith('r3det_'): errs = {k:v for k,v in errs.items() if 'cls' in k}  # 0.x does not bring 'oc' objects into the form that 1.x encodes
     assert max(errs.values())<1e-3, (errs, losses, want)
 
 @needs_oracle
 def test_published_r3det_reads_the_swapped_place():
     z,det = opened('r3det-oc_r50_fpn_1x_dota')
-    frm,x = det.stages[1].align,torch.from_numpy(z['input'])
-    assert frm.swapped
+    frm,x = det.stages[1].align,z['input']
+    assert frm.swapped and det.recipe()['stages'][1]['align']['swapped'], "loading says so"
+    assert load_mmrotate(create_detector('r3det', 15, 'resnet18', angle='oc'), checkpoint('r3det-oc_r50_fpn_1x_dota')).stages[1].align.swapped
     right = stage_outputs(det, x)[1]
     frm.swapped = False
-    try: assert rel(stage_outputs(det, x)[1].logits, right.logits.numpy())>.01
+    try: assert rel(stage_outputs(det, x)[1].logits, right.logits)>.01
     finally: frm.swapped = True
-
-ZOO = sorted(f for f in (ORACLE/'keys_0x').glob('*.txt') if f.stem.startswith(('s2anet','r3det'))) if ORACLE.exists() else []
-
-@pytest.mark.parametrize('file', ZOO, ids=lambda f: f.stem)
-def test_published_0x_keys(file):
-    "Every key of the published configurations finds its place, with no configuration at hand"
-    sd = weights().fake_checkpoint(file)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always')
-        det = detector_from_mmrotate(sd)
-    odm = file.stem.startswith('s2anet')
-    assert any(f"angle={'le135' if odm else 'oc'!r}" in str(o.message) for o in said) and det.angle==('le135' if odm else 'oc')
-    assert (det.name, det.n_classes, len(det.stages))==('s2anet' if odm else 'r3det', 15, 3 if '_refine_' in file.stem else 2)
-    assert all(o.nms_pre_of=='priors' for o in det.stages)
-    assert not det.stages[1].align.shared if odm else det.stages[1].align.swapped
-    theirs = sum(v.size for k,v in sd.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
-    unread = 2*96 if 'swin' in file.stem else 0  # a norm of a map that the neck does not read
-    assert sum(p.numel() for p in det.parameters())==theirs-unread
 
 @needs_oracle
 def test_configurations_of_more_stages():
@@ -112,7 +80,7 @@ def test_configurations_of_more_stages():
 
 @needs_oracle
 def test_misfits_are_named():
-    sd = weights().fake_checkpoint(ORACLE/'keys/s2anet_r50_fpn_1x_dota_le135.txt')
+    sd = checkpoint('s2anet_r50_fpn_1x_dota_le135')
     with pytest.raises(KeysError, match='4 not in the detector: align_conv.ac.1.deform_conv.weight'): load_mmrotate(create_detector('s2anet', 15, backbone='resnet18'), sd)
 
 @pytest.mark.parametrize('name,kw,n', [('s2anet',{},36_466_024), ('s2anet',dict(refine=({},{})),39_020_156), ('r3det',{},42_129_416),

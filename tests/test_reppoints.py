@@ -1,12 +1,12 @@
 "Sets of points: what is assigned and lost against plain loops, and MMRotate's weights against its network written out once more"
-import importlib.util, math, os, warnings
-from pathlib import Path
+import math
 import pytest, torch
 import torch.nn.functional as F
 from torch import tensor
+from reference import checkpoint, needs_oracle, oracle_files, quietly
 from rotnb.geometry.boxes import rbox2hbox, rbox2qbox
 from rotnb.interop.mmconfig import ConfigError, settings_from_config
-from rotnb.interop.mmrotate import KeysError, detector_from_mmrotate, load_mmrotate
+from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.losses.points import convex_giou_loss
 from rotnb.models import create_detector
 from rotnb.models.reppoints import PointSetCoder, RepPointsHead
@@ -14,8 +14,6 @@ from rotnb.ops.convex import convex_iou
 from rotnb.targets.assign import IGN, NEG, max_iou_assign, nearest_assign
 from rotnb.targets.priors import PointPriors, level_priors
 
-ORACLE = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'oracle'
-needs_oracle = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
 STRIDES = (8,16,32)
 
 def scene(seed, n):
@@ -104,25 +102,15 @@ def test_points_that_are_not_numbers_are_no_crash():
 
 # MMRotate's weights
 
-def formula_weights(file):
-    spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
-    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
-    return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(file).items()},torch.as_tensor(m.image(128))
-
-def opened(sd, **kw):
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return detector_from_mmrotate(sd, **kw)
-
-FILES = sorted(o for o in (ORACLE/'keys_0x').glob('*.txt') if 'reppoints' in o.stem or o.stem.startswith('cfa')) if ORACLE.exists() else []
+FILES = [o for o in oracle_files('keys_0x/*.txt') if 'reppoints' in o.stem or o.stem.startswith('cfa')]
 
 @needs_oracle
 def test_published_keys():
     "One set of keys in seven configurations, which all open"
     same = {tuple(l for l in o.read_text().split('\n') if not l.startswith('#')) for o in FILES}
     assert len(FILES)==7 and len(same)==1
-    sd,_ = formula_weights(FILES[0])
-    det = opened(sd)
+    sd = checkpoint(FILES[0].stem, 'keys_0x')
+    det = quietly(sd)
     assert (det.name,det.n_classes,sum(p.numel() for p in det.parameters()))==('rotated_reppoints',15,36_832_371)
     with pytest.raises(KeysError, match='reppoints_extra'): load_mmrotate(det, {**sd, 'bbox_head.reppoints_extra':torch.ones(1)})
     with pytest.raises(KeysError, match='stages.0.move.bias'): load_mmrotate(det, {k:v for k,v in sd.items() if 'pts_refine_out.bias' not in k})
@@ -156,8 +144,8 @@ def their_head(sd, maps):
 
 @needs_oracle
 def test_network_against_theirs_written_out():
-    sd,x = formula_weights(ORACLE/'keys_0x/rotated_reppoints_r50_fpn_1x_dota_le135.txt')
-    det = opened(sd, angle='le135')
+    sd,x = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x'),torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    det = quietly(sd, angle='le135')
     with torch.no_grad():
         maps = det.backbone(x)
         out = det.stages[0](det.neck(maps))

@@ -1,119 +1,164 @@
 "Detectors of two and three stages: what is their own, and MMRotate's numbers from formula weights"
-import importlib.util, os, warnings
 from functools import partial
-from pathlib import Path
 import numpy as np, pytest, torch
-from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
-from rotnb.interop.mmrotate import KeysError, detector_from_mmrotate, load_mmrotate
+from reference import checkpoint, matched, needs_oracle, neck_errors, opened, quietly, rel, targets, their_dets, unscored
+from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
+from rotnb.models.contract import StageOut
+from rotnb.ops.exact import nms_mistakes
+from rotnb.ops.nms import batched_nms_rotated, nms_quad, nms_rotated
 from rotnb.targets.priors import AnchorPriors
 from rotnb.targets.sample import random_sample
 
-SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))
-ORACLE = SHARED/'oracle'
-NAMES = dict(rotated_faster_rcnn='rotated-faster-rcnn-le90_r50_fpn_1x_dota', oriented_rcnn='oriented-rcnn-le90_r50_fpn_1x_dota',
-             roi_trans='roi-trans-le90_r50_fpn_1x_dota', gliding_vertex='gliding-vertex-rbox_r50_fpn_1x_dota')
-every = pytest.mark.parametrize('name', NAMES)
-oracle = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
+ALL = 'rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'
+every = pytest.mark.parametrize('name', ALL)
+NEW = dict(zip(ALL, ('rotated-faster-rcnn-le90_r50_fpn_1x_dota','oriented-rcnn-le90_r50_fpn_1x_dota','roi-trans-le90_r50_fpn_1x_dota','gliding-vertex-rbox_r50_fpn_1x_dota')))
+OLD = 'oriented_rcnn_r50_fpn_1x_dota_le90'  # of line 0.x
+references = pytest.mark.parametrize('ref', [*NEW.values(), OLD])
 
 # --- parity
 
-def checkpoint(file):
-    spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
-    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
-    return m.fake_checkpoint(file)
-
-def first_n(det):
-    "Samplers that take the first candidates, as those of the references do"
-    for o in det.stages: o.sampler = partial(o.sampler, first=True)
-    return det
-
-cache = {}
-def opened(config):
-    "The reference and our detector with its weights and settings"
-    if config not in cache:
-        cache.clear()
-        z = np.load(ORACLE/f'models/{config}.npz')
-        cache[config] = z,first_n(detector_from_mmrotate(checkpoint(ORACLE/f'keys/{config}.txt'), cfg=ORACLE/f'settings/{config}.json'))
-    z,det = cache[config]
-    return {k:torch.from_numpy(z[k]) for k in z.files if k!='meta'},det.eval()
-
-def rel(a, b): return ((a-b).abs().max()/b.abs().max()).item()
-
-def as_rbox(rois): # their RoIs: picture, then x1 y1 x2 y2 or a rotated box
-    r = rois[:,1:]
+def their_rois(z, i, n):
+    "Their RoIs of stage `i` of `n` as boxes"
+    r = z[f"out/roi_head.bbox_roi_extractor{f'.{i}' if n>1 else ''}/rois"][:,1:]
     return r if r.shape[1]==5 else torch.cat([(r[:,:2]+r[:,2:])/2, r[:,2:]-r[:,:2], torch.zeros(len(r),1)], 1)
 
-def proposals(z, det):
-    feats = det.neck(det.backbone(z['input']))
-    out = det.stages[0](feats)._replace(size=tuple(z['input'].shape[-2:]))
-    return feats,out,det.stages[0].boxes(out)[0]
+def their_outputs(z, i, n):
+    "What their heads of stage `i` say of their RoIs: class logits, deltas, and the features of the first two"
+    tag = f'.{i}' if n>1 else ''
+    kinds = [z[k] for k in sorted(k for k in z if k.startswith(f'out/roi_head.bbox_head{tag}/'))]
+    return kinds[0],torch.cat(kinds[1:], 1),z[f'out/roi_head.bbox_roi_extractor{tag}/roi_feats_first2']
 
-def matched(dets, boxes, scores, labels):
-    "For each reference detection whether there is one of the same class, score and corners within 1e-3 of the box's size"
-    q,r = rbox2qbox(dets['boxes']),rbox2qbox(boxes)
-    found = torch.zeros(len(r), dtype=torch.bool)
-    for i in range(len(r)):
-        on = (dets['labels']==labels[i]) & ((dets['scores']-scores[i]).abs()<1e-3)
-        turns = torch.stack([q[on].roll(k, 1) for k in range(4)])  # the spelling of a rectangle is no difference
-        if on.any(): found[i] = ((turns-r[i]).abs().amax((2,3)).amin(0)/boxes[i,2:4].max().clamp(min=1)).min() < 1e-3
-    return found
-
-@oracle
-@every
-def test_raw_outputs_and_rois(name):
-    z,det = opened(NAMES[name])
-    assert det.name==name
+@needs_oracle
+@references
+def test_raw_outputs_and_rois(ref):
+    "Proposals, and what each stage says of theirs. Line 0.x passes on proposals without area, which no stage here looks at"
+    z,det = opened(ref)
     rpn,rois = det.stages[0],det.stages[1:]
     maps = lambda kind: torch.cat([z[f'out/rpn_head/{kind}/{i}'].permute(0,2,3,1).flatten(1,2).reshape(1, -1, (1,rpn.coder.n)[kind]) for i in range(5)], 1)
     with torch.no_grad():
-        feats,out,boxes = proposals(z, det)
-        errs = {f'neck {i}':rel(feats[i], z[f'out/neck/{i}']) for i in (2,3,4)} | dict(rpn_cls=rel(out.logits, maps(0)), rpn_reg=rel(out.deltas, maps(1)))
+        feats = det.neck(det.backbone(z['input']))
+        out = rpn(feats)._replace(size=tuple(z['input'].shape[-2:]))
+        boxes = rpn.boxes(out)[0]
+        errs = neck_errors(z, feats) | dict(rpn_cls=rel(out.logits, maps(0)), rpn_reg=rel(out.deltas, maps(1)))
         for i,stage in enumerate(rois):
-            tag = f'.{i}' if len(rois)>1 else ''
-            theirs = as_rbox(z[f'out/roi_head.bbox_roi_extractor{tag}/rois'])
-            same = matched(dict(boxes=boxes, scores=boxes[:,0]*0, labels=boxes[:,0]*0), theirs, theirs[:,0]*0, theirs[:,0]*0)
-            assert len(boxes)==len(theirs) and same.all(), (len(boxes), len(theirs), (~same).sum())
+            theirs = their_rois(z, i, len(rois))
+            real = (theirs[:,2:4]>0).all(1)
+            same = matched(unscored(boxes), unscored(theirs[real]))
+            print(ref, f'{int(same.sum())} of {len(theirs)} RoIs, {int((~real).sum())} without area, {len(boxes)} here')
+            assert len(boxes)==len(theirs) and (~same).sum()<=(ref==OLD) and (real.all() or ref==OLD)
             res = stage(feats, theirs[None])._replace(size=out.size)
-            cut = stage.cut(feats, torch.zeros(2).long(), theirs[:2], res.lvls[0,:2])
-            kinds = sorted(k for k in z if k.startswith(f'out/roi_head.bbox_head{tag}/'))
-            errs |= {f'roi features {i}':rel(cut, z[f'out/roi_head.bbox_roi_extractor{tag}/roi_feats_first2']), f'class {i}':rel(res.logits[0], z[kinds[0]]),
-                     f'deltas {i}':rel(res.deltas[0], torch.cat([z[k] for k in kinds[1:]], 1))}
+            logits,deltas,cut = their_outputs(z, i, len(rois))
+            first = theirs[:2] if real[:2].all() else theirs[:0]
+            errs |= {f'class {i}':rel(res.logits[0][real], logits[real]), f'deltas {i}':rel(res.deltas[0][real], deltas[real]),
+                     f'roi features {i}':rel(stage.cut(feats, torch.zeros(2).long(), theirs[:2], res.lvls[0,:2]), cut)}
             boxes = stage.boxes(res)[0]
-    print(name, 'largest relative error', max(errs.values()), errs)
+    print(ref, 'largest relative error', max(errs.values()), errs)
     assert max(errs.values())<1e-4, errs
 
-@oracle
-@every
-def test_detections(name):
-    """Every reference detection is a candidate of ours, to a thousandth. Which candidates are left after NMS agrees too where MMRotate's own NMS is sound: it is not for boxes of thousands
-    of pixels, which formula weights make of rotated proposals, and drops nearly all of the quadrilaterals"""
-    z,det = opened(NAMES[name])
-    ref,labels = z['out/pred/dets'],z['out/pred/labels']
-    if ref.shape[1]==9: ref = torch.cat([qbox2rbox(ref[:,:8].view(-1,4,2)), ref[:,8:]], 1)
-    last = det.stages[-1]
-    iou_thr,n = last.iou_thr,last.max_per_img
-    with torch.no_grad():
-        kept = det(z['input'])[0]
-        last.iou_thr,last.max_per_img = 1.,10**6
-        all_ = det(z['input'])[0]
-    last.iou_thr,last.max_per_img = iou_thr,n
-    candidates,survivors = (matched(o, ref[:,:5], ref[:,5], labels) for o in (all_, kept))
-    print(name, f'{len(ref)} detections: {int(candidates.sum())} among our candidates, {int(survivors.sum())} among our {len(kept["scores"])} detections')
-    assert candidates.float().mean()>=(.99 if name=='oriented_rcnn' else 1.)
-    if name in ('rotated_faster_rcnn','roi_trans'): assert len(kept['scores'])==len(ref) and survivors.float().mean()>.98
+def candidates(z, det):
+    "What we make of the outputs of their heads before NMS: detections, best first"
+    feats,n,before = [z['out/neck/2']]*4,len(det.stages)-1,None
+    for i,stage in enumerate(det.stages[1:]):
+        logits,deltas,_ = their_outputs(z, i, n)
+        rois = their_rois(z, i, n)
+        before = StageOut(logits[None], deltas[None], rois[None], torch.zeros(1, len(rois)), size=tuple(z['input'].shape[-2:]), before=before)
+    kept = stage.iou_thr,stage.max_per_img
+    stage.iou_thr,stage.max_per_img = 1.,10**6
+    try: return stage.detect(before)[0]
+    finally: stage.iou_thr,stage.max_per_img = kept
 
-@oracle
-@every
+def places(a, b):
+    "The detection of `a` that each of `b` is, -1 where none is"
+    at = []
+    for box,score,label in zip(b['boxes'], b['scores'], b['labels']):
+        off = (a['boxes']-box).abs().amax(1)/box[2:4].max().clamp(min=1) + (a['scores']-score).abs()
+        off = off.masked_fill(a['labels']!=label, torch.inf)
+        at.append(off.argmin().item() if off.min()<1e-3 else -1)
+    return torch.tensor(at)
+
+def ranked(scores, at):
+    "Ranks in the place of scores; of equal scores those at `at` come first, and in that order: an unstable sort leaves it open"
+    pos = torch.full((len(scores),), len(scores)); pos[at] = torch.arange(len(at))
+    order = torch.from_numpy(np.lexsort((np.arange(len(scores)), pos.numpy(), -scores.numpy())))
+    return torch.empty(len(scores), dtype=torch.double).scatter_(0, order, torch.arange(len(scores), 0., -1, dtype=torch.double))
+
+def mistakes(keep, dets, ranks):
+    "What greedy NMS on exact IoU would decide otherwise, as far down as the last one kept"
+    n = 0
+    for k in dets['labels'].unique():
+        on = ((dets['labels']==k) & (ranks>=ranks[keep].min())).nonzero()[:,0]
+        place = torch.full((len(ranks),), -1); place[on] = torch.arange(len(on))
+        of = keep[dets['labels'][keep]==k]
+        n += len(nms_mistakes(place[of[ranks[of].argsort(descending=True)]], dets['boxes'][on], ranks[on], .1))
+    return n
+
+@needs_oracle
+@pytest.mark.parametrize('ref,found,wrong', [(NEW['rotated_faster_rcnn'],322,0), (NEW['roi_trans'],657,0), (NEW['oriented_rcnn'],1993,13), (OLD,1413,6)])
+def test_nms_of_their_candidates(ref, found, wrong):
+    """From their heads' outputs we get every box with area that they detect; exact NMS then keeps what they keep, but for what mmcv's IoU gets wrong: formula weights make proposals of Oriented R-CNN
+    slivers a thousand pixels long. Many of those look beyond the picture, see nothing and score alike: the order of equal scores is taken from the reference, whose sort leaves it open"""
+    z,det = opened(ref)
+    dets,theirs = candidates(z, det),their_dets(z)
+    real = (theirs['boxes'][:,2:4]>0).all(1)
+    assert real.all() or ref==OLD
+    at = places(dets, {k:v[real] for k,v in theirs.items()})
+    assert (at>=0).all() and len(at.unique())==len(at)
+    ranks = ranked(dets['scores'], at)
+    ours = batched_nms_rotated(dets['boxes'], ranks, dets['labels'], .1)
+    ours = ours[ranks[ours]>=ranks[at].min()]
+    both = len(set(ours.tolist()) & set(at.tolist()))
+    print(ref, f'{both} of {len(at)} detections ({len(real)-len(at)} without area left out) of {len(ranks)} candidates; mistakes {mistakes(at, dets, ranks)} there, {mistakes(ours, dets, ranks)} here')
+    assert both>=found and mistakes(at, dets, ranks)==wrong and mistakes(ours, dets, ranks)==0
+
+@needs_oracle
+@pytest.mark.parametrize('name', ['rotated_faster_rcnn','oriented_rcnn','roi_trans'])
+def test_detections(name):
+    "From picture to boxes: the same detections where equal scores and slivers do not decide, the same candidates everywhere"
+    z,det = opened(NEW[name])
+    ref,last = their_dets(z),det.stages[-1]
+    with torch.no_grad(): out = det.run_stages(z['input'])[1]
+    dets = last.detect(out)[0]
+    if name=='oriented_rcnn':
+        kept = last.iou_thr,last.max_per_img
+        last.iou_thr,last.max_per_img = 1.,10**6
+        try: same = matched(last.detect(out)[0], ref)
+        finally: last.iou_thr,last.max_per_img = kept
+        assert same.sum()>=1997, 'three of their RoIs are ours, but turned by half a turn, see below'
+    else: assert matched(dets, ref).all() and matched(ref, dets).all()
+
+@needs_oracle
+def test_gliding_vertex_reference_takes_corners_for_boxes():
+    """MMRotate 1.x hands quadrilaterals, eight numbers each, to an NMS of rotated boxes, which reads the first five as centre, sides and angle. That way exact NMS too keeps its 17 of 1863; NMS of
+    what the numbers mean keeps others"""
+    z,det = opened(NEW['gliding_vertex'])
+    stage,(logits,deltas,_) = det.stages[1],their_outputs(z, 0, 1)
+    pri,labels = (logits.softmax(1)[:,:-1]>stage.score_thr).nonzero(as_tuple=True)
+    scores = logits.softmax(1)[pri,labels]
+    quads = stage.coder.quads(their_rois(z, 0, 1), deltas, z['input'].shape[-2:])[pri]
+    flat = quads.flatten(1)
+    apart = flat + labels[:,None]*(flat.max()+1)  # their way to keep classes apart
+    keep = nms_rotated(apart[:,:5], scores, .1)
+    assert len(pri)==1863 and torch.equal(labels[keep], z['out/pred/labels'])
+    assert torch.allclose(torch.cat([flat, scores[:,None]], 1)[keep], z['out/pred/dets'], rtol=0, atol=1e-4)
+    dets = candidates(z, det)
+    ours = batched_nms_rotated(dets['boxes'], dets['scores'], dets['labels'], .1)
+    assert mistakes(ours, dets, ranked(dets['scores'], ours))==0
+    with torch.no_grad(): out = det.run_stages(z['input'])[1]
+    boxes,stage.quads = stage.detect(out)[0],True
+    try: four = stage.detect(out)[0]
+    finally: stage.quads = False
+    print('kept', len(keep), 'there; here', len(boxes['scores']), 'boxes,', len(four['scores']), 'quadrilaterals')
+    assert len(four['scores'])==len(nms_quad(quads, scores, .1, labels))>len(boxes['scores'])>10*len(keep)
+
+@needs_oracle
+@pytest.mark.parametrize('name', [*ALL, OLD])
 def test_losses(name, monkeypatch):
     """Some rotated proposals stand exactly upright, and rounding decides which of their ends is the first: 14 of 2000 are the same rectangles, but turned by half a turn, and so are the
-    features in them. There the proposals are given."""
-    z,det = opened(NAMES[name])
-    given = as_rbox(z['out/roi_head.bbox_roi_extractor/rois'])[None] if name=='oriented_rcnn' else None
-    if given is not None: monkeypatch.setattr(det.stages[0], 'boxes', lambda out: given)
-    targets = [dict(boxes=z['gt_bboxes'], labels=z['gt_labels'])]
-    with torch.no_grad(): losses = det.train()(z['input'], targets)
-    det.eval()
+    features in them. There the proposals are given. Line 0.x learns from proposals without area too, as background: the class loss is that of another sample"""
+    z,det = opened(NEW.get(name, OLD))
+    if name in ('oriented_rcnn',OLD): monkeypatch.setattr(det.stages[0], 'boxes', lambda out: their_rois(z, 0, 1)[None])
+    with torch.no_grad(): losses = det.train()(z['input'], targets(z))
     s = 'loss/s{}.loss_{}' if name=='roi_trans' else 'loss/loss_{1}'
     want = dict(s0_loss_cls=z['loss/loss_rpn_cls'].sum(), s0_loss_box=z['loss/loss_rpn_bbox'].sum())
     for i in range(len(det.stages)-1):
@@ -121,22 +166,19 @@ def test_losses(name, monkeypatch):
         want |= {f's{i+1}_loss_cls':z[s.format(i, 'cls')].sum(), f's{i+1}_loss_box':sum(z[s.format(i, o)].sum() for o in box)}
     errs = {k:abs(losses[k].item()/v.item()-1) for k,v in want.items()}
     print(name, errs)
+    if name==OLD: assert errs.pop('s1_loss_cls')<.01
     assert set(losses)==set(want) and max(errs.values())<1e-3, (errs, losses, want)
 
-@oracle
-@pytest.mark.parametrize('file', ['rotated_faster_rcnn_r50_fpn_1x_dota_le90', 'oriented_rcnn_r50_fpn_1x_dota_le90', 'roi_trans_r50_fpn_1x_dota_le90', 'gliding_vertex_r50_fpn_1x_dota_le90'])
-def test_published_keys_without_configuration(file):
-    sd = checkpoint(ORACLE/f'keys_0x/{file}.txt')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        det = detector_from_mmrotate(sd)
-    assert file.startswith(det.name) and det.n_classes==15
-    plain = create_detector(det.name, 15)
+@needs_oracle
+@every
+def test_guess_is_the_default(name):
+    "What is guessed from the keys of line 0.x is what the entry point has for defaults"
+    sd = checkpoint(f'{name}_r50_fpn_1x_dota_le90', 'keys_0x')
+    det,plain = quietly(sd),create_detector(name, 15)
     a,b = ({**o.recipe(), 'backbone':None} for o in (det, plain))
     for s in (*a['stages'], *b['stages']): s.pop('clip', None)
-    assert a==b, 'what is guessed from the keys is what the entry point has for defaults'
-    assert sum(p.numel() for p in det.parameters())==sum(v.size for k,v in sd.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
-    if det.name=='oriented_rcnn':
+    assert a==b
+    if name=='oriented_rcnn':
         with pytest.raises(KeysError, match='stages.0.box.bias'): load_mmrotate(create_detector('rotated_faster_rcnn', 15), sd)
 
 # --- what is their own

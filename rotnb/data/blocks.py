@@ -6,13 +6,15 @@ Docs: https://rotnb.github.io/rotnb/data/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['UnknownClassError', 'unknown_class', 'RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'PadQuads',
-           'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'CorruptImageError', 'open_image', 'NamedImageBlock']
+           'PadImages', 'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'CorruptImageError', 'LazyImage', 'open_image',
+           'NamedImageBlock']
 
 # %% ../../nbs/data/62_blocks.ipynb #4d846d63
 import difflib
 from fastai.vision.all import *
 from .types import *
 from .transforms import *
+from .mixing import MixTransform
 
 # %% ../../nbs/data/62_blocks.ipynb #1859f0b4
 class UnknownClassError(ValueError): "A class name that the vocab does not have"
@@ -89,10 +91,38 @@ class PadQuads(Transform):
         pad = lambda x,v: x.__class__(F.pad(x.as_subclass(Tensor), (0,0)*(x.ndim-1)+(0,n-len(x)), value=v))
         return [(im, TensorQuad(pad(q,0.), img_size=getattr(q,'img_size',None)), pad(l,PAD)) for im,q,l in samples]
 
+# %% ../../nbs/data/62_blocks.ipynb #5ae4836a
+class PadImages(Transform):
+    "Pad pictures of a batch that differ in size"
+    order = 1                                               # after `PadQuads`: the border is that of the picture itself
+    def __init__(self, multiple:int=32): super().__init__(); self.multiple = multiple
+    def encodes(self, samples:list):
+        sizes = {tuple(s[0].shape[-2:]) for s in samples}
+        if len(sizes)==1: return samples
+        return [self._pad(s, [self.multiple*math.ceil(max(o)/self.multiple) for o in zip(*sizes)]) for s in samples]
+
+    def _pad(self, s, hw):
+        im,(h,w) = s[0],s[0].shape[-2:]
+        quads = lambda q: TensorQuad((q.as_subclass(Tensor)+1)*tensor([w/hw[1],h/hw[0]])-1, img_size=fastuple(hw[1],hw[0]))
+        im = im.__class__(F.pad(im.as_subclass(Tensor), (0,hw[1]-w,0,hw[0]-h)))
+        return (im, *(quads(o) if isinstance(o, TensorQuad) else o for o in s[1:]))
+
 # %% ../../nbs/data/62_blocks.ipynb #3851426b
 @delegates()
 class RBoxDL(TfmdDL):
-    "A `TfmdDL` that also decodes batches of `(images, TensorDets)`"
+    "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
+    def __init__(self, dataset, *args, sampler=None, **kwargs):
+        self.sampler = sampler
+        super().__init__(dataset, *args, **kwargs)
+
+    def get_idxs(self): return super().get_idxs() if self.sampler is None else self.sampler(self)
+    def do_item(self, s):
+        mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
+        for o in mixing: o.dataset = self.dataset
+        try: return super().do_item(s)
+        finally:
+            for o in mixing: o.dataset = None
+
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):
@@ -109,7 +139,7 @@ def RBoxBlock(
     "A `TransformBlock` for oriented boxes in pixels: (n,4,2), (n,8) or (n,5), with the border rule"
     rule = BorderRule(cut, min_visible, below)
     return TransformBlock(type_tfms=_create_quads, item_tfms=QuadScaler, batch_tfms=rule, dl_type=RBoxDL,
-                          dls_kwargs={'before_batch': PadQuads(rule)})
+                          dls_kwargs={'before_batch': [PadQuads(rule),PadImages()]})
 
 def _create_quads(boxes): return TensorQuad.create(boxes)
 
@@ -123,12 +153,17 @@ def RBoxLblBlock(
 # %% ../../nbs/data/62_blocks.ipynb #49fab4ef
 class CorruptImageError(OSError): "A picture that cannot be read"
 
-def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image):
+class LazyImage:
+    "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
+
+def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
     "`PILImage.create`, naming the file that cannot be read"
-    try: return PILImage.create(fn)
+    try: return PILImage.create(fn.pixels() if isinstance(fn, LazyImage) else fn)
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise CorruptImageError(f'cannot read picture {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
 
-def NamedImageBlock():
+def NamedImageBlock(
+    opener=open_image # file or array -> `PILImage`; also a cache
+):
     "`ImageBlock` whose errors name the file"
-    return TransformBlock(type_tfms=open_image, batch_tfms=IntToFloatTensor)
+    return TransformBlock(type_tfms=opener, batch_tfms=IntToFloatTensor)

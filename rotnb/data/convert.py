@@ -161,13 +161,13 @@ def _numeric(fields):
 def _txt_format(text):
     rows = [l.strip('\ufeff \r') for l in text.splitlines()[:20] if l.strip() and not l.lower().startswith(('imagesource:','gsd:'))]
     if not rows: return None
-    if all(len(_numeric(r.split(',')[:8]))==8 for r in rows): return 'icdar'
     t = [r.split() for r in rows]
-    if all(len(r)>8 and len(_numeric(r[:8]))==8 and not _numeric(r[8:9]) for r in t): return 'dota'
-    if all(len(_numeric(r))==13 for r in t): return 'ucas_aod'
-    if all(_numeric(r) and r[0].isdigit() and all(abs(v)<=2 for v in _numeric(r)[1:]) for r in t):
-        if all(len(r)==9 for r in t): return 'yolo_obb'
-        if all(len(r)>6 and len(r)%2 for r in t): return 'yolo_seg'
+    def most(ok, of=t): return 3*len(some := [r for r in of if ok(r)])>=2*len(of) and some      # a broken line or two hides no format
+    if most(lambda r: len(_numeric(r.split(',')[:8]))==8, rows): return 'icdar'
+    if most(lambda r: len(r)>8 and len(_numeric(r[:8]))==8 and not _numeric(r[8:9])): return 'dota'
+    if most(lambda r: len(_numeric(r))==13): return 'ucas_aod'
+    if some := most(lambda r: len(r)>6 and len(r)%2 and r[0].isdigit() and _numeric(r) and all(abs(v)<=2 for v in _numeric(r)[1:])):
+        return 'yolo_obb' if all(len(r)==9 for r in some) else 'yolo_seg'
 
 def _xml_format(text):
     root = parse_xml(text)

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/dota.html.md"""
 # %% auto #0
 __all__ = ['IMAGE_EXTS', 'DOTA_DIRS', 'DOTA_LINE', 'DOTA_CLASSES', 'MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError',
            'LabelWarning', 'DatasetLayoutError', 'Problems', 'find_split', 'layout_error', 'find_pairs',
-           'parse_dota_line', 'area_of', 'NotABox', 'keep_rows', 'line_entries', 'read_lines', 'to_annot',
+           'parse_dota_line', 'area_of', 'Row', 'NotABox', 'keep_rows', 'line_entries', 'read_lines', 'to_annot',
            'picture_size', 'outline_row', 'rbox_row', 'hbox_row', 'read_dota', 'write_dota']
 
 # %% ../../nbs/data/63_dota.ipynb #8f3b01e1
@@ -16,11 +16,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
 from .blocks import unknown_class
+from .windows import image_size
 from .types import Difficult
 
 # %% ../../nbs/data/63_dota.ipynb #c20413d7
@@ -31,6 +33,9 @@ class Annot:
     qboxes:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
     names:list           # n class names
     difficult:np.ndarray # (n,) int; 1 and above is ignored in training and evaluation
+    size:tuple=None      # (width, height) of the picture in pixels
+    where:list=None      # n places in label files: 'a.txt:3', 'a.json: shapes[0]'
+    angle:np.ndarray=None # (n,) radians, as the file has it (not wrapped); NaN where it has corners
 
     @property
     def labels(self): return [Difficult(o) if d else o for o,d in zip(self.names, self.difficult)]
@@ -49,17 +54,20 @@ class Problems:
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
                  loose='outlines fill less than half of their box')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
-    def add(self, kind, where, what=''): self.found[kind].append(f'{where}{": "+what if what else ""}')
+    def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
         parts = []
         for k,title in kinds.items():
             o = self.found.get(k, [])
-            if o: parts.append(f'{len(o)} {title}{suffix}\n' + '\n'.join('  '+s for s in o[:self.show]) +
+            if o: parts.append(f'{len(o)} {title}{suffix}\n' + '\n'.join(f'  {w}{": "+s if s else ""}' for w,s in o[:self.show]) +
                                (f'\n  ... and {len(o)-self.show} more' if len(o)>self.show else ''))
         return '\n'.join(parts)
 
     def report(self, path, on_bad='raise'):
-        "Raise or warn, once"
+        "Raise or warn, once; or hand over to another `Problems`"
+        if isinstance(on_bad, Problems):
+            for k,v in self.found.items(): on_bad.found[k] += v
+            return
         bad = self._text(self.fatal, '' if on_bad=='raise' else ': left out')
         if bad and on_bad=='raise': raise LabelError(f"{path}: {bad}\nMend them, or pass on_bad='warn' to leave them out.")
         text = '\n'.join(o for o in (bad, self._text(self.told)) if o)
@@ -141,10 +149,21 @@ DOTA_CLASSES['2.0'] = DOTA_CLASSES['1.5'] + ['airport','helipad']
 
 # %% ../../nbs/data/63_dota.ipynb #68f3cfd9
 def area_of(xy): # xy: 8 numbers
-    "Area of one quad by the shoelace formula; NaN where a number is"
-    q = np.asarray(xy, float).reshape(4,2); q = q-q[0]
-    x,y = q.T
-    return abs(np.sum(x*np.roll(y,-1)-y*np.roll(x,-1)))/2
+    "Area of one quad, half the cross product of its diagonals; NaN where a number is"
+    x1,y1,x2,y2,x3,y3,x4,y4 = xy
+    return abs((x3-x1)*(y4-y2)-(x4-x2)*(y3-y1))/2
+
+def _crosses(xy): # two equal loops: no area in all, but a triangle has some
+    return 1e-6<area_of([*xy[:6],*xy[:2]])<np.inf
+
+class Row(NamedTuple):
+    "One box as a parser gives it; parsers may leave out what has a default"
+    xy:list                # 8 numbers, pixels
+    name:str
+    difficult:int=0
+    fill:float=1.          # share of the box that the labelled outline covers
+    angle:float=float('nan') # of the box in the file, radians, clockwise, not wrapped
+    where:str=''           # filled in by `keep_rows`
 
 class NotABox(Exception): "An entry that is understood, but is no area: a point, a line"
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
@@ -155,7 +174,7 @@ def keep_rows(
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
     kind:str='entry' # how to count what does not parse: 'parse' for lines
-)->list: # of (8 numbers in pixels, name, difficult)
+)->list: # of `Row`
     "The usable boxes among the entries of one picture"
     rows = []
     for where,text,parse in entries:
@@ -165,11 +184,12 @@ def keep_rows(
             said = str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
             problems.add(kind, where, f'{said}: {text[:80]!r}'); continue
         if row is None: continue
-        if vocab is not None and row[1] not in vocab: problems.add('vocab', where, unknown_class(row[1], vocab))
-        elif not 1e-6<area_of(row[0])<np.inf: problems.add('degenerate', where, text[:80])
+        row = Row(*row)._replace(where=where)
+        if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
+        elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
-            if len(row)>3 and row[3]<.5: problems.add('loose', where, f'{row[1]}, {row[3]:.0%}')
-            rows.append(row[:3])
+            if row.fill<.5: problems.add('loose', where, f'{row.name}, {row.fill:.0%}')
+            rows.append(row)
     return rows
 
 # %% ../../nbs/data/63_dota.ipynb #c113c93b
@@ -186,21 +206,21 @@ def read_lines(
     parse, # line -> (8 numbers in pixels, name, difficult) or None; raises ValueError
     problems, # where to note what is wrong
     vocab=None # known class names; None accepts any
-)->list: # of (8 numbers, name, difficult)
+)->list: # of `Row`
     "The usable boxes of one text file"
     return keep_rows(line_entries(file, parse), problems, vocab, 'parse')
 
 # %% ../../nbs/data/63_dota.ipynb #f2191ece
-def to_annot(image, rows):
+def to_annot(image, rows, size=None): # rows: `Row`, or what fits into one
     "One record from the rows of a label file"
-    return Annot(Path(image), np.array([r[0] for r in rows], dtype=float).reshape(-1,4,2), [r[1] for r in rows],
-                 np.array([r[2] for r in rows], dtype=int))
+    xy,names,difficult,_,angle,where = zip(*(Row(*r) for r in rows)) if rows else ((),)*6
+    return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
+                 size, list(where), np.array(angle, dtype=float))
 
 def picture_size(file, problems):
     "(width, height) from the header, or None with the problem noted"
-    try:
-        with Image.open(file) as im: return im.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e: problems.add('picture', file, str(e)[:80])
+    try: return image_size(file)
+    except OSError as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
 
 # %% ../../nbs/data/63_dota.ipynb #2b392c36
 def outline_row(
@@ -227,7 +247,8 @@ def rbox_row(
     "A row from centre, sides and angle; corner 0 to 1 runs along the angle"
     cx,cy,w,h,t = map(float, box)
     if w<0 or h<0: raise ValueError(f'sides must not be negative, found {w:g} x {h:g}')
-    return rbox2qbox(np.array([[cx,cy,w,h,t*ANGLE_UNITS[unit]]])).ravel().tolist(),name,difficult
+    t *= ANGLE_UNITS[unit]
+    return rbox2qbox(np.array([[cx,cy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
 
 def hbox_row(box, name, difficult=0): # box: x1, y1, x2, y2
     "A row from an upright box"
@@ -245,7 +266,7 @@ def read_dota(
     problems,res = Problems(),[]
     for image,file in find_pairs(path, split, DOTA_DIRS, problems):
         rows = read_lines(file, parse_dota_line, problems, vocab)
-        if picture_size(image, problems): res.append(to_annot(image, rows))
+        if size := picture_size(image, problems): res.append(to_annot(image, rows, size))
     problems.report(path, on_bad)
     return res
 

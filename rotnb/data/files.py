@@ -126,7 +126,7 @@ def read_files(
         if not size: continue
         try: rows = entries(file, size) if file else []
         except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
-        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind)))
+        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind), size))
     problems.report(path, on_bad)
     return res
 
@@ -182,7 +182,7 @@ def read_scenes(
         try: image = pics.find(name)
         except ValueError as e: problems.add('entry', file, str(e)); continue
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
-        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab)))
+        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size))
     if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')
     problems.report(file, on_bad)

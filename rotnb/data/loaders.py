@@ -12,24 +12,23 @@ import os
 from fastai.vision.all import *
 from .types import *
 from .transforms import *
+from .augment import RandomResize
 from .blocks import *
+from .windows import image_size
+from .samplers import AspectSampler
+from .cache import MemoryCache, DiskCache
 from .dota import *
 from .yolo_obb import *
 from .synth import make_synth
+from .tiles import tile_sets
 
 # %% ../../nbs/data/69_loaders.ipynb #e4298d41
-def _sizes(annots): # from headers only
-    res = set()
-    for a in annots:
-        with Image.open(a.image) as im: res.add(im.size)
-    return res
-
 def default_size(
     annots, # of `Annot`
     most:int=1024 # the largest default, pixels
 ): # None to keep the images' own common size, else pixels of a square
     "A size for a data set whose images may differ"
-    sizes = _sizes(annots)
+    sizes = {image_size(a.image) for a in annots}
     if len(sizes)==1 and max(first(sizes))<=most: return None
     size = min(most, 32*math.ceil(max(max(o) for o in sizes)/32))
     print(f'images have {len(sizes)} sizes up to {max(max(o) for o in sizes)} px: fitted into {size} x {size}; choose with size=')
@@ -55,6 +54,18 @@ def _names(o): return o.labels
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
 
+# %% ../../nbs/data/69_loaders.ipynb #56f9279d
+def _fit(size, rect):
+    "How pictures get the size of the network's input"
+    if rect: return RandomResize(size, (1,1), multiple=32)
+    return [] if size is None else Resize(size, method='pad', pad_mode='zeros')
+
+def _opener(cache):
+    "What opens pictures"
+    if isinstance(cache, str) and cache not in ('memory','disk'):
+        raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
+    return MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else ifnone(cache, open_image)
+
 # %% ../../nbs/data/69_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
 def from_annots(cls:RotatedDataLoaders,
@@ -68,22 +79,30 @@ def from_annots(cls:RotatedDataLoaders,
     cut:str='keep', # boxes cut by the border: 'keep', 'clip' or 'drop'
     min_visible:float=0.3, # visible share under which a box is ignored, in [0,1]
     below:str='ignore', # boxes under `min_visible`: 'ignore' or 'drop'
+    tile=None, # train on windows of large scenes: their side in pixels, or a dict of settings of `tile_annots`; None: on whole pictures
     path='.', # where a `Learner` saves
     num_workers:int=None, # reading processes; 0 on small sets when absent
+    rect:bool=False, # batches of like aspect, long side `size`, instead of squares
+    sampler=None, # order of training pictures: `loader -> indices`, see `data.samplers`
+    cache=None, # decoded pictures: 'memory', 'disk', or an `ImageCache`
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
     train_annots,valid_annots = list(train_annots),list(valid_annots)
+    if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
     if vocab is None: vocab = sorted({o for a in every for o in a.names})
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
         if size is None: size = default_size(every)
-        item_tfms = [] if size is None else Resize(size, method='pad', pad_mode='zeros')
-    db = DataBlock((NamedImageBlock, RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1, get_x=_image, get_y=[_quads,_names],
+        item_tfms = _fit(size, rect)
+    db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
+                   get_x=_image, get_y=[_quads,_names],
                    splitter=IndexSplitter(range(n, len(every))), item_tfms=item_tfms,
                    batch_tfms=rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
+    if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
+    if sampler is not None: kwargs['dl_kwargs'] = [dict(sampler=sampler),*kwargs.get('dl_kwargs', [{},{}])[1:]]
     dls = db.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **{'val_bs':bs, **kwargs})
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 

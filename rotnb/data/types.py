@@ -14,6 +14,7 @@ from fastai.vision.all import *
 from fastai.vision.augment import _neg_axis
 from ..geometry.boxes import qbox2rbox, rbox2qbox
 from ..geometry.draw import show_boxes
+from ..geometry.style import class_legend, figure_style
 
 # %% ../../nbs/data/60_types.ipynb #4a9d6dc1
 class Difficult(str):
@@ -182,6 +183,13 @@ def _show_truth(ax, sample, **kwargs):
     return show_boxes(ax, to_np(q.as_subclass(Tensor)[real]), labels=to_np(class_index(l0[real])), ignored=to_np(is_ignored(l0[real])),
                       vocab=getattr(l,'vocab',None), **kwargs)
 
+def _legend(fig, samples):
+    "The classes of decoded samples under their pictures"
+    vocab = getattr(samples[0][2], 'vocab', None)
+    codes = torch.cat([o[2].as_subclass(Tensor) for o in samples])
+    real = is_real(codes)&~is_ignored(codes)
+    if vocab is not None: class_legend(fig, codes[real].tolist(), vocab, int(is_ignored(codes).sum()))
+
 def _grid(n, nrows=None, ncols=None, figsize=None, double=False):
     "Axes for `n` pictures, or pairs of pictures, big enough to read a label"
     if nrows is None and ncols is None: ncols = 1 if double else min(n,3)
@@ -195,21 +203,26 @@ def _grid(n, nrows=None, ncols=None, figsize=None, double=False):
 def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
                **kwargs):
     n = min(len(samples), max_n)
-    if ctxs is None: ctxs = _grid(n, nrows, ncols, figsize)
-    return [_show_truth(ax, s, **kwargs) for ax,s in zip(ctxs, samples[:n])]
+    with figure_style():
+        axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
+        res = [_show_truth(ax, s, **kwargs) for ax,s in zip(axs, samples[:n])]
+    if ctxs is None and n: _legend(res[0].figure, samples[:n])
+    return res
 
 # %% ../../nbs/data/60_types.ipynb #af088622
 @dispatch
 def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
                  score_thresh=0.3, **kwargs):
     n = min(len(samples), max_n)
-    if ctxs is None: ctxs = _grid(n, nrows, ncols, figsize, double=True)
-    for t,p,s,o in zip(ctxs[::2], ctxs[1::2], samples, outs):
-        _show_truth(t, s, **kwargs).set_title('truth', fontsize=9)
-        s[0].show(ctx=p)
-        o[0].show(ctx=p, vocab=getattr(s[2],'vocab',None), score_thresh=score_thresh)
-        p.set_title(f'prediction, score >= {score_thresh:g}', fontsize=9)
-    return ctxs
+    with figure_style():
+        axs = _grid(n, nrows, ncols, figsize, double=True) if ctxs is None else ctxs
+        for t,p,s,o in zip(axs[::2], axs[1::2], samples[:n], outs):
+            _show_truth(t, s, **kwargs).set_title('truth', fontsize=9)
+            s[0].show(ctx=p)
+            o[0].show(ctx=p, vocab=getattr(s[2],'vocab',None), score_thresh=score_thresh)
+            p.set_title(f'prediction, score >= {score_thresh:g}', fontsize=9)
+    if ctxs is None and n: _legend(axs[0].figure, samples[:n])
+    return axs
 
 # %% ../../nbs/data/60_types.ipynb #1b761b1a
 _all_ = ['show_batch','show_results']

@@ -58,7 +58,7 @@ def read_yolo_obb(
     for image,file in find_pairs(path, split, ['labels'], problems):
         size = picture_size(image, problems)
         if size is None: continue
-        res.append(to_annot(image, read_lines(file, partial(parse_yolo_line, size=size, names=names), problems, names)))
+        res.append(to_annot(image, read_lines(file, partial(parse_yolo_line, size=size, names=names), problems, names), size))
     problems.report(path, on_bad)
     return res
 
@@ -104,6 +104,6 @@ def read_yolo_seg(
     problems,res,names = Problems(),[],list(vocab) if vocab is not None else yolo_names(path)
     for image,file in find_pairs(path, split, ['labels'], problems):
         if size := picture_size(image, problems):
-            res.append(to_annot(image, read_lines(file, partial(parse_yolo_seg_line, size=size, names=names), problems, names)))
+            res.append(to_annot(image, read_lines(file, partial(parse_yolo_seg_line, size=size, names=names), problems, names), size))
     problems.report(path, on_bad)
     return res

@@ -125,13 +125,13 @@ def compute(self:APAccumulator,
 
 # %% ../../nbs/evaluate/58_ap.ipynb #add28b57
 def eval_map(
-    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy
-    targets, # list of dict(boxes (n,5), labels (n,), optional ignore (n,) bool)
+    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy; boxes or quads, (k,4,2) or (k,8)
+    targets, # list of dict(boxes (n,5) or quads, labels (n,), optional ignore (n,) bool)
     iou_threshold=0.5, # one or several, in (0, 1]; `coco` always takes .50:.05:.95
     metric='voc12', # 'voc07', 'voc12' or 'coco'
     n_classes=None, # number of classes; None: as many as `vocab`, or as the labels show
     vocab=None, # class names
-    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact rotated IoU
+    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
 ): # `APResult`
     "Average precision per class and its mean"
     acc = APAccumulator(n_classes, vocab, iou)
@@ -206,7 +206,8 @@ class Resampled:
 
     def interval(self, level=0.95): # of confidence, in (0, 1)
         "Lower and upper end for the mean over classes"
-        return tuple(np.nanquantile(self.maps, [(1-level)/2,(1+level)/2]).tolist())
+        maps = self.maps[~np.isnan(self.maps)]
+        return tuple(np.quantile(maps, [(1-level)/2,(1+level)/2]).tolist()) if len(maps) else (math.nan,)*2
 
     def intervals(self, level=0.95): # of confidence, in (0, 1)
         "The same for each class: a dict of (lower, upper)"

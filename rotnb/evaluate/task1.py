@@ -97,14 +97,16 @@ def read_task1(
     return {k:as_dict(np.array(v).reshape(-1,10)) for k,v in rows.items()}
 
 # %% ../../nbs/evaluate/55_task1.ipynb #ecde96f1
-_WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+)___(-?\d+)')
+_WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+(?:\.\d+)?)___(-?\d+(?:\.\d+)?)')
 
 def parse_window(
     name:str # of a picture, without suffix
 )->tuple: # scene, scale, x, y
     "Where a window comes from"
     m = _WINDOW.fullmatch(name)
-    return (m[1],float(m[2]),int(m[3]),int(m[4])) if m else (name,1.,0,0)
+    if not m: return name,1.,0.,0.
+    scale,x,y = map(float, m.groups()[1:])
+    return m[1],scale if scale<32 else 1.,x,y
 
 def _rotated_nms(quads, scores, labels, iou_threshold): # exact for rectangles
     return batched_nms_rotated(qbox2rbox(quads), scores, labels, iou_threshold)

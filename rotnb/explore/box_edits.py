@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_edits.html.md"""
 __all__ = ['LEAST', 'SNAP', 'EDITS', 'EditError', 'Box', 'BoxEdits', 'unit', 'is_convex', 'edge_moved', 'corner_moved', 'Journal',
            'restored']
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #cdb863fe
+# %% ../../nbs/explore/83a_box_edits.ipynb #e80be4aa
 import hashlib, json, math, os, secrets, time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..data.loaders import user_cache
 from ..geometry.fit import headed
 from ..geometry.boxes import rbox2qbox
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #053cac21
+# %% ../../nbs/explore/83a_box_edits.ipynb #c020b5c2
 class EditError(ValueError): "An edit that cannot be made; nothing has changed"
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Box:
     quad:tuple          # 8 numbers: corners, pixels; corner 0 to 1 runs along the heading
     name:str            # class
     difficult:bool=False
-    origin:int=None     # number of the object it was read from; None for a new one
     @property
     def q(self): return np.array(self.quad).reshape(4,2)
     @property
@@ -43,7 +42,8 @@ class BoxEdits:
         rows, # (8 numbers, class, difficult) of each, as `LabelSource.read().rows`
         flags:bool=True # whether the format holds the difficult flag
     ):
-        self.boxes = tuple(Box(i, tuple(map(float, o[0])), o[1], bool(o[2]), i) for i,o in enumerate(rows))
+        self.boxes = tuple(Box(i, tuple(map(float, o[0])), o[1], bool(o[2])) for i,o in enumerate(rows))
+        self.origin = {o.id:o.id for o in self.boxes}                  # id -> number of the object on disk
         self.saved,self.past,self.future,self.next,self.flags = self.boxes,[],[],len(self.boxes),flags
     def __len__(self): return len(self.boxes)
     def __getitem__(self, id):
@@ -53,11 +53,12 @@ class BoxEdits:
     @property
     def dirty(self): return self.boxes!=self.saved
     @property
-    def mine(self): return [(o.row,o.origin) for o in self.boxes]      # as `LabelSource.save` takes them
+    def mine(self): return [(o.row,self.origin.get(o.id)) for o in self.boxes]      # as `LabelSource.save` takes them
 
     def become(self, boxes):
         "A new state, which can be undone"
-        if tuple(boxes)!=self.boxes: self.past.append(self.boxes); self.future.clear(); self.boxes = tuple(boxes)
+        boxes = tuple(boxes)
+        if boxes!=self.boxes: self.past.append(self.boxes); self.future.clear(); self.boxes = boxes
     def change(self, id, **kw):
         old = self[id]
         new = replace(old, **kw)
@@ -71,7 +72,7 @@ class BoxEdits:
         self.become((*self.boxes, Box(self.next-1, q, str(name))))
         return self.next-1
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #083c7d64
+# %% ../../nbs/explore/83a_box_edits.ipynb #3f37bc4d
 def unit(v): return v/max(np.hypot(*v), 1e-12)
 
 def is_convex(q):
@@ -92,7 +93,7 @@ def edge_moved(q, k, p):
 def corner_moved(q, k, p):
     "The quad with corner `k` at point `p`"
     (r,),(gap,) = headed(q[None])
-    if gap>.75:                                                        # a free quad, beyond what rounding to whole pixels makes of a rectangle
+    if gap>.75:                                                        # more than rounding to whole pixels does to a rectangle
         q = q.copy(); q[k] = p
         if not is_convex(q): raise EditError('the corners would cross')
         return q
@@ -102,7 +103,7 @@ def corner_moved(q, k, p):
     c = fixed+u*su*w/2+v*sv*h/2
     return rbox2qbox(np.array([[*c,w,h,r[4]]]))[0]
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #2951f0ab
+# %% ../../nbs/explore/83a_box_edits.ipynb #46d72f8d
 SNAP = math.pi/12 # headings that a snapped rotation takes: every 15 degrees
 
 @patch
@@ -160,7 +161,7 @@ def undo(self:BoxEdits):
 def redo(self:BoxEdits):
     if self.future: self.past.append(self.boxes); self.boxes = self.future.pop()
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #70940f1f
+# %% ../../nbs/explore/83a_box_edits.ipynb #1ea47a1a
 EDITS = 'move resize rotate turn add insert delete rename toggle_difficult undo redo'.split()
 
 @patch
@@ -173,7 +174,20 @@ def apply(self:BoxEdits,
     try: return getattr(self, op)(**kwargs)
     except TypeError as e: raise EditError(f'{op}: {e}') from None
 
-# %% ../../nbs/explore/83a_box_edits.ipynb #c1b3445a
+# %% ../../nbs/explore/83a_box_edits.ipynb #5b0fa8fe
+@patch
+def saved_as(self:BoxEdits,
+    base:Base # what is on disk now
+)->Base: # the same with the numbers of these boxes, or None where it holds others
+    "Take the present state for saved"
+    order = sorted((o for o in self.boxes if o.id in self.origin), key=lambda o: self.origin[o.id])
+    order += [o for o in self.boxes if o.id not in self.origin]
+    if [o.name for o in order]!=[o[1] for o in base.rows]: return
+    if any(abs(np.subtract(o.quad, r[0])).max()>2 for o,r in zip(order, base.rows)): return
+    self.origin,self.saved = {o.id:i for i,o in enumerate(order)},self.boxes
+    return Base(base.digest, base.texts, [o.row for o in order])
+
+# %% ../../nbs/explore/83a_box_edits.ipynb #6e6d9f9c
 class Journal:
     "Unsaved edits of one set, a file for each picture"
     def __init__(self,
@@ -190,7 +204,7 @@ class Journal:
         f = self._file(image)
         if not edits.dirty: f.unlink(missing_ok=True); return
         f.parent.mkdir(parents=True, exist_ok=True)
-        boxes = [dict(id=o.id, quad=o.quad, name=o.name, difficult=o.difficult, origin=o.origin) for o in edits.boxes]
+        boxes = [dict(id=o.id, quad=o.quad, name=o.name, difficult=o.difficult, origin=edits.origin.get(o.id)) for o in edits.boxes]
         write_atomic(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)).encode())
 
     def left(self):
@@ -216,6 +230,7 @@ def restored(
     b = record['base']
     base = Base(b['digest'], b['texts'], [tuple(o) for o in b['rows']])
     edits = BoxEdits(base.rows, flags)
-    boxes = [Box(o['id'], tuple(o['quad']), o['name'], o['difficult'], o['origin']) for o in record['boxes']]
-    edits.become(boxes); edits.next = max([edits.next, *(o.id+1 for o in boxes)])
+    new = iter(range(edits.next, edits.next+len(record['boxes'])))       # ids of boxes that are not on disk
+    boxes = [Box(next(new) if o['origin'] is None else o['origin'], tuple(o['quad']), o['name'], o['difficult']) for o in record['boxes']]
+    edits.become(boxes); edits.next += len(boxes)
     return base,edits

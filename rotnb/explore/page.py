@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2, matplotlib.pyplot as plt, numpy as np
 from fastcore.basics import patch
 from ..geometry.draw import IGNORED
-from ..learn.interpret import PLOT_STYLE
+from ..geometry.style import figure_style
 from .box_table import in_order
 from .viewer import BoxViewer, css, esm, html_page, page_state
 from .thumbs import box_window, cell_boxes, data_url
@@ -122,7 +122,7 @@ def figure(self:Explorer,
     cells = [self.cell(o) for o in order[:k]]
     rows,tall = -(-len(fields)//4),-(-max(len(cells), 1)//4)
     high = [3.8]*bool(self.plots)+[1.9*rows,2.9*tall]
-    with plt.rc_context(PLOT_STYLE):
+    with figure_style():
         fig = plt.figure(figsize=(11,sum(high)), layout='constrained')
         *head,top,bottom = fig.subfigures(len(high), 1, height_ratios=high, squeeze=False)[:,0]
         if head:

@@ -9,7 +9,7 @@ __all__ = ['guesses', 'guess_config']
 
 # %% ../../nbs/interop/84a_mmguess.ipynb #51c68574
 import re
-from .mmconfig import ConfigError, _listed
+from .mmparts import ConfigError
 
 # %% ../../nbs/interop/84a_mmguess.ipynb #c7c6b0cb
 def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})
@@ -29,7 +29,7 @@ def _guess_backbone(sd):
 def _guess_neck(sd):
     n = _count(sd, r'neck\.lateral_convs\.(\d+)')
     last,extra = sd[f'neck.lateral_convs.{n-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n}.conv.weight')
-    return dict(type='FPN', out_channels=last[0], add_extra_convs='on_output' if extra is not None and extra.shape[1]==last[0]!=last[1] else 'on_input',
+    return dict(type='FPN', out_channels=last[0], add_extra_convs=extra is not None and ('on_output' if extra.shape[1]==last[0]!=last[1] else 'on_input'),
                 norm_cfg=dict(type='GN') if 'neck.lateral_convs.0.gn.weight' in sd else None)
 
 # %% ../../nbs/interop/84a_mmguess.ipynb #532fdf32
@@ -42,7 +42,7 @@ def _guess_code(n):
     if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), use_normalized_angle_feat=True,
                                loss_angle=dict(type='L1Loss', loss_weight=.2))
     if 180%n: raise ConfigError(f"an angle branch of {n} outputs is of no angle coder known here; give the configuration as `cfg`")
-    return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=6 if n==180 else 3), loss_angle=dict(type='SmoothFocalLoss'))
+    return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=1 if n==180 else 3), loss_angle=dict(type='SmoothFocalLoss', loss_weight=.2 if n==180 else .8))
 
 def _guess_retinanet(sd):
     boxes = len(sd['bbox_head.retina_reg.weight'])//5
@@ -103,7 +103,7 @@ def _guess_refined(sd, angle):
     new,odm = first=='bbox_head_init',any('.or_conv.' in k for k in sd)
     boxes = len(sd[f'{first}.retina_reg.weight'])//5
     if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
-    coder = dict(_delta, angle_version=angle, norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
+    coder = {**_delta, 'angle_version' if new else 'angle_range':angle} | dict(norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
     gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle,
                scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
     kind = 'RotatedRetinaHead' if odm or boxes==9 else 'RotatedATSSHead'
@@ -116,6 +116,19 @@ def _guess_refined(sd, angle):
     train = dict(init=dict(assigner={}), refine=ious)
     return dict(known, type='RefineSingleStageDetector', bbox_head_init=a, bbox_head_refine=later, train_cfg=train)
 
+# %% ../../nbs/interop/84a_mmguess.ipynb #550ce343
+_rtm_sizes = {96:(.167,.375), 128:(.33,.5), 192:(.67,.75), 256:(1,1)}
+
+def _guess_rtmdet(sd, angle):
+    width = len(sd['neck.out_convs.0.conv.weight'])
+    if width not in _rtm_sizes: raise ConfigError(f"a neck of {width} channels is of no size of RTMDet known by it; give the configuration as `cfg`")
+    deep,wide = _rtm_sizes[width]
+    head = dict(type='RotatedRTMDetSepBNHead', num_classes=len(sd['bbox_head.rtm_cls.0.weight']), feat_channels=len(sd['bbox_head.cls_convs.0.0.conv.weight']),
+                stacked_convs=_count(sd, r'bbox_head\.cls_convs\.0\.(\d+)'), angle_version=angle, exp_on_reg=width>=192, **_guess_code(len(sd['bbox_head.rtm_ang.0.weight'])),
+                loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.))
+    return dict(type='RTMDet', backbone=dict(type='CSPNeXt', deepen_factor=deep, widen_factor=wide), bbox_head=head,
+                neck=dict(type='CSPNeXtPAFPN', out_channels=width, num_csp_blocks=_count(sd, r'neck\.top_down_blocks\.0\.blocks\.(\d+)')))
+
 # %% ../../nbs/interop/84a_mmguess.ipynb #df04fb2a
 def guess_config(
     sd:dict, # an MMRotate state dict
@@ -124,13 +137,15 @@ def guess_config(
 )->dict: # `model` of a configuration, as far as it matters here
     "What the keys of a checkpoint tell about its configuration"
     angle = angle or _angles.get(family, 'le90')
+    if family=='rtmdet_r': return _guess_rtmdet(sd, angle)
     if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     if family not in guesses:
         raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
     if 'rpn_head.rpn_cls.weight' in sd:
         two = guesses[family](sd)
-        for h in (two['rpn_head'], *_listed(two['roi_head']['bbox_head'], 1)): h['bbox_coder'] = dict(h['bbox_coder'], angle_version=angle)
-        return dict(two, backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), add_extra_convs=False))
+        heads = two['roi_head']['bbox_head']
+        for h in (two['rpn_head'], *(heads if isinstance(heads, list) else [heads])): h['bbox_coder'] = dict(h['bbox_coder'], angle_version=angle)
+        return dict(two, backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
     head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
     head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)

@@ -152,6 +152,12 @@ class Family:
     tells:tuple # regular expressions, each of which some key must match
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
     fits:Callable=lambda sd: True # what shapes must tell beside
+    sets:Callable=lambda det: None # what a detector with such weights must know
+
+def _swap(det):
+    for o in det.stages[1:]: o.align.swapped = True
+
+def _bgr(det): det.channels = 'bgr'
 
 two_stage_rows = [
     (r'^rpn_head\.rpn_conv\.(?:(\d+)\.conv\.)?', lambda m,det: f"stages.0.tower.{_nth(det.stages[0].tower, nn.Conv2d, int(m[1] or 0))}."),
@@ -162,7 +168,7 @@ two_stage_rows = [
 
 families = [
     Family('s2anet',            (r'(?:odm_head|bbox_head_refine\.0)\.or_conv',), refine_rows()),
-    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows()),
+    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows(), sets=_swap),
     Family('gliding_vertex',      (r'rpn_head', r'roi_head\.bbox_head\.fc_fix'), two_stage_rows),
     Family('roi_trans',           (r'rpn_head', r'roi_head\.bbox_head\.1\.fc_cls'), two_stage_rows),
     Family('oriented_rcnn',       (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows, lambda sd: len(sd['rpn_head.rpn_reg.weight'])==6*len(sd['rpn_head.rpn_cls.weight'])),
@@ -171,7 +177,7 @@ families = [
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
     Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows),
-    Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows)]
+    Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, sets=_bgr)]
 
 def find_family(
     sd:dict # an MMRotate state dict
@@ -247,7 +253,9 @@ def load_mmrotate(
 ): # the detector
     "Give `detector` the weights of a checkpoint of MMRotate"
     sd,_ = read_checkpoint(path_or_state_dict)
-    fill_weights(detector, rename_keys(sd, detector, common_rows+find_family(sd).rows), strict, detector.name or 'the detector')
+    family = find_family(sd)
+    fill_weights(detector, rename_keys(sd, detector, common_rows+family.rows), strict, detector.name or 'the detector')
+    if (detector.name or '').startswith(family.name): family.sets(detector)
     return detector
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #2de3c554

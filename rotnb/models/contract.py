@@ -38,6 +38,7 @@ class StageOut(NamedTuple):
 # %% ../../nbs/models/40_contract.ipynb #0f25c467
 class Detector(nn.Module):
     "A backbone, a neck and a chain of stages"
+    channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
@@ -78,7 +79,7 @@ class Detector(nn.Module):
 
     def recipe(self)->dict:
         "Every setting in effect, as nested plain data"
-        return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, backbone=settings(self.backbone),
+        return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, channels=self.channels, backbone=settings(self.backbone),
                     neck=settings(self.neck), stages=[settings(o) for o in self.stages])
 
 # %% ../../nbs/models/40_contract.ipynb #5581ec45

@@ -22,7 +22,7 @@ from ..targets.roi_coders import upright, clip_sides, clip_centers
 from ..targets.sample import random_sample, add_objects
 from ..losses.focal import focal_loss
 from ..losses.boxes import box_loss
-from ..ops.nms import batched_nms_rotated
+from ..ops.nms import batched_nms_rotated, nms_quad
 from .contract import Detector, StageOut, Sample
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -159,9 +159,11 @@ class RoIHead(nn.Module):
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        quads:bool=False, # NMS of the coder's quadrilaterals instead of the boxes around them, for one that has them (`GlidingVertexCoder`)
         clip:str=None): # what of boxes beyond the picture is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
         super().__init__()
         loss_box = box_loss(loss_box)
+        if quads and not hasattr(coder, 'quads'): raise ValueError(f"RoIHead: quads=True, but {type(coder).__name__} has no quadrilaterals; leave it out")
         if clip not in (None,'centers','sides'): raise ValueError(f"RoIHead: clip is {clip!r}, must be None, 'centers' or 'sides'")
         store_attr(but='in_channels')
         widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
@@ -277,10 +279,13 @@ def detect(self:RoIHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (k,
 @patch
 def _detect_image(self:RoIHead, scores, deltas, priors, size):
     pri,labels = (scores>self.score_thr).nonzero(as_tuple=True)
-    s,boxes = scores[pri,labels],self._decode(priors[pri], self.deltas_of(deltas[pri], labels), size)
+    priors,deltas = priors[pri],self.deltas_of(deltas[pri], labels)
+    s,boxes = scores[pri,labels],self._decode(priors, deltas, size)
     ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
-    keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
+    if self.quads: keep = nms_quad(self.coder.quads(priors[ok], deltas[ok], size if self.clip=='sides' else None), s, self.iou_thr, labels)
+    else: keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)
+    keep = keep[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 
 # %% ../../nbs/models/44_roi_head.ipynb #d825683f

@@ -47,6 +47,7 @@ class DeltaXYWHACoder:
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
     keep_sides:bool=False # decode does not sort the sides: the boxes are priors of a next stage
     plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
+    oc:str='old' # with angle 'oc', the spelling that deltas lead to: OpenCV's 'old' one, [-pi/2, 0), or its 'new' one, (0, pi/2] (MMRotate 0.x)
     @property
     def split(self): return 4+self.plain_angle  # where the angle's code begins
     @property
@@ -57,7 +58,7 @@ class DeltaXYWHACoder:
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "Deltas that lead from `priors` to `boxes`"
-        boxes = _regular(boxes, self.angle)
+        boxes = canonicalize(boxes, self.angle) if self.oc=='new' else _regular(boxes, self.angle)
         xy,wh,da = boxes[:,:2]-priors[:,:2],boxes[:,2:4],boxes[:,4]-priors[:,4]
         if self.proj_xy: xy = _turn(xy, -priors[:,4])
         d1,d2 = (norm_angle(o, self.angle) for o in (da, da+math.pi/2))

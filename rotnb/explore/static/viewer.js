@@ -27,6 +27,7 @@ class BoxLayer {                                                  // the boxes o
     this.labels = typed(wire.labels, Int32Array);
     this.scores = typed(wire.scores, Float32Array);
     this.ignored = typed(wire.ignored, Uint8Array);
+    this.ids = typed(wire.ids, Int32Array);
     this.bounds = new Float64Array(this.n * 4);
     for (let i = 0; i < this.n; i++) this.bound(i);
   }
@@ -408,7 +409,7 @@ class BoxCanvas {
     });
     return best;
   }
-  get chosen() {
+  get chosen() {                                                  // the selected box: layer and row
     const s = this.get('selected');
     if (!s) return null;
     const k = this.layers.findIndex(l => l.name === s.layer);
@@ -470,6 +471,7 @@ class BoxCanvas {
       if (this.filter.hidden.has(l.name)) return;
       for (let i = 0, b = 0; i < l.n; i++, b += 4) {
         if (l.bounds[b] > x1 || l.bounds[b + 2] < x0 || l.bounds[b + 1] > y1 || l.bounds[b + 3] < y0 || !this.shown(k, i)) continue;
+        if (this.lifted && this.lifted[0] === k && this.lifted[1] === i) continue;   // it is in an editor's hand
         const color = this.color(k, i), ign = l.ignored && l.ignored[i], key = `${k}${color}${ign ? 1 : 0}`;
         if (!groups.has(key)) groups.set(key, { color, dash: ign ? [3, 2] : l.dash, boxes: [], k });
         groups.get(key).boxes.push(i);

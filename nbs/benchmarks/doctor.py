@@ -1,0 +1,41 @@
+"""Time of the doctor on many label files: python nbs/benchmarks/doctor.py [--files 20000] [--boxes 10] [--pictures]
+
+Writes a DOTA folder of that many label files (and small pictures) into a temporary folder, examines the labels, and prints the wall clock and the CPU time of
+this process. With --pictures it looks at the pictures too, and says so apart."""
+import argparse, os, tempfile, time
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from rotnb.data.doctor import doctor
+from rotnb.data.dota import DOTA_CLASSES
+from rotnb.geometry.boxes import rbox2qbox
+
+def write_set(root, n, boxes, size=64, seed=0):
+    "`n` pictures of noise, every fifth for validation, and their labels, a duplicate in every hundredth file"
+    rng,names = np.random.default_rng(seed),DOTA_CLASSES['1.0']
+    for s in ('train','val'):
+        for d in ('images','labelTxt'): (root/s/d).mkdir(parents=True)
+    for i in range(n):
+        s,k = 'val' if i%5==4 else 'train',rng.poisson(boxes)
+        r = np.c_[rng.uniform(12, size-12, (k,2)),rng.uniform(6, 16, (k,2)),rng.uniform(-np.pi, np.pi, k)]
+        rows = [' '.join(f'{v:.1f}' for v in q.ravel())+f' {names[rng.integers(15)]} {int(rng.random()<.05)}' for q in rbox2qbox(r)]
+        (root/s/f'labelTxt/P{i:05}.txt').write_text('\n'.join(['imagesource:made','gsd:0.3',*rows,*(rows[:1] if i%100==0 else [])])+'\n')
+        Image.fromarray(rng.integers(0, 256, (8,8), dtype=np.uint8)).resize((size,size), Image.Resampling.BICUBIC).save(root/s/f'images/P{i:05}.png')
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('--files', type=int, default=20000); p.add_argument('--boxes', type=float, default=10); p.add_argument('--pictures', action='store_true')
+    args = p.parse_args()
+    doctor_warm()                                                   # numba compiles or loads its kernels once
+    with tempfile.TemporaryDirectory() as d:
+        write_set(Path(d)/'set', args.files, args.boxes)
+        for images in (False,True)[:1+args.pictures]:
+            w,c = time.perf_counter(),time.process_time(); rep = doctor(Path(d)/'set', images=images); w,c = time.perf_counter()-w,time.process_time()-c
+            found = rep.findings.kind.value_counts().to_dict()
+            print(f"{'labels and pictures' if images else 'labels only'}: {args.files} files, {len(rep.boxes)} boxes: {w:.1f} s, CPU {c:.1f} s "
+                  f"({', '.join(f'{k} {v:.1f} s' for k,v in rep.seconds.items())}); load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {found}")
+
+def doctor_warm():
+    with tempfile.TemporaryDirectory() as d: write_set(Path(d)/'set', 200, 10); doctor(Path(d)/'set', images=False)
+
+if __name__=='__main__': main()

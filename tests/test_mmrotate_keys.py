@@ -1,0 +1,41 @@
+"Every set of keys that MMRotate published, and what its configurations say: opened, run, trained for a step"
+import pytest, torch
+from reference import ORACLE, checkpoint, n_params, oracle_files, quietly, settings
+from rotnb.interop.mmparts import ConfigError
+from rotnb.interop.mmrotate import CheckpointError, detector_from_mmrotate, find_family
+
+pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
+FILES = [f'{f.parent.name}/{f.stem}' for f in (*oracle_files('keys/*.txt'), *oracle_files('keys_0x/*.txt'))]
+REFUSED = {'keys_0x/redet_re50_refpn_1x_dota_le90':'the backbone is none that is known by its keys'}  # until there is a rotation-equivariant one
+PUBLISHED = dict(gliding=41_367_656, oriented_rcnn=41_365_098, r3det=42_129_416, r3det_refine=47_617_820, r3det_tiny=37_408_776, r3det_tiny_kld=39_769_096, roi=55_352_511,
+                 rotated_faster=41_363_556, rotated_fcos=32_147_803, rotated_fcos_csl=32_560_397, rotated_retinanet=36_641_012,
+                 rotated_retinanet_obb_csl=37_574_537, s2anet=36_466_024+4*256*256*9, rotated_reppoints=36_832_371,
+                 cfa=36_832_371, sasm=36_832_371)
+
+def published(name):
+    "Parameters of the same network in 1.x, as MMRotate counts them; S2A-Net of 0.x aligns each level by weights of its own, and its ATSS has another head"
+    folder,name = name.split('/')
+    of = [k for k in PUBLISHED if name.startswith(k)]
+    return PUBLISHED[max(of, key=len)] if of and folder=='keys_0x' and '_r50_' in name and 'atss' not in name else None
+
+@pytest.mark.parametrize('name', [o for o in FILES if o not in REFUSED])
+def test_opens_runs_and_learns(name):
+    folder,stem = name.split('/')
+    sd = checkpoint(stem, folder)
+    det = detector_from_mmrotate(sd, cfg=settings(stem)) if folder=='keys' else quietly(sd)
+    n,theirs = sum(p.numel() for p in det.parameters()),n_params(sd)
+    unread = 2*96 if 'swin' in name and 'r3det' in name or 'convnext' in name else 0   # the norm of a map that the neck does not read
+    if det.name.startswith('rtmdet'): assert n==4_877_544   # their levels keep copies of what they share
+    else: assert n==theirs-unread
+    if (want := published(name)): assert n==want
+    assert det.name.startswith(find_family(sd).name) or 'atss' in name
+    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): dets = det(x)[0]
+    assert all(v.isfinite().all() for v in dets.values()) and dets['boxes'].shape[1]==5
+    t = dict(boxes=torch.tensor([[40.,40.,50.,24.,.4],[70.,60.,30.,30.,1.2]]), labels=torch.tensor([0,14]))
+    with torch.no_grad(): losses = det.train()(x, [t])
+    assert losses and all(v.isfinite() for v in losses.values())
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_what_is_not_there_is_refused(name):
+    with pytest.raises((CheckpointError,ConfigError), match=REFUSED[name]): quietly(checkpoint(*name.split('/')[::-1]))
