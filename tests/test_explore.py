@@ -34,11 +34,14 @@ def annots(n, seed=0, most=9, folder='pics'):
 # --- the table
 
 T = annots_table(dict(train=annots(30), val=annots(10, 1)), VOCAB)
-ends = st.tuples(st.none()|st.sampled_from([4.,8,16,22,30]), st.none()|st.sampled_from([9.,17,31,60])).filter(lambda o: None in o or o[0]<o[1])
+ends = st.tuples(st.none()|st.sampled_from([4.,8,16,22,30]), st.none()|st.sampled_from([9.,17,31,60])
+                 ).filter(lambda o: None in o or o[0]<o[1])
 
 @settings(max_examples=60, deadline=None)
-@given(size=st.none()|ends, cls=st.none()|st.lists(st.sampled_from(VOCAB), min_size=1), angle=st.none()|st.sampled_from([(0,45),(40,-40),(None,0),0]),
-       count=st.none()|st.sampled_from([0,(1,4),(5,None)]), split=st.none()|st.sampled_from(['train','val']), difficult=st.none()|st.just('yes'))
+@given(size=st.none()|ends, cls=st.none()|st.lists(st.sampled_from(VOCAB), min_size=1),
+       angle=st.none()|st.sampled_from([(0,45),(40,-40),(None,0),0]),
+       count=st.none()|st.sampled_from([0,(1,4),(5,None)]), split=st.none()|st.sampled_from(['train','val']),
+       difficult=st.none()|st.just('yes'))
 def test_filters_against_pandas(**kw):
     kw = {k:v for k,v in kw.items() if v is not None}
     def keep(k, v):
@@ -68,7 +71,9 @@ def test_a_brushed_range_holds_what_its_bars_count():
         if f.x is None or f.per!='box': continue
         n = T.counts({})[k]
         for i in range(len(n)):
-            for j in range(i, len(n)): assert T.mask({k:[f.values[i] if i else None, f.values[j+1] if j<len(n)-1 else None]}).sum()==n[i:j+1].sum(), (k,i,j)
+            for j in range(i, len(n)):
+                want = [f.values[i] if i else None, f.values[j+1] if j<len(n)-1 else None]
+                assert T.mask({k:want}).sum()==n[i:j+1].sum(), (k,i,j)
 
 def test_twenty_thousand_pictures():
     few = annots(200, 3, 50)
@@ -83,7 +88,8 @@ def test_twenty_thousand_pictures():
         n = len(ex.selected); ex.table.counts(ex.filters)
         took.append(time.perf_counter()-start)
     start = time.perf_counter(); ex.arrange('boxes', 'size').snapshot(); shown = time.perf_counter()-start
-    print(f'{len(ex.table):,} boxes in {len(big):,} pictures: opened in {made:.1f} s, filtered in {min(took)*1e3:.0f} ms, a page in {shown*1e3:.0f} ms')
+    print(f'{len(ex.table):,} boxes in {len(big):,} pictures: opened in {made:.1f} s, filtered in {min(took)*1e3:.0f} ms, '
+          f'a page in {shown*1e3:.0f} ms')
     assert len(ex.table)>450_000 and n and min(took)<.2 and made<60 and shown<2
 
 # --- data sets
@@ -115,7 +121,7 @@ def talk(ex):
 def test_messages(folder):
     ex = DatasetExplorer(annots(6, folder=folder/'pics'), vocab=VOCAB)
     p,said = talk(ex)
-    p.heard(dict(thumb=1, image=0, window=None)); p.heard(dict(thumb=2, image=1, window=None)); p.heard(dict(thumb=3, image=2, window=[100,60,140,100]))
+    for k,window in ((0,None),(1,None),(2,[100,60,140,100])): p.heard(dict(thumb=k+1, image=k, window=window))
     assert said[0][0]==dict(thumb=1, box=(0,0,120,80)) and said[0][1][0][:2]==b'\xff\xd8'
     assert said[1][0]['thumb']==2 and 'cannot identify' in said[1][0]['error']        # one that cannot be read is said in its place
     assert said[2][0]==dict(thumb=3, box=(100,60,120,80))
@@ -154,8 +160,10 @@ def test_folders_of_two_formats(tmp_path):
 def test_findings():
     a = annots(12)
     n = [len(o) for o in a]; i = int(np.argmax(n)); empty = n.index(0)
-    table = pd.DataFrame([dict(image=str(a[i].image), kind='sliver', box=2, message='thin'), dict(image=a[empty].image.name, kind='empty', box=-1, message=''),
-                          dict(image='x.png', kind='orphan', box=-1, message=''), dict(image=str(a[i].image), kind='tiny', box=99, message='')])
+    table = pd.DataFrame([dict(image=str(a[i].image), kind='sliver', box=2, message='thin'),
+                          dict(image=a[empty].image.name, kind='empty', box=-1, message=''),
+                          dict(image='x.png', kind='orphan', box=-1, message=''),
+                          dict(image=str(a[i].image), kind='tiny', box=99, message='')])
     for found in (table, table.to_dict('records'), SimpleNamespace(findings=table), list(table.itertuples(index=False))):
         ex = DatasetExplorer(a, found)
         eq(ex.filter(finding='sliver').selected[['image','box']].to_numpy().tolist(), [[i,2]])
@@ -182,7 +190,8 @@ def planted(seed=0, n=12, drop=.2, noise=1.):
         keep = rng.random(len(g))>drop
         d = g[keep]+rng.normal(0, noise, (keep.sum(),5))*[1,1,1,1,.05]
         wrong = rng.random(len(d))<.2
-        acc.add([dict(boxes=np.concatenate([d, [[50,50,10,5,.3]]]), labels=np.append(np.where(wrong, (l[keep]+1)%3, l[keep]), 0), scores=rng.random(len(d)+1))],
+        found = np.append(np.where(wrong, (l[keep]+1)%3, l[keep]), 0)
+        acc.add([dict(boxes=np.concatenate([d, [[50,50,10,5,.3]]]), labels=found, scores=rng.random(len(d)+1))],
                 [dict(boxes=g, labels=l, ignore=a.difficult>0)])
     return Planted(SimpleNamespace(dls=SimpleNamespace(vocab=VOCAB)), None, acc, torch.rand(n))
 
@@ -229,7 +238,8 @@ def test_two_models():
 
 def test_nothing_found_and_nothing_there():
     none = APAccumulator(vocab=VOCAB)
-    none.add([dict(boxes=np.empty((0,5)), labels=[], scores=[])]*2, [dict(boxes=[[9.,9,8,4,0]], labels=[1]), dict(boxes=np.empty((0,5)), labels=[])])
+    none.add([dict(boxes=np.empty((0,5)), labels=[], scores=[])]*2,
+             [dict(boxes=[[9.,9,8,4,0]], labels=[1]), dict(boxes=np.empty((0,5)), labels=[])])
     ex = ResultsExplorer(Planted(SimpleNamespace(dls=SimpleNamespace(vocab=VOCAB)), None, none, torch.zeros(2)))
     s = ex.snapshot()
     json.dumps(s, allow_nan=False)

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/dataset_explorer.html.md"""
 # %% auto #0
 __all__ = ['SPLITS', 'splits_of', 'as_findings', 'place_findings', 'finding_field', 'DatasetExplorer']
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #d2d097cf
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #25b59253
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from .thumbs import Thumbs
 from .explorer import Explorer
 import rotnb.explore.page  # `to_html`, `figure`
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #3cf3fc5b
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #d41e71cc
 SPLITS = 'train val test'.split()
 
 def _of_folder(path, format, on_bad):
@@ -43,7 +43,7 @@ def splits_of(
                              'pass a dict of lists of `Annot` instead of these data loaders')
     return {k:o for k,o in splits.items() if len(o)},vocab
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #d85e1a0e
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #6599e21f
 def as_findings(
     o # DataFrame, list of dicts or of named tuples, or a report with `.findings`
 )->pd.DataFrame: # image, kind, message, box
@@ -86,7 +86,7 @@ def finding_field(
     rows = np.repeat(first-np.cumsum(n)+n, n)+np.arange(n.sum())
     return class_field('finding', 'finding (pictures)', np.repeat(code, n), list(kinds), rows=rows, per='image')
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #87998274
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #27a224f7
 class DatasetExplorer(Explorer):
     "All boxes of a data set"
     def __init__(self,
@@ -102,7 +102,7 @@ class DatasetExplorer(Explorer):
         self.annots = [a for o in splits.values() for a in o]
         if not self.annots: raise ValueError('no pictures: there is nothing to explore')
         table = annots_table(splits, vocab or known)
-        title = title or (str(source) if isinstance(source, (str,Path)) else 'data set')
+        title = title or (Path(source).resolve().name if isinstance(source, (str,Path)) else 'data set')
         super().__init__(table, Thumbs(lambda i: self.annots[i].image, side), colors_of(len(table.fields['cls'].values)), title)
         self.findings = None
         if findings is not None: self.add_findings(findings)

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/page.html.md"""
 # %% auto #0
 __all__ = ['plot_field', 'plot_cell']
 
-# %% ../../nbs/explore/80d_page.ipynb #67529361
+# %% ../../nbs/explore/80d_page.ipynb #8ea3fc92
 import base64
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .viewer import BoxViewer, css, esm, html_page, page_state
 from .thumbs import box_window, cell_boxes, data_url
 from .explorer import Explorer
 
-# %% ../../nbs/explore/80d_page.ipynb #068b189f
+# %% ../../nbs/explore/80d_page.ipynb #2c5b67f1
 def _b64(x, dtype): return base64.b64encode(np.ascontiguousarray(x, dtype).tobytes()).decode()
 
 @patch
@@ -52,8 +52,8 @@ def page_data(self:Explorer, n:int, side:int)->dict:
     fields = {k:dict(codes=_b64(f.codes, np.int32), rows=None if f.rows is None else _b64(f.rows, np.int32),
                      x=_b64(f.x, float) if k=='score' else None) for k,f in sub.fields.items()}
     s['fields'] = [{**f, 'all':sub.all[f['name']].tolist(), 'want':None} for f in s['fields']]
-    return dict(snapshot={**s, 'cells':[], 'page':0}, image=_b64(sub.image, np.int32), real=sub.real.astype(int).tolist(), total=f'{sub.real.sum():,}',
-        fields=fields, marks=list(self.marks), pictures=[self._embedded(i, place, side) for i in ims],
+    return dict(snapshot={**s, 'cells':[], 'page':0}, image=_b64(sub.image, np.int32), real=sub.real.astype(int).tolist(),
+        total=f'{sub.real.sum():,}', fields=fields, marks=list(self.marks), pictures=[self._embedded(i, place, side) for i in ims],
         boxes=self._embedded_rows(np.flatnonzero(mask&inside), place, s['sorts']))
 
 @patch
@@ -67,7 +67,7 @@ def to_html(self:Explorer,
                  state=dict(data=self.page_data(n, side), viewer=page_state(BoxViewer(vocab=self.vocab))))
     return html_page(path, parts, title=self.title)
 
-# %% ../../nbs/explore/80d_page.ipynb #2f33965b
+# %% ../../nbs/explore/80d_page.ipynb #08c52a06
 def plot_field(
     ax, # matplotlib axis
     field, # `Field`
@@ -77,8 +77,8 @@ def plot_field(
     "One histogram, or the bars of the twelve largest classes"
     if field.x is None:
         i = np.argsort(-every, kind='stable')[:12][::-1]
-        for v,kw in ((every,dict(color='#808080', alpha=.3)),(shown,dict(color=[field.colors[j] for j in i] if field.colors else '#56b4e9'))):
-            ax.barh(range(len(i)), v[i], **kw)
+        color = [field.colors[j] for j in i] if field.colors else '#56b4e9'
+        for v,kw in ((every,dict(color='#808080', alpha=.3)),(shown,dict(color=color))): ax.barh(range(len(i)), v[i], **kw)
         ax.set_yticks(range(len(i)), [str(field.values[j])[:22] for j in i])
     else:
         ax.stairs(every, range(len(every)+1), fill=True, color='#808080', alpha=.3)
@@ -101,14 +101,15 @@ def plot_cell(
     x1,y1,x2,y2 = cell['window'] or box
     if jpeg: ax.imshow(cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1)[...,::-1], extent=(box[0],box[2],box[3],box[1]))
     b = cell['boxes']
-    styles = [(('-',(0,(4,2)),':')[k], IGNORED if l<0 else colors[l%len(colors)], 1.3 if on else .6) for k,l,on in zip(b['layer'], b['label'], b['on'])]
+    style = lambda k,l,on: (('-',(0,(4,2)),':')[k], IGNORED if l<0 else colors[l%len(colors)], 1.3 if on else .6)
+    styles = [style(*o) for o in zip(b['layer'], b['label'], b['on'])]
     for s in dict.fromkeys(styles):
         q = [np.reshape(o, (4,2)) for o,t in zip(b['q'], styles) if t==s]
         ax.add_collection(PolyCollection(q, facecolors='none', edgecolors=s[1], linestyles=[s[0]], linewidths=s[2]))
     ax.set(xlim=(x1,x2), ylim=(y2,y1), xticks=[], yticks=[])
     ax.set_title(f"{cell['name']}\n{cell['caption']}", fontsize=7)
 
-# %% ../../nbs/explore/80d_page.ipynb #981bbb61
+# %% ../../nbs/explore/80d_page.ipynb #0cd2651f
 Explorer.plots = ()                                             # functions of an axis, for the top of the figure
 
 @patch

@@ -1,4 +1,4 @@
-"""`ResultsExplorer`: hands on every mistake of a model, from the confusion matrix and the PR curve to the boxes behind them; two models side by side
+"""`ResultsExplorer`: from the confusion matrix and the PR curve to the boxes behind them; two models side by side
 
 Docs: https://rotnb.github.io/rotnb/explore/result_explorer.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/result_explorer.html.md"""
 # %% auto #0
 __all__ = ['svg_line', 'curve_lines', 'ResultsExplorer']
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #4f24dc8e
+# %% ../../nbs/explore/82_result_explorer.ipynb #8b3598d7
 import copy
 import numpy as np
 from functools import lru_cache
@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from ..geometry.boxes import rbox2qbox
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.curves import pr_curves
-from ..evaluate.errors import find_errors
+from ..evaluate.errors import KINDS, find_errors
 from ..learn.interpret import line_style
 from .viewer import Layer
 from .box_table import colors_of
@@ -24,7 +24,7 @@ from .result_table import BACKGROUND, ResultTables
 from .explorer import Explorer
 import rotnb.explore.page  # `to_html`, `figure`
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #6ab77a2f
+# %% ../../nbs/explore/82_result_explorer.ipynb #2725b9b8
 _SVG = {'-':'', '--':'6 3', ':':'1.5 3', '-.':'6 3 1.5 3'}
 def svg_line(i): # colour and dashes of `line_style`, for SVG
     s = line_style(i)
@@ -41,11 +41,12 @@ def curve_lines(
     for c,o in pr_curves(acc, iou).items():
         i,n = vocab.index(str(c)),len(o.scores)
         at = np.unique(np.linspace(0, n-1, min(n, most)).round().astype(int)) if n else []
-        x,y,s = ([round(float(v), 6) for v in a[at]] if n else [] for a in (o.recall,o.precision,o.scores))
-        res.append(dict(name=str(c), label=f'{c} {ap[i]:.2f}', **svg_line(i), x=x, y=y, score=[float(v) for v in o.scores[at]] if n else s))
+        x,y = ([round(float(v), 6) for v in a[at]] if n else [] for a in (o.recall,o.precision))
+        s = [float(v) for v in o.scores[at]] if n else []       # exact: a click filters by it
+        res.append(dict(name=str(c), label=f'{c} {ap[i]:.2f}', **svg_line(i), x=x, y=y, score=s))
     return res
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #1d2a84db
+# %% ../../nbs/explore/82_result_explorer.ipynb #de81c0f2
 class ResultsExplorer(Explorer):
     "Every mistake of a model; of two models, what they disagree about"
     def __init__(self,
@@ -86,15 +87,13 @@ class ResultsExplorer(Explorer):
         score:float # of a point of its PR curve
     ): # self
         "The detections behind a point of a PR curve, the lowest scores first"
-        self.table.wanted(cls=cls)
+        self.table.wanted(cls=cls, score=(score,None))           # says what is wrong, before anything changed
         if score<self.score: self.threshold(score)
-        self.arrange('boxes', 'score', True)
-        self.filters.pop('cell', None)
-        self.filter(cls=cls, score=(score,None))
-        self.picked = dict(cls=cls, score=score)
+        self.by,self.sort,self.ascending,self.picked = 'boxes','score',True,dict(cls=cls, score=score)
+        self.filters = {k:v for k,v in self.filters.items() if k!='cell'} | self.table.wanted(cls=cls, score=(score,None))
         return self._changed()
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #998704cf
+# %% ../../nbs/explore/82_result_explorer.ipynb #dc586ace
 @patch
 def at_cell(self:ResultsExplorer,
     true:str, # class, or 'background'
@@ -122,7 +121,7 @@ def caption(self:ResultsExplorer, row):
     of = f' ({row.true})' if row.kind in ('class','both') and isinstance(row.true, str) else ''
     return f'{row.cls} {row.score:.2f}, {row.kind}{of}'
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #63663ab9
+# %% ../../nbs/explore/82_result_explorer.ipynb #3e81caf0
 def _runs(acc):
     "Where the detections and truth of each picture begin"
     return [np.cumsum([0,*(len(getattr(o, k)) for o in acc.images)]) for k in ('labels','gt_labels')]
@@ -140,17 +139,18 @@ def layers(self:ResultsExplorer, i):
     (d0,g0),g1 = (s[i] for s in self._starts[0]),len(o.gt_labels)
     truth_rows,det = t.truth_row[g0:g0+g1],np.flatnonzero(o.scores>=self.score)
     rows = t.det_row[d0+det]
-    says = lambda r: f"{t.df.kind.iat[r]}, IoU {t.df.iou.iat[r]:.2f}" if t.df.truth.iat[r]>=0 and t.df.what.iat[r]=='detection' else str(t.df.kind.iat[r])
-    res = [(Layer(rbox2qbox(o.gt_boxes), o.gt_labels.tolist(), ignored=o.ignore, name='truth', notes=[says(r) for r in truth_rows]),truth_rows),
-           (Layer(rbox2qbox(o.boxes[det]), o.labels[det].tolist(), o.scores[det], name='prediction', notes=[says(r) for r in rows], dash=[6,3]),rows)]
+    said = lambda rows: [KINDS[k]+('' if v!=v else f', IoU {v:.2f}') for k,v in zip(t.fields['kind'].codes[rows], t.fields['iou'].x[rows])]
+    res = [(Layer(rbox2qbox(o.gt_boxes), o.gt_labels.tolist(), ignored=o.ignore, name='truth', notes=said(truth_rows)),truth_rows),
+           (Layer(rbox2qbox(o.boxes[det]), o.labels[det].tolist(), o.scores[det], name='prediction', notes=said(rows), dash=[6,3]),rows)]
     if self.other:
         p,d0 = self.other.acc.images[i],self._starts[1][0][i]
         det = np.flatnonzero(p.scores>=self.score)
         truth = self.found_by_other(self.score, self.iou)[d0+det]
-        res.append((Layer(rbox2qbox(p.boxes[det]), p.labels[det].tolist(), p.scores[det], name=self.names[1], dash=[1.5,3]),np.append(t.truth_row, -1)[truth]))
+        found = Layer(rbox2qbox(p.boxes[det]), p.labels[det].tolist(), p.scores[det], name=self.names[1], dash=[1.5,3])
+        res.append((found,np.append(t.truth_row, -1)[truth]))
     return res
 
-# %% ../../nbs/explore/82_result_explorer.ipynb #ab7fcf76
+# %% ../../nbs/explore/82_result_explorer.ipynb #22199ffd
 @patch
 def snapshot(self:ResultsExplorer):
     "What the page shows now"
@@ -159,7 +159,8 @@ def snapshot(self:ResultsExplorer):
     return {**Explorer.snapshot(self), 'title':f'{self.title}, mAP {m:.3f}',
         'sliders':dict(title='thresholds', all=[dict(name='score', title='score at least', min=0, max=1, step=.01, value=self.score),
                                                 dict(name='iou', title='IoU of a match', min=.5, max=.95, step=.01, value=self.iou)]),
-        'matrix':dict(title='confusion', names=names, counts=self.tables.matrix(self.table).tolist(), want=cell[0] if cell and len(cell)==1 else None),
+        'matrix':dict(title='confusion', names=names, counts=self.tables.matrix(self.table).tolist(),
+                      want=cell[0] if cell and len(cell)==1 else None),
         'curves':dict(title=f'precision over recall, AP at IoU {self.iou:g}', lines=self.lines(self.iou), picked=self.picked)}
 
 @patch(as_prop=True)

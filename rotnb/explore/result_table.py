@@ -7,16 +7,16 @@ Docs: https://rotnb.github.io/rotnb/explore/result_table.html.md"""
 # %% auto #0
 __all__ = ['KIND_COLORS', 'EMPTY', 'BACKGROUND', 'ResultTables']
 
-# %% ../../nbs/explore/81a_result_table.ipynb #61b549eb
+# %% ../../nbs/explore/81a_result_table.ipynb #f43e3f0f
 import numpy as np, pandas as pd
 from functools import lru_cache
 from fastcore.basics import patch
 from ..geometry.draw import PALETTE
 from ..evaluate.ap import check_same_truth
 from ..evaluate.errors import KINDS, confusion_pairs, find_errors
-from .box_table import BoxTable, class_field, colors_of, distinct, log_edges, number_field, shape_columns
+from .box_table import BOX, BoxTable, class_field, colors_of, distinct, log_edges, number_field, shape_columns
 
-# %% ../../nbs/explore/81a_result_table.ipynb #a1e03de7
+# %% ../../nbs/explore/81a_result_table.ipynb #874ce79e
 KIND_COLORS = dict(zip(KINDS, ('#009e73','#e69f00','#56b4e9','#0072b2','#cc79a7','#f0e442','#9955ff','#d55e00','#a0a0a0')))
 EMPTY = 2**40                                                   # keys of pictures without a row begin here
 
@@ -46,12 +46,12 @@ class ResultTables:
         df = pd.DataFrame(dict(key=np.concatenate([np.arange(self.n), -1-np.arange(self.m), EMPTY+np.arange(I)]), image=image,
             what=cat(np.repeat([0,1,-1], [self.n,self.m,I]), ['detection','truth']), file=cat(image, distinct(files)),
             cls=cat(np.concatenate([f.labels, f.gt_labels, np.full(I, -1)]), self.vocab),
-            score=np.append(f.scores, np.full(self.m+I, np.nan)), **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **shape_columns(boxes)))
+            score=np.append(f.scores, np.full(self.m+I, np.nan)), **dict(zip(BOX, boxes.T)), **shape_columns(boxes)))
         return df if losses is None else df.assign(loss=np.asarray(losses, float)[image])
 
     def _errors(self, score, iou): return find_errors(self.acc, iou, min(self.bg, iou/2), score)
 
-# %% ../../nbs/explore/81a_result_table.ipynb #f73356f3
+# %% ../../nbs/explore/81a_result_table.ipynb #19e21484
 @patch
 def _at(self:ResultTables, score, iou): # `BoxTable`
     e,I,n = self.errors(score, iou),self.flat.n_images,self.n
@@ -77,13 +77,15 @@ def _fields(self:ResultTables, df):
     code = lambda c: df[c].cat.codes
     fields = [class_field('kind', 'kind', code('kind'), KINDS, colors=list(KIND_COLORS.values())),
         class_field('cls', 'class', code('cls'), self.vocab, colors=colors_of(len(self.vocab))),
-        number_field('score', 'score', df.score, np.linspace(0, 1, 21)), number_field('iou', 'IoU with the truth behind it', df.iou, np.linspace(0, 1, 21)),
-        number_field('size', 'size, px', df['size'], self.edges['size']), number_field('aspect', 'long / short side', df.aspect, self.edges['aspect']),
+        number_field('score', 'score', df.score, np.linspace(0, 1, 21)),
+        number_field('iou', 'IoU with the truth behind it', df.iou, np.linspace(0, 1, 21)),
+        number_field('size', 'size, px', df['size'], self.edges['size']),
+        number_field('aspect', 'long / short side', df.aspect, self.edges['aspect']),
         number_field('angle', 'angle, °', df.angle, np.arange(-90, 91, 5), period=180)]
     if 'loss' in df: fields.append(number_field('loss', 'loss of the picture', df.loss, log_edges(self.base.loss), per='image'))
     return fields
 
-# %% ../../nbs/explore/81a_result_table.ipynb #99c12ee2
+# %% ../../nbs/explore/81a_result_table.ipynb #ebe8b379
 BACKGROUND = 'background'
 
 @patch
@@ -99,7 +101,7 @@ def matrix(self:ResultTables, table)->np.ndarray: # (K+1, K+1) as `confusion_mat
     "The confusion matrix of a table"
     return table.all['cell'].reshape(len(self.vocab)+1, -1)
 
-# %% ../../nbs/explore/81a_result_table.ipynb #df48aa31
+# %% ../../nbs/explore/81a_result_table.ipynb #e46ced4f
 @patch
 def _versus(self:ResultTables, df, fields, score, iou, truth_row):
     a,b = (find_errors(o, iou, min(self.bg, iou/2), score) for o in (self.acc,self.other))
@@ -108,5 +110,6 @@ def _versus(self:ResultTables, df, fields, score, iou, truth_row):
     names = ['both',f'only {self.names[0]}',f'only {self.names[1]}','neither']
     diff = np.isin(code, (1,2))
     row = np.full(len(df), -1); row[truth_row] = code
-    df = df.assign(versus=pd.Categorical.from_codes(row, names), differs=np.isin(row, (1,2))*np.bincount(self.flat.gt_img[diff], minlength=self.flat.n_images)[df.image])
+    n = np.bincount(self.flat.gt_img[diff], minlength=self.flat.n_images)[df.image]
+    df = df.assign(versus=pd.Categorical.from_codes(row, names), differs=np.isin(row, (1,2))*n)
     return df,[class_field('versus', 'found by', row, names, colors=['#009e73','#56b4e9','#d55e00','#a0a0a0']), *fields]

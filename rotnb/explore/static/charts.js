@@ -71,7 +71,8 @@ function histogram(pick) {
     all.setAttribute('d', bars(f.all)); shown.setAttribute('d', bars(f.shown))
     const [lo, hi] = f.want || [null, null], a = lo === null ? 0 : x(lo), b = hi === null ? W : x(hi)
     set(brush, { x: a, width: Math.max(b - a, 1), visibility: f.want && a <= b ? 'visible' : 'hidden' })
-    axis.replaceChildren(...ticks(f.values).map(i => make('text', { x: W * i / n, y: H + 12, style: `text-anchor:${i === 0 ? 'start' : i === n ? 'end' : 'middle'}` }, short(f.values[i]))))
+    const anchor = i => `text-anchor:${i === 0 ? 'start' : i === n ? 'end' : 'middle'}`
+    axis.replaceChildren(...ticks(f.values).map(i => make('text', { x: W * i / n, y: H + 12, style: anchor(i) }, short(f.values[i]))))
   } }
 }
 function place(edges, v) {              // of a number along the bins, 0 to 1
@@ -113,29 +114,36 @@ function matrix(pick) {
       row.forEach((n, j) => {
         const go = () => pick(m.want === i * k + j ? null : i * k + j), x = pad + j * s, y = 14 + i * s
         const what = `${m.names[i]}, detected as ${m.names[j]}: ${count(n)}`
-        cells.push(make('g', { class: 'rx-cell' + (m.want === i * k + j ? ' rx-on' : ''), 'data-cell': `${i},${j}`, ...(n ?
-          { tabindex: 0, role: 'button', 'aria-label': what, onclick: go, onkeydown: onEnter(go) } : {}) },
-          make('title', {}, what), make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }),
-          n ? name(count(n), { x: x + s / 2 - .5, y: y + s / 2 + 3.5, class: 'rx-n', style: `fill:${n / sum > .5 ? 'black' : 'white'}` }) : ''))
+        const ink = `fill:${n / sum > .5 ? 'black' : 'white'}`
+        const state = m.want === i * k + j ? 'rx-cell rx-on' : 'rx-cell'
+        const cell = make('g', { class: state, 'data-cell': `${i},${j}` }, make('title', {}, what),
+          make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }))
+        if (n) {
+          set(cell, { tabindex: 0, role: 'button', 'aria-label': what, onclick: go, onkeydown: onEnter(go) })
+          cell.append(name(count(n), { x: x + s / 2 - .5, y: y + s / 2 + 3.5, class: 'rx-n', style: ink }))
+        }
+        cells.push(cell)
       })
     })
     const on = cells.findIndex(c => c.classList.contains('rx-on'))
     if (on >= 0) cells.push(...cells.splice(on, 1))        // its frame lies over its neighbours
     el.replaceChildren(name('detected', { x: pad + k * s / 2, y: 9, class: 'rx-side' }),
       ...m.names.map((t, i) => name(t, { x: pad - 5, y: 14 + i * s + s / 2 + 3.5, class: 'rx-row' })), ...cells,
-      ...m.names.map((t, j) => name(t, { class: 'rx-row', transform: `translate(${pad + j * s + s / 2 + 4} ${14 + k * s + 6}) rotate(-60)` })))
+      ...m.names.map((t, j) => name(t, { class: 'rx-row', transform: `translate(${pad + (j + .5) * s + 4} ${20 + k * s}) rotate(-60)` })))
   } }
 }
 
 // Precision over recall, a line for each class; the nearest point follows the pointer and a click picks it
 function curves(pick) {
   const W = 300, H = 230, x = v => 34 + v * W, y = v => 8 + (1 - v) * H
-  const lines = make('g'), dot = make('circle', { r: 4, class: 'rx-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rx-picked' })
-  const note = make('text', { x: x(.02), y: y(.02), class: 'rx-note' }), key = make('div', { class: 'rx-key' })
+  const dot = make('circle', { r: 4, class: 'rx-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rx-picked' })
+  const lines = make('g'), note = make('text', { x: x(.02), y: y(.02), class: 'rx-note' }), key = make('div', { class: 'rx-key' })
+  const tick = (v, attrs) => make('text', { class: 'rx-tick', ...attrs }, v)
+  const side = (t, attrs) => make('text', { class: 'rx-side', ...attrs }, t)
   const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rx-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
-    make('text', { class: 'rx-tick', x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }, v), make('text', { class: 'rx-tick', x: x(v), y: y(0) + 12, 'text-anchor': 'middle' }, v)])
+    tick(v, { x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }), tick(v, { x: x(v), y: y(0) + 12, 'text-anchor': 'middle' })])
   const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rx-curves' }, ...grid, lines, on, dot, note,
-    make('text', { class: 'rx-side', x: x(.5), y: H + 36 }, 'recall'), make('text', { class: 'rx-side', transform: `translate(9 ${y(.5)}) rotate(-90)` }, 'precision'))
+    side('recall', { x: x(.5), y: H + 36 }), side('precision', { transform: `translate(9 ${y(.5)}) rotate(-90)` }))
   let c
   const nearest = e => {
     const r = svg.getBoundingClientRect(), k = (W + 48) / r.width, px = (e.clientX - r.left) * k, py = (e.clientY - r.top) * k
@@ -155,9 +163,11 @@ function curves(pick) {
   return { el: make('div', {}, svg, key), update(what) {
     c = what
     const style = l => ({ stroke: l.color, 'stroke-dasharray': l.dash || null })
-    const d = l => 'M' + l.x.map((v, i) => i ? `V${y(l.y[i]).toFixed(1)}H${x(v).toFixed(1)}` : `${x(0)} ${y(l.y[0]).toFixed(1)}H${x(v).toFixed(1)}`).join('')
+    const step = (v, p, i) => `${i ? 'V' : `M${x(0)} `}${y(p).toFixed(1)}H${x(v).toFixed(1)}`
+    const d = l => l.x.map((v, i) => step(v, l.y[i], i)).join('')
     lines.replaceChildren(...c.lines.filter(l => l.x.length).map(l => make('path', { class: 'rx-line', d: d(l), ...style(l) })))
-    key.replaceChildren(...c.lines.map(l => make('span', {}, make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rx-line', d: 'M0 4h22', ...style(l) })), l.label)))
+    const sample = l => make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rx-line', d: 'M0 4h22', ...style(l) }))
+    key.replaceChildren(...c.lines.map(l => make('span', {}, sample(l), l.label)))
     const p = c.picked && c.lines.find(l => l.name === c.picked.cls), i = p ? p.score.findLastIndex(s => s >= c.picked.score) : -1
     set(on, i < 0 ? { visibility: 'hidden' } : { visibility: 'visible', cx: x(p.x[i]), cy: y(p.y[i]), fill: p.color })
   } }

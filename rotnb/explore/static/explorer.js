@@ -1,23 +1,24 @@
 // An explorer on a page. `api` is where answers come from: a kernel (live.js), or the page itself (offline.js):
-//   snapshot() what is to be shown now; on(f) call f when it changed; send(change); picture(cell, f) calls f({href, box} or {error}); open(cell)
+//   snapshot() what is to be shown now; on(f) call f when it changed; send(change); open(cell); save();
+//   picture(cell, f) calls f with {href, box} or {error}
 
 function mount(el, api) {
   const field = {}, ask = (name, want) => api.send({ filters: { [name]: want } })
-  const head = make('div', { class: 'rx-head' }), fields = make('div', { class: 'rx-fields' }), top = make('div', { class: 'rx-top' })
-  const tools = make('div', { class: 'rx-tools' }), cells = make('div', { class: 'rx-cells' }), grid = new Map()
-  const root = make('div', { class: 'rx' }, head, top, make('div', { class: 'rx-body' }, fields, make('div', { class: 'rx-main' }, tools, cells)))
-  el.replaceChildren(root)
+  const div = (name, ...kids) => make('div', { class: name }, ...kids), grid = new Map()
+  const head = div('rx-head'), fields = div('rx-fields'), top = div('rx-top'), tools = div('rx-tools'), cells = div('rx-cells')
+  el.replaceChildren(div('rx', head, top, div('rx-body', fields, div('rx-main', tools, cells))))
   const extra = { sliders: sliders(api), curves: curves(point => api.send({ point })),
     matrix: matrix(i => api.send({ filters: { cell: i === null ? null : [i] }, ...(i === null ? {} : { by: 'boxes' }) })) }
 
+  const lift = (f, name, text) => make('button', { class: name, title: 'lift this filter', onclick: () => ask(f.name, null) }, text)
   function chart(f) {
     if (!field[f.name]) {
       const pick = want => ask(f.name, want), c = f.kind === 'number' ? histogram(pick) : bars(pick)
       field[f.name] = c
-      c.title = make('div', { class: 'rx-title' })
+      c.title = div('rx-title')
       fields.append(make('div', { class: 'rx-field', 'data-field': f.name }, c.title, c.el))
     }
-    field[f.name].title.replaceChildren(f.title, f.want ? make('button', { class: 'rx-clear', title: 'lift this filter', onclick: () => ask(f.name, null) }, '×') : '')
+    field[f.name].title.replaceChildren(f.title, f.want ? lift(f, 'rx-clear', '×') : '')
     field[f.name].update(f)
   }
 
@@ -25,13 +26,13 @@ function mount(el, api) {
     const s = api.snapshot()
     if (!s.fields) return
     head.replaceChildren(make('strong', {}, s.title), make('span', { class: 'rx-count' }, s.counts),
-      ...s.fields.filter(f => f.want).map(f => make('button', { class: 'rx-chip', title: 'lift this filter', onclick: () => ask(f.name, null) }, `${f.name} ${said(f)} ×`)),
+      ...s.fields.filter(f => f.want).map(f => lift(f, 'rx-chip', `${f.name} ${said(f)} ×`)),
       s.fields.some(f => f.want) ? make('button', { class: 'rx-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
       ...(s.notes || []).map(t => make('span', { class: 'rx-warn' }, t)))
     for (const f of s.fields) if (!f.hidden) chart(f)
     for (const k of ['sliders', 'matrix', 'curves']) if (s[k]) {
       extra[k].update(s[k])
-      if (!extra[k].box) top.append(extra[k].box = make('div', { class: `rx-panel rx-${k}-panel` }, make('div', { class: 'rx-title' }), extra[k].el))
+      if (!extra[k].box) top.append(extra[k].box = div(`rx-panel rx-${k}-panel`, div('rx-title'), extra[k].el))
       extra[k].box.firstChild.textContent = s[k].title
     }
     toolbar(s)
@@ -48,18 +49,21 @@ function mount(el, api) {
   }
 
   function toolbar(s) {
-    const choice = (name, value, options) => make('select', { 'aria-label': name, 'data-set': name, onchange: e => api.send({ [name]: e.target.value || null }) },
-      ...options.map(([v, t]) => make('option', { value: v, ...(v === (value || '') ? { selected: '' } : {}) }, t)))
-    const page = (d, t, title) => { const to = s.page + d
-      return make('button', { title, 'data-page': d, onclick: () => api.send({ page: to }), ...(to < 0 || to >= s.pages ? { disabled: '' } : {}) }, t) }
+    const change = name => e => api.send({ [name]: e.target.value || null })
+    const choice = (name, value, options) => make('select', { 'aria-label': name, 'data-set': name, onchange: change(name) },
+      ...options.map(([v, t]) => make('option', { value: v, selected: v === (value || '') && '' }, t)))
+    const beyond = to => to < 0 || to >= s.pages, dash = i => ({ stroke: 'currentColor', 'stroke-dasharray': DASH[i] || null })
+    const page = (to, text, title) => make('button', { title, disabled: beyond(to) && '', onclick: () => api.send({ page: to }) }, text)
+    const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rx-line', ...dash(i) }))
+    const turn = () => api.send({ ascending: !s.ascending }), several = s.layers.length > 1
     tools.replaceChildren(choice('by', s.by, [['images', 'pictures'], ['boxes', 'boxes']]),
       choice('sort', s.sort, [['', 'in order'], ...s.sorts.map(o => [o, `by ${o}`])]),
-      s.sort ? make('button', { title: 'turn the order round', onclick: () => api.send({ ascending: !s.ascending }) }, s.ascending ? '↑' : '↓') : '',
-      s.layers.length > 1 ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',
-      make('span', { class: 'rx-space' }), ...(s.layers.length > 1 ? s.layers.map((t, i) => make('span', { class: 'rx-layer' },
-        make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rx-line', stroke: 'currentColor', 'stroke-dasharray': DASH[i] || null })), t)) : []),
-      s.marks ? make('button', { title: 'save the list of what is marked', 'data-save': '', onclick: () => api.save() }, `★ ${count(s.marks)} ⤓`) : '',
-      make('span', { class: 'rx-space' }), page(-1, '‹', 'the page before'), make('span', { class: 'rx-page' }, s.pages ? `${s.page + 1} of ${count(s.pages)}` : 'none'), page(1, '›', 'the next page'))
+      s.sort ? make('button', { title: 'turn the order round', onclick: turn }, s.ascending ? '↑' : '↓') : '',
+      several ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',
+      make('span', { class: 'rx-space' }), ...(several ? s.layers.map((t, i) => make('span', { class: 'rx-layer' }, sample(i), t)) : []),
+      s.marks ? make('button', { title: 'save what is marked', 'data-save': '', onclick: api.save }, `★ ${count(s.marks)} ⤓`) : '',
+      make('span', { class: 'rx-space' }), page(s.page - 1, '‹', 'the page before'),
+      make('span', { class: 'rx-page' }, s.pages ? `${s.page + 1} of ${count(s.pages)}` : 'none'), page(s.page + 1, '›', 'the next page'))
   }
   api.on(draw)
   draw()
@@ -73,8 +77,9 @@ function sliders(api) {
   return { el, update({ all }) {
     for (const o of all) {
       if (!made[o.name]) {
-        const out = make('output'), input = make('input', { type: 'range', min: o.min, max: o.max, step: o.step, 'aria-label': o.title, 'data-set': o.name,
-          ...(api.fixed ? { disabled: '', title: 'a page without a kernel keeps the thresholds that it was made with' } : {}), oninput: () => { out.textContent = (+input.value).toFixed(2); api.send({ [o.name]: +input.value }) } })
+        const out = make('output'), input = make('input', { type: 'range', min: o.min, max: o.max, step: o.step, 'aria-label': o.title,
+          'data-set': o.name, oninput: () => { out.textContent = (+input.value).toFixed(2); api.send({ [o.name]: +input.value }) } })
+        if (api.fixed) set(input, { disabled: '', title: 'a page without a kernel keeps the thresholds that it was made with' })
         made[o.name] = { input, out }
         el.append(make('label', { class: 'rx-slider' }, make('span', {}, o.title), input, out))
       }
@@ -97,7 +102,8 @@ function outlines(boxes, colors, layers) {
   })
   return [...paths].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([key, d]) => {
     const [on, layer, color] = key.split(','), dash = color === IGNORED ? '3 2' : DASH[layer]
-    const line = cls => make('path', { d, class: `${cls} ${on === '1' ? 'rx-in' : 'rx-out'}`, stroke: color, 'stroke-dasharray': dash || null })
+    const state = on === '1' ? 'rx-in' : 'rx-out'
+    const line = name => make('path', { d, class: `${name} ${state}`, stroke: color, 'stroke-dasharray': dash || null })
     return on === '1' ? [line('rx-halo'), line('rx-box')] : [line('rx-box')]
   })
 }
@@ -106,9 +112,11 @@ function thumbnail(cell, api) {
   const panes = make('div', { class: 'rx-panes' }), text = make('div', { class: 'rx-text' })
   const star = make('button', { class: 'rx-star', onclick: e => { e.stopPropagation(); api.send({ mark: cell.key }) } })
   const open = () => api.open(cell)
-  const el = make('div', { class: 'rx-thumb', tabindex: 0, role: 'button', 'data-key': cell.key, onclick: open, onkeydown: e => { if (e.target === el) onEnter(open)(e) } }, panes, text, star)
+  const el = make('div', { class: 'rx-thumb', tabindex: 0, role: 'button', 'data-key': cell.key, onclick: open,
+    onkeydown: e => { if (e.target === el) onEnter(open)(e) } }, panes, text, star)
   let snap, got
-  const paint = () => panes.replaceChildren(...(got?.error ? [make('div', { class: 'rx-error' }, got.error)] : groups(snap).map(layers => pane(got, cell, snap, layers))))
+  const paint = () => panes.replaceChildren(...(got?.error ? [make('div', { class: 'rx-error' }, got.error)] :
+    groups(snap).map(layers => pane(got, cell, snap, layers))))
   new IntersectionObserver((seen, o) => {
     if (!seen.some(e => e.isIntersecting)) return
     o.disconnect()
@@ -128,8 +136,9 @@ const groups = s => s.side && s.layers.length > 1 ? s.layers.map((_, i) => [i]) 
 function pane(got, cell, snap, layers) {
   const box = cell.window || got?.box
   if (!box) return make('div', { class: 'rx-wait' })
-  const [x1, y1, x2, y2] = box, im = got && make('image', { href: got.href, x: got.box[0], y: got.box[1], width: got.box[2] - got.box[0], height: got.box[3] - got.box[1], preserveAspectRatio: 'none' })
-  return make('svg', { viewBox: `${x1} ${y1} ${x2 - x1} ${y2 - y1}` }, im || '', ...outlines(cell.boxes, snap.colors, layers))
+  const at = ([x, y, x2, y2]) => ({ x, y, width: x2 - x, height: y2 - y }), b = at(box)
+  const im = got ? make('image', { href: got.href, ...at(got.box), preserveAspectRatio: 'none' }) : ''
+  return make('svg', { viewBox: `${b.x} ${b.y} ${b.width} ${b.height}` }, im, ...outlines(cell.boxes, snap.colors, layers))
 }
 
 function download(name, text) {

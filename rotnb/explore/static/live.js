@@ -1,6 +1,7 @@
-// The widget: a kernel answers. One change is on its way at a time; what is changed meanwhile is sent together, so that a brush never runs ahead.
+// The widget: a kernel answers. One change is on its way at a time, and what is changed meanwhile is sent together:
+// a brush never runs ahead of what it shows.
 
-function live(model) {
+function live(model, el) {
   const waiting = new Map(), queue = [], kept = new Map()
   let number = 0, flying = 0, busy = false, later = null
   const send = change => {
@@ -18,7 +19,8 @@ function live(model) {
     const ask = waiting.get(msg.thumb)
     if (!ask) return
     waiting.delete(msg.thumb); flying--
-    const p = msg.error ? { error: msg.error } : { href: URL.createObjectURL(new Blob([buffers[0]], { type: 'image/jpeg' })), box: msg.box }
+    const url = bytes => URL.createObjectURL(new Blob([bytes], { type: 'image/jpeg' }))
+    const p = msg.error ? { error: msg.error } : { href: url(buffers[0]), box: msg.box }
     if (!msg.error) kept.set(ask.id, p)
     ask.f(p)
     next()
@@ -34,8 +36,13 @@ function live(model) {
   return {
     snapshot: () => model.get('snapshot'),
     on: f => listen('change:snapshot', f),
-    save: () => model.send({ save: true }),
-    send, open: cell => model.send({ open: cell.key }),
+    save: () => model.send({ save: true }), send,
+    open(cell) {                        // the large picture comes into the box under this one
+      const box = el.closest('.widget-vbox')?.lastElementChild
+      const look = () => requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' }))
+      if (box) new MutationObserver((_, o) => { o.disconnect(); look() }).observe(box, { childList: true, subtree: true })
+      model.send({ open: cell.key })
+    },
     picture(cell, f) {
       const id = cell.window ? cell.key : `i${cell.image}`
       if (kept.has(id)) return f(kept.get(id))
@@ -50,6 +57,6 @@ function live(model) {
 }
 
 class LiveExplorer {
-  constructor(model, el) { this.api = live(model); mount(el, this.api) }
+  constructor(model, el) { this.api = live(model, el); mount(el, this.api) }
   destroy() { this.api.free() }
 }

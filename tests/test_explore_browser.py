@@ -1,0 +1,187 @@
+"Explorers in a real JupyterLab and a real browser: brush, click, mark, and the page without a kernel beside the Python model"
+import os, random
+from pathlib import Path
+import pytest
+from rotnb.data.synth import make_synth
+
+SHOTS = os.environ.get('ROTNB_SHOTS')  # a folder for screenshots, to be looked at
+
+@pytest.fixture(scope='session')
+def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('explore')/'synth', n_train=24, n_valid=12, size=192)
+
+def shot(page, name):
+    if SHOTS: page.wait_for_timeout(300); page.screenshot(path=f'{SHOTS}/{name}.png')
+
+def settled(page):
+    "All pictures in view have come; those below are not asked for"
+    page.wait_for_function("""() => document.querySelector('.rx-thumb image') && ![...document.querySelectorAll('.rx-wait')].some(o => {
+        const r = o.getBoundingClientRect(); return r.top>40 && r.bottom<innerHeight-40 })""")
+
+def drag(page, field, a, b):
+    "Brush a histogram from one share of its width to another"
+    box = page.locator(f'[data-field={field}] svg').bounding_box()
+    at = lambda t: (box['x']+box['width']*(6+240*t)/252, box['y']+box['height']*.4)
+    page.mouse.move(*at(a)); page.mouse.down(); page.mouse.move(*at((a+b)/2), steps=3); page.mouse.move(*at(b), steps=3); page.mouse.up()
+
+PLANTED = '''
+import numpy as np, torch
+from types import SimpleNamespace
+from rotnb.data.loaders import RotatedDataLoaders
+from rotnb.data.types import to_targets
+from rotnb.evaluate.matching import APAccumulator
+from rotnb.learn.interpret import RotatedInterpretation
+from rotnb.explore.result_explorer import ResultsExplorer
+
+dls = RotatedDataLoaders.from_dota(FOLDER, bs=4, batch_tfms=[], num_workers=0)
+def planted(seed):
+    rng,acc,k = np.random.default_rng(seed),APAccumulator(vocab=list(dls.vocab)),len(dls.vocab)
+    dl = dls.valid.new(shuffle=False, drop_last=False)
+    for x,q,l in dl:
+        for g in to_targets(q.cpu(), l.cpu(), x.shape[-2:]):
+            q,l = g['boxes'].numpy()+rng.normal(0, 1, g['boxes'].shape)*[.7,.7,.5,.3,.02],g['labels'].numpy().copy()
+            r = rng.random(len(q))
+            l[r<.1] = rng.integers(0, k, (r<.1).sum())
+            q[(r>.1)&(r<.2),4] += .7; q[(r>.2)&(r<.3),:2] += 6
+            some = r<.9
+            extra = rng.random((2,5))*[192,192,20,10,3]+[0,0,8,8,-1.5]
+            labels,scores = np.append(l[some], rng.integers(0, k, 2)),.3+.7*rng.random(some.sum()+2)
+            acc.add([dict(boxes=np.concatenate([q[some],extra]), labels=labels, scores=scores)], [g])
+    return RotatedInterpretation(SimpleNamespace(dls=dls), dl, acc, torch.tensor(rng.random(len(acc.images))))
+'''
+
+def test_dataset_explorer(lab, page, synth):
+    lab.open(page, 'dataset.ipynb', f'''
+from rotnb.explore.dataset_explorer import DatasetExplorer
+ex = DatasetExplorer({str(synth)!r}, [dict(image=3, box=0, kind='sliver', message='thin'), dict(image=5, kind='dark')], title='synthetic')
+ex''', wait='.rx-thumb image')
+    settled(page)
+    assert page.locator('.rx-thumb').count()==24 and page.locator('.rx-thumb path.rx-box').count()>24
+    shot(page, 'dataset')
+    every = int(lab.kernel(page, 'print(len(ex.selected))'))
+    drag(page, 'size', .55, .85)                                       # brush
+    page.wait_for_selector('.rx-chip')
+    page.wait_for_timeout(300)
+    lo,hi,least,most,n,shown = map(float, lab.kernel(page, '''
+x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), sum(ex.snapshot()["fields"][1]["shown"]))''').split())
+    assert 0<lo<=least<most<hi and 0<n<every
+    assert f'{int(n):,} of' in page.locator('.rx-count').inner_text() and shown>n    # its own histogram keeps all
+    page.locator('[data-field=cls] button', has_text='ship').click()
+    page.wait_for_function("() => document.querySelectorAll('.rx-chip').length==3")
+    page.wait_for_timeout(300)
+    assert lab.kernel(page, 'print(*ex.selected.cls.unique())')=='ship'
+    shot(page, 'dataset_brushed')
+    page.locator('[data-set=by]').select_option('boxes')
+    page.wait_for_selector('.rx-thumb[data-key^=b] image')
+    page.locator('[data-set=sort]').select_option('size')
+    page.wait_for_timeout(400); settled(page)
+    least = lab.kernel(page, 'print(ex.selected.nsmallest(1, "size").key.iloc[0])')
+    assert page.locator('.rx-thumb').first.get_attribute('data-key')==f'b{least}'
+    page.locator('.rx-thumb').nth(1).hover()
+    page.locator('.rx-thumb').nth(1).locator('.rx-star').click()       # mark
+    page.wait_for_selector('[data-save]')
+    with page.expect_download() as d: page.locator('[data-save]').click()
+    assert Path(d.value.path()).read_text().count('\n')==2
+    page.locator('.rx-thumb').first.click()                            # the large picture, on that box
+    page.wait_for_selector('.rotnb .rn-canvas')
+    page.wait_for_function('() => document.querySelector(".rotnb").rotnb.seen>0')
+    page.locator('.rotnb').first.scroll_into_view_if_needed()
+    shot(page, 'dataset_large')
+    assert lab.kernel(page, 'v = ex._large.children[0]; print(v.focus is not None, len(v.rows[0])>0)')=='True True'
+    page.locator('.rx-chip', has_text='lift all').click()
+    page.wait_for_function("() => !document.querySelector('.rx-chip')")
+    page.locator('[data-field=finding] button', has_text='sliver').click()
+    page.wait_for_timeout(400)
+    assert lab.kernel(page, 'print(ex.selected[["image","box"]].to_numpy().tolist())')=='[[3, 0]]'
+    assert 'sliver: thin' in page.locator('.rx-thumb .rx-caption').inner_text()
+    lab.kernel(page, 'ex.reset().filter(cls="plane")')                 # what is typed is drawn
+    page.wait_for_function("() => document.querySelector('.rx-chip')?.textContent.startsWith('cls plane')")
+
+def test_results_explorer(lab, page, synth):
+    page.set_viewport_size(dict(width=1500, height=1200))
+    lab.open(page, 'results.ipynb', PLANTED.replace('FOLDER', repr(str(synth))),
+             'ex = ResultsExplorer(planted(0), planted(1), ["A","B"])\nex', wait='.rx-thumb image')
+    settled(page)
+    shot(page, 'results')
+    i,j,n = map(int, lab.kernel(page, '''
+m = ex.tables.matrix(ex.table).copy(); np.fill_diagonal(m, 0); m[-1] = 0
+i,j = np.unravel_index(m.argmax(), m.shape); print(i, j, m[i,j])''').split())
+    page.locator(f'[data-cell="{i},{j}"]').click()                     # a cell of the confusion matrix
+    page.wait_for_selector('.rx-cell.rx-on')
+    page.wait_for_timeout(400); settled(page)
+    assert page.locator('.rx-thumb').count()==n==int(lab.kernel(page, 'print(len(ex.selected))'))
+    page.locator('[data-set=side]').select_option('side')              # truth, prediction and the other's, side by side
+    page.wait_for_function("() => document.querySelector('.rx-thumb .rx-panes').children.length==3")
+    shot(page, 'results_cell')
+    page.locator('.rx-cell.rx-on').click()
+    page.wait_for_function("() => !document.querySelector('.rx-cell.rx-on')")
+    before = page.locator('.rx-count').inner_text()
+    page.locator('input[data-set=score]').fill('0.6')                  # the slider matches anew
+    page.wait_for_function('t => document.querySelector(".rx-count").textContent!=t', arg=before)
+    page.wait_for_timeout(300)
+    assert lab.kernel(page, 'print(ex.score, ex.table.df.score.min()>=.6)')=='0.6 True'
+    page.locator('input[data-set=iou]').fill('0.75')
+    page.wait_for_function("() => document.querySelector('.rx-curves-panel').textContent.includes('IoU 0.75')")
+    box = page.locator('.rx-curves').bounding_box()
+    k = box['width']/348
+    name,x,y = lab.kernel(page, '''
+l = max(ex.lines(.75), key=lambda o: len(o["x"])); i = len(l["x"])//2
+print(l["name"], l["x"][i], l["y"][i])''').split()
+    page.mouse.click(box['x']+k*(34+300*float(x)), box['y']+k*(8+230*(1-float(y))))   # a point of the PR curve
+    page.wait_for_function("() => document.querySelectorAll('.rx-chip').length==3")
+    settled(page)
+    got = lab.kernel(page, '''
+d,p = ex.selected[ex.selected.kind!="ignored"],ex.picked
+l = [o for o in ex.lines(.75) if o["name"]==p["cls"]][0]
+print(set(d.cls)=={p["cls"]}, abs((d.kind=="correct").mean()-l["y"][l["score"].index(p["score"])])<1e-5, ex.score<=p["score"])''')
+    assert got=='True True True'
+    shot(page, 'results_point')
+    page.locator('.rx-thumb').first.click()
+    page.wait_for_function('() => document.querySelector(".rotnb")?.rotnb?.seen>0')
+    assert lab.kernel(page, 'print(*[o.name for o in ex._large.children[0].rows])')=='truth prediction B'
+
+# --- the page without a kernel
+
+def pages(tmp_path, synth):
+    ns = {}
+    exec(PLANTED.replace('FOLDER', repr(str(synth))), ns)
+    from rotnb.explore.dataset_explorer import DatasetExplorer
+    data = DatasetExplorer(synth, [dict(image=i, kind=('a','b')[i%2], box=i%3) for i in range(20)]+[dict(image=2, kind='b')])
+    return dict(data=data, results=ns['ResultsExplorer'](ns['planted'](0), ns['planted'](1), ['A','B'], score=.4))
+
+def test_pages_without_a_kernel(page, synth, tmp_path):
+    "Filters in JavaScript leave what filters in Python leave, field by field"
+    rng = random.Random(0)
+    for name,ex in pages(tmp_path, synth).items():
+        page.goto(ex.to_html(tmp_path/f'{name}.html', n=40, side=200).as_uri())
+        page.wait_for_selector('.rx-thumb image')
+        shot(page, f'page_{name}')
+        fields = list(ex.table.fields.values())
+        for _ in range(12):
+            want = {}
+            for f in rng.sample(fields, rng.randint(1, 3)):
+                n = len(f)
+                if f.x is None: want[f.name] = sorted(rng.sample(range(n), rng.randint(1, min(n, 4))))
+                else:
+                    i = rng.randrange(n); j = rng.randint(i+1, n)
+                    want[f.name] = [f.values[i] if i else None, f.values[j] if j<n else None]
+            seen = page.evaluate('''want => {
+                const ex = document.querySelector("[data-widget]").explorer
+                ex.send({ reset: true }); ex.send({ filters: want })
+                return [ex.snapshot().counts, ex.snapshot().fields.map(f => f.shown)] }''', want)
+            ex.filters = want; ex._changed()
+            s = ex.snapshot()
+            assert seen[0]==s['counts'], want
+            assert seen[1]==[f['shown'] for f in s['fields']], want
+        ex.reset()
+    page.evaluate('() => document.querySelector("[data-widget]").explorer.send({reset: true})')
+    page.locator('.rx-cell[role=button]').first.click()                # results: a cell, then the large picture
+    page.wait_for_selector('.rx-thumb[data-key^=b] image')
+    page.locator('.rx-thumb').first.click()
+    page.wait_for_function('() => document.querySelector("dialog .rotnb")?.rotnb?.seen>0')
+    shot(page, 'page_large')
+    page.keyboard.press('Escape')
+    page.wait_for_function("() => !document.querySelector('dialog')")
+    line = ex.lines(.5)[0]
+    page.evaluate('p => document.querySelector("[data-widget]").explorer.send({point: p})', dict(cls=line['name'], score=line['score'][0]))
+    ex.point(line['name'], line['score'][0])
+    assert page.locator('.rx-count').inner_text()==ex.snapshot()['counts']
