@@ -263,16 +263,16 @@ def scene(side):
     with rasterio.open(f, 'w', driver='GTiff', width=side, height=side, count=3, dtype='uint8', tiled=True, compress='deflate', photometric='rgb', SPARSE_OK=True) as ds: pass
     predict_scene(learn, f, size=1024, overlap=0, progress=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-print(scene(3000), scene(9000))
+print(scene(4000), scene(12000))
 '''
 
 def test_memory_stays_flat(rio, synth, tmp_path):
-    "A scene of 243 MB takes no more than one of 27"
+    "A scene with 384 MB more of pixels takes not half of them more"
     r = subprocess.run([sys.executable, '-c', FLAT, str(ROOT/'tests'), str(synth), str(tmp_path)], cwd=ROOT, env={**os.environ, 'PYTHONPATH':str(ROOT)},
                        capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
     small,large = map(float, r.stdout.split()[-2:])
-    assert large-small<100, (small, large)
+    assert large-small<190, (small, large)
 
 # --- folders and files
 

@@ -28,7 +28,7 @@ def make_learner(a):
     learn.dls.to(device); learn.model.to(device).eval()
     return learn
 
-def peak(): return sum(resource.getrusage(o).ru_maxrss for o in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))/2**10 # MB
+def peak(who=resource.RUSAGE_SELF): return resource.getrusage(who).ru_maxrss/2**10 # MB
 def sync(learn): torch.cuda.synchronize() if learn.dls.device.type=='cuda' else None
 
 def scene_part(a):
@@ -38,7 +38,7 @@ def scene_part(a):
     preds = predict_scene(learn, a.file, a.size, a.overlap, score_thr=a.score_thr, bs=a.bs, num_workers=a.workers, progress=False)
     t = time.perf_counter()-t
     torch.save(preds, Path(a.work)/'scene.pth')
-    return dict(seconds=t, peak_mb=peak(), peak_before_mb=before, detections=len(preds['scores']))
+    return dict(seconds=t, peak_mb=peak(), peak_before_mb=before, peak_worker_mb=peak(resource.RUSAGE_CHILDREN) if a.workers else None, detections=len(preds['scores']))
 
 def bare_part(a):
     "Batches are read and normalised in groups of eight, and then given to the model; only the latter is timed"
