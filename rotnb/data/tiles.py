@@ -100,7 +100,8 @@ def tell_lost(
     "What is lost, and what helps"
     a,i = lost[0]; (x0,y0),(x1,y1) = a.qboxes[i].min(0),a.qboxes[i].max(0)
     return (f'{len(lost)} boxes count in no window: none shows {iof_thr:.0%} of them, so nothing is learnt from them. '
-            f'The first: {a.names[i]} of {x1-x0:.0f} x {y1-y0:.0f} px in {a.image}. A larger overlap, or a smaller scale such as 0.5, helps')
+            f'The first: {a.names[i]} of {x1-x0:.0f} x {y1-y0:.0f} px in {a.image}. '
+            'A larger overlap, or a smaller scale such as 0.5, helps')
 
 # %% ../../nbs/data/68a_tiles.ipynb #0512a04f
 def tile_sets(
