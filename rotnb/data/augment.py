@@ -227,6 +227,7 @@ class RandomBoxCrop(RandomAffine):
             m[i,:2,2] = -_window(tensor(size), tensor(self.window), box)
         return m,self.window
 
+# %% ../../nbs/data/61a_augment.ipynb #10053e9c
 def _window(size, window, box):
     "Top left of a window that holds `box` (4,2), if there is one"
     lo,hi = (size-window).clamp(max=0).double(),(size-window).clamp(min=0).double()

@@ -80,16 +80,19 @@ class PadQuads(Transform):
     def _clean(self, s):
         im,q,l = s
         if len(q)!=len(l): raise BoxCountError(f'{len(q)} boxes but {len(l)} labels in one sample: get_y must give one name per box')
-        q,l = self.rule.rule(*_finite(q, l))
-        keep = is_real(l.as_subclass(Tensor))
-        return im,TensorQuad(q.as_subclass(Tensor)[keep], img_size=getattr(q,'img_size',None)),TensorBoxLabel(l.as_subclass(Tensor)[keep])
+        return im,*_finite(q, l)
 
     def encodes(self, samples:list):
         if len(samples[0])<3: return samples
-        samples = [self._clean(s) for s in samples]
-        n = max(len(l) for _,_,l in samples)
-        pad = lambda x,v: x.__class__(F.pad(x.as_subclass(Tensor), (0,0)*(x.ndim-1)+(0,n-len(x)), value=v))
-        return [(im, TensorQuad(pad(q,0.), img_size=getattr(q,'img_size',None)), pad(l,PAD)) for im,q,l in samples]
+        ims,quads,labels = zip(*[self._clean(s) for s in samples])
+        q,l = self.rule.rule(_pad(quads, 0.), _pad(labels, PAD))             # once for all: a call costs more than its boxes
+        real = is_real(l.as_subclass(Tensor))
+        q,l = (_pad([o[r] for o,r in zip(x.as_subclass(Tensor), real)], v) for x,v in ((q,0.),(l,PAD)))
+        return [(im, TensorQuad(a, img_size=getattr(o,'img_size',None)), TensorBoxLabel(b)) for im,o,a,b in zip(ims, quads, q, l)]
+
+def _pad(xs, v):
+    "Stack tensors of several lengths"
+    return nn.utils.rnn.pad_sequence([x.as_subclass(Tensor) for x in xs], batch_first=True, padding_value=v)
 
 # %% ../../nbs/data/62_blocks.ipynb #5ae4836a
 class PadImages(Transform):

@@ -20,6 +20,7 @@ def hsv_to_rgb(
     k = [(c+6*h)%6 for c in (5,3,1)]
     return torch.stack([v-v*s*torch.minimum(o,4-o).clamp(0,1) for o in k], 1)
 
+# %% ../../nbs/data/61b_colour.ipynb #29b6d718
 class RandomHSV(RandTransform):
     "Shift hue, multiply saturation and value"
     order = 1

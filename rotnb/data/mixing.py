@@ -211,6 +211,7 @@ def _free(self:CopyPaste, im, quads, labels):
         ok &= (box_iou_rotated(rb, rb, mode='iof')-torch.eye(len(rb))).amax(1)<.1
     return ok.nonzero()[:,0]
 
+# %% ../../nbs/data/61c_mixing.ipynb #b058f490
 @patch
 def _paste(self:CopyPaste, pixels, seen, im, quad):
     "Paste one object, where little is covered"
@@ -229,6 +230,7 @@ def _paste(self:CopyPaste, pixels, seen, im, quad):
     seen.cover(mask, lo, hi)
     seen.quads.append(q)
 
+# %% ../../nbs/data/61c_mixing.ipynb #579c969c
 @patch
 def _rule(self:CopyPaste, im, seen, codes):
     "What becomes of covered truths"

@@ -112,6 +112,7 @@ def kfolds(
     inside = lambda j: {i for g,f in zip(groups, fold) if f==j for i in g}
     return [([a for i,a in enumerate(annots) if i not in s],[annots[i] for i in sorted(s)]) for s in map(inside, range(k))]
 
+# %% ../../nbs/data/69b_subsets.ipynb #61a9d06d
 def _deal(sizes, count, k, rng):
     "Fold of each group, by iterative stratification"
     fold,lack = np.full(len(sizes), -1),np.full(k, sum(sizes)/k)

@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/transforms.html.md"""
 
 # %% auto #0
 __all__ = ['quad_area', 'visible_fraction', 'clip_to_frame', 'border_rule', 'BorderRuleError', 'BorderRule', 'class_codes',
-           'UprightBoxes', 'upright', 'rotated_aug_transforms', 'encodes']
+           'upright', 'UprightBoxes', 'rotated_aug_transforms', 'encodes']
 
 # %% ../../nbs/data/61_transforms.ipynb #53bbdd79
 from fastai.vision.all import *
@@ -122,6 +122,18 @@ def class_codes(
     if bad: raise ValueError(f'unknown class {bad[0]!r}; the vocab is {known}')
     return tensor([list(vocab).index(o) if isinstance(o, str) else int(o) for o in classes]).long()
 
+# %% ../../nbs/data/61_transforms.ipynb #c393762f
+def upright(
+    quads # (…,4,2) corners in pixels, of any origin
+): # (…,4,2)
+    "The same rectangles turned to the nearest multiple of 90 degrees"
+    c,e = quads.mean(-2, keepdim=True),quads[...,1,:]-quads[...,0,:]
+    t = torch.atan2(e[...,1], e[...,0])
+    t = (t/(math.pi/2)).round()*(math.pi/2)-t
+    rot = torch.stack([t.cos(),-t.sin(),t.sin(),t.cos()], -1).unflatten(-1, (2,2))
+    return (quads-c)@rot.mT+c
+
+# %% ../../nbs/data/61_transforms.ipynb #e08b16c1
 class UprightBoxes(ItemTransform):
     "Turn boxes of `classes` about their own centres to the nearest multiple of 90 degrees"
     order,split_idx = 80,0
@@ -141,16 +153,6 @@ class UprightBoxes(ItemTransform):
         chosen = torch.isin(class_index(l), class_codes(self.classes, self.vocab).to(l))
         q = torch.where(chosen[...,None,None], upright(q*wh)/wh, q)
         return (*b[:i], TensorQuad(q, img_size=getattr(b[i],'img_size',None)), *b[i+1:])
-
-def upright(
-    quads # (…,4,2) corners in pixels, of any origin
-): # (…,4,2)
-    "The same rectangles turned to the nearest multiple of 90 degrees"
-    c,e = quads.mean(-2, keepdim=True),quads[...,1,:]-quads[...,0,:]
-    t = torch.atan2(e[...,1], e[...,0])
-    t = (t/(math.pi/2)).round()*(math.pi/2)-t
-    rot = torch.stack([t.cos(),-t.sin(),t.sin(),t.cos()], -1).unflatten(-1, (2,2))
-    return (quads-c)@rot.mT+c
 
 # %% ../../nbs/data/61_transforms.ipynb #d8fe7051
 def rotated_aug_transforms(

@@ -35,6 +35,7 @@ def _watched(model, images, targets=None):
     if model.training and targets is not None: model.by_image = sum(losses.values()).detach()
     return losses,out
 
+# %% ../../nbs/learn/72a_schedule.ipynb #0d000bb8
 class TrackDifficulty(Callback):
     "Weight pictures by their losses"
     def __init__(self,
@@ -69,7 +70,9 @@ class TrackDifficulty(Callback):
         self.seen = []
         if not np.isnan(self.losses).all(): self.dls.train.sampler.set(self.weights())
 
-    def weights(self):
-        "(n,) of the next epoch; 1 for pictures not yet seen"
-        l = self.losses/max(np.nanmean(self.losses), 1e-12)
-        return np.clip(np.where(np.isnan(l), 1., l).clip(0)**self.power, *self.limits)
+# %% ../../nbs/learn/72a_schedule.ipynb #ff487070
+@patch
+def weights(self:TrackDifficulty):
+    "(n,) of the next epoch; 1 for pictures not yet seen"
+    l = self.losses/max(np.nanmean(self.losses), 1e-12)
+    return np.clip(np.where(np.isnan(l), 1., l).clip(0)**self.power, *self.limits)
