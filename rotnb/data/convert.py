@@ -38,7 +38,9 @@ def df_row(d:dict): # column -> text or number
     "A row for `keep_rows` from a row of a table, or None for a picture without boxes"
     num = lambda s: [float(d[k]) for k in s.split()]
     name,diff = d.get('name'),d.get('difficult')
-    if name is None or name=='' or name!=name: return None
+    if name is None or name=='' or name!=name:
+        if any(v not in (None,'') and v==v for k,v in d.items() if k not in ('image','name','difficult')): raise ValueError('a box without a class name')
+        return None
     diff = 0 if diff in (None,'') or diff!=diff else int(float(diff))
     if 'x1' in d: return num(' '.join(XY)),str(name),diff
     if 'theta' in d: return rbox_row(num('cx cy w h theta'), str(name), diff)

@@ -7,11 +7,11 @@ Docs: https://rotnb.github.io/rotnb/data/dota.html.md"""
 # %% auto #0
 __all__ = ['IMAGE_EXTS', 'DOTA_DIRS', 'DOTA_LINE', 'DOTA_CLASSES', 'MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError',
            'LabelWarning', 'DatasetLayoutError', 'Problems', 'find_split', 'layout_error', 'find_pairs',
-           'parse_dota_line', 'area_of', 'Row', 'NotABox', 'keep_rows', 'line_entries', 'read_lines', 'to_annot',
-           'picture_size', 'outline_row', 'rbox_row', 'hbox_row', 'read_dota', 'write_dota']
+           'parse_dota_line', 'area_of', 'Row', 'NotABox', 'explain', 'keep_rows', 'line_entries', 'to_annot',
+           'picture_size', 'read_pairs', 'outline_row', 'rbox_row', 'hbox_row', 'read_dota', 'write_dota']
 
 # %% ../../nbs/data/63_dota.ipynb #8f3b01e1
-import warnings
+import struct, warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +137,7 @@ def parse_dota_line(
     if len(t)<9: raise ValueError(f'expected {DOTA_LINE}, found {len(t)} fields')
     try: xy = [float(o) for o in t[:8]]
     except ValueError: raise ValueError(f'expected {DOTA_LINE}, the first eight fields must be numbers') from None
+    if len(t)>16 and sum(o[-1].isdigit() for o in t[8:])>7: raise ValueError(f'expected {DOTA_LINE}, found the numbers of two boxes in one line')
     diff = int(t[-1]) if len(t)>9 and t[-1] in ('0','1','2') else 0
     name = ' '.join(t[8:-1] if len(t)>9 and t[-1] in ('0','1','2') else t[8:])
     return xy,name,diff
@@ -169,6 +170,10 @@ class NotABox(Exception): "An entry that is understood, but is no area: a point,
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
              Image.DecompressionBombError)                            # what broken files can raise
 
+def explain(e): # an exception
+    "What is wrong with an entry"
+    return str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
+
 def keep_rows(
     entries, # of (where, text, parse)
     problems, # where to note what is wrong
@@ -180,9 +185,7 @@ def keep_rows(
     for where,text,parse in entries:
         try: row = parse()
         except NotABox as e: problems.add('skipped', where, str(e)); continue
-        except MALFORMED as e:
-            said = str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
-            problems.add(kind, where, f'{said}: {text[:80]!r}'); continue
+        except MALFORMED as e: problems.add(kind, where, f'{explain(e)[:200]}: {text[:80]!r}'); continue
         if row is None: continue
         row = Row(*row)._replace(where=where)
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
@@ -194,21 +197,12 @@ def keep_rows(
 
 # %% ../../nbs/data/63_dota.ipynb #c113c93b
 def line_entries(
-    file, # label file, or None for an empty scene
+    file, # label file
     parse # line -> row
 )->list: # of (where, text, parse)
     "The lines of a text file as entries"
-    text = Path(file).read_text(encoding='utf-8-sig', errors='replace') if file else ''
+    text = Path(file).read_text(encoding='utf-8-sig', errors='replace')
     return [(f'{file}:{i}', o.strip(), partial(parse, o)) for i,o in enumerate(text.splitlines(), 1)]
-
-def read_lines(
-    file, # label file, or None for an empty scene
-    parse, # line -> (8 numbers in pixels, name, difficult) or None; raises ValueError
-    problems, # where to note what is wrong
-    vocab=None # known class names; None accepts any
-)->list: # of `Row`
-    "The usable boxes of one text file"
-    return keep_rows(line_entries(file, parse), problems, vocab, 'parse')
 
 # %% ../../nbs/data/63_dota.ipynb #f2191ece
 def to_annot(image, rows, size=None): # rows: `Row`, or what fits into one
@@ -220,7 +214,24 @@ def to_annot(image, rows, size=None): # rows: `Row`, or what fits into one
 def picture_size(file, problems):
     "(width, height) from the header, or None with the problem noted"
     try: return image_size(file)
-    except OSError as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
+    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
+
+def read_pairs(
+    pairs, # of (image file, label file or None)
+    entries, # (label file, (width, height)) -> entries for `keep_rows`; raises what `MALFORMED` lists where the file is no good
+    problems, # where to note what is wrong
+    vocab=None, # known class names; None accepts any
+    kind:str='entry' # how to count what does not parse: 'parse' for lines
+)->list: # of `Annot`
+    "Records of pictures that have a label file each; a picture or file that cannot be read leaves both out"
+    res = []
+    for image,file in pairs:
+        size = picture_size(image, problems)
+        if not size: continue
+        try: rows = entries(file, size) if file else []
+        except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
+        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind), size))
+    return res
 
 # %% ../../nbs/data/63_dota.ipynb #2b392c36
 def outline_row(
@@ -263,10 +274,8 @@ def read_dota(
     on_bad:str='raise' # 'raise' or 'warn': see the table above
 )->list: # of `Annot`, sorted by file name
     "Read one split of a DOTA folder"
-    problems,res = Problems(),[]
-    for image,file in find_pairs(path, split, DOTA_DIRS, problems):
-        rows = read_lines(file, parse_dota_line, problems, vocab)
-        if size := picture_size(image, problems): res.append(to_annot(image, rows, size))
+    problems = Problems()
+    res = read_pairs(find_pairs(path, split, DOTA_DIRS, problems), lambda file,size: line_entries(file, parse_dota_line), problems, vocab, 'parse')
     problems.report(path, on_bad)
     return res
 

@@ -7,18 +7,18 @@ Docs: https://rotnb.github.io/rotnb/data/edits.html.md"""
 # %% auto #0
 __all__ = ['LINES', 'JSONS', 'CannotEdit', 'edit_lines', 'xml_spans', 'edit_xml', 'edit_json', 'edit_csv', 'editor']
 
-# %% ../../nbs/data/71e_edits.ipynb #e258fb8e
+# %% ../../nbs/data/71e_edits.ipynb #f6b22de6
 import csv, io, json, re
 from xml.parsers import expat
 import numpy as np, pandas as pd
 from .xml import XML
 
-# %% ../../nbs/data/71e_edits.ipynb #bf6fc2bc
+# %% ../../nbs/data/71e_edits.ipynb #9b74da3b
 class CannotEdit(ValueError): "A change that a label file cannot hold"
 
 def _num(v): return f'{float(v):.8g}'
 
-# %% ../../nbs/data/71e_edits.ipynb #faf76411
+# %% ../../nbs/data/71e_edits.ipynb #263ba930
 def _dota_line(line, op, v, ctx):
     t = line.split()
     if op=='quad': return ' '.join([*map(_num, np.ravel(v)), *t[8:]])
@@ -52,7 +52,7 @@ def edit_lines(
         except CannotEdit as e: said.append(str(e))
     return ''.join(lines).encode('utf-8', 'surrogateescape'),said
 
-# %% ../../nbs/data/71e_edits.ipynb #256905fc
+# %% ../../nbs/data/71e_edits.ipynb #b2f515ab
 def xml_spans(
     data:bytes # an XML file
 )->dict: # line -> element that begins there: tag, start, end, inside (bytes from .. to), attrs, children
@@ -120,14 +120,14 @@ def edit_xml(
     for a,b,new in sorted(changes, reverse=True): data = data[:a]+new+data[b:]
     return data,said
 
-# %% ../../nbs/data/71e_edits.ipynb #93d7d0ac
+# %% ../../nbs/data/71e_edits.ipynb #b1bc6295
 def _listed_at(doc, where):
     "The list that holds an object, and its place there; `where` as the readers give it: 'shapes[0]', '[1] region 2'"
     if m := re.fullmatch(r'(\w+)\[(\d+)\]', where): return doc[m[1]],int(m[2])
     task,j = map(int, re.fullmatch(r'\[(\d+)\] region (\d+)', where).groups()); task = doc[task]
     if 'annotations' in task:
         rs = next(o for o in task['annotations'] if not o.get('was_cancelled'))['result']
-        return rs,[i for i,r in enumerate(rs) if 'value' in r][j]
+        return rs,[i for i,r in enumerate(rs) if r.get('type')!='relation'][j]
     return [(v,i) for v in task.values() if isinstance(v, list) for i,o in enumerate(v) if isinstance(o, dict)][j]
 
 def _put_json(o, op, v, ctx, doc):
@@ -169,7 +169,7 @@ def edit_csv(data:bytes, edits:list): # edits: of ('row 1', op, value, context)
         said.append('')
     return df.drop(index=gone).to_csv(index=False, quoting=csv.QUOTE_MINIMAL).encode(),said
 
-# %% ../../nbs/data/71e_edits.ipynb #d11dd9c5
+# %% ../../nbs/data/71e_edits.ipynb #93eefd18
 JSONS = 'coco','hrsid','labelme','label_studio'
 
 def editor(format:str): # a key of `FORMATS`

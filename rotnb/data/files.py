@@ -120,13 +120,8 @@ def read_files(
     **find # for `find_labelled`: exts, labels, prefix, images
 )->list: # of `Annot`, sorted by file name
     "Read a set that has one label file per picture"
-    problems,res = Problems(),[]
-    for image,file in find_labelled(path, split, problems=problems, **find):
-        size = picture_size(image, problems)
-        if not size: continue
-        try: rows = entries(file, size) if file else []
-        except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
-        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind), size))
+    problems = Problems()
+    res = read_pairs(find_labelled(path, split, problems=problems, **find), entries, problems, vocab, kind)
     problems.report(path, on_bad)
     return res
 
@@ -212,6 +207,7 @@ def parse_icdar_line(
     if len(t)<8: raise ValueError(f"expected 'x1,y1,x2,y2,x3,y3,x4,y4,transcription', found {len(t)} fields")
     try: xy = [float(o) for o in t[:8]]
     except ValueError: raise ValueError("expected 'x1,y1,x2,y2,x3,y3,x4,y4,transcription', the first eight numbers") from None
+    if re.match(r'(\s*-?\d+(\.\d+)?\s*,){8}', ','.join(t[8:])): raise ValueError('found the numbers of two boxes in one line')
     return xy,name,int(len(t)>8 and t[8].strip()=='###')
 
 def icdar_entries(file, size): return line_entries(file, parse_icdar_line)

@@ -24,9 +24,15 @@ from .dota import *
 from .files import *
 
 # %% ../../nbs/data/70_json.ipynb #c0a44ad3
+def _once(pairs):
+    d = dict(pairs)
+    hidden = [k for k,v in pairs if d[k]!=v] if len(d)<len(pairs) else []
+    if hidden: raise ValueError(f'the key {hidden[0]!r} is there twice, with different values')
+    return d
+
 def load_json(file):
-    "What a JSON file holds; `ValueError` with line and column where it is broken"
-    try: return json.loads(Path(file).read_text(encoding='utf-8-sig', errors='replace'))
+    "What a JSON file holds; `ValueError` with line and column where it is broken, or where a key hides another"
+    try: return json.loads(Path(file).read_text(encoding='utf-8-sig', errors='replace'), object_pairs_hook=_once)
     except json.JSONDecodeError as e: raise ValueError(f'no JSON: {e}') from None
     except RecursionError: raise ValueError('no labels: nested too deep') from None
 
@@ -83,6 +89,17 @@ def _listed(d, key):
     if not isinstance(d, dict) or not isinstance(d.get(key), list): raise ValueError(f'expected {{"{key}": [...], ...}}')
     return d[key]
 
+def _by_id(d, key, name, file, problems):
+    "id -> name of images or categories; what is no good is noted and left out, as are ids that two of them have"
+    res,twice = {},set()
+    for n,o in enumerate(_listed(d, key)):
+        try:
+            k,v = o['id'],o[name]
+            if not isinstance(v, (str,int,float)): raise ValueError(f'{name} is {v!r}, expected a text')
+            if res.setdefault(k, str(v))!=str(v): twice.add(k); raise ValueError(f'id {k!r} is that of {res[k]!r} too')
+        except MALFORMED as e: problems.add('entry', f'{file}: {key}[{n}]', f'{explain(e)[:200]}: {short(o)}')
+    return {k:v for k,v in res.items() if k not in twice}
+
 # %% ../../nbs/data/70_json.ipynb #de88e1ed
 def coco_scenes(
     file, # the JSON file
@@ -91,14 +108,13 @@ def coco_scenes(
 )->list: # of (picture name, size -> entries)
     "The pictures of a COCO file"
     d = load_json(file)
-    images,annots = _listed(d, 'images'),_listed(d, 'annotations')
-    names = {c['id']: str(c['name']) for c in _listed(d, 'categories')}
-    by = {i['id']: [] for i in images}
-    for n,a in enumerate(annots):
+    images,names = (_by_id(d, key, name, file, problems) for key,name in (('images','file_name'),('categories','name')))
+    by = {k: [] for k in images}
+    for n,a in enumerate(_listed(d, 'annotations')):
         where = f"{file}: annotations[{n}]"
-        if isinstance(a, dict) and a.get('image_id') in by: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
-        else: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
-    return [(i['file_name'], lambda size,e=by[i['id']]: e) for i in images]
+        try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
+        except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
+    return [(name, lambda size,e=by[k]: e) for k,name in images.items()]
 
 def read_coco(
     path, # the JSON file, or the root folder of the set
@@ -113,7 +129,8 @@ def read_coco(
 
 def coco_names(file)->list:
     "Class names in the order of the categories"
-    return [str(c['name']) for c in _listed(load_json(file), 'categories')]
+    try: return [str(c['name']) for c in _listed(load_json(file), 'categories')]
+    except MALFORMED as e: raise LabelError(f'{file}: no class names: {explain(e)[:200]}') from None
 
 # %% ../../nbs/data/70_json.ipynb #ff272b2d
 def write_coco(
@@ -194,6 +211,7 @@ def label_studio_row(
     if 'points' in v:
         if not names: raise ValueError('a polygon without polygonlabels')
         return outline_row([np.array(v['points'], float)*size/100], str(names[0]), diff)
+    if not set(v)-{'meta'}: raise ValueError('a region without a value')
     if 'width' not in v: raise NotABox(', '.join(map(str, v))[:60])
     if not names: raise ValueError('a region without rectanglelabels')
     x,y,w,h = (float(v[k])*s/100 for k,s in zip(('x','y','width','height'), (*size,*size)))
@@ -214,7 +232,8 @@ def _regions(task):
     "The values of a task's regions, with what is needed to say where"
     if 'annotations' not in task: return [v for k in task for v in (task[k] if isinstance(task[k], list) else []) if isinstance(v, dict)]
     done = [o for o in task['annotations'] if not o.get('was_cancelled')]
-    return [dict(r['value'], meta=(r.get('meta') or {}).get('text')) for o in done[:1] for r in o['result'] if 'value' in r]
+    return [dict(r.get('value') or {}, meta=(r.get('meta') or {}).get('text'))
+            for o in done[:1] for r in o['result'] if r.get('type')!='relation']
 
 def label_studio_scenes(file, problems):
     "(picture name, size -> entries) of each task; the first annotation that was not skipped counts"

@@ -138,6 +138,8 @@ def xml_row(
     if _has(o, form.heading) and all(at(o, p) for p in form.heading): row = _front_first(row, numbers(o, form.heading))
     return row
 
+def _astray(place): raise ValueError(f'a box, but not in {place} where objects are expected')
+
 def xml_entries(
     file, # label file
     size=None, # of the picture; not needed
@@ -146,7 +148,11 @@ def xml_entries(
     "The objects of one XML file"
     root = parse_xml(Path(file).read_bytes())
     if root.tag!=form.root: raise ValueError(f'expected <{form.root}> at the top, found <{root.tag}>')
-    return [(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form)) for o in root.findall(form.objects)]
+    objects = root.findall(form.objects); inside = {n for o in objects for n in o.iter()}
+    tags = {p[0].split('/')[0] for p in (form.corners, form.rbox, form.hbox, (form.points,)) if p and p[0]}
+    astray = [n for n in root.iter() if n.tag in tags and n not in inside]
+    return ([(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form)) for o in objects]+
+            [(f'{file}:{n.line}', f'<{n.tag}>', partial(_astray, f'<{form.root}>/{form.objects}')) for n in astray])
 
 # %% ../../nbs/data/66_xml.ipynb #ab552717
 def spell(
@@ -227,16 +233,21 @@ def _cvat_row(o):
         x1,y1,x2,y2 = numbers(o, ('@xtl','@ytl','@xbr','@ybr'))
         return rbox_row([(x1+x2)/2,(y1+y2)/2,x2-x1,y2-y1,o.get('rotation') or 0], name, diff, 'deg')
     if o.tag=='polygon': return outline_row([[float(v) for p in (o.get('points') or '').split(';') if p for v in p.split(',')]], name, diff)
+    if o.tag not in CVAT_SHAPES: raise ValueError(f'<{o.tag}> is no shape of CVAT: expected {", ".join(CVAT_SHAPES)}')
     raise NotABox(f'<{o.tag}>')
 
 CVAT_SHAPES = 'box','polygon','polyline','points','cuboid','ellipse','mask','skeleton'
 
-def cvat_scenes(file, problems=None):
+def cvat_scenes(file, problems):
     "(picture name, size -> entries) of each picture of a CVAT file"
     root = parse_xml(Path(file).read_bytes())
     if root.tag!='annotations': raise ValueError(f'expected <annotations> at the top, found <{root.tag}>')
     if root.find('track') is not None: raise ValueError("a CVAT video file: export the task as 'CVAT for images'")
-    def entries(im, size): return [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(_cvat_row, o)) for o in im if o.tag in CVAT_SHAPES]
+    inside = {o for im in root.findall('image') for o in im.iter()}
+    for o in root.iter():
+        if o.tag in CVAT_SHAPES and o.get('label') and o not in inside:
+            problems.add('entry', f'{file}:{o.line}', f'<{o.tag}> is not in an <image> of <annotations>')
+    def entries(im, size): return [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(_cvat_row, o)) for o in im if o.tag!='tag']
     return [(im.get('name',''), partial(entries, im)) for im in root.findall('image')]
 
 def write_cvat(

@@ -17,6 +17,18 @@ from .blocks import unknown_class
 from .dota import *
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #cc5658e5
+def _names_in(file, most=10000):
+    "The names of one yaml file, or None; `ValueError` where they are no names"
+    doc = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
+    names = doc.get('names') if isinstance(doc, dict) else None
+    if not names: return None
+    if isinstance(names, list): names = dict(enumerate(names))
+    if not isinstance(names, dict): raise ValueError('names: expected a list, or numbers with names')
+    if any(isinstance(o, (list,dict)) for o in names.values()): raise ValueError('names: a name is a list')
+    names = {int(k):str(v) for k,v in names.items()}
+    if min(names)<0 or max(names)>most: raise ValueError(f'names: numbers from {min(names)} to {max(names)}, expected 0 to {most}')
+    return [names.get(i, str(i)) for i in range(max(names)+1)]
+
 def yolo_names(
     path # root folder of the data set, or the yaml file itself
 )->list: # class names in the order of their numbers
@@ -24,15 +36,20 @@ def yolo_names(
     path = Path(path)
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     files = [path] if path.is_file() else [f for d in (path, path/'labels', path.parent) if d.is_dir() for f in sorted(d.glob('*.y*ml'))]
+    bad = ''
     for f in files:
-        try: names = (yaml.safe_load(f.read_text(encoding='utf-8')) or {}).get('names')
-        except (yaml.YAMLError, AttributeError): continue                # some other yaml file
-        if isinstance(names, dict): return [str(names.get(i, i)) for i in range(max(map(int, names))+1)]
-        if names: return [str(o) for o in names]
+        try: names = _names_in(f)
+        except (yaml.YAMLError, *MALFORMED) as e: bad += f'; {f} is no good: {explain(e)[:200]}'; continue
+        if names: return names
     raise DatasetLayoutError(f'{path}: no yaml file with `names:` in this folder, in labels/ or beside it; '
-                             'pass vocab=[...] with the names in order')
+                             f'pass vocab=[...] with the names in order{bad}')
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #297b164d
+def _name(k, names):
+    "The name of a class number"
+    if not k.is_integer(): raise ValueError(f'expected a class number, a whole one, found {k:g}')
+    return names[int(k)] if 0<=k<len(names) else f'number {k:.0f}'
+
 def parse_yolo_line(
     line:str, # one line of a label file
     size:tuple, # (width, height) of the image in pixels
@@ -42,11 +59,18 @@ def parse_yolo_line(
     t = line.split()
     if not t: return None
     if len(t)!=9: raise ValueError(f"expected 'class x1 y1 x2 y2 x3 y3 x4 y4', found {len(t)} fields")
-    try: k,xy = int(float(t[0])),[float(o)*s for o,s in zip(t[1:], size*4)]
+    try: k,xy = float(t[0]),[float(o)*s for o,s in zip(t[1:], size*4)]
     except ValueError: raise ValueError("expected 'class x1 y1 x2 y2 x3 y3 x4 y4', all numbers") from None
-    return xy,names[k] if 0<=k<len(names) else f'number {k}',0
+    return xy,_name(k, names),0
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #51525ec0
+def _read_yolo(parse, path, split, vocab, on_bad):
+    problems,names = Problems(),list(vocab) if vocab is not None else yolo_names(path)
+    entries = lambda file,size: line_entries(file, partial(parse, size=size, names=names))
+    res = read_pairs(find_pairs(path, split, ['labels'], problems), entries, problems, names, 'parse')
+    problems.report(path, on_bad)
+    return res
+
 def read_yolo_obb(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels
     split:str=None, # 'train', 'val', ...; None for a folder without splits
@@ -54,13 +78,7 @@ def read_yolo_obb(
     on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO-OBB folder"
-    problems,res,names = Problems(),[],list(vocab) if vocab is not None else yolo_names(path)
-    for image,file in find_pairs(path, split, ['labels'], problems):
-        size = picture_size(image, problems)
-        if size is None: continue
-        res.append(to_annot(image, read_lines(file, partial(parse_yolo_line, size=size, names=names), problems, names), size))
-    problems.report(path, on_bad)
-    return res
+    return _read_yolo(parse_yolo_line, path, split, vocab, on_bad)
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #2944d92f
 def write_yolo_obb(
@@ -90,9 +108,9 @@ def parse_yolo_seg_line(
     t = line.split()
     if not t: return None
     if len(t)<7 or len(t)%2==0: raise ValueError(f"expected 'class x1 y1 x2 y2 x3 y3 ...', found {len(t)} fields")
-    try: k,xy = int(float(t[0])),np.array([float(o) for o in t[1:]]).reshape(-1,2)*size
+    try: k,xy = float(t[0]),np.array([float(o) for o in t[1:]]).reshape(-1,2)*size
     except ValueError: raise ValueError("expected 'class x1 y1 x2 y2 x3 y3 ...', all numbers") from None
-    return outline_row([xy], names[k] if 0<=k<len(names) else f'number {k}')
+    return outline_row([xy], _name(k, names))
 
 def read_yolo_seg(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels
@@ -101,9 +119,4 @@ def read_yolo_seg(
     on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO segmentation folder, an oriented box around each outline"
-    problems,res,names = Problems(),[],list(vocab) if vocab is not None else yolo_names(path)
-    for image,file in find_pairs(path, split, ['labels'], problems):
-        if size := picture_size(image, problems):
-            res.append(to_annot(image, read_lines(file, partial(parse_yolo_seg_line, size=size, names=names), problems, names), size))
-    problems.report(path, on_bad)
-    return res
+    return _read_yolo(parse_yolo_seg_line, path, split, vocab, on_bad)
