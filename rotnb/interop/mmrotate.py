@@ -273,6 +273,6 @@ def detector_from_mmrotate(
         found = settings_from_config(cfg)
         form = 'anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), ' if found.get('anchor_form') else ''
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: angle={found['angle']!r}, {form}"
-             f"losses, assignment and thresholds of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
+             f"losses, assignment, thresholds and scales of deltas of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

@@ -11,13 +11,14 @@ __all__ = ['box_losses', 'BoxLoss', 'l1_loss', 'smooth_l1_loss', 'balanced_l1_lo
 # %% ../../nbs/losses/37_boxes.ipynb #95216cc4
 import math, torch
 import torch.nn.functional as F
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 from ..geometry.boxes import rbox2hbox
 from ..ops.diff_iou import diff_iou_rotated
+from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
 
 # %% ../../nbs/losses/37_boxes.ipynb #05706378
@@ -37,8 +38,8 @@ class BoxLoss:
     def of(self, coder, priors:Tensor, deltas:Tensor, boxes:Tensor, n:int=None)->Tensor: # `(k,5)`, `(k,d)`, `(k,5)`; n: how many of the d count -> `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
         if self.on=='upright':
-            flat = coder.angle_coder.encode(deltas.new_zeros(len(deltas)))
-            return self(*(coder.decode(priors, torch.cat([o[:,:coder.split], flat], 1)) for o in (deltas, coder.encode(priors, boxes))))
+            plain,flat = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
+            return self(*(plain.decode(priors, torch.cat([o[:,:coder.split], flat], 1)) for o in (deltas, coder.encode(priors, boxes))))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
         if self.on!='boxes': pairs += (deltas[:,:n], coder.encode(priors, boxes)[:,:n])
         return self(*pairs)

@@ -53,7 +53,7 @@ def _unknown(name):
 @patch
 def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, h/stride, w/stride)` for each stride
     "Feature maps, finest first"
-    nhwc = self.body.output_fmt=='NHWC'
+    nhwc = getattr(self.body, 'output_fmt', 'NCHW')=='NHWC'  # MobileNets and EfficientNets do not say
     if nhwc: x = F.pad(x, (0, -x.shape[-1]%4, 0, -x.shape[-2]%4))  # a transformer's patches
     fs = self.body(x)
     if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
