@@ -1,6 +1,8 @@
 """Throughput and memory of `predict_scene` beside the bare model on the same windows in memory: `python scene.py --side 20000`.
 Half of the bare run comes before the scene and half after it, so that a machine growing slower or faster favours neither.
-Each part is a process of its own, whose peak memory is its own. A GeoTIFF is made first (tiled, deflate, blocks of 500 px from `make_scene`) and kept for the next run."""
+Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time, which other programs
+on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
+from `make_scene`) and kept for the next run."""
 import argparse, json, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
@@ -35,17 +37,17 @@ def sync(learn): torch.cuda.synchronize() if learn.dls.device.type=='cuda' else 
 def scene_part(a):
     learn = make_learner(a)
     predict_scene(learn, np.zeros((a.size,4*a.bs*a.size,3), np.uint8), a.size, 0, bs=a.bs, num_workers=0, progress=False)
-    before,t = peak(),time.perf_counter()
+    before,t,cpu = peak(),time.perf_counter(),time.process_time()
     preds = predict_scene(learn, a.file, a.size, a.overlap, score_thr=a.score_thr, bs=a.bs, num_workers=a.workers, progress=False)
-    t = time.perf_counter()-t
+    t,cpu = time.perf_counter()-t,time.process_time()-cpu
     torch.save(preds, Path(a.work)/'scene.pth')
-    return dict(seconds=t, peak_mb=peak(), peak_before_mb=before, detections=len(preds['scores']),
+    return dict(seconds=t, cpu_seconds=cpu, peak_mb=peak(), peak_before_mb=before, detections=len(preds['scores']),
                 peak_worker_mb=peak(resource.RUSAGE_CHILDREN) if a.workers else None)
 
 def bare_part(a):
     "Batches are read and normalised in groups of eight, and then given to the model; only the latter is timed"
     learn = make_learner(a); windows = scene_windows(a.file, a.size, a.overlap, img_rate_thr=0)
-    some,dets,t = windows[a.part::2],{},0
+    some,dets,t,cpu = windows[a.part::2],{},0,0
     dl = learn.dls.test_dl([PILImage.create(some[0].pixels())]*a.bs, bs=a.bs, num_workers=0); x = dl.one_batch()[0].as_subclass(Tensor)
     def batch(ws):
         items = [dl.after_item((PILImage.create(w.pixels()),)) for w in ws]
@@ -55,12 +57,12 @@ def bare_part(a):
         for i in range(0, len(some), 8*a.bs):
             groups = [some[j:j+a.bs] for j in range(i, min(i+8*a.bs, len(some)), a.bs)]
             xs = [batch(g) for g in groups]
-            sync(learn); t0 = time.perf_counter()
+            sync(learn); t0,c0 = time.perf_counter(),time.process_time()
             ys = [learn.model(x) for x in xs]
-            sync(learn); t += time.perf_counter()-t0
+            sync(learn); t += time.perf_counter()-t0; cpu += time.process_time()-c0
             dets.update({w.name:{k:v.cpu() for k,v in p.items()} for g,y in zip(groups, ys) for w,p in zip(g, y)})
     torch.save(dets, Path(a.work)/f'bare{a.part}.pth')
-    return dict(seconds=t, windows=len(some))
+    return dict(seconds=t, cpu_seconds=cpu, windows=len(some))
 
 def apart(a):
     "Detections of the scene beside those of the windows merged: how many without a fellow within 0.5 px, largest distance of the others"
@@ -103,7 +105,8 @@ if __name__=='__main__':
     b0,s,b1 = run_part(a, 'bare', 0),run_part(a, 'scene'),run_part(a, 'bare', 1)
     bare,n = b0['seconds']+b1['seconds'],b0['windows']+b1['windows']
     res = dict(side=a.side, size=a.size, overlap=a.overlap, model=str(a.model), windows=n, file_mb=a.file.stat().st_size/2**20,
-               scene_windows_s=n/s['seconds'], bare_windows_s=n/bare, share_of_bare=bare/s['seconds'], bare_halves_s=[b0['seconds'],b1['seconds']],
+               scene_windows_s=n/s['seconds'], bare_windows_s=n/bare, share_of_bare=bare/s['seconds'], share_of_cpu=(b0['cpu_seconds']+b1['cpu_seconds'])/s['cpu_seconds'],
+               bare_halves_s=[b0['seconds'],b1['seconds']],
                **s, compared=apart(a), versions=versions())
     print(json.dumps(res, indent=1))
     if a.json:
