@@ -1,4 +1,4 @@
-"Scenes and folders predicted window by window: the same as files cut out and merged, whatever the format, the workers, an interruption or a broken picture"
+"Scenes and folders predicted window by window: the same as files cut out and merged, whatever the workers, interruptions and broken pictures"
 import json, os, resource, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 KW = dict(size=128, overlap=48, progress=False)
 
 class Bright(nn.Module):
-    "Finds bright squares of the grid of 16 px: their middle in the picture, their side, the brightness as score, the strongest colour as label"
+    "Finds bright upright boxes, each of a brightness of its own: that is its score, the strongest colour its label"
     angle = 'le90'
     def __init__(self): super().__init__(); self.p,self.seen = nn.Parameter(torch.zeros(1)),0
     def forward(self, x, targets=None):
@@ -98,8 +98,8 @@ def test_equals_offline_tiles_and_merge(synth, tmp_path, size, scales):
 def fcos(synth):
     torch.manual_seed(0)
     dls = RotatedDataLoaders.from_dota(synth, size=96, bs=3, num_workers=0)
-    return rotated_learner(dls, 'rotated_fcos', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16),
-                           score_thr=0., max_per_img=30)
+    return rotated_learner(dls, 'rotated_fcos', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1,
+                           strides=(8,16), score_thr=0., max_per_img=30)
 
 def test_a_real_detector_in_every_window(fcos, tmp_path):
     "Window by window, before the merge: nothing is near a threshold that rounding could cross"
@@ -139,8 +139,8 @@ def test_the_learner_is_as_it_was(fcos):
 def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
 
 def write_tif(rio, path, a, block=64, **kw):
-    with rio.open(path, 'w', driver='GTiff', height=a.shape[0], width=a.shape[1], count=3, dtype=a.dtype, tiled=True, blockxsize=block, blockysize=block,
-                  compress='deflate', photometric='rgb', **kw) as ds: ds.write(np.moveaxis(a, -1, 0))
+    kw = dict(height=a.shape[0], width=a.shape[1], count=3, dtype=a.dtype, blockxsize=block, blockysize=block, **kw)
+    with rio.open(path, 'w', driver='GTiff', tiled=True, compress='deflate', photometric='rgb', **kw) as ds: ds.write(np.moveaxis(a, -1, 0))
     return path
 
 def test_a_geotiff_on_the_map(rio, learn, tmp_path):
@@ -176,7 +176,8 @@ def test_a_window_that_cannot_be_read_is_named_and_the_rest_goes_on(rio, learn, 
     im,_ = squares(); write_tif(rio, pics/'good.tif', im)
     learn.model.find = lambda o: dict(boxes=torch.zeros(0,5), scores=torch.zeros(0), labels=torch.zeros(0).long())
     for workers in (0,2):
-        with pytest.raises(WindowError, match=r'window of 128 x 128 px at \(\d+, \d+\) of .*bad\.tif') as e: predict_scene(learn, f, num_workers=workers, **KW)
+        with pytest.raises(WindowError, match=r'window of 128 x 128 px at \(\d+, \d+\) of .*bad\.tif') as e:
+            predict_scene(learn, f, num_workers=workers, **KW)
         assert e.value.window.scene.source==f
     del learn.model.find
     preds,bad = predict_folder(learn, pics, tmp_path/'out', 'csv', **KW)
@@ -199,8 +200,9 @@ def test_an_error_of_the_model_is_not_blamed_on_a_picture(learn):
     learn.model.find = lambda o: 1/0
     with pytest.raises(ZeroDivisionError): predict_scene(learn, np.zeros((300,300,3), np.uint8), **KW)
 
-@pytest.mark.parametrize('kw,words', [(dict(overlap=128),'overlap < size'), (dict(score_thr=-1),'score_thr'), (dict(iou_threshold=2),'iou_threshold'),
-                                      (dict(scales=()),'no scales'), (dict(scales=(0,)),'positive'), (dict(cut='clip'),"'keep' or 'drop'")], ids=str)
+@pytest.mark.parametrize('kw,words', [
+    (dict(overlap=128),'overlap < size'), (dict(score_thr=-1),'score_thr'), (dict(iou_threshold=2),'iou_threshold'),
+    (dict(scales=()),'no scales'), (dict(scales=(0,)),'positive'), (dict(cut='clip'),"'keep' or 'drop'")], ids=str)
 def test_settings_that_make_no_sense(learn, kw, words):
     with pytest.raises(ValueError, match=words): predict_scene(learn, np.zeros((300,300,3), np.uint8), **{**KW, **kw})
     assert learn.model.seen==0
@@ -226,6 +228,7 @@ def test_a_scene_replaced_is_looked_at_again(learn, tmp_path):
     Image.fromarray(squares(seed=2)[0]).save(f); os.utime(f, (1,1))
     assert same(predict_scene(learn, f, resume=tmp_path, **KW), predict_scene(learn, squares(seed=2)[0], **KW))
 
+ENV = {**os.environ, 'PYTHONPATH':str(ROOT)}
 CHILD = '''
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -240,7 +243,7 @@ predict_scene(learn, squares()[0], resume=sys.argv[3], **KW)
 def test_killed_and_started_again(learn, synth, tmp_path):
     "A real kill, wherever it hits"
     f = tmp_path/'scene.windows'
-    p = subprocess.Popen([sys.executable, '-c', CHILD, str(ROOT/'tests'), str(synth), str(tmp_path)], cwd=ROOT, env={**os.environ, 'PYTHONPATH':str(ROOT)},
+    p = subprocess.Popen([sys.executable, '-c', CHILD, str(ROOT/'tests'), str(synth), str(tmp_path)], cwd=ROOT, env=ENV,
                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     t = time.time()
     while time.time()-t<100 and p.poll() is None and (not f.exists() or f.read_bytes().count(b'rnb\n')<4): time.sleep(.05)
@@ -260,7 +263,8 @@ learn = bright(Path(sys.argv[2]), size=1024)
 learn.model.find = lambda o: dict(boxes=torch.zeros(0,5), scores=torch.zeros(0), labels=torch.zeros(0).long())
 def scene(side):
     f = Path(sys.argv[3])/f'{side}.tif'
-    with rasterio.open(f, 'w', driver='GTiff', width=side, height=side, count=3, dtype='uint8', tiled=True, compress='deflate', photometric='rgb', SPARSE_OK=True) as ds: pass
+    with rasterio.open(f, 'w', driver='GTiff', width=side, height=side, count=3, dtype='uint8', tiled=True, compress='deflate',
+                       photometric='rgb', SPARSE_OK=True) as ds: pass
     predict_scene(learn, f, size=1024, overlap=0, progress=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 print(scene(4000), scene(12000))
@@ -268,7 +272,7 @@ print(scene(4000), scene(12000))
 
 def test_memory_stays_flat(rio, synth, tmp_path):
     "A scene with 384 MB more of pixels takes not half of them more"
-    r = subprocess.run([sys.executable, '-c', FLAT, str(ROOT/'tests'), str(synth), str(tmp_path)], cwd=ROOT, env={**os.environ, 'PYTHONPATH':str(ROOT)},
+    r = subprocess.run([sys.executable, '-c', FLAT, str(ROOT/'tests'), str(synth), str(tmp_path)], cwd=ROOT, env=ENV,
                        capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
     small,large = map(float, r.stdout.split()[-2:])
@@ -280,7 +284,8 @@ def test_a_folder_of_all_sorts(learn, tmp_path):
     pics = tmp_path/'pics'; (pics/'sub').mkdir(parents=True)
     for i in range(5): Image.fromarray(squares(100, 90, 2, i)[0]).save(pics/f'{i}.png')
     Image.fromarray(squares(seed=9)[0]).save(pics/'sub/large.png')
-    Image.fromarray(squares(80, 80, 1)[0]).save(pics/'sub/alpha.png'); Image.new('L', (50,60)).save(pics/'grey.jpg'); Image.new('CMYK', (50,60)).save(pics/'cmyk.jpg')
+    Image.fromarray(squares(80, 80, 1)[0]).convert('RGBA').save(pics/'sub/alpha.png')
+    for mode in ('L','CMYK'): Image.new(mode, (50,60)).save(pics/f'{mode}.jpg')
     (pics/'empty.png').write_bytes(b''); (pics/'notes.txt').write_text('no picture')
     out = pics/'results'                                              # within the folder: must not be taken for pictures
     preds,bad = predict_folder(learn, pics, out, ['dota','coco'], **KW)
@@ -298,11 +303,14 @@ def test_pycocotools_takes_the_results(learn, tmp_path):
     im,truth = squares(n=6)
     preds = {'a.png':predict_scene(learn, im, cut='drop', **KW)}
     cats = [dict(id=i, name=n) for i,n in enumerate(learn.dls.vocab, 1)]
-    (tmp_path/'gt.json').write_text(json.dumps(dict(info={}, images=[dict(id=7, file_name='a.png', width=560, height=400)], annotations=[], categories=cats)))
+    images = [dict(id=7, file_name='a.png', width=560, height=400)]
+    (tmp_path/'gt.json').write_text(json.dumps(dict(info={}, images=images, annotations=[], categories=cats)))
     write_predictions(preds, tmp_path/'r.json', learn.dls.vocab, image_ids={'a.png':7})
     got = coco.COCO(tmp_path/'gt.json').loadRes(str(tmp_path/'r.json'))
     assert len(got.anns)==6
-    for a in got.anns.values(): assert np.abs(np.array([*a['bbox'][:2], a['bbox'][0]+a['bbox'][2], a['bbox'][1]+a['bbox'][3]])-truth).max(1).min()<.01
+    for a in got.anns.values():
+        x,y,w,h = a['bbox']
+        assert np.abs(np.array([x,y,x+w,y+h])-truth).max(1).min()<.01
 
 def test_names_that_dota_cannot_hold_are_told_before_the_work(learn, tmp_path):
     Image.fromarray(squares(80, 80, 1)[0]).save(tmp_path/'my picture.png')

@@ -42,7 +42,8 @@ def open_learner(
         learn.dls.to(device); learn.model.to(device)
         return learn
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, RuntimeError, KeyError, UnicodeDecodeError) as e:
-        raise ValueError(f'{file} cannot be opened as an exported learner (learn.export): {str(e).splitlines()[0] if str(e) else type(e).__name__}') from e
+        why = f'{type(e).__name__} {e}'.splitlines()[0]
+        raise ValueError(f'{file} cannot be opened as an exported learner (learn.export): {why}') from e
 
 # %% ../../nbs/cli/95_predict.ipynb #e30a6f74
 def _numbers(name, text, kind):
@@ -53,7 +54,8 @@ def run_predict(model, path, out, format, bands, scales, device, overwrite, **kw
     "What the command does; the number of pictures that could not be read"
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
-    preds,bad = predict_folder(open_learner(model, device), path, out, format.split(','), resume=not overwrite, progress=sys.stdout.isatty(), **kw)
+    preds,bad = predict_folder(open_learner(model, device), path, out, format.split(','), resume=not overwrite,
+                               progress=sys.stdout.isatty(), **kw)
     print(f"{sum(len(p['scores']) for p in preds.values())} detections in {len(preds)} pictures, written into {out}")
     return len(bad)
 

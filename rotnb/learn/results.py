@@ -40,9 +40,11 @@ def _checked(name, p, vocab):
     "Boxes (n,5), scores (n,), labels (n,) as arrays"
     b,s,l = (_plain(p[k]) for k in ('boxes','scores','labels'))
     b = b.reshape(-1, 5) if b.size==0 else b
-    if b.shape!=(len(s),5) or len(l)!=len(s): raise ValueError(f'{name}: boxes {b.shape}, scores {s.shape}, labels {l.shape}; expected (n,5), (n,), (n,)')
+    if b.shape!=(len(s),5) or len(l)!=len(s):
+        raise ValueError(f'{name}: boxes {b.shape}, scores {s.shape}, labels {l.shape}; expected (n,5), (n,), (n,)')
     if not (np.isfinite(b).all() and np.isfinite(s).all()): raise ValueError(f'{name}: boxes or scores are not finite')
-    if len(l) and not 0<=l.min()<=l.max()<len(vocab): raise ValueError(f'{name}: labels run from {l.min():g} to {l.max():g}, there are {len(vocab)} classes')
+    if len(l) and not 0<=l.min()<=l.max()<len(vocab):
+        raise ValueError(f'{name}: labels run from {l.min():g} to {l.max():g}, there are {len(vocab)} classes')
     return b,s,l.astype(int)
 
 # %% ../../nbs/learn/76c_results.ipynb #3941633b
@@ -68,8 +70,9 @@ def geojson(
     q = np.stack([ax*x+bx*y+cx, ay*x+by*y+cy], -1)
     if ax*by<bx*ay: q = q[:,::-1]  # the map turned them over, so they would run clockwise
     ring = lambda o: [[[round(v, digits) for v in pt] for pt in [*o.tolist(),o[0].tolist()]]]
-    feats = [dict(type='Feature', id=i, geometry=dict(type='Polygon', coordinates=ring(o)), properties={
-        'class':str(vocab[k]), 'score':round(float(v),6), 'angle':round(math.degrees(a),4)}) for i,(o,v,k,a) in enumerate(zip(q, s, l, b[:,4]))]
+    what = lambda v,k,a: {'class':str(vocab[k]), 'score':round(float(v),6), 'angle':round(math.degrees(a),4)}
+    feats = [dict(type='Feature', id=i, geometry=dict(type='Polygon', coordinates=ring(o)), properties=what(*r))
+             for i,(o,*r) in enumerate(zip(q, s, l, b[:,4]))]
     return dict(type='FeatureCollection', **(dict(name=name) if name else {}), **_crs_member(crs), features=feats)
 
 # %% ../../nbs/learn/76c_results.ipynb #386b7444
@@ -81,7 +84,8 @@ def coco_results(
 )->list: # of dict(image_id, category_id, bbox, segmentation, score)
     "Detections as COCO has them"
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
-    if image_ids is not None and (lost := [n for n in preds if n not in image_ids]): raise ValueError(f'no image id for {lost[0]} and {len(lost)-1} more')
+    if image_ids is not None and (lost := [n for n in preds if n not in image_ids]):
+        raise ValueError(f'no image id for {lost[0]} and {len(lost)-1} more')
     number = lambda n: int(PurePosixPath(n).stem) if PurePosixPath(n).stem.isdecimal() else n
     res = []
     for name,p in preds.items():
@@ -124,7 +128,8 @@ def task1_names(
     flat = lambda o: str(o).replace('/','_')
     res = distinct(names, lambda o: o.stem, lambda o: flat(o.with_suffix('')), flat)
     if bad := [n for n,o in res.items() if len(o.split())!=1]:
-        raise ValueError(f'{bad[0]!r} and {len(bad)-1} more: DOTA files cannot hold names with spaces; rename the pictures or choose another format')
+        raise ValueError(f'{bad[0]!r} and {len(bad)-1} more: DOTA files cannot hold names with spaces; '
+                         'rename the pictures or choose another format')
     return res
 
 # %% ../../nbs/learn/76c_results.ipynb #8b3657c1

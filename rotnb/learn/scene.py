@@ -61,8 +61,8 @@ def _way_in(dl, size):
     (w,h),(W,H) = size,x.shape[:-3:-1]
     at = tensor([[0.,0],[w,0],[w,h],[0,h]])@mat[:,:2].T.float()+mat[:,2].float()
     if at.min()<-1 or (at-tensor([W,H])).max()>1:
-        raise ValueError(f"the learner's transforms cut windows of {w} x {h} px to {W} x {H}: choose another size, or a learner that fits pictures in, "
-                         "as Resize(size, method='pad') does")
+        raise ValueError(f"the learner's transforms cut windows of {w} x {h} px to {W} x {H}: choose another size, "
+                         "or a learner that fits pictures in, as Resize(size, method='pad') does")
     return mat
 
 # %% ../../nbs/learn/77a_scene.ipynb #d75d8370
@@ -185,7 +185,9 @@ def _weights(model):
     "Checksum of a model's weights and of its settings, as far as it tells them"
     model = get_model(model)
     crc = zlib.crc32(repr(model.recipe()).encode()) if hasattr(model, 'recipe') else 0
-    for k,v in model.state_dict().items(): crc = zlib.crc32(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy(), zlib.crc32(k.encode(), crc))
+    for k,v in model.state_dict().items():
+        px = v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(px, zlib.crc32(k.encode(), crc))
     return f'{crc:08x}'
 
 def _journal(file, learn, **settings): return Journal(file, dict(weights=_weights(learn.model), **settings))
