@@ -104,7 +104,7 @@ v''')
             const [a, b] = v.screen(x + .5, y + .5).map(o => Math.floor(o * v.dpr));
             return [x, y, ...c.getImageData(a, b, 1, 1).data]; }}) }}''')
     for x,y,*rgb in px: assert rgb==[x%251,y%241,60,255], (x,y,rgb)
-    assert int(lab.kernel(page, 'print(Scene.read_px)'))<1024**2*1.7+20*512**2
+    assert int(lab.kernel(page, 'print(Scene.read_px)'))<2048**2*1.2+20*512**2
 
 def settle(lab, page):
     "Wait until the kernel has answered all that was sent, and the page has drawn it"

@@ -16,6 +16,7 @@ from ..data.convert import FORMATS, get_format
 from ..data.dota import *
 from ..data.label_files import *
 from .box_edits import *
+from .script import *
 from .viewer import *
 
 # %% ../../nbs/explore/83b_label_fixer.ipynb #cd9d2d22

@@ -61,7 +61,6 @@ class Picture {                                                   // the preview
 
   async load(bytes) {
     const serial = ++this.serial;
-    this.close();
     if (bytes && bytes.byteLength) {
       let image = await createImageBitmap(new Blob([bytes]));
       const halves = [image];
@@ -70,6 +69,7 @@ class Picture {                                                   // the preview
         halves.push(image);
       }
       if (serial !== this.serial) return halves.forEach(o => o.close());
+      for (const o of this.halves) o.close();
       this.halves = halves;
     }
     this.view.redraw();
