@@ -174,6 +174,24 @@ def test_findings():
     eq(DatasetExplorer(a, whole).filter(finding='sliver').selected[['image','box']].to_numpy().tolist(), [[i,2]])
     with pytest.raises(ValueError, match='no image'): DatasetExplorer(a, [dict(kind='x')])
 
+def test_the_report_of_the_doctor(tmp_path):
+    "Each finding about a box leads to that box"
+    from rotnb.data.doctor import doctor
+    from rotnb.data.synth import make_synth
+    d = make_synth(tmp_path, n_train=4, n_valid=3, size=128)
+    f = d/'val'/'labelTxt'/'val0002.txt'
+    f.write_text(f.read_text()+'10 10 40 10 40 10.3 10 10.3 ship 0\n')
+    (d/'train'/'labelTxt'/'train0001.txt').write_text('')
+    rep = doctor(d, images=False)
+    ex = DatasetExplorer(d, rep)
+    assert not ex.notes and (ex.findings.box>=0).any()
+    for r in ex.findings.itertuples():
+        if r.box<0: continue
+        box = ex.table.df.loc[r.row]
+        assert box.cls==rep.boxes.names[r.box] and str(box.file)==r.image
+        np.testing.assert_allclose(box[['cx','cy']].to_numpy(float), rep.boxes.qboxes[r.box].mean(0), atol=.02) # files have two digits
+    assert ex.filter(finding='sliver').selected.h.round(1).tolist()==[.3]
+
 # --- results
 
 class Planted(RotatedInterpretation):

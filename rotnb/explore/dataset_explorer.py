@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/explore/dataset_explorer.html.md"""
 # %% auto #0
 __all__ = ['SPLITS', 'splits_of', 'as_findings', 'place_findings', 'finding_field', 'DatasetExplorer']
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #25b59253
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #e9386bc3
 from pathlib import Path
 
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from .thumbs import Thumbs
 from .explorer import Explorer
 import rotnb.explore.page  # `to_html`, `figure`
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #d41e71cc
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #3c5f8d32
 SPLITS = 'train val test'.split()
 
 def _of_folder(path, format, on_bad):
@@ -43,7 +43,7 @@ def splits_of(
                              'pass a dict of lists of `Annot` instead of these data loaders')
     return {k:o for k,o in splits.items() if len(o)},vocab
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #6599e21f
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #e649862d
 def as_findings(
     o # DataFrame, list of dicts or of named tuples, or a report with `.findings`
 )->pd.DataFrame: # image, kind, message, box
@@ -86,7 +86,7 @@ def finding_field(
     rows = np.repeat(first-np.cumsum(n)+n, n)+np.arange(n.sum())
     return class_field('finding', 'finding (pictures)', np.repeat(code, n), list(kinds), rows=rows, per='image')
 
-# %% ../../nbs/explore/81_dataset_explorer.ipynb #27a224f7
+# %% ../../nbs/explore/81_dataset_explorer.ipynb #59c9a5c3
 class DatasetExplorer(Explorer):
     "All boxes of a data set"
     def __init__(self,
@@ -103,11 +103,14 @@ class DatasetExplorer(Explorer):
         if not self.annots: raise ValueError('no pictures: there is nothing to explore')
         table = annots_table(splits, vocab or known)
         title = title or (Path(source).resolve().name if isinstance(source, (str,Path)) else 'data set')
-        super().__init__(table, Thumbs(lambda i: self.annots[i].image, side), colors_of(len(table.fields['cls'].values)), title)
+        super().__init__(table, Thumbs(self.image, side), colors_of(len(table.fields['cls'].values)), title)
         self.findings = None
         if findings is not None: self.add_findings(findings)
 
     def name(self, i): return str(self.annots[i].image)
+    def image(self, i):
+        o = self.annots[i].image
+        return o.pixels() if hasattr(o, 'pixels') else o         # a window of a scene is read when it is looked at
 
     def add_findings(self, findings): # self
         "Filter by what was found, in the place of what was given before"

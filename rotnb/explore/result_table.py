@@ -11,7 +11,6 @@ __all__ = ['KIND_COLORS', 'EMPTY', 'BACKGROUND', 'ResultTables']
 import numpy as np, pandas as pd
 from functools import lru_cache
 from fastcore.basics import patch
-from ..geometry.draw import PALETTE
 from ..evaluate.ap import check_same_truth
 from ..evaluate.errors import KINDS, confusion_pairs, find_errors
 from .box_table import BOX, BoxTable, class_field, colors_of, distinct, log_edges, number_field, shape_columns
