@@ -1,5 +1,5 @@
-"""A thousand corrupted sets over all formats: whatever is wrong, the readers raise only their own errors, naming the file, and with `on_bad='warn'` no label whose
-bytes survived is lost without its file being named"""
+"""A thousand corrupted sets over all formats: whatever is wrong, the readers raise only their own errors, naming the file, and with
+`on_bad='warn'` no label whose bytes survived is lost without its file being named"""
 import json, random, re, shutil, struct, warnings, zlib
 from pathlib import Path
 import numpy as np, pytest
@@ -22,7 +22,8 @@ VOCAB = ['ship','car']
 def write_ucas(annots, root):
     (root/'ship').mkdir()
     for a,(r,_) in ((a, headed(a.qboxes)) for a in annots):
-        (root/f'ship/{a.image.stem}.txt').write_text(''.join('\t'.join(f'{v:.4f}' for v in (*q.ravel(),np.rad2deg(b[4]),*b[:4]))+'\n' for q,b in zip(a.qboxes, r)))
+        rows = ['\t'.join(f'{v:.4f}' for v in (*q.ravel(),np.rad2deg(b[4]),*b[:4])) for q,b in zip(a.qboxes, r)]
+        (root/f'ship/{a.image.stem}.txt').write_text(''.join(o+'\n' for o in rows))
 
 def good_set(root, name):
     "Three pictures, five labels"
@@ -88,7 +89,8 @@ def no_newline(d, r): return d.replace(b'\n', b' ', r.randrange(1, 4))
 def tail(d, r): return d+r.choice([b'0 0 0', b'}', b'</x>', b'\x1a', b'1 2 3 4 5 6 7 8 ship 0', b'\n\n\n'])
 def _number(d, r, new):
     m = r.choice(list(re.finditer(rb'-?\d+\.\d+', d)) or [None]); return d if m is None else d[:m.start()]+new+d[m.end():]
-def odd_number(d, r): return _number(d, r, r.choice([b'nan', b'NaN', b'inf', b'-Infinity', b'1e999', b'-1e308', b'9'*400, b'9'*5000, b'0x1F', b'1,5', b'--3', b'', b'\xd9\xa3', b'null', b'"7"', b'1_0']))
+NUMBERS = [b'nan', b'NaN', b'inf', b'-Infinity', b'1e999', b'-1e308', b'9'*400, b'9'*5000, b'0x1F', b'1,5', b'--3', b'', b'\xd9\xa3', b'null', b'"7"', b'1_0']
+def odd_number(d, r): return _number(d, r, r.choice(NUMBERS))
 def swap_numbers(d, r):
     m = list(re.finditer(rb'-?\d+\.\d+', d))
     if len(m)<2: return d
@@ -111,7 +113,8 @@ def unwrapped(d, r):
 def wrapped(d, r):
     t = r.choice(re.findall(rb'</(\w+)>', d) or [b'-']); return re.sub(rb'(</'+t+rb'>)', rb'\1</more>', re.sub(rb'(<'+t+rb'[ >])', rb'<more>\1', d))
 def entities(d, r): return re.sub(rb'^(<\?xml.*?\?>)?', lambda m: m[0]+b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>', d, count=1)
-def deep(d, r): return r.choice([b'<a>'*r.choice([150,100000]), b'['*100000, b'{"a":'*100000, b'<annotation>'+b'<object>'*300+b'</object>'*300+b'</annotation>'])
+DEEP = [b'<a>'*150, b'<a>'*100000, b'['*100000, b'{"a":'*100000, b'<annotation>'+b'<object>'*300+b'</object>'*300+b'</annotation>']
+def deep(d, r): return r.choice(DEEP)
 
 def _json(change):
     def f(d, r):
@@ -122,8 +125,9 @@ def _json(change):
             for k,v in (o.items() if isinstance(o, dict) else enumerate(o) if isinstance(o, list) else ()): nodes.append((o,k)); walk(v)
         walk(doc); change(doc, nodes, r); return json.dumps(doc).encode()
     f.__name__ = change.__name__; return f
+TYPES = [None, [], {}, 'x', 5, -1.5, True, [[]], [None], [[1]], {'id':[1]}, 10**400, float('nan'), '\ud800', '']
 @_json
-def json_type(doc, nodes, r): o,k = r.choice(nodes); o[k] = r.choice([None, [], {}, 'x', 5, -1.5, True, [[]], [None], [[1]], {'id':[1]}, 10**400, float('nan'), '\ud800', ''])
+def json_type(doc, nodes, r): o,k = r.choice(nodes); o[k] = r.choice(TYPES)
 @_json
 def json_key(doc, nodes, r):
     o,k = r.choice([n for n in nodes if isinstance(n[0], dict)]); v = o.pop(k)
@@ -137,8 +141,8 @@ def json_ids(doc, nodes, r):
     some = [n for n in nodes if n[1] in ('id','image_id','category_id')]
     if some: o,k = r.choice(some); o[k] = r.choice([1, 2, 0, '1', None, [1], 99, True, 1.0])
 
-ANY = [cut, cut, drop_slice, twice_slice, junk, flip, noise, empty, gone, utf16, bom, latin, crlf, old_mac, nuls, no_newline, tail, odd_number, odd_number, odd_number,
-       swap_numbers, swap_fields, no_field, no_field, deep]
+ANY = [cut, cut, drop_slice, twice_slice, junk, flip, noise, empty, gone, utf16, bom, latin, crlf, old_mac, nuls, no_newline, tail,
+       odd_number, odd_number, odd_number, swap_numbers, swap_fields, no_field, no_field, deep]
 OF = dict(xml=[no_tag, no_tag, other_tag, unwrapped, wrapped, entities], json=[json_type, json_type, json_type, json_key, json_key, json_twice, json_ids])
 PICTURE = [cut, flip, noise, empty, gone, junk]
 def huge_png(d, r): w = struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0); return d[:16]+w+struct.pack('>I', zlib.crc32(b'IHDR'+w))+d[33:]
@@ -157,7 +161,8 @@ def corrupt(root, name, files, seed):
         if k!=f: p.write_bytes(v)
         elif folder: p.mkdir()
         elif new is not None: p.write_bytes(new)
-    if r.random()<.05: (root/'images/sub').mkdir(); shutil.copy(root/'images'/r.choice(['p0.png','p2.png']), root/'images/sub') if (root/'images/p0.png').is_file() and (root/'images/p2.png').is_file() else 0
+    twin = root/'images'/r.choice(['p0.png','p2.png'])                                   # a second picture of the same name
+    if r.random()<.05 and twin.is_file(): (root/'images/sub').mkdir(); shutil.copy(twin, root/'images/sub')
     return f"{how.__name__}{' as a folder' if folder else ''} of {f}",f,b'' if folder or new is None else new
 
 def read(root, name, on_bad):

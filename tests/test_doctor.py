@@ -32,7 +32,8 @@ def synth(tmp_path_factory):
     annots = []
     for a in read_dota(root, 'train'):
         in_ = ((a.qboxes>=0)&(a.qboxes<=256)).all((1,2)) & (headed(a.qboxes)[0][:,2:4].min(1)>3)
-        annots.append(replace(a, qboxes=rbox2qbox(headed(a.qboxes[in_])[0]), names=[n for n,k in zip(a.names, in_) if k], difficult=a.difficult[in_], where=None, angle=None))
+        annots.append(replace(a, qboxes=rbox2qbox(headed(a.qboxes[in_])[0]), names=[n for n,k in zip(a.names, in_) if k],
+                              difficult=a.difficult[in_], where=None, angle=None))
     return annots
 
 def write(annots, root, name, names=None):
@@ -90,11 +91,13 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
     res = rep.fix(tmp_path/'b', kinds=['duplicate','sliver','off','crossed'], names={slip:right})
     assert {p: p.read_bytes() for p in (tmp_path/'a').rglob('*') if p.is_file()}==before         # the old one is as it was
     done = dict(zip(res.kind, res.done))
-    assert all(done[k]=='dropped' for k in ('duplicate','sliver','off')) and done['near_duplicate'].startswith('left') and done['name']=='renamed in 1 boxes', done
+    assert all(done[k]=='dropped' for k in ('duplicate','sliver','off')) and done['name']=='renamed in 1 boxes', done
+    assert done['near_duplicate'].startswith('left')
     again = doctor(tmp_path/'b'); assert set(grave(again).kind)=={'near_duplicate'}, again
     old,new = ({a.image.name:a for a in r.boxes.annots} for r in (rep,again))                    # nothing but what was said has changed
     for k,a in old.items():
-        gone = {r.box for r in f.itertuples() if done[r.kind]=='dropped'}; first = int(np.flatnonzero(rep.boxes.pic==rep.boxes.annots.index(a))[0]) if len(a) else 0
+        gone = {r.box for r in f.itertuples() if done[r.kind]=='dropped'}
+        first = int(np.flatnonzero(rep.boxes.pic==rep.boxes.annots.index(a))[0]) if len(a) else 0
         keep = [i for i in range(len(a)) if first+i not in gone]
         assert [right if a.names[i]==slip else a.names[i] for i in keep]==new[k].names
         if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.qboxes[keep], new[k].qboxes)
@@ -103,7 +106,8 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
 
 def test_lines_of_a_dota_file_by_kind(tmp_path, synth):
     a, = write(synth[:1], tmp_path/'a', 'dota'); t = tmp_path/f'a/labelTxt/{a.image.stem}.txt'; n = len(t.read_text().splitlines())
-    rows = dict(parse='1 2 3 ship 0', degenerate='5 5 5 5 9 5 9 5 ship 0', bowtie='10 10 40 20 40 10 10 20 ship 0', anticlockwise='200 200 200 230 240 230 240 200 ship 0',
+    rows = dict(parse='1 2 3 ship 0', degenerate='5 5 5 5 9 5 9 5 ship 0', bowtie='10 10 40 20 40 10 10 20 ship 0',
+                anticlockwise='200 200 200 230 240 230 240 200 ship 0',
                 quad='100 200 160 210 150 240 103 220 ship 0', outside='240 10 270 10 270 25 240 25 ship 0', tiny='30.5 200 33.5 200 33.5 203 30.5 203 ship 0')
     t.write_text(t.read_text()+'\n'.join(rows.values())+'\n')
     rep = doctor(tmp_path/'a', vocab=None)
@@ -137,7 +141,8 @@ def test_axes_and_units(tmp_path, synth):
 def test_pictures_that_are_broken_deep_or_odd(tmp_path, synth):
     write(synth, tmp_path/'a', 'dota'); im = sorted((tmp_path/'a/images').iterdir()); pil = Image.open(im[0]).copy()
     im[1].write_bytes(im[1].read_bytes()[:2000]); im[2].write_bytes(b'no picture')
-    Image.fromarray(np.asarray(pil.convert('L')).astype(np.uint16)*200).save(im[3]); pil.convert('RGBA').save(im[4]); Image.open(im[5]).convert('L').save(im[5])
+    Image.fromarray(np.asarray(pil.convert('L')).astype(np.uint16)*200).save(im[3])
+    pil.convert('RGBA').save(im[4]); Image.open(im[5]).convert('L').save(im[5])
     jpg = im[6].with_suffix('.jpg'); Image.open(im[6]).convert('CMYK').save(jpg); im[6].unlink()
     rep = doctor(tmp_path/'a'); got = {Path(f.image).stem:f.kind for f in grave(rep).itertuples() if f.kind not in ('twin','near_twin')}
     assert got=={im[1].stem:'picture', im[2].stem:'picture', im[3].stem:'depth', im[4].stem:'mode', im[5].stem:'mode', im[6].stem:'mode'}, rep

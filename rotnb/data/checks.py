@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'COLUMNS', 'VOCABS', 'Kind', 'split_where', 'Finding', 'find
            'check_quads', 'ordered', 'close_pairs', 'same_corners', 'check_duplicates', 'check_angles', 'name_key',
            'edits', 'alike', 'suggest_names', 'check_names', 'check_labels']
 
-# %% ../../nbs/data/71a_checks.ipynb #a4f4452b
+# %% ../../nbs/data/71a_checks.ipynb #76acd4ec
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ..geometry.polygons import polygon_area
 from ..ops.iou import box_iou_rotated
 from .dota import DOTA_CLASSES
 
-# %% ../../nbs/data/71a_checks.ipynb #f769c1a5
+# %% ../../nbs/data/71a_checks.ipynb #3613dc7c
 class Kind(NamedTuple):
     severity:str # 'error', 'warning' or 'info'
     what:str     # in words
@@ -50,7 +50,7 @@ KINDS = dict(
     rare=Kind('info', 'classes are rare'), near_twin=Kind('info', 'pictures are nearly the same as another'),
 )
 
-# %% ../../nbs/data/71a_checks.ipynb #73c40f3b
+# %% ../../nbs/data/71a_checks.ipynb #8f1be14e
 def split_where(where:str)->tuple: # (file, line or None, object)
     "A place in a label file, taken apart"
     file,line,obj = re.fullmatch(r'(?s)(.+?)(?::(\d+)|: (\S.*))?', str(where)).groups() if where else ('',None,None)
@@ -73,7 +73,7 @@ def findings_table(found)->pd.DataFrame: # found: of `Finding`
     order = {k:i for i,k in enumerate(KINDS)}
     return df.sort_values('kind', key=lambda s: s.map(order), kind='stable', ignore_index=True)
 
-# %% ../../nbs/data/71a_checks.ipynb #1619715e
+# %% ../../nbs/data/71a_checks.ipynb #fab2de5b
 @dataclass(eq=False)
 class Boxes:
     "The boxes of all records as arrays, in the records' order"
@@ -109,7 +109,7 @@ def gather(sets:dict)->Boxes: # split -> records
     size = np.array([a.size or (np.nan,np.nan) for a in annots], float).reshape(-1,2)[pic]
     return Boxes(annots, [s for s,_ in every], pic, q, names, cat(lambda a: a.difficult).astype(int), where, angle, size, *headed(q))
 
-# %% ../../nbs/data/71a_checks.ipynb #f697d1d1
+# %% ../../nbs/data/71a_checks.ipynb #9fd557c9
 def check_place(
     b:Boxes, # boxes of a set
     tiny:float=4. # root of the area under which a box is called tiny, pixels
@@ -127,7 +127,7 @@ def check_place(
             b.found('outside', np.flatnonzero((over>1)&~off), lambda i: f'{b.names[i]}, by up to {over[i]:.1f} px')+
             b.found('sliver', np.flatnonzero(flat), side)+b.found('tiny', np.flatnonzero((w*h<tiny**2)&~flat), side))
 
-# %% ../../nbs/data/71a_checks.ipynb #012c9fd9
+# %% ../../nbs/data/71a_checks.ipynb #a87cd09c
 def check_quads(
     b:Boxes, # boxes of a set
     px:float=2., # gap that is tolerated, pixels
@@ -154,7 +154,7 @@ def ordered(qboxes)->np.ndarray: # (n,4,2)
         elif polygon_area(o, signed=True)<0: q[i] = o[::-1]                      # the first side keeps its direction, see `headed`
     return q
 
-# %% ../../nbs/data/71a_checks.ipynb #f3d5dff9
+# %% ../../nbs/data/71a_checks.ipynb #0919a375
 def close_pairs(b:Boxes, reach:float=.1)->np.ndarray: # (k,2) indices, the lower first
     "Pairs of boxes of one picture whose middles are nearer than `reach` of the longer side"
     long = b.rboxes[:,2:4].max(1, initial=0)*reach
@@ -193,7 +193,7 @@ def check_duplicates(
             b.names[j], b.names[first[j][0]], b.where[first[j][0]], first[j][1]))
     return res
 
-# %% ../../nbs/data/71a_checks.ipynb #6d8c54bf
+# %% ../../nbs/data/71a_checks.ipynb #52b8c697
 def check_angles(
     b:Boxes, # boxes of a set
     least:int=20 # boxes from which a habit is one
@@ -213,7 +213,7 @@ def check_angles(
         say(f'all {n} angles lie in [{deg.min():.0f}, {deg.max():.0f}] degrees, OpenCV\'s range: right if the sides change places with it')
     return res
 
-# %% ../../nbs/data/71a_checks.ipynb #ecc934b4
+# %% ../../nbs/data/71a_checks.ipynb #1e61cd33
 VOCABS = {f'DOTA {k}':v for k,v in DOTA_CLASSES.items()} | {
     'DIOR': 'airplane airport baseballfield basketballcourt bridge chimney dam Expressway-Service-area Expressway-toll-station golffield '
             'groundtrackfield harbor overpass ship stadium storagetank tenniscourt trainstation vehicle windmill'.split(),
@@ -242,7 +242,7 @@ def alike(a, b):
     n = min(len(a), len(b))
     return abs(len(a)-len(b))<3 and n>2 and len(a+b)>6 and re.findall(r'\d+', a)==re.findall(r'\d+', b) and edits(a, b)<=1+(n>7)
 
-# %% ../../nbs/data/71a_checks.ipynb #aaf9a57d
+# %% ../../nbs/data/71a_checks.ipynb #225faf70
 def suggest_names(
     counts:dict, # name -> how many boxes
     share:float=.05 # of the common name's count that a misspelt one may have
@@ -275,7 +275,7 @@ def check_names(b:Boxes)->list: # of `Finding`
     for o,(m,why) in suggest_names(counts).items():
         res += one('name', o, f' ({counts[o]} boxes) may be {m!r}'+(f' ({counts[m]})' if m in counts else '')+f': {why}')
     for o in names:
-        if re.fullmatch(r'[-+]?(\d+\.\d*|\.\d+)(e[-+]?\d+)?', o): res += one('name', o, f' ({counts[o]} boxes) is a number: shifted columns?')
+        if re.fullmatch(r'[-+]?(\d+\.\d*|\.\d+)(e[-+]?\d+)?', o): res += one('name', o, f' ({counts[o]} boxes) is a number')
     split = np.array(b.split, object)[b.pic] if len(b) else np.array([])
     seen,most = set(b.names[split=='train']),max(counts.values(), default=0)
     for o in names:
@@ -283,7 +283,7 @@ def check_names(b:Boxes)->list: # of `Finding`
         if counts[o]*100<=most: res += one('rare', o, f': {counts[o]} of {len(b)} boxes, 1 for {most//counts[o]} of the most common class')
     return res
 
-# %% ../../nbs/data/71a_checks.ipynb #dfe7528a
+# %% ../../nbs/data/71a_checks.ipynb #bf431771
 def check_labels(
     b:Boxes, # boxes of a set
     tiny:float=4., # see `check_place`

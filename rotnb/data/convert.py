@@ -39,7 +39,8 @@ def df_row(d:dict): # column -> text or number
     num = lambda s: [float(d[k]) for k in s.split()]
     name,diff = d.get('name'),d.get('difficult')
     if name is None or name=='' or name!=name:
-        if any(v not in (None,'') and v==v for k,v in d.items() if k not in ('image','name','difficult')): raise ValueError('a box without a class name')
+        told = [v for k,v in d.items() if k not in ('image','name','difficult') and v not in (None,'') and v==v]
+        if told: raise ValueError('a box without a class name')
         return None
     diff = 0 if diff in (None,'') or diff!=diff else int(float(diff))
     if 'x1' in d: return num(' '.join(XY)),str(name),diff

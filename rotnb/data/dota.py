@@ -137,7 +137,7 @@ def parse_dota_line(
     if len(t)<9: raise ValueError(f'expected {DOTA_LINE}, found {len(t)} fields')
     try: xy = [float(o) for o in t[:8]]
     except ValueError: raise ValueError(f'expected {DOTA_LINE}, the first eight fields must be numbers') from None
-    if len(t)>16 and sum(o[-1].isdigit() for o in t[8:])>7: raise ValueError(f'expected {DOTA_LINE}, found the numbers of two boxes in one line')
+    if len(t)>16 and sum(o[-1].isdigit() for o in t[8:])>7: raise ValueError(f'expected {DOTA_LINE}, found two boxes in one line')
     diff = int(t[-1]) if len(t)>9 and t[-1] in ('0','1','2') else 0
     name = ' '.join(t[8:-1] if len(t)>9 and t[-1] in ('0','1','2') else t[8:])
     return xy,name,diff
@@ -187,7 +187,7 @@ def keep_rows(
         except NotABox as e: problems.add('skipped', where, str(e)); continue
         except MALFORMED as e: problems.add(kind, where, f'{explain(e)[:200]}: {text[:80]!r}'); continue
         if row is None: continue
-        row = Row(*row)._replace(where=where)
+        row = Row(*row); row = row._replace(where=where, difficult=min(max(row.difficult, 0), 99))
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
         elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
@@ -275,7 +275,8 @@ def read_dota(
 )->list: # of `Annot`, sorted by file name
     "Read one split of a DOTA folder"
     problems = Problems()
-    res = read_pairs(find_pairs(path, split, DOTA_DIRS, problems), lambda file,size: line_entries(file, parse_dota_line), problems, vocab, 'parse')
+    entries = lambda file,size: line_entries(file, parse_dota_line)
+    res = read_pairs(find_pairs(path, split, DOTA_DIRS, problems), entries, problems, vocab, 'parse')
     problems.report(path, on_bad)
     return res
 

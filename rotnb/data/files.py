@@ -207,7 +207,7 @@ def parse_icdar_line(
     if len(t)<8: raise ValueError(f"expected 'x1,y1,x2,y2,x3,y3,x4,y4,transcription', found {len(t)} fields")
     try: xy = [float(o) for o in t[:8]]
     except ValueError: raise ValueError("expected 'x1,y1,x2,y2,x3,y3,x4,y4,transcription', the first eight numbers") from None
-    if re.match(r'(\s*-?\d+(\.\d+)?\s*,){8}', ','.join(t[8:])): raise ValueError('found the numbers of two boxes in one line')
+    if re.search(r'(-?\d+(\.\d+)?\s*,\s*){7}-?\d', ''.join(t[8:])): raise ValueError('found the numbers of two boxes in one line')
     return xy,name,int(len(t)>8 and t[8].strip()=='###')
 
 def icdar_entries(file, size): return line_entries(file, parse_icdar_line)
