@@ -42,7 +42,8 @@ def _tile(a, w, f, iof_thr, below, mark_cut):
     counts = f>=iof_thr-1e-6                                                 # a share of 0.7 is not to fail by rounding
     difficult = np.where(counts, np.where((f<1) & mark_cut, 2, a.difficult), np.maximum(a.difficult, 1))
     k = np.flatnonzero(counts & (f>0) if below=='drop' else f>0)
-    return TileAnnot(w, w.to_window(a.qboxes[k]), [a.names[i] for i in k], difficult[k], a)
+    return TileAnnot(w, w.to_window(a.qboxes[k]), [a.names[i] for i in k], difficult[k], w.size, whole=a,
+                     where=a.where and [a.where[i] for i in k], angle=None if a.angle is None else a.angle[k])
 
 def tile_scene(
     a:Annot, # record of a scene

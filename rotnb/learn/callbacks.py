@@ -49,7 +49,7 @@ def as_trained(
     x:Tensor # `(b, 3, h, w)` pictures in RGB
 )->Tensor:
     "The pictures with their colours in the order that the detector's weights know; done twice, as they were"
-    return x.flip(1) if model.channels=='bgr' else x
+    return x.flip(1) if getattr(model, 'channels', 'rgb')=='bgr' else x
 
 class DetectionCallback(Callback):
     "Feed targets to the detector and turn its detections into `learn.pred`"
