@@ -82,6 +82,7 @@ v''')
 def test_a_scene_of_20000_px(lab, page):
     "Tiles come from the kernel; what is seen at level 0 is the very pixel; a corner 19990 px out lies where it should"
     lab.open(page, 'scene.ipynb', SCENE+'''
+import time
 class Scene:
     height = width = 20000
     read_px = 0
@@ -89,6 +90,7 @@ class Scene:
         "Red tells the column, green the row, of each pixel"
         k = round(1/scale); X,Y = np.meshgrid(np.arange(x, x+w, k), np.arange(y, y+h, k))
         Scene.read_px += X.size
+        time.sleep(.05 if w==20000 else 0)                                        # 2 s for the preview: it comes in the background
         return np.stack([X%251, Y%241, 0*X+60], -1).astype(np.uint8)
 v = view(Scene(), np.array([[19990.,19990,10,6,0.]]))
 v''')
@@ -97,6 +99,9 @@ v''')
     page.keyboard.press('n')                                                      # next box: far too small to see, so it is zoomed to
     page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.picture.tiles.size>0 && !{VIEW}.pending', timeout=15000)
     page.wait_for_timeout(300)
+    lab.kernel(page, 'v.reader.join()')
+    page.wait_for_function(f'() => {VIEW}.picture.halves[0]?.width==2048')
+    assert page.evaluate(f'() => {VIEW}.picture.tiles.size')>0                    # a new preview leaves the tiles
     px = page.evaluate(f'''() => {{
         const v = {VIEW}, c = v.canvas.getContext('2d');
         v.model.set('hidden', ['truth']); v.draw();
