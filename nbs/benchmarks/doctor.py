@@ -24,18 +24,17 @@ def write_set(root, n, boxes, size=64, seed=0):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--files', type=int, default=20000); p.add_argument('--boxes', type=float, default=10); p.add_argument('--pictures', action='store_true')
+    for k,v in dict(files=20000, boxes=10).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--pictures', action='store_true')
     args = p.parse_args()
-    doctor_warm()                                                   # numba compiles or loads its kernels once
     with tempfile.TemporaryDirectory() as d:
+        write_set(Path(d)/'warm', 200, 10); doctor(Path(d)/'warm', images=False)    # numba compiles or loads its kernels once
         write_set(Path(d)/'set', args.files, args.boxes)
         for images in (False,True)[:1+args.pictures]:
-            w,c = time.perf_counter(),time.process_time(); rep = doctor(Path(d)/'set', images=images); w,c = time.perf_counter()-w,time.process_time()-c
-            found = rep.findings.kind.value_counts().to_dict()
+            w,c = time.perf_counter(),time.process_time()
+            rep = doctor(Path(d)/'set', images=images); w,c = time.perf_counter()-w,time.process_time()-c
+            parts,load = ', '.join(f'{k} {v:.1f} s' for k,v in rep.seconds.items()),os.getloadavg()[0]
             print(f"{'labels and pictures' if images else 'labels only'}: {args.files} files, {len(rep.boxes)} boxes: {w:.1f} s, CPU {c:.1f} s "
-                  f"({', '.join(f'{k} {v:.1f} s' for k,v in rep.seconds.items())}); load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {found}")
-
-def doctor_warm():
-    with tempfile.TemporaryDirectory() as d: write_set(Path(d)/'set', 200, 10); doctor(Path(d)/'set', images=False)
+                  f"({parts}); load {load:.1f} on {os.cpu_count()} cores; {rep.findings.kind.value_counts().to_dict()}")
 
 if __name__=='__main__': main()
