@@ -1,7 +1,7 @@
 """Throughput and memory of `predict_scene` beside the bare model on the same windows in memory: `python scene.py --side 20000`.
 Half of the bare run comes before the scene and half after it, so that a machine growing slower or faster favours neither.
-Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time, which other programs
-on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
+Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time,
+which other programs on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
 from `make_scene`) and kept for the next run."""
 import argparse, json, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -37,6 +37,7 @@ def sync(learn): torch.cuda.synchronize() if learn.dls.device.type=='cuda' else 
 def scene_part(a):
     learn = make_learner(a)
     predict_scene(learn, np.zeros((a.size,4*a.bs*a.size,3), np.uint8), a.size, 0, bs=a.bs, num_workers=0, progress=False)
+    open_scene(a.file).read(0, 0, 8, 8)                             # imports rasterio
     before,t,cpu = peak(),time.perf_counter(),time.process_time()
     preds = predict_scene(learn, a.file, a.size, a.overlap, score_thr=a.score_thr, bs=a.bs, num_workers=a.workers, progress=False)
     t,cpu = time.perf_counter()-t,time.process_time()-cpu
@@ -105,8 +106,8 @@ if __name__=='__main__':
     b0,s,b1 = run_part(a, 'bare', 0),run_part(a, 'scene'),run_part(a, 'bare', 1)
     bare,n = b0['seconds']+b1['seconds'],b0['windows']+b1['windows']
     res = dict(side=a.side, size=a.size, overlap=a.overlap, model=str(a.model), windows=n, file_mb=a.file.stat().st_size/2**20,
-               scene_windows_s=n/s['seconds'], bare_windows_s=n/bare, share_of_bare=bare/s['seconds'], share_of_cpu=(b0['cpu_seconds']+b1['cpu_seconds'])/s['cpu_seconds'],
-               bare_halves_s=[b0['seconds'],b1['seconds']],
+               windows_per_s=n/s['seconds'], bare_windows_per_s=n/bare, share_of_bare=bare/s['seconds'],
+               share_of_cpu=(b0['cpu_seconds']+b1['cpu_seconds'])/s['cpu_seconds'], bare_halves_s=[b0['seconds'],b1['seconds']],
                **s, compared=apart(a), versions=versions())
     print(json.dumps(res, indent=1))
     if a.json:
