@@ -72,6 +72,9 @@ class _Picture(_Array):
     "A picture that is decoded as a whole, once, when its pixels are asked for"
     def __init__(self, path):
         with _unlimited(path) as im: (w,h),mode = im.size,im.mode
+        if h*w>MOST_PIXELS:
+            raise CorruptImageError(f'{path}: {w} x {h} px are too many to decode at once; write a tiled GeoTIFF '
+                                    "(gdal_translate -co TILED=YES), which is read by windows with `pip install 'rotnb[geo]'`")
         self.path,self.a,self.lock,self.limits = path,None,threading.Lock(),{}
         grey = mode=='L' or mode[0]=='I' or mode=='F'
         self.keep,self.shape,self.bands = grey or mode=='RGB',(h,w,1 if grey else 3),(1,1,1) if grey else (1,2,3)
@@ -83,10 +86,6 @@ class _Picture(_Array):
         return super().crop(*args)
 
     def _decode(self):
-        h,w = self.shape[:2]
-        if h*w>MOST_PIXELS:
-            raise CorruptImageError(f'{self.path}: {w} x {h} px are too many to decode at once; write a tiled GeoTIFF '
-                                    "(gdal_translate -co TILED=YES), which is read by windows with `pip install 'rotnb[geo]'`")
         try:
             with _unlimited(self.path) as im: return np.asarray(im if self.keep else im.convert('RGB'))
         except (OSError, SyntaxError, ValueError) as e: raise CorruptImageError(f'cannot read picture {self.path}: {e}') from e
