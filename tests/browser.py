@@ -80,9 +80,9 @@ class Lab:
         except subprocess.TimeoutExpired: self.proc.kill(); self.proc.wait()
         self.log.close()
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def lab():
-    "The server, one for all tests; it ends its kernels when it ends"
+    "The server, one for the tests of a file; it ends its kernels when it ends"
     chromium_path()
     folder = tempfile.mkdtemp(prefix='rotnb-lab-')
     o = Lab(folder)
@@ -90,9 +90,9 @@ def lab():
     o.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def browser():
-    "Chromium, one for all tests"
+    "Chromium, one for the tests of a file: other files fork, which what Playwright runs in this process does not survive"
     path = chromium_path()
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:

@@ -131,7 +131,7 @@ def test_import_time(ours, theirs):
     runs = [[float(python(f'import {o}, time; print(time.process_time())')) for o in (ours,theirs)] for _ in range(3)]
     a,b = map(median, zip(*runs))
     print(f'import {ours} {a:.2f} s, import {theirs} {b:.2f} s, ratio {a/b:.2f}')
-    assert a<=1.3*b
+    assert a<=1.4*b
 
 def test_all_has_the_public_names():
     ns = {}

@@ -1,5 +1,5 @@
 "The report as a file: complete, self-contained, escaped, whole or absent; its command; and figures that leave matplotlib as it was"
-import re, runpy, shutil, sys
+import re, runpy, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import rotnb.learn.report # `Learner.report`
 
 EVIL,FILE = '<script>alert(1)</script>&"$x$',"a<b>&'c.png"
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32))
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 
 @pytest.fixture(scope='module')
 def learn(tmp_path_factory):
@@ -111,20 +110,15 @@ def test_command(learn, command, tmp_path):
 # --- in a browser
 
 @pytest.mark.parametrize('scheme', ['light','dark'])
-def test_in_a_browser(page, scheme):
+def test_in_a_browser(page, browser, scheme):
     "Opens without asking for anything, without complaint, and fits a phone"
-    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    if not CHROMIUM: pytest.skip('no chromium here')
-    args = '--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
-    with api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=args)
-        asked,said = [],[]
-        w = b.new_page(color_scheme=scheme, viewport=dict(width=390, height=800))
-        w.on('request', lambda r: asked.append(r.url)); w.on('console', lambda m: said.append(m.text)); w.on('dialog', lambda d: said.append(d.message))
-        w.goto(page.as_uri()); w.click('nav a >> nth=5')
-        assert [o for o in asked if not o.startswith('data:')]==[page.as_uri()] and not said
-        assert w.evaluate('document.documentElement.scrollWidth')<=390 and w.evaluate('scrollY')>500
-        ground,ink = w.evaluate('[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector("svg text")).fill]')
-        light = lambda c: sum(map(int, re.findall(r'\d+', c)[:3]))
-        assert (light(ground)>600)==(scheme=='light') and abs(light(ground)-light(ink))>400
-        b.close()
+    asked,said = [],[]
+    w = browser.new_page(color_scheme=scheme, viewport=dict(width=390, height=800))
+    w.on('request', lambda r: asked.append(r.url)); w.on('console', lambda m: said.append(m.text)); w.on('dialog', lambda d: said.append(d.message))
+    w.goto(page.as_uri()); w.click('nav a >> nth=5')
+    assert [o for o in asked if not o.startswith('data:')]==[page.as_uri()] and not said
+    assert w.evaluate('document.documentElement.scrollWidth')<=390 and w.evaluate('scrollY')>500
+    ground,ink = w.evaluate('[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector("svg text")).fill]')
+    light = lambda c: sum(map(int, re.findall(r'\d+', c)[:3]))
+    assert (light(ground)>600)==(scheme=='light') and abs(light(ground)-light(ink))>400
+    w.close()
