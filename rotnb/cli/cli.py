@@ -29,7 +29,8 @@ from ..learn.callbacks import Checkpoint, CheckpointError, NonFiniteLossError
 from ..learn.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
-from ..learn.report import plot_history, versions, whole
+from ..learn.report import plot_history, versions
+from ..learn.results import whole
 
 # %% ../../nbs/cli/90_cli.ipynb #f9b995d2
 recipe = dict(model='rotated_fcos_tiny', epochs=18, lr=3e-3, bs=4, n_train=240, n_valid=60, size=320,
