@@ -121,9 +121,16 @@ def test_an_exported_learner_gives_the_same(fcos, tmp_path):
     got = predict_scene(again, im, score_thr=0., **KW)
     assert len(want['scores']) and same(got, want)
 
-def test_reading_processes_give_the_same(learn):
-    im,_ = squares()
-    assert same(predict_scene(learn, im, num_workers=2, **KW), predict_scene(learn, im, **KW))
+READERS = '''
+import sys; sys.path.insert(0, sys.argv[1])
+from test_scene import *
+l,(im,_) = bright(sys.argv[2]),squares()
+assert same(predict_scene(l, im, num_workers=2, **KW), predict_scene(l, im, **KW))'''
+
+def test_reading_processes_give_the_same(synth):
+    "In a process of its own: one that hundreds of other tests have run in does not fork well"
+    r = subprocess.run([sys.executable, '-c', READERS, str(ROOT/'tests'), str(synth)], cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
+    assert r.returncode==0, r.stderr[-2000:]
 
 def test_the_learner_is_as_it_was(fcos):
     "Training goes on after a prediction"
