@@ -1,5 +1,5 @@
 "`rotnb-demo` as a user runs it: files, options, errors, interruption, own data"
-import json, os, runpy, shutil, signal, subprocess, sys, time
+import json, os, runpy, shutil, signal, subprocess, sys, time, warnings
 from pathlib import Path
 import pytest, yaml
 from PIL import Image
@@ -23,7 +23,7 @@ def in_process(args, monkeypatch, capsys, home):
     "The same without the seconds that importing takes: (exit code, stdout, stderr)"
     monkeypatch.setenv('ROTNB_HOME', str(home)); monkeypatch.chdir(home)
     monkeypatch.setattr(sys, 'argv', ['rotnb-demo', *map(str, args)])
-    monkeypatch.setattr('warnings.showwarning', None)                     # the command sets its own
+    monkeypatch.setattr('warnings.showwarning', warnings.showwarning)    # the command sets its own, which is not to last
     try: runpy.run_module('rotnb.cli.cli', run_name='__main__'); code = 0
     except SystemExit as e: code = e.code or 0
     return code, *capsys.readouterr()
