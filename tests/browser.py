@@ -48,7 +48,7 @@ class Lab:
         cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=o) for i,o in enumerate(cells)]
         (self.root/name).write_text(json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=5)))
 
-    def open(self, page, name, *cells, wait='.rotnb .rn-canvas', timeout=60):
+    def open(self, page, name, *cells, wait='.rotnb .rn-canvas', timeout=180):
         "Write a notebook, open it alone on a page, run all cells and wait for what they show; an error in a cell fails"
         self.notebook(name, *cells)
         page.goto(f'http://127.0.0.1:{self.port}/doc/tree/{name}?token={self.token}')
@@ -57,12 +57,14 @@ class Lab:
                                timeout=timeout*1000)
         return self.run(page, wait, timeout)
 
-    def run(self, page, wait='.rotnb .rn-canvas', timeout=60):
-        "Run all cells"
-        page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
-        page.wait_for_selector(f'{wait}, .jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]', timeout=timeout*1000)
+    def run(self, page, wait='.rotnb .rn-canvas', timeout=180):
+        "Run all cells to their end: the first run on a machine compiles numba's functions, which takes a slow one longer than a minute"
+        page.wait_for_function("() => jupyterapp.commands.isEnabled('notebook:run-all-cells')", timeout=timeout*1000)
+        page.evaluate("""ms => Promise.race([jupyterapp.commands.execute('notebook:run-all-cells'),
+            new Promise((_, no) => setTimeout(() => no(new Error('the cells did not end')), ms))])""", timeout*1000)
         errors = page.locator('.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
         assert not errors, errors[0]
+        page.wait_for_selector(wait, timeout=timeout*1000)
         return page
 
     def kernel(self, page, code, timeout=30):
