@@ -23,6 +23,7 @@ from ..targets.sample import random_sample, add_objects
 from ..losses.focal import focal_loss
 from ..losses.boxes import box_loss
 from ..ops.nms import batched_nms_rotated, nms_quad
+from ..ops.roi_align import roi_align_rotated
 from .contract import Detector, StageOut, Sample
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -131,8 +132,10 @@ def roi_align_upright(
     sampling_ratio:int=0 # points along each side of an output cell; 0: as many as the map has
 )->Tensor: # `(k, c, output_size, output_size)`
     "[RoIAlign](https://arxiv.org/abs/1703.06870) in the upright boxes around RoIs"
-    hboxes = torch.cat([rois[:,:1], rbox2hbox(rois[:,1:])], 1).to(input.dtype)
-    return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned=True)
+    if input.is_cuda:
+        hboxes = torch.cat([rois[:,:1], rbox2hbox(rois[:,1:])], 1).to(input.dtype)
+        return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned=True)
+    return roi_align_rotated(input, torch.cat([rois[:,:1], upright(rois[:,1:])], 1), output_size, spatial_scale, sampling_ratio)
 
 # %% ../../nbs/models/44_roi_head.ipynb #44e26d6c
 class RoIHead(nn.Module):
