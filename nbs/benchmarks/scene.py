@@ -3,7 +3,7 @@ Half of the bare run comes before the scene and half after it, so that a machine
 Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time,
 which other programs on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
 from `make_scene`) and kept for the next run."""
-import argparse, json, resource, subprocess, sys, tempfile, time
+import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
 from rotnb.cli.cli import versions
@@ -31,7 +31,8 @@ def make_learner(a):
     learn.dls.to(device); learn.model.to(device).eval()
     return learn
 
-def peak(who=resource.RUSAGE_SELF): return resource.getrusage(who).ru_maxrss/2**10 # MB
+def peak(): # MB; getrusage would tell the parent's, which a process inherits
+    return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1])/2**10
 def sync(learn): torch.cuda.synchronize() if learn.dls.device.type=='cuda' else None
 
 def scene_part(a):
@@ -43,7 +44,7 @@ def scene_part(a):
     t,cpu = time.perf_counter()-t,time.process_time()-cpu
     torch.save(preds, Path(a.work)/'scene.pth')
     return dict(seconds=t, cpu_seconds=cpu, peak_mb=peak(), peak_before_mb=before, detections=len(preds['scores']),
-                peak_worker_mb=peak(resource.RUSAGE_CHILDREN) if a.workers else None)
+                peak_worker_mb=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/2**10 if a.workers else None)
 
 def bare_part(a):
     "Batches are read and normalised in groups of eight, and then given to the model; only the latter is timed"

@@ -8,9 +8,10 @@ Docs: https://rotnb.github.io/rotnb/learn/scene.html.md"""
 __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'predict_scene', 'find_pictures', 'predict_folder']
 
 # %% ../../nbs/learn/77a_scene.ipynb #0b7e7525
-import os, zlib
+import ctypes, os, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
@@ -78,6 +79,9 @@ def _rows(p, mat, score_thr, angle):
     p = p[(p[:,5]>=score_thr) & p.isfinite().all(1)].double()
     return torch.cat([map_boxes(p[:,:5], mat, angle), p[:,5:7]], 1).float().numpy()
 
+def _give_back(): # glibc keeps what lies free between small blocks that live: most of a window's pixels; other systems do not know the call
+    with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)
+
 class _Take(Callback):
     "Detections of windows to a journal, batch by batch"
     run_train = False
@@ -90,6 +94,7 @@ class _Take(Callback):
         self.journal.add((k, _rows(p, _to_scene(w, self.mats[w.size]), self.score_thr, angle))
                          for p,w,k in zip(preds, self.windows[some], self.keys[some]))
         self.n += len(preds)
+        if self.n//64>some.start//64: _give_back() # 30 ms: nothing beside 64 windows
 
 # %% ../../nbs/learn/77a_scene.ipynb #18dd02ee
 class WindowError(CorruptImageError):
