@@ -1,4 +1,4 @@
-"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all: `python learning.py EPOCHS [NAME ...]`.
+"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all: `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py EPOCHS [NAME ...]`.
 Writes learning/NAME.json as each ends; those that are there are not run again. `python learning.py --table` prints them."""
 import json, sys, time
 from pathlib import Path
@@ -23,12 +23,12 @@ def train(name, epochs, seed=0):
     row = dict(detector=name, settings={k:str(v) for k,v in OWN[name].items()}, epochs=epochs, seed=seed, threads=torch.get_num_threads(),
                params=sum(p.numel() for p in learn.model.parameters()))
     class Clock(Callback):
-        "Time in training batches alone"
+        "Processor time in training batches alone: on one thread that of the clock, whatever else the machine does"
         run_valid = False
         order = 90
         def before_fit(self): self.times = []
-        def before_train(self): self.t = time.perf_counter()
-        def after_train(self): self.times.append(time.perf_counter()-self.t)
+        def before_train(self): self.t = time.process_time()
+        def after_train(self): self.times.append(time.process_time()-self.t)
     clock = Clock()
     with learn.no_bar(), learn.no_logging(), learn.no_mbar():
         try: learn.fit_one_cycle(epochs, recipe['lr'], cbs=[clock], **recipe['fit'])
