@@ -94,6 +94,11 @@ class Base:
 
 def _digest(data): return hashlib.sha256(data).hexdigest()
 
+def _opened(form, data):
+    "Text and digest of a file; while its bytes are the same, the very same text, of which the form knows the objects already"
+    if getattr(form, 'opened', (None,))[0]!=data: form.opened = data,form.decode(data),_digest(data)
+    return form.opened[1:]
+
 @patch
 def find_again(self:LabelSource, names):
     "The picture's position, if somebody added or removed others"
@@ -105,9 +110,9 @@ def find_again(self:LabelSource, names):
 def load(self:LabelSource):
     "The file's text and digest; a skeleton of the format where there is no file"
     if self.file.exists():
-        data = self.file.read_bytes(); text = self.form.decode(data)
+        text,digest = _opened(self.form, self.file.read_bytes())
         if self.called is not None: self.find_again(self.form.shots(text))
-        return text,_digest(data)
+        return text,digest
     with tempfile.TemporaryDirectory() as d:
         FORMATS[self.format].write([Annot(self.image, np.zeros((0,4,2)), [], np.zeros(0, int))], Path(d), '', self.names or [])
         made = [o for o in Path(d).rglob('*') if o.suffix==self.file.suffix]
@@ -216,7 +221,7 @@ def rewritten(self:LabelSource, base, mine, how='refuse'):
     self.check(text, [o for o in want if o is not None])
     return text,digest
 
-# %% ../../nbs/data/71j_label_files.ipynb #a3ddf0ff
+# %% ../../nbs/data/71j_label_files.ipynb #9149d93c
 def _why(e):
     if e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', -1)): return 'the disk is full'
     return 'the folder or the file is read-only' if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else str(e)
@@ -252,7 +257,7 @@ def save(self:LabelSource,
     except OSError as e: raise NotSaved(f'{self.file} was not saved, and is as it was: {_why(e)}') from e
     return self.read()
 
-# %% ../../nbs/data/71j_label_files.ipynb #70a289d4
+# %% ../../nbs/data/71j_label_files.ipynb #e344c066
 @patch
 def save_beside(self:LabelSource, base:Base, mine:list)->Path:
     "Write my version into a file beside the label file, which no reader takes for labels"

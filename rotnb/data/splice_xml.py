@@ -53,10 +53,12 @@ def xml_spans(data:bytes)->Span:
     return stack[0].kids[0]
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #fa3f3199
-def _encoding(data):
-    if data[:2] in (b'\xff\xfe',b'\xfe\xff'): raise ValueError('XML in UTF-16 cannot be edited in place: save it as UTF-8')
-    m = re.match(rb'(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=["\']([\w.-]+)', data)
-    return m[1].decode() if m else 'utf-8'
+def _encoding(text):
+    m = re.match(r'(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=["\']([\w.-]+)', text)
+    return m[1] if m else 'utf-8'
+
+def _inside(text, a, b): return text[a:b].encode('latin-1').decode(_encoding(text))         # the characters of a stretch
+def _outside(text, s): return s.encode(_encoding(text), 'xmlcharrefreplace').decode('latin-1')
 
 def _element(text):
     "One object with its comments"
@@ -78,16 +80,16 @@ def _tree(text): return xml_spans(text.encode('latin-1'))                   # on
 
 class XmlText(Form):
     "What XML forms share; a form adds `spans`, `holder`, `parse`, `set` and `make`"
-    def decode(self, data): self.encoding = _encoding(data); return data.decode('latin-1')
+    def decode(self, data):
+        if data[:2] in (b'\xff\xfe',b'\xfe\xff'): raise ValueError('XML in UTF-16 cannot be edited in place: save it as UTF-8')
+        return data.decode('latin-1')
     def encode(self, text): return text.encode('latin-1')
-    def inside(self, text): return text.encode('latin-1').decode(self.encoding)             # the characters of a piece
-    def outside(self, text): return text.encode(self.encoding, 'xmlcharrefreplace').decode('latin-1')
     def objects(self, text, key=None): return [Piece(o.start, o.end, o.line) for o in self.spans(_tree(text), key)]
-    def row(self, p, text, shot): return self.parse(parse_xml(self.inside(text[p.start:p.end])))
+    def row(self, p, text, shot): return self.parse(parse_xml(_inside(text, p.start, p.end)))
     def edited(self, text, p, row):
-        o = _element(self.inside(text[p.start:p.end]))
+        o = _element(_inside(text, p.start, p.end))
         self.set(o, row, changed(p.row, row))
-        return self.outside(ET.tostring(o, encoding='unicode'))
+        return _outside(text, ET.tostring(o, encoding='unicode'))
 
     def rewrite(self, text, pieces, changes, new, shot):
         "`changes`: piece number -> row, or None to delete; `new`: rows to append"
@@ -102,7 +104,7 @@ class XmlText(Form):
         def margin(at): return text[_margin(text, at):at].lstrip('\r\n')
         pad = margin(some[-1].start) if some else margin(home.start)+'  '
         for o in objects: ET.indent(o)
-        body = ''.join('\n'+pad+self.outside(ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
+        body = ''.join('\n'+pad+_outside(text, ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
         if some: return [(some[-1].end, some[-1].end, body)]
         if home.inner is None: return [(home.end-2, home.end, f'>{body}\n{margin(home.start)}</{home.tag}>')]
         at = len(text[:home.inner].rstrip())
