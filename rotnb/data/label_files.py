@@ -221,7 +221,7 @@ def rewritten(self:LabelSource, base, mine, how='refuse'):
     self.check(text, [o for o in want if o is not None])
     return text,digest
 
-# %% ../../nbs/data/71j_label_files.ipynb #9149d93c
+# %% ../../nbs/data/71j_label_files.ipynb #e44e095c
 def _why(e):
     if e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', -1)): return 'the disk is full'
     return 'the folder or the file is read-only' if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else str(e)
@@ -257,7 +257,7 @@ def save(self:LabelSource,
     except OSError as e: raise NotSaved(f'{self.file} was not saved, and is as it was: {_why(e)}') from e
     return self.read()
 
-# %% ../../nbs/data/71j_label_files.ipynb #e344c066
+# %% ../../nbs/data/71j_label_files.ipynb #d52cdf6d
 @patch
 def save_beside(self:LabelSource, base:Base, mine:list)->Path:
     "Write my version into a file beside the label file, which no reader takes for labels"

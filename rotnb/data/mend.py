@@ -67,12 +67,13 @@ def _plan(rep, kinds, names):
         if (file,line or obj) not in gone: plan.setdefault(file, []).append((line or obj, 'rename', names[b.names[i]], int(i), -1))
     return plan,why
 
-# %% ../../nbs/data/71k_mend.ipynb #99f22b0a
+# %% ../../nbs/data/71k_mend.ipynb #67bd5f47
 def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
-    if len(some)!=1: raise LabelError(f'{len(some) or "no"} objects begin at this place, expected one')
-    p = form.read(some[0], text, Shot('', tuple(b.size[i].tolist()) if i>=0 else None, vocab))
-    same = p.row is None if i<0 else p.row is not None and 'box' not in changed(p.row, (b.qboxes[i].ravel(),*p.row[1:]))
+    if len(some)>1: raise LabelError(f'{len(some)} objects begin at this place')
+    p = form.read(some[0], text, Shot('', tuple(b.size[i].tolist()) if i>=0 else None, vocab)) if some else None
+    usable = p is not None and p.row is not None
+    same = usable and 'box' not in changed(p.row, (b.qboxes[i].ravel(),*p.row[1:])) if i>=0 else p is not None and not usable
     if not same: raise LabelError('the file holds something else at this place than when it was examined')
     return p
 
@@ -97,7 +98,7 @@ def _edit_file(form, data, edits, b, vocab): # edits: as in the plan
 
 def _why(e): return str(e) if isinstance(e, ValueError) else explain(e)
 
-# %% ../../nbs/data/71k_mend.ipynb #b66a9987
+# %% ../../nbs/data/71k_mend.ipynb #606f50a4
 DONE = dict(drop='dropped', order='corners ordered', rect='made the least rectangle')
 
 def _edit_all(rep, plan, vocab, root):
