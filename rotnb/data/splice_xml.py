@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from xml.parsers import expat
 import numpy as np
+from fastcore.basics import patch
 from .dota import *
 from .splice import *
 from .xml import *
@@ -75,6 +76,7 @@ def _fmt(old, v):
     "A number as the old text spells numbers: whole, or with four digits"
     return f'{v:.0f}' if old is not None and re.fullmatch(r'\s*-?\d+\s*', old) else f'{v:.4f}'
 
+# %% ../../nbs/data/71h_splice_xml.ipynb #6687bb4a
 @lru_cache(1)
 def _tree(text): return xml_spans(text.encode('latin-1'))                   # one file is asked for many of its pictures
 
@@ -98,17 +100,19 @@ class XmlText(Form):
             edits.append((_margin(text, p.start), p.end, '') if row is None else (p.start, p.end, self.edited(text, p, row)))
         return splice(text, edits+(self.added(text, [self.make(o, shot) for o in new], shot) if new else []))
 
-    def added(self, text, objects, shot):
-        "The edit that puts new objects behind the last one, with its indentation"
-        root = _tree(text); some,home = self.spans(root, shot.key),self.holder(root, shot)
-        def margin(at): return text[_margin(text, at):at].lstrip('\r\n')
-        pad = margin(some[-1].start) if some else margin(home.start)+'  '
-        for o in objects: ET.indent(o)
-        body = ''.join('\n'+pad+_outside(text, ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
-        if some: return [(some[-1].end, some[-1].end, body)]
-        if home.inner is None: return [(home.end-2, home.end, f'>{body}\n{margin(home.start)}</{home.tag}>')]
-        at = len(text[:home.inner].rstrip())
-        return [(at, home.inner, f'{body}\n{margin(home.start)}')]
+# %% ../../nbs/data/71h_splice_xml.ipynb #c9ea3a66
+@patch
+def added(self:XmlText, text, objects, shot):
+    "The edit that puts new objects behind the last one, with its indentation"
+    root = _tree(text); some,home = self.spans(root, shot.key),self.holder(root, shot)
+    def margin(at): return text[_margin(text, at):at].lstrip('\r\n')
+    pad = margin(some[-1].start) if some else margin(home.start)+'  '
+    for o in objects: ET.indent(o)
+    body = ''.join('\n'+pad+_outside(text, ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
+    if some: return [(some[-1].end, some[-1].end, body)]
+    if home.inner is None: return [(home.end-2, home.end, f'>{body}\n{margin(home.start)}</{home.tag}>')]
+    at = len(text[:home.inner].rstrip())
+    return [(at, home.inner, f'{body}\n{margin(home.start)}')]
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
