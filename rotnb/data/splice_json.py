@@ -101,7 +101,8 @@ class CocoForm(JsonForm):
     def part(self, text, key): return json_top(text)[key][2]
     def home(self, text, shot=None): return json_top(text)['annotations'][0]
     @lru_cache(1)
-    def names(self, text): return {c['id']: str(c['name']) for c in self.part(text, 'categories') if {'id','name'}<=c.keys()}
+    def names(self, text):
+        return {c['id']: str(c['name']) for c in self.part(text, 'categories') if isinstance(c, dict) and {'id','name'}<=c.keys()}
     @lru_cache(1)
     def shots(self, text): return [i['file_name'] for i in self.part(text, 'images')]
     @lru_cache(1)
@@ -120,7 +121,8 @@ class CocoForm(JsonForm):
 @patch
 def with_names(self:CocoForm, text, names):
     "The text with a category for each of these names"
-    ids = self.names(text); most = max((o for o in ids if isinstance(o, int)), default=0)
+    ids = self.names(text); used = [a.get('category_id') for a in self.part(text, 'annotations') if isinstance(a, dict)]
+    most = max((o for o in (*ids,*used) if isinstance(o, int)), default=0)      # an annotation without a category must not get one by chance
     new = [o for o in dict.fromkeys(names) if o not in ids.values()]
     if not new: return text
     return splice(text, [json_list(text, json_top(text)['categories'][0], {}, [dict(id=most+i, name=o) for i,o in enumerate(new, 1)])])
