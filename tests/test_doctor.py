@@ -142,17 +142,21 @@ def test_many_pictures_of_one_file_are_mended_at_once(tmp_path, synth, name):
 def test_what_a_format_cannot_hold_is_said(tmp_path, synth):
     "No class number, no classes, several objects on one line, XML in another width: left as it was, with the reason"
     def mended(name, names, spoil=lambda t: None, kind='xml'):
-        write([replace(a, names=['ship']*len(a)) for a in synth[:2]], tmp_path/name, name, ['ship']); t = sorted((tmp_path/name).rglob(f'*.{kind}'))[0]; spoil(t)
+        write([replace(a, names=['ship']*len(a)) for a in synth[:2]], tmp_path/name, name, ['ship'])
+        t = sorted((tmp_path/name).rglob(f'*.{kind}'))[0]; spoil(t)
         rep = doctor(tmp_path/name, name, images=False); old = rep.boxes.names[0]
         rep.findings.loc[0] = dict(severity='warning', kind='name', file='', line=pd.NA, object='', image='', split='',
                                    message=f"'{old}' (3 boxes)", fix='name', box=-1)
         done = rep.fix(tmp_path/f'{name}-new', names={old:names}).done[0]
         same = t.read_bytes()==(tmp_path/f'{name}-new'/t.relative_to(tmp_path/name)).read_bytes()
         return done,same
-    for name,kind,why in (('yolo_obb','txt',"class 'bus' has no number"), ('icdar','txt','the format has no classes'), ('hrsc','xml','the format has no class')):
+    for name,kind,why in (('yolo_obb','txt',"class 'bus' has no number"), ('icdar','txt','the format has no classes'),
+                          ('hrsc','xml','the format has no class')):
         done,same = mended(name, 'bus', kind=kind); assert why in done and done.startswith('renamed in 0 boxes') and same, done
-    done,same = mended('ssdd', 'bus', lambda t: t.write_bytes(re.sub(rb'>\s+<', b'><', t.read_bytes()))); assert 'objects begin at this place' in done and same, done
-    done,same = mended('dior', 'bus', lambda t: t.write_bytes(t.read_bytes().replace(b"encoding='utf-8'", b"encoding='utf-16'").decode().encode('utf-16')))
+    done,same = mended('ssdd', 'bus', lambda t: t.write_bytes(re.sub(rb'>\s+<', b'><', t.read_bytes())))
+    assert 'objects begin at this place' in done and same, done
+    wide = lambda t: t.write_bytes(t.read_bytes().replace(b"encoding='utf-8'", b"encoding='utf-16'").decode().encode('utf-16'))
+    done,same = mended('dior', 'bus', wide)
     assert 'UTF-16' in done and same, done
 
 def test_lines_of_a_dota_file_by_kind(tmp_path, synth):

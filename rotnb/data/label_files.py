@@ -30,8 +30,8 @@ from ..geometry.fit import headed
 def edit_form(format, rbox=None): # rbox: of COCO, see `coco_row`
     "How objects of a format are edited in place"
     forms = dict(dota=dota_form, srsdd=dota_form, yolo_obb=yolo_form, yolo_seg=yolo_seg_form, icdar=icdar_form, ucas_aod=ucas_form,
-                 csv=CsvForm(), cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox), hrsid=CocoForm(rbox),
-                 **{k:XmlObjects(XML[k]) for k in XML if k in FORMATS})
+                 csv=CsvForm(), cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox),
+                 hrsid=CocoForm(rbox), **{k:XmlObjects(XML[k]) for k in XML if k in FORMATS})
     return forms[format]
 
 @dataclass(eq=False)

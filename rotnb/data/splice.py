@@ -116,7 +116,8 @@ def _dota_line(line, row, what, shot):
     if line is None: return ' '.join([*map(_dec, xy), name, str(int(diff))])
     had = len(t)>9 and t[-1] in ('0','1','2')
     flag = [str(int(diff))] if 'difficult' in what else t[-1:] if had else []
-    return ' '.join([*(_coords(xy, t[:8], _dec) if 'box' in what else t[:8]), *([name] if 'name' in what else t[8:-1] if had else t[8:]), *flag])
+    nums = _coords(xy, t[:8], _dec) if 'box' in what else t[:8]
+    return ' '.join([*nums, *([name] if 'name' in what else t[8:-1] if had else t[8:]), *flag])
 
 def _yolo_line(line, row, what, shot):
     (xy,name,_),t = row,(line or '').split()

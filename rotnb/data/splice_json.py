@@ -122,10 +122,11 @@ class CocoForm(JsonForm):
 def with_names(self:CocoForm, text, names):
     "The text with a category for each of these names"
     ids = self.names(text); used = [a.get('category_id') for a in self.part(text, 'annotations') if isinstance(a, dict)]
-    most = max((o for o in (*ids,*used) if isinstance(o, int)), default=0)      # an annotation without a category must not get one by chance
+    most = max((o for o in (*ids,*used) if isinstance(o, int)), default=0)    # an unknown number must not get a name by chance
     new = [o for o in dict.fromkeys(names) if o not in ids.values()]
     if not new: return text
-    return splice(text, [json_list(text, json_top(text)['categories'][0], {}, [dict(id=most+i, name=o) for i,o in enumerate(new, 1)])])
+    made = [dict(id=most+i, name=o) for i,o in enumerate(new, 1)]
+    return splice(text, [json_list(text, json_top(text)['categories'][0], {}, made)])
 
 @patch
 def set(self:CocoForm, a, row, what, text, shot):
@@ -187,7 +188,7 @@ class LabelStudioForm(JsonForm):
         start,_,task = json_top(text)[key]
         if 'annotations' not in task: return [a for _,a,_,v in json_kids(text, start) if isinstance(v, list)]
         try: i = [bool(o.get('was_cancelled')) for o in task['annotations']].index(False)
-        except (TypeError, AttributeError, ValueError): return []                                   # no annotation, or none that can be read
+        except (TypeError, AttributeError, ValueError): return []             # no annotation, or none that can be read
         return [json_at(text, 'annotations', i, 'result', start=start)[0]]
     def home(self, text, shot):
         if some := self.homes(text, shot.key): return some[0]
