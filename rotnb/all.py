@@ -68,7 +68,7 @@ from .data.xml import XML, XmlForm, write_xml, write_cvat
 from .data.json import read_coco, write_coco, write_labelme, write_label_studio
 from .data.convert import *
 from .data.subsets import *
-from .data.doctor import Report, doctor
+from .data.doctor import DoctorReport, doctor
 from .data.mend import fix
 from .learn.callbacks import *
 from .learn.schedule import *

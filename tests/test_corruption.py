@@ -8,7 +8,7 @@ from rotnb.data.checks import findings_table
 from rotnb.data.convert import FORMATS, FormatError, read_format, sniff_format
 from rotnb.data.doctor import doctor
 from rotnb.data.dota import Annot, DatasetLayoutError, LabelError
-from rotnb.data.edits import xml_spans
+from rotnb.data.splice_xml import xml_spans
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed
 
@@ -40,7 +40,8 @@ def pieces(name, file, data):
     "The bytes of each label in a file, in order"
     if file.endswith('.xml'):
         tags = ('box','polygon') if name=='cvat' else ('object','HRSC_Object')
-        return [data[o['start']:o['end']] for v in xml_spans(data).values() for o in v if o['tag'] in tags]
+        def below(o): return [o, *(p for k in o.kids for p in below(k))]
+        return [data[o.start:o.end] for o in below(xml_spans(data)) if o.tag in tags]
     if file.endswith('.json'):
         s,key,res,i = data.decode(),dict(coco='segmentation', labelme='points', label_studio='original_width')[name],[],0
         while (i := s.find('{', i))>=0:

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.cli.doctor import main
-from rotnb.data.checks import KINDS
+from rotnb.data.checks import KINDS, split_where
 from rotnb.data.convert import FORMATS, read_format
 from rotnb.data.doctor import doctor
 from rotnb.data.dota import Annot, read_dota
 from rotnb.data.edges import undisplayed
+from rotnb.data.label_files import edit_form
 from rotnb.data.mend import fix
+from rotnb.data.splice import Shot
 from rotnb.data.synth import make_synth
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed
@@ -103,6 +105,59 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
         if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.qboxes[keep], new[k].qboxes)
     same = [p for p in before if p.suffix!='.png' and p.parent.name!='images' and (tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()==before[p]]
     if len(before)>2*len(synth)-1: assert len(same)>=len(synth)-5                                # files without findings: the same bytes
+
+@pytest.mark.parametrize('name', [k for k,f in FORMATS.items() if f.write])
+def test_forms_and_readers_name_the_same_places(tmp_path, synth, name):
+    "What is edited at a place is what the doctor read there, bit for bit"
+    one = {'hrsc':'ship', 'hrsc_types':'ship', 'icdar':'text'}.get(name)
+    write([replace(a, names=[one or n for n in a.names]) for a in synth], tmp_path/'a', name)
+    b,form,vocab = doctor(tmp_path/'a', name, images=False).boxes,edit_form(name),sorted({n for a in synth for n in a.names})
+    assert len(b)==sum(map(len, synth))
+    for file in {split_where(w)[0] for w in b.where}:
+        text = form.decode(Path(file).read_bytes()); at = {o.place:o for o in form.objects(text)}
+        mine = [i for i,w in enumerate(b.where) if split_where(w)[0]==file]
+        assert len([p for p in at if form.read(at[p], text, Shot('', tuple(b.size[mine[0]]), vocab)).row])==len(mine)
+        for i in mine:
+            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, Shot('', tuple(b.size[i]), vocab))
+            np.testing.assert_array_equal(p.row[0], b.qboxes[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
+
+@pytest.mark.parametrize('name', ['csv','cvat','coco','label_studio'])
+def test_many_pictures_of_one_file_are_mended_at_once(tmp_path, synth, name):
+    "First and last object of every picture go, neighbours in the file, and all of the last picture"
+    thin = rbox2qbox(np.array([[100.,90,30,.6,.5],[60.,150,40,.7,1.]]))
+    def spoilt(a, last):
+        q,n = (thin,['ship']*2) if last else (np.concatenate([thin[:1],a.qboxes,thin[1:]]),['ship',*a.names,'ship'])
+        return replace(a, qboxes=q, names=n, difficult=np.zeros(len(n), int))
+    bad = [spoilt(a, i==4) for i,a in enumerate(synth[:5])]
+    write(bad, tmp_path/'a', name); rep = doctor(tmp_path/'a', images=False)
+    name_ = {n for a in synth for n in a.names}-{'ship'}; old = sorted(name_)[0]
+    res = rep.fix(tmp_path/'b', kinds=['sliver'], names={old:'a new class'})
+    assert set(res.done[res.kind=='sliver'])=={'dropped'} and len(res.done[res.kind=='sliver'])==10
+    got = {a.image.name:a for a in doctor(tmp_path/'b', images=False).boxes.annots}; was = {a.image.name:a for a in rep.boxes.annots}
+    assert len(got)==5 and not len(got[bad[4].image.name])
+    for a in bad[:4]:
+        np.testing.assert_array_equal(got[a.image.name].qboxes, was[a.image.name].qboxes[1:-1])
+        assert got[a.image.name].names==['a new class' if n==old else n for n in a.names[1:-1]]
+
+def test_what_a_format_cannot_hold_is_said(tmp_path, synth):
+    "No class number, no classes, several objects on one line, XML in another width: left as it was, with the reason"
+    def mended(name, names, spoil=lambda t: None, kind='xml'):
+        write([replace(a, names=['ship']*len(a)) for a in synth[:2]], tmp_path/name, name, ['ship'])
+        t = sorted((tmp_path/name).rglob(f'*.{kind}'))[0]; spoil(t)
+        rep = doctor(tmp_path/name, name, images=False); old = rep.boxes.names[0]
+        rep.findings.loc[0] = dict(severity='warning', kind='name', file='', line=pd.NA, object='', image='', split='',
+                                   message=f"'{old}' (3 boxes)", fix='name', box=-1)
+        done = rep.fix(tmp_path/f'{name}-new', names={old:names}).done[0]
+        same = t.read_bytes()==(tmp_path/f'{name}-new'/t.relative_to(tmp_path/name)).read_bytes()
+        return done,same
+    for name,kind,why in (('yolo_obb','txt',"class 'bus' has no number"), ('icdar','txt','the format has no classes'),
+                          ('hrsc','xml','the format has no class')):
+        done,same = mended(name, 'bus', kind=kind); assert why in done and done.startswith('renamed in 0 boxes') and same, done
+    done,same = mended('ssdd', 'bus', lambda t: t.write_bytes(re.sub(rb'>\s+<', b'><', t.read_bytes())))
+    assert 'objects begin at this place' in done and same, done
+    wide = lambda t: t.write_bytes(t.read_bytes().replace(b"encoding='utf-8'", b"encoding='utf-16'").decode().encode('utf-16'))
+    done,same = mended('dior', 'bus', wide)
+    assert 'UTF-16' in done and same, done
 
 def test_lines_of_a_dota_file_by_kind(tmp_path, synth):
     a, = write(synth[:1], tmp_path/'a', 'dota'); t = tmp_path/f'a/labelTxt/{a.image.stem}.txt'; n = len(t.read_text().splitlines())

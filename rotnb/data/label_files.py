@@ -29,10 +29,9 @@ from ..geometry.fit import headed
 # %% ../../nbs/data/71j_label_files.ipynb #114d51f6
 def edit_form(format, rbox=None): # rbox: of COCO, see `coco_row`
     "How objects of a format are edited in place"
-    forms = dict(dota=dota_form, srsdd=dota_form, yolo_obb=yolo_form, yolo_seg=yolo_seg_form, icdar=icdar_form, csv=CsvForm(),
-                 cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox), hrsid=CocoForm(rbox),
-                 **{k:XmlObjects(XML[k]) for k in XML if k in FORMATS})
-    if format not in forms: raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
+    forms = dict(dota=dota_form, srsdd=dota_form, yolo_obb=yolo_form, yolo_seg=yolo_seg_form, icdar=icdar_form, ucas_aod=ucas_form,
+                 csv=CsvForm(), cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox),
+                 hrsid=CocoForm(rbox), **{k:XmlObjects(XML[k]) for k in XML if k in FORMATS})
     return forms[format]
 
 @dataclass(eq=False)
@@ -68,6 +67,7 @@ def label_sources(
 )->list: # of `LabelSource`, in the order in which the format is read
     "Every picture of a set with the place of its labels"
     path = Path(path); format,fmt = get_format(path, format); form = edit_form(format, rbox)
+    if fmt.write is None: raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
     root = path if path.is_dir() else path.parent
     names = list(vocab or yolo_names(path)) if format in ('yolo_obb','yolo_seg') else None
     make = lambda image, file, key=0, called=None: LabelSource(image, file, format, form, root, names, key, called)
@@ -94,6 +94,11 @@ class Base:
 
 def _digest(data): return hashlib.sha256(data).hexdigest()
 
+def _opened(form, data):
+    "Text and digest of a file; while its bytes are the same, the very same text, of which the form knows the objects already"
+    if getattr(form, 'opened', (None,))[0]!=data: form.opened = data,form.decode(data),_digest(data)
+    return form.opened[1:]
+
 @patch
 def find_again(self:LabelSource, names):
     "The picture's position, if somebody added or removed others"
@@ -105,9 +110,9 @@ def find_again(self:LabelSource, names):
 def load(self:LabelSource):
     "The file's text and digest; a skeleton of the format where there is no file"
     if self.file.exists():
-        data = self.file.read_bytes(); text = self.form.decode(data)
+        text,digest = _opened(self.form, self.file.read_bytes())
         if self.called is not None: self.find_again(self.form.shots(text))
-        return text,_digest(data)
+        return text,digest
     with tempfile.TemporaryDirectory() as d:
         FORMATS[self.format].write([Annot(self.image, np.zeros((0,4,2)), [], np.zeros(0, int))], Path(d), '', self.names or [])
         made = [o for o in Path(d).rglob('*') if o.suffix==self.file.suffix]
@@ -203,10 +208,6 @@ def check(self:LabelSource, text, want):
         if _apart(a[0], b[0], self.holds)>tol: raise LabelError(f'{self.file}: the box {np.round(b[0], 1).tolist()} would be moved')
 
 # %% ../../nbs/data/71j_label_files.ipynb #a3714898
-def _why(e):
-    if e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', -1)): return 'the disk is full'
-    return 'the folder or the file is read-only' if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else str(e)
-
 @patch
 def rewritten(self:LabelSource, base, mine, how='refuse'):
     "The new text of the file, checked, with the digest of the one it was made from"
@@ -219,6 +220,21 @@ def rewritten(self:LabelSource, base, mine, how='refuse'):
     text = self.form.rewrite(text, pieces, changes, new, shot)
     self.check(text, [o for o in want if o is not None])
     return text,digest
+
+# %% ../../nbs/data/71j_label_files.ipynb #e44e095c
+def _why(e):
+    if e.errno in (errno.ENOSPC, getattr(errno, 'EDQUOT', -1)): return 'the disk is full'
+    return 'the folder or the file is read-only' if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else str(e)
+
+@patch
+def backup(self:LabelSource, work):
+    "Keep the first original"
+    full = self.file.absolute()
+    rel = full.relative_to(self.root.absolute()) if full.is_relative_to(self.root.absolute()) else Path(full.name)
+    to = work/'backup'/rel.with_name(rel.name+'.bak')
+    if to.exists() or not self.file.exists(): return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(to, self.file.read_bytes())
 
 @patch
 def save(self:LabelSource,
@@ -241,16 +257,7 @@ def save(self:LabelSource,
     except OSError as e: raise NotSaved(f'{self.file} was not saved, and is as it was: {_why(e)}') from e
     return self.read()
 
-@patch
-def backup(self:LabelSource, work):
-    "Keep the first original"
-    full = self.file.absolute()
-    rel = full.relative_to(self.root.absolute()) if full.is_relative_to(self.root.absolute()) else Path(full.name)
-    to = work/'backup'/rel.with_name(rel.name+'.bak')
-    if to.exists() or not self.file.exists(): return
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(to, self.file.read_bytes())
-
+# %% ../../nbs/data/71j_label_files.ipynb #d52cdf6d
 @patch
 def save_beside(self:LabelSource, base:Base, mine:list)->Path:
     "Write my version into a file beside the label file, which no reader takes for labels"

@@ -11,8 +11,10 @@ __all__ = ['Span', 'xml_spans', 'XmlText', 'XmlObjects', 'CvatForm']
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
+from functools import lru_cache
 from xml.parsers import expat
 import numpy as np
+from fastcore.basics import patch
 from .dota import *
 from .splice import *
 from .xml import *
@@ -24,6 +26,7 @@ class Span:
     "An element's place in a file"
     tag:str
     attrib:dict
+    line:int                              # counted from 1
     start:int
     end:int=0
     inner:int=None                        # where its end tag begins; None: it is an empty tag
@@ -37,9 +40,9 @@ class Span:
 def xml_spans(data:bytes)->Span:
     "The elements of an XML file, with their bytes"
     tag,p = re.compile(rb'<(?:[^>"\']|"[^"]*"|\'[^\']*\')*>'),expat.ParserCreate()
-    stack = [Span('', {}, 0)]
+    stack = [Span('', {}, 0, 0)]
     def start(name, attrib):
-        o = Span(name, attrib, p.CurrentByteIndex); stack[-1].kids.append(o); stack.append(o)
+        o = Span(name, attrib, p.CurrentLineNumber, p.CurrentByteIndex); stack[-1].kids.append(o); stack.append(o)
     def end(name):
         o = stack.pop(); first = tag.match(data, o.start)
         if first[0].endswith(b'/>'): o.end = first.end()
@@ -51,59 +54,71 @@ def xml_spans(data:bytes)->Span:
     return stack[0].kids[0]
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #fa3f3199
-def _encoding(data):
-    if data[:2] in (b'\xff\xfe',b'\xfe\xff'): raise ValueError('XML in UTF-16 cannot be edited in place: save it as UTF-8')
-    m = re.match(rb'(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=["\']([\w.-]+)', data)
-    return m[1].decode() if m else 'utf-8'
+def _encoding(text):
+    m = re.match(r'(?:\xef\xbb\xbf)?\s*<\?xml[^>]*encoding=["\']([\w.-]+)', text)
+    return m[1] if m else 'utf-8'
+
+def _inside(text, a, b): return text[a:b].encode('latin-1').decode(_encoding(text))         # the characters of a stretch
+def _outside(text, s): return s.encode(_encoding(text), 'xmlcharrefreplace').decode('latin-1')
 
 def _element(text):
     "One object with its comments"
-    return ET.fromstring(text, ET.XMLParser(target=ET.TreeBuilder(insert_comments=True, insert_pis=True)))
+    try: return ET.fromstring(text, ET.XMLParser(target=ET.TreeBuilder(insert_comments=True, insert_pis=True)))
+    except ET.ParseError as e: raise LabelError(f'an object that cannot be edited by itself: {e}') from None      # a namespace from outside
+
+def _margin(text, at):
+    "Where the indentation of an element begins, with the line break before it; `at` if it is not the first on its line"
+    nl = text.rfind('\n', 0, at)
+    if nl<0 or text[nl:at].strip(): return at
+    return nl-(text[nl-1:nl]=='\r')
 
 def _fmt(old, v):
     "A number as the old text spells numbers: whole, or with four digits"
     return f'{v:.0f}' if old is not None and re.fullmatch(r'\s*-?\d+\s*', old) else f'{v:.4f}'
 
-class XmlText:
-    "What XML forms share; a form adds `holder`, `tags`, `parse`, `set` and `make`"
-    def decode(self, data): self.encoding = _encoding(data); return data.decode('latin-1')
+# %% ../../nbs/data/71h_splice_xml.ipynb #6687bb4a
+@lru_cache(1)
+def _tree(text): return xml_spans(text.encode('latin-1'))                   # one file is asked for many of its pictures
+
+class XmlText(Form):
+    "What XML forms share; a form adds `spans`, `holder`, `parse`, `set` and `make`"
+    def decode(self, data):
+        if data[:2] in (b'\xff\xfe',b'\xfe\xff'): raise ValueError('XML in UTF-16 cannot be edited in place: save it as UTF-8')
+        return data.decode('latin-1')
     def encode(self, text): return text.encode('latin-1')
-    def inside(self, text): return text.encode('latin-1').decode(self.encoding)             # the characters of a piece
-    def outside(self, text): return text.encode(self.encoding, 'xmlcharrefreplace').decode('latin-1')
-    def pieces(self, text, shot):
-        found = self.objects(xml_spans(text.encode('latin-1')), shot)
-        res = [piece(text, o.start, o.end, lambda: self.parse(parse_xml(self.inside(text[o.start:o.end])))) for o in found]
-        return [o for o in res if o.row is not None]
+    def objects(self, text, key=None): return [Piece(o.start, o.end, o.line) for o in self.spans(_tree(text), key)]
+    def row(self, p, text, shot): return self.parse(parse_xml(_inside(text, p.start, p.end)))
+    def edited(self, text, p, row):
+        o = _element(_inside(text, p.start, p.end))
+        self.set(o, row, changed(p.row, row))
+        return _outside(text, ET.tostring(o, encoding='unicode'))
 
     def rewrite(self, text, pieces, changes, new, shot):
         "`changes`: piece number -> row, or None to delete; `new`: rows to append"
         edits = []
-        for i,row in changes.items():
-            p = pieces[i]
-            if row is None: edits.append((len(text[:p.start].rstrip()), p.end, '')); continue
-            o = _element(self.inside(text[p.start:p.end]))
-            o = self.set(o, row, changed(p.row, row)) or o
-            edits.append((p.start, p.end, self.outside(ET.tostring(o, encoding='unicode'))))
-        return splice(text, edits+self.added(text, [self.make(o, shot) for o in new], shot))
+        for p,row in ((pieces[i],row) for i,row in changes.items()):
+            edits.append((_margin(text, p.start), p.end, '') if row is None else (p.start, p.end, self.edited(text, p, row)))
+        return splice(text, edits+(self.added(text, [self.make(o, shot) for o in new], shot) if new else []))
 
-    def added(self, text, objects, shot):
-        "The edit that puts new objects behind the last one, with its indentation"
-        if not objects: return []
-        root = xml_spans(text.encode('latin-1')); some = self.objects(root, shot); home = self.holder(root, shot)
-        def margin(at): return re.search(r'[ \t]*$', text[:at])[0] if re.search(r'\n[ \t]*$', text[:at]) else ''
-        pad = margin(some[-1].start) if some else margin(home.start)+'  '
-        for o in objects: ET.indent(o)
-        body = ''.join('\n'+pad+self.outside(ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
-        if some: return [(some[-1].end, some[-1].end, body)]
-        if home.inner is None: return [(home.end-2, home.end, f'>{body}\n{margin(home.start)}</{home.tag}>')]
-        at = len(text[:home.inner].rstrip())
-        return [(at, home.inner, f'{body}\n{margin(home.start)}')]
+# %% ../../nbs/data/71h_splice_xml.ipynb #c9ea3a66
+@patch
+def added(self:XmlText, text, objects, shot):
+    "The edit that puts new objects behind the last one, with its indentation"
+    root = _tree(text); some,home = self.spans(root, shot.key),self.holder(root, shot)
+    def margin(at): return text[_margin(text, at):at].lstrip('\r\n')
+    pad = margin(some[-1].start) if some else margin(home.start)+'  '
+    for o in objects: ET.indent(o)
+    body = ''.join('\n'+pad+_outside(text, ET.tostring(o, encoding='unicode')).replace('\n', '\n'+pad) for o in objects)
+    if some: return [(some[-1].end, some[-1].end, body)]
+    if home.inner is None: return [(home.end-2, home.end, f'>{body}\n{margin(home.start)}</{home.tag}>')]
+    at = len(text[:home.inner].rstrip())
+    return [(at, home.inner, f'{body}\n{margin(home.start)}')]
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
     "One file per picture, described by an `XmlForm`"
     def __init__(self, form): self.form,self.path = form,form.objects.split('/')
-    def objects(self, root, shot): return root.all(self.form.objects)
+    def spans(self, root, key): return root.all(self.form.objects)
     def holder(self, root, shot):
         if len(self.path)==1: return root
         if some := root.all('/'.join(self.path[:-1])): return some[0]
@@ -144,11 +159,13 @@ class XmlObjects(XmlText):
 # %% ../../nbs/data/71h_splice_xml.ipynb #c4ec3b5c
 class CvatForm(XmlText):
     "One file for all pictures, by CVAT"
-    def image(self, root, shot): return root.all('image')[shot.key]
-    def objects(self, root, shot): return [o for o in self.image(root, shot).kids if o.tag in CVAT_SHAPES]
-    def holder(self, root, shot): return self.image(root, shot)
+    def spans(self, root, key):
+        images = root.all('image')
+        return [o for im in (images if key is None else [images[key]]) for o in im.kids if o.tag in CVAT_SHAPES]
+    def holder(self, root, shot): return root.all('image')[shot.key]
     def parse(self, o): return _cvat_row(o)
-    def shots(self, text): return [o.attrib.get('name', '') for o in xml_spans(text.encode('latin-1')).all('image')]
+    @lru_cache(1)
+    def shots(self, text): return [o.attrib.get('name', '') for o in _tree(text).all('image')]
 
     def set(self, o, row, what):
         xy,name,diff = row
