@@ -20,7 +20,8 @@ from fastcore.script import call_parse
 from ..geometry.draw import draw
 from ..models import list_detectors
 from ..models.backbones import BackboneError
-from ..data.blocks import CorruptImageError, UnknownClassError
+from ..data.rasters import CorruptImageError
+from ..data.blocks import UnknownClassError, open_image
 from ..data.dota import DOTA_DIRS, DatasetLayoutError, LabelError, find_split
 from ..data.loaders import RotatedDataLoaders
 from ..data.synth import SynthFolderError
@@ -125,7 +126,7 @@ def save_pictures(learn, path, epochs):
     with learn.no_bar(), learn.no_logging(): learn.show_results(max_n=n, shuffle=False, ncols=cols, figsize=(8*cols,4.2*rows))
     _save_figure(plt.gcf(), path/'results.png')
     annot = max(learn.dls.valid_ds.items, key=len)  # the picture with most to see
-    picture = PILImage.create(annot.image)
+    picture = open_image(annot.image)
     pic = draw(np.array(picture), **predict_image(learn, picture), vocab=learn.dls.vocab)
     with whole(path/'prediction.png') as f: Image.fromarray(pic).save(f)
 
