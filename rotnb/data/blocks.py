@@ -156,6 +156,7 @@ def RBoxLblBlock(
 # %% ../../nbs/data/62_blocks.ipynb #49fab4ef
 class LazyImage:
     "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
+    origin = None # its file, and text that says which part of it is shown and how; None: it comes from no file
 
 def _rgb(fn):
     "What `PILImage.create` makes RGB of 8 bits from"

@@ -202,9 +202,12 @@ def to_uint8(
 def read_rgb(
     source # file, its bytes, or array (h,w) or (h,w,c)
 )->np.ndarray: # (h,w,3) uint8
-    "All pixels of a file or an array, by the rule above"
+    "All pixels of a file or an array as red, green and blue of 8 bits"
     r = _new_reader(source)
     (h,w),most = r.shape[:2],Image.MAX_IMAGE_PIXELS
     if most and h*w>2*most and not isinstance(source, np.ndarray):
-        raise CorruptImageError(f'{"bytes" if isinstance(source, bytes) else source}: {w} x {h} px are too many for one picture; `tile=` of the loaders and `predict_scene` read it by windows')
-    return to_uint8(r.crop(0, 0, w, h, r.bands), stretch_limits(r, r.bands))
+        raise CorruptImageError(f'{"bytes" if isinstance(source, bytes) else source}: {w} x {h} px are too many for one picture; '
+                                '`tile=` of the loaders and `predict_scene` read it by windows')
+    try: return to_uint8(r.crop(0, 0, w, h, r.bands), stretch_limits(r, r.bands))
+    except CorruptImageError: raise
+    except OSError as e: raise CorruptImageError(f'cannot read picture {source}: {e}') from e

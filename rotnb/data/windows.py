@@ -54,6 +54,10 @@ class Scene(LazyImage):
 
     @property
     def size(self): return self.width,self.height
+    @property
+    def origin(self):
+        if isinstance(self.source, np.ndarray): return None
+        return self.source,f'{self.bands} {None if self.limits is None else np.asarray(self.limits).tolist()}'
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def close(self): close_reader(self.source) # it is opened again when needed
@@ -121,6 +125,10 @@ class Window(LazyImage):
     stem = name # as a picture's file has one
     @property
     def size(self): return max(1, round(self.w*self.scale)),max(1, round(self.h*self.scale))
+    @property
+    def origin(self):
+        at = self.scene.origin if isinstance(self.scene, Scene) else None if isinstance(self.scene, np.ndarray) else (self.scene,'')
+        return at and (at[0],f'{at[1]} {self.x} {self.y} {self.w} {self.h} {self.scale!r}')
     def pixels(self): return open_scene(self.scene).read(self.x, self.y, self.w, self.h, self.scale)
     def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.scale # (…,2) pixels of the scene
     def to_scene(self, points): return np.asarray(points, float)/self.scale+[self.x,self.y] # (…,2) pixels of the picture
