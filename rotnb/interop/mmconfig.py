@@ -116,6 +116,18 @@ def _reppoints(model, head):
                 strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')), stacked_convs=head.get('stacked_convs', 3),
                 **dict(zip(('first_weight','box_weight'), (o.get('loss_weight', 1.) for o in losses))), **chosen)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #f0efed89
+_uprighted = 'square_classes','rotation_agnostic_classes','rotation_agnostic_resize_classes'
+
+def _h2rbox(model, head):
+    kind,coded = part_type(head),head.get('angle_coder')
+    some = ', '.join(f'{k}={head[k]}' for k in _uprighted if head.get(k))
+    warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
+         "training goes on as rotated_fcos, from oriented boxes"+
+         (f". MMRotate makes boxes of some classes upright afterwards ({some}); here they keep their angle" if some else ''))
+    losses = dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else dict(loss_bbox=dict(type='RotatedIoULoss'))
+    return _fcos(model, {'scale_angle':kind=='H2RBoxHead', **head, **losses})
+
 # %% ../../nbs/interop/84_mmconfig.ipynb #743c39a2
 def _rtmdet(model, head):
     for k,v in dict(share_conv=True, pred_kernel_size=1, with_objectness=False, scale_angle=False).items():
@@ -134,7 +146,8 @@ def _rtmdet(model, head):
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
-               CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, RotatedRTMDetSepBNHead=_rtmdet,
+               CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, H2RBoxHead=_h2rbox, H2RBoxV2Head=_h2rbox,
+               RotatedRTMDetSepBNHead=_rtmdet,
                R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints)
 
