@@ -75,7 +75,7 @@ def test_h2rbox_detects_as_fcos_and_says_what_it_was(kind):
     assert len(said)==1 and all(o in str(said[0].message) for o in says)
     det = create_detector(**kw).eval()
     det.load_state_dict(want.state_dict())
-    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(): a,b = det(x)[0],want(x)[0]
     assert len(a['boxes']) and all(torch.equal(a[k], b[k]) for k in a)
     losses = det.train()(x.repeat(2,1,1,1), [dict(boxes=torch.tensor([[40.,40.,50.,24.,.4]]), labels=torch.tensor([1]))]*2)

@@ -64,7 +64,8 @@ def from_supervision(
 )->dict: # boxes (k,5) le90, scores (k,), labels (k,)
     "supervision's detections as a detector's answer; upright where there are no corners"
     q = dets.data.get('xyxyxyxy'); n = len(dets.xyxy)
-    boxes = hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if q is None else qbox2rbox(np.asarray(q, np.float32).reshape(-1,4,2))
+    boxes = (hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if q is None else
+             qbox2rbox(np.asarray(q, np.float32).reshape(-1,4,2)))
     return dict(boxes=torch.from_numpy(np.ascontiguousarray(boxes)).float(),
                 scores=torch.as_tensor(np.ones(n) if dets.confidence is None else np.asarray(dets.confidence)).float(),
                 labels=torch.as_tensor(np.zeros(n) if dets.class_id is None else np.asarray(dets.class_id)).long())
@@ -96,5 +97,6 @@ def from_fiftyone(
         for i,o in enumerate(lines):
             if len(o.points)!=1 or len(o.points[0])!=4: raise ValueError(f"{s['filepath']}: {field}.polylines[{i}] is not one quad")
         q = np.array([o.points[0] for o in lines], float).reshape(-1,4,2)*size
-        res.append(Annot(Path(s['filepath']), q, [o.label for o in lines], np.array([int(getattr(o, 'difficult', 0) or 0) for o in lines], int)))
+        res.append(Annot(Path(s['filepath']), q, [o.label for o in lines],
+                         np.array([int(getattr(o, 'difficult', 0) or 0) for o in lines], int)))
     return res
