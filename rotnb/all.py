@@ -54,6 +54,7 @@ from .data.transforms import *
 from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
+from .data.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
 from .data.blocks import *
 from .data.windows import *
 from .data.samplers import *

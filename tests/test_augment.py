@@ -1,5 +1,6 @@
 "Whatever is drawn, boxes lie on the pixels they lay on, with their heading and their flags; and two runs with one seed are one run"
-import math, pickle
+import math, multiprocessing, os, pickle, subprocess, sys
+from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -242,6 +243,35 @@ def test_partners_are_of_the_training_set(tmp_path):
     train,valid = iter(dls.train),iter(dls.valid)
     next(train),next(valid),next(train)
     assert Watch.seen=={16}
+
+SHARED = '''
+import multiprocessing, sys
+from pathlib import Path
+from rotnb.data.cache import MemoryCache
+from rotnb.data.loaders import RotatedDataLoaders
+if __name__=='__main__':
+    how,root,mem = sys.argv[1],Path(sys.argv[2]),MemoryCache()
+    multiprocessing.set_start_method(how)
+    dls = RotatedDataLoaders.from_dota(root, bs=2, num_workers=1, batch_tfms=[], device='cpu', cache=mem, tile=dict(size=48, overlap=0, empty='keep'))
+    for b in dls.train: pass
+    have = {o for o in mem.places if mem.load(*o) is not None}
+    assert len(mem.places)==len(dls.train_ds)+len(dls.valid_ds) and len(have)==len(dls.train_ds)==8
+    for f in root.glob('images/*'): f.unlink()
+    assert all(b[0].shape[1:]==(3,48,48) for b in dls.train)
+'''
+
+@pytest.mark.parametrize('how', ['fork','spawn'])
+def test_memory_is_shared_with_workers_however_they_start(tmp_path, how):
+    "Windows of scenes in a worker; then the files are gone, and new workers still have the pixels"
+    if how not in multiprocessing.get_all_start_methods(): pytest.skip(f'no {how} on this system')
+    for o in ('images','labelTxt'): (tmp_path/'set'/o).mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (96,96,3), np.uint8)).save(tmp_path/f'set/images/{i}.png')
+        (tmp_path/f'set/labelTxt/{i}.txt').write_text('10 10 40 10 40 30 10 30 ship 0\n')
+    script = tmp_path/'shared.py'; script.write_text(SHARED)
+    env = {**os.environ, "PYTHONPATH":str(Path(__file__).parents[1])}
+    r = subprocess.run([sys.executable, script, how, tmp_path/"set"], capture_output=True, text=True, env=env)
+    assert r.returncode==0, r.stderr[-2000:]
 
 def test_nothing_of_the_data_is_exported(tmp_path):
     dls = everything(write(tmp_path, 20), 0, cache='memory', sampler=WeightedSampler(np.ones(16)))

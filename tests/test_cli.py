@@ -1,12 +1,12 @@
 "`rotnb-demo` as a user runs it: files, options, errors, interruption, own data"
 import json, os, runpy, shutil, signal, subprocess, sys, time, warnings
 from pathlib import Path
-import pytest, yaml
+import pytest
 from PIL import Image
 from fastai.vision.all import load_learner
 from rotnb.data.dota import read_dota, write_dota
 from rotnb.data.synth import make_synth
-from rotnb.data.yolo_obb import write_yolo_obb
+from rotnb.data.convert import FORMATS
 from rotnb.learn.infer import predict_image
 
 REPO = Path(__file__).parents[1]
@@ -86,14 +86,15 @@ def test_resume_refuses_other_settings(run, cli):
 def test_help_tells_every_option(cli):
     code,out,_ = cli('--help')
     assert code==0
-    for o in 'path data model backbone pretrained epochs size bs lr seed n-train n-valid resume workers'.split(): assert f'--{o} ' in out, o
+    for o in 'path data format model backbone pretrained epochs size bs lr seed n-train n-valid resume workers'.split(): assert f'--{o} ' in out, o
 
 def test_user_errors(cli, dota, tmp_path):
     (tmp_path/'photos').mkdir(); (tmp_path/'file').write_text('')
     bad = tmp_path/'bad'; shutil.copytree(dota, bad)
     label = next((bad/'train/labelTxt').iterdir()); label.write_text('1 2 3 ship\n')
     for args,words in [(['--data',tmp_path/'nowhere'], ['no such folder']),
-                       (['--data',tmp_path/'photos'], ['DOTA','YOLO-OBB','labelTxt','Found: nothing']),
+                       (['--data',tmp_path/'photos'], ['no label file that is known','DOTA','YOLO-OBB','labelTxt']),
+                       (['--data',dota,'--format','dotta'], ['dotta','rolabelimg']),
                        (['--data',bad], [label.name, ':1:', 'expected']),
                        (['--model','rotated_fkos'], ['rotated_fkos','rotated_retinanet']),
                        (['--backbone','resnot18'], ['resnot18']),
@@ -125,17 +126,18 @@ def test_dota_folder(cli, dota):
     code,_,err = cli('--path','own_dota',*own(dota))
     assert code==0, err
 
-def test_yolo_folder(cli, dota, home, tmp_path):
+@pytest.mark.parametrize('name', ['yolo_obb','coco','rolabelimg'])
+def test_other_formats(cli, dota, home, tmp_path, name):
     annots = {s:read_dota(dota, s) for s in ('train','val')}
     names = sorted({n for a in annots.values() for r in a for n in r.names})
     for s,a in annots.items():
         shutil.copytree(dota/s/'images', tmp_path/'images'/s)
-        write_yolo_obb(a, tmp_path/'labels'/s, names)
-    (tmp_path/'data.yaml').write_text(yaml.safe_dump(dict(names=names)))
-    code,_,err = cli('--path','own_yolo',*own(tmp_path))
+        FORMATS[name].write(a, tmp_path, s, names)
+    code,_,err = cli('--path',f'own_{name}',*own(tmp_path))
     assert code==0, err
-    m = json.loads((home/'own_yolo/metrics.json').read_text())
+    m = json.loads((home/f'own_{name}/metrics.json').read_text())
     assert set(m['classes'])==set(names) and m['settings']['data']==str(tmp_path)
+    assert sum(o['n_gt'] for o in m['classes'].values())>0
 
 @pytest.mark.skipif(not (SHARED/'data/dota8').exists(), reason='needs the reference folder shared/')
 def test_dota8(cli, home):

@@ -201,7 +201,15 @@ def test_pictures_that_are_broken_deep_or_odd(tmp_path, synth):
     jpg = im[6].with_suffix('.jpg'); Image.open(im[6]).convert('CMYK').save(jpg); im[6].unlink()
     rep = doctor(tmp_path/'a'); got = {Path(f.image).stem:f.kind for f in grave(rep).itertuples() if f.kind not in ('twin','near_twin')}
     assert got=={im[1].stem:'picture', im[2].stem:'picture', im[3].stem:'depth', im[4].stem:'mode', im[5].stem:'mode', im[6].stem:'mode'}, rep
-    assert rep.errors==3 and doctor(tmp_path/'a', images=False).errors==1                # without the pictures only the header that is none
+    assert rep.errors==2 and doctor(tmp_path/'a', images=False).errors==1                # without the pictures only the header that is none
+
+def test_pictures_that_pillow_does_not_know(tmp_path):
+    rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
+    from rotnb.data.pictures import look_at
+    a = np.arange(8*64*80).reshape(8,64,80).astype(np.uint16); f = tmp_path/'a.tif'
+    with rio.open(f, 'w', driver='GTiff', height=64, width=80, count=8, dtype='uint16') as ds: ds.write(a)
+    assert look_at(f)[:4]==('','uint16 x 8',(80,64),1) and look_at(f).deep
+    f.write_bytes(f.read_bytes()[:9000]); assert 'a.tif' in look_at(f).error
 
 @pytest.mark.parametrize('exif', ['displayed','raw'])
 @pytest.mark.parametrize('name', ['dota','yolo_obb'])

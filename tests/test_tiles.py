@@ -6,7 +6,8 @@ from PIL import Image
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.evaluate.task1 import merge_windows
 from rotnb.data.types import is_ignored, is_real
-from rotnb.data.blocks import CorruptImageError, open_image
+from rotnb.data.rasters import CorruptImageError, image_size
+from rotnb.data.blocks import open_image
 from rotnb.data.windows import Window, open_scene, scene_windows, window_grid
 from rotnb.data.dota import LabelWarning, area_of, read_dota
 from rotnb.data.tiles import tile_annots, window_fractions
@@ -74,6 +75,61 @@ def test_single_band_and_place_on_earth(rio, tmp_path):
     s = pickle.loads(pickle.dumps(s))
     assert s.crs.to_epsg()==32633 and s.transform*(2,0)==(500001,4600000)
 
+def modes(rio, d):
+    "Pictures of every kind by name: the file, and its pixels; 'deep' where percentiles decide, None where Pillow does"
+    im,grey,rgba = Image.fromarray(RGB),RGB[...,0],np.dstack([RGB,RGB[...,0]])
+    thrice = lambda a: np.repeat(a[...,None], 3, -1)
+    def pil(name, o, **kw): o.save(d/name, **kw); return d/name
+    def tif(name, a, **kw): return write_tif(rio, d/name, a, tiled=False, **kw)
+    def deep(name, a): cv2.imwrite(str(d/name), a); return d/name
+    note = Image.Exif(); note[0x112] = 6
+    bits,four = (grey>128).astype(np.uint8),grey//16
+    cmyk = np.asarray(im.convert('CMYK').convert('RGB'))
+    return dict(
+        one_bit_png=(pil('1.png', Image.fromarray(grey>128)), thrice(bits*255)), one_bit_tif=(tif('1.tif', bits, nbits=1), thrice(bits*255)),
+        four_bits=(tif('4.tif', four, nbits=4), thrice(four*17)), white_is_zero=(tif('w.tif', 255-grey, photometric='MINISWHITE'), thrice(grey)),
+        palette_png=(pil('p.png', im.convert('P')), np.asarray(im.convert('P').convert('RGB'))),
+        alpha_png=(pil('a.png', Image.fromarray(rgba)), RGB), alpha_tif=(tif('a.tif', rgba, photometric='rgb', alpha='yes'), RGB),
+        cmyk_jpg=(pil('c.jpg', im.convert('CMYK')), None), cmyk_tif=(tif('c.tif', np.asarray(im.convert('CMYK')), photometric='cmyk'), cmyk),
+        turned_jpg=(pil('t.jpg', im, exif=note), None), turned_tif=(pil('t.tif', im, exif=note), RGB),
+        four_bands=(tif('b4.tif', rgba, photometric='minisblack'), RGB), two_bands=(tif('b2.tif', RGB[...,:2]), thrice(grey)),
+        grey16_png=(pil('g16.png', Image.fromarray(grey.astype(np.uint16)*9)), 'deep'), grey16_tif=(tif('g16.tif', grey.astype(np.uint16)*9), 'deep'),
+        rgb16_png=(deep('c16.png', RGB.astype(np.uint16)*9), 'deep'), rgba16_png=(deep('a16.png', rgba.astype(np.uint16)*9), 'deep'),
+        eight_bands=(tif('b8.tif', np.dstack([RGB,RGB,RGB[...,:2]]).astype(np.uint16)*9), 'deep'),
+        int16=(tif('i.tif', grey.astype(np.int16)-90), 'deep'), int32=(pil('i32.tif', Image.fromarray(grey.astype(np.int32)*999)), 'deep'),
+        float=(tif('f.tif', np.where(grey<9, np.nan, grey/np.float32(255))), 'deep'))
+
+def test_an_opened_picture_equals_the_windows_of_its_scene(rio, tmp_path):
+    "Every kind of file: as a picture, as a scene, as bytes, as the item of a data set"
+    for name,(f,want) in modes(rio, tmp_path).items():
+        a,s = np.array(open_image(f)),open_scene(f)
+        assert a.shape==(150,200,3) and a.dtype==np.uint8 and image_size(f)==(200,150), name
+        assert np.array_equal(s.read(37,41,80,70), a[41:111,37:117]) and np.array_equal(s.pixels(), a), name
+        if want is None: assert np.array_equal(a, np.asarray(Image.open(f).convert('RGB'))), name
+        elif isinstance(want, str): assert (a.min(),a.max())==(0,255) and 90<a.mean()<160, name             # neither clipped nor dark
+        else: assert np.array_equal(a, want), name
+        if f.suffix!='.tif': assert np.array_equal(np.array(open_image(f.read_bytes())), a), name
+    rgb16,again = (np.array(open_image(tmp_path/o)).astype(int) for o in ('c16.png','b8.tif'))
+    assert abs(rgb16[...,::-1]-again).max()<=1                                # OpenCV wrote blue first
+
+def test_deep_pictures_train_and_are_predicted(rio, tmp_path):
+    "A set of 8-band TIFF and one of 16-bit PNG, without `tile`"
+    from rotnb.learn.infer import predict_images
+    from rotnb.learn.learner import rotated_learner
+    for kind,write in dict(tif=lambda f, a: write_tif(rio, f, np.dstack([a,a,a[...,:2]]).astype(np.uint16)*9),
+                           png=lambda f, a: cv2.imwrite(str(f), a.astype(np.uint16)*9)).items():
+        for o in ('images','labelTxt'): (tmp_path/kind/o).mkdir(parents=True)
+        for i in range(3):
+            write(tmp_path/kind/f'images/{i}.{kind}', RGB[:128,:128])
+            (tmp_path/kind/f'labelTxt/{i}.txt').write_text('20 20 80 20 80 60 20 60 ship 0\n')
+        dls = RotatedDataLoaders.from_dota(tmp_path/kind, bs=2, num_workers=0, batch_tfms=[], device='cpu')
+        x = dls.valid.one_batch()[0]
+        assert x.shape[1:]==(3,128,128) and x.min()==0 and x.max()==1 and x.mean()<.7
+        learn = rotated_learner(dls, 'rotated_fcos_tiny', pretrained=False, score_thr=0.)
+        file = dls.valid_ds.items[0].image
+        a,b = predict_images(learn, [file, np.array(open_image(file))], score_thr=0)
+        assert len(a['boxes']) and all((a[k]==b[k]).all() for k in a)
+
 def test_broken_tif_is_named(rio, tmp_path):
     f = write_tif(rio, tmp_path/'b.tif', RGB)
     data = f.read_bytes()
@@ -92,14 +148,14 @@ def test_a_changed_file_is_read_anew(tmp_path):
 def test_too_many_pixels_are_refused_and_the_limit_is_put_back(tmp_path, monkeypatch):
     f = tmp_path/'a.png'
     Image.fromarray(RGB).save(f)
-    monkeypatch.setattr('rotnb.data.windows.MOST_PIXELS', 1000)
+    monkeypatch.setattr('rotnb.data.rasters.MOST_PIXELS', 1000)
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(CorruptImageError, match='tiled GeoTIFF'): open_scene(f).read(0,0,9,9)
     assert Image.MAX_IMAGE_PIXELS==before
 
 def test_without_rasterio_tifs_go_through_pillow(rio, tmp_path, monkeypatch):
     f,deep = write_tif(rio, tmp_path/'a.tif', RGB, tiled=False, compress='none'),write_tif(rio, tmp_path/'d.tif', RGB.astype(np.uint16)*9)
-    monkeypatch.setattr('rotnb.data.windows.find_spec', lambda _: None)
+    monkeypatch.setattr('rotnb.data.rasters.find_spec', lambda _: None)
     assert np.array_equal(open_scene(f).read(5,6,50,40), RGB[6:46,5:55])
     with pytest.raises(CorruptImageError, match=r'rotnb\[geo\]'): open_scene(deep)
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
-from ..data.blocks import CorruptImageError
+from ..data.rasters import CorruptImageError
 from ..data.windows import Window, filled_enough, open_scene, window_grid
 from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, LabelError, find_split
 from ..data.tiles import tell_lost, tile_scene

@@ -6,14 +6,14 @@ Docs: https://rotnb.github.io/rotnb/data/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['UnknownClassError', 'unknown_class', 'RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'PadQuads',
-           'PadImages', 'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'CorruptImageError', 'LazyImage', 'open_image',
-           'NamedImageBlock']
+           'PadImages', 'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'LazyImage', 'open_image', 'NamedImageBlock']
 
 # %% ../../nbs/data/62_blocks.ipynb #4d846d63
 import difflib
 from fastai.vision.all import *
 from .types import *
 from .transforms import *
+from .rasters import CorruptImageError, read_rgb
 from .mixing import MixTransform
 
 # %% ../../nbs/data/62_blocks.ipynb #1859f0b4
@@ -154,14 +154,22 @@ def RBoxLblBlock(
     return TransformBlock(type_tfms=RBoxCategorize(vocab), item_tfms=NameLabels)
 
 # %% ../../nbs/data/62_blocks.ipynb #49fab4ef
-class CorruptImageError(OSError): "A picture that cannot be read"
-
 class LazyImage:
     "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
+    origin = None # its file, and text that says which part of it is shown and how; None: it comes from no file
+
+def _rgb(fn):
+    "What `PILImage.create` makes RGB of 8 bits from"
+    if isinstance(fn, LazyImage): return fn.pixels()
+    if isinstance(fn, Image.Image):
+        if fn.mode[0] not in 'IF': return fn if fn.mode=='RGB' else fn.convert('RGB')
+        fn = np.asarray(fn)
+    return fn if isinstance(fn, Tensor) else read_rgb(fn)
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
-    "`PILImage.create`, naming the file that cannot be read"
-    try: return PILImage.create(fn.pixels() if isinstance(fn, LazyImage) else fn)
+    "A picture as RGB of 8 bits by the rule of `data.rasters`; what cannot be read is named"
+    try: return PILImage.create(_rgb(fn))
+    except CorruptImageError: raise
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise CorruptImageError(f'cannot read picture {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
 

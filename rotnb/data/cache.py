@@ -8,54 +8,70 @@ Docs: https://rotnb.github.io/rotnb/data/cache.html.md"""
 __all__ = ['ImageCache', 'MemoryCache', 'DiskCache']
 
 # %% ../../nbs/data/62b_cache.ipynb #6f51db67
-import hashlib, mmap, os
+import hashlib, os, weakref
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.heap import Arena
 from fastai.vision.all import *
+from .rasters import image_size
 from .blocks import *
 
 # %% ../../nbs/data/62b_cache.ipynb #32f834b4
+def _origin(o):
+    "File and part of what may be kept, or None"
+    if isinstance(o, (str,Path)): return str(o),''
+    return o.origin and (str(o.origin[0]),o.origin[1]) if isinstance(o, LazyImage) else None
+
 class ImageCache(Transform):
     "Opens pictures; subclasses keep what was decoded"
     train_setup = False                                     # validation pictures are kept too
     input_types = (Path,str,Tensor,ndarray,bytes,Image.Image,LazyImage)
-    def load(self, fn:str): "Pixels (h,w,3) uint8 that were kept, or None"
-    def keep(self, fn:str, pixels): "Keep pixels"
-    def encodes(self, fn):
-        if not isinstance(fn, (str,Path)): return open_image(fn)
-        if (a := self.load(str(fn))) is not None: return PILImage.create(a)
-        im = open_image(fn)
-        self.keep(str(fn), np.asarray(im))
+    def load(self, fn:str, part:str=''): "Pixels (h,w,3) uint8 that were kept, or None; `part` is '' for all of the file"
+    def keep(self, fn:str, part:str, pixels): "Keep pixels"
+    def encodes(self, o):
+        if (at := _origin(o)) is None: return open_image(o)
+        if (a := self.load(*at)) is not None: return PILImage.create(a)
+        im = open_image(o)
+        self.keep(*at, np.asarray(im))
         return im
 
 # %% ../../nbs/data/62b_cache.ipynb #7e95130a
+def _shared(n):
+    "`n` bytes, all 0, that processes share however they were started"
+    if not hasattr(os, 'memfd_create'): return Arena(n)
+    fd = os.memfd_create('rotnb')
+    os.ftruncate(fd, n)
+    res = Arena(n, fd)
+    weakref.finalize(res, os.close, fd)
+    return res
+
 class MemoryCache(ImageCache):
-    "Decoded pictures in memory that forked workers share"
+    "Decoded pictures in memory that all workers share"
     def __init__(self,
         limit:float=4e9 # bytes; a picture takes width x height x 3
     ):
         super().__init__()
         self.limit,self.places,self.block = limit,{},None
 
-    def setups(self, files):
+    def setups(self, items):
         self.places,end = {},0
-        for fn in dict.fromkeys(str(o) for o in files if isinstance(o, (str,Path))):
-            try:
-                with Image.open(fn) as im: w,h = im.size
-            except (OSError, SyntaxError, Image.DecompressionBombError): continue   # `open_image` will name it
-            if end+3*w*h+1>self.limit: continue
-            self.places[fn] = (end,h,w)
+        for at,o in {_origin(o):o for o in items}.items():
+            try: w,h = image_size(o) if at else (0,0)
+            except (OSError, SyntaxError, ValueError): continue                    # `open_image` will name it
+            if at is None or end+3*w*h+1>self.limit: continue
+            self.places[at] = (end,h,w)
             end += 3*w*h+1
-        self.block = mmap.mmap(-1, end) if end else None
+        self.block = _shared(end) if end else None
 
-    def _pixels(self, fn):
-        i,h,w = self.places[fn]
-        return np.frombuffer(self.block, np.uint8, 3*h*w, i+1).reshape(h,w,3)
-    def load(self, fn):
-        if self.block is not None and fn in self.places and self.block[self.places[fn][0]]: return self._pixels(fn)
-    def keep(self, fn, pixels):
-        if self.block is None or fn not in self.places or pixels.shape!=self._pixels(fn).shape: return
-        self._pixels(fn)[:] = pixels
-        self.block[self.places[fn][0]] = 1                  # last: the picture is whole
-    def __getstate__(self): return {**self.__dict__, 'places':{}, 'block':None}
+    def _pixels(self, at):
+        i,h,w = self.places[at]
+        return np.frombuffer(self.block.buffer, np.uint8, 3*h*w, i+1).reshape(h,w,3)
+    def load(self, fn, part=''):
+        if (fn,part) in self.places and self.block.buffer[self.places[fn,part][0]]: return self._pixels((fn,part))
+    def keep(self, fn, part, pixels):
+        if (fn,part) not in self.places or pixels.shape!=self._pixels((fn,part)).shape: return
+        self._pixels((fn,part))[:] = pixels
+        self.block.buffer[self.places[fn,part][0]] = 1                  # last: the picture is whole
+    def __getstate__(self): return self.__dict__ if get_spawning_popen() else {**self.__dict__, 'places':{}, 'block':None}
 
 # %% ../../nbs/data/62b_cache.ipynb #4580c307
 class DiskCache(ImageCache):
@@ -66,16 +82,16 @@ class DiskCache(ImageCache):
         super().__init__()
         self.folder = Path(folder)
 
-    def file(self, fn):
-        "The `.npy` of a picture"
+    def file(self, fn, part=''):
+        "The `.npy` of a picture, or of a part of it"
         o = os.stat(fn)
-        return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}'.encode()).hexdigest()+'.npy')
-    def load(self, fn):
-        try: return np.load(self.file(fn))
+        return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}|{part}'.encode()).hexdigest()+'.npy')
+    def load(self, fn, part=''):
+        try: return np.load(self.file(fn, part))
         except (OSError, ValueError, EOFError): return None
-    def keep(self, fn, pixels):
+    def keep(self, fn, part, pixels):
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.file(fn)
+        file = self.file(fn, part)
         new = file.with_suffix(f'.{os.getpid()}')
         with open(new, 'wb') as f: np.save(f, pixels)
         os.replace(new, file)

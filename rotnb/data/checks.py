@@ -30,7 +30,7 @@ KINDS = dict(
     parse=Kind('error', 'lines do not parse'), entry=Kind('error', 'entries do not parse'),
     file=Kind('error', 'label files cannot be read'), vocab=Kind('error', 'labels have an unknown class'),
     picture=Kind('error', 'pictures cannot be read to their end'),
-    leak=Kind('error', 'pictures of one split are in another too'), depth=Kind('error', 'pictures of 16 bits or more come out white'),
+    leak=Kind('error', 'pictures of one split are in another too'), depth=Kind('warning', 'pictures of more than 8 bits are stretched, each by itself'),
     reading=Kind('error', 'the picture says that boxes are read wrongly'), unit=Kind('error', 'coordinates in another unit'),
     near_leak=Kind('warning', 'pictures of one split are nearly the same as some of another'),
     twin=Kind('warning', 'pictures are in the set twice'), exif=Kind('warning', 'pictures are shown rotated by EXIF', 'exif'),

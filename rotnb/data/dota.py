@@ -22,7 +22,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
 from .blocks import unknown_class
-from .windows import image_size
+from .rasters import image_size
 from .types import Difficult
 
 # %% ../../nbs/data/63_dota.ipynb #c20413d7

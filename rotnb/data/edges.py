@@ -11,8 +11,8 @@ __all__ = ['READINGS', 'gradients', 'side_contrast', 'moved', 'sample_boxes', 'r
 # %% ../../nbs/data/71c_edges.ipynb #160bcbd5
 import math
 import cv2, numpy as np, pandas as pd
-from PIL import Image
 from ..geometry.boxes import rbox2qbox
+from .rasters import read_rgb
 from .checks import Boxes, Finding
 
 # %% ../../nbs/data/71c_edges.ipynb #b430a666
@@ -78,9 +78,8 @@ def sample_boxes(
 
 def read_grey(file):
     "A picture in grey as stored, or None where it cannot be read"
-    try:
-        with Image.open(file) as im: return np.asarray(im if im.mode[0] in 'IF' else im.convert('L'), np.float32)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError): return None
+    try: return cv2.cvtColor(read_rgb(file), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    except (OSError, SyntaxError, ValueError): return None
 
 def reading_votes(
     b:Boxes, # boxes of a set
@@ -95,7 +94,7 @@ def reading_votes(
     e = np.full(every.shape[:2], np.nan)
     for p in np.unique(b.pic[idx]):
         grey,of = read_grey(b.annots[p].image),b.pic[idx]==p
-        if grey is None or grey.ndim!=2: continue
+        if grey is None: continue
         g = gradients(grey)
         e[:,of] = side_contrast(g, every[:,of].reshape(-1,4,2)).reshape(len(every), -1)
     rows = []

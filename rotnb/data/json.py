@@ -19,6 +19,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_masks, headed
 from ..geometry.polygons import polygon_area
+from .rasters import image_size
 from .blocks import unknown_class
 from .dota import *
 from .files import *
@@ -143,7 +144,7 @@ def write_coco(
     names,images,res = list(names),[],[]
     for i,a in enumerate(annots):
         if bad := [n for n in a.names if n not in names]: raise LabelError(f'{a.image}: {unknown_class(bad[0], names)}')
-        with Image.open(a.image) as im: w,h = im.size
+        w,h = image_size(a.image)
         images.append(dict(id=i, file_name=a.image.name, width=w, height=h))
         for q,n,d,r in zip(a.qboxes, a.names, a.difficult, headed(a.qboxes)[0]):
             lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else [*r[:4],r[4]/ANGLE_UNITS[rbox]]
@@ -192,7 +193,7 @@ def write_labelme(
     folder,res = Path(folder),[]
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
-        with Image.open(a.image) as im: w,h = im.size
+        w,h = image_size(a.image)
         shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=int(d)) if d else {})
                   for q,n,d in zip(a.qboxes, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.json')
@@ -256,7 +257,7 @@ def write_label_studio(
     "Labels as Label Studio tasks: rectangles as turned rectangles, other quads as polygons; `difficult` in the region's meta text"
     tasks = []
     for a in annots:
-        with Image.open(a.image) as im: size = np.array(im.size)
+        size = np.array(image_size(a.image))
         res = []
         for i,(q,n,d,r,gap) in enumerate(zip(a.qboxes, a.names, a.difficult, *headed(a.qboxes))):
             (x,y),(w,h) = rbox2qbox(r[None])[0,0]/size*100,r[2:4]/size*100

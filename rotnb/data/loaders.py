@@ -14,7 +14,7 @@ from .types import *
 from .transforms import *
 from .augment import RandomResize
 from .blocks import *
-from .windows import image_size
+from .rasters import image_size
 from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
 from .dota import *

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 import numpy as np
-from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
+from .rasters import image_size
 from .blocks import unknown_class
 from .dota import *
 from .files import *
@@ -214,7 +214,7 @@ def write_xml(
             raise LabelError(f'{a.image}: {unknown_class(bad[0], list(dict.fromkeys(form.names.values())))}')
         root = ET.Element(form.root)
         _put(root, form.image, a.image.name)
-        with Image.open(a.image) as im: size = im.size
+        size = image_size(a.image)
         for p,v in zip(form.size, size): _put(root, p, str(v))
         rows,_ = spell(a.qboxes, form.turn, form.lo)
         for q,r,n,d in zip(a.qboxes, rows, a.names, a.difficult): _object(root, form, q, r, n, d, fmt)
@@ -259,7 +259,7 @@ def write_cvat(
     root,fmt = ET.Element('annotations'),lambda v: f'{v:.{decimals}f}'
     ET.SubElement(root, 'version').text = '1.1'
     for i,a in enumerate(annots):
-        with Image.open(a.image) as im: w,h = im.size
+        w,h = image_size(a.image)
         o = ET.SubElement(root, 'image', id=str(i), name=a.image.name, width=str(w), height=str(h))
         for q,(cx,cy,bw,bh,t),gap,n,d in zip(a.qboxes, *spell(a.qboxes), a.names, a.difficult):
             if gap<.01: s = ET.SubElement(o, 'box', label=n, occluded='0', xtl=fmt(cx-bw/2), ytl=fmt(cy-bh/2), xbr=fmt(cx+bw/2),

@@ -12,7 +12,7 @@ import yaml
 from functools import partial
 from pathlib import Path
 import numpy as np
-from PIL import Image
+from .rasters import image_size
 from .blocks import unknown_class
 from .dota import *
 
@@ -90,7 +90,7 @@ def write_yolo_obb(
     folder,res,names = Path(folder),[],list(names)
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
-        with Image.open(a.image) as im: size = np.array(im.size)
+        size = np.array(image_size(a.image))
         for n in a.names:
             if n not in names: raise LabelError(f'{a.image}: {unknown_class(n, names)}')
         rows = [f'{names.index(n)} '+' '.join(f'{v:.8g}' for v in (q/size).ravel()) for q,n in zip(a.qboxes, a.names)]

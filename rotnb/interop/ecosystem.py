@@ -11,11 +11,11 @@ __all__ = ['to_tv_tensors', 'from_tv_tensors', 'to_supervision', 'from_supervisi
 from importlib import import_module
 from pathlib import Path
 import numpy as np, torch
-from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 from ..geometry.boxes import hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
 from ..geometry.fit import headed
+from ..data.rasters import image_size
 from ..data.dota import Annot
 
 # %% ../../nbs/interop/88_ecosystem.ipynb #342eeba8
@@ -64,7 +64,8 @@ def from_supervision(
 )->dict: # boxes (k,5) le90, scores (k,), labels (k,)
     "supervision's detections as a detector's answer; upright where there are no corners"
     q = dets.data.get('xyxyxyxy'); n = len(dets.xyxy)
-    boxes = hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if q is None else qbox2rbox(np.asarray(q, np.float32).reshape(-1,4,2))
+    boxes = (hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if q is None else
+             qbox2rbox(np.asarray(q, np.float32).reshape(-1,4,2)))
     return dict(boxes=torch.from_numpy(np.ascontiguousarray(boxes)).float(),
                 scores=torch.as_tensor(np.ones(n) if dets.confidence is None else np.asarray(dets.confidence)).float(),
                 labels=torch.as_tensor(np.zeros(n) if dets.class_id is None else np.asarray(dets.class_id)).long())
@@ -78,7 +79,7 @@ def to_fiftyone(
     "Records as FiftyOne samples"
     fo,res = fo or _need('fiftyone', 'to_fiftyone'),[]
     for a in annots:
-        with Image.open(a.image) as im: size = np.array(im.size)
+        size = np.array(image_size(a.image))
         lines = [fo.Polyline(label=n, points=[[tuple(map(float, p)) for p in q/size]], closed=True, filled=True, difficult=int(d))
                  for q,n,d in zip(a.qboxes, a.names, a.difficult)]
         res.append(fo.Sample(filepath=str(Path(a.image).resolve()), **{field: fo.Polylines(polylines=lines)}))
@@ -91,10 +92,11 @@ def from_fiftyone(
     "Records from FiftyOne samples; a polyline that is no closed quad is an error"
     res = []
     for s in samples:
-        with Image.open(s['filepath']) as im: size = np.array(im.size)
+        size = np.array(image_size(s['filepath']))
         lines = s[field].polylines if s[field] is not None else []
         for i,o in enumerate(lines):
             if len(o.points)!=1 or len(o.points[0])!=4: raise ValueError(f"{s['filepath']}: {field}.polylines[{i}] is not one quad")
         q = np.array([o.points[0] for o in lines], float).reshape(-1,4,2)*size
-        res.append(Annot(Path(s['filepath']), q, [o.label for o in lines], np.array([int(getattr(o, 'difficult', 0) or 0) for o in lines], int)))
+        res.append(Annot(Path(s['filepath']), q, [o.label for o in lines],
+                         np.array([int(getattr(o, 'difficult', 0) or 0) for o in lines], int)))
     return res

@@ -23,11 +23,13 @@ classifier_rows = [
     (r'^backbone\.body\.features\.0\.0\.',                                _tv_stem),
     (r'^backbone\.body\.features\.0\.2\.',                                'backbone.body.patch_embed.norm.'),
     (r'^backbone\.body\.features\.0\.1\.',                                'backbone.body.stem_1.'),
-    (r'^backbone\.body\.features\.([1357])\.(\d+)\.(?=block\.|layer_scale)', lambda m,_: f'backbone.body.stages_{_tv[m[1]]}.blocks.{m[2]}.'),
+    (r'^backbone\.body\.features\.([1357])\.(\d+)\.(?=block\.|layer_scale)',
+     lambda m,_: f'backbone.body.stages_{_tv[m[1]]}.blocks.{m[2]}.'),
     (r'^backbone\.body\.features\.([1357])\.(\d+)\.',                     lambda m,_: f'backbone.body.layers_{_tv[m[1]]}.blocks.{m[2]}.'),
     (r'^backbone\.body\.features\.([246])\.(?=norm|reduction)',            lambda m,_: f'backbone.body.layers_{int(m[1])//2}.downsample.'),
     (r'^backbone\.body\.features\.([246])\.',                              lambda m,_: f'backbone.body.stages_{int(m[1])//2}.downsample.'),
-    (r'(?<=\.)block\.0\.', 'conv_dw.'), (r'(?<=\.)block\.2\.', 'norm.'), (r'(?<=\.)block\.3\.', 'mlp.fc1.'), (r'(?<=\.)block\.5\.', 'mlp.fc2.'),
+    (r'(?<=\.)block\.0\.', 'conv_dw.'), (r'(?<=\.)block\.2\.', 'norm.'), (r'(?<=\.)block\.3\.', 'mlp.fc1.'),
+    (r'(?<=\.)block\.5\.', 'mlp.fc2.'),
     (r'(?<=\.)layer_scale$', 'gamma', torch.flatten), (r'(?<=\.)mlp\.0\.', 'mlp.fc1.'), (r'(?<=\.)mlp\.3\.', 'mlp.fc2.')]
 
 def load_backbone(

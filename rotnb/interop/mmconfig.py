@@ -19,8 +19,8 @@ from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
 from ..models.roi_head import roi_align_upright
-from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from, delta_coder_from,
-                                   proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
+from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
+                                   delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #62349ab2
 def _dense(model, head):
@@ -37,7 +37,8 @@ def _anchors(model, head):
     form = gen.get('angle_version') if part_type(gen).startswith('Fake') else None
     upright = head.get('assign_by_circumhbbox', part_type(gen)=='RotatedAnchorGenerator')  # 0.x does unless told otherwise
     hbb = bool(upright) or part_type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake')
-    return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form, hbb=hbb,
+    return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form,
+                hbb=hbb,
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
 def _retinanet(model, head):
@@ -49,12 +50,14 @@ def _retinanet(model, head):
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
                 pos=assigner.get('pos_iou_thr', .5), neg=assigner.get('neg_iou_thr', .4),
-                **(dict(loss_angle=box_loss_from(head['loss_angle']), squash_angle=head.get('use_normalized_angle_feat', False)) if coded else {}))
+                **(dict(loss_angle=box_loss_from(head['loss_angle']),
+                        squash_angle=head.get('use_normalized_angle_feat', False)) if coded else {}))
 
 def _atss(model, head):
     kw,_,assigner = _anchors(model, head)
     old = {} if 'loss_centerness' in head else dict(norm=False, scales=False, quality=None)  # 0.x: RetinaNet's head
-    return dict(_dense(model, head), name='rotated_atss', **kw, coder=delta_coder_from(head['bbox_coder']), loss_box=box_loss_from(head['loss_bbox']),
+    return dict(_dense(model, head), name='rotated_atss', **kw, coder=delta_coder_from(head['bbox_coder']),
+                loss_box=box_loss_from(head['loss_bbox']),
                 topk=assigner.get('topk', 9), **old)
 
 def _fcos(model, head):
@@ -62,8 +65,10 @@ def _fcos(model, head):
     angle = angle_from(coder)
     code = head.get('angle_coder') or {}
     apart = dict(loss_angle=box_loss_from(head['loss_angle'])) if head.get('loss_angle') else {}
-    return dict(_dense(model, head), name='rotated_fcos', angle=angle, loss_box=box_loss_from(head['loss_bbox']), angle_coder=angle_coder_from(code),
-                strides=tuple(head.get('strides', (8,16,32,64,128))), radius=head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None,
+    return dict(_dense(model, head), name='rotated_fcos', angle=angle, loss_box=box_loss_from(head['loss_bbox']),
+                angle_coder=angle_coder_from(code),
+                strides=tuple(head.get('strides', (8,16,32,64,128))),
+                radius=head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None,
                 act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
                 squash_angle=head.get('use_normalized_angle_feat', False), **apart)
 
@@ -107,14 +112,31 @@ def _reppoints(model, head):
     if not same: warn(f"{part_type(head)}: detects as rotated_reppoints, but how it chooses what to learn from is not known here; "
                       "training goes on as rotated_reppoints")
     losses = [head.get(f'loss_bbox_{o}') or {} for o in ('init','refine')]
-    if any(part_type(o)!='ConvexGIoULoss' for o in losses) and same: raise unknown_part('the points\' loss', losses[0], ('ConvexGIoULoss',))
+    if any(part_type(o)!='ConvexGIoULoss' for o in losses) and same:
+        raise unknown_part('the points\' loss', losses[0], ('ConvexGIoULoss',))
     first,later = (((model.get('train_cfg') or head.get('train_cfg') or {}).get(o) or {}).get('assigner') or {} for o in ('init','refine'))
     chosen = dict(first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
                   assigner=partial(max_iou_assign, pos=later.get('pos_iou_thr', .4), neg=later.get('neg_iou_thr', .3))) if same else {}
-    angle = head.get('version') or (head.get('bbox_coder') or {}).get('angle_version') or ('oc' if model.get('type')=='RotatedRepPoints' else 'le90')
-    return dict(_dense(model, head), name='rotated_reppoints', angle=angle, k=head.get('num_points', 9), gradient_mul=head.get('gradient_mul', .1),
-                strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')), stacked_convs=head.get('stacked_convs', 3),
+    usual = 'oc' if model.get('type')=='RotatedRepPoints' else 'le90'
+    angle = head.get('version') or (head.get('bbox_coder') or {}).get('angle_version') or usual
+    return dict(_dense(model, head), name='rotated_reppoints', angle=angle, k=head.get('num_points', 9),
+                gradient_mul=head.get('gradient_mul', .1),
+                strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')),
+                stacked_convs=head.get('stacked_convs', 3),
                 **dict(zip(('first_weight','box_weight'), (o.get('loss_weight', 1.) for o in losses))), **chosen)
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #f0efed89
+_uprighted = 'square_classes','rotation_agnostic_classes','rotation_agnostic_resize_classes'
+
+def _h2rbox(model, head):
+    kind,coded = part_type(head),head.get('angle_coder')
+    some = ', '.join(f'{k}={head[k]}' for k in _uprighted if head.get(k))
+    warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
+         "training goes on as rotated_fcos, from oriented boxes"+
+         (f". MMRotate makes boxes of some classes upright afterwards ({some}); here they keep their angle" if some else ''))
+    losses = (dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else
+              dict(loss_bbox=dict(type='RotatedIoULoss')))
+    return _fcos(model, {'scale_angle':kind=='H2RBoxHead', **head, **losses})
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #743c39a2
 def _rtmdet(model, head):
@@ -122,19 +144,26 @@ def _rtmdet(model, head):
         if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
     if part_type(model['neck'])!='CSPNeXtPAFPN': raise unknown_part('the neck', model['neck'], ('CSPNeXtPAFPN',))
     loss = head.get('loss_cls', {})
-    if part_type(dict(dict(type='QualityFocalLoss'), **loss))!='QualityFocalLoss' or loss.get('beta', 2.)!=2.: raise unknown_part('the class loss', loss, ('QualityFocalLoss of beta 2',))
+    if part_type(dict(dict(type='QualityFocalLoss'), **loss))!='QualityFocalLoss' or loss.get('beta', 2.)!=2.:
+        raise unknown_part('the class loss', loss, ('QualityFocalLoss of beta 2',))
     body,assigner = backbone_from(model['backbone']),((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     size,angle = body['backbone'].split('_')[1],head.get('angle_version') or angle_from(head.get('bbox_coder') or {})
     apart = dict(loss_angle=box_loss_from(head['loss_angle'])) if head.get('loss_angle') else {}
-    return dict(body, name=f"rtmdet_r_{'l' if size=='x' else size}", n_classes=head['num_classes'], angle=angle, cls_weight=loss.get('loss_weight', 1.),
-                fpn_channels=model['neck']['out_channels'], fpn_blocks=model['neck'].get('num_csp_blocks', 3), act='exp' if head.get('exp_on_reg') else 'none',
-                angle_coder=angle_coder_from(head.get('angle_coder')), feat_channels=head['feat_channels'], stacked_convs=head.get('stacked_convs', 2),
+    return dict(body, name=f"rtmdet_r_{'l' if size=='x' else size}", n_classes=head['num_classes'], angle=angle,
+                cls_weight=loss.get('loss_weight', 1.),
+                fpn_channels=model['neck']['out_channels'], fpn_blocks=model['neck'].get('num_csp_blocks', 3),
+                act='exp' if head.get('exp_on_reg') else 'none',
+                angle_coder=angle_coder_from(head.get('angle_coder')), feat_channels=head['feat_channels'],
+                stacked_convs=head.get('stacked_convs', 2),
                 strides=tuple((head.get('anchor_generator') or {}).get('strides', (8,16,32))), loss_box=box_loss_from(head['loss_bbox']),
-                assigner=partial(dsl_assign, topk=assigner.get('topk', 13)), **apart, **test_from(head.get('test_cfg') or model.get('test_cfg') or {}))
+                assigner=partial(dsl_assign, topk=assigner.get('topk', 13)), **apart,
+                **test_from(head.get('test_cfg') or model.get('test_cfg') or {}))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
-               CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, RotatedRTMDetSepBNHead=_rtmdet,
+               CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, H2RBoxHead=_h2rbox,
+               H2RBoxV2Head=_h2rbox,
+               RotatedRTMDetSepBNHead=_rtmdet,
                R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints)
 
@@ -160,13 +189,17 @@ def _sampled(d):
     a,s = d.get('assigner'),d.get('sampler')
     names = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', match_low_quality='low_quality')
     assign = dict(assigner=partial(max_iou_assign, **{o:a[k] for k,o in names.items() if k in a})) if a else {}
-    return assign | (dict(sampler=partial(random_sample, num=s['num'], pos_fraction=s['pos_fraction'], neg_pos_ub=s.get('neg_pos_ub', -1))) if s else {})
+    return assign | (dict(sampler=partial(random_sample, num=s['num'], pos_fraction=s['pos_fraction'],
+                                          neg_pos_ub=s.get('neg_pos_ub', -1))) if s else {})
 
 def _rpn(head, train, test):
     gen = head['anchor_generator']
-    if len(gen['scales'])!=1: raise ConfigError(f"anchors of {len(gen['scales'])} scales at a location are not known here for proposals; one is")
-    kw = dict(_sampled(train), coder=proposal_coder_from(head['bbox_coder']), priors=AnchorPriors(gen['scales'][0], 1, tuple(gen['ratios'])),
-              border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0), **{k:v for k,v in test_from(test).items() if k!='score_thr'})
+    if len(gen['scales'])!=1:
+        raise ConfigError(f"anchors of {len(gen['scales'])} scales at a location are not known here for proposals; one is")
+    kw = dict(_sampled(train), coder=proposal_coder_from(head['bbox_coder']),
+              priors=AnchorPriors(gen['scales'][0], 1, tuple(gen['ratios'])),
+              border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0),
+              **{k:v for k,v in test_from(test).items() if k!='score_thr'})
     if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbb=True)
     return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
 
@@ -178,9 +211,12 @@ def _roi(cut, head, train, weight):
     pool = roi_align_upright if hbb else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
     means = {k:tuple(coder[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in coder}
-    return dict(_sampled(train), pool=pool, hbb=hbb, coder=GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder),
-                clip='sides' if glide else None if hbb else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight, strides=tuple(cut['featmap_strides']),
-                finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False), fc_channels=head.get('fc_out_channels', 1024))
+    own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
+    return dict(_sampled(train), pool=pool, hbb=hbb, coder=own,
+                clip='sides' if glide else None if hbb else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight,
+                strides=tuple(cut['featmap_strides']),
+                finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False),
+                fc_channels=head.get('fc_out_channels', 1024))
 
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
@@ -188,7 +224,8 @@ def _two_stage(model, _):
     rpn,roi,train,test = (model[k] or {} if k in model else {} for k in ('rpn_head','roi_head','train_cfg','test_cfg'))
     heads,body = _listed(roi['bbox_head'], 1),backbone_from(model['backbone'])
     n,rcnn = len(heads),test.get('rcnn') or {}
-    rois = [_roi(*o) for o in zip(_listed(roi['bbox_roi_extractor'], n), heads, _listed(train.get('rcnn'), n), roi.get('stage_loss_weights', [1]*n))]
+    rois = [_roi(*o) for o in zip(_listed(roi['bbox_roi_extractor'], n), heads, _listed(train.get('rcnn'), n),
+                                  roi.get('stage_loss_weights', [1]*n))]
     name = ('roi_trans' if n==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
     neck = {k:v for k,v in neck_from(model['neck']).items() if k!='relu_extra'}
@@ -196,6 +233,7 @@ def _two_stage(model, _):
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=tuple(rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
-                **{k:v for k,v in test_from(rcnn).items() if k!='nms_pre'}, **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
+                **{k:v for k,v in test_from(rcnn).items() if k!='nms_pre'},
+                **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
 
 readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}

@@ -23,13 +23,15 @@ def _guess_backbone(sd):
         return dict(type='ConvNeXt', arch={96:'tiny' if n==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[c])
     depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if 'backbone.layer1.0.conv3.weight' in sd else 2)
     if 'backbone.conv1.weight' not in sd or depth not in (18,34,50,101,152):
-        raise ConfigError("the backbone is none that is known by its keys; give the configuration as `cfg`, or make the detector with `create_detector`")
+        raise ConfigError("the backbone is none that is known by its keys; give the configuration as `cfg`, "
+                          "or make the detector with `create_detector`")
     return dict(type='ResNet', depth=depth, frozen_stages=1, norm_eval=True)
 
 def _guess_neck(sd):
     n = _count(sd, r'neck\.lateral_convs\.(\d+)')
     last,extra = sd[f'neck.lateral_convs.{n-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n}.conv.weight')
-    return dict(type='FPN', out_channels=last[0], add_extra_convs=extra is not None and ('on_output' if extra.shape[1]==last[0]!=last[1] else 'on_input'),
+    return dict(type='FPN', out_channels=last[0],
+                add_extra_convs=extra is not None and ('on_output' if extra.shape[1]==last[0]!=last[1] else 'on_input'),
                 norm_cfg=dict(type='GN') if 'neck.lateral_convs.0.gn.weight' in sd else None)
 
 # %% ../../nbs/interop/84a_mmguess.ipynb #532fdf32
@@ -42,16 +44,20 @@ def _guess_code(n):
     if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3), use_normalized_angle_feat=True,
                                loss_angle=dict(type='L1Loss', loss_weight=.2))
     if 180%n: raise ConfigError(f"an angle branch of {n} outputs is of no angle coder known here; give the configuration as `cfg`")
-    return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=1 if n==180 else 3), loss_angle=dict(type='SmoothFocalLoss', loss_weight=.2 if n==180 else .8))
+    return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=1 if n==180 else 3),
+                loss_angle=dict(type='SmoothFocalLoss', loss_weight=.2 if n==180 else .8))
 
 def _guess_retinanet(sd):
     boxes = len(sd['bbox_head.retina_reg.weight'])//5
     if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
-    gen = dict(type='FakeRotatedAnchorGenerator', angle_version='le90', scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
+    gen = dict(type='FakeRotatedAnchorGenerator', angle_version='le90', scales_per_octave=3 if boxes==9 else 1,
+               ratios=[1.,.5,2.] if boxes==9 else [1.])
     if boxes==1: gen['type'] = 'RotatedAnchorGenerator'  # ATSS, 0.x
     angle = sd.get('bbox_head.retina_angle_cls.weight')
-    return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes, anchor_generator=gen,
-                assign_by_circumhbbox=None, bbox_coder=_delta, loss_bbox=dict(type='L1Loss'), **({} if angle is None else _guess_code(len(angle)//boxes)))
+    return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes,
+                anchor_generator=gen,
+                assign_by_circumhbbox=None, bbox_coder=_delta, loss_bbox=dict(type='L1Loss'),
+                **({} if angle is None else _guess_code(len(angle)//boxes)))
 
 def _guess_atss(sd):
     return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
@@ -61,13 +67,16 @@ def _guess_atss(sd):
 # %% ../../nbs/interop/84a_mmguess.ipynb #f920c1ae
 def _guess_fcos(sd):
     n,own = len(sd['bbox_head.conv_angle.weight']),'bbox_head.scale_angle.scale' in sd
-    return dict(type='RotatedFCOSHead', num_classes=len(sd['bbox_head.conv_cls.weight']), center_sampling=True, norm_on_bbox=True, scale_angle=own,
+    return dict(type='RotatedFCOSHead', num_classes=len(sd['bbox_head.conv_cls.weight']), center_sampling=True, norm_on_bbox=True,
+                scale_angle=own,
                 loss_bbox=dict(type='RotatedIoULoss' if n==1 else 'IoULoss'), **_guess_code(n))
 
 def _guess_reppoints(sd):
     points = dict(type='ConvexGIoULoss')
-    return dict(type='RotatedRepPointsHead', num_classes=len(sd['bbox_head.reppoints_cls_out.weight']), num_points=len(sd['bbox_head.reppoints_pts_init_out.weight'])//2,
-                norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3, loss_bbox_init=dict(points, loss_weight=.375), loss_bbox_refine=points,
+    return dict(type='RotatedRepPointsHead', num_classes=len(sd['bbox_head.reppoints_cls_out.weight']),
+                num_points=len(sd['bbox_head.reppoints_pts_init_out.weight'])//2,
+                norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3,
+                loss_bbox_init=dict(points, loss_weight=.375), loss_bbox_refine=points,
                 test_cfg=dict(nms=dict(iou_threshold=.4)))
 
 def _guess_two_stage(sd):
@@ -75,12 +84,16 @@ def _guess_two_stage(sd):
     many = 'roi_head.bbox_head.0.fc_cls.weight' in sd
     names = [f'roi_head.bbox_head.{i}.' for i in range(2)] if many else ['roi_head.bbox_head.']
     n,(oriented,glide) = len(sd[f'{names[0]}fc_cls.weight'])-1,(len(sd['rpn_head.rpn_reg.weight'])==18, f'{names[0]}fc_fix.weight' in sd)
-    rpn = dict(feat_channels=len(sd['rpn_head.rpn_cls.weight'][0]), anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
+    rpn = dict(feat_channels=len(sd['rpn_head.rpn_cls.weight'][0]),
+               anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
                bbox_coder=dict(type='MidpointOffsetCoder') if oriented else dict(type='DeltaXYWHHBBoxCoder'))
-    cuts = [dict(roi_layer=dict(type='RoIAlignRotated', sample_num=2) if oriented or i else dict(type='RoIAlign'), featmap_strides=[4,8,16,32]) for i in range(len(names))]
+    cuts = [dict(roi_layer=dict(type='RoIAlignRotated', sample_num=2) if oriented or i else dict(type='RoIAlign'),
+                 featmap_strides=[4,8,16,32]) for i in range(len(names))]
     upright = dict(norm_factor=2, target_stds=[.1,.1,.2,.2,.1])
-    coders = [dict(target_stds=[.1,.1,.2,.2]) if glide else dict(target_stds=[.1,.1,.2,.2,.1]) if oriented else upright, dict(target_stds=[.05,.05,.1,.1,.05])]
-    heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n, fc_out_channels=len(sd[f'{p}shared_fcs.0.weight']), loss_bbox=dict(type='SmoothL1Loss'),
+    coders = [dict(target_stds=[.1,.1,.2,.2]) if glide else dict(target_stds=[.1,.1,.2,.2,.1]) if oriented else upright,
+              dict(target_stds=[.05,.05,.1,.1,.05])]
+    heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n, fc_out_channels=len(sd[f'{p}shared_fcs.0.weight']),
+                  loss_bbox=dict(type='SmoothL1Loss'),
                   bbox_coder=c, reg_class_agnostic=len(sd[f'{p}fc_reg.weight'])<=5) for p,c in zip(names, coders)]
     roi = dict(bbox_roi_extractor=cuts if many else cuts[0], bbox_head=heads if many else heads[0])
     return dict(type='FasterRCNN', rpn_head=rpn, roi_head=roi, test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.8 if oriented else .7))))
@@ -103,7 +116,8 @@ def _guess_refined(sd, angle):
     new,odm = first=='bbox_head_init',any('.or_conv.' in k for k in sd)
     boxes = len(sd[f'{first}.retina_reg.weight'])//5
     if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
-    coder = {**_delta, 'angle_version' if new else 'angle_range':angle} | dict(norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
+    version = 'angle_version' if new else 'angle_range'
+    coder = {**_delta, version:angle} | dict(norm_factor=1 if odm else None, edge_swap=False, proj_xy=odm)
     gen = dict(type='FakeRotatedAnchorGenerator' if new else 'RotatedAnchorGenerator', angle_version=angle,
                scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
     kind = 'RotatedRetinaHead' if odm or boxes==9 else 'RotatedATSSHead'
@@ -121,10 +135,13 @@ _rtm_sizes = {96:(.167,.375), 128:(.33,.5), 192:(.67,.75), 256:(1,1)}
 
 def _guess_rtmdet(sd, angle):
     width = len(sd['neck.out_convs.0.conv.weight'])
-    if width not in _rtm_sizes: raise ConfigError(f"a neck of {width} channels is of no size of RTMDet known by it; give the configuration as `cfg`")
+    if width not in _rtm_sizes:
+        raise ConfigError(f"a neck of {width} channels is of no size of RTMDet known by it; give the configuration as `cfg`")
     deep,wide = _rtm_sizes[width]
-    head = dict(type='RotatedRTMDetSepBNHead', num_classes=len(sd['bbox_head.rtm_cls.0.weight']), feat_channels=len(sd['bbox_head.cls_convs.0.0.conv.weight']),
-                stacked_convs=_count(sd, r'bbox_head\.cls_convs\.0\.(\d+)'), angle_version=angle, exp_on_reg=width>=192, **_guess_code(len(sd['bbox_head.rtm_ang.0.weight'])),
+    head = dict(type='RotatedRTMDetSepBNHead', num_classes=len(sd['bbox_head.rtm_cls.0.weight']),
+                feat_channels=len(sd['bbox_head.cls_convs.0.0.conv.weight']),
+                stacked_convs=_count(sd, r'bbox_head\.cls_convs\.0\.(\d+)'), angle_version=angle, exp_on_reg=width>=192,
+                **_guess_code(len(sd['bbox_head.rtm_ang.0.weight'])),
                 loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.))
     return dict(type='RTMDet', backbone=dict(type='CSPNeXt', deepen_factor=deep, widen_factor=wide), bbox_head=head,
                 neck=dict(type='CSPNeXtPAFPN', out_channels=width, num_csp_blocks=_count(sd, r'neck\.top_down_blocks\.0\.blocks\.(\d+)')))
@@ -140,14 +157,17 @@ def guess_config(
     if family=='rtmdet_r': return _guess_rtmdet(sd, angle)
     if family in _angles: return dict(_guess_refined(sd, angle), backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     if family not in guesses:
-        raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, or make the detector with `create_detector`")
+        raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, "
+                          "or make the detector with `create_detector`")
     if 'rpn_head.rpn_cls.weight' in sd:
         two = guesses[family](sd)
         heads = two['roi_head']['bbox_head']
-        for h in (two['rpn_head'], *(heads if isinstance(heads, list) else [heads])): h['bbox_coder'] = dict(h['bbox_coder'], angle_version=angle)
+        for h in (two['rpn_head'], *(heads if isinstance(heads, list) else [heads])):
+            h['bbox_coder'] = dict(h['bbox_coder'], angle_version=angle)
         return dict(two, backbone=_guess_backbone(sd), neck=_guess_neck(sd))
     convs = sd.get('bbox_head.cls_convs.0.conv.weight')
-    head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
+    head = dict(guesses[family](sd), stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'),
+                **({} if convs is None else dict(feat_channels=len(convs))))
     head['bbox_coder'] = dict(head.get('bbox_coder', {}), angle_version=angle)
     if 'angle_version' in (gen := head.get('anchor_generator', {})): gen['angle_version'] = angle
     return dict(backbone=_guess_backbone(sd), neck=dict(_guess_neck(sd), relu_before_extra_convs=family=='rotated_fcos'), bbox_head=head)

@@ -30,7 +30,8 @@ def read_config(
     for o in ast.parse(text).body:
         if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name): names[o.targets[0].id] = _value(o.value, names)
     if '_base_' in names:
-        raise ConfigError(f"the configuration builds on {names['_base_']}; give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
+        raise ConfigError(f"the configuration builds on {names['_base_']}; "
+                          "give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
     return names
 
 def _value(o, names):
@@ -64,12 +65,14 @@ _gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqr
 def _gaussian_loss(d, table, **default):
     "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
     name,kw = table[d['loss_type']]
-    return box_loss(name, weight=d.get('loss_weight', 1.), **kw, **{k:d.get(k, v) for k,v in default.items()}, **{k:d[k] for k in ('alpha','sqrt') if k in d})
+    return box_loss(name, weight=d.get('loss_weight', 1.), **kw, **{k:d.get(k, v) for k,v in default.items()},
+                    **{k:d[k] for k in ('alpha','sqrt') if k in d})
 
 _box_losses = dict(
     L1Loss=lambda d: box_loss('l1', weight=d.get('loss_weight', 1.)),
     SmoothL1Loss=lambda d: box_loss('smooth_l1', weight=d.get('loss_weight', 1.), beta=d.get('beta', 1.)),
-    SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25), gamma=d.get('gamma', 2.)),
+    SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25),
+                                       gamma=d.get('gamma', 2.)),
     RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), mode=d.get('mode', 'log')),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
     GDLoss_v1=lambda d: _gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.),
@@ -93,7 +96,8 @@ def angle_coder_from(
     if part_type(d)=='PSCCoder': return PSCAngle(d.get('num_step', 3), d.get('dual_freq', True), d.get('thr_mod', .47))
     if part_type(d)=='CSLCoder':
         window = d.get('window', 'gaussian')
-        return CSLAngle(d.get('angle_version', 'le90'), d.get('omega', 1), 'mmrotate' if window=='gaussian' else window, d.get('radius', 6))
+        return CSLAngle(d.get('angle_version', 'le90'), d.get('omega', 1), 'mmrotate' if window=='gaussian' else window,
+                        d.get('radius', 6))
     raise unknown_part('the angle coder', d, ('PSCCoder','CSLCoder'))
 
 def delta_coder_from(
@@ -117,7 +121,9 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
     if part_type(d)=='CSPNeXt':
         sizes = {(.167,.375):'tiny', (.33,.5):'s', (.67,.75):'m', (1,1):'l', (1.33,1.25):'x'}
         size = sizes.get((d.get('deepen_factor', 1), d.get('widen_factor', 1)))
-        if not size: raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep and {d.get('widen_factor')} times as wide is not known here")
+        if not size:
+            raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep "
+                              f"and {d.get('widen_factor')} times as wide is not known here")
         return dict(backbone=f'cspnext_{size}', backbone_kw=kw)
     kw |= {k:d[k] for k in ('drop_path_rate',) if k in d}
     if part_type(d)=='SwinTransformer':
@@ -132,7 +138,8 @@ def neck_from(d:dict)->dict: # keywords of `dense_detector`
     if part_type(d)!='FPN': raise unknown_part('the neck', d, ('FPN',))
     extra = d.get('add_extra_convs', 'on_input')
     return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
-                relu_extra=d.get('relu_before_extra_convs', False), **({'fpn_norm':'group' if part_type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
+                relu_extra=d.get('relu_before_extra_convs', False),
+                **({'fpn_norm':'group' if part_type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
     "How detections are chosen"

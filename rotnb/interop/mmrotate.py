@@ -24,8 +24,9 @@ from .mmguess import guess_config
 # %% ../../nbs/interop/85_mmrotate.ipynb #b461139f
 class CheckpointError(ValueError): "A file or dictionary that holds no weights we can open"
 
-_howto = ("Only tensors and plain data are opened, as anything else in a pickle can run code. Where the file comes from and is trusted, save the weights alone: "
-          "`ck = torch.load(f, weights_only=False); torch.save(dict(state_dict=ck['state_dict'], meta=dict(cfg=str(ck['meta'].get('cfg') or ck['meta'].get('config')))), g)`")
+_howto = ("Only tensors and plain data are opened, as anything else in a pickle can run code. Where the file comes from and is trusted, "
+          "save the weights alone: `ck = torch.load(f, weights_only=False); "
+          "torch.save(dict(state_dict=ck['state_dict'], meta=dict(cfg=str(ck['meta'].get('cfg') or ck['meta'].get('config')))), g)`")
 
 def read_checkpoint(
     src # path of a file, or what it holds: a checkpoint or a state dict
@@ -60,14 +61,15 @@ def _tower(name, stage):
 def _fpn(m, det):
     n,i = len(det.neck.out),int(m['i'])
     name = f'lateral.{i}' if m['kind']=='lateral' else f'out.{i}' if i<n else f'extra_convs.{i-n}'
-    return f'neck.{name}.' + ('1.' if m['layer']=='gn' else '0.' if getattr(det.neck, 'norm', False) else '')  # a norm comes in a pair with its convolution
+    part = '1.' if m['layer']=='gn' else '0.' if getattr(det.neck, 'norm', False) else ''  # a norm comes in a pair with its convolution
+    return f'neck.{name}.{part}'
 
 def _norm(m, det):
     strides = list(det.backbone.strides)
     return f'backbone.norms.{strides.index(4*2**int(m[1]))}.' if 4*2**int(m[1]) in strides else None
 
 def merge_order(
-    w:Tensor # `(c, 4k)` weight or `(4k,)` norm of a Swin patch merging in MMDetection, where a channel's four pixels are adjacent, row by row
+    w:Tensor # `(c, 4k)` weight or `(4k,)` norm of a Swin patch merging in MMDetection, where a channel's four pixels are adjacent, by rows
 )->Tensor: # the same for timm: a pixel's channels adjacent, column by column
     "From the order of `unfold` to that of the paper's code"
     return w.unflatten(-1, (-1,2,2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
@@ -78,7 +80,8 @@ backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; t
     (r'^backbone\.body\.norm(\d)\.',                                     _norm),
     (r'^backbone\.body\.patch_embed\.projection\.',                      'backbone.body.patch_embed.proj.'),
     (r'^backbone\.body\.stages\.(\d)\.blocks\.(\d+)\.',                 r'backbone.body.layers_\1.blocks.\2.'),
-    (r'^backbone\.body\.stages\.(\d)\.downsample\.(?=norm|reduction)',  lambda m,_: f'backbone.body.layers_{int(m[1])+1}.downsample.', merge_order),
+    (r'^backbone\.body\.stages\.(\d)\.downsample\.(?=norm|reduction)',
+     lambda m,_: f'backbone.body.layers_{int(m[1])+1}.downsample.', merge_order),
     (r'(?<=\.attn\.)w_msa\.',                                            ''),
     (r'.*\.relative_position_index$',                                    None),
     (r'(?<=\.)ffn\.layers\.0\.0\.',                                     'mlp.fc1.'),
@@ -136,13 +139,16 @@ def refine_rows(
     n:int=4 # stages that refine, at most
 )->list: # of rows
     "Rows of S2A-Net and R3Det, in the words of either line"
-    old = [(r'^align_conv\.ac\.(\d)\.deform_conv\.', r'stages.1.align.convs.\1.'), (r'^feat_refine_module\.(\d)\.', lambda m,_: f'stages.{int(m[1])+1}.align.')]
+    old = [(r'^align_conv\.ac\.(\d)\.deform_conv\.', r'stages.1.align.convs.\1.'),
+           (r'^feat_refine_module\.(\d)\.', lambda m,_: f'stages.{int(m[1])+1}.align.')]
     firsts = [o for h in ('bbox_head_init','fam_head','bbox_head') for o in dense_rows(h)]
-    return old + firsts + _aligned('odm_head', 1) + [o for i in range(n) for h in ('bbox_head_refine','refine_head') for o in _aligned(f'{h}.{i}', i+1)]
+    later = [o for i in range(n) for h in ('bbox_head_refine','refine_head') for o in _aligned(f'{h}.{i}', i+1)]
+    return old + firsts + _aligned('odm_head', 1) + later
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #8d79bd9e
 reppoints_rows = dense_rows()[:2] + [(rf'^bbox_head\.reppoints_{theirs}\.', f'stages.0.{ours}.') for theirs,ours in dict(
-    cls_conv='cls_conv', cls_out='cls', pts_init_conv='first_conv', pts_init_out='first', pts_refine_conv='move_conv', pts_refine_out='move').items()]
+    cls_conv='cls_conv', cls_out='cls', pts_init_conv='first_conv', pts_init_out='first', pts_refine_conv='move_conv',
+    pts_refine_out='move').items()]
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #8aeac4f4
 @dataclass
@@ -171,7 +177,8 @@ families = [
     Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows(), sets=_swap),
     Family('gliding_vertex',      (r'rpn_head', r'roi_head\.bbox_head\.fc_fix'), two_stage_rows),
     Family('roi_trans',           (r'rpn_head', r'roi_head\.bbox_head\.1\.fc_cls'), two_stage_rows),
-    Family('oriented_rcnn',       (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows, lambda sd: len(sd['rpn_head.rpn_reg.weight'])==6*len(sd['rpn_head.rpn_cls.weight'])),
+    Family('oriented_rcnn',       (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows,
+           lambda sd: len(sd['rpn_head.rpn_reg.weight'])==6*len(sd['rpn_head.rpn_cls.weight'])),
     Family('rotated_faster_rcnn', (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows),
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
@@ -186,7 +193,8 @@ def find_family(
     for f in families:
         if all(any(re.match(t, k) for k in sd) for t in f.tells) and f.fits(sd): return f
     heads = sorted({k.split('.')[0] for k in sd})
-    raise CheckpointError(f"weights of no family known here: {len(sd)} tensors of {', '.join(heads[:8])}. There are: {', '.join(f.name for f in families)}")
+    raise CheckpointError(f"weights of no family known here: {len(sd)} tensors of {', '.join(heads[:8])}. "
+                          f"There are: {', '.join(f.name for f in families)}")
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #2c939a55
 def rename_keys(
@@ -223,8 +231,10 @@ class KeysError(CheckpointError): "Weights that do not fit a detector"
 def _misfits(new, own):
     "One line for each kind of misfit"
     missing,extra = [k for k in own if k not in new],[k for k in new if k not in own]
-    shapes = [f"{k}: {tuple(new[k][1].shape)} in the checkpoint, {tuple(own[k].shape)} here" for k in new if k in own and new[k][1].shape!=own[k].shape]
-    lines = [('not in the checkpoint', missing), ('not in the detector', [o for k in extra for o in new[k][0]]), ('of another shape', shapes)]
+    shapes = [f"{k}: {tuple(new[k][1].shape)} in the checkpoint, {tuple(own[k].shape)} here"
+              for k in new if k in own and new[k][1].shape!=own[k].shape]
+    lines = [('not in the checkpoint', missing), ('not in the detector', [o for k in extra for o in new[k][0]]),
+             ('of another shape', shapes)]
     return [f"{len(l)} {what}: {', '.join(l)}" for what,l in lines if l]
 
 def fill_weights(
@@ -273,6 +283,7 @@ def detector_from_mmrotate(
         found = settings_from_config(cfg)
         form = 'anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), ' if found.get('anchor_form') else ''
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: angle={found['angle']!r}, {form}"
-             f"losses, assignment, thresholds and scales of deltas of MMRotate's DOTA configurations{f'; given: {known}' if known else ''}")
+             "losses, assignment, thresholds and scales of deltas of MMRotate's DOTA configurations"
+             f"{f'; given: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

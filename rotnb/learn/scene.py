@@ -16,7 +16,8 @@ from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
-from ..data.blocks import CorruptImageError, open_image
+from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size
+from ..data.blocks import open_image
 from ..data.dota import IMAGE_EXTS
 from ..data.windows import *
 from .infer import input_map, map_boxes
