@@ -23,7 +23,9 @@ def best_score(
 # %% ../../nbs/explore/82a_label_queue.ipynb #c5945472
 ALIKE = 50 # boxes among which a contradiction is common or rare
 
-def _weight(share): return 1/np.maximum(ALIKE*share, 1)
+def _weight(share):
+    n = np.maximum(ALIKE*share, 1)                               # contradictions among `ALIKE`: the odds, over their greatest
+    return (ALIKE-n)/n/(ALIKE-1)
 
 def _share(odd):
     "For each of a row of bool, the share of True among the nearest `ALIKE`, itself included"
@@ -33,7 +35,7 @@ def _share(odd):
 def contradictions(
     df, # `RotatedInterpretation.to_dataframe()`
     score:float # detections of at least this are believed
-)->pd.DataFrame: # the rows at odds, with `weight` in [1/50, 1]
+)->pd.DataFrame: # the rows at odds, with `weight` in [0, 1]
     "Sure detections that the labels deny, and labels that no sure detection supports, each label once"
     d = df[(df.what=='detection') & (df.score>=score) & ~df.kind.isin(('ignored','duplicate'))].sort_values('score', ascending=False)
     odd = d.kind!='correct'
