@@ -130,6 +130,7 @@ def turn(self:BoxEdits, id:int, quarters:int=1):
     "Let the heading run along the next side: the same corners, named on"
     return self.change(id, quad=tuple(np.roll(self[id].q, -quarters, 0).ravel()))
 
+# %% ../../nbs/explore/83a_box_edits.ipynb #308720fd
 @patch
 def add(self:BoxEdits, x0:float, y0:float, x1:float, y1:float, width:float, name:str):
     "A new box: its middle line from stern to bow, and its width, pixels"
@@ -153,6 +154,7 @@ def toggle_difficult(self:BoxEdits, id:int):
     if not self.flags: raise EditError('the format of these labels cannot hold the difficult flag')
     return self.change(id, difficult=not self[id].difficult)
 
+# %% ../../nbs/explore/83a_box_edits.ipynb #e16dceb9
 @patch
 def undo(self:BoxEdits):
     if self.past: self.future.append(self.boxes); self.boxes = self.past.pop()
