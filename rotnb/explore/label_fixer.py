@@ -261,6 +261,7 @@ def _on_message(self:LabelFixer, widget, msg, buffers):
     if msg.get('type')!='edit': return BoxViewer._on_message(self, widget, msg, buffers)
     try: self._event(**{k:v for k,v in msg.items() if k!='type'})
     except Exception as e: self.say(f'{e}' if isinstance(e, (ValueError,OSError)) else f'{type(e).__name__}: {e}', 'error')
+    self.send(dict(type='heard'))
 
 @patch
 def annots(self:LabelFixer)->list: # of `Annot`
