@@ -251,7 +251,7 @@ def test_pictures_alike_focus_and_a_kernel_that_is_late(lab, page):
     if SHOTS: page.screenshot(path=SHOTS/'late.png')
     page.wait_for_selector('.rn-note', state='hidden', timeout=10000)
     settle(lab, page)
-    assert lab.kernel(page, 'print(f.edits.boxes[0].quad[:2])')=='(101.0, 100.0)'
+    assert lab.kernel(page, 'print(*f.edits.boxes[0].quad[:2])')=='101.0 100.0'
     page.evaluate('() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.shutdown()')
     page.wait_for_timeout(500)
     page.mouse.move(*at(page, 141, 115)); page.mouse.down(); page.mouse.move(*at(page, 160, 130), steps=4); page.mouse.up()
