@@ -88,6 +88,7 @@ from .interop.mmrotate import *
 from .interop.imagenet import *
 from .interop.ecosystem import *
 from .explore.viewer import BoxViewer, Layer, html_page, view
-from .explore.label_fixer import LabelFixer, suspicious
+from .explore.label_queue import suspicious
+from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer

@@ -194,3 +194,66 @@ def test_page_without_kernel(page, tmp_path):
             .map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
         assert abs(ink-paper)>180, (scheme, ink, paper)
         if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')
+
+PIXEL = f"""() => {{ const v = {VIEW}, [x, y] = v.screen(v.scene.width/2, v.scene.height/2);
+    return [...v.canvas.getContext('2d').getImageData(Math.floor(x*v.dpr), Math.floor(y*v.dpr), 1, 1).data] }}"""
+
+def test_one_pixel_and_no_boxes(page, tmp_path):
+    "A picture of a pixel is shown, zooming in does not zoom out; keys that look for boxes find none; the same bytes as another scene stay in sight"
+    import numpy as np
+    from rotnb.explore.viewer import view
+    v = view(np.full((1,1,3), 200, np.uint8), np.zeros((0,5)))
+    page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
+    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.picture.halves.length && {VIEW}.seen===0')
+    page.wait_for_timeout(100)
+    assert page.evaluate(PIXEL)==[200,200,200,255]
+    before = page.evaluate(f'() => {VIEW}.scale')
+    page.locator('.rn-button', has_text='+').click()
+    assert page.evaluate(f'() => {VIEW}.scale')>=before>64
+    page.locator('.rn-canvas').focus()
+    for k in 'nzpcf': page.keyboard.press(k)
+    page.evaluate(f"""() => {{ const v = {VIEW}; v.model.set('scene', {{...v.scene, id: '2'}}) }}""")
+    page.wait_for_function(f'() => {VIEW}.picture.halves.length')
+    page.wait_for_timeout(100)
+    assert page.evaluate(PIXEL)==[200,200,200,255]
+    if SHOTS: page.screenshot(path=SHOTS/'pixel.png')
+
+def test_pictures_alike_focus_and_a_kernel_that_is_late(lab, page):
+    "Two pictures of the same bytes; the keyboard stays on a switch that it flips; an answer that is late is said to be, and so is one that never comes"
+    from PIL import Image
+    r = lab.root/'alike'
+    for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
+    for n in 'ab':
+        Image.new('RGB', (300,200), (90,120,150)).save(r/f'images/{n}.png')
+        (r/f'labelTxt/{n}.txt').write_text('100 100 180 100 180 130 100 130 ship 0\n20 20 40 20 40 30 20 30 car 0\n')
+    lab.open(page, 'alike.ipynb', "from rotnb.explore.label_fixer import LabelFixer\nf = LabelFixer('alike', journal='journal2')\nf")
+    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.picture.halves.length')
+    page.locator('.rn-canvas').focus(); press(lab, page, 'PageDown')
+    assert lab.kernel(page, 'print(f.index)')=='1'
+    page.wait_for_function(f'() => {VIEW}.picture.halves.length')
+    page.wait_for_timeout(100)
+    assert page.evaluate(PIXEL)[3]==255                                           # not left blank because the bytes had not changed
+    page.locator('.rn-switches input').first.focus()
+    page.keyboard.press('Space')
+    page.wait_for_function(f'() => {VIEW}.seen==0')
+    page.keyboard.press('Space')                                                  # the switch was made anew, and has the keyboard
+    page.wait_for_function(f'() => {VIEW}.seen==2')
+    page.mouse.click(*at(page, 140, 115)); settle(lab, page)
+    page.locator('.rn-select').focus()
+    page.keyboard.press('ArrowUp'); settle(lab, page)                             # ship to car, and the keyboard stays in the list:
+    page.keyboard.press('ArrowDown'); settle(lab, page)                           # the next arrow is not a nudge
+    assert lab.kernel(page, 'b = f.edits.boxes[0]; print(b.name, b.quad[:2])')=='ship (100.0, 100.0)'
+    lab.kernel(page, 'import time; now = f._event; f._event = lambda **kw: (time.sleep(3), now(**kw))')
+    page.evaluate(f'() => {{ {VIEW}.patience.ms = 300 }}')
+    page.locator('.rn-canvas').focus(); page.keyboard.press('ArrowRight')
+    page.wait_for_selector('.rn-note:visible', timeout=2500)
+    assert 'No answer from the kernel' in page.locator('.rn-note').inner_text()
+    if SHOTS: page.screenshot(path=SHOTS/'late.png')
+    page.wait_for_selector('.rn-note', state='hidden', timeout=10000)
+    settle(lab, page)
+    assert lab.kernel(page, 'print(*f.edits.boxes[0].quad[:2])')=='101.0 100.0'
+    page.evaluate('() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.shutdown()')
+    page.wait_for_timeout(500)
+    page.mouse.move(*at(page, 141, 115)); page.mouse.down(); page.mouse.move(*at(page, 160, 130), steps=4); page.mouse.up()
+    page.wait_for_selector('.rn-note:visible', timeout=5000)
+    assert 'No answer from the kernel' in page.locator('.rn-note').inner_text()

@@ -281,3 +281,13 @@ def test_names_cannot_break_a_page(tmp_path):
     a[0] = Annot(Path('</script><b>x.png'), a[0].qboxes, a[0].names, a[0].difficult)
     text = DatasetExplorer(a, title='<i>&').to_html(tmp_path/'a.html').read_text(encoding='utf-8')
     assert '</script><b>' not in text and '<i>&' not in text.split('<script')[0]
+
+def test_pictures_that_were_looked_at_are_let_go(tmp_path):
+    "Each opened picture is a widget of its own; the one before it is closed, on both sides"
+    from ipywidgets.widgets.widget import _instances
+    a = annots(4, folder=tmp_path)
+    for o in a: Image.new('RGB', (100,100)).save(o.image)
+    ex = DatasetExplorer(a)
+    ex.open('i0'); n = len(_instances)
+    for i in (1,2,3,1): ex.open(f'i{i}')
+    assert len(_instances)==n and ex._large.children[0].comm is not None

@@ -139,6 +139,46 @@ print(set(d.cls)=={p["cls"]}, abs((d.kind=="correct").mean()-l["y"][l["score"].i
     page.wait_for_function('() => document.querySelector(".rotnb")?.rotnb?.seen>0')
     assert lab.kernel(page, 'print(*[o.name for o in ex._large.children[0].rows])')=='truth prediction B'
 
+# --- what is hard to come by with a kernel
+
+TWO = """async ([text, css, snapshot]) => {
+    const model = { heard: [], sent: [], get: () => snapshot, set() {}, send(m) { this.sent.push(m) },
+        on(name, f) { this.heard.push([name, f]) }, off(name, f) { this.heard = this.heard.filter(o => o[1] !== f) },
+        tell(name, ...args) { for (const [n, f] of [...this.heard]) if (n === name) f(...args) } }
+    document.head.append(Object.assign(document.createElement('style'), { textContent: css }))
+    const { render } = (await import(URL.createObjectURL(new Blob([text], { type: 'text/javascript' })))).default
+    const views = [0, 1].map(() => document.body.appendChild(document.createElement('div')))
+    globalThis.T = { model, views, free: views.map(el => render({ model, el })) } }"""
+
+def test_two_views_of_one_explorer(page, synth, tmp_path):
+    "Both hear every answer: each picture goes where it belongs. The keyboard stays, lateness is said, and an ended view hears nothing more"
+    from rotnb.explore.dataset_explorer import DatasetExplorer
+    from rotnb.explore.explorer import ExplorerPanel
+    ex = DatasetExplorer(synth); s = ex.snapshot(); s['cells'] = s['cells'][:6]
+    (tmp_path/'x.html').write_text('<!DOCTYPE html><body>'); page.goto((tmp_path/'x.html').as_uri())
+    page.set_viewport_size(dict(width=1300, height=3000))
+    page.evaluate(TWO, [str(ExplorerPanel._esm), str(ExplorerPanel._css), s])
+    page.wait_for_function('() => T.model.sent.length==6')
+    page.evaluate("""() => { T.views[1].explorer.patience.ms = 200                    // answers in another order than the questions
+        for (let n; (n = T.model.sent.pop()); ) T.model.tell('msg:custom', { thumb: n.thumb, box: [n.image, 0, n.image+1, 1] }, [new Uint8Array(1)]) }""")
+    page.wait_for_function('() => document.querySelectorAll("image").length>=6')
+    page.evaluate("() => { for (let n; (n = T.model.sent.pop()); ) T.model.tell('msg:custom', { thumb: n.thumb, box: [n.image, 0, n.image+1, 1] }, [new Uint8Array(1)]) }")
+    page.wait_for_function('() => document.querySelectorAll("image").length==12')
+    got = page.evaluate('() => [...document.querySelectorAll(".rx-thumb")].map(o => [o.dataset.key, "i"+o.querySelector("image").getAttribute("x")])')
+    assert all(a==b for a,b in got), got
+    page.evaluate("() => { T.views[1].querySelector('.rx-bar').focus(); T.model.tell('change:snapshot') }")
+    assert page.evaluate("() => document.activeElement===T.views[1].querySelector('.rx-bar')")
+    page.keyboard.press('Enter')                                       # a filter that nobody answers
+    page.wait_for_selector('.rx-late:visible')
+    shot(page, 'late_explorer')
+    page.evaluate("() => T.model.tell('change:snapshot')")
+    page.wait_for_selector('.rx-late', state='hidden')
+    page.evaluate("() => { T.model.send = () => { throw new Error('Kernel is dead') } }")
+    page.keyboard.press('Enter')
+    page.wait_for_selector('.rx-late:visible')
+    assert 'Kernel is dead' in page.locator('.rx-late:visible').inner_text()
+    assert page.evaluate('() => { T.free.forEach(f => f()); return T.model.heard.length }')==0
+
 # --- the page without a kernel
 
 def pages(tmp_path, synth):

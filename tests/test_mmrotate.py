@@ -2,7 +2,7 @@
 import pytest, torch
 from reference import ORACLE, checkpoint, matched, neck_errors, opened, oracle_files, rel, settings, targets, their_dets
 from rotnb.interop.mmconfig import ConfigError, settings_from_config
-from rotnb.interop.mmrotate import CheckpointError, KeysError, load_mmrotate
+from rotnb.interop.mmrotate import WeightsError, KeysError, load_mmrotate
 from rotnb.models import create_detector
 
 pytestmark = pytest.mark.skipif(not ORACLE.exists(), reason='needs the reference folder shared/')
@@ -83,4 +83,4 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(KeysError, match='(?s)stages.0.quality_conv.bias.*bbox_head.wrong'):
         load_mmrotate(det, {k.replace('conv_centerness.bias', 'wrong'):v for k,v in sd.items()})
     with pytest.raises(KeysError, match=r'bbox_head|\(15,\) in the checkpoint, \(3,\) here'): load_mmrotate(create_detector('rotated_fcos', 3, backbone='resnet18'), sd)
-    with pytest.raises(CheckpointError, match='no family known'): load_mmrotate(det, {'a.b':torch.ones(1)})
+    with pytest.raises(WeightsError, match='no family known'): load_mmrotate(det, {'a.b':torch.ones(1)})

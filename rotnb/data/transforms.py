@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/transforms.html.md"""
 
 # %% auto #0
 __all__ = ['quad_area', 'visible_fraction', 'clip_to_frame', 'border_rule', 'BorderRuleError', 'BorderRule', 'class_codes',
-           'upright', 'UprightBoxes', 'rotated_aug_transforms', 'encodes']
+           'turned_upright', 'UprightBoxes', 'rotated_aug_transforms', 'encodes']
 
 # %% ../../nbs/data/61_transforms.ipynb #53bbdd79
 from fastai.vision.all import *
@@ -123,7 +123,7 @@ def class_codes(
     return tensor([list(vocab).index(o) if isinstance(o, str) else int(o) for o in classes]).long()
 
 # %% ../../nbs/data/61_transforms.ipynb #c393762f
-def upright(
+def turned_upright(
     quads # (…,4,2) corners in pixels, of any origin
 ): # (…,4,2)
     "The same rectangles turned to the nearest multiple of 90 degrees"
@@ -151,7 +151,7 @@ class UprightBoxes(ItemTransform):
         l = next(o for o in b if isinstance(o, TensorBoxLabel)).as_subclass(Tensor)
         wh = q.new_tensor([x.shape[-1],x.shape[-2]] if isinstance(x, Tensor) else x.size)
         chosen = torch.isin(class_index(l), class_codes(self.classes, self.vocab).to(l))
-        q = torch.where(chosen[...,None,None], upright(q*wh)/wh, q)
+        q = torch.where(chosen[...,None,None], turned_upright(q*wh)/wh, q)
         return (*b[:i], TensorQuad(q, img_size=getattr(b[i],'img_size',None)), *b[i+1:])
 
 # %% ../../nbs/data/61_transforms.ipynb #d8fe7051

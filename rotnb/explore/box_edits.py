@@ -55,22 +55,28 @@ class BoxEdits:
     @property
     def mine(self): return [(o.row,self.origin.get(o.id)) for o in self.boxes]      # as `LabelSource.save` takes them
 
-    def become(self, boxes):
-        "A new state, which can be undone"
-        boxes = tuple(boxes)
-        if boxes!=self.boxes: self.past.append(self.boxes); self.future.clear(); self.boxes = boxes
-    def change(self, id, **kw):
-        old = self[id]
-        new = replace(old, **kw)
-        if not np.isfinite(new.quad).all(): raise EditError('a corner would be nowhere')
-        self.become(new if o is old else o for o in self.boxes)
-        return id
-    def insert(self, quad, name):
-        q = tuple(map(float, np.ravel(quad)))
-        if len(q)!=8 or not np.isfinite(q).all(): raise EditError('a box needs four corners')
-        self.next += 1
-        self.become((*self.boxes, Box(self.next-1, q, str(name))))
-        return self.next-1
+# %% ../../nbs/explore/83a_box_edits.ipynb #96a0fe39
+@patch
+def become(self:BoxEdits, boxes):
+    "A new state, which can be undone"
+    boxes = tuple(boxes)
+    if boxes!=self.boxes: self.past.append(self.boxes); self.future.clear(); self.boxes = boxes
+
+@patch
+def change(self:BoxEdits, id, **kw):
+    old = self[id]
+    new = replace(old, **kw)
+    if not np.isfinite(new.quad).all(): raise EditError('a corner would be nowhere')
+    self.become(new if o is old else o for o in self.boxes)
+    return id
+
+@patch
+def insert(self:BoxEdits, quad, name):
+    q = tuple(map(float, np.ravel(quad)))
+    if len(q)!=8 or not np.isfinite(q).all(): raise EditError('a box needs four corners')
+    self.next += 1
+    self.become((*self.boxes, Box(self.next-1, q, str(name))))
+    return self.next-1
 
 # %% ../../nbs/explore/83a_box_edits.ipynb #3f37bc4d
 def unit(v): return v/max(np.hypot(*v), 1e-12)
@@ -130,6 +136,7 @@ def turn(self:BoxEdits, id:int, quarters:int=1):
     "Let the heading run along the next side: the same corners, named on"
     return self.change(id, quad=tuple(np.roll(self[id].q, -quarters, 0).ravel()))
 
+# %% ../../nbs/explore/83a_box_edits.ipynb #308720fd
 @patch
 def add(self:BoxEdits, x0:float, y0:float, x1:float, y1:float, width:float, name:str):
     "A new box: its middle line from stern to bow, and its width, pixels"
@@ -153,6 +160,7 @@ def toggle_difficult(self:BoxEdits, id:int):
     if not self.flags: raise EditError('the format of these labels cannot hold the difficult flag')
     return self.change(id, difficult=not self[id].difficult)
 
+# %% ../../nbs/explore/83a_box_edits.ipynb #e16dceb9
 @patch
 def undo(self:BoxEdits):
     if self.past: self.future.append(self.boxes); self.boxes = self.past.pop()

@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/explore/box_table.html.md"""
 
 # %% auto #0
 __all__ = ['BOX', 'Field', 'number_field', 'class_field', 'log_edges', 'count_edges', 'field_mask', 'BoxTable', 'in_order',
-           'shape_columns', 'shape_fields', 'colors_of', 'annots_table', 'distinct']
+           'shape_columns', 'shape_fields', 'colors_of', 'annots_table', 'unique_files']
 
 # %% ../../nbs/explore/80a_box_table.ipynb #b55849ad
 from dataclasses import dataclass, replace
@@ -145,31 +145,37 @@ class BoxTable:
         self.check(*filters)
         return {k:self.fields[k].wanted(v) for k,v in filters.items()}
 
-    def mask(self,
-        filters:dict # of `wanted`
-    )->np.ndarray: # (n,) bool
-        "Rows that pass all filters"
-        return self._masks(filters)[None]
+# %% ../../nbs/explore/80a_box_table.ipynb #684a4c00
+@patch
+def mask(self:BoxTable,
+    filters:dict # of `wanted`
+)->np.ndarray: # (n,) bool
+    "Rows that pass all filters"
+    return self._masks(filters)[None]
 
-    def _masks(self, filters):
-        "What passes all filters, at None, and for each field with a filter what passes the others"
-        one = {k:field_mask(self.fields[k], v, len(self)) for k,v in filters.items()}
-        rest = lambda but: np.logical_and.reduce([np.ones(len(self), bool), *(m for k,m in one.items() if k!=but)])
-        return {None:rest(None), **{k:rest(k) for k in one}}
+@patch
+def _masks(self:BoxTable, filters):
+    "What passes all filters, at None, and for each field with a filter what passes the others"
+    one = {k:field_mask(self.fields[k], v, len(self)) for k,v in filters.items()}
+    rest = lambda but: np.logical_and.reduce([np.ones(len(self), bool), *(m for k,m in one.items() if k!=but)])
+    return {None:rest(None), **{k:rest(k) for k in one}}
 
-    def counts(self,
-        filters:dict # of `wanted`
-    )->dict: # by field: (b,) numbers of boxes, or of pictures
-        "What each bin and class holds under the filters of the other fields"
-        m = self._masks(filters)
-        return {k:self._count(f, m.get(k, m[None])) for k,f in self.fields.items()}
+# %% ../../nbs/explore/80a_box_table.ipynb #fe54166c
+@patch
+def counts(self:BoxTable,
+    filters:dict # of `wanted`
+)->dict: # by field: (b,) numbers of boxes, or of pictures
+    "What each bin and class holds under the filters of the other fields"
+    m = self._masks(filters)
+    return {k:self._count(f, m.get(k, m[None])) for k,f in self.fields.items()}
 
-    def _count(self, f, mask):
-        if f.rows is None: rows,codes = np.flatnonzero(mask),f.codes[mask]
-        else: keep = mask[f.rows]; rows,codes = f.rows[keep],f.codes[keep]
-        if f.per=='box': return np.bincount(codes+1, minlength=len(f)+1)[1:]
-        seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
-        return seen[:,:len(f)].sum(0)
+@patch
+def _count(self:BoxTable, f, mask):
+    if f.rows is None: rows,codes = np.flatnonzero(mask),f.codes[mask]
+    else: keep = mask[f.rows]; rows,codes = f.rows[keep],f.codes[keep]
+    if f.per=='box': return np.bincount(codes+1, minlength=len(f)+1)[1:]
+    seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
+    return seen[:,:len(f)].sum(0)
 
 # %% ../../nbs/explore/80a_box_table.ipynb #2fe3106e
 def in_order(
@@ -258,7 +264,7 @@ def annots_table(
     code = put(np.array([vocab.index(o) for o in seen], int)[code] if len(seen) else np.empty(0, int), -1)
     split = np.repeat(np.arange(len(splits)), [len(o) for o in splits.values()])[image]
     cat = pd.Categorical.from_codes
-    files = distinct([str(a.image) for a in annots])
+    files = unique_files([str(a.image) for a in annots])
     df = pd.DataFrame(dict(key=np.arange(len(image)), image=image, box=box, file=cat(image, files), split=cat(split, list(splits)),
         cls=cat(code, vocab), **dict(zip(BOX, boxes.T)), **shape_columns(boxes), count=n[image],
         difficult=put(np.array([int(d) for a in annots for d in a.difficult], int), 0)))
@@ -268,7 +274,7 @@ def annots_table(
     if (df.difficult>0).any(): fields.append(class_field('difficult', 'difficult', np.where(box<0, -1, df.difficult>0), ['no','yes']))
     return BoxTable(df, fields, len(annots))
 
-def distinct(
+def unique_files(
     names # list of str
 )->list:
     "Categories must differ: a file that is listed twice gets a number"

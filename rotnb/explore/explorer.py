@@ -206,7 +206,7 @@ class ExplorerPanel(anywidget.AnyWidget):
         if 'thumb' in msg: return self.send_thumb(msg['thumb'], msg['image'], msg['window'])
         self.hold,error = True,None
         try:
-            if 'open' in msg: self.explorer.open(msg['open'])
+            if 'open' in msg: self.explorer.open(msg['open']); self.send({})    # an answer, if an empty one: it was heard
             if 'save' in msg: self.send(dict(save=self.explorer.marked.to_csv(index=False)))
             if 'set' in msg: self.explorer.change(**msg['set'])
         except Exception as e: error = f'{type(e).__name__}: {e}'
@@ -247,7 +247,8 @@ def open(self:Explorer,
     w = self.widget
     if key[0]=='i': i,row = int(key[1:]),None
     else: row = int(np.flatnonzero(self.table.df.key.to_numpy()==int(key[1:]))[0]); i = int(self.table.image[row])
-    self._large.children = [self.large(i, row)]
+    old,self._large.children = self._large.children,[self.large(i, row)]
+    for o in old: o.layout.close(); o.close()                # or every picture that was looked at would stay in the memory of both sides
 
 @patch(as_prop=True)
 def vocab(self:Explorer)->list: return [str(o) for o in self.table.fields['cls'].values]

@@ -13,7 +13,7 @@ from functools import lru_cache
 from fastcore.basics import patch
 from ..evaluate.ap import check_same_truth
 from ..evaluate.errors import KINDS, confusion_pairs, find_errors
-from .box_table import BOX, BoxTable, class_field, colors_of, distinct, log_edges, number_field, shape_columns
+from .box_table import BOX, BoxTable, class_field, colors_of, unique_files, log_edges, number_field, shape_columns
 
 # %% ../../nbs/explore/81a_result_table.ipynb #874ce79e
 KIND_COLORS = dict(zip(KINDS, ('#009e73','#e69f00','#56b4e9','#0072b2','#cc79a7','#f0e442','#9955ff','#d55e00','#a0a0a0')))
@@ -43,7 +43,7 @@ class ResultTables:
         image = np.concatenate([f.img, f.gt_img, np.arange(I)])
         boxes = np.concatenate([f.boxes, f.gt_boxes, np.full((I,5), np.nan)])
         df = pd.DataFrame(dict(key=np.concatenate([np.arange(self.n), -1-np.arange(self.m), EMPTY+np.arange(I)]), image=image,
-            what=cat(np.repeat([0,1,-1], [self.n,self.m,I]), ['detection','truth']), file=cat(image, distinct(files)),
+            what=cat(np.repeat([0,1,-1], [self.n,self.m,I]), ['detection','truth']), file=cat(image, unique_files(files)),
             cls=cat(np.concatenate([f.labels, f.gt_labels, np.full(I, -1)]), self.vocab),
             score=np.append(f.scores, np.full(self.m+I, np.nan)), **dict(zip(BOX, boxes.T)), **shape_columns(boxes)))
         return df if losses is None else df.assign(loss=np.asarray(losses, float)[image])

@@ -17,11 +17,11 @@ from pathlib import Path
 STATIC = files('rotnb.explore')/'static'
 
 def esm(
-    *names, # files in `static`, joined in this order
+    *names, # files in `static`, joined in this order after `common.js`
     main:str='BoxCanvas' # class made for each view: `new main(model, el)`; its `destroy()` ends it
 )->str:
     "A module for anywidget"
-    text = '\n'.join((STATIC/o).read_text(encoding='utf-8') for o in names)
+    text = '\n'.join((STATIC/o).read_text(encoding='utf-8') for o in ('common.js', *names))
     return f'{text}\nexport default {{ render({{ model, el }}) {{ const o = new {main}(model, el); return () => o.destroy(); }} }};\n'
 
 def css(*names): return '\n'.join((STATIC/o).read_text(encoding='utf-8') for o in names)

@@ -111,9 +111,9 @@ def to_dataframe(self:RotatedInterpretation):
         return pd.DataFrame({**d, 'loss':to_np(self.losses)[img]})
     gt_iou = np.where(e.gt_det>=0, e.iou[e.gt_det], 0.) if len(e.iou) else np.zeros(len(e.gt_det))
     true = np.append(np.array(self.vocab, object), '')[np.append(f.gt_labels, len(self.vocab))[e.truth]]  # '' where nothing explains it
-    return pd.concat([part('detection', f.img, f.boxes, f.labels, e.kind, score=f.scores, iou=e.iou, true=true),
+    return pd.concat([part('detection', f.img, f.boxes, f.labels, e.kind, score=f.scores, iou=e.iou, true=true, truth=e.truth),
                       part('truth', f.gt_img, f.gt_boxes, f.gt_labels, e.gt_kind, score=np.nan, iou=gt_iou,
-                           true=np.array(self.vocab, object)[f.gt_labels])], ignore_index=True)
+                           true=np.array(self.vocab, object)[f.gt_labels], truth=np.arange(len(f.gt_labels)))], ignore_index=True)
 
 @patch
 def worst(self:RotatedInterpretation,

@@ -18,7 +18,6 @@ function set(el, attrs) {
 const short = v => String(+Number(v).toPrecision(3))
 const count = n => Number(n).toLocaleString('en')
 const max = xs => xs.reduce((a, b) => Math.max(a, b), 0)
-const clamp = (x, a, b) => Math.min(Math.max(x, a), b)
 const onEnter = f => e => { if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); f(e) } }
 
 // Places of labels along n bins: about five, where the numbers are short
@@ -95,7 +94,7 @@ function bars(pick) {
         make('i', { style: `width:${100 * f.shown[i] / top}%;background:${f.colors ? f.colors[i] : 'var(--rx-accent)'}` }),
         make('span', {}, name), make('b', {}, count(f.shown[i])))
     }
-    el.replaceChildren(...f.values.map((name, i) => f.all[i] ? row(name, i) : '').filter(o => o))
+    renew(el, ...f.values.map((name, i) => f.all[i] ? row(name, i) : '').filter(o => o))
   } }
 }
 
@@ -127,7 +126,7 @@ function matrix(pick) {
     })
     const on = cells.findIndex(c => c.classList.contains('rx-on'))
     if (on >= 0) cells.push(...cells.splice(on, 1))        // its frame lies over its neighbours
-    el.replaceChildren(name('detected', { x: pad + k * s / 2, y: 9, class: 'rx-side' }),
+    renew(el, name('detected', { x: pad + k * s / 2, y: 9, class: 'rx-side' }),
       ...m.names.map((t, i) => name(t, { x: pad - 5, y: 14 + i * s + s / 2 + 3.5, class: 'rx-row' })), ...cells,
       ...m.names.map((t, j) => name(t, { class: 'rx-row', transform: `translate(${pad + (j + .5) * s + 4} ${20 + k * s}) rotate(-60)` })))
   } }

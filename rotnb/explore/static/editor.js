@@ -9,7 +9,7 @@ class BoxEditor extends BoxCanvas {
     on('status', () => this.panel()); on('selected', () => this.panel());
     this.panel();
   }
-  send(op, args = {}) { this.model.send({ type: 'edit', op, ...args }); }
+  send(op, args = {}) { this.request({ type: 'edit', op, ...args }); }
 
   // --- bar
 
@@ -27,7 +27,9 @@ class BoxEditor extends BoxCanvas {
     };
     this.where = node('span', 'rn-where');
     this.classes = node('select', 'rn-select', { title: 'Class of the box, and of new ones (1 to 9)' });
-    this.classes.onchange = () => { this.on_chosen('rename', { name: this.classes.value }); this.canvas.focus(); };
+    this.classes.onkeydown = () => { this.typed = true; };        // who goes through the list by keys stays there
+    this.classes.onpointerdown = () => { this.typed = false; };
+    this.classes.onchange = () => { this.on_chosen('rename', { name: this.classes.value }); if (!this.typed) this.canvas.focus(); };
     this.hard = node('input', '', { type: 'checkbox' });
     this.hard.onchange = () => { this.on_chosen('toggle_difficult'); this.canvas.focus(); };
     this.hard_label = node('label', 'rn-switch', { title: 'Neither rewarded nor punished (d)' }, this.hard, node('span', '', { textContent: 'difficult' }));
@@ -78,7 +80,8 @@ class BoxEditor extends BoxCanvas {
     if (what === 'layers' && this.b) this.panel();
   }
   message(msg, buffers) {
-    if (msg.type === 'say' && msg.kind !== 'done') { this.preview = null; this.lifted = null; this.redraw(); }
+    const still = !this.gesture && !this.axis;                    // an answer also ends the preview of an edit that changed nothing
+    if (msg.type === 'heard' && still && this.preview || msg.type === 'say' && msg.kind !== 'done') { this.preview = this.lifted = null; this.redraw(); }
     super.message(msg, buffers);
   }
 
@@ -146,9 +149,9 @@ class BoxEditor extends BoxCanvas {
     if (this.tool === 'add') { this.gesture = this.axis ? { kind: 'width' } : { kind: 'axis', from: p }; if (this.axis) this.drag(e); return; }
     const c = this.mine(), h = this.hit(x, y);
     if (!this.seen_now(c)) return;                                // a hidden box cannot be dragged
-    const q = this.layers[0].quad(c[1]).slice();
-    if (h !== null) this.gesture = { kind: h === 8 ? 'rotate' : 'resize', handle: h, q, c, from: p };
-    else if (inside(q, ...p)) this.gesture = { kind: 'move', q, c, from: p };
+    const q = this.layers[0].quad(c[1]).slice(), id = this.layers[0].ids[c[1]];   // rows may change until the pointer is let go, ids do not
+    if (h !== null) this.gesture = { kind: h === 8 ? 'rotate' : 'resize', handle: h, q, c, id, from: p };
+    else if (inside(q, ...p)) this.gesture = { kind: 'move', q, c, id, from: p };
   }
   drag(e) {
     const g = this.gesture, p = this.world(e);
@@ -185,7 +188,7 @@ class BoxEditor extends BoxCanvas {
       return this.take_tool(null);
     }
     if (!this.start.far) { this.choose(this.pick(...p)); return; }  // a click, not a gesture
-    const id = this.layers[0].ids[g.c[1]];
+    const { id } = g;
     if (g.kind === 'move') this.send('move', { id, dx: p[0] - g.from[0], dy: p[1] - g.from[1] });
     if (g.kind === 'rotate') this.send('rotate', { id, theta: this.aim(g.q, p, false), snap: e.shiftKey });
     if (g.kind === 'resize') this.send('resize', { id, handle: g.handle, x: p[0], y: p[1] });

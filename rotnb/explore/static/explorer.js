@@ -25,7 +25,7 @@ function mount(el, api) {
   function draw() {
     const s = api.snapshot()
     if (!s.fields) return
-    head.replaceChildren(make('strong', {}, s.title), make('span', { class: 'rx-count' }, s.counts),
+    renew(head, make('strong', {}, s.title), make('span', { class: 'rx-count' }, s.counts),
       ...s.fields.filter(f => f.want).map(f => lift(f, 'rx-chip', `${f.name} ${said(f)} ×`)),
       s.fields.some(f => f.want) ? make('button', { class: 'rx-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
       ...(s.notes || []).map(t => make('span', { class: 'rx-warn' }, t)))
@@ -56,7 +56,7 @@ function mount(el, api) {
     const page = (to, text, title) => make('button', { title, disabled: beyond(to) && '', onclick: () => api.send({ page: to }) }, text)
     const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rx-line', ...dash(i) }))
     const turn = () => api.send({ ascending: !s.ascending }), several = s.layers.length > 1
-    tools.replaceChildren(choice('by', s.by, [['images', 'pictures'], ['boxes', 'boxes']]),
+    renew(tools, choice('by', s.by, [['images', 'pictures'], ['boxes', 'boxes']]),
       choice('sort', s.sort, [['', 'in order'], ...s.sorts.map(o => [o, `by ${o}`])]),
       s.sort ? make('button', { title: 'turn the order round', onclick: turn }, s.ascending ? '↑' : '↓') : '',
       several ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',

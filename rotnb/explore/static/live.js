@@ -2,46 +2,52 @@
 // a brush never runs ahead of what it shows.
 
 function live(model, el) {
-  const waiting = new Map(), queue = [], kept = new Map()
-  let number = 0, flying = 0, busy = false, later = null
+  const waiting = new Map(), queue = [], kept = new Map()      // by the name of a picture: a second view of this widget hears the same answers
+  let flying = 0, busy = false, later = null
+  const note = make('p', { class: 'rx rx-warn rx-late', hidden: '' })
+  const patience = new Patience(text => { note.textContent = text; note.hidden = !text })
+  const ask = msg => patience.ask(() => model.send(msg))
   const send = change => {
     if (busy) { later = { ...later, ...change, filters: { ...later?.filters, ...change.filters } }; return }
     busy = true
-    model.send({ set: change })
+    ask({ set: change })
   }
   const heard = [], listen = (name, f) => { model.on(name, f); heard.push([name, f]) }
   listen('change:snapshot', () => {
     busy = false
+    patience.heard()
     if (later) { const o = later; later = null; send(o) }
   })
   listen('msg:custom', (msg, buffers) => {
+    patience.heard()
     if (msg.save) return download('marked.csv', msg.save)
-    const ask = waiting.get(msg.thumb)
-    if (!ask) return
+    const some = waiting.get(msg.thumb)
+    if (!some) return
     waiting.delete(msg.thumb); flying--
     const url = bytes => URL.createObjectURL(new Blob([bytes], { type: 'image/jpeg' }))
     const p = msg.error ? { error: msg.error } : { href: url(buffers[0]), box: msg.box }
-    if (!msg.error) kept.set(ask.id, p)
-    ask.f(p)
+    if (!msg.error) kept.set(msg.thumb, p)
+    for (const f of some) f(p)
     next()
   })
   const next = () => {
     while (flying < 3 && queue.length) {
-      const o = queue.shift(), n = ++number
+      const o = queue.shift()
       if (!o.wanted()) continue
-      waiting.set(n, o); flying++
-      model.send({ thumb: n, image: o.cell.image, window: o.cell.window })
+      if (waiting.has(o.id)) { waiting.get(o.id).push(o.f); continue }
+      waiting.set(o.id, [o.f]); flying++
+      ask({ thumb: o.id, image: o.cell.image, window: o.cell.window })
     }
   }
   return {
-    snapshot: () => model.get('snapshot'),
+    note, patience, snapshot: () => model.get('snapshot'),
     on: f => listen('change:snapshot', f),
-    save: () => model.send({ save: true }), send,
+    save: () => ask({ save: true }), send,
     open(cell) {                        // the large picture comes into the box under this one
       const box = el.closest('.widget-vbox')?.lastElementChild
       const look = () => requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' }))
       if (box) new MutationObserver((_, o) => { o.disconnect(); look() }).observe(box, { childList: true, subtree: true })
-      model.send({ open: cell.key })
+      ask({ open: cell.key })
     },
     picture(cell, f) {
       const id = cell.window ? cell.key : `i${cell.image}`
@@ -50,6 +56,7 @@ function live(model, el) {
       next()
     },
     free() {
+      patience.stop()
       for (const [name, f] of heard) model.off(name, f)
       for (const p of kept.values()) URL.revokeObjectURL(p.href)
     },
@@ -57,6 +64,6 @@ function live(model, el) {
 }
 
 class LiveExplorer {
-  constructor(model, el) { this.api = live(model, el); mount(el, this.api) }
+  constructor(model, el) { this.api = el.explorer = live(model, el); mount(el, this.api); el.prepend(this.api.note) }
   destroy() { this.api.free() }
 }

@@ -7,7 +7,6 @@ const node = (tag, cls, props = {}, ...kids) => {
   o.append(...kids);
   return o;
 };
-const clamp = (x, lo, hi) => Math.min(Math.max(x, lo), hi);
 const typed = (view, Type) => {                                   // a traitlet's bytes as numbers, copied so that they are aligned
   if (!view) return null;
   const bytes = view instanceof ArrayBuffer ? new Uint8Array(view) : new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -57,10 +56,12 @@ const inside = (q, x, y) => {                                     // even-odd ru
 const area = q => Math.abs((q[0] - q[4]) * (q[3] - q[7]) - (q[2] - q[6]) * (q[1] - q[5])) / 2;
 
 class Picture {                                                   // the preview and its halves, and tiles that come on demand
-  constructor(view) { Object.assign(this, { view, halves: [], tiles: new Map(), asked: new Map(), failed: new Map(), serial: 0 }); }
+  constructor(view) { Object.assign(this, { view, halves: [], tiles: new Map(), asked: new Map(), failed: new Map(), serial: 0, bytes: null }); }
 
   async load(bytes) {
+    if (bytes && bytes === this.bytes) return;                    // of a new scene both `scene` and `picture` tell, or `scene` alone
     const serial = ++this.serial;
+    this.bytes = bytes;
     if (bytes && bytes.byteLength) {
       let image = await createImageBitmap(new Blob([bytes]));
       const halves = [image];
@@ -77,7 +78,7 @@ class Picture {                                                   // the preview
   close() {
     for (const o of this.halves) o.close();
     for (const o of this.tiles.values()) o.close();
-    this.halves = [];
+    this.halves = []; this.bytes = null;
     for (const o of [this.tiles, this.asked, this.failed]) o.clear();
   }
 
@@ -135,7 +136,7 @@ class Picture {                                                   // the preview
       if (this.asked.has(key) || now - (this.failed.get(key) ?? -1e9) < 5000) continue;
       this.asked.set(key, now); keys.push(at);
     }
-    if (keys.length) this.view.model.send({ type: 'tiles', scene: this.view.scene.id, keys });
+    if (keys.length) this.view.request({ type: 'tiles', scene: this.view.scene.id, keys });
     this.view.pending = missing.length;
   }
   put(ctx, image, x, y, w, h) {                                   // only the part in view, cut at whole pixels, in numbers a canvas holds exactly
@@ -156,26 +157,30 @@ class BoxCanvas {
     this.off = [];
     this.build();
     this.picture = new Picture(this);
+    this.patience = new Patience(text => { if (text) this.say(text); else if (this.note.textContent.startsWith(LATE)) this.say(''); });
     const on = (name, f) => { model.on(`change:${name}`, f); this.off.push(() => model.off(`change:${name}`, f)); };
     const message = (msg, buffers) => this.message(msg, buffers || []);
     model.on('msg:custom', message); this.off.push(() => model.off('msg:custom', message));
     on('scene', () => this.take('scene')); on('picture', () => this.take('picture'));
     on('layers', () => this.take('layers')); on('vocab', () => this.take('layers'));
-    for (const o of ['score', 'opacity', 'hidden', 'hidden_classes', 'color_by']) on(o, () => { this.bar(); this.redraw(); });
+    for (const o of ['score', 'opacity', 'hidden', 'hidden_classes', 'color_by', 'palette', 'ignored_color']) on(o, () => { this.bar(); this.redraw(); });
     on('selected', () => this.redraw()); on('height', () => this.resize()); on('focus', () => this.look());
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(this.stage);
-    this.join();
+    this.join(); on('group', () => this.join());
     for (const o of ['scene', 'picture', 'layers']) this.take(o);
     this.resize();
     this.root.rotnb = this;                                       // for tests, and for the curious in the console
   }
   destroy() {
     this.off.forEach(f => f()); this.observer.disconnect(); this.picture.serial++; this.picture.close(); this.gone = true;
-    for (const o of this.group || []) if (o === this) this.group.delete(this);
+    this.group?.delete(this);
+    for (const o of [this.quiet, this.telling, this.saving]) clearTimeout(o);
+    this.patience.stop();
   }
   join() {                                                        // viewers of one group move together
     const name = this.model.get('group');
+    this.group?.delete(this); this.group = null;
     if (!name) return;
     const all = globalThis[Symbol.for('rotnb.groups')] ??= new Map();
     if (!all.has(name)) all.set(name, new Set());
@@ -183,6 +188,7 @@ class BoxCanvas {
   }
   get(k) { return this.model.get(k); }
   set(k, v) { this.model.set(k, v); this.model.save_changes(); }
+  request(msg) { this.patience.ask(() => this.model.send(msg)); }
 
   // --- what Python says
 
@@ -196,6 +202,7 @@ class BoxCanvas {
         if (!old || old.width !== this.scene.width || old.height !== this.scene.height || !this.get('keep_view')) this.fitted = true;
         if (this.fitted) this.fit(false);
         this.look();
+        if (old) this.take('picture');                            // the same bytes are not sent twice: then `picture` does not change
       }
     }
     if (what === 'picture') this.picture.load(this.get('picture')).catch(e => this.say(`The picture cannot be shown: ${e.message}`));
@@ -206,6 +213,7 @@ class BoxCanvas {
     this.redraw();
   }
   message(msg, buffers) {
+    this.patience.heard();
     if (msg.type === 'tile') this.picture.receive(msg, buffers).catch(e => this.say(e.message));
     if (msg.type === 'say') this.say(msg.text, msg.kind);
   }
@@ -279,7 +287,7 @@ class BoxCanvas {
     const ignored = this.layers.reduce((n, l) => n + (l.ignored ? l.ignored.reduce((a, b) => a + (b ? 1 : 0), 0) : 0), 0);
     if (ignored) rows.push(box(`ignored (${ignored})`, !hidden.has('ignored'), () => flip('hidden', hidden, 'ignored'), 'Boxes that are neither rewarded nor punished',
       line(this.get('ignored_color'), [3, 2])));
-    this.switches.replaceChildren(...rows);
+    renew(this.switches, ...rows);
     const slider = (text, name, title) => {
       const out = node('output', 'rn-value', { textContent: Number(this.get(name)).toFixed(2) });
       const input = node('input', '', { type: 'range', min: 0, max: 1, step: 0.01, value: this.get(name), title });
@@ -287,14 +295,14 @@ class BoxCanvas {
       input.onchange = () => this.model.save_changes();
       return node('label', 'rn-slider', { title }, node('span', '', { textContent: text }), input, out);
     };
-    if (!this.sliders.contains(document.activeElement)) {         // a slider in use is not replaced under the pointer
+    if (!this.sliders.contains(this.root.getRootNode().activeElement)) {         // a slider in use is not replaced under the pointer
       const some = [slider('opacity', 'opacity', 'Opacity of the boxes')];
       if (this.layers.some(l => l.scores)) some.unshift(slider('score ≥', 'score', 'Least score that is shown'));
       this.sliders.replaceChildren(...some);
     }
     const vocab = this.get('vocab'), count = new Map();           // class -> how many in each layer
     this.layers.forEach((l, k) => { for (const c of l.labels) if (c >= 0) { if (!count.has(c)) count.set(c, this.layers.map(() => 0)); count.get(c)[k]++; } });
-    this.legend.replaceChildren(...[...count.keys()].sort((a, b) => a - b).map(c => {
+    renew(this.legend, ...[...count.keys()].sort((a, b) => a - b).map(c => {
       const name = vocab[c] ?? String(c), o = node('button', 'rn-class', { type: 'button', title: `Show or hide ${name}` });
       const swatch = node('span', 'rn-swatch');
       swatch.style.background = this.class_color(c);
@@ -351,7 +359,7 @@ class BoxCanvas {
     this.cx = this.scene.width / 2; this.cy = this.scene.height / 2;
     this.moved(tell, true);
   }
-  limits() { return [Math.min(this.w / this.scene.width, this.h / this.scene.height, 1) / 4, 64]; }
+  limits() { const fit = Math.min(this.w / this.scene.width, this.h / this.scene.height); return [Math.min(fit, 1) / 4, Math.max(fit, 64)]; }
   zoom_at(factor, x = this.w / 2, y = this.h / 2) {               // the point under the pointer stays
     const [lo, hi] = this.limits(), s = clamp(this.scale * factor, lo, hi);
     const wx = (x - this.ox) / this.scale, wy = (y - this.oy) / this.scale;
