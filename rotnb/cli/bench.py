@@ -65,6 +65,7 @@ def machine(
                 load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, device=device,
                 gpu=torch.cuda.get_device_name() if device!='cpu' else None)
 
+# %% ../../nbs/cli/91_bench.ipynb #10c0fd4d
 def run_iou(n=1000, seed=0, device='cpu')->dict: # raw numbers
     "The wall"
     rows = iou_wall(iou_implementations(device), n, seed)
@@ -77,6 +78,7 @@ def run_iou(n=1000, seed=0, device='cpu')->dict: # raw numbers
     print(f'rotnb: {worst:.1e} at worst, {verdict}')
     return dict(command='iou', n=n, seed=seed, machine=machine(device), kept_promise=not bad, rows=rows)
 
+# %% ../../nbs/cli/91_bench.ipynb #5c79f50d
 def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # raw numbers
     "Time, memory and floor"
     m,kw = machine(device),dict(runs=runs, seed=seed, device=device)
@@ -95,6 +97,7 @@ def run_speed(n=2000, nms_max=200_000, runs=7, seed=0, device='cpu')->dict: # ra
     print('Growth is that of the fastest runs. On a machine that does other things too, trust the ratios, not the times.')
     return dict(command='speed', n=n, seed=seed, machine=m, peaks=peaks, rows=rows)
 
+# %% ../../nbs/cli/91_bench.ipynb #f98cacd2
 def run_eval(n=500, runs=7, seed=0)->dict: # raw numbers
     "Time and memory of evaluation, of up to ten times as many images streamed: a million detections"
     m = machine('cpu')

@@ -158,6 +158,7 @@ def split_scenes(
     count = lambda v: dict(scenes=len(v), windows=sum(map(len, v)), boxes=sum(len(t) for o in v for t in o))
     return {**{s: count(v) for s,v in tiles.items()}, 'lost': [tell_lost(lost, iof_thr)] if lost else []}
 
+# %% ../../nbs/cli/94_split.ipynb #ebc03d34
 def _write_all(tiles, dst, ext, padding, value, n_workers):
     "All windows, in threads: decoding and encoding release Python's lock"
     jobs = []

@@ -81,6 +81,7 @@ def read_grey(file):
     try: return cv2.cvtColor(read_rgb(file), cv2.COLOR_RGB2GRAY).astype(np.float32)
     except (OSError, SyntaxError, ValueError): return None
 
+# %% ../../nbs/data/71c_edges.ipynb #06554169
 def reading_votes(
     b:Boxes, # boxes of a set
     readings:dict=READINGS, # name -> function of (corners, rectangles, size, angle) to corners

@@ -138,6 +138,7 @@ def _copy(root, dst, new, pictures, exif, images):
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return said
 
+# %% ../../nbs/data/71k_mend.ipynb #18c9f014
 def fix(
     rep:DoctorReport, # of `doctor`
     dst, # new folder; must not exist

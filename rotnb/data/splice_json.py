@@ -47,6 +47,7 @@ def json_top(text): # one file is asked for many of its pictures
     "The members of the whole: key or number -> (start, end, value)"
     return {k:(a,b,v) for k,a,b,v in json_kids(text, json_at(text)[0])}
 
+# %% ../../nbs/data/71i_splice_json.ipynb #d847990c
 def json_like(value, old:str): # old: text whose style is followed
     "JSON in the style of an old piece"
     m = re.search(r'\n([ \t]*)\S', old)

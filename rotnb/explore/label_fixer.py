@@ -216,6 +216,7 @@ def save(self:LabelFixer,
     if failed: raise failed[0][1]
     return done
 
+# %% ../../nbs/explore/83b_label_fixer.ipynb #1b833096
 @patch
 def beside(self:LabelFixer)->Path:
     "Save my version of the picture in view beside its label file"

@@ -218,6 +218,7 @@ dl {display:grid; grid-template-columns:max-content 1fr; gap:.1rem 1.2rem; margi
 dd {margin:0; overflow-wrap:anywhere}
 @media print {nav {display:none} pre {max-height:none} h2 {break-after:avoid} figure,table {break-inside:avoid}}'''
 
+# %% ../../nbs/learn/79_report.ipynb #889cbedb
 def report_html(
     interp:RotatedInterpretation, # what was looked at
     title:str='Detection report',
