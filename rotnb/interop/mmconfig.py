@@ -133,7 +133,7 @@ def _h2rbox(model, head):
     some = ', '.join(f'{k}={head[k]}' for k in _uprighted if head.get(k))
     warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
          "training goes on as rotated_fcos, from oriented boxes"+
-         (f". MMRotate makes boxes of some classes upright afterwards ({some}); here they keep their angle" if some else ''))
+         (f". MMRotate turns boxes of some classes upright, and H2RBox-v2 shrinks some ({some}); here they stay as found" if some else ''))
     losses = (dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else
               dict(loss_bbox=dict(type='RotatedIoULoss')))
     return _fcos(model, {'scale_angle':kind=='H2RBoxHead', **head, **losses})
