@@ -43,7 +43,7 @@ def train(name, epochs, seed=0):
 def table(rows): return pd.DataFrame(rows)[['detector','params','s_epoch','mAP50','mAP50:95']].sort_values('mAP50', ascending=False)
 
 if __name__=='__main__':
-    if '--table' in sys.argv: sys.exit(print(table([json.loads(o.read_text()) for o in ROWS.glob('*.json')]).to_markdown(index=False, floatfmt='.3f')))
+    if '--table' in sys.argv: sys.exit(print(table([json.loads(o.read_text()) for o in ROWS.glob('*.json')]).to_string(index=False, float_format='%.3f')))
     ROWS.mkdir(exist_ok=True)
     for name in sys.argv[2:] or OWN:
         file = ROWS/f'{name}.json'
