@@ -1,4 +1,5 @@
-"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all: `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py EPOCHS [NAME ...]`.
+"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all:
+`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py EPOCHS [NAME ...]`.
 Writes learning/NAME.json as each ends; those that are there are not run again. `python learning.py --table` prints them."""
 import json, sys, time
 from pathlib import Path
