@@ -64,6 +64,9 @@ class Lab:
             new Promise((_, no) => setTimeout(() => no(new Error('the cells did not end')), ms))])""", timeout*1000)
         errors = page.locator('.jp-OutputArea [data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
         assert not errors, errors[0]
+        target = page.locator(wait.split()[0]).first
+        target.wait_for(state='attached', timeout=timeout*1000)
+        target.scroll_into_view_if_needed()                               # pictures below the fold are not asked for
         page.wait_for_selector(wait, timeout=timeout*1000)
         return page
 
