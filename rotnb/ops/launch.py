@@ -50,15 +50,16 @@ def launch(
     kernel, # of `cuda.jit`; its first parameter is `n`, and its threads share `range(cuda.grid(1), n, cuda.gridsize(1))`
     n:int, # how many indices there are to do
     *args, # tensors on one device, and numbers
-    threads:int=128 # in a block
+    threads:int=128, # in a block
+    team:bool=False # the threads of a block do an index together, and blocks share `range(cuda.blockIdx.x, n, cuda.gridDim.x)`
 ):
     "Start a CUDA kernel on torch's current stream; returns at once"
     if n==0: return
-    if config.ENABLE_CUDASIM: return kernel[1,min(n, 32)](n, *map(_array, args))
+    if config.ENABLE_CUDASIM: return kernel[(min(n, 32),4) if team else (1,min(n, 32))](n, *map(_array, args))
     device = next(a.device for a in args if isinstance(a, Tensor))
     with torch.cuda.device(device):
         stream = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
-        kernel[min(math.ceil(n/threads), 1<<20), threads, stream](n, *map(_array, args))
+        kernel[min(n if team else math.ceil(n/threads), 1<<20), threads, stream](n, *map(_array, args))
 
 # %% ../../nbs/ops/19_launch.ipynb #ee49d58e
 def operator(

@@ -147,8 +147,8 @@ def _round_cuda(n, P, cls, thr, G, start, members, state):
         if state[j]==OPEN: state[j] = _fate(P, j, cls, thr, G, start, members, state)
 
 # %% ../../nbs/ops/22_nms.ipynb #d965d09a
-def _nms_rounds(P, cls, thr, valid, rounds=8): # `rounds` between two looks from the host
-    "Which boxes are kept, a bool for each, of boxes that come best first"
+def _cells_of(P):
+    "The grid of boxes on a CUDA device: `G`, where each cell starts among `members`, and these, a cell after the other"
     n,some = P.shape[1],P[AREA]>0
     G = P.new_zeros(N_LEVELS+1, 5)
     for k,(row,low) in enumerate([(CX,True),(CY,True),(CX,False),(CY,False)]):
@@ -160,10 +160,14 @@ def _nms_rounds(P, cls, thr, valid, rounds=8): # `rounds` between two looks from
     launch(_grid_cuda, 1, count, G)
     launch(_cells_cuda, n, P, G, lvl, cell)
     cell,members = cell.sort(stable=True)
-    start = torch.searchsorted(cell, torch.arange(2*n+16*N_LEVELS+1, device=P.device))
-    state = torch.where(some, OPEN, KEPT).masked_fill(~valid, OUT).to(torch.int8)
+    return G,torch.searchsorted(cell, torch.arange(2*n+16*N_LEVELS+1, device=P.device)),members
+
+def _nms_rounds(P, cls, thr, valid, rounds=8): # `rounds` between two looks from the host
+    "Which boxes are kept, a bool for each, of boxes that come best first"
+    G,start,members = _cells_of(P)
+    state = torch.where(P[AREA]>0, OPEN, KEPT).masked_fill(~valid, OUT).to(torch.int8)
     while True:
-        for _ in range(rounds): launch(_round_cuda, n, P, cls, thr, G, start, members, state)
+        for _ in range(rounds): launch(_round_cuda, P.shape[1], P, cls, thr, G, start, members, state)
         if not (state==OPEN).any(): return state==KEPT
 
 # %% ../../nbs/ops/22_nms.ipynb #29a927eb
