@@ -133,6 +133,11 @@ def test_import_time(ours, theirs):
     print(f'import {ours} {a:.2f} s, import {theirs} {b:.2f} s, ratio {a/b:.2f}')
     assert a<=1.4*b
 
+def test_import_says_nothing():
+    "What is printed on import is the first thing that a notebook shows"
+    out = subprocess.run([sys.executable, '-c', 'from rotnb.all import *'], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    assert (out.stdout,out.stderr)==('','')
+
 def test_all_has_the_public_names():
     ns = {}
     exec('from rotnb.all import *', ns)
