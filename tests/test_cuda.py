@@ -114,7 +114,7 @@ sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o i
         C._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], C._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
         C._inside_cuda:[(i8,P,P,u1[:,::1])],
         N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])],
-        F._ready_cuda:[(i8,P,I,G,I,I,i1[::1],V)], F._lower_cuda:[(i8,P,I,G,I,I,i1[::1],V,i8,f8,f8)], F._fuse_cuda:[(i8,P,P,V,I,f8,P,V,P,I,I)],
+        F._soft_cuda:[(i8,P,I,G,I,I,*(i1[::1],V)*2,i8,f8,f8,f8)], F._fuse_cuda:[(i8,P,P,V,I,f8,P,V,P,I,I)],
         R._read_cuda:[(i8,o[:,::1],P,i8,i8,o[:,:,:,::1]) for o in (f4,f8)],
         **{k:[(i8,o[:,:,:,::1],P,i8,i8,o[:,::1]) for o in (f4,f8)] for k in (R._write_cuda,R._write_in_order_cuda)}}
 for k,ss in sigs.items():

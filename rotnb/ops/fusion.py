@@ -61,12 +61,13 @@ def _soft_walk(P, cls, score, rule, min_score):
         if P[AREA,i]>0: _lower_neighbours(P, i, cls, G, start, members, done, score, rule)
     return keep[:k]
 
-# %% ../../nbs/ops/22a_fusion.ipynb #129361b9
+# %% ../../nbs/ops/22a_fusion.ipynb #631c37dd
 LEFT,READY,DONE = range(3)
 
 @device
-def _is_next(P, j, cls, G, start, members, state, score):
-    "Whether nothing left that may touch box `j` comes before it: by a higher score, or as high a one and a lower index"
+def _soft_step(P, j, cls, G, start, members, state, score, rule, min_score):
+    "Score of box `j` after its neighbours that are ready, and its new state: those of a higher, or as high a score go first"
+    s,top,first = score[j],-math.inf,-1
     for l in range(N_LEVELS):
         if G[l,NX]==0: continue
         x0,x1,y0,y1 = _within_reach(P, j, G, l)
@@ -75,57 +76,41 @@ def _is_next(P, j, cls, G, start, members, state, score):
                 c = int(G[l,FIRST])+cy*int(G[l,NX])+cx
                 for k in range(start[c], start[c+1]):
                     i = members[k]
-                    if state[i]==DONE or cls[i]!=cls[j] or score[i]<score[j] or (score[i]==score[j] and i>=j): continue
-                    if not apart(P,i,P,j): return False
-    return True
-
-@device
-def _lowered(P, j, cls, G, start, members, state, score, rule):
-    "The score of box `j` after its neighbours that are ready"
-    s = score[j]
-    for l in range(N_LEVELS):
-        if G[l,NX]==0: continue
-        x0,x1,y0,y1 = _within_reach(P, j, G, l)
-        for cy in range(y0, y1+1):
-            for cx in range(x0, x1+1):
-                c = int(G[l,FIRST])+cy*int(G[l,NX])+cx
-                for k in range(start[c], start[c+1]):
-                    i = members[k]
-                    if state[i]==READY and cls[i]==cls[j] and not apart(P,i,P,j): s *= _decay(pair_iou(P,i,P,j), *rule)
-    return s
+                    if i==j or state[i]==DONE or cls[i]!=cls[j] or apart(P,i,P,j): continue
+                    if state[i]==READY: s *= _decay(pair_iou(P,i,P,j), *rule)
+                    elif score[i]>top or (score[i]==top and i<first): top,first = score[i],i
+    if s<=min_score: return s,DONE
+    return s,READY if s>top or (s==top and j<first) else LEFT
 
 @cuda.jit(cache=True)
-def _ready_cuda(n, P, cls, G, start, members, state, score):
+def _soft_cuda(n, P, cls, G, start, members, state, score, state2, score2, method, sigma, thr, min_score):
     for j in range(cuda.grid(1), n, cuda.gridsize(1)):
-        if state[j]==LEFT and (P[AREA,j]<=0 or _is_next(P, j, cls, G, start, members, state, score)): state[j] = READY
-
-@cuda.jit(cache=True)
-def _lower_cuda(n, P, cls, G, start, members, state, score, method, sigma, thr):
-    for j in range(cuda.grid(1), n, cuda.gridsize(1)):
-        if state[j]==LEFT and P[AREA,j]>0: score[j] = _lowered(P, j, cls, G, start, members, state, score, (method,sigma,thr))
+        score2[j],state2[j] = score[j],DONE
+        if state[j]==LEFT: score2[j],state2[j] = _soft_step(P, j, cls, G, start, members, state, score, (method,sigma,thr), min_score)
 
 def _soft_rounds(P, cls, score, rule, min_score, rounds=8): # `rounds` between two looks from the host
     "As `_soft_walk`, on a CUDA device"
-    grid = P,cls,*_cells_of(P)
-    state = torch.where(score>min_score, LEFT, DONE).to(torch.int8)
-    while (state==LEFT).any():
+    grid,some = (P,cls,*_cells_of(P)),(P[AREA]>0)&(score>min_score)   # boxes without area neither lower nor are lowered
+    now = torch.where(some, LEFT, DONE).to(torch.int8),score
+    new = tuple(map(torch.empty_like, now))
+    while (now[0]!=DONE).any():
         for _ in range(rounds):
-            launch(_ready_cuda, len(score), *grid, state, score)
-            launch(_lower_cuda, len(score), *grid, state, score, *rule)
-            state.masked_fill_((state==READY)|(score<=min_score), DONE)
+            launch(_soft_cuda, len(score), *grid, *now, *new, *rule, min_score)
+            now,new = new,now
+    score = now[1]
     order = score.argsort(descending=True, stable=True)
-    return order[score[order]>min_score]
+    return order[score[order]>min_score],score
 
-# %% ../../nbs/ops/22a_fusion.ipynb #e6a2f3ff
+# %% ../../nbs/ops/22a_fusion.ipynb #b10fbc4f
 @operator('soft_nms')
 def _soft_nms(boxes:Tensor, scores:Tensor, idxs:Tensor, method:int, sigma:float, iou_threshold:float,
               min_score:float)->tuple[Tensor,Tensor]:
     to,rule = boxes.device,(method,sigma,iou_threshold)
     if not on_cuda(boxes): boxes,scores,idxs = boxes.cpu(),scores.cpu(),idxs.cpu()
     at = (boxes.isfinite().all(1)&~scores.isnan()).nonzero()[:,0]
-    P,s,cls = prepared(boxes[at]),scores[at].double(),idxs[at]    # the scores are a copy, to be lowered
+    P,s,cls = prepared(boxes[at]),scores[at].double(),idxs[at]
     if not len(at): keep = at
-    elif isinstance(P, Tensor): keep = _soft_rounds(P, cls, s, rule, min_score)
+    elif isinstance(P, Tensor): keep,s = _soft_rounds(P, cls, s, rule, min_score)
     else: keep = torch.from_numpy(_soft_walk(P, cls.numpy(), s.numpy(), rule, min_score))
     return at[keep].to(to),s[keep].to(to)
 
@@ -193,7 +178,7 @@ def _fuse_walk(b, P, w, start, thr, avg, total, F, owner, member):
             member[i] = c
             _join(b, i, w, c, owner[c], avg, total, F)
 
-# %% ../../nbs/ops/22a_fusion.ipynb #8c256b22
+# %% ../../nbs/ops/22a_fusion.ipynb #977b7bc9
 TEAM = 128 # threads of a block
 
 @cuda.jit(cache=True)
@@ -217,7 +202,7 @@ def _fuse_cuda(n, b, P, w, start, thr, avg, total, F, owner, member):
                 _join(b, i, w, c, owner[c], avg, total, F)
             cuda.syncthreads()                                   # the next box is compared with the new average
 
-# %% ../../nbs/ops/22a_fusion.ipynb #31469296
+# %% ../../nbs/ops/22a_fusion.ipynb #62b44101
 @operator('fuse')
 def _fuse(boxes:Tensor, scores:Tensor, labels:Tensor, thr:float)->tuple[Tensor,Tensor,Tensor]:
     "Averages (k, 5) of clusters, the best box (k,) of each, and the cluster (n,) of each box, -1 where box or score is not a number"
