@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ..geometry.boxes import rbox2qbox
+from .blocks import odd_name
 from .dota import IMAGE_EXTS, LabelError, MALFORMED, explain
 from .yolo_obb import yolo_names
 from .checks import KINDS, ordered, split_where
@@ -77,7 +78,9 @@ def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box 
     if not same: raise LabelError('the file holds something else at this place than when it was examined')
     return p
 
-def _edited(row, op, v): return None if op=='drop' else (row[0],v,row[2]) if op=='rename' else (np.ravel(v).tolist(),*row[1:])
+def _edited(row, op, v):
+    if op=='rename' and (bad := odd_name(v)): raise LabelError(bad)
+    return None if op=='drop' else (row[0],v,row[2]) if op=='rename' else (np.ravel(v).tolist(),*row[1:])
 
 def _edit_file(form, data, edits, b, vocab): # edits: as in the plan
     "New bytes of a file, and for each edit '' or why it was not made"

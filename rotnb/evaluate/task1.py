@@ -55,7 +55,7 @@ def write_task1(
             for k,t in texts.items(): z.writestr(k, t)
     else:
         path.mkdir(parents=True, exist_ok=True)
-        for k,t in texts.items(): (path/k).write_text(t)
+        for k,t in texts.items(): (path/k).write_text(t, encoding='utf-8')
     return path
 
 # %% ../../nbs/evaluate/55_task1.ipynb #6ab5ca23
@@ -80,7 +80,7 @@ def _texts(path):
     if path.suffix=='.zip':
         with ZipFile(path) as z: return {class_of(o):z.read(o).decode() for o in z.namelist() if o.endswith('.txt')}
     if not path.is_dir(): raise FileNotFoundError(f"no such folder or zip: {path}")
-    return {class_of(o):o.read_text() for o in sorted(path.glob('*.txt'))}
+    return {class_of(o):o.read_text(encoding='utf-8') for o in sorted(path.glob('*.txt'))}
 
 def read_task1(
     path, # folder of text files, or a zip of them
