@@ -138,6 +138,7 @@ def xml_row(
     if _has(o, form.heading) and all(at(o, p) for p in form.heading): row = _front_first(row, numbers(o, form.heading))
     return row
 
+# %% ../../nbs/data/66_xml.ipynb #06dfdbc9
 def _astray(place): raise ValueError(f'a box, but not in {place} where objects are expected')
 
 def xml_entries(
