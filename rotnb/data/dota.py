@@ -101,7 +101,7 @@ def find_split(
 def layout_error(path, split, label_dirs):
     "What was expected, and what is there"
     path,l = Path(path),label_dirs[0]
-    if not path.exists(): return DatasetLayoutError(f'no such folder: {path}')
+    if not path.is_dir(): return DatasetLayoutError(f"{path} is a file: give the set's folder" if path.exists() else f'no such folder: {path}')
     want = f'images/ and {l}/' if split is None else f'{split}/images/ and {split}/{l}/, or images/{split}/ and {l}/{split}/'
     there = ', '.join(sorted(o.name+('/' if o.is_dir() else '') for o in path.iterdir())[:12]) or 'nothing'
     return DatasetLayoutError(f'{path}: expected {want} (the label folder may also be called {", ".join(label_dirs[1:])}); found {there}')

@@ -57,6 +57,7 @@ def _below(o, root, words):
 
 def list_files(path)->list:
     "Every file below a folder, sorted, hidden ones left out"
+    if Path(path).is_file(): raise DatasetLayoutError(f"{path} is a file: give the set's folder")
     if not Path(path).is_dir(): raise DatasetLayoutError(f'no such folder: {path}')
     return walk_files(path)
 

@@ -109,6 +109,7 @@ def coco_scenes(
     rbox:str=None # see `coco_row`
 )->list: # of (picture name, size -> entries)
     "The pictures of a COCO file"
+    if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
     d = load_json(file)
     images,names = (_by_id(d, key, name, file, problems) for key,name in (('images','file_name'),('categories','name')))
     by = {k: [] for k in images}
