@@ -16,7 +16,7 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
-from ..data.rasters import CorruptImageError
+from ..data.rasters import CorruptImageError, walk_files
 from ..data.windows import Window, filled_enough, open_scene, window_grid
 from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, LabelError, find_split
 from ..data.tiles import tell_lost, tile_scene
@@ -110,7 +110,7 @@ def _records(src, format, vocab, on_bad, labelled):
     "Records by split"
     if not labelled:
         root = Path(src)/'images' if (Path(src)/'images').is_dir() else Path(src)
-        files = sorted(o for o in root.rglob('*') if o.suffix.lower() in IMAGE_EXTS)
+        files = [o for o in walk_files(root) if o.suffix.lower() in IMAGE_EXTS]
         if not files: raise DatasetLayoutError(f'{root}: no images; looked for {", ".join(IMAGE_EXTS)}')
         return {'': [Annot(o, np.zeros((0,4,2)), [], np.zeros(0,int)) for o in files]}
     _,fmt = get_format(src, format)

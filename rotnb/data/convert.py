@@ -179,7 +179,7 @@ def _txt_format(text):
     if most(lambda r: len(_numeric(r.split(',')[:8]))==8, rows): return 'icdar'
     if most(lambda r: len(r)>8 and len(_numeric(r[:8]))==8 and (len(r)==10 or not _numeric(r[8:9]))): return 'dota'
     if most(lambda r: len(_numeric(r))==13): return 'ucas_aod'
-    if some := most(lambda r: len(r)>6 and len(r)%2 and r[0].isdigit() and _numeric(r) and all(abs(v)<=2 for v in _numeric(r)[1:])):
+    if some := most(lambda r: len(r)>6 and len(r)%2 and _numeric(r) and float(r[0]).is_integer() and all(abs(v)<=2 for v in _numeric(r)[1:])):
         return 'yolo_obb' if all(len(r)==9 for r in some) else 'yolo_seg'
 
 def _xml_format(text):
