@@ -264,3 +264,8 @@ def test_every_reader_to_every_writer(tmp_path, a):
             r = last[o.image.name]; assert len(r)==len(o)
             tol = .51 if k=='icdar' else 2. if a=='icdar' and 'quad' not in FORMATS[k].holds else .01
             assert gap(r.qboxes, o.qboxes)<tol, (a,k)
+
+def test_label_sources_pass_over_broken_images(tmp_path):
+    root = written(tmp_path, 'coco'); f = root/'annotations/all.json'; d = json.loads(f.read_text())
+    d['images'] = ['x', dict(id=5), *d['images']]; f.write_text(json.dumps(d))
+    s, = label_sources(root); assert [o[1] for o in s.read().rows]==['ship']

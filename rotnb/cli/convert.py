@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
 from ..geometry.fit import headed
-from ..data.dota import DatasetLayoutError, LabelError
 from ..data.convert import FORMATS, FormatError, get_format, has_split
 from .commands import command
 

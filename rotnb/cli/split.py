@@ -18,7 +18,7 @@ from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
 from ..data.rasters import CorruptImageError, walk_files
 from ..data.windows import Window, filled_enough, open_scene, window_grid
-from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, LabelError, find_split
+from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, find_split
 from ..data.tiles import tell_lost, tile_scene
 from ..data.convert import get_format, has_split
 from .commands import command
