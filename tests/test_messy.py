@@ -65,6 +65,14 @@ def test_a_category_renamed_by_somebody_else_does_not_come_back(tmp_path):
     s.save(base, [(ship,0),((car[0],'bus',0),1)])                              # what was not touched is as the other wants it
     assert [o[1] for o in s.read().rows]==['vessel','bus']
 
+def test_the_label_fixer_adds_a_class_to_coco(tmp_path):
+    fixer = pytest.importorskip('rotnb.explore.label_fixer')
+    root = written(tmp_path/'a', 'coco')
+    f = fixer.LabelFixer(root, vocab=['ship','bus'], journal=tmp_path/'j')
+    f.edit('rename', id=f.edits.boxes[0].id, name='bus'); f.save()
+    assert read(root)[0][0].names==['bus'] and coco_names(root/'annotations/all.json')==['ship','bus']
+    with pytest.raises(ValueError, match='vocab='): f.edit('rename', id=f.edits.boxes[0].id, name='car')
+
 # ---- names of classes ----
 
 @pytest.mark.parametrize('name', [k for k in WRITTEN if 'names' in FORMATS[k].holds and k!='hrsc_types'])
