@@ -136,6 +136,13 @@ def test_two_pictures_of_one_name_are_no_empty_scene(tmp_path, name):
     f = doctor(root, name, images=False).findings
     assert sorted(Path(o).name for o in f.image[f.kind=='shared'])==['0.jpg','0.png']
 
+def test_a_label_belongs_to_the_nearer_picture(tmp_path):
+    "A picture of another split does not borrow it"
+    xml = written(tmp_path/'w', 'ssdd').joinpath('annotations/0.xml').read_text()
+    root = folder(tmp_path/'a', {'train/1.png':(40,30), 'train/1.xml':xml, 'test/1.png':(40,30), 'test/2.png':(40,30), 'test/2.xml':xml})
+    assert [len(o) for o in read(root, 'train')[0]]==[1]
+    a,w = read(root, 'test'); assert [len(o) for o in a]==[0,1] and '1 images have no label file' in w
+
 @pytest.mark.parametrize('name', WRITTEN)
 def test_pictures_of_one_name_are_not_written_over_each_other(tmp_path, name):
     folder(tmp_path, {f'{d}/0.png':(40,30) for d in 'ab'})

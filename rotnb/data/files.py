@@ -84,16 +84,18 @@ def _near(a, b, root):
 
 def _nearest(image, cands, root):
     "The label file that shares most folders with the picture"
+    if len(cands)<2: return cands[0] if cands else None
     cands = sorted(cands, key=lambda o: _near(o, image, root), reverse=True)
-    if len(cands)>1 and _near(cands[0], image, root)==_near(cands[1], image, root):
+    if _near(cands[0], image, root)==_near(cands[1], image, root):
         raise DatasetLayoutError(f'{image}: several label files, {cands[0]} and {cands[1]}: name the folder of the right ones with labels=')
-    return cands[0] if cands else None
+    return cands[0]
 
 def _paired(pics, by, root): # by: name to label files
     "Every picture with its nearest label file, unless that is nearer to another"
-    pairs,best = [(o, _nearest(o, by.get(o.stem, []), root)) for o in pics],{}
-    for i,l in pairs: best[l] = max(best.get(l, 0), _near(i, l, root) if l else 0)
-    return [(i, l if l and _near(i, l, root)==best[l] else None) for i,l in pairs]
+    pairs,of = [(o, _nearest(o, by.get(o.stem, []), root)) for o in pics],{}
+    for i,l in pairs: of.setdefault(l, []).append(i)
+    best = {l:max(_near(i, l, root) for i in some) for l,some in of.items() if l and len(some)>1}
+    return [(i, l if l not in best or _near(i, l, root)==best[l] else None) for i,l in pairs]
 
 def find_labelled(
     path, # root folder of the set

@@ -226,5 +226,5 @@ def walk_files(
     for root,dirs,files in os.walk(path, followlinks=True):
         full = {d:os.path.join(root, d) for d in dirs if d[0]!='.'}
         dirs[:] = [d for d,o in full.items() if not (os.path.islink(o) and _leads_back(o, path))]
-        res += [Path(root)/f for f in files if f[0]!='.']
+        here = Path(root); res += [here/f for f in files if f[0]!='.']
     return sorted(res)
