@@ -336,3 +336,16 @@ def test_a_writer_that_fails_leaves_the_old_file(learn, tmp_path):
 def test_in_memory_journals_hold_nothing_on_disk(tmp_path):
     j = Journal(); j.add([('a', np.zeros((1,7), np.float32))])
     assert j.file is None and [*j.done]==['a']
+
+def test_other_transforms_do_not_go_on_with_a_journal(learn, synth, tmp_path):
+    im,_ = squares(n=4, h=100, w=200)
+    predict_scene(learn, im, **KW, resume=tmp_path)
+    with pytest.raises(ValueError, match='was begun with transforms'): predict_scene(bright(synth, size=64), im, **KW, resume=tmp_path)
+    again = bright(synth); predict_scene(again, im, **KW, resume=tmp_path); assert again.model.seen==0         # the same, made anew, does
+
+def test_classes_that_are_no_file_names_are_told_before_the_work(learn, tmp_path):
+    Image.fromarray(squares(n=2, h=50, w=60)[0]).save(tmp_path/'a.png'); (tmp_path/'._a.png').write_bytes(b'Mac')
+    learn.dls.vocab[0] = 'Boeing/737'
+    with pytest.raises(ValueError, match='Boeing/737'): predict_folder(learn, tmp_path, tmp_path/'out', **KW)
+    assert learn.model.seen==0
+    preds,bad = predict_folder(learn, tmp_path, tmp_path/'out', 'csv', **KW); assert list(preds)==['a.png'] and not bad

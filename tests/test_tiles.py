@@ -9,7 +9,7 @@ from rotnb.data.types import is_ignored, is_real
 from rotnb.data.rasters import CorruptImageError, image_size
 from rotnb.data.blocks import open_image
 from rotnb.data.windows import Window, open_scene, scene_windows, window_grid
-from rotnb.data.dota import LabelWarning, area_of, read_dota
+from rotnb.data.dota import LabelError, LabelWarning, area_of, read_dota
 from rotnb.data.tiles import tile_annots, window_fractions
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.cli.split import SplitError, main, split_scenes
@@ -413,5 +413,7 @@ def test_a_picture_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
 
 def test_same_name_twice_is_refused(tmp_path):
     root = dota_set(tmp_path/'a', n=1)
+    (root/'images/sub').mkdir(); (root/'images/sub/P0000.png').write_bytes((root/'images/P0000.png').read_bytes())
+    with pytest.warns(LabelWarning), pytest.raises(SplitError, match='2 pictures .*P0000'): split_scenes(root, tmp_path/'b')
     (root/'images/P0000.jpg').write_bytes((root/'images/P0000.png').read_bytes())
-    with pytest.raises(SplitError, match='2 pictures .*P0000'): split_scenes(root, tmp_path/'b')
+    with pytest.raises(LabelError, match='P0000.jpg: '): split_scenes(root, tmp_path/'b')

@@ -8,13 +8,13 @@ Docs: https://rotnb.github.io/rotnb/cli/convert.html.md"""
 __all__ = ['losses', 'ConvertError', 'convert', 'main']
 
 # %% ../../nbs/cli/92_convert.ipynb #ef469368
-import shutil, sys, tempfile
+import os, shutil, tempfile
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
 from ..geometry.fit import headed
-from ..data.dota import DatasetLayoutError, LabelError
 from ..data.convert import FORMATS, FormatError, get_format, has_split
+from .commands import command
 
 # %% ../../nbs/cli/92_convert.ipynb #58bcddb2
 def losses(
@@ -65,11 +65,11 @@ def _write_set(sets, dst, write, images, names):
     try:
         new.mkdir()
         for s,v in sets.items(): write(_place(v, new/'images'/s, images), new, s, names)
-        if dst.exists(): dst.rename(old)
-        try: new.rename(dst)
-        except OSError:
-            if old.exists(): old.rename(dst)
-            raise
+        try:
+            if dst.exists(): dst.rename(old)
+            new.rename(dst)
+        finally:
+            if old.exists() and not dst.exists(): os.rename(old, dst)        # whatever came between: Ctrl-C too
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/cli/92_convert.ipynb #b16fc2ff
@@ -115,9 +115,6 @@ def main(
 ):
     "Convert a data set of oriented boxes to another label format"
     options = {k:v for k,v in dict(rbox=rbox, labels=labels).items() if v}
-    try: res = convert(src, dst, to, format, images, overwrite, on_bad=on_bad, **options)
-    except (ConvertError, DatasetLayoutError, LabelError, PermissionError) as e:
-        print(f'rotnb-convert: {e}', file=sys.stderr)
-        raise SystemExit(2) from None
+    with command('rotnb-convert'): res = convert(src, dst, to, format, images, overwrite, on_bad=on_bad, **options)
     for s in res.pop('losses'): print(f'lost: {s}')
     for s,(n,k) in res.items(): print(f"{s or 'all'}: {n} images, {k} boxes")

@@ -8,17 +8,16 @@ Docs: https://rotnb.github.io/rotnb/cli/doctor.html.md"""
 __all__ = ['parse_names', 'told', 'main']
 
 # %% ../../nbs/cli/93_doctor.ipynb #7d180f51
-import sys
 from fastcore.script import call_parse
-from ..data.dota import DatasetLayoutError
 from ..data.doctor import doctor
 from ..data import mend
+from .commands import command
 
 # %% ../../nbs/cli/93_doctor.ipynb #b9def732
 def parse_names(s:str)->dict: # 'Ships=ship, shp=ship'
     "Class names to change, as given on the command line"
     pairs = [o.split('=') for o in s.split(',') if o.strip()]
-    if any(len(o)!=2 for o in pairs): raise ValueError(f'--names is {s!r}, expected OLD=NEW,OLD=NEW')
+    if any(len(o)!=2 or not all(map(str.strip, o)) for o in pairs): raise ValueError(f'--names is {s!r}, expected OLD=NEW,OLD=NEW')
     return {a.strip():b.strip() for a,b in pairs}
 
 def told(done)->str: # done: of `fix`
@@ -45,14 +44,13 @@ def main(
 ):
     "Examine a data set of oriented boxes; exit code 0 healthy, 1 errors, 2 wrong use"
     options = {k:v for k,v in dict(rbox=rbox, labels=labels).items() if v}
-    try:
+    with command('rotnb-doctor'):
+        if fix: mend.check_target(path, fix)
+        elif names or exif or dry: raise ValueError('--names, --exif and --dry belong to a mended copy: give --fix DST too')
         rep = doctor(path, format, split, not no_images, **options)
         print(rep.text(most))
         if json: rep.to_json(json)
         if fix:
             done = mend.fix(rep, fix, kinds.split(','), parse_names(names), exif, dry=dry)
             print(f'\n{"would go" if dry else "went"} to {fix}:\n{told(done)}')
-    except (DatasetLayoutError, ValueError, PermissionError) as e:
-        print(f'rotnb-doctor: {e}', file=sys.stderr)
-        raise SystemExit(2) from None
     if rep.errors: raise SystemExit(1)

@@ -20,6 +20,7 @@ from fastai.torch_core import default_device
 from fastcore.script import call_parse
 from ..data.windows import open_scene
 from ..learn.scene import predict_folder
+from .commands import command
 
 # %% ../../nbs/cli/95_predict.ipynb #c9ee3d9a
 def _device(name):
@@ -78,12 +79,7 @@ def main(
     overwrite:bool=False, # start afresh where OUT holds another run
 ):
     "Find objects in scenes of any size, and write them as files"
-    try: bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
+    with command('rotnb-predict', 'windows that are done are kept, the same command goes on'):
+        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
                            iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers)
-    except (ValueError, OSError) as e:
-        print(f'rotnb-predict: {e}', file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print('\nrotnb-predict: stopped; windows that are done are kept, the same command goes on', file=sys.stderr)
-        raise SystemExit(130) from None
     if bad: raise SystemExit(1)

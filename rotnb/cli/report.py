@@ -12,11 +12,12 @@ import warnings
 warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)  # timm's, of no use to whoever runs a command
 
 # %% ../../nbs/cli/96_report.ipynb #be0f1d35
-import pickle, sys
+import pickle
 from fastai.vision.all import *
 from fastcore.script import call_parse
 from ..data.convert import get_format, has_split
 import rotnb.learn.report # `Learner.report`
+from .commands import command
 
 # %% ../../nbs/cli/96_report.ipynb #d0392afe
 class ReportError(ValueError): "Something that whoever started the command can put right"
@@ -76,7 +77,4 @@ def main(
 ):
     "Measure a trained detector on a labelled set and write one page about it"
     kw = dict(title=title, iou=iou, n_images=n_images, n_boxes=n_boxes)
-    try: print(f'wrote {run_report(model, data, out, split, format, bs, **kw)}')
-    except (ValueError, OSError) as e:  # also those of formats, labels and pictures, which say what to do
-        print(f'rotnb-report: {e}', file=sys.stderr)
-        raise SystemExit(2) from None
+    with command('rotnb-report'): print(f'wrote {run_report(model, data, out, split, format, bs, **kw)}')

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/cli/split.html.md"""
 __all__ = ['SplitError', 'split_windows', 'split_name', 'label_lines', 'split_scenes', 'main']
 
 # %% ../../nbs/cli/94_split.ipynb #bff7a511
-import json, os, sys
+import json, os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
-from ..data.rasters import CorruptImageError
+from ..data.rasters import CorruptImageError, walk_files
 from ..data.windows import Window, filled_enough, open_scene, window_grid
-from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, LabelError, find_split
+from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, find_split
 from ..data.tiles import tell_lost, tile_scene
 from ..data.convert import get_format, has_split
+from .commands import command
 
 # %% ../../nbs/cli/94_split.ipynb #37ff4eae
 class SplitError(ValueError): "Something that whoever started the splitter can put right"
@@ -41,13 +42,15 @@ def split_windows(
 
 def split_name(w): return f'{w.scene.name}__{w.w}__{w.x}___{w.y}' # of the files of a window
 
-def _check(sizes, gaps, rates, iof_thr, padding_value, ext):
+def _check(sizes, gaps, rates, img_rate_thr, iof_thr, padding_value, ext, n_workers):
     if len(sizes)!=len(gaps): raise SplitError(f'{len(sizes)} sizes and {len(gaps)} gaps: one gap for each size is needed')
     if len(sizes)>1 and len(rates)>1: raise SplitError('either several sizes or several rates, not both')
     if not all(r>0 for r in rates): raise SplitError(f'rates must be positive, got {list(rates)}')
     for s,g in zip(sizes, gaps):
         if not 0<=g<s: raise SplitError(f'windows of {s} px cannot overlap by {g} px: 0 <= gap < size is needed')
     if not 0<iof_thr<=1: raise SplitError(f'iof_thr must be in (0, 1], got {iof_thr}')
+    if not 0<=img_rate_thr<=1: raise SplitError(f'img_rate_thr is {img_rate_thr:g}, expected a share in [0, 1]')
+    if n_workers is not None and n_workers<1: raise SplitError(f'n_workers is {n_workers}, expected 1 or more')
     if len(padding_value) not in (1,3) or not all(0<=v<=255 for v in padding_value):
         raise SplitError(f'padding_value must be one or three numbers in 0..255, got {list(padding_value)}')
     if ext not in ('png','jpg','bmp','tif'): raise SplitError(f'ext is {ext!r}, expected png, jpg, bmp or tif')
@@ -107,7 +110,7 @@ def _records(src, format, vocab, on_bad, labelled):
     "Records by split"
     if not labelled:
         root = Path(src)/'images' if (Path(src)/'images').is_dir() else Path(src)
-        files = sorted(o for o in root.rglob('*') if o.suffix.lower() in IMAGE_EXTS)
+        files = [o for o in walk_files(root) if o.suffix.lower() in IMAGE_EXTS]
         if not files: raise DatasetLayoutError(f'{root}: no images; looked for {", ".join(IMAGE_EXTS)}')
         return {'': [Annot(o, np.zeros((0,4,2)), [], np.zeros(0,int)) for o in files]}
     _,fmt = get_format(src, format)
@@ -141,7 +144,7 @@ def split_scenes(
     "Write the windows of scenes as files"
     src,dst = Path(src).resolve(),Path(dst).resolve()
     if src==dst or dst in src.parents or src in dst.parents: raise SplitError(f'{dst} and {src} lie in each other: choose a folder beside')
-    _check(sizes, gaps, rates, iof_thr, padding_value, ext)
+    _check(sizes, gaps, rates, img_rate_thr, iof_thr, padding_value, ext, n_workers)
     sets = _records(src, format, vocab, on_bad, labelled)
     _check_names(sets)
     kw = dict(sizes=list(sizes), gaps=list(gaps), rates=list(rates), img_rate_thr=img_rate_thr, iof_thr=iof_thr, padding=padding,
@@ -194,10 +197,8 @@ def main(
     n_workers:int=None, # threads; the number of cores when not given
 ):
     "Split large scenes into windows, as MMRotate's DOTA split does"
-    try: res = split_scenes(src, dst, sizes, gaps, rates, img_rate_thr, iof_thr, not no_padding, padding_value, ext, not keep_flag,
-                            format, not no_labels, on_bad=on_bad, n_workers=n_workers)
-    except (SplitError, DatasetLayoutError, LabelError, OSError) as e:
-        print(f'rotnb-split: {e}', file=sys.stderr)
-        raise SystemExit(2) from None
+    with command('rotnb-split', 'windows that are done are kept, the same command goes on'):
+        res = split_scenes(src, dst, sizes, gaps, rates, img_rate_thr, iof_thr, not no_padding, padding_value, ext, not keep_flag,
+                           format, not no_labels, on_bad=on_bad, n_workers=n_workers)
     for s in res.pop('lost'): print(f'lost: {s}')
     for s,o in res.items(): print(f"{s or 'all'}: {o['scenes']} scenes, {o['windows']} windows, {o['boxes']} boxes")

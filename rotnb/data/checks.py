@@ -29,7 +29,7 @@ class Kind(NamedTuple):
 KINDS = dict(
     parse=Kind('error', 'lines do not parse'), entry=Kind('error', 'entries do not parse'),
     file=Kind('error', 'label files cannot be read'), vocab=Kind('error', 'labels have an unknown class'),
-    picture=Kind('error', 'pictures cannot be read to their end'),
+    picture=Kind('error', 'pictures cannot be read to their end'), shared=Kind('error', 'pictures share a label file: not read'),
     leak=Kind('error', 'pictures of one split are in another too'), depth=Kind('warning', 'pictures of more than 8 bits are stretched, each by itself'),
     reading=Kind('error', 'the picture says that boxes are read wrongly'), unit=Kind('error', 'coordinates in another unit'),
     near_leak=Kind('warning', 'pictures of one split are nearly the same as some of another'),
@@ -45,7 +45,7 @@ KINDS = dict(
     name=Kind('warning', 'class names look like misspellings', 'name'), unseen=Kind('warning', 'classes are not in the training split'),
     convention=Kind('info', 'angles or sides of all boxes are alike'), quad=Kind('info', 'quads are no rectangles', 'rect'),
     anticlockwise=Kind('info', 'quads are anticlockwise', 'order'), outside=Kind('info', 'boxes leave their picture'),
-    tiny=Kind('info', 'boxes are tiny'), empty=Kind('info', 'pictures have no label file: read as empty'),
+    tiny=Kind('info', 'boxes are tiny'), empty=Kind('info', 'pictures have no label file or task: read as empty'),
     skipped=Kind('info', 'shapes are no areas: not read'), loose=Kind('info', 'outlines fill less than half of their box'),
     rare=Kind('info', 'classes are rare'), near_twin=Kind('info', 'pictures are nearly the same as another'),
 )

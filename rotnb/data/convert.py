@@ -25,6 +25,7 @@ from .loaders import RotatedDataLoaders, _split
 
 # %% ../../nbs/data/71_convert.ipynb #e78e42dc
 XY = 'x1 y1 x2 y2 x3 y3 x4 y4'.split()
+_PLACE = {*XY, *'cx cy w h theta angle_deg xmin ymin xmax ymax'.split()}
 
 def annots2df(
     annots # of `Annot`
@@ -39,7 +40,7 @@ def df_row(d:dict): # column -> text or number
     num = lambda s: [float(d[k]) for k in s.split()]
     name,diff = d.get('name'),d.get('difficult')
     if name is None or name=='' or name!=name:
-        told = [v for k,v in d.items() if k not in ('image','name','difficult') and v not in (None,'') and v==v]
+        told = [v for k,v in d.items() if k in _PLACE and v not in (None,'') and v==v]
         if told: raise ValueError('a box without a class name')
         return None
     diff = 0 if diff in (None,'') or diff!=diff else int(float(diff))
@@ -56,11 +57,12 @@ def df_scenes(
     "The pictures of a table"
     file = 'table' if isinstance(df, pd.DataFrame) else df
     if file is df: df = pd.read_csv(df, dtype=str, keep_default_na=False, encoding='utf-8-sig')
+    df = df.rename(columns=lambda o: str(o).strip())
     if missing := {'image','name'}-set(df.columns):
         raise ValueError(f"no column {' or '.join(sorted(missing))}; there are {', '.join(map(str, df.columns))}")
     by = {}
     for i,d in enumerate(df.to_dict('records'), 1):
-        by.setdefault(str(d['image']), []).append((f'{file}: row {i}', str(list(d.values())), partial(df_row, d)))
+        by.setdefault(str(d['image']).strip(), []).append((f'{file}: row {i}', str(list(d.values())), partial(df_row, d)))
     return [(k, lambda size,v=v: v) for k,v in by.items()]
 
 def df2annots(
@@ -99,12 +101,20 @@ def _whole(read, write, ext, options=('images',), **kw):
     return LabelFormat(read, lambda path,split: find_whole(path, ext, split), write, options=options, **kw)
 
 # %% ../../nbs/data/71_convert.ipynb #5ddb2de3
+def _apart(annots, name='stem'):
+    "The records, if no two pictures have the name by which their labels are found"
+    by = {}
+    for o in annots:
+        k = getattr(o.image, name)
+        if k in by: raise LabelError(f'{by[k]} and {o.image} are both called {k}: rename one')
+        by[k] = o.image
+    return annots
 def _in(folder, f, **kw): # a writer into a folder of files
-    return lambda annots, root, split, names: f(annots, root/folder/split, **kw)
+    return lambda annots, root, split, names: f(_apart(annots), root/folder/split, **kw)
 def _as(ext, f, named=False): # a writer of one file
-    return lambda annots, root, split, names: f(annots, root/'annotations'/f'{split or "all"}{ext}', **(dict(names=names) if named else {}))
+    return lambda annots, root, split, names: f(_apart(annots, 'name'), root/'annotations'/f'{split or "all"}{ext}', **(dict(names=names) if named else {}))
 def _write_yolo(annots, root, split, names):
-    write_yolo_obb(annots, root/'labels'/split, names)
+    write_yolo_obb(_apart(annots), root/'labels'/split, names)
     have = [s for s in ('train','val','test') if (root/'labels'/s).is_dir()]
     where = {s: f'images/{s}' for s in have} or dict(train='images')
     (root/'data.yaml').write_text(yaml.safe_dump(dict(path='.', **where, names=dict(enumerate(names))), sort_keys=False, allow_unicode=True),
@@ -162,14 +172,14 @@ def _numeric(fields):
     except ValueError: return []
 
 def _txt_format(text):
-    rows = [l.strip('\ufeff \r') for l in text.splitlines()[:20] if l.strip() and not l.lower().startswith(('imagesource:','gsd:'))]
+    rows = [l.strip('\ufeff \r') for l in text.splitlines()[:20] if l.strip() and not is_dota_head(l)]
     if not rows: return None
     t = [r.split() for r in rows]
     def most(ok, of=t): return 3*len(some := [r for r in of if ok(r)])>=2*len(of) and some      # a broken line or two hides no format
     if most(lambda r: len(_numeric(r.split(',')[:8]))==8, rows): return 'icdar'
-    if most(lambda r: len(r)>8 and len(_numeric(r[:8]))==8 and not _numeric(r[8:9])): return 'dota'
+    if most(lambda r: len(r)>8 and len(_numeric(r[:8]))==8 and (len(r)==10 or not _numeric(r[8:9]))): return 'dota'
     if most(lambda r: len(_numeric(r))==13): return 'ucas_aod'
-    if some := most(lambda r: len(r)>6 and len(r)%2 and r[0].isdigit() and _numeric(r) and all(abs(v)<=2 for v in _numeric(r)[1:])):
+    if some := most(lambda r: len(r)>6 and len(r)%2 and _numeric(r) and float(r[0]).is_integer() and all(abs(v)<=2 for v in _numeric(r)[1:])):
         return 'yolo_obb' if all(len(r)==9 for r in some) else 'yolo_seg'
 
 def _xml_format(text):
@@ -193,7 +203,7 @@ def _look(file):
     try:
         if file.suffix.lower()=='.json': return _json_format(file)
         if file.suffix.lower()=='.xml': return _xml_format(file.read_bytes())
-        if file.suffix.lower()=='.csv': return 'csv' if 'image' in pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns else None
+        if file.suffix.lower()=='.csv': return 'csv' if 'image' in map(str.strip, pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns) else None
         with open(file, encoding='utf-8-sig', errors='replace') as f: return _txt_format(f.read(20000))
     except MALFORMED: return None
 

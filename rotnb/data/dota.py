@@ -6,9 +6,9 @@ Docs: https://rotnb.github.io/rotnb/data/dota.html.md"""
 
 # %% auto #0
 __all__ = ['IMAGE_EXTS', 'DOTA_DIRS', 'DOTA_LINE', 'DOTA_CLASSES', 'MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError',
-           'LabelWarning', 'DatasetLayoutError', 'Problems', 'find_split', 'layout_error', 'find_pairs',
-           'parse_dota_line', 'area_of', 'Row', 'NotABox', 'explain', 'keep_rows', 'line_entries', 'to_annot',
-           'picture_size', 'read_pairs', 'outline_row', 'rbox_row', 'hbox_row', 'read_dota', 'write_dota']
+           'LabelWarning', 'DatasetLayoutError', 'Problems', 'find_split', 'layout_error', 'told_pairs', 'find_pairs',
+           'is_dota_head', 'parse_dota_line', 'area_of', 'Row', 'NotABox', 'explain', 'keep_rows', 'line_entries',
+           'to_annot', 'picture_size', 'read_pairs', 'outline_row', 'rbox_row', 'hbox_row', 'read_dota', 'write_dota']
 
 # %% ../../nbs/data/63_dota.ipynb #8f3b01e1
 import struct, warnings
@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
-from .blocks import unknown_class
-from .rasters import image_size
+from .blocks import odd_name, unknown_class
+from .rasters import image_size, walk_files
 from .types import Difficult
 
 # %% ../../nbs/data/63_dota.ipynb #c20413d7
@@ -49,8 +49,8 @@ class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not la
 class Problems:
     "Everything found wrong while reading one folder"
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
-                 vocab='labels have an unknown class', picture='pictures cannot be read')
-    told  = dict(empty='images have no label file: read as empty scenes', orphan='label files have no image: left out',
+                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
+    told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
                  loose='outlines fill less than half of their box')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
@@ -68,6 +68,7 @@ class Problems:
         if isinstance(on_bad, Problems):
             for k,v in self.found.items(): on_bad.found[k] += v
             return
+        if on_bad not in ('raise','warn'): raise ValueError(f"on_bad is {on_bad!r}, expected 'raise' or 'warn'")
         bad = self._text(self.fatal, '' if on_bad=='raise' else ': left out')
         if bad and on_bad=='raise': raise LabelError(f"{path}: {bad}\nMend them, or pass on_bad='warn' to leave them out.")
         text = '\n'.join(o for o in (bad, self._text(self.told)) if o)
@@ -100,10 +101,20 @@ def find_split(
 def layout_error(path, split, label_dirs):
     "What was expected, and what is there"
     path,l = Path(path),label_dirs[0]
-    if not path.exists(): return DatasetLayoutError(f'no such folder: {path}')
+    if not path.is_dir(): return DatasetLayoutError(f"{path} is a file: give the set's folder" if path.exists() else f'no such folder: {path}')
     want = f'images/ and {l}/' if split is None else f'{split}/images/ and {split}/{l}/, or images/{split}/ and {l}/{split}/'
     there = ', '.join(sorted(o.name+('/' if o.is_dir() else '') for o in path.iterdir())[:12]) or 'nothing'
     return DatasetLayoutError(f'{path}: expected {want} (the label folder may also be called {", ".join(label_dirs[1:])}); found {there}')
+
+def told_pairs(pairs, orphans, problems=None): # of (picture, label file or None); label files without picture
+    "The pairs but those that share a label file, with what is missing noted"
+    by,problems = defaultdict(list),Problems() if problems is None else problems
+    for i,l in pairs: by[l].append(i)
+    for i in by.pop(None, ()): problems.add('empty', i)
+    for l,some in by.items():
+        for i in some if len(some)>1 else (): problems.add('shared', i, f"{l} may be that of {' or '.join(str(o) for o in some if o!=i)} too")
+    for o in sorted(orphans): problems.add('orphan', o)
+    return [(i,l) for i,l in pairs if l is None or len(by[l])==1]
 
 def find_pairs(
     path, # root folder of the data set
@@ -115,25 +126,23 @@ def find_pairs(
     found = find_split(path, split, label_dirs)
     if found is None: raise layout_error(path, split, label_dirs)
     ims,lbls = found
-    images = sorted(o for o in ims.rglob('*') if o.suffix.lower() in IMAGE_EXTS)
+    images = [o for o in walk_files(ims) if o.suffix.lower() in IMAGE_EXTS]
     if not images: raise DatasetLayoutError(f'{ims}: no images; looked for {", ".join(IMAGE_EXTS)}')
-    texts = {o.relative_to(lbls).with_suffix(''): o for o in sorted(lbls.rglob('*')) if o.suffix.lower()=='.txt'}
-    pairs = [(o, texts.pop(o.relative_to(ims).with_suffix(''), None)) for o in images]
-    if problems:
-        for i,l in pairs:
-            if l is None: problems.add('empty', i)
-        for o in texts.values(): problems.add('orphan', o)
-    return pairs
+    texts = {o.relative_to(lbls).with_suffix(''): o for o in walk_files(lbls) if o.suffix.lower()=='.txt'}
+    pairs = [(o, texts.get(o.relative_to(ims).with_suffix(''))) for o in images]
+    return told_pairs(pairs, set(texts.values())-{l for _,l in pairs}, problems)
 
 # %% ../../nbs/data/63_dota.ipynb #7036193d
 DOTA_LINE = "'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]'"
+
+def is_dota_head(line): return line.strip().lower().startswith(('imagesource:','gsd:','acquisition dates:'))
 
 def parse_dota_line(
     line:str # one line of a label file
 )->tuple: # (8 numbers, class name, difficult), or None for header and blank lines
     "Read one line; `ValueError` says what was expected"
     t = line.split()
-    if not t or t[0].lower().startswith(('imagesource:','gsd:')): return None
+    if not t or is_dota_head(line): return None
     if len(t)<9: raise ValueError(f'expected {DOTA_LINE}, found {len(t)} fields')
     try: xy = [float(o) for o in t[:8]]
     except ValueError: raise ValueError(f'expected {DOTA_LINE}, the first eight fields must be numbers') from None
@@ -290,7 +299,8 @@ def write_dota(
     folder,res = Path(folder),[]
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
+        if bad := ''.join(map(odd_name, a.names)): raise LabelError(f'{a.image}: {bad}')
         rows = [' '.join(f'{v:.{decimals}f}' for v in q.ravel())+f' {n} {int(d)}' for q,n,d in zip(a.qboxes, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.txt')
-        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''))
+        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
     return res

@@ -10,9 +10,10 @@ __all__ = ['ALIASES', 'LIST_DIRS', 'NO_LABELS', 'SplitError', 'is_of', 'split_li
            'icdar_entries', 'write_icdar', 'parse_ucas_line', 'ucas_entries']
 
 # %% ../../nbs/data/65_files.ipynb #cf72ec66
-import re
+import re, unicodedata
 from functools import partial
 from pathlib import Path
+from .rasters import walk_files
 from .dota import *
 
 # %% ../../nbs/data/65_files.ipynb #d486a2f9
@@ -28,12 +29,19 @@ def is_of(name, split): # file or folder name
     return bool(_words(name) & _same(split)) or str(name).lower()==split.lower()
 
 # %% ../../nbs/data/65_files.ipynb #c9477498
+def _meant(line, stems):
+    "The name in a line of a list: all of it, all but a flag behind it, or the first word; with or without folder and ending"
+    t = line.replace('\\','/').strip()
+    names = [o.split('/')[-1] for o in (t, t.rsplit(None, 1)[0], t.split()[0])]
+    names = [Path(o).stem if Path(o).suffix.lower() in IMAGE_EXTS else o for o in names]
+    return next((o for o in names if o in stems), names[-1])
+
 def split_list(files, root, split):
     "Names listed in `ImageSets/Main/train.txt` and the like, or None"
+    stems = {o.stem for o in files}
     for f in files:
         if f.suffix.lower()=='.txt' and f.stem.lower() in _same(split)|{split.lower()} and (f.parent==root or f.parent.name.lower() in LIST_DIRS):
-            return {Path(l.split()[0]).stem if Path(l.split()[0]).suffix.lower() in IMAGE_EXTS else l.split()[0].split('/')[-1]
-                    for l in f.read_text(encoding='utf-8-sig', errors='replace').splitlines() if l.strip()}
+            return {_meant(l, stems) for l in f.read_text(encoding='utf-8-sig', errors='replace').splitlines() if l.strip()}
 
 def in_split(files, root, split):
     "A function that says whether a picture is in the split; `None` holds all"
@@ -49,9 +57,9 @@ def _below(o, root, words):
 
 def list_files(path)->list:
     "Every file below a folder, sorted, hidden ones left out"
-    path = Path(path)
-    if not path.is_dir(): raise DatasetLayoutError(f'no such folder: {path}')
-    return sorted(o for o in path.rglob('*') if o.is_file() and not any(d.startswith('.') for d in o.relative_to(path).parts))
+    if Path(path).is_file(): raise DatasetLayoutError(f"{path} is a file: give the set's folder")
+    if not Path(path).is_dir(): raise DatasetLayoutError(f'no such folder: {path}')
+    return walk_files(path)
 
 def list_images(
     files, # of `list_files`
@@ -69,14 +77,25 @@ NO_LABELS = {'classes','readme','train','val','test','trainval','license','label
 
 def _is_list(o): return o.suffix.lower()=='.txt' and (o.parent.name.lower() in LIST_DIRS or o.stem.lower() in NO_LABELS)
 
+def _near(a, b, root):
+    "How much the folders of two files have in common"
+    a,b = (o.relative_to(root).parts[:-1] for o in (a,b))
+    return len(set(a) & set(b))+len(_words(' '.join(a)) & _words(' '.join(b)))
+
 def _nearest(image, cands, root):
     "The label file that shares most folders with the picture"
-    near = lambda o: len(set(o.relative_to(root).parts[:-1]) & set(image.relative_to(root).parts[:-1])) + \
-                     len(_words(' '.join(o.relative_to(root).parts[:-1])) & _words(' '.join(image.relative_to(root).parts[:-1])))
-    cands = sorted(cands, key=near, reverse=True)
-    if len(cands)>1 and near(cands[0])==near(cands[1]):
+    if len(cands)<2: return cands[0] if cands else None
+    cands = sorted(cands, key=lambda o: _near(o, image, root), reverse=True)
+    if _near(cands[0], image, root)==_near(cands[1], image, root):
         raise DatasetLayoutError(f'{image}: several label files, {cands[0]} and {cands[1]}: name the folder of the right ones with labels=')
-    return cands[0] if cands else None
+    return cands[0]
+
+def _paired(pics, by, root): # by: name to label files
+    "Every picture with its nearest label file, unless that is nearer to another"
+    pairs,of = [(o, _nearest(o, by.get(o.stem, []), root)) for o in pics],{}
+    for i,l in pairs: of.setdefault(l, []).append(i)
+    best = {l:max(_near(i, l, root) for i in some) for l,some in of.items() if l and len(some)>1}
+    return [(i, l if l not in best or _near(i, l, root)==best[l] else None) for i,l in pairs]
 
 def find_labelled(
     path, # root folder of the set
@@ -99,15 +118,10 @@ def find_labelled(
     if not texts: raise DatasetLayoutError(f'{path}: no label files; looked for {", ".join(exts)}')
     by = {}
     for o in texts: by.setdefault(o.stem[len(prefix):] if prefix and o.stem.startswith(prefix) else o.stem, []).append(o)
-    pairs = [(o, _nearest(o, by.get(o.stem, []), path)) for o in pics if wanted(o)]
+    pairs = [o for o in _paired(pics, by, path) if wanted(o[0])]
     if not pairs: raise SplitError(f'{path}: no split {split!r}: neither a folder with that word in its name nor a list like ImageSets/{split}.txt')
-    if problems:
-        for i,l in pairs:
-            if l is None: problems.add('empty', i)
-        have = {o.stem for o in pics}
-        for k,v in by.items():
-            if k not in have: problems.add('orphan', v[0])
-    return pairs
+    have = {o.stem for o in pics}
+    return told_pairs(pairs, [v[0] for k,v in by.items() if k not in have], problems)
 
 # %% ../../nbs/data/65_files.ipynb #0a3d1fc7
 def read_files(
@@ -126,22 +140,24 @@ def read_files(
     return res
 
 # %% ../../nbs/data/65_files.ipynb #919638d3
+def _plain(name): return unicodedata.normalize('NFC', name).casefold()
+
 class Pictures:
     "The pictures of a set, found by the names that label files give them"
     def __init__(self, root):
         self.by,self.root = {},Path(root)
         for o in list_files(root):
-            if o.suffix.lower() in IMAGE_EXTS: self.by.setdefault(o.name, []).append(o)
+            if o.suffix.lower() in IMAGE_EXTS: self.by.setdefault(_plain(o.name), []).append(o)
     def find(self, name, size=None):
         "The file, or None; `ValueError` where several fit equally"
         parts = str(name).replace('\\','/').split('/')
         def same(o):
             n = 0
             for a,b in zip(reversed(o.parts), reversed(parts)):
-                if a!=b: break
-                n += 1
+                if _plain(a)!=_plain(b): break
+                n += 1+(a==b)/1000
             return n
-        best = sorted(self.by.get(parts[-1], []), key=same, reverse=True)
+        best = sorted(self.by.get(_plain(parts[-1]), []), key=same, reverse=True)
         if len(best)>1 and same(best[0])==same(best[1]): raise ValueError(f'{name!r} may be {best[0]} or {best[1]}')
         return best[0] if best else None
 
@@ -170,13 +186,15 @@ def read_scenes(
     on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
 )->list: # of `Annot`, in the file's order
     "Records of all pictures that one source tells of"
-    problems,res,pics = Problems(),[],Pictures(root)
+    problems,res,pics,seen = Problems(),[],Pictures(root),set()
     try: every = list(scenes(file, problems))
     except MALFORMED as e: raise LabelError(f'{file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     for name,entries in every:
         try: image = pics.find(name)
         except ValueError as e: problems.add('entry', file, str(e)); continue
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
+        if image in seen: problems.add('entry', file, f'{name} is listed a second time'); continue
+        seen.add(image)
         if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size))
     if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')

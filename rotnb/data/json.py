@@ -73,6 +73,7 @@ def coco_row(
     if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
     name,diff = names[a['category_id']],max(int(a.get('iscrowd') or 0), int(a.get('ignore') or 0))
     seg,box = a.get('segmentation'),a.get('bbox')
+    if isinstance(seg, list): seg = [o for o in seg if o!=[]]                       # [[]] is how some tools write none
     if isinstance(seg, dict):
         (r,),(fill,) = from_masks([rle_mask(seg)])
         return rbox2qbox(r[None])[0].ravel().tolist(),name,diff,fill
@@ -108,6 +109,7 @@ def coco_scenes(
     rbox:str=None # see `coco_row`
 )->list: # of (picture name, size -> entries)
     "The pictures of a COCO file"
+    if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
     d = load_json(file)
     images,names = (_by_id(d, key, name, file, problems) for key,name in (('images','file_name'),('categories','name')))
     by = {k: [] for k in images}
@@ -213,7 +215,7 @@ def label_studio_row(
         if not names: raise ValueError('a polygon without polygonlabels')
         return outline_row([np.array(v['points'], float)*size/100], str(names[0]), diff)
     if not set(v)-{'meta'}: raise ValueError('a region without a value')
-    if 'width' not in v: raise NotABox(', '.join(map(str, v))[:60])
+    if 'width' not in v or 'keypointlabels' in v: raise NotABox(', '.join(map(str, v))[:60])
     if not names: raise ValueError('a region without rectanglelabels')
     x,y,w,h = (float(v[k])*s/100 for k,s in zip(('x','y','width','height'), (*size,*size)))
     t = np.deg2rad(float(v.get('rotation') or 0)); u,n = np.array([np.cos(t),np.sin(t)])*w,np.array([-np.sin(t),np.cos(t)])*h
@@ -244,6 +246,7 @@ def label_studio_scenes(file, problems):
     for i,t in enumerate(tasks):
         try: name,regions = _task_image(t),_regions(t)
         except MALFORMED as e: problems.add('entry', f'{file}: [{i}]', f'{e}'); continue
+        if all(o.get('was_cancelled') for o in t.get('annotations', [{}])): problems.add('empty', name, f'task [{i}] was not labelled, or skipped')
         res.append((name, lambda size,i=i,rs=regions: [
             (f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
     return res

@@ -213,6 +213,7 @@ def rewritten(self:LabelSource, base, mine, how='refuse'):
     "The new text of the file, checked, with the digest of the one it was made from"
     text,digest = self.load()
     if base.digest and not digest and how!='mine': raise LabelConflict(f'{self.file} is gone since it was read')
+    text = self.form.with_names(text, [row[1] for row,o in mine if o is None or row[1]!=base.rows[o][1]])
     shot = self.shot; pieces = self.form.pieces(text, shot)
     changes,new = plan(base, [text[o.start:o.end] for o in pieces], mine, how)
     if not changes and not new: return None,digest

@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/rasters.html.md"""
 
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'RASTER_EXTS', 'CorruptImageError', 'is_deep', 'open_reader', 'close_reader', 'image_size',
-           'stretch_limits', 'to_uint8', 'read_rgb']
+           'stretch_limits', 'to_uint8', 'read_rgb', 'walk_files']
 
 # %% ../../nbs/data/61d_rasters.ipynb #ea82a126
 import io, os, threading, warnings
@@ -211,3 +211,20 @@ def read_rgb(
     try: return to_uint8(r.crop(0, 0, w, h, r.bands), stretch_limits(r, r.bands))
     except CorruptImageError: raise
     except OSError as e: raise CorruptImageError(f'cannot read picture {source}: {e}') from e
+
+# %% ../../nbs/data/61d_rasters.ipynb #ef25608d
+def _leads_back(link, root):
+    "Whether a link to a folder goes into `root`, or to a folder above the link or `root`"
+    to,here,top = (Path(os.path.realpath(o)) for o in (link, os.path.dirname(link), root))
+    return to.is_relative_to(top) or here.is_relative_to(to) or top.is_relative_to(to)
+
+def walk_files(
+    path # folder
+)->list: # of `Path`, sorted
+    "Every file below a folder but hidden ones"
+    res = []
+    for root,dirs,files in os.walk(path, followlinks=True):
+        full = {d:os.path.join(root, d) for d in dirs if d[0]!='.'}
+        dirs[:] = [d for d,o in full.items() if not (os.path.islink(o) and _leads_back(o, path))]
+        here = Path(root); res += [here/f for f in files if f[0]!='.']
+    return sorted(res)

@@ -115,7 +115,7 @@ def _dota_line(line, row, what, shot):
     (xy,name,diff),t = row,(line or '').split()
     if line is None: return ' '.join([*map(_dec, xy), name, str(int(diff))])
     had = len(t)>9 and t[-1] in ('0','1','2')
-    flag = [str(int(diff))] if 'difficult' in what else t[-1:] if had else []
+    flag = [str(int(diff))] if 'difficult' in what or not had and name.split()[-1] in ('0','1','2') else t[-1:] if had else []
     nums = _coords(xy, t[:8], _dec) if 'box' in what else t[:8]
     return ' '.join([*nums, *([name] if 'name' in what else t[8:-1] if had else t[8:]), *flag])
 
@@ -175,7 +175,7 @@ class CsvForm(Form):
             values = next(csv.reader([m[0]]))
             if head is None: head = [o.strip() for o in values]; continue
             d = dict(zip(head, values)); n += 1
-            res.setdefault(d['image'], []).append(Piece(m.start(), m.end(), f'row {n}', d))
+            res.setdefault(d['image'].strip(), []).append(Piece(m.start(), m.end(), f'row {n}', d))
         return head,res
     @lru_cache(1)
     def shots(self, text): return list(self.table(text)[1])

@@ -105,7 +105,7 @@ class CocoForm(JsonForm):
     def names(self, text):
         return {c['id']: str(c['name']) for c in self.part(text, 'categories') if isinstance(c, dict) and {'id','name'}<=c.keys()}
     @lru_cache(1)
-    def shots(self, text): return [i['file_name'] for i in self.part(text, 'images')]
+    def shots(self, text): return [str(i.get('file_name', '')) if isinstance(i, dict) else '' for i in self.part(text, 'images')]
     @lru_cache(1)
     def by_image(self, text): # image id -> its annotations
         home,res = self.home(text),{}

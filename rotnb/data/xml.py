@@ -18,7 +18,7 @@ import numpy as np
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
 from .rasters import image_size
-from .blocks import unknown_class
+from .blocks import odd_name, unknown_class
 from .dota import *
 from .files import *
 
@@ -138,6 +138,7 @@ def xml_row(
     if _has(o, form.heading) and all(at(o, p) for p in form.heading): row = _front_first(row, numbers(o, form.heading))
     return row
 
+# %% ../../nbs/data/66_xml.ipynb #06dfdbc9
 def _astray(place): raise ValueError(f'a box, but not in {place} where objects are expected')
 
 def xml_entries(
@@ -210,6 +211,7 @@ def write_xml(
     folder,res,fmt = Path(folder),[],lambda v: f'{v:.{decimals}f}'
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
+        if bad := ''.join(map(odd_name, a.names)): raise LabelError(f'{a.image}: {bad}')
         if bad := [n for n in a.names if form.names and n not in form.names.values()]:
             raise LabelError(f'{a.image}: {unknown_class(bad[0], list(dict.fromkeys(form.names.values())))}')
         root = ET.Element(form.root)
@@ -259,6 +261,7 @@ def write_cvat(
     root,fmt = ET.Element('annotations'),lambda v: f'{v:.{decimals}f}'
     ET.SubElement(root, 'version').text = '1.1'
     for i,a in enumerate(annots):
+        if bad := ''.join(map(odd_name, a.names)): raise LabelError(f'{a.image}: {bad}')
         w,h = image_size(a.image)
         o = ET.SubElement(root, 'image', id=str(i), name=a.image.name, width=str(w), height=str(h))
         for q,(cx,cy,bw,bh,t),gap,n,d in zip(a.qboxes, *spell(a.qboxes), a.names, a.difficult):

@@ -95,7 +95,7 @@ def write_yolo_obb(
             if n not in names: raise LabelError(f'{a.image}: {unknown_class(n, names)}')
         rows = [f'{names.index(n)} '+' '.join(f'{v:.8g}' for v in (q/size).ravel()) for q,n in zip(a.qboxes, a.names)]
         res.append(folder/f'{a.image.stem}.txt')
-        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''))
+        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
     return res
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #dbde47e4

@@ -166,7 +166,7 @@ def edit(self:LabelFixer,
 ): # id of the box
     "Make one edit in the picture in view"
     if (name := kwargs.get('name')) is not None and name not in self.known:
-        raise EditError(f'{name!r} is not among the classes: {", ".join(self.known)}')
+        raise EditError(f'{name!r} is not among the classes: {", ".join(self.known)}; vocab= takes new ones')
     chosen = self.edits.apply(op, **kwargs)
     self._keep()
     self.refresh(chosen)

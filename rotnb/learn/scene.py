@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/learn/scene.html.md"""
 __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'predict_scene', 'find_pictures', 'predict_folder']
 
 # %% ../../nbs/learn/77a_scene.ipynb #0b7e7525
-import ctypes, os, zlib
+import ctypes, os, re, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +16,8 @@ from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
-from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size
+from ..evaluate.task1 import task1_files
+from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
 from ..data.blocks import open_image
 from ..data.dota import IMAGE_EXTS
 from ..data.windows import *
@@ -196,7 +197,13 @@ def _weights(model):
         crc = zlib.crc32(px, zlib.crc32(k.encode(), crc))
     return f'{crc:08x}'
 
-def _journal(file, learn, **settings): return Journal(file, dict(weights=_weights(learn.model), **settings))
+def _transforms(dl):
+    "Checksum of the transforms on a window's way to the model, wherever they run"
+    fs = [f for p in (dl.after_item, dl.after_batch) for f in p.fs if getattr(f, 'split_idx', None)!=0]
+    what = re.sub(r", device='[^']*'| at 0x[0-9a-f]+", '', str(fs))
+    return f'{zlib.crc32(what.encode()):08x}'
+
+def _journal(file, learn, **kw): return Journal(file, dict(weights=_weights(learn.model), transforms=_transforms(learn.dls.valid), **kw))
 
 def predict_scene(
     learn:Learner,
@@ -230,7 +237,7 @@ def find_pictures(
     if not path.exists(): raise FileNotFoundError(f'no such folder or picture: {path}')
     if path.is_file(): return {path.name:path}
     inside = lambda o: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in o.resolve().parents
-    res = {o.relative_to(path).as_posix():o for o in sorted(path.rglob('*')) if o.suffix.lower() in exts and o.is_file() and not inside(o)}
+    res = {o.relative_to(path).as_posix():o for o in walk_files(path) if o.suffix.lower() in exts and not inside(o)}
     if not res: raise FileNotFoundError(f"{path}: no pictures; looked for {', '.join(sorted(exts))}")
     return res
 
@@ -281,7 +288,7 @@ def predict_folder(
     formats = listify(format)
     for f in formats: check_format(f)
     out,bad,files = Path(out),{},find_pictures(folder, out)
-    if 'dota' in formats: task1_names(files)                        # a name that cannot be written is no surprise for the end of the run
+    if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab)                        # a name that cannot be written is no surprise for the end of the run
     if not resume: (out/'windows.journal').unlink(missing_ok=True)
     journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     scenes = _open_all(files, open_as, bad)
