@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/learn/scene.html.md"""
 __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'predict_scene', 'find_pictures', 'predict_folder']
 
 # %% ../../nbs/learn/77a_scene.ipynb #0b7e7525
-import ctypes, os, re, zlib
+import ctypes, os, re, time, zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -88,7 +88,7 @@ class _Take(Callback):
     "Detections of windows to a journal, batch by batch"
     run_train = False
     def __init__(self, windows, keys, mats, journal, score_thr): store_attr()
-    def before_validate(self): self.n = 0
+    def before_validate(self): self.n,self.t = 0,time.perf_counter()
     def after_batch(self):
         preds = self.learn.pred.cpu()
         some = slice(self.n, self.n+len(preds))
@@ -96,7 +96,7 @@ class _Take(Callback):
         self.journal.add((k, _rows(p, _to_scene(w, self.mats[w.size]), self.score_thr, angle))
                          for p,w,k in zip(preds, self.windows[some], self.keys[some]))
         self.n += len(preds)
-        if self.n//64>some.start//64: _give_back() # 30 ms: nothing beside 64 windows
+        if time.perf_counter()-self.t>2: _give_back(); self.t = time.perf_counter() # takes 30 ms
 
 # %% ../../nbs/learn/77a_scene.ipynb #18dd02ee
 class WindowError(CorruptImageError):
