@@ -182,11 +182,15 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
     if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
-    central = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
-    qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
-    least = 1 if self.average_by=='image' else 1e-6
-    return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=least)), 'loss_quality':total(qual, n_pos)}
+    by = n_pos
+    if self.quality=='centerness':
+        weight = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
+        terms['loss_quality'] = total(F.binary_cross_entropy_with_logits(out.quality[img,pri], weight, reduction='none'), n_pos)
+        by = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
+    if self.loss_box.mean:
+        lvl = out.lvls[pri]*(self.average_by=='image')  # what averages by image does so level by level
+        weight,by = 1/lvl.bincount()[lvl],1
+    return {**terms, 'loss_box':total(box*weight, by)}
 
 # %% ../../nbs/models/43_dense_head.ipynb #7b2a5ad1
 @patch

@@ -251,7 +251,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     cls = self.loss_cls(out.logits.flatten(0,1), classes.flatten()).view(b,-1) * (matched!=IGN)
     priors,deltas = out.priors[img,pri],self.deltas_of(out.deltas[img,pri], labels)
     box = self.loss_box.of(self.coder, priors, deltas, boxes.to(deltas.dtype))
-    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*norm)
+    box_norm = self.weight*b/max(len(img), 1) if self.loss_box.mean else norm
+    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*box_norm)
 
 # %% ../../nbs/models/44_roi_head.ipynb #dbe49891
 @patch
