@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest, torch
 import torch.nn.functional as F
 from torch import tensor
+from reference import checkpoint, needs_oracle, quietly
 from rotnb.geometry.boxes import canonicalize, rbox2hbox
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.models import create_detector
@@ -329,3 +330,73 @@ def test_roi_trans_losses(version, kind):
         assert len(box)>8
         cls = F.cross_entropy(out.logits.flatten(0,1), labels.flatten(), reduction='none').view(labels.shape)
         same(stage.loss(out, TARGETS), dict(loss_cls=(cls*(sample.matched!=IGN)).sum()/n, loss_box=sum(box)/n))
+
+# --- transformers
+
+def layer_norm(x, sd, k, eps=1e-5): return F.layer_norm(x, x.shape[-1:], sd[f'{k}.weight'], sd[f'{k}.bias'], eps)
+def linear(x, sd, k): return F.linear(x, sd[f'{k}.weight'], sd.get(f'{k}.bias'))
+
+def window_attention(x, sd, k, heads, shift, ws=7):
+    "Attention of `(h, w, c)` in windows, which wrap round the padded picture where they are shifted, but do not look across its border"
+    h,w,c = x.shape
+    x = F.pad(x, (0,0, 0,-w%ws, 0,-h%ws))
+    H,W = x.shape[:2]
+    region = torch.zeros(H, W)
+    if shift:
+        x = x.roll((-shift,-shift), (0,1))
+        part = lambda n: torch.cat([torch.zeros(n-ws), torch.ones(ws-shift), torch.full((shift,), 2.)])
+        region = part(H)[:,None]*3+part(W)
+    cut = lambda o: o.view(H//ws, ws, W//ws, ws, -1).transpose(1, 2).reshape(-1, ws*ws, o.shape[-1])
+    q,key,v = linear(cut(x), sd, f'{k}.w_msa.qkv').view(-1, ws*ws, 3, heads, c//heads).permute(2,0,3,1,4)
+    at = torch.cartesian_prod(torch.arange(ws), torch.arange(ws))
+    off = at[:,None]-at+ws-1
+    bias = sd[f'{k}.w_msa.relative_position_bias_table'][off[...,0]*(2*ws-1)+off[...,1]].permute(2,0,1)
+    r = cut(region[...,None])
+    a = q@key.transpose(-1,-2)/(c//heads)**.5 + bias - 100.*(r!=r.transpose(1,2)).float()[:,None]
+    y = linear((a.softmax(-1)@v).transpose(1,2).reshape(-1, ws*ws, c), sd, f'{k}.w_msa.proj')
+    y = y.view(H//ws, W//ws, ws, ws, c).transpose(1, 2).reshape(H, W, c)
+    return (y.roll((shift,shift), (0,1)) if shift else y)[:h,:w]
+
+def swin_tiny(sd, x):
+    x = F.conv2d(x, sd['patch_embed.projection.weight'], sd['patch_embed.projection.bias'], 4)[0].permute(1,2,0)
+    x,maps = layer_norm(x, sd, 'patch_embed.norm'),[]
+    for i,(n,heads) in enumerate(zip((2,2,6,2), (3,6,12,24))):
+        for j in range(n):
+            k = f'stages.{i}.blocks.{j}'
+            x = x+window_attention(layer_norm(x, sd, f'{k}.norm1'), sd, f'{k}.attn', heads, 3*(j%2))
+            x = x+linear(F.gelu(linear(layer_norm(x, sd, f'{k}.norm2'), sd, f'{k}.ffn.layers.0.0')), sd, f'{k}.ffn.layers.1')
+        maps.append(layer_norm(x, sd, f'norm{i}').permute(2,0,1)[None])
+        if i<3:   # a channel's four pixels lie together, by rows
+            h,w,c = x.shape
+            x = F.unfold(F.pad(x.permute(2,0,1)[None], (0,w%2,0,h%2)), 2, stride=2)[0].T.view((h+1)//2, (w+1)//2, 4*c)
+            x = linear(layer_norm(x, sd, f'stages.{i}.downsample.norm'), sd, f'stages.{i}.downsample.reduction')
+    return maps
+
+def convnext_tiny(sd, x):
+    maps,first = [],lambda x,f: f(x.permute(0,2,3,1)).permute(0,3,1,2)
+    for i,n in enumerate((3,3,9,3)):
+        conv,norm = ('0','1') if i==0 else ('1','0')
+        k = f'downsample_layers.{i}'
+        down = lambda x: F.conv2d(x, sd[f'{k}.{conv}.weight'], sd[f'{k}.{conv}.bias'], 4 if i==0 else 2)
+        scale = lambda x: first(x, lambda o: layer_norm(o, sd, f'{k}.{norm}', 1e-6))
+        x = scale(down(x)) if i==0 else down(scale(x))
+        for j in range(n):
+            b = f'stages.{i}.{j}'
+            y = F.conv2d(x, sd[f'{b}.depthwise_conv.weight'], sd[f'{b}.depthwise_conv.bias'], padding=3, groups=x.shape[1])
+            y = first(y, lambda o: linear(F.gelu(linear(layer_norm(o, sd, f'{b}.norm', 1e-6), sd, f'{b}.pointwise_conv1')), sd, f'{b}.pointwise_conv2')*sd[f'{b}.gamma'])
+            x = x+y
+        maps.append(first(x, lambda o: layer_norm(o, sd, f'norm{i}', 1e-6)) if f'norm{i}.weight' in sd else None)
+    return maps
+
+@needs_oracle
+@pytest.mark.parametrize('name,net', [('oriented_rcnn_swin_tiny_fpn_1x_dota_le90',swin_tiny),('roi_trans_swin_tiny_fpn_1x_dota_le90',swin_tiny),('r3det_kfiou_ln_swin_tiny_adamw_fpn_1x_dota_ms_rr_oc',swin_tiny),
+                                      ('rotated_retinanet_obb_kld_stable_convnext_adamw_fpn_1x_dota_le90',convnext_tiny)])
+def test_backbones_against_theirs_written_out(name, net):
+    "The maps that reach the neck, of a picture whose maps no window divides"
+    sd = checkpoint(name, 'keys_0x')
+    det,x = quietly(sd),torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(0))
+    own = {k[9:]:v for k,v in sd.items() if k.startswith('backbone.')}
+    with torch.no_grad(): ours,theirs = det.backbone(x),net(own, x)[-len(det.backbone.strides):]
+    errs = [((a-b).abs().max()/b.abs().max()).item() for a,b in zip(ours, theirs, strict=True)]
+    print(name, errs)
+    assert max(errs)<1e-4
