@@ -27,9 +27,12 @@ def read_config(
 )->dict:
     "What a configuration says, without running it"
     if text.lstrip().startswith('{'): return json.loads(text)
-    names = {}
+    names = dict(inf=float('inf'), nan=float('nan'))
     for o in ast.parse(text).body:
-        if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name): names[o.targets[0].id] = _value(o.value, names)
+        if not (isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name)): continue
+        try: names[o.targets[0].id] = _value(o.value, names)
+        except ConfigError:
+            if o.targets[0].id=='model': raise  # what the model does not use may be what it likes
     if '_base_' in names:
         raise ConfigError(f"the configuration builds on {names['_base_']}; "
                           "give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
