@@ -41,7 +41,8 @@ def _overlap(d):
 
 def _upright(head, assigner, otherwise):
     "Whether priors are compared with the upright boxes around objects"
-    return bool(head.get('assign_by_circumhbbox', otherwise)) or part_type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake')
+    calculator = part_type(assigner.get('iou_calculator', dict(type='')))
+    return bool(head.get('assign_by_circumhbbox', otherwise)) or calculator.startswith('Fake')
 
 def _unweighted(what, d):
     if (d or {}).get('loss_weight', 1.)!=1.: raise ConfigError(f"{what} with loss_weight={d['loss_weight']} is not known here; 1 is")

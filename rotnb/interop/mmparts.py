@@ -68,7 +68,7 @@ _gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqr
 
 def _gaussian_loss(d, table, **default):
     "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
-    if d.get('representation', 'xy_wh_r')!='xy_wh_r': raise ConfigError(f"a {part_type(d)} of {d['representation']!r} is not known here; 'xy_wh_r' is")
+    if (of := d.get('representation', 'xy_wh_r'))!='xy_wh_r': raise ConfigError(f"a {part_type(d)} of {of!r} is not known here; 'xy_wh_r' is")
     name,kw = table[d['loss_type']]
     kw = {**kw, **{k:d.get(k, v) for k,v in default.items()}, **{k:d[k] for k in ('alpha','sqrt','normalize') if k in d}}
     return box_loss(name, weight=d.get('loss_weight', 1.), **kw)

@@ -78,7 +78,8 @@ class DenseHead(nn.Module):
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
         if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
         if nms_pre_of not in ('pairs','priors'): raise ValueError(f"DenseHead: nms_pre_of is {nms_pre_of!r}, must be 'pairs' or 'priors'")
-        if average_by not in ('image','batch'): raise ValueError(f"DenseHead: average_by is {average_by!r}, must be 'image' or 'batch'")
+        if average_by not in ('image','batch'):
+            raise ValueError(f"DenseHead: average_by is {average_by!r}, must be 'image' or 'batch'")
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels,align')
         self.align = align and align(in_channels, strides)

@@ -114,7 +114,7 @@ def _rectangle(p, q):
     w,h = u.norm(dim=1),v.norm(dim=1)
     along = torch.where((w>=h)[:,None], u, torch.stack([v[:,1], -v[:,0]], 1))   # the longer side: the other may have none
     small = 8*torch.finfo(along.dtype).eps*along.norm(dim=1, keepdim=True)
-    along = torch.where(along.abs()<=small, 0., along)                        # upright is upright: rounding must not choose its first side
+    along = torch.where(along.abs()<=small, 0., along)                          # upright is upright: rounding chooses no side
     return torch.stack([w, h, torch.atan2(along[:,1], along[:,0])], 1)
 
 # %% ../../nbs/targets/34_roi_coders.ipynb #ec1cebfb
