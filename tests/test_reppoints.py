@@ -112,6 +112,7 @@ def test_published_keys():
     sd = checkpoint(FILES[0].stem, 'keys_0x')
     det = quietly(sd)
     assert (det.name,det.n_classes,sum(p.numel() for p in det.parameters()))==('rotated_reppoints',15,36_832_371)
+    load_mmrotate(det, {**sd, 'bbox_head.moment_transfer':torch.zeros(2)})  # of Oriented RepPoints 1.x
     with pytest.raises(KeysError, match='reppoints_extra'): load_mmrotate(det, {**sd, 'bbox_head.reppoints_extra':torch.ones(1)})
     with pytest.raises(KeysError, match='stages.0.move.bias'): load_mmrotate(det, {k:v for k,v in sd.items() if 'pts_refine_out.bias' not in k})
 

@@ -11,10 +11,11 @@ __all__ = ['readers', 'settings_from_config']
 import re
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from warnings import warn
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
-from ..targets.assign import max_iou_assign, atss_assign, nearest_assign
+from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
 from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
@@ -31,46 +32,72 @@ def _dense(model, head):
             **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))), 'n_classes':head['num_classes'],
             'feat_channels':head.get('feat_channels', 256), 'stacked_convs':head.get('stacked_convs', 4)}
 
+_matching = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', match_low_quality='low_quality', gt_max_assign_all='ties')
+
+def _overlap(d):
+    "Settings of `max_iou_assign` that an assigner of MMDetection has; ignored objects count by area where it says so"
+    if part_type(dict(dict(type='MaxIoUAssigner'), **d))!='MaxIoUAssigner': raise unknown_part('the assigner', d, ('MaxIoUAssigner',))
+    return {o:d[k] for k,o in _matching.items() if k in d} | (dict(ignore_iof=d['ignore_iof_thr']) if d.get('ignore_iof_thr', -1)>0 else {})
+
+def _upright(head, assigner, otherwise):
+    "Whether priors are compared with the upright boxes around objects"
+    calculator = part_type(assigner.get('iou_calculator', dict(type='')))
+    return bool(head.get('assign_by_circumhbbox', otherwise)) or calculator.startswith('Fake')
+
+def _unweighted(what, d):
+    if (d or {}).get('loss_weight', 1.)!=1.: raise ConfigError(f"{what} with loss_weight={d['loss_weight']} is not known here; 1 is")
+
+# %% ../../nbs/interop/84_mmconfig.ipynb #c8afbc3a
 def _anchors(model, head):
-    "Anchors, deltas and how they are assigned; 1.x writes anchors otherwise than 0.x, see `AnchorPriors`"
+    "Anchors, and how they are assigned"
     gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     form = gen.get('angle_version') if part_type(gen).startswith('Fake') else None
-    upright = head.get('assign_by_circumhbbox', part_type(gen)=='RotatedAnchorGenerator')  # 0.x does unless told otherwise
-    hbb = bool(upright) or part_type(assigner.get('iou_calculator', dict(type='R'))).startswith('Fake')
     return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form,
-                hbb=hbb,
+                hbb=_upright(head, assigner, part_type(gen)=='RotatedAnchorGenerator'),
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
+
+def _coded(head):
+    "What the branch of its own says that RetinaNet may have for the angle"
+    for k,v in dict(use_encoded_angle=True, shield_reg_angle=False).items():
+        if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
+    return dict(loss_angle=box_loss_from(head['loss_angle']), squash_angle=head.get('use_normalized_angle_feat', False))
 
 def _retinanet(model, head):
     kw,gen,assigner = _anchors(model, head)
-    coded = head.get('angle_coder')
-    if coded and not head.get('use_encoded_angle', True):
-        raise ConfigError("use_encoded_angle=False: angle codes of boxes instead of deltas are not known here")
-    coder = delta_coder_from(head['bbox_coder'], **(dict(angle_coder=angle_coder_from(coded), plain_angle=True) if coded else {}))
+    code = head.get('angle_coder')
+    coder = delta_coder_from(head['bbox_coder'], **(dict(angle_coder=angle_coder_from(code), plain_angle=True) if code else {}))
+    how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
+    more = {k:v for k,v in how.items() if k not in ('pos','neg') and signature(max_iou_assign).parameters[k].default!=v}
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
-                pos=assigner.get('pos_iou_thr', .5), neg=assigner.get('neg_iou_thr', .4),
-                **(dict(loss_angle=box_loss_from(head['loss_angle']),
-                        squash_angle=head.get('use_normalized_angle_feat', False)) if coded else {}))
+                pos=how['pos'], neg=how['neg'], **(_coded(head) if code else {}),
+                **(dict(assigner=partial(max_iou_assign, hbb=kw['hbb'], **how)) if more else {}))
 
 def _atss(model, head):
     kw,_,assigner = _anchors(model, head)
+    _unweighted('a centerness loss', head.get('loss_centerness'))
     old = {} if 'loss_centerness' in head else dict(norm=False, scales=False, quality=None)  # 0.x: RetinaNet's head
     return dict(_dense(model, head), name='rotated_atss', **kw, coder=delta_coder_from(head['bbox_coder']),
                 loss_box=box_loss_from(head['loss_bbox']),
                 topk=assigner.get('topk', 9), **old)
 
+# %% ../../nbs/interop/84_mmconfig.ipynb #a5003d17
+_fcos_same = dict(norm_on_bbox=True, centerness_on_reg=True, dcn_on_last_conv=False)
+
 def _fcos(model, head):
-    coder = head.get('bbox_coder') or {}
-    angle = angle_from(coder)
-    code = head.get('angle_coder') or {}
-    apart = dict(loss_angle=box_loss_from(head['loss_angle'])) if head.get('loss_angle') else {}
-    return dict(_dense(model, head), name='rotated_fcos', angle=angle, loss_box=box_loss_from(head['loss_bbox']),
-                angle_coder=angle_coder_from(code),
-                strides=tuple(head.get('strides', (8,16,32,64,128))),
-                radius=head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None,
-                act='relu' if head.get('norm_on_bbox') else 'exp', scale_angle='own' if head.get('scale_angle', True) else None,
-                squash_angle=head.get('use_normalized_angle_feat', False), **apart)
+    for k,v in _fcos_same.items():
+        if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
+    _unweighted('a centerness loss', head.get('loss_centerness'))
+    radius = head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None
+    ranges = head.get('regress_ranges')
+    apart = head.get('loss_angle') if head.get('separate_angle', True) else None
+    return dict(_dense(model, head), name='rotated_fcos', angle=angle_from(head.get('bbox_coder') or {}),
+                loss_box=box_loss_from(head['loss_bbox']), angle_coder=angle_coder_from(head.get('angle_coder')),
+                strides=tuple(head.get('strides', (8,16,32,64,128))), radius=radius, act='relu',
+                scale_angle='own' if head.get('scale_angle', True) else None,
+                squash_angle=head.get('use_normalized_angle_feat', False),
+                **(dict(loss_angle=box_loss_from(apart)) if apart else {}),
+                **(dict(assigner=partial(fcos_assign, ranges=tuple(map(tuple, ranges)), radius=radius)) if ranges else {}))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #ae49b945
 def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
@@ -99,10 +126,12 @@ def _later(head, cfg, weight, base):
                **{k:head.get(k, base[k]) for k in ('stacked_convs','feat_channels')},
                **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))))
     own['cls_weight'] *= weight
-    pos,neg = assigner.get('pos_iou_thr', .5),assigner.get('neg_iou_thr', .4)
+    how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
+    if _upright(head, assigner, part_type(head.get('anchor_generator') or dict(type=''))=='PseudoAnchorGenerator'): how['hbb'] = True
+    how = {k:v for k,v in how.items() if k in ('pos','neg') or signature(max_iou_assign).parameters[k].default!=v}
     own = {k:v for k,v in own.items() if base.get(k)!=v}
-    same = 'assigner' not in base and not base['hbb'] and (pos,neg)==(base['pos'],base['neg'])
-    return own if same else dict(own, assigner=partial(max_iou_assign, pos=pos, neg=neg))
+    same = 'assigner' not in base and not base['hbb'] and how==dict(pos=base['pos'], neg=base['neg'])
+    return own if same else dict(own, assigner=partial(max_iou_assign, **how))
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #1dde6e31
 def _reppoints(model, head):
@@ -187,8 +216,7 @@ def _types(d): return ', '.join(o.get('type', '?') if isinstance(o, dict) else s
 def _sampled(d):
     "Assigner and sampler of a training configuration"
     a,s = d.get('assigner'),d.get('sampler')
-    names = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', match_low_quality='low_quality')
-    assign = dict(assigner=partial(max_iou_assign, **{o:a[k] for k,o in names.items() if k in a})) if a else {}
+    assign = dict(assigner=partial(max_iou_assign, **_overlap(a))) if a else {}
     return assign | (dict(sampler=partial(random_sample, num=s['num'], pos_fraction=s['pos_fraction'],
                                           neg_pos_ub=s.get('neg_pos_ub', -1))) if s else {})
 
@@ -201,11 +229,13 @@ def _rpn(head, train, test):
               border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0),
               **{k:v for k,v in test_from(test).items() if k!='score_thr'})
     if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbb=True)
+    if (weight := (head.get('loss_cls') or {}).get('loss_weight', 1.))!=1.: kw['cls_weight'] = weight
     return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #dc1df6d3
 def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
+    _unweighted('a class loss of RoIs', head.get('loss_cls'))
     hbb,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
     points = layer.get('sample_num', layer.get('sampling_ratio', 0))
     pool = roi_align_upright if hbb else roi_align_rotated

@@ -10,6 +10,7 @@ __all__ = ['ConfigError', 'read_config', 'part_type', 'unknown_part', 'box_loss_
 
 # %% ../../nbs/interop/83m_mmparts.ipynb #652452a8
 import ast, json
+from dataclasses import replace
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss, upright_giou_loss
 from ..losses.focal import focal_loss
@@ -26,9 +27,12 @@ def read_config(
 )->dict:
     "What a configuration says, without running it"
     if text.lstrip().startswith('{'): return json.loads(text)
-    names = {}
+    names = dict(inf=float('inf'), nan=float('nan'))
     for o in ast.parse(text).body:
-        if isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name): names[o.targets[0].id] = _value(o.value, names)
+        if not (isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name)): continue
+        try: names[o.targets[0].id] = _value(o.value, names)
+        except ConfigError:
+            if o.targets[0].id=='model': raise  # what the model does not use may be what it likes
     if '_base_' in names:
         raise ConfigError(f"the configuration builds on {names['_base_']}; "
                           "give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
@@ -64,20 +68,23 @@ _gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqr
 
 def _gaussian_loss(d, table, **default):
     "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
+    if (of := d.get('representation', 'xy_wh_r'))!='xy_wh_r': raise ConfigError(f"a {part_type(d)} of {of!r} is not known here; 'xy_wh_r' is")
     name,kw = table[d['loss_type']]
-    return box_loss(name, weight=d.get('loss_weight', 1.), **kw, **{k:d.get(k, v) for k,v in default.items()},
-                    **{k:d[k] for k in ('alpha','sqrt') if k in d})
+    kw = {**kw, **{k:d.get(k, v) for k,v in default.items()}, **{k:d[k] for k in ('alpha','sqrt','normalize') if k in d}}
+    return box_loss(name, weight=d.get('loss_weight', 1.), **kw)
+
+def _iou_mode(d): return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
 
 _box_losses = dict(
     L1Loss=lambda d: box_loss('l1', weight=d.get('loss_weight', 1.)),
     SmoothL1Loss=lambda d: box_loss('smooth_l1', weight=d.get('loss_weight', 1.), beta=d.get('beta', 1.)),
     SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25),
                                        gamma=d.get('gamma', 2.)),
-    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), mode=d.get('mode', 'log')),
+    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
-    GDLoss_v1=lambda d: _gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.),
+    GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),  # it knows neither weights nor what to divide by
     KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=d.get('beta', 1/9)),
-    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), dict(mode=d.get('mode', 'log'))),
+    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
     GIoULoss=lambda d: BoxLoss(upright_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
 # %% ../../nbs/interop/83m_mmparts.ipynb #fa146287
@@ -105,9 +112,10 @@ def delta_coder_from(
     **kw # more for the coder
 )->DeltaXYWHACoder:
     "A coder of deltas"
-    old = dict(oc='new') if d.get('angle_range')=='oc' else {}  # line 0.x follows OpenCV's new spelling, 1.x its old one
     return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', True), d.get('proj_xy', True),
-                           tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **old, **kw)
+                           tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **_line(d), **kw)
+
+def _line(d): return dict(oc='new') if d.get('angle_range')=='oc' else {}  # line 0.x follows OpenCV's new spelling, 1.x its old one
 
 def angle_from(d:dict)->str: # of a coder
     "The angle version"
@@ -161,4 +169,4 @@ def proposal_coder_from(
 ):
     "A coder of upright boxes, or of midpoint offsets"
     kw = {k:tuple(d[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in d}
-    return MidpointOffsetCoder(angle_from(d), **kw) if part_type(d)=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)
+    return MidpointOffsetCoder(angle_from(d), **_line(d), **kw) if part_type(d)=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)

@@ -32,21 +32,24 @@ def read_checkpoint(
     src # path of a file, or what it holds: a checkpoint or a state dict
 )->tuple: # state dict of tensors, and the checkpoint's `meta` dict (empty if it has none)
     "Weights and what is noted beside them, without running anything"
-    if isinstance(src, (str,Path)):
-        try: src = torch.load(src, map_location='cpu', weights_only=True)
-        except UnpicklingError as e: raise WeightsError(f"{src} holds more than weights ({_reason(e)}). {_howto}") from e
+    if isinstance(src, (str,Path)): src = _load(src)
     if not isinstance(src, dict): raise WeightsError(f"expected a dictionary of tensors, found {type(src).__name__}. {_howto}")
     meta = src.get('meta') or {}
     sd = next((src[k] for k in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(k), dict)), src)
-    sd = {k:torch.as_tensor(v) for k,v in sd.items() if not isinstance(v, (str,dict,type(None)))}
+    sd = {k:torch.as_tensor(v) for k,v in sd.items() if k!='steps' and not isinstance(v, (str,dict,type(None)))}  # steps: of MMEngine's average
     if not sd: raise WeightsError(f"no tensors in it, only {', '.join(map(str, list(src)[:5])) or 'nothing'}")
     for p in ('module.','model.','detector.','ema_model.')*2:
         if all(k.startswith(p) for k in sd): sd = {k[len(p):]:v for k,v in sd.items()}
-    return sd,meta
+    twins = {'ema_'+k.replace('.', '_') for k in sd}  # MMDetection 2 saves its running average under the plain names, and the other weights under these
+    return {k:v for k,v in sd.items() if k not in twins},meta
 
-def _reason(e):
-    found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
-    return f"a {found[1]}" if found else str(e).split('\n')[0]
+def _load(file):
+    try: return torch.load(file, map_location='cpu', weights_only=True)
+    except (UnpicklingError,RuntimeError,EOFError) as e:
+        found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
+        if found: raise WeightsError(f"{file} holds more than weights (a {found[1]}). {_howto}") from e
+        why = str(e).split('\n')[0].split('.')[0] or 'it is empty'
+        raise WeightsError(f"{file} is no checkpoint, or not all of one ({why}); download or save it again") from e
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #cf8e702f
 def _nth(seq, kind, i): return [j for j,m in enumerate(seq) if isinstance(m, kind)][i]
@@ -146,7 +149,8 @@ def refine_rows(
     return old + firsts + _aligned('odm_head', 1) + later
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #8d79bd9e
-reppoints_rows = dense_rows()[:2] + [(rf'^bbox_head\.reppoints_{theirs}\.', f'stages.0.{ours}.') for theirs,ours in dict(
+_unused = (r'^bbox_head\.moment_transfer$', None)  # Oriented RepPoints of 1.x has it, and takes rectangles nevertheless
+reppoints_rows = dense_rows()[:2] + [_unused] + [(rf'^bbox_head\.reppoints_{theirs}\.', f'stages.0.{ours}.') for theirs,ours in dict(
     cls_conv='cls_conv', cls_out='cls', pts_init_conv='first_conv', pts_init_out='first', pts_refine_conv='move_conv',
     pts_refine_out='move').items()]
 
@@ -276,7 +280,7 @@ def detector_from_mmrotate(
 ): # a detector in evaluation mode
     "Make the detector that a checkpoint is of, with its weights"
     sd,meta = read_checkpoint(path_or_state_dict)
-    if isinstance(cfg, Path): cfg = cfg.read_text()
+    if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
         cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle')),', '.join(f'{k}={v!r}' for k,v in kw.items())

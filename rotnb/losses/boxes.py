@@ -29,6 +29,7 @@ class BoxLoss:
     on:str='boxes' # 'deltas', 'boxes', 'both', or 'upright': the boxes as if their angle were zero
     weight:float=1. # factor in the total loss
     kwargs:dict=field(default_factory=dict) # settings of `func`
+    mean:bool=False # a head takes the plain mean of it over positives, instead of its own average: so MMRotate trained with its GDLoss_v1
 
     def __post_init__(self):
         if self.on not in ('deltas','boxes','both','upright'): raise ValueError(f"BoxLoss: on is {self.on!r}, must be 'deltas', 'boxes', 'both' or 'upright'")
@@ -130,4 +131,4 @@ def box_loss(
     if isinstance(loss, str):
         if loss not in box_losses: raise ValueError(f"unknown box loss {loss!r}; there are {', '.join(box_losses)}, or pass a BoxLoss")
         loss = box_losses[loss]
-    return BoxLoss(loss.func, loss.on, loss.weight if weight is None else weight, {**loss.kwargs, **kwargs})
+    return replace(loss, weight=loss.weight if weight is None else weight, kwargs={**loss.kwargs, **kwargs})

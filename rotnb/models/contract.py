@@ -9,13 +9,14 @@ __all__ = ['Sample', 'StageOut', 'Detector', 'TargetError', 'check_targets', 'se
            'create_detector']
 
 # %% ../../nbs/models/40_contract.ipynb #655f6e9f
-import torch, fnmatch
+import re, torch, fnmatch
 from dataclasses import is_dataclass, fields
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from typing import NamedTuple
 from torch import nn, Tensor
+from ..geometry.boxes import ANGLES
 
 # %% ../../nbs/models/40_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -138,7 +139,15 @@ def create_detector(
     if name not in _detectors:
         near = get_close_matches(name, _detectors, cutoff=0.5)
         raise ValueError(f"unknown detector {name!r}; " + (f"did you mean {near[0]!r}? " if near else '') + f"There are: {', '.join(list_detectors())}")
+    if angle not in ANGLES: raise ValueError(f"create_detector: angle is {angle!r}, must be one of {', '.join(ANGLES)}")
+    if not (hasattr(n_classes, '__index__') and n_classes>0):
+        raise ValueError(f"create_detector: n_classes is {n_classes!r}, must be a whole number from 1 up")
     if backbone: kw['backbone'] = backbone
-    model = _detectors[name](n_classes, pretrained=pretrained, angle=angle, **kw)
+    try: model = _detectors[name](n_classes, pretrained=pretrained, angle=angle, **kw)
+    except TypeError as e:
+        if not (m := re.search(r"(\w+).*unexpected keyword argument '(\w+)'", str(e))): raise
+        near = get_close_matches(m[2], signature(_detectors[name]).parameters, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else "see the recipe() of a detector for those it has"
+        raise TypeError(f"{name} has no setting {m[2]!r} (and no {m[1]} either); {hint}") from e
     model.name = name
     return model

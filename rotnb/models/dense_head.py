@@ -64,6 +64,7 @@ class DenseHead(nn.Module):
         scale_angle:str='own', # with `scales`, that of the angle's outputs: 'own' (one of all levels), 'level' (that of the other deltas) or None
         squash_angle:bool=False, # bring the angle's outputs into (-1, 1), where PSC's cosines live
         quality:str=None, # what the score says beside the class: 'centerness' (a branch of its own), 'iou' (the class score itself), None
+        average_by:str='image', # what has one positive at least where losses are averaged over them: each 'image', or the 'batch'
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
@@ -77,6 +78,8 @@ class DenseHead(nn.Module):
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
         if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
         if nms_pre_of not in ('pairs','priors'): raise ValueError(f"DenseHead: nms_pre_of is {nms_pre_of!r}, must be 'pairs' or 'priors'")
+        if average_by not in ('image','batch'):
+            raise ValueError(f"DenseHead: average_by is {average_by!r}, must be 'image' or 'batch'")
         if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
         store_attr(but='in_channels,align')
         self.align = align and align(in_channels, strides)
@@ -151,8 +154,9 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
 # %% ../../nbs/models/43_dense_head.ipynb #bdc74157
 @patch
 def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
-    "What the losses of a batch are divided by: its positives"
-    return (matched>=0).sum().clamp(min=1)
+    "What the losses of a batch are divided by: its positives, one at least by image or altogether"
+    n = (matched>=0).sum(1)
+    return n.clamp(min=1).sum() if self.average_by=='image' else n.sum().clamp(min=1)
 
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
@@ -179,10 +183,15 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
     terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
     if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
-    if self.quality!='centerness': return {**terms, 'loss_box':total(box*weight, n_pos)}
-    central = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
-    qual = F.binary_cross_entropy_with_logits(out.quality[img,pri], central, reduction='none')
-    return {**terms, 'loss_box':total(box*central, central.sum().clamp(min=1e-6)), 'loss_quality':total(qual, n_pos)}
+    by = n_pos
+    if self.quality=='centerness':
+        weight = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
+        terms['loss_quality'] = total(F.binary_cross_entropy_with_logits(out.quality[img,pri], weight, reduction='none'), n_pos)
+        by = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
+    if self.loss_box.mean:
+        lvl = out.lvls[pri]*(self.average_by=='image')  # what averages by image does so level by level
+        weight,by = 1/lvl.bincount()[lvl],1
+    return {**terms, 'loss_box':total(box*weight, by)}
 
 # %% ../../nbs/models/43_dense_head.ipynb #7b2a5ad1
 @patch

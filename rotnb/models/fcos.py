@@ -46,7 +46,7 @@ def rotated_fcos(
     return dense_detector(n_classes, backbone, pretrained, angle, strides=strides, **{**dict(
         priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder or PlainAngle()), loss_box=loss_box,
         assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius),
-        fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness'), **kw})
+        fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness', average_by='batch'), **kw})
 
 # %% ../../nbs/models/46_fcos.ipynb #b883b03b
 @register_detector

@@ -10,6 +10,7 @@ __all__ = ['RPNHead', 'inside', 'roi_levels', 'roi_align_upright', 'RoIHead', 't
 # %% ../../nbs/models/44_roi_head.ipynb #ffb9c256
 import torch
 import torch.nn.functional as F
+from dataclasses import replace
 from functools import partial
 from torch import nn, Tensor
 from torchvision.ops import batched_nms, roi_align
@@ -250,7 +251,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     cls = self.loss_cls(out.logits.flatten(0,1), classes.flatten()).view(b,-1) * (matched!=IGN)
     priors,deltas = out.priors[img,pri],self.deltas_of(out.deltas[img,pri], labels)
     box = self.loss_box.of(self.coder, priors, deltas, boxes.to(deltas.dtype))
-    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*norm)
+    box_norm = self.weight*b/max(len(img), 1) if self.loss_box.mean else norm
+    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*box_norm)
 
 # %% ../../nbs/models/44_roi_head.ipynb #dbe49891
 @patch
@@ -320,5 +322,7 @@ def two_stage_detector(
     if len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
     tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
     stages = [RPNHead(fpn_channels, **{**tower_kw, **rpn, **(rpn_kw or {})})]
-    stages += [RoIHead(n_classes, fpn_channels, **{**dict(strides=fine), **o, **head, **more}) for o,more in zip(rois, rois_kw)]
+    own = [{**dict(strides=fine), **o, **head, **more} for o,more in zip(rois, rois_kw)]
+    for o in own[:-1]: o['coder'] = replace(o['coder'], keep_sides=True)
+    stages += [RoIHead(n_classes, fpn_channels, **o) for o in own]
     return Detector(body, neck, stages, n_classes, angle)

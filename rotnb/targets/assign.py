@@ -79,17 +79,18 @@ def max_iou_assign(
     points:Tensor=None # `(n, k, 2)` px, point sets whose convex hulls overlap in place of the priors
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by the largest IoU"
-    matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
-    if not len(boxes): return matched
+    if not len(boxes): return priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     shapes,idx = hbox2rbox(rbox2hbox(boxes)) if hbb else boxes,(~ignore).nonzero()[:,0]
+    free = _inside_share(priors, shapes[ignore]) <= (torch.inf if ignore_iof is None else ignore_iof)
+    matched = torch.where(free, NEG, IGN)
     if len(idx):
-        best,j,top,g,p = _overlaps(priors if points is None else points, shapes[idx])
-        matched[best>=neg] = IGN
-        matched[best>=pos] = idx[j[best>=pos]]
-        if low_quality: matched = _take_best(matched, idx, top, g, p, min_pos, ties)
-    if ignore_iof is None: return ignore_inside(matched, priors, boxes[ignore])
-    return torch.where(_inside_share(priors, shapes[ignore])>ignore_iof, IGN, matched)
+        best,j,top,g,p = _overlaps((priors if points is None else points)[free], shapes[idx])
+        m = matched[free]
+        m[best>=neg] = IGN
+        m[best>=pos] = idx[j[best>=pos]]
+        matched[free] = _take_best(m, idx, top, g, p, min_pos, ties) if low_quality else m
+    return ignore_inside(matched, priors, boxes[ignore]) if ignore_iof is None else matched
 
 def _take_best(matched, idx, top, g, p, min_pos, ties):
     "Each object in turn takes the priors that share its best IoU, later objects overriding earlier ones"
@@ -139,7 +140,7 @@ def atss_assign(
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # `(n,)` level of each prior; None: one level
     topk:int=9, # candidates of each level
-    hbb:bool=False # IoU of the circumscribed horizontal boxes
+    hbb:bool=False # objects are the circumscribed horizontal boxes
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by an IoU threshold that each object finds for itself"
     matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
@@ -163,8 +164,8 @@ def _atss_claims(priors, boxes, counts, topk, hbb):
     starts = torch.tensor([0,*counts[:-1]]).cumsum(0).tolist()
     p = torch.cat([i+s for i,s in zip(near, starts)])
     g = torch.arange(len(boxes), device=p.device).expand_as(p)
-    shapes = hbox2rbox(rbox2hbox(boxes)) if hbb else boxes
-    iou = box_iou_rotated(priors[p.flatten()], shapes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
+    if hbb: boxes = hbox2rbox(rbox2hbox(boxes))
+    iou = box_iou_rotated(priors[p.flatten()], boxes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
     threshold = iou.mean(0) + (iou.std(0) if len(iou)>1 else 0.)
     d,t = priors[p][...,:2]-boxes[:,:2],boxes[:,4]
     local = torch.stack([d[...,0]*t.cos() + d[...,1]*t.sin(), d[...,1]*t.cos() - d[...,0]*t.sin()], -1)

@@ -12,7 +12,8 @@ __all__ = ['upright', 'clip_sides', 'clip_centers', 'DeltaXYWHCoder', 'MidpointO
 import math, torch
 from dataclasses import dataclass
 from torch import Tensor
-from ..geometry.boxes import canonicalize, rbox2hbox, rbox2qbox, qbox2rbox
+from ..geometry.boxes import rbox2hbox, rbox2qbox, qbox2rbox
+from .coders import spelt
 
 # %% ../../nbs/targets/34_roi_coders.ipynb #14d63aa5
 def upright(
@@ -84,6 +85,7 @@ class MidpointOffsetCoder:
     stds:tuple=(1.,1.,1.,1.,.5,.5)
     max_ratio:float=1000/16 # a side changes by this factor at most
     tie:float=.1 # px, corners as near as this count as equally high (or far right)
+    oc:str='old' # with angle 'oc', the range of the angle, see `spelt`: 'old' (MMRotate 1.x) or 'new' (0.x)
     n = 6
     def start(self)->Tensor: return torch.zeros(6) # `(n,)` what an untrained head should say: the middles of the prior's sides
 
@@ -101,7 +103,7 @@ class MidpointOffsetCoder:
         xy,wh = _apply_hbox_deltas(priors, d, self.max_ratio)
         a,b = (d[:,4:].clamp(-.5,.5)*wh).unbind(1)
         top,right = torch.stack([a, -wh[:,1]/2], 1),torch.stack([wh[:,0]/2, b], 1)
-        return canonicalize(torch.cat([xy, _rectangle(top, right)], 1), self.angle)
+        return spelt(torch.cat([xy, _rectangle(top, right)], 1), self.angle, self.oc)
 
 def _rectangle(p, q):
     "Sides and angle of the rectangle around 0 with corners along `p` and `q`, as far out as the farther; `(k, 2)`, `(k, 2)` -> `(k, 3)`"
@@ -111,6 +113,8 @@ def _rectangle(p, q):
     u,v = q-p,q+p                                        # the two sides: from corner to corner
     w,h = u.norm(dim=1),v.norm(dim=1)
     along = torch.where((w>=h)[:,None], u, torch.stack([v[:,1], -v[:,0]], 1))   # the longer side: the other may have none
+    small = 8*torch.finfo(along.dtype).eps*along.norm(dim=1, keepdim=True)
+    along = torch.where(along.abs()<=small, 0., along)                          # upright is upright: rounding chooses no side
     return torch.stack([w, h, torch.atan2(along[:,1], along[:,0])], 1)
 
 # %% ../../nbs/targets/34_roi_coders.ipynb #ec1cebfb
