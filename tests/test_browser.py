@@ -19,8 +19,9 @@ def at(page, x, y):
     b,(sx,sy) = canvas(page),page.evaluate(f'([x, y]) => {VIEW}.screen(x, y)', [x,y])
     return b['x']+sx,b['y']+sy
 
-def test_look(lab, page):
+def test_look(either, page):
     "Load, zoom about the pointer, hover, select, switch layers by button and key, score; the notebook's own keys stay out of it"
+    lab = either
     lab.open(page, 'look.ipynb', SCENE+'''
 truth = dict(boxes=np.array([[150.,100,80,30,.5],[300,200,40,40,0]]), labels=['ship','car'], ignore=[0,1])
 pred = dict(boxes=np.array([[152.,101,80,30,.45],[60,60,30,20,1.]]), labels=['ship','ship'], scores=np.array([.9,.2]), notes=['IoU 0.84','background'])
@@ -127,8 +128,9 @@ def drag(lab, page, *points):
 
 def press(lab, page, key): page.keyboard.press(key); settle(lab, page)
 
-def test_mend_labels(lab, page):
+def test_mend_labels(either, page):
     "Rotate, resize, move, add, rename and delete with pointer and keys; the label file follows, all else in it stays"
+    lab = either
     import numpy as np
     from PIL import Image
     from rotnb.data.dota import parse_dota_line

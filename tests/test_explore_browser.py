@@ -15,7 +15,7 @@ def shot(page, name):
 def settled(page):
     "All pictures in view have come; those below are not asked for"
     page.wait_for_function("""() => document.querySelector('.rx-thumb image') && ![...document.querySelectorAll('.rx-wait')].some(o => {
-        const r = o.getBoundingClientRect(); return r.top>40 && r.bottom<innerHeight-40 })""")
+        const r = o.getBoundingClientRect(); return r.top>110 && r.bottom<innerHeight-40 })""")
 
 def drag(page, field, a, b):
     "Brush a histogram from one share of its width to another"
@@ -96,7 +96,8 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     lab.kernel(page, 'ex.reset().filter(cls="plane")')                 # what is typed is drawn
     page.wait_for_function("() => document.querySelector('.rx-chip')?.textContent.startsWith('cls plane')")
 
-def test_results_explorer(lab, page, synth):
+def test_results_explorer(either, page, synth):
+    lab = either
     page.set_viewport_size(dict(width=1500, height=1200))
     lab.open(page, 'results.ipynb', PLANTED.replace('FOLDER', repr(str(synth))),
              'ex = ResultsExplorer(planted(0), planted(1), ["A","B"])\nex', wait='.rx-thumb image')
