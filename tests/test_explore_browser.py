@@ -14,6 +14,7 @@ def shot(page, name):
 
 def settled(page):
     "All pictures in view have come; those below are not asked for"
+    page.locator('.rx-thumb').first.scroll_into_view_if_needed()
     page.wait_for_function("""() => document.querySelector('.rx-thumb image') && ![...document.querySelectorAll('.rx-wait')].some(o => {
         const r = o.getBoundingClientRect(); return r.top>110 && r.bottom<innerHeight-40 })""")
 
