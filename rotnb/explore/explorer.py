@@ -237,7 +237,16 @@ def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture o
     return self._box
 
 @patch
-def _repr_mimebundle_(self:Explorer, **kwargs): return self.widget._repr_mimebundle_(**kwargs)
+def __repr__(self:Explorer):
+    s = self.snapshot()
+    return f"{s['title']}: {s['counts']} (without a kernel: .figure() is a picture, .to_html(path) a page)"
+
+@patch
+def _repr_mimebundle_(self:Explorer, **kwargs):
+    "As the panel is shown, in Colab by ipywidgets 7 too, but with the large picture under it; words where no widgets are"
+    box,(data,meta) = self.widget,self._widget._repr_mimebundle_(**kwargs)
+    kind = next(k for k in data if 'widget-view' in k)
+    return {**data, 'text/plain':repr(self), kind:{**data[kind], 'model_id':box.model_id}},meta
 
 @patch
 def open(self:Explorer,
