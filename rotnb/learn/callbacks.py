@@ -71,6 +71,17 @@ class DetectionCallback(Callback):
 
     def after_validate(self): self.learn.truth = None  # an exported learner carries no data
 
+# %% ../../nbs/learn/72_callbacks.ipynb #7bb52f4f
+_fastai_tta = Learner.tta
+
+@patch
+def tta(self:Learner, *args, **kwargs):
+    "Average predictions over augmented passes; not those of a detector"
+    if any(isinstance(cb, DetectionCallback) for cb in self.cbs):
+        raise TypeError('tta averages rows, but those of detections are other boxes in every pass: predict each pass by itself and join the boxes, '
+                        'for instance with `weighted_boxes_fusion`')
+    return _fastai_tta(self, *args, **kwargs)
+
 # %% ../../nbs/learn/72_callbacks.ipynb #057fedb5
 class NonFiniteLossError(ValueError): "A loss that is NaN or infinite, and where it comes from"
 

@@ -34,6 +34,7 @@ def _keep_history(learn):
     try: yield
     finally: vars(r).update(kept) if kept else None
 
+# %% ../../nbs/learn/76_interpret.ipynb #aa8da959
 class RotatedInterpretation:
     "What a detector gets wrong"
     def __init__(self,
@@ -93,12 +94,18 @@ def costs(self:RotatedInterpretation):
 
 # %% ../../nbs/learn/76_interpret.ipynb #0ba8908b
 @patch
+def _opened(self:RotatedInterpretation, i):
+    "What image `i` of the loader is read from, or None"
+    items = getattr(self.dl, 'items', None)
+    return None if items is None else getattr(items[i], 'image', items[i])
+
+@patch
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
 ): # path, or None
-    "The picture behind an image"
-    items = getattr(self.dl, 'items', None)
-    o = None if items is None else getattr(items[i], 'image', items[i])
+    "The picture behind an image; of a window, that of the scene"
+    o = self._opened(i)
+    if getattr(o, 'origin', None): o = o.origin[0]
     return o if isinstance(o, (str,Path)) else None
 
 @patch
@@ -232,7 +239,8 @@ def _show(self:RotatedInterpretation, axs, i, score):
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
         show_boxes(ax, rbox2qbox(boxes), labels+p*kinds, scores, names, ign, max_text=15)
-    name = Path(self.file(i)).name if self.file(i) else f'image {i}'
+    o = self._opened(i)
+    name = getattr(Path(o) if isinstance(o, str) else o, 'name', None) or f'image {i}'
     axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth'); axs[1].set_title(f'detections, score >= {score:g}')
 
 @patch
@@ -269,6 +277,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     for o in ax.patches[n:]: o.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
     ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 
+# %% ../../nbs/learn/76_interpret.ipynb #890e466b
 @patch
 def gallery(self:RotatedInterpretation,
     cls=None, # name of the class; None: all
