@@ -95,7 +95,7 @@ def selected(self:Explorer)->pd.DataFrame:
 def images(self:Explorer)->list:
     "The pictures that hold them: their names, once each"
     m = self._shown()[0]
-    return [self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending)]
+    return [*dict.fromkeys(self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending))]  # windows share a scene
 
 # %% ../../nbs/explore/80c_explorer.ipynb #4a0e4b64
 @patch
@@ -128,7 +128,7 @@ def export(self:Explorer,
     "Write a list of pictures or boxes"
     path,df = Path(path),self.marked if marked else self.selected
     if path.suffix=='.txt':
-        path.write_text(''.join(f'{self.name(i)}\n' for i in dict.fromkeys(df.image)), encoding='utf-8')
+        path.write_text(''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))), encoding='utf-8')
     elif path.suffix=='.csv': df.to_csv(path, index=False, encoding='utf-8')
     elif path.suffix=='.json': df.to_json(path, orient='records', indent=1, force_ascii=False)
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
