@@ -140,6 +140,12 @@ print(set(d.cls)=={p["cls"]}, abs((d.kind=="correct").mean()-l["y"][l["score"].i
     page.locator('.rx-thumb').first.click()
     page.wait_for_function('() => document.querySelector(".rotnb")?.rotnb?.seen>0')
     assert lab.kernel(page, 'print(*[o.name for o in ex._large.children[0].rows])')=='truth prediction B'
+    lab.kernel(page, 'ex.reset()')
+    page.wait_for_function("() => !document.querySelector('.rx-chip')")
+    page.locator('[data-field=cls] button', has_text='ship').focus()
+    for k in ('x','Enter'): page.keyboard.press(k)                     # neither cuts the cell nor begins to edit it
+    page.wait_for_selector('.rx-chip')
+    assert page.locator('.jp-CodeCell').count()==2 and lab.kernel(page, 'print(*ex.selected.cls.unique())')=='ship'
 
 # --- what is hard to come by with a kernel
 
