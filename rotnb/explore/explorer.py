@@ -168,6 +168,7 @@ def field_snapshot(self:Explorer)->list:
                  colors=f.colors, per=f.per, hidden=f.hidden)
             for k,f in self.table.fields.items()]
 
+# %% ../../nbs/explore/80c_explorer.ipynb #df2c0253
 @patch
 def snapshot(self:Explorer)->dict:
     "What the page shows now"
@@ -227,6 +228,7 @@ def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=
     self.filters = {k:v for k,v in {**self.filters, **(filters or {})}.items() if v is not None}
     return self.arrange(by, sort, ascending, page, None if side is None else side=='side')
 
+# %% ../../nbs/explore/80c_explorer.ipynb #ef38cc85
 @patch(as_prop=True)
 def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture once one was opened
     "The widget, made once"
@@ -248,6 +250,7 @@ def _repr_mimebundle_(self:Explorer, **kwargs):
     kind = next(k for k in data if 'widget-view' in k)
     return {**data, 'text/plain':repr(self), kind:{**data[kind], 'model_id':box.model_id}},meta
 
+# %% ../../nbs/explore/80c_explorer.ipynb #778213f5
 @patch
 def open(self:Explorer,
     key:str # 'i3' picture 3, 'b17' the box of key 17

@@ -8,7 +8,6 @@ Docs: https://rotnb.github.io/rotnb/learn/interpret.html.md"""
 __all__ = ['RotatedInterpretation']
 
 # %% ../../nbs/learn/76_interpret.ipynb #fa00628f
-from contextlib import contextmanager
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
@@ -17,7 +16,7 @@ from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curve
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
-from .callbacks import unpad_dets
+from .callbacks import keep_history, unpad_dets
 
 # %% ../../nbs/learn/76_interpret.ipynb #88515ab8
 class _Collect(Callback):
@@ -25,14 +24,6 @@ class _Collect(Callback):
     order = 60
     def __init__(self, acc): self.acc = acc
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
-
-@contextmanager
-def _keep_history(learn):
-    "fastai's recorder forgets the training when predictions are asked for: give it back what it knew"
-    r = getattr(learn, 'recorder', None)
-    kept = {k:v for k,v in vars(r).items() if k in ('lrs','iters','losses','values','metric_names')} if r is not None else {}
-    try: yield
-    finally: vars(r).update(kept) if kept else None
 
 # %% ../../nbs/learn/76_interpret.ipynb #aa8da959
 class RotatedInterpretation:
@@ -59,7 +50,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
         acc = APAccumulator(vocab=list(learn.dls.vocab))
-        with _keep_history(learn):
+        with keep_history(learn):
             _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
         return cls(learn, dl, acc, losses, **kwargs)
 
@@ -97,7 +88,8 @@ def costs(self:RotatedInterpretation):
 def _opened(self:RotatedInterpretation, i):
     "What image `i` of the loader is read from, or None"
     items = getattr(self.dl, 'items', None)
-    return None if items is None else getattr(items[i], 'image', items[i])
+    o = None if items is None else getattr(items[i], 'image', items[i])
+    return Path(o) if isinstance(o, str) else o
 
 @patch
 def file(self:RotatedInterpretation,
@@ -105,8 +97,8 @@ def file(self:RotatedInterpretation,
 ): # path, or None
     "The picture behind an image; of a window, that of the scene"
     o = self._opened(i)
-    if getattr(o, 'origin', None): o = o.origin[0]
-    return o if isinstance(o, (str,Path)) else None
+    if getattr(o, 'origin', None): o = Path(o.origin[0])
+    return o if isinstance(o, Path) else None
 
 @patch
 def to_dataframe(self:RotatedInterpretation):
@@ -239,8 +231,7 @@ def _show(self:RotatedInterpretation, axs, i, score):
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
         show_boxes(ax, rbox2qbox(boxes), labels+p*kinds, scores, names, ign, max_text=15)
-    o = self._opened(i)
-    name = getattr(Path(o) if isinstance(o, str) else o, 'name', None) or f'image {i}'
+    name = getattr(self._opened(i), 'name', None) or f'image {i}'
     axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth'); axs[1].set_title(f'detections, score >= {score:g}')
 
 @patch
