@@ -1,4 +1,4 @@
-"A JupyterLab of its own and a headless Chromium, for tests of widgets; `conftest.py` makes the fixtures known"
+"A JupyterLab or Notebook 7 of its own and a headless Chromium, for tests of widgets; `conftest.py` makes the fixtures known"
 import json, os, secrets, shutil, socket, subprocess, sys, tempfile, time, urllib.request
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +15,13 @@ def chromium_path():
     path = next(filter(None, map(shutil.which, ('chromium','chromium-browser','google-chrome'))), None)
     return path or pytest.skip('no chromium on this machine')
 
+TREES = dict(jupyterlab='doc/tree', notebook='notebooks')                   # where each opens a document alone on a page
+NOTEBOOKS_OWN = "(reading 'schema')"                                      # Notebook 7.6's shortcuts, while its settings are loaded
+
 class Lab:
     "A server whose settings, runtime and notebooks lie in a folder of its own"
-    def __init__(self, folder):
+    def __init__(self, folder, app='jupyterlab'):
+        self.tree = TREES[app]
         self.root,self.token = Path(folder)/'work',secrets.token_hex(16)
         self.root.mkdir(parents=True)
         with socket.socket() as s: s.bind(('127.0.0.1', 0)); self.port = s.getsockname()[1]
@@ -29,9 +33,10 @@ class Lab:
         quiet = home/'jupyter_config_dir/labconfig'; quiet.mkdir()
         (quiet/'default_setting_overrides.json').write_text(json.dumps({
             '@jupyterlab/apputils-extension:notification':dict(fetchNews='false', checkForUpdates=False, doNotDisturbMode=True)}))
+        (quiet/'page_config.json').write_text('{"exposeAppInBrowser": true}')                 # `jupyterapp`; the flag is heard by JupyterLab alone
         (home/'jupyter_config_dir/jupyter_server_config.py').write_text('')
         self.log = open(Path(folder)/'lab.log', 'w')
-        self.proc = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser', '--ip=127.0.0.1',
+        self.proc = subprocess.Popen([sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1',
             f'--port={self.port}', '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={self.root}',
             '--LabApp.extension_manager=readonly'], env=env, cwd=self.root, stdout=self.log, stderr=self.log)
         for _ in range(240):
@@ -40,7 +45,7 @@ class Lab:
                 if self.proc.poll() is not None: break
                 time.sleep(.25)
         self.stop()
-        raise RuntimeError(f'JupyterLab did not start:\n{(Path(folder)/"lab.log").read_text()[-3000:]}')
+        raise RuntimeError(f'{app} did not start:\n{(Path(folder)/"lab.log").read_text()[-3000:]}')
 
     def notebook(self, name, *cells):
         "Write a notebook of code cells"
@@ -51,7 +56,7 @@ class Lab:
     def open(self, page, name, *cells, wait='.rotnb .rn-canvas', timeout=180):
         "Write a notebook, open it alone on a page, run all cells and wait for what they show; an error in a cell fails"
         self.notebook(name, *cells)
-        page.goto(f'http://127.0.0.1:{self.port}/doc/tree/{name}?token={self.token}')
+        page.goto(f'http://127.0.0.1:{self.port}/{self.tree}/{name}?token={self.token}')
         page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=timeout*1000)
         page.wait_for_function('() => window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus=="connected"',
                                timeout=timeout*1000)
@@ -85,15 +90,26 @@ class Lab:
         except subprocess.TimeoutExpired: self.proc.kill(); self.proc.wait()
         self.log.close()
 
-@pytest.fixture(scope='module')
-def lab():
-    "The server, one for the tests of a file; it ends its kernels when it ends"
+def server(app):
+    "A server that ends its kernels when it ends"
     chromium_path()
+    if not find_spec(app): pytest.skip(f'{app} is not installed: pip install {app}')
     folder = tempfile.mkdtemp(prefix='rotnb-lab-')
-    o = Lab(folder)
+    o = Lab(folder, app)
     yield o
     o.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+@pytest.fixture(scope='module')
+def lab():
+    "JupyterLab, one for the tests of a file"
+    yield from server('jupyterlab')
+
+@pytest.fixture(scope='module', params=TREES)
+def either(request):
+    "JupyterLab, and Notebook 7 where it is installed: their keyboards, pages and settings differ"
+    if request.param=='jupyterlab': yield request.getfixturevalue('lab')
+    else: yield from server(request.param)
 
 @pytest.fixture(scope='module')
 def browser():
@@ -110,7 +126,7 @@ def page(browser):
     "A page of its own; an error in its scripts fails the test, and nothing leaves the machine"
     context,errors,outside = browser.new_context(viewport=dict(width=1100, height=900)),[],[]
     pg = context.new_page()
-    pg.on('pageerror', lambda e: errors.append(str(e)))
+    pg.on('pageerror', lambda e: NOTEBOOKS_OWN in str(e) or errors.append(str(e)))
     def local(route):
         ok = route.request.url.startswith(('http://127.0.0.1','ws://127.0.0.1','file:','blob:','data:'))
         if not ok: outside.append(route.request.url)

@@ -5,4 +5,4 @@ from hypothesis import settings
 settings.register_profile('ci', derandomize=True, deadline=None)
 if os.environ.get('CI'): settings.load_profile('ci')
 
-from browser import browser, lab, page  # fixtures: a JupyterLab and a Chromium, started when a test asks for them
+from browser import browser, either, lab, page  # fixtures: JupyterLab, Notebook 7 and a Chromium, started when a test asks for them

@@ -19,8 +19,9 @@ def at(page, x, y):
     b,(sx,sy) = canvas(page),page.evaluate(f'([x, y]) => {VIEW}.screen(x, y)', [x,y])
     return b['x']+sx,b['y']+sy
 
-def test_look(lab, page):
+def test_look(either, page):
     "Load, zoom about the pointer, hover, select, switch layers by button and key, score; the notebook's own keys stay out of it"
+    lab = either
     lab.open(page, 'look.ipynb', SCENE+'''
 truth = dict(boxes=np.array([[150.,100,80,30,.5],[300,200,40,40,0]]), labels=['ship','car'], ignore=[0,1])
 pred = dict(boxes=np.array([[152.,101,80,30,.45],[60,60,30,20,1.]]), labels=['ship','ship'], scores=np.array([.9,.2]), notes=['IoU 0.84','background'])
@@ -127,8 +128,9 @@ def drag(lab, page, *points):
 
 def press(lab, page, key): page.keyboard.press(key); settle(lab, page)
 
-def test_mend_labels(lab, page):
+def test_mend_labels(either, page):
     "Rotate, resize, move, add, rename and delete with pointer and keys; the label file follows, all else in it stays"
+    lab = either
     import numpy as np
     from PIL import Image
     from rotnb.data.dota import parse_dota_line
@@ -196,6 +198,30 @@ def test_page_without_kernel(page, tmp_path):
             .map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
         assert abs(ink-paper)>180, (scheme, ink, paper)
         if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')
+
+# What pages say of their colours: VS Code in the dark puts white paper under widgets, Colab in the dark knows ipywidgets' light colours
+THEMES = dict(vscode_dark=(':root { --vscode-editor-foreground: #d4d4d4; --vscode-editor-background: #1e1e1e; --jp-ui-font-color1: #222; --jp-layout-color0: white }','white'),
+              colab_dark=(':root { --jp-ui-font-color1: #222; --jp-layout-color0: white }','#383838'),
+              lab_dark=(':root { --jp-ui-font-color1: #ddd; --jp-layout-color0: #111 }','#111'))
+
+@pytest.mark.parametrize('theme', THEMES)
+def test_ink_on_paper(page, tmp_path, theme):
+    "Legible wherever a notebook is dark"
+    import numpy as np
+    from rotnb.explore.script import css
+    from rotnb.explore.viewer import view
+    v,(style,paper) = view(np.full((60,90,3), 200, np.uint8), dict(boxes=[[30.,30,20,10,0]], labels=['ship'])),THEMES[theme]
+    page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
+    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==1')
+    page.add_style_tag(content=style+f' body {{ background: {paper}; color: {"black" if paper=="white" else "white"} }}'+css('explorer.css'))
+    page.evaluate("() => { document.body.append(Object.assign(document.createElement('div'), { className: 'rx', textContent: 'an explorer' })) }")
+    for o in ('.rotnb','.rx'):
+        ink,ground = page.evaluate("""o => { const luma = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0)
+            const e = document.querySelector(o), clear = e => getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)'
+            let p = e; while (clear(p)) p = p.parentElement
+            return [luma(getComputedStyle(e).color), luma(getComputedStyle(p).backgroundColor)] }""", o)
+        assert abs(ink-ground)>150, (o, ink, ground)
+    if SHOTS: page.screenshot(path=SHOTS/f'{theme}.png')
 
 PIXEL = f"""() => {{ const v = {VIEW}, [x, y] = v.screen(v.scene.width/2, v.scene.height/2);
     return [...v.canvas.getContext('2d').getImageData(Math.floor(x*v.dpr), Math.floor(y*v.dpr), 1, 1).data] }}"""

@@ -14,8 +14,9 @@ def shot(page, name):
 
 def settled(page):
     "All pictures in view have come; those below are not asked for"
+    page.locator('.rx-thumb').first.scroll_into_view_if_needed()
     page.wait_for_function("""() => document.querySelector('.rx-thumb image') && ![...document.querySelectorAll('.rx-wait')].some(o => {
-        const r = o.getBoundingClientRect(); return r.top>40 && r.bottom<innerHeight-40 })""")
+        const r = o.getBoundingClientRect(); return r.top>110 && r.bottom<innerHeight-40 })""")
 
 def drag(page, field, a, b):
     "Brush a histogram from one share of its width to another"
@@ -96,7 +97,8 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     lab.kernel(page, 'ex.reset().filter(cls="plane")')                 # what is typed is drawn
     page.wait_for_function("() => document.querySelector('.rx-chip')?.textContent.startsWith('cls plane')")
 
-def test_results_explorer(lab, page, synth):
+def test_results_explorer(either, page, synth):
+    lab = either
     page.set_viewport_size(dict(width=1500, height=1200))
     lab.open(page, 'results.ipynb', PLANTED.replace('FOLDER', repr(str(synth))),
              'ex = ResultsExplorer(planted(0), planted(1), ["A","B"])\nex', wait='.rx-thumb image')
@@ -138,6 +140,12 @@ print(set(d.cls)=={p["cls"]}, abs((d.kind=="correct").mean()-l["y"][l["score"].i
     page.locator('.rx-thumb').first.click()
     page.wait_for_function('() => document.querySelector(".rotnb")?.rotnb?.seen>0')
     assert lab.kernel(page, 'print(*[o.name for o in ex._large.children[0].rows])')=='truth prediction B'
+    lab.kernel(page, 'ex.reset()')
+    page.wait_for_function("() => !document.querySelector('.rx-chip')")
+    page.locator('[data-field=cls] button', has_text='ship').focus()
+    for k in ('x','Enter'): page.keyboard.press(k)                     # neither cuts the cell nor begins to edit it
+    page.wait_for_selector('.rx-chip')
+    assert page.locator('.jp-CodeCell').count()==2 and lab.kernel(page, 'print(*ex.selected.cls.unique())')=='ship'
 
 # --- what is hard to come by with a kernel
 

@@ -85,7 +85,9 @@ class ImageRecord(NamedTuple):
     gt:np.ndarray        # (p,) truth of each pair
     iou:np.ndarray       # (p,) their overlap, > 0
 
-def _array(x, dtype): return (x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)).astype(dtype)
+def _array(x, dtype):
+    if isinstance(x, torch.Tensor): x = (x.float() if x.dtype==torch.bfloat16 else x).detach().cpu().numpy()   # NumPy has no bfloat16
+    return np.asarray(x).astype(dtype)
 
 class CrossedQuadWarning(UserWarning): "Quads whose outline crosses itself"
 
@@ -99,6 +101,7 @@ def _crossed(q):
 def _host(boxes, name):
     "Boxes as given and as (n, 5), both float64; quads that cross themselves are NaN"
     x = (boxes.detach().cpu().double().numpy() if isinstance(boxes, torch.Tensor) else np.asarray(boxes, np.float64))
+    if x.shape==(0,): x = x.reshape(0, 5)                        # an empty list
     if x.ndim==2 and x.shape[1]==5: return x,x
     if x.shape[1:] not in ((4,2),(8,)): return 2*(host_boxes(x, name),)   # says what is wrong
     if (bad := _crossed(x.reshape(-1,4,2))).any():

@@ -225,11 +225,13 @@ class Journal:
             d['file'] = f
             if d['image'] not in res or d['time']>res[d['image']]['time']: res[d['image']] = d
         return res
+
     def discard(self):
         "Forget what other sessions left"
         for f in self.home.glob(f'{self.set}-*/*.json'):
             if f.parent.name!=self.own: f.unlink(missing_ok=True)
 
+# %% ../../nbs/explore/83a_box_edits.ipynb #38ba94be
 def restored(
     record:dict, # of `Journal.left`
     flags:bool=True # whether the format holds the difficult flag

@@ -95,7 +95,7 @@ def selected(self:Explorer)->pd.DataFrame:
 def images(self:Explorer)->list:
     "The pictures that hold them: their names, once each"
     m = self._shown()[0]
-    return [self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending)]
+    return [*dict.fromkeys(self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending))]  # windows share a scene
 
 # %% ../../nbs/explore/80c_explorer.ipynb #4a0e4b64
 @patch
@@ -128,7 +128,7 @@ def export(self:Explorer,
     "Write a list of pictures or boxes"
     path,df = Path(path),self.marked if marked else self.selected
     if path.suffix=='.txt':
-        path.write_text(''.join(f'{self.name(i)}\n' for i in dict.fromkeys(df.image)), encoding='utf-8')
+        path.write_text(''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))), encoding='utf-8')
     elif path.suffix=='.csv': df.to_csv(path, index=False, encoding='utf-8')
     elif path.suffix=='.json': df.to_json(path, orient='records', indent=1, force_ascii=False)
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
@@ -168,6 +168,7 @@ def field_snapshot(self:Explorer)->list:
                  colors=f.colors, per=f.per, hidden=f.hidden)
             for k,f in self.table.fields.items()]
 
+# %% ../../nbs/explore/80c_explorer.ipynb #df2c0253
 @patch
 def snapshot(self:Explorer)->dict:
     "What the page shows now"
@@ -227,6 +228,7 @@ def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=
     self.filters = {k:v for k,v in {**self.filters, **(filters or {})}.items() if v is not None}
     return self.arrange(by, sort, ascending, page, None if side is None else side=='side')
 
+# %% ../../nbs/explore/80c_explorer.ipynb #ef38cc85
 @patch(as_prop=True)
 def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture once one was opened
     "The widget, made once"
@@ -237,8 +239,18 @@ def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture o
     return self._box
 
 @patch
-def _repr_mimebundle_(self:Explorer, **kwargs): return self.widget._repr_mimebundle_(**kwargs)
+def __repr__(self:Explorer):
+    s = self.snapshot()
+    return f"{s['title']}: {s['counts']} (without a kernel: .figure() is a picture, .to_html(path) a page)"
 
+@patch
+def _repr_mimebundle_(self:Explorer, **kwargs):
+    "As the panel is shown, in Colab by ipywidgets 7 too, but with the large picture under it; words where no widgets are"
+    box,(data,meta) = self.widget,self._widget._repr_mimebundle_(**kwargs)
+    kind = next(k for k in data if 'widget-view' in k)
+    return {**data, 'text/plain':repr(self), kind:{**data[kind], 'model_id':box.model_id}},meta
+
+# %% ../../nbs/explore/80c_explorer.ipynb #778213f5
 @patch
 def open(self:Explorer,
     key:str # 'i3' picture 3, 'b17' the box of key 17

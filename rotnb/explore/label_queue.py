@@ -27,31 +27,39 @@ def _weight(share):
     n = np.maximum(ALIKE*share, 1)                               # contradictions among `ALIKE`: the odds, over their greatest
     return (ALIKE-n)/n/(ALIKE-1)
 
-def _share(odd):
-    "For each of a row of bool, the share of True among the nearest `ALIKE`, itself included"
-    n = len(odd)
-    return pd.Series(odd, dtype=float).rolling(ALIKE, min_periods=1).mean().to_numpy()[np.clip(np.arange(n)+ALIKE//2, ALIKE-1, n-1)]
+def _near(x, how):
+    "For each of a row of numbers, the mean or median of the nearest `ALIKE`, itself included"
+    n = len(x)
+    return getattr(pd.Series(x, dtype=float).rolling(ALIKE, min_periods=1), how)().to_numpy()[np.clip(np.arange(n)+ALIKE//2, ALIKE-1, n-1)]
 
+def _loose(d):
+    "How much worse than usual found labels fit: 0 up to two deviations, 1 from four on"
+    far = np.log(np.maximum(1-d.iou, 1e-3)).iloc[np.argsort((d.w*d.h).to_numpy(), kind='stable')]
+    off = far-_near(far, 'median')
+    return (off/np.maximum(1.4826*_near(off.abs(), 'median'), .05)/2-1).clip(0, 1).reindex(d.index)
+
+# %% ../../nbs/explore/82a_label_queue.ipynb #77e9657e
 def contradictions(
     df, # `RotatedInterpretation.to_dataframe()`
     score:float # detections of at least this are believed
 )->pd.DataFrame: # the rows at odds, with `weight` in [0, 1]
-    "Sure detections that the labels deny, and labels that no sure detection supports, each label once"
+    "Sure detections that the labels deny, labels that no sure detection supports or that fit it badly, each label once"
     d = df[(df.what=='detection') & (df.score>=score) & ~df.kind.isin(('ignored','duplicate'))].sort_values('score', ascending=False)
     odd = d.kind!='correct'
-    d = d.assign(weight=_weight(_share(odd.to_numpy())))
+    d = d.assign(weight=_weight(_near(odd, 'mean')))
     found = d.truth[~odd]
     at = d[odd & ~d.truth.isin(found)]                           # a label that is found as it stands is not in doubt
     at = at[(at.truth<0) | ~at.truth.duplicated()]
+    loose = d[~odd].assign(kind='loose', weight=d.weight*_loose(d[~odd]))
     g = df[(df.what=='truth') & (df.kind!='ignored')]
     lost = ~g.truth.isin(found)
     lost = g.assign(kind='missed', weight=_weight(lost.groupby(g.cls).transform('mean')))[lost & ~g.truth.isin(at.truth)]
-    return pd.concat([at, lost])
+    return pd.concat([at, lost, loose[loose.weight>0]])
 
 # %% ../../nbs/explore/82a_label_queue.ipynb #13e05596
 def suspicious(
     df, # `RotatedInterpretation.to_dataframe()`
-    kinds=('background','missed','class','localisation','angle','both'), # of errors that can be the label's fault
+    kinds=('background','missed','class','localisation','angle','both','loose'), # of errors that can be the label's fault
     score:float=None # detections of at least this are believed, in [0,1]; None: `best_score`
 )->list: # for `LabelFixer(queue=)`: image, score, reason
     "Pictures by how surely the model contradicts their labels"

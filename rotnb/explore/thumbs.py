@@ -16,6 +16,29 @@ import cv2, numpy as np
 from PIL import Image
 from .pyramid import encode, open_picture, rgb8, small
 
+# %% ../../nbs/explore/80b_thumbs.ipynb #911b4560
+def _shrunk(a, side):
+    k = side/max(a.shape[:2])
+    return a if k>=1 else cv2.resize(a, [max(1, round(n*k)) for n in a.shape[1::-1]], interpolation=cv2.INTER_AREA)
+
+def _jpeg(a): return encode(np.ascontiguousarray(a), '.jpg', 80)
+
+def whole_thumb(o, side):
+    "JPEG of a picture, and the region it shows: all of it"
+    if not isinstance(o, (str,Path)): scene = open_picture(o)[0]; return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
+    with Image.open(o) as im:
+        w,h = im.size
+        im.draft('RGB', (side,side))                     # of a JPEG only a half, a quarter, an eighth is decoded
+        return _jpeg(_shrunk(rgb8(im), side)),(0,0,w,h)
+
+def window_thumb(scene, window, side):
+    "JPEG of the part of a window inside a scene, and that part"
+    x1,y1 = (max(0, int(np.floor(o))) for o in window[:2])
+    x2,y2 = (min(n, int(np.ceil(o))) for o,n in zip(window[2:], (scene.width,scene.height)))
+    if x2<=x1 or y2<=y1: return _jpeg(np.full((1,1,3), 128, np.uint8)),(x1,y1,x1+1,y1+1)   # the window is beside the picture
+    a = scene.read(x1, y1, x2-x1, y2-y1, min(1., side/max(x2-x1, y2-y1)))
+    return _jpeg(_shrunk(a, side)),(x1,y1,x2,y2)
+
 # %% ../../nbs/explore/80b_thumbs.ipynb #4e0a08d5
 class Thumbs:
     "JPEG thumbnails of pictures, and of windows in them"
@@ -39,33 +62,13 @@ class Thumbs:
         return self.get(int(i), None if window is None else tuple(window), side or self.side)
 
     def _get(self, i, window, side):
-        return self._whole(self.open(i), side) if window is None else self._window(self.scene(i), window, side)
+        return whole_thumb(self.open(i), side) if window is None else window_thumb(self.scene(i), window, side)
 
-    def _whole(self, o, side):
-        if not isinstance(o, (str,Path)): scene = open_picture(o)[0]; return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
-        with Image.open(o) as im:
-            w,h = im.size
-            im.draft('RGB', (side,side))                     # of a JPEG only a half, a quarter, an eighth is decoded
-            return _jpeg(_shrunk(rgb8(im), side)),(0,0,w,h)
-
-    def _window(self, scene, window, side):
-        x1,y1 = (max(0, int(np.floor(o))) for o in window[:2])
-        x2,y2 = (min(n, int(np.ceil(o))) for o,n in zip(window[2:], (scene.width,scene.height)))
-        if x2<=x1 or y2<=y1: return _jpeg(np.full((1,1,3), 128, np.uint8)),(x1,y1,x1+1,y1+1)   # the window is beside the picture
-        a = scene.read(x1, y1, x2-x1, y2-y1, min(1., side/max(x2-x1, y2-y1)))
-        return _jpeg(_shrunk(a, side)),(x1,y1,x2,y2)
-
-def _shrunk(a, side):
-    k = side/max(a.shape[:2])
-    return a if k>=1 else cv2.resize(a, [max(1, round(n*k)) for n in a.shape[1::-1]], interpolation=cv2.INTER_AREA)
-
-def _jpeg(a): return encode(np.ascontiguousarray(a), '.jpg', 80)
-
+# %% ../../nbs/explore/80b_thumbs.ipynb #3de2d06f
 def data_url(jpeg:bytes)->str:
     "Bytes that a page can hold"
     return 'data:image/jpeg;base64,'+base64.b64encode(jpeg).decode()
 
-# %% ../../nbs/explore/80b_thumbs.ipynb #3de2d06f
 def box_window(
     box, # (5,) pixels
     context:float=1.8, # side of the window over the longer side of the box

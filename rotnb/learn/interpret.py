@@ -8,7 +8,6 @@ Docs: https://rotnb.github.io/rotnb/learn/interpret.html.md"""
 __all__ = ['RotatedInterpretation']
 
 # %% ../../nbs/learn/76_interpret.ipynb #fa00628f
-from contextlib import contextmanager
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
@@ -17,7 +16,7 @@ from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curve
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
-from .callbacks import unpad_dets
+from .callbacks import keep_history, unpad_dets
 
 # %% ../../nbs/learn/76_interpret.ipynb #88515ab8
 class _Collect(Callback):
@@ -26,14 +25,7 @@ class _Collect(Callback):
     def __init__(self, acc): self.acc = acc
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
 
-@contextmanager
-def _keep_history(learn):
-    "fastai's recorder forgets the training when predictions are asked for: give it back what it knew"
-    r = getattr(learn, 'recorder', None)
-    kept = {k:v for k,v in vars(r).items() if k in ('lrs','iters','losses','values','metric_names')} if r is not None else {}
-    try: yield
-    finally: vars(r).update(kept) if kept else None
-
+# %% ../../nbs/learn/76_interpret.ipynb #aa8da959
 class RotatedInterpretation:
     "What a detector gets wrong"
     def __init__(self,
@@ -58,7 +50,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
         acc = APAccumulator(vocab=list(learn.dls.vocab))
-        with _keep_history(learn):
+        with keep_history(learn):
             _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
         return cls(learn, dl, acc, losses, **kwargs)
 
@@ -93,13 +85,20 @@ def costs(self:RotatedInterpretation):
 
 # %% ../../nbs/learn/76_interpret.ipynb #0ba8908b
 @patch
+def _opened(self:RotatedInterpretation, i):
+    "What image `i` of the loader is read from, or None"
+    items = getattr(self.dl, 'items', None)
+    o = None if items is None else getattr(items[i], 'image', items[i])
+    return Path(o) if isinstance(o, str) else o
+
+@patch
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
 ): # path, or None
-    "The picture behind an image"
-    items = getattr(self.dl, 'items', None)
-    o = None if items is None else getattr(items[i], 'image', items[i])
-    return o if isinstance(o, (str,Path)) else None
+    "The picture behind an image; of a window, that of the scene"
+    o = self._opened(i)
+    if getattr(o, 'origin', None): o = Path(o.origin[0])
+    return o if isinstance(o, Path) else None
 
 @patch
 def to_dataframe(self:RotatedInterpretation):
@@ -232,7 +231,7 @@ def _show(self:RotatedInterpretation, axs, i, score):
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
         show_boxes(ax, rbox2qbox(boxes), labels+p*kinds, scores, names, ign, max_text=15)
-    name = Path(self.file(i)).name if self.file(i) else f'image {i}'
+    name = getattr(self._opened(i), 'name', None) or f'image {i}'
     axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth'); axs[1].set_title(f'detections, score >= {score:g}')
 
 @patch
@@ -269,6 +268,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     for o in ax.patches[n:]: o.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
     ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 
+# %% ../../nbs/learn/76_interpret.ipynb #890e466b
 @patch
 def gallery(self:RotatedInterpretation,
     cls=None, # name of the class; None: all

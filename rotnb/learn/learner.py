@@ -27,6 +27,14 @@ def _normalize(dls, backbone):
     cfg = backbone and timm.get_pretrained_cfg(backbone)
     dls.add_tfms([Normalize.from_stats(*((cfg.mean,cfg.std) if cfg else imagenet_stats))], 'after_batch')
 
+def _checked(model, vocab, kw):
+    "A detector ready made, if it fits the data"
+    if kw: raise TypeError(f"rotated_learner got a Detector ready made and settings for one: {', '.join(kw)}")
+    if model.n_classes!=len(vocab):
+        raise ValueError(f"the detector has {model.n_classes} classes, the data have {len(vocab)}: {', '.join(map(str, vocab))}")
+    return model
+
+# %% ../../nbs/learn/74_learner.ipynb #87eb1013
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
     arch, # name of a detector, see `list_detectors()`, or a `Detector`
@@ -49,11 +57,7 @@ def rotated_learner(
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
-    if isinstance(arch, Detector):
-        if kw: raise TypeError(f"rotated_learner got a Detector ready made and settings for one: {', '.join(kw)}")
-        if arch.n_classes!=len(dls.vocab):
-            raise ValueError(f"the detector has {arch.n_classes} classes, the data have {len(dls.vocab)}: {', '.join(map(str, dls.vocab))}")
-        model,pretrained = arch,getattr(arch.backbone, 'pretrained', False)
+    if isinstance(arch, Detector): model,pretrained = _checked(arch, dls.vocab, kw),getattr(arch.backbone, 'pretrained', False)
     else: model = create_detector(arch, len(dls.vocab), backbone=backbone, pretrained=pretrained, angle=angle, **kw)
     if normalize: _normalize(dls, getattr(model.backbone, 'name', None))
     learn = Learner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, path=path, model_dir=model_dir,

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/learn/report.html.md"""
 __all__ = ['versions', 'history', 'plot_history', 'figure', 'table', 'report_html']
 
 # %% ../../nbs/learn/79_report.ipynb #e49d8b65
-import base64, io, json, platform, yaml
+import base64, io, json, platform, tempfile, yaml
 from datetime import date
 from importlib.metadata import version
 from fastai.vision.all import *
@@ -239,6 +239,15 @@ def report_html(
     return H.to_xml(page, indent=False)
 
 # %% ../../nbs/learn/79_report.ipynb #6dafd074
+def _place(path):
+    "Where a page can be written: found out before minutes are spent on it"
+    if path.is_dir(): raise ValueError(f'{path} is a folder: name a file in it, such as {path/"report.html"}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as e: raise ValueError(f'{path} cannot be written ({e.strerror}): name a file in another folder') from None
+    return path
+
 @patch
 def report(self:Learner,
     path='report.html', # file to write
@@ -250,10 +259,8 @@ def report(self:Learner,
     **kwargs # `iou`, `bg`, `symmetry` of `RotatedInterpretation`
 )->Path:
     "Look at a set once and write a page about it"
-    path = Path(path)
-    if path.is_dir(): raise ValueError(f'{path} is a folder: name a file in it, such as {path/"report.html"}')
+    path = _place(Path(path))
     with self.no_bar(), self.no_logging(): interp = RotatedInterpretation.from_learner(self, ds_idx, dl, **kwargs)
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = report_html(interp, title or f'Detection report: {path.stem}', n_images, n_boxes)
     with whole(path) as f: f.write_text(page, encoding='utf-8')
     return path

@@ -2,6 +2,10 @@
 
 const clamp = (x, lo, hi) => Math.min(Math.max(x, lo), hi);
 
+// Jupyter leaves the keys to who has the keyboard: JupyterLab where any element around it says so, Notebook 7, which looks before
+// the widget hears of a key, only where the element itself does; an `x` would cut the cell, edits and all
+const own_keys = el => el.addEventListener('focusin', e => e.target.setAttribute('data-lm-suppress-shortcuts', 'true'));
+
 // Give an element other children; the keyboard stays on the one that took the place, or has the name, of that which had it
 const renew = (el, ...kids) => {
   const old = el.getRootNode().activeElement, all = () => [...el.querySelectorAll(old.tagName)];

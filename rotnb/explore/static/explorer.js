@@ -6,6 +6,7 @@ function mount(el, api) {
   const field = {}, ask = (name, want) => api.send({ filters: { [name]: want } })
   const div = (name, ...kids) => make('div', { class: name }, ...kids), grid = new Map()
   const head = div('rx-head'), fields = div('rx-fields'), top = div('rx-top'), tools = div('rx-tools'), cells = div('rx-cells')
+  own_keys(el)
   el.replaceChildren(div('rx', head, top, div('rx-body', fields, div('rx-main', tools, cells))))
   const extra = { sliders: sliders(api), curves: curves(point => api.send({ point })),
     matrix: matrix(i => api.send({ filters: { cell: i === null ? null : [i] }, ...(i === null ? {} : { by: 'boxes' }) })) }

@@ -251,7 +251,7 @@ class BoxCanvas {
     this.stage = node('div', 'rn-stage', {}, this.canvas, this.top, this.tip, this.note, this.keys);
     this.legend = node('div', 'rn-legend');
     this.root = node('div', 'rotnb', {}, this.tools, this.stage, this.legend);
-    this.root.setAttribute('data-lm-suppress-shortcuts', 'true'); // Jupyter leaves the keys alone
+    own_keys(this.root);
     this.el.append(this.root);
     const c = this.canvas, on = (name, f, o) => c.addEventListener(name, f, o);
     this.pointers = new Map();
