@@ -1,5 +1,5 @@
 "Explorers without a browser: filters against brute force, messages, broken pictures, exports, large sets"
-import json, re, time
+import io, json, re, time
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
@@ -233,6 +233,13 @@ def test_cells_points_and_thresholds():
     for bad in (dict(iou=.2), dict(iou=1.2)):
         with pytest.raises(ValueError, match='fg'): ex.threshold(**bad)
     assert ex.iou==.8
+
+def test_pictures_keep_their_contrast():
+    "What a loader decodes to, int64, is not stretched as pictures of 16 bits are"
+    ex = ResultsExplorer(planted(n=2))
+    ex.interp._image = lambda i: torch.randint(90, 110, (3,100,100))
+    a = np.asarray(Image.open(io.BytesIO(ex.thumbs(0)[0])))
+    assert a.min()>70 and a.max()<130
 
 def test_filters_outlive_thresholds():
     ex = ResultsExplorer(planted(n=30), score=0.).filter(kind=['localisation','missed'], cls='ship')

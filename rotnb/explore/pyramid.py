@@ -32,6 +32,7 @@ def rgb8(
         raise ValueError(f'expected a picture (h, w), (h, w, 3) or tensor (3, h, w), got {a.shape}')
     a = np.repeat(a, 3, -1) if a.shape[-1]==1 else a[...,:3]
     if a.dtype==bool: a = a.astype(np.uint8)*255
+    if a.dtype==np.int64 and a.size and 0<=a.min() and a.max()<=255: a = a.astype(np.uint8)   # what fastai decodes bytes to
     if a.dtype!=np.uint8 and a.size:
         lo,hi = (0,1) if a.dtype.kind=='f' and 0<=np.nanmin(a) and np.nanmax(a)<=1 else np.nanpercentile(a, (2,98))
         a = np.nan_to_num((a.astype(np.float32)-lo)/max(hi-lo, 1e-9)*255).clip(0, 255).round().astype(np.uint8)
