@@ -34,9 +34,9 @@ def spelt(
     "Boxes in the spelling that a network learns: canonical, with 'oc' as told"
     b = canonicalize(boxes, angle)
     if angle!='oc' or oc=='new': return b
-    right = b[:,4:]>=b.new_tensor(math.pi/2)
-    turn = torch.where(right, math.pi, math.pi/2).to(b.dtype)
-    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-turn], 1)
+    half,quarter = b.new_tensor([math.pi,math.pi/2])        # in the precision of the boxes: of two plain numbers `where` makes float32
+    right = b[:,4:]>=quarter
+    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-torch.where(right, half, quarter)], 1)
 
 # %% ../../nbs/targets/33_coders.ipynb #6b730459
 @dataclass
