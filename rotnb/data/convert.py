@@ -50,6 +50,7 @@ def df_row(d:dict): # column -> text or number
     if 'xmin' in d: return hbox_row(num('xmin ymin xmax ymax'), str(name), diff)
     raise ValueError(f"expected columns x1 .. y4, or cx, cy, w, h with theta or angle_deg, or xmin .. ymax; found {', '.join(map(str, d))}")
 
+# %% ../../nbs/data/71_convert.ipynb #6c0870b2
 def df_scenes(
     df, # table, or a CSV file
     problems=None

@@ -97,6 +97,7 @@ def _paired(pics, by, root): # by: name to label files
     best = {l:max(_near(i, l, root) for i in some) for l,some in of.items() if l and len(some)>1}
     return [(i, l if l not in best or _near(i, l, root)==best[l] else None) for i,l in pairs]
 
+# %% ../../nbs/data/65_files.ipynb #763e9f68
 def find_labelled(
     path, # root folder of the set
     split:str=None, # 'train', 'val', ...; None for all pictures

@@ -222,6 +222,7 @@ def label_studio_row(
     p = np.array([x,y])
     return np.concatenate([p,p+u,p+u+n,p+n]).tolist(),str(names[0]),diff
 
+# %% ../../nbs/data/70_json.ipynb #824ef587
 def _task_image(task):
     "The picture's name: Label Studio gives a URL, a local path, or an upload with eight digits before the name"
     data = task.get('data', task)

@@ -252,6 +252,7 @@ def cvat_scenes(file, problems):
     def entries(im, size): return [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(_cvat_row, o)) for o in im if o.tag!='tag']
     return [(im.get('name',''), partial(entries, im)) for im in root.findall('image')]
 
+# %% ../../nbs/data/66_xml.ipynb #633b3581
 def write_cvat(
     annots, # of `Annot`
     file, # the XML file to write

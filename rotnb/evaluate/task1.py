@@ -40,11 +40,13 @@ def _lines(preds, vocab, decimals):
             res[c].append(' '.join([str(name), f'{o:.6g}', *(f'{v:.{decimals}f}' for v in q)]))
     return res
 
+# %% ../../nbs/evaluate/55_task1.ipynb #6e48828d
 def task1_files(
     vocab # class names
 )->list: # of file names
     "What the file of each class is called"
-    if bad := [c for c in vocab if set(str(c))&set('/\\\0')]: raise ValueError(f'class {bad[0]!r} cannot be the name of a file Task1_CLASS.txt: choose another format')
+    if bad := [c for c in vocab if set(str(c))&set('/\\\0')]:
+        raise ValueError(f'class {bad[0]!r} cannot be the name of a file Task1_CLASS.txt: choose another format')
     return [f'Task1_{c}.txt' for c in vocab]
 
 def write_task1(

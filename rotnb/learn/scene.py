@@ -288,7 +288,7 @@ def predict_folder(
     formats = listify(format)
     for f in formats: check_format(f)
     out,bad,files = Path(out),{},find_pictures(folder, out)
-    if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab)                        # a name that cannot be written is no surprise for the end of the run
+    if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab) # a name that cannot be written is no surprise for the end of the run
     if not resume: (out/'windows.journal').unlink(missing_ok=True)
     journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     scenes = _open_all(files, open_as, bad)

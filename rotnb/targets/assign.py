@@ -82,7 +82,7 @@ def max_iou_assign(
     if not len(boxes): return priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     shapes,idx = hbox2rbox(rbox2hbox(boxes)) if hbb else boxes,(~ignore).nonzero()[:,0]
-    free = _inside_share(priors, shapes[ignore]) <= (torch.inf if ignore_iof is None else ignore_iof)
+    free = torch.ones_like(priors[:,0], dtype=torch.bool) if ignore_iof is None else _inside_share(priors, shapes[ignore])<=ignore_iof
     matched = torch.where(free, NEG, IGN)
     if len(idx):
         best,j,top,g,p = _overlaps((priors if points is None else points)[free], shapes[idx])
