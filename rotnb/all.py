@@ -31,6 +31,7 @@ from .models.contract import *
 from .models.backbones import *
 from .models.necks import *
 from .models.dense_head import *
+from .models.rpn import *
 from .models.roi_head import *
 from .models.retinanet import *
 from .models.fcos import *
