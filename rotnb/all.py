@@ -60,6 +60,8 @@ from .data.blocks import *
 from .data.windows import *
 from .data.samplers import *
 from .data.cache import *
+from .data.annots import *
+from .data.folders import *
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError

@@ -4,16 +4,16 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from hypothesis import HealthCheck, given, settings, strategies as st
-from fastai.vision.all import Brightness, IntToFloatTensor, PILImage, Pipeline, Resize, TensorImage, set_seed
+from fastai.vision.all import PILImage, Resize, TensorImage, set_seed
 from torchvision.transforms import v2
-from rotnb.geometry.boxes import rbox2qbox, qbox2rbox
+from rotnb.geometry.boxes import rbox2qbox
 from rotnb.data.types import *
 from rotnb.data.transforms import *
 from rotnb.data.augment import *
 from rotnb.data.colour import *
 from rotnb.data.mixing import *
 from rotnb.data.blocks import *
-from rotnb.data.dota import Annot
+from rotnb.data.annots import Annot
 from rotnb.data.samplers import *
 from rotnb.data.cache import *
 from rotnb.data.loaders import RotatedDataLoaders

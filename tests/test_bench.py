@@ -1,8 +1,8 @@
 "`rotnb-bench` as a user runs it, small; and the pieces that its numbers stand on"
-import json, math, os, runpy, subprocess, sys
+import json, math, runpy, subprocess, sys
 from pathlib import Path
 
-import numpy as np, pytest, torch
+import pytest, torch
 import rotnb.ops.stress
 from rotnb.ops.iou import box_iou_rotated
 from rotnb.ops.speed import SCENES, bench_scene, count_operations, iou_floor, machine_peaks

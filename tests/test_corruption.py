@@ -4,10 +4,9 @@ import json, random, re, shutil, struct, warnings, zlib
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from rotnb.data.checks import findings_table
 from rotnb.data.convert import FORMATS, FormatError, read_format, sniff_format
 from rotnb.data.doctor import doctor
-from rotnb.data.dota import Annot, DatasetLayoutError, LabelError
+from rotnb.data.annots import Annot, DatasetLayoutError, LabelError
 from rotnb.data.splice_xml import xml_spans
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed

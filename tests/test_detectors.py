@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from torch import tensor
 from rotnb.data.synth import make_scene
 from rotnb.evaluate.ap import eval_map
-from rotnb.geometry.boxes import canonicalize, qbox2rbox, rbox2hbox
+from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors

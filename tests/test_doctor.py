@@ -1,17 +1,15 @@
 "The doctor: no alarm on clean sets, every planted fault found at its place, mended without touching anything else, real sets"
-import math, os, re, shutil, warnings
+import math, os, re, shutil
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.cli.doctor import main
 from rotnb.data.checks import KINDS, split_where
-from rotnb.data.convert import FORMATS, read_format
+from rotnb.data.convert import FORMATS
 from rotnb.data.doctor import doctor
-from rotnb.data.dota import Annot, read_dota
-from rotnb.data.edges import undisplayed
+from rotnb.data.dota import read_dota
 from rotnb.data.label_files import edit_form
-from rotnb.data.mend import fix
 from rotnb.data.splice import Shot
 from rotnb.data.synth import make_synth
 from rotnb.geometry.boxes import rbox2qbox

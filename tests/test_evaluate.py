@@ -3,7 +3,7 @@ import math, os, pickle, warnings
 from functools import partial
 from pathlib import Path
 
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, compare_runs, eval_map
 from rotnb.evaluate.curves import angle_error, best_thresholds, box_errors, calibration, pr_curves, recall_at

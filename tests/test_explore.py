@@ -6,10 +6,10 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcore.test import test_eq as eq
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from rotnb.data.dota import Annot
+from rotnb.data.annots import Annot
 from rotnb.evaluate.errors import KINDS, confusion_matrix
 from rotnb.evaluate.matching import APAccumulator
-from rotnb.explore.box_table import annots_table, in_order
+from rotnb.explore.box_table import annots_table
 from rotnb.explore.dataset_explorer import DatasetExplorer
 from rotnb.explore.explorer import ExplorerPanel
 from rotnb.explore.result_explorer import ResultsExplorer

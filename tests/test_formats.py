@@ -1,19 +1,18 @@
 "Every label format: round trips, malformed files, real samples where they are at hand"
 import json, os, warnings
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from rotnb.cli.convert import ConvertError, convert
 from rotnb.data.convert import *
+from rotnb.data.annots import *
 from rotnb.data.dota import *
 from rotnb.data.files import *
 from rotnb.data.json import *
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.xml import *
-from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
+from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import from_masks, from_polygons, headed
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'data'

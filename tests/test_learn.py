@@ -12,7 +12,7 @@ from fastai.vision.all import (Callback, CancelFitException, CancelValidExceptio
 from rotnb.data.blocks import RBoxBlock, RBoxLblBlock
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
-from rotnb.data.types import Difficult, TensorDets, class_index, is_real, to_targets
+from rotnb.data.types import TensorDets, class_index, is_real, to_targets
 from rotnb.evaluate.ap import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
 from rotnb.learn.infer import predict_image

@@ -1,10 +1,11 @@
 "Sets as people have them: odd files, odd names, odd folders; nothing is lost without a word"
-import json, os, shutil, unicodedata, warnings
+import json, shutil, unicodedata, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.data.convert import *
 from rotnb.data.doctor import doctor
+from rotnb.data.annots import *
 from rotnb.data.dota import *
 from rotnb.data.json import *
 from rotnb.data.label_files import label_sources

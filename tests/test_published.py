@@ -1,11 +1,10 @@
 "Losses and boxes of MMRotate's configurations that have no reference, against their formulas written out once more, object by object"
 import math
-from dataclasses import replace
 import pytest, torch
 import torch.nn.functional as F
 from torch import tensor
 from reference import checkpoint, needs_oracle, quietly
-from rotnb.geometry.boxes import canonicalize, rbox2hbox
+from rotnb.geometry.boxes import rbox2hbox
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.models import create_detector
 from rotnb.models.contract import StageOut

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from rotnb.data.blocks import CorruptImageError
+from rotnb.data.annots import *
 from rotnb.data.dota import *
 from rotnb.data.yolo_obb import *
 from rotnb.data.loaders import *

@@ -9,7 +9,7 @@ from rotnb.interop.mmconfig import ConfigError, settings_from_config
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.losses.points import convex_giou_loss
 from rotnb.models import create_detector
-from rotnb.models.reppoints import PointSetCoder, RepPointsHead
+from rotnb.models.reppoints import RepPointsHead
 from rotnb.ops.convex import convex_iou
 from rotnb.targets.assign import IGN, NEG, max_iou_assign, nearest_assign
 from rotnb.targets.priors import PointPriors, level_priors

@@ -1,13 +1,13 @@
 "Scenes and folders predicted window by window: the same as files cut out and merged, whatever the workers, interruptions and broken pictures"
-import json, os, resource, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
-from fastai.vision.all import Callback, Learner, load_learner
+from fastai.vision.all import Learner, load_learner
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_scene, make_synth
-from rotnb.data.windows import open_scene, scene_windows
+from rotnb.data.windows import scene_windows
 from rotnb.evaluate.task1 import merge_windows, read_task1
 from rotnb.geometry.boxes import rbox2hbox, rbox2qbox
 from rotnb.learn.callbacks import DetectionCallback, DetectionLoss

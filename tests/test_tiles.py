@@ -9,7 +9,8 @@ from rotnb.data.types import is_ignored, is_real
 from rotnb.data.rasters import CorruptImageError, image_size
 from rotnb.data.blocks import open_image
 from rotnb.data.windows import Window, open_scene, scene_windows, window_grid
-from rotnb.data.dota import LabelError, LabelWarning, area_of, read_dota
+from rotnb.data.annots import LabelError, LabelWarning, area_of
+from rotnb.data.dota import read_dota
 from rotnb.data.tiles import tile_annots, window_fractions
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.cli.split import SplitError, main, split_scenes

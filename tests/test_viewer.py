@@ -1,9 +1,9 @@
 "The viewer and the label fixer without a browser: what is sent, what is saved, and what is left when something goes wrong"
-import base64, errno, io, json, multiprocessing, os, re, shutil, signal, subprocess, sys, time
+import base64, errno, io, json, multiprocessing, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from rotnb.data.dota import Annot, LabelError
+from rotnb.data.annots import Annot, LabelError
 from rotnb.data.json import write_coco
 from rotnb.data.label_files import LabelConflict, NotSaved, label_sources
 from rotnb.explore.label_fixer import LabelFixer

@@ -22,7 +22,7 @@ from ..models import list_detectors
 from ..models.backbones import BackboneError
 from ..data.rasters import CorruptImageError
 from ..data.blocks import UnknownClassError, open_image
-from ..data.dota import DatasetLayoutError, LabelError
+from ..data.annots import DatasetLayoutError, LabelError
 from ..data.loaders import RotatedDataLoaders
 from ..data.convert import FormatError, get_format
 from ..data.synth import SynthFolderError

@@ -81,7 +81,7 @@ def convert(
     images:str='copy', # pictures: 'copy', 'link' (symbolic) or 'none'
     overwrite:bool=False, # replace `dst` where it exists
     vocab=None, # class names in order; from the set when absent
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     **options # for the reader: labels, images_in (names of folders), rbox
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"

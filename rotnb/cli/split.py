@@ -16,9 +16,10 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
-from ..data.rasters import CorruptImageError, walk_files
+from ..data.rasters import walk_files
 from ..data.windows import Window, filled_enough, open_scene, window_grid
-from ..data.dota import Annot, DatasetLayoutError, IMAGE_EXTS, find_split
+from ..data.annots import Annot, DatasetLayoutError
+from ..data.folders import IMAGE_EXTS
 from ..data.tiles import tell_lost, tile_scene
 from ..data.convert import get_format, has_split
 from .commands import command
@@ -138,7 +139,7 @@ def split_scenes(
     format:str=None, # format of the labels; recognised when absent
     labelled:bool=True, # False: pictures only, as of a test set
     vocab=None, # class names in order; from the set when absent
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.dota`
+    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     n_workers:int=None # threads that read and write; the number of cores when absent
 )->dict: # split to dict(scenes, windows, boxes), and 'lost': sentences
     "Write the windows of scenes as files"

@@ -14,7 +14,6 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np, pandas as pd
-from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
 from ..geometry.polygons import polygon_area
 from ..ops.iou import box_iou_rotated

@@ -13,8 +13,10 @@ import math, yaml
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd
+import pandas as pd
 from fastcore.all import delegates, patch
+from .annots import *
+from .folders import *
 from .dota import *
 from .yolo_obb import *
 from .files import *
@@ -247,7 +249,7 @@ def read_format(
     split:str=None, # 'train', 'val', 'test', ...; None where there are no splits
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     **options # of the format: labels, images (names of folders), rbox (COCO, see `coco_row`)
 )->list: # of `Annot`
     "Records from labels of any format"
@@ -264,7 +266,7 @@ def from_format(cls:RotatedDataLoaders,
     valid_pct:float=0.2, # share for validation where there are no splits
     seed:int=42, # of that random split
     vocab=None, # class names in order; a class outside it is an error
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.dota`
+    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox) too"

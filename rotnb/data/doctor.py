@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..geometry.draw import show_boxes
-from .dota import LabelError, Problems
+from .annots import LabelError, Problems
 from .convert import get_format, has_split
 from .checks import *
-from .pictures import check_modes, check_scenes, look_at_all, TURNED
+from .pictures import check_modes, check_scenes, look_at_all
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
 # %% ../../nbs/data/71d_doctor.ipynb #8f21b07f

@@ -14,7 +14,8 @@ import re, unicodedata
 from functools import partial
 from pathlib import Path
 from .rasters import walk_files
-from .dota import *
+from .annots import *
+from .folders import *
 
 # %% ../../nbs/data/65_files.ipynb #d486a2f9
 class SplitError(DatasetLayoutError): "A split that the folder does not have"
@@ -129,7 +130,7 @@ def read_files(
     path, # root folder of the set
     split:str=None, # 'train', 'val', ...; None for all pictures
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     entries=None, # (label file, (width, height)) -> entries for `keep_rows`; raises ValueError where the file is no good
     kind:str='entry', # how problems are counted: 'entry', or 'parse' for lines
     **find # for `find_labelled`: exts, labels, prefix, images
@@ -184,7 +185,7 @@ def read_scenes(
     root, # folder below which the pictures lie
     file, # handed to `scenes`, and named in messages
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
 )->list: # of `Annot`, in the file's order
     "Records of all pictures that one source tells of"
     problems,res,pics,seen = Problems(),[],Pictures(root),set()
@@ -206,7 +207,7 @@ def read_whole(
     path, # the label file, or the root folder of the set
     split:str=None, # 'train', 'val', ...; None for the only file
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     scenes=None, # as in `read_scenes`
     ext:str='.json', # ending of the label file
     images=None # folder below which the pictures lie, if they are not below `path`

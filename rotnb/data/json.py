@@ -21,7 +21,8 @@ from ..geometry.fit import from_masks, headed
 from ..geometry.polygons import polygon_area
 from .rasters import image_size
 from .blocks import unknown_class
-from .dota import *
+from .annots import *
+from .folders import *
 from .files import *
 
 # %% ../../nbs/data/70_json.ipynb #c0a44ad3
@@ -123,7 +124,7 @@ def read_coco(
     path, # the JSON file, or the root folder of the set
     split:str=None, # word in the file's name: 'train' for instances_train2017.json
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     rbox:str=None, # what five numbers in `bbox` mean, see `coco_row`
     images=None # folder of the pictures, if they are not below `path`
 )->list: # of `Annot`

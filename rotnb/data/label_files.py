@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import patch
 from .convert import FORMATS, get_format
-from .dota import *
+from .annots import *
+from .folders import *
 from .files import Pictures
 from .splice import *
 from .splice_json import *

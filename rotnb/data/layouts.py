@@ -194,7 +194,7 @@ def fields(sc, n=5):
 
 def stream(sc, v, width, kind='water'): # function: u -> v of the middle
     "A winding river; returns where its middle runs"
-    rng,R,u = sc.rng,sc.reach,np.linspace(-sc.reach, sc.reach, 48)
+    rng,u = sc.rng,np.linspace(-sc.reach, sc.reach, 48)
     mid = v+wave(rng, 48, width*.3)
     for extra,fill,alpha in ((8,'sand',.6), (3,'soil',.8), (0,kind,1.)):
         half = (width+extra)/2

@@ -17,6 +17,8 @@ from .blocks import *
 from .rasters import image_size
 from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
+from .annots import *
+from .folders import *
 from .dota import *
 from .yolo_obb import *
 from .synth import make_synth
@@ -128,7 +130,7 @@ def from_dota(cls:RotatedDataLoaders,
     valid_pct:float=0.2, # share for validation where there are no split folders
     seed:int=42, # of that random split
     vocab=None, # class names in order; a class outside it is an error
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.dota`
+    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     **kwargs
 ):
     "From a DOTA folder"
@@ -144,7 +146,7 @@ def from_yolo_obb(cls:RotatedDataLoaders,
     valid_pct:float=0.2, # share for validation where there are no split folders
     seed:int=42, # of that random split
     vocab=None, # class names in the order of their numbers; from the yaml file when absent
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.dota`
+    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     **kwargs
 ):
     "From a YOLO-OBB folder"

@@ -14,7 +14,8 @@ import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ..geometry.boxes import rbox2qbox
 from .blocks import odd_name, unknown_class
-from .dota import IMAGE_EXTS, LabelError, MALFORMED, explain
+from .annots import LabelError, MALFORMED, explain
+from .folders import IMAGE_EXTS
 from .yolo_obb import yolo_names
 from .checks import KINDS, ordered, split_where
 from .pictures import ORIENTATION

@@ -107,7 +107,7 @@ def same_scenes(
     "Pictures that show the same; each is named with the first it repeats"
     ok = [i for i,o in enumerate(looks) if not o.error]
     if not ok: return []
-    key,first,rep = np.array([looks[i].hash for i in ok]),{},{}
+    key,rep = np.array([looks[i].hash for i in ok]),{}
     u,inv = np.unique(key, axis=0, return_inverse=True)
     groups = np.split(np.argsort(inv.ravel(), kind='stable'), np.cumsum(np.bincount(inv.ravel()))[:-1])
     near = [[] for _ in u]

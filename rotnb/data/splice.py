@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from fastcore.basics import patch
 from .convert import XY, df_row
+from .annots import *
 from .dota import *
 from .files import parse_icdar_line, parse_ucas_line
 from .yolo_obb import parse_yolo_line, parse_yolo_seg_line

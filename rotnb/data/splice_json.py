@@ -15,7 +15,7 @@ from functools import lru_cache
 from json.decoder import scanstring
 import numpy as np
 from fastcore.basics import patch
-from .dota import *
+from .annots import *
 from .json import _task_image, coco_row, label_studio_row, labelme_row
 from .splice import *
 from ..geometry.fit import headed

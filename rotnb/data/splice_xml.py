@@ -15,7 +15,7 @@ from functools import lru_cache
 from xml.parsers import expat
 import numpy as np
 from fastcore.basics import patch
-from .dota import *
+from .annots import *
 from .splice import *
 from .xml import *
 from .xml import _cvat_row, _object, _put, _rolled

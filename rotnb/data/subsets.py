@@ -13,7 +13,6 @@ import math, numpy as np
 from collections import Counter
 from dataclasses import replace
 from .blocks import unknown_class
-from .dota import Annot
 
 # %% ../../nbs/data/69b_subsets.ipynb #5b090951
 def rename_annots(

@@ -14,8 +14,8 @@ import numpy as np, torch
 from fastcore.basics import patch
 from .transforms import visible_fraction
 from .blocks import RBoxDL
-from .windows import Scene, Window, open_scene, scene_windows
-from .dota import Annot, LabelError, LabelWarning
+from .windows import Scene, Window, scene_windows
+from .annots import Annot, LabelError, LabelWarning
 
 # %% ../../nbs/data/68a_tiles.ipynb #e8747ed1
 def window_fractions(

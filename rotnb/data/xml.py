@@ -15,11 +15,10 @@ from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 import numpy as np
-from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
 from .rasters import image_size
 from .blocks import odd_name, unknown_class
-from .dota import *
+from .annots import *
 from .files import *
 
 # %% ../../nbs/data/66_xml.ipynb #eee08a1e

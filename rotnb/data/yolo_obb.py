@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from .rasters import image_size
 from .blocks import unknown_class
-from .dota import *
+from .annots import *
+from .folders import *
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #cc5658e5
 def _names_in(file, most=10000):
@@ -75,7 +76,7 @@ def read_yolo_obb(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels
     split:str=None, # 'train', 'val', ...; None for a folder without splits
     vocab=None, # class names in the order of their numbers; from the yaml file when absent
-    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO-OBB folder"
     return _read_yolo(parse_yolo_line, path, split, vocab, on_bad)
@@ -116,7 +117,7 @@ def read_yolo_seg(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels
     split:str=None, # 'train', 'val', ...; None for a folder without splits
     vocab=None, # class names in the order of their numbers; from the yaml file when absent
-    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.dota`
+    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO segmentation folder, an oriented box around each outline"
     return _read_yolo(parse_yolo_seg_line, path, split, vocab, on_bad)

@@ -12,7 +12,7 @@ __all__ = ['METRICS', 'COCO_IOUS', 'SLICES', 'average_precision', 'APResult', 'e
 import math
 from dataclasses import dataclass
 
-import numpy as np, torch
+import numpy as np
 from fastcore.basics import patch
 from numba import njit
 from .matching import APAccumulator,LEFT_OUT,TRUE,match

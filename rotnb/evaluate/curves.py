@@ -12,7 +12,7 @@ __all__ = ['Curve', 'pr_curves', 'best_thresholds', 'recall_at', 'Calibration', 
 from dataclasses import dataclass
 
 import numpy as np
-from .matching import APAccumulator,FALSE,LEFT_OUT,TRUE,match
+from .matching import APAccumulator, LEFT_OUT, TRUE, match
 
 # %% ../../nbs/evaluate/57_curves.ipynb #1359b88e
 @dataclass(eq=False)

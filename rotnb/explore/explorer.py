@@ -256,7 +256,7 @@ def open(self:Explorer,
     key:str # 'i3' picture 3, 'b17' the box of key 17
 ):
     "Show a picture in the large view under the grid"
-    w = self.widget
+    self.widget  # makes the place of the large view
     if key[0]=='i': i,row = int(key[1:]),None
     else: row = int(np.flatnonzero(self.table.df.key.to_numpy()==int(key[1:]))[0]); i = int(self.table.image[row])
     old,self._large.children = self._large.children,[self.large(i, row)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
 from ..data.convert import FORMATS, get_format
-from ..data.dota import *
+from ..data.annots import *
 from ..data.label_files import *
 from .box_edits import *
 from .script import *

@@ -9,7 +9,7 @@ __all__ = ['from_polygons', 'mask_outline', 'from_masks', 'headed']
 
 # %% ../../nbs/geometry/14_fit.ipynb #b2589c7d
 import numpy as np
-from .boxes import canonicalize, qbox2rbox, rbox2qbox
+from .boxes import qbox2rbox, rbox2qbox
 from .polygons import min_area_rect, polygon_area
 
 # %% ../../nbs/geometry/14_fit.ipynb #decd0d28

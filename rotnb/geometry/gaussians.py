@@ -10,7 +10,6 @@ __all__ = ['rbox2gaussian', 'safe_sqrt', 'gaussian_wasserstein', 'kl_divergence'
 # %% ../../nbs/geometry/12_gaussians.ipynb #e8b86baa
 import torch
 from torch import Tensor
-from .boxes import rbox2qbox
 
 # %% ../../nbs/geometry/12_gaussians.ipynb #832b948b
 def _float(b): return b.float() if b.dtype in (torch.float16,torch.bfloat16) else b

@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import convert_bounding_box_format
 from ..geometry.boxes import hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
 from ..geometry.fit import headed
 from ..data.rasters import image_size
-from ..data.dota import Annot
+from ..data.annots import Annot
 
 # %% ../../nbs/interop/88_ecosystem.ipynb #342eeba8
 def to_tv_tensors(

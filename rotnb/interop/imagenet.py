@@ -11,7 +11,7 @@ __all__ = ['classifier_rows', 'load_backbone']
 import torch
 from torch import nn
 from ..models.backbones import TimmBackbone
-from .mmrotate import read_checkpoint, backbone_rows, rename_keys, fill_weights, KeysError
+from .mmrotate import read_checkpoint, backbone_rows, rename_keys, fill_weights
 
 # %% ../../nbs/interop/86_imagenet.ipynb #564b3e58
 _tv = dict(zip('1357', '0123'))

@@ -64,5 +64,5 @@ class Journal:
             raise JournalError(f"{self.file} was begun with {'; '.join(diff)}: "
                                'use the same settings, another folder, or delete it to start afresh')
         at = len(line)+1
-        while (r := _unpack(data, at)): (key,rows,at),self.done[r[0]] = r,r[1]
+        while (r := _unpack(data, at)): self.done[r[0]],at = r[1:]
         if at<len(data): os.truncate(self.file, at)

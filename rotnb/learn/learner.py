@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/learn/learner.html.md"""
 __all__ = ['detector_splitter', 'rotated_learner']
 
 # %% ../../nbs/learn/74_learner.ipynb #a070facb
-import timm, torch
+import timm
 from fastai.vision.all import *
 from ..models import Detector, create_detector
 from .callbacks import *

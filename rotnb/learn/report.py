@@ -16,7 +16,7 @@ from fastcore import xml as H
 from .. import __version__
 from ..geometry.style import INK, figure_style, line_style
 from ..evaluate.ap import SLICES
-from ..evaluate.errors import COSTLY, KINDS
+from ..evaluate.errors import COSTLY
 from .interpret import RotatedInterpretation
 from .results import whole
 

@@ -11,14 +11,12 @@ __all__ = ['RESULT_FORMATS', 'whole', 'geojson', 'coco_results', 'results_df', '
 # %% ../../nbs/learn/76c_results.ipynb #bf893974
 import json, math, os, tempfile
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
 from ..geometry.boxes import rbox2qbox
-from ..geometry.polygons import polygon_area
 from ..evaluate.task1 import write_task1
-from ..data.dota import ANGLE_UNITS
-from ..data.windows import Scene, open_scene
+from ..data.annots import ANGLE_UNITS
+from ..data.windows import open_scene
 
 # %% ../../nbs/learn/76c_results.ipynb #f2fd6640
 @contextmanager

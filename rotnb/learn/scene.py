@@ -19,7 +19,7 @@ from ..ops.nms import batched_nms_rotated, check_unit
 from ..evaluate.task1 import task1_files
 from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
 from ..data.blocks import open_image
-from ..data.dota import IMAGE_EXTS
+from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
 from .infer import input_map, map_boxes
 from .journal import Journal

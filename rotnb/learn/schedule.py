@@ -10,7 +10,7 @@ __all__ = ['CloseMixing', 'TrackDifficulty']
 # %% ../../nbs/learn/72a_schedule.ipynb #03f2ce6b
 from types import MethodType
 from fastai.vision.all import *
-from ..data.mixing import MixTransform, Mosaic, MixUpBoxes
+from ..data.mixing import Mosaic, MixUpBoxes
 from ..data.samplers import WeightedSampler
 
 # %% ../../nbs/learn/72a_schedule.ipynb #a157a717

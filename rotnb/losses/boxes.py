@@ -12,7 +12,6 @@ __all__ = ['box_losses', 'BoxLoss', 'l1_loss', 'smooth_l1_loss', 'balanced_l1_lo
 import math, torch
 import torch.nn.functional as F
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss

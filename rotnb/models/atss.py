@@ -13,7 +13,7 @@ from ..targets.priors import AnchorPriors
 from ..targets.assign import atss_assign
 from ..targets.coders import DeltaXYWHACoder
 from ..losses.boxes import box_loss
-from .contract import Detector, register_detector, create_detector
+from .contract import Detector, register_detector
 from .dense_head import dense_detector
 
 # %% ../../nbs/models/47_atss.ipynb #4a2cbd89

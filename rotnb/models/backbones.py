@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/models/backbones.html.md"""
 __all__ = ['BackboneError', 'SwinBlock', 'TimmBackbone']
 
 # %% ../../nbs/models/41_backbones.ipynb #a593a93d
-import re, timm, torch
+import re, timm
 import torch.nn.functional as F
 from torch import nn, Tensor
 from timm.models.swin_transformer import SwinTransformerBlock

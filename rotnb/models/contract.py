@@ -9,7 +9,7 @@ __all__ = ['Sample', 'StageOut', 'Detector', 'TargetError', 'check_targets', 'se
            'create_detector']
 
 # %% ../../nbs/models/40_contract.ipynb #655f6e9f
-import re, torch, fnmatch
+import re, fnmatch
 from dataclasses import is_dataclass, fields
 from difflib import get_close_matches
 from functools import partial

@@ -16,10 +16,10 @@ from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..geometry.boxes import rbox2hbox, hbox2rbox
 from ..targets.priors import level_priors
-from ..targets.assign import NEG, IGN
+from ..targets.assign import IGN
 from ..targets.coders import centerness
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
-from ..losses.boxes import BoxLoss, box_loss
+from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
 from .contract import Detector, StageOut

@@ -15,7 +15,7 @@ from ..targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from ..targets.angle_coders import PlainAngle, PSCAngle
 from ..losses.boxes import box_loss
 from ..losses import gaussian  # lists the kld loss
-from .contract import Detector, register_detector, create_detector
+from .contract import Detector, register_detector
 from .dense_head import dense_detector
 
 # %% ../../nbs/models/46_fcos.ipynb #345113f1

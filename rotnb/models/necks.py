@@ -8,9 +8,9 @@ Docs: https://rotnb.github.io/rotnb/models/necks.html.md"""
 __all__ = ['FPN']
 
 # %% ../../nbs/models/42_necks.ipynb #a47c6ce4
-import math, torch
+import math
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import nn
 from fastcore.basics import store_attr
 
 # %% ../../nbs/models/42_necks.ipynb #1b47ae4b

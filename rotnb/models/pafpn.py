@@ -10,7 +10,7 @@ __all__ = ['CSPNeXtPAFPN']
 # %% ../../nbs/models/53_pafpn.ipynb #fa1be2f5
 import torch
 import torch.nn.functional as F
-from torch import nn, Tensor
+from torch import nn
 from fastcore.basics import store_attr
 from timm.layers import ConvNormAct
 from timm.models.cspnext import CspNextLayer

@@ -15,7 +15,7 @@ from ..ops.align import rotated_feature_align
 from ..targets.assign import max_iou_assign
 from ..targets.coders import DeltaXYWHACoder
 from ..losses.boxes import box_loss
-from .contract import Detector, register_detector, create_detector
+from .contract import Detector, register_detector
 from .dense_head import DenseHead, box_maps
 from .retinanet import rotated_retinanet
 

@@ -20,7 +20,7 @@ from ..targets.priors import PointPriors
 from ..targets.assign import IGN, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss
-from .contract import Detector, StageOut, register_detector, create_detector
+from .contract import Detector, StageOut, register_detector
 from .dense_head import DenseHead, dense_detector, tower
 
 # %% ../../nbs/models/52_reppoints.ipynb #c19e0704

@@ -12,7 +12,7 @@ from functools import partial
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign
 from ..targets.coders import DeltaXYWHACoder
-from .contract import Detector, register_detector, create_detector, list_detectors
+from .contract import Detector, register_detector
 from .dense_head import dense_detector
 
 # %% ../../nbs/models/45_retinanet.ipynb #cc212279

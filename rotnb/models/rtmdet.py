@@ -16,7 +16,7 @@ from ..targets.angle_coders import PlainAngle
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias
 from ..losses.boxes import box_loss
-from .contract import Detector, register_detector, create_detector
+from .contract import Detector, register_detector
 from .backbones import TimmBackbone
 from .pafpn import CSPNeXtPAFPN
 from .dense_head import DenseHead

@@ -15,7 +15,7 @@ from fastcore.basics import store_attr
 from ..ops.align import active_rotated_filter, rotation_invariant_pooling, deform_conv
 from ..targets.coders import DeltaXYWHACoder
 from ..losses.boxes import box_loss
-from .contract import Detector, register_detector, create_detector
+from .contract import Detector, register_detector
 from .dense_head import DenseHead, box_maps, tower
 from .retinanet import rotated_retinanet
 

@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/ops/roi_align.html.md"""
 __all__ = ['roi_lattice', 'roi_align_rotated']
 
 # %% ../../nbs/ops/23_roi_align.ipynb #5419a517
-import numba, numpy as np, torch
+import numba, torch
 from numba import cuda, njit, prange
 from torch import Tensor
 from .launch import launch, may_parallel, on_cuda, operator
@@ -154,7 +154,7 @@ _PARALLEL = 500_000 # numbers of a result from which threads pay
 
 @operator('roi_read')
 def _roi_read(x:Tensor, lattice:Tensor, rows:int, cols:int)->Tensor:
-    (b,h,w,c),k = x.shape,len(lattice)
+    (_,h,w,c),k = x.shape,len(lattice)
     if on_cuda(x):
         out = x.new_empty(k, rows, cols, c)
         launch(_read_cuda, out.numel(), x.flatten(0, 2), lattice, h, w, out)

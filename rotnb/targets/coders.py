@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from fastcore.basics import patch
 from ..geometry.boxes import canonicalize
-from .angle_coders import PlainAngle, PSCAngle
+from .angle_coders import PlainAngle
 
 # %% ../../nbs/targets/33_coders.ipynb #799e7232
 _start = dict(le90=-math.pi/2, le135=-math.pi/4)

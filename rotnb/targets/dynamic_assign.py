@@ -89,7 +89,7 @@ def simota_assign(
     "Assign by the cost of class and box (SimOTA, in the rotated frame)"
     def central(p, b): return (local_xy(p[:,:2], b).abs() < radius*p[:,2:3,None]).all(-1)
     def costs(i, j):
-        iou,logit = box_iou_rotated(decoded[i], boxes[j]).to(logits.dtype),logits[i][:,labels[j]]
+        iou = box_iou_rotated(decoded[i], boxes[j]).to(logits.dtype)
         # cross-entropy of the root of the score, which in YOLOX is class times objectness
         log_p,log_q = F.logsigmoid(logits[i])/2,(1-(F.logsigmoid(logits[i])/2).exp()).clamp(min=1e-38).log()
         cls = -log_p[:,labels[j]] + log_q[:,labels[j]] - log_q.sum(1,keepdim=True)
