@@ -218,7 +218,8 @@ def test_yolo_as_it_comes(tmp_path):
     for bad,why in (('2', "unknown class 'number 2'"), ('-1', "unknown class 'number -1'"), ('0.5', 'a whole one'), ('nan','a whole one')):
         folder(r, {'labels/train/a.txt':YOLO+YOLO.replace('0 ', f'{bad} ', 1)})
         with pytest.raises(LabelError, match=rf"a\.txt:2: .*{why}"): read(r, 'train', 'yolo_obb')
-    with pytest.raises(DatasetLayoutError, match="give the set's folder"): read(r/'data.yaml', 'train', 'yolo_obb')
+    with pytest.raises(DatasetLayoutError, match="give the set's folder"): read(r/'images/train/a.JPG', 'train', 'yolo_obb')
+    folder(r, {'labels/train/a.txt':YOLO}); assert [o.names for o in read(r/'data.yaml', 'train')[0]]==[['ship']]
 
 def test_masks_in_every_spelling_of_coco(tmp_path):
     "Uncompressed and compressed runs, several polygons, a crowd: the same rectangle"

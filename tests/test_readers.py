@@ -118,6 +118,39 @@ def test_label_without_image(tmp_path):
     r = folder(tmp_path, images__a_dot_png=(40,30), labelTxt__a_dot_txt=GOOD, labelTxt__lost_dot_txt=GOOD)
     assert 'lost.txt' in warned(lambda: read_dota(r))[1][0]
 
+def told(root, tell):
+    "A YOLO set whose yaml file names folders of its own"
+    line = '0 .1 .1 .5 .1 .5 .5 .1 .5\n'
+    for i in ('tr17__a','tr17__b','va17__c'): folder(root, **{f'images__{i}_dot_png':(40,30), f'labels__{i}_dot_txt':line})
+    return folder(root, data_dot_yaml='names: [ship]\n'+tell)
+
+@pytest.mark.parametrize('tell', ['train: images/tr17\nval: images/va17', 'path: /home/somebody/set\ntrain: ../images/tr17\nval: [images/va17]', 'path: .\ntrain: tr.txt\nvalid: images/va17'])
+def test_yolo_folders_of_the_yaml_file(tmp_path, tell):
+    "By the set's folder or by its yaml file: loaders, explorer's splits, doctor, sources that can be edited"
+    from rotnb.data.convert import has_split, get_format
+    from rotnb.data.doctor import doctor
+    from rotnb.data.label_files import label_sources
+    from rotnb.explore.dataset_explorer import splits_of
+    r = told(tmp_path/'s', tell); (r/'tr.txt').write_text('images/tr17/a.png\n./images/tr17/b.png\n')
+    for path in (r, r/'data.yaml'):
+        assert get_format(path)[0]=='yolo_obb' and has_split(path, 'train', get_format(path)[1]) and not has_split(path, 'test', get_format(path)[1])
+        for dls in (RotatedDataLoaders.from_yolo_obb(path, bs=2, num_workers=0, device='cpu'), RotatedDataLoaders.from_format(path, bs=2, num_workers=0, device='cpu')):
+            assert [[o.image.name for o in ds.items] for ds in (dls.train_ds,dls.valid_ds)]==[['a.png','b.png'],['c.png']] and dls.path==r
+        assert {k:len(v) for k,v in splits_of(path)[0].items()}==dict(train=2, val=1)
+        assert [o.image.name for o in label_sources(path, 'val')]==['c.png']
+        assert doctor(path).splits==['train','val']
+
+def test_yolo_yaml_that_does_not_fit(tmp_path):
+    "Folders that are not there are named; `train: images` of a set without splits is no split; a picture of a list that is not there is told"
+    r = told(tmp_path/'s', 'train: images/tr18\nval: images/va17')
+    with pytest.raises(DatasetLayoutError, match='data.yaml says train: images/tr18'): read_yolo_obb(r, 'train')
+    (r/'data.yaml').write_text('names: [ship]\ntrain: images')
+    assert len(read_yolo_obb(r))==3
+    with pytest.raises(DatasetLayoutError): read_yolo_obb(r, 'train')
+    (r/'data.yaml').write_text('names: [ship]\ntrain: tr.txt'); (r/'tr.txt').write_text('images/tr17/a.png\nimages/tr17/gone.png\n')
+    with pytest.raises(LabelError, match='gone.png'): read_yolo_obb(r, 'train')
+    assert [o.image.name for o in warned(lambda: read_yolo_obb(r, 'train', on_bad='warn'))[0]]==['a.png']
+
 def test_yolo_names_missing_and_out_of_range(tmp_path):
     r = folder(tmp_path, images__a_dot_png=(40,30), labels__a_dot_txt='3 0 0 1 0 1 1 0 1\n')
     with pytest.raises(DatasetLayoutError, match='pass vocab='): read_yolo_obb(r)

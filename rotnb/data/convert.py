@@ -211,11 +211,11 @@ def _look(file):
     except MALFORMED: return None
 
 def sniff_format(
-    path, # folder of a set, or one label file
+    path, # folder of a set, its yaml file, or one label file
     most:int=30 # about how many files of each kind to look into
 )->str: # a key of `FORMATS`
     "The format of the labels in a folder"
-    path = Path(path)
+    path = set_root(path)
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     files = [path] if path.is_file() else [o for o in list_files(path) if not _is_list(o)]
     found = {}
@@ -239,13 +239,13 @@ def get_format(path, format=None):
 
 def has_split(path, split, fmt):
     "Whether a set has a split"
-    if Path(path).is_file(): return False
+    if Path(path).is_file() and not is_yaml(path): return False
     try: fmt.find(path, split)
     except DatasetLayoutError: return False
     return True
 
 def read_format(
-    path, # folder of a set, or its one label file
+    path, # folder of a set, its yaml file, or its one label file
     split:str=None, # 'train', 'val', 'test', ...; None where there are no splits
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
@@ -259,7 +259,7 @@ def read_format(
 @patch(cls_method=True)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_format(cls:RotatedDataLoaders,
-    path, # folder of the set, or its one label file
+    path, # folder of the set, its yaml file, or its one label file
     format:str=None, # a key of `FORMATS`; recognised when absent
     train:str='train', # name of the training split
     valid:str=None, # name of the validation split; the format's own when absent: 'val', or 'test' for sets like SSDD
@@ -279,7 +279,7 @@ def from_format(cls:RotatedDataLoaders,
     else:
         if first: print(f'no {valid!r} split in {path}: validation is drawn from {train!r}')
         tr,va = _split(tr, valid_pct, seed)
-    return cls.from_annots(tr, va, vocab=vocab, **{'path':path.parent if path.is_file() else path, **kwargs})
+    return cls.from_annots(tr, va, vocab=vocab, **{'path':path.parent if (path := set_root(path)).is_file() else path, **kwargs})
 
 # %% ../../nbs/data/71_convert.ipynb #c53e9496
 def _entry(name):

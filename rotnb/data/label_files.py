@@ -77,9 +77,9 @@ def label_sources(
         found = [(pics.find(o),k,o) for k,o in enumerate(form.shots(form.decode(file.read_bytes()))) if o]
         return [make(image, file, k, called) for image,k,called in found if image]
     if 'dirs' in fmt.find.keywords:
-        pics,lbls = find_split(path, split, fmt.find.keywords['dirs']) or (None,None)
-        pairs = find_pairs(path, split, fmt.find.keywords['dirs'])
-        return [make(i, l or lbls/i.relative_to(pics).with_suffix('.txt')) for i,l in pairs]
+        dirs = fmt.find.keywords['dirs']
+        pairs = find_pairs(path, split, dirs); home = find_split(path, split, dirs).home
+        return [make(i, l or home(i)) for i,l in pairs]
     pairs = fmt.find(path, split, **find); o = fmt.find.keywords
     return [make(i, l or _home(i, pairs, o['prefix'], o['exts'][0])) for i,l in pairs]
 

@@ -140,7 +140,7 @@ def from_dota(cls:RotatedDataLoaders,
 @patch(cls_method=True)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_yolo_obb(cls:RotatedDataLoaders,
-    path, # root: images/train + labels/train, train/images + train/labels, or images + labels
+    path, # root: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
     train:str='train', # name of the training split
     valid:str='val', # name of the validation split
     valid_pct:float=0.2, # share for validation where there are no split folders
@@ -152,7 +152,7 @@ def from_yolo_obb(cls:RotatedDataLoaders,
     "From a YOLO-OBB folder"
     vocab = yolo_names(path) if vocab is None else vocab
     tr,va = _read_splits(read_yolo_obb, path, train, valid, valid_pct, seed, ['labels'], vocab=vocab, on_bad=on_bad)
-    return cls.from_annots(tr, va, vocab=vocab, **{'path':path, **kwargs})
+    return cls.from_annots(tr, va, vocab=vocab, **{'path':set_root(path), **kwargs})
 
 # %% ../../nbs/data/69_loaders.ipynb #5fdd444f
 def user_cache(): # the folder for data made or fetched by rotnb

@@ -36,6 +36,7 @@ def yolo_names(
     "Class names from the data set's yaml file"
     path = Path(path)
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
+    if path.is_file() and not is_yaml(path): raise DatasetLayoutError(f"{path} is a file: give the set's folder, or its yaml file")
     files = [path] if path.is_file() else [f for d in (path, path/'labels', path.parent) if d.is_dir() for f in sorted(d.glob('*.y*ml'))]
     bad = ''
     for f in files:
@@ -73,7 +74,7 @@ def _read_yolo(parse, path, split, vocab, on_bad):
     return res
 
 def read_yolo_obb(
-    path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels
+    path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
     split:str=None, # 'train', 'val', ...; None for a folder without splits
     vocab=None, # class names in the order of their numbers; from the yaml file when absent
     on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
