@@ -157,6 +157,38 @@ def test_network_against_theirs_written_out():
     assert max(errs)<1e-4
     for d in det(x): assert d['boxes'].isfinite().all()
 
+@needs_oracle
+def test_losses_against_theirs_written_out():
+    """MMRotate's rules on MMRotate's numbers, location by location: both sets of points lie y before x, and the second assigner reads the first of them as if x came before y"""
+    sd,x = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x'),torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    det = quietly(sd, angle='le135')
+    assert det.stages[0].swapped and det.recipe()['stages'][0]['swapped'], 'loading says so'
+    boxes = torch.tensor([[41.8,78.5,38.1,17.9,.17],[51.4,81.2,30.2,15.6,.57],[36.,49.2,50.8,22.9,.18],[61.4,73.2,39.2,17.,-.37],[85.5,38.,41.,21.6,-.48]])
+    labels,quads = torch.tensor([3,7,0,14,3]),rbox2qbox(boxes)
+    with torch.no_grad():
+        got = det.train()(x, [dict(boxes=boxes, labels=labels)])
+        cls,first,refined = their_head(sd, det.backbone(x))
+    pri = [(x*s,y*s,s) for s in (8,16,32,64,128) for y in range(128//s) for x in range(128//s)]
+    at,step = torch.tensor(pri)[:,None,:2].float(),torch.tensor(pri)[:,None,2:].float()
+    xy = lambda o: at+o.view(-1,9,2).flip(-1)*step
+    iou = convex_iou(at+first.view(-1,9,2)*step, quads)
+    best,of = iou.max(1)
+    matched = torch.where(best>=.4, of, torch.where(best>=.3, IGN, NEG))
+    for j in range(5): matched[iou[:,j]==iou[:,j].max()] = j
+    near = nearest_assign(torch.tensor([[*o[:2],o[2],o[2],0.] for o in pri]), boxes)
+    def points_loss(pts, m): # the mean over a level's positives, summed over levels
+        per = [convex_giou_loss(pts[on], quads[m[on]]).mean() for s in (8,16,32,64,128) if (on := (m>=0)&(step[:,0,0]==s)).any()]
+        return sum(per).item()
+    p,y = cls.sigmoid(),torch.zeros_like(cls)
+    on = matched>=0
+    y[on.nonzero()[:,0],labels[matched[on]]] = 1.
+    focal = -(y*.25*(1-p)**2*p.log()+(1-y)*.75*p**2*(1-p).log())[matched!=IGN].sum()/on.sum()
+    want = dict(loss_cls=focal.item(), loss_first=.375*points_loss(xy(first), near), loss_box=points_loss(xy(refined), matched))
+    assert on.sum()>=3 and {k:v.item() for k,v in got.items()}==pytest.approx(want, rel=1e-3)
+    det.stages[0].swapped = False
+    with torch.no_grad(): right = det(x, [dict(boxes=boxes, labels=labels)])
+    assert right['loss_first']==got['loss_first'] and right['loss_cls']!=got['loss_cls']
+
 # configurations
 
 CONFIG = """

@@ -167,6 +167,8 @@ class Family:
 def _swap(det):
     for o in det.stages[1:]: o.align.swapped = True
 
+def _exchange(det): det.stages[0].swapped = True
+
 def _bgr(det): det.channels = 'bgr'
 
 two_stage_rows = [
@@ -187,7 +189,7 @@ families = [
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
-    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows),
+    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, sets=_exchange),
     Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, sets=_bgr)]
 
 def find_family(

@@ -68,6 +68,7 @@ class RepPointsHead(DenseHead):
         cls_weight:float=1., # factor of the class loss
         loss_cls=focal_loss, # `(logits, labels) -> (n,)`
         gradient_mul:float=.3, # share of the gradient of scores and moves that reaches the first points, 0 to 1
+        swapped:bool=False, # hand the first points to `assigner` with x and y exchanged, as MMRotate does; set by loading its weights
         strides:tuple=(8,16,32,64,128), # of the levels
         feat_channels:int=256, # of the towers and of what is read at the points
         stacked_convs:int=3, # depth of the towers
@@ -81,7 +82,7 @@ class RepPointsHead(DenseHead):
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, prior_prob=prior_prob, score_thr=score_thr,
                          nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img)
-        store_attr('first_assigner,loss_points,first_weight,box_weight,gradient_mul')
+        store_attr('first_assigner,loss_points,first_weight,box_weight,gradient_mul,swapped')
 
 # %% ../../nbs/models/52_reppoints.ipynb #c03b42f6
 @patch
@@ -115,6 +116,7 @@ def level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, b
 def assign(self:RepPointsHead, out:StageOut, targets:list)->tuple: # two of `(b, N)` as from an assigner
     "Which object the first points of each location answer for, and which the refined ones"
     firsts = self.coder.points(out.priors, out.deltas)[0]
+    if self.swapped: firsts = (firsts-(at := out.priors[...,None,:2])).flip(-1)+at
     of = [(p, t['boxes'], t.get('ignore'), out.lvls) for p,t in zip(out.priors, targets)]
     return torch.stack([self.first_assigner(*o) for o in of]),torch.stack([self.assigner(*o, points=f) for o,f in zip(of, firsts)])
 
