@@ -1,5 +1,6 @@
 "Whatever is drawn, boxes lie on the pixels they lay on, with their heading and their flags; and two runs with one seed are one run"
 import math, multiprocessing, os, pickle, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -256,6 +257,17 @@ def test_labels_survive(tmp_path):
     assert valid==sorted(c for o in dls.valid_ds for c in o[2].tolist())
     dls.show_batch()
 
+def test_two_transforms_of_one_class_both_act(tmp_path):
+    "A `DataBlock` keeps only the last of them; a given one takes the place of the block's own"
+    annots,seen = write(tmp_path, 6),[]
+    def note(what, x): seen.append(what); return x
+    tfms = lambda *o: [PixelTfm(partial(note, k)) for k in o]
+    dls = RotatedDataLoaders.from_annots(annots[:4], annots[4:], bs=4, device='cpu',
+                                         item_tfms=tfms('a','b'), batch_tfms=[*tfms('c','d'), BorderRule('drop')])
+    dls.train.one_batch()
+    assert seen==['a','b']*4+['c','d']
+    assert [o.cut for o in dls.train.after_batch.fs if isinstance(o, BorderRule)]==['drop']
+
 OUT = dict(rotate=[RandomRotate(90, p=1.)], mixup=[MixUpBoxes(1., alpha=None)], mosaic=[Mosaic((100,160))], crop=[RandomBoxCrop((60,80))])
 
 @pytest.mark.parametrize('room', [Resize(240, method='pad', pad_mode='zeros'), AffineChain(RandomBoxCrop(240))], ids=['pad','window'])
@@ -279,7 +291,8 @@ def test_boxes_moved_out_do_not_come_back_without_pixels(tmp_path, name, room):
             for b in o[c>=0]:
                 m = quad_mask(b, (0,0), size.tolist())>.5
                 if m.sum()>12: bright.append(im[0].numpy()[m].max())
-    assert len(bright)>100 and np.mean(np.array(bright)<=.2)<.04, f'{np.mean(np.array(bright)<=.2):.0%} of {len(bright)} boxes have no pixels'
+    without = np.mean(np.array(bright)<=.2)
+    assert len(bright)>100 and without<.04, f'{without:.0%} of {len(bright)} boxes have no pixels'
 
 def test_partners_are_of_the_training_set(tmp_path):
     annots = write(tmp_path, 20)
