@@ -198,17 +198,20 @@ def _plain(o):
     "Without NumPy's numbers and fastai's lists, which `torch.load(weights_only=True)` refuses"
     if isinstance(o, dict): return {k:_plain(v) for k,v in o.items()}
     if isinstance(o, (list,tuple,L)): return [_plain(v) for v in o]
-    return o.item() if isinstance(o, np.generic) else o
+    return o.item() if isinstance(o, np.generic) else o.tolist() if isinstance(o, np.ndarray) else o
 
 @patch
-def _trackers(self:Checkpoint): return {cb.name:cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
+def _trackers(self:Checkpoint):
+    "Callbacks that hold something from one epoch to the next, and its names"
+    names = lambda cb: ('best','wait') if isinstance(cb, TrackerCallback) else getattr(type(cb), 'lasting', ())
+    return {cb.name:(cb,names(cb)) for cb in self.learn.cbs if names(cb)}
 
 @patch
 def _write(self:Checkpoint):
     r = self.recorder
     state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch,
                  curves=dict(lrs=r.lrs, losses=[o.item() for o in r.losses], iters=r.iters, values=r.values),
-                 trackers={k:dict(best=cb.best, wait=getattr(cb,'wait',0)) for k,cb in self._trackers().items()})
+                 trackers={k:{o:getattr(cb,o,0) for o in names} for k,(cb,names) in self._trackers().items()})
     self.path.parent.mkdir(parents=True, exist_ok=True)
     tmp = self.path.with_name(self.path.name+'.tmp')
     torch.save(_plain(state), tmp)
@@ -242,10 +245,10 @@ def _continue(self:Checkpoint, state):
 
 @patch
 def _recall(self:Checkpoint, curves, trackers, **_):
-    "Give the recorder its curves and trackers their best values"
+    "Give the recorder its curves and trackers what they held"
     r = self.recorder
     r.lrs,r.iters,r.losses,r.values = curves['lrs'],curves['iters'],[tensor(o) for o in curves['losses']],[L(o) for o in curves['values']]
     s = r.smooth_loss
     if r.losses: s.count,s.val = len(r.losses),r.losses[-1]*(1-s.beta**len(r.losses))
-    for k,cb in self._trackers().items():
+    for k,(cb,_) in self._trackers().items():
         for name,v in trackers.get(k, {}).items(): setattr(cb, name, v)

@@ -40,6 +40,7 @@ def _watched(model, images, targets=None):
 # %% ../../nbs/learn/72a_schedule.ipynb #0d000bb8
 class TrackDifficulty(Callback):
     "Weight pictures by their losses"
+    lasting = ('losses',)                                                   # what a `Checkpoint` keeps
     def __init__(self,
         power:float=1., # weight = (loss / mean loss)**power; 0: all alike
         momentum:float=.7, # of the running mean of a picture's loss, in [0,1)
@@ -60,6 +61,9 @@ class TrackDifficulty(Callback):
         if not isinstance(s, WeightedSampler):
             raise ValueError('TrackDifficulty sets the weights of a sampler: give the loaders sampler=WeightedSampler()')
         if self.losses is None or len(self.losses)!=dl.n: self.losses = np.full(dl.n, np.nan)
+        if isinstance(self.losses, list): # from a checkpoint
+            self.losses = np.array(self.losses, float)
+            self._weigh()
 
     def after_loss(self):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
@@ -71,6 +75,9 @@ class TrackDifficulty(Callback):
             for i,v in zip(idxs, o):
                 if math.isfinite(v): self.losses[i] = v if np.isnan(self.losses[i]) else self.momentum*self.losses[i]+(1-self.momentum)*v
         self.seen = []
+        self._weigh()
+
+    def _weigh(self):
         if not np.isnan(self.losses).all(): get_loader(self.dls.train).sampler.set(self.weights())
 
 # %% ../../nbs/learn/72a_schedule.ipynb #ff487070
