@@ -1,10 +1,11 @@
 "Whatever is drawn, boxes lie on the pixels they lay on, with their heading and their flags; and two runs with one seed are one run"
 import math, multiprocessing, os, pickle, subprocess, sys
+from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 from hypothesis import HealthCheck, given, settings, strategies as st
-from fastai.vision.all import PILImage, Resize, TensorImage, set_seed
+from fastai.vision.all import PILImage, Resize, TensorImage, set_seed, tensor
 from torchvision.transforms import v2
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.data.types import *
@@ -97,11 +98,13 @@ def test_no_boxes_and_boxes_outside(name):
         q = TensorQuad(torch.full((len(codes),4,2), 7.), img_size=(280,240))
         for _ in range(3):
             r = TFMS[name]()((im, q, TensorBoxLabel.create(codes)), split_idx=0)
-            assert r[1].shape==q.shape and r[2].tolist()==codes and r[1].isfinite().all()
+            want = codes if r[0] is im else [PAD]*len(codes)                   # nothing of them is seen
+            assert r[1].shape==q.shape and r[2].tolist()==want and r[1].isfinite().all()
             labels = TensorBoxLabel(torch.tensor([codes,codes]).long())
             b = TensorImage(torch.zeros(2,3,240,280)),TensorQuad(torch.stack([q,q]), img_size=(280,240)),labels
             r = TFMS[name]()(b, split_idx=0)
-            assert r[1].shape==b[1].shape and torch.equal(r[2], b[2]) and len(r[0])==2
+            want = b[2] if r[0] is b[0] else torch.full_like(b[2], PAD)
+            assert r[1].shape==b[1].shape and torch.equal(r[2], want) and len(r[0])==2
     if not name.startswith(('resize','multi','chain')): assert TFMS[name]()((im,q,TensorBoxLabel.create(codes)), split_idx=1)[0] is im
     assert isinstance(TFMS[name]()((im,), split_idx=1), tuple)             # prediction: no boxes at all
 
@@ -191,6 +194,28 @@ def test_copy_paste_covers():
             gone = hidden or (below=='drop' and 1-bright[2:8,2:8].mean()<.6)
             assert abs(seen-.6)<.03 or l.tolist()==want+([] if gone else [-5])+[1]
 
+def test_anticlockwise_quads_are_pasted_and_covered():
+    "Label files have them; an object comes with its pixels, and what it covers is noticed"
+    turn = lambda s: (s[0], TensorQuad(s[1].as_subclass(torch.Tensor).flip(1)), s[2])
+    big = turn((PILImage.create(np.full((100,100,3), 255, np.uint8)), TensorQuad.create([[50.,50,60,60,0]]), TensorBoxLabel([1])))
+    small = turn((PILImage.create(np.zeros((100,100,3), np.uint8)), TensorQuad.create([[50.,50,30,30,0]]), TensorBoxLabel([0])))
+    cp,codes = CopyPaste(1., most=1, angle=0., zoom=(1.,1.), tries=1),set()
+    cp.dataset = [big]
+    for seed in range(10):
+        torch.manual_seed(seed)
+        im,q,l = cp(small, split_idx=0)
+        assert soft_iou(np.asarray(im)[...,0], mask(q[-1], 100, 100))>.98
+        codes |= {tuple(l[:-1].tolist())}
+    assert {(-2,),(0,)}<=codes                                             # covered by some, not by others
+
+def test_a_box_without_numbers_spoils_no_other():
+    torch.manual_seed(0)
+    quads = TensorQuad.create([[40.,30,30,20,.3],[float('nan'),20,10,8,.1]])
+    s = PILImage.create(np.zeros((60,80,3), np.uint8)),quads,TensorBoxLabel([1,2])
+    mos = Mosaic((120,160), zoom=(.5,.5), centre=(.5,.5)); mos.dataset = [s]
+    q,l = mos(s, split_idx=0)[1:]
+    assert l.tolist()==[1]*4 and q.isfinite().all()
+
 # --- in loaders
 
 def write(root, n, size=(96,64)):
@@ -221,7 +246,7 @@ def test_same_seed_same_batches(tmp_path, workers, kw):
     assert len(runs[0])==8
     for a,b in zip(*runs):
         for o,p in zip(a, b): assert torch.equal(o, p)
-    assert any(not torch.equal(a[0], b[0]) for a,b in zip(runs[0][:4], runs[0][4:]) if a[0].shape==b[0].shape)
+    assert any(a[0].shape!=b[0].shape or not torch.equal(a[0], b[0]) for a,b in zip(runs[0][:4], runs[0][4:]))
 
 def test_labels_survive(tmp_path):
     "Classes and ignore flags that come out are those that went in"
@@ -231,6 +256,43 @@ def test_labels_survive(tmp_path):
     valid = sorted(c for b in dls.valid for c in b[2].flatten().tolist() if c!=PAD)
     assert valid==sorted(c for o in dls.valid_ds for c in o[2].tolist())
     dls.show_batch()
+
+def test_two_transforms_of_one_class_both_act(tmp_path):
+    "A `DataBlock` keeps only the last of them; a given one takes the place of the block's own"
+    annots,seen = write(tmp_path, 6),[]
+    def note(what, x): seen.append(what); return x
+    tfms = lambda *o: [PixelTfm(partial(note, k)) for k in o]
+    dls = RotatedDataLoaders.from_annots(annots[:4], annots[4:], bs=4, device='cpu',
+                                         item_tfms=tfms('a','b'), batch_tfms=[*tfms('c','d'), BorderRule('drop')])
+    dls.train.one_batch()
+    assert seen==['a','b']*4+['c','d']
+    assert [o.cut for o in dls.train.after_batch.fs if isinstance(o, BorderRule)]==['drop']
+
+OUT = dict(rotate=[RandomRotate(90, p=1.)], mixup=[MixUpBoxes(1., alpha=None)], mosaic=[Mosaic((100,160))], crop=[RandomBoxCrop((60,80))])
+
+@pytest.mark.parametrize('room', [Resize(240, method='pad', pad_mode='zeros'), AffineChain(RandomBoxCrop(240))], ids=['pad','window'])
+@pytest.mark.parametrize('name', OUT)
+def test_boxes_moved_out_do_not_come_back_without_pixels(tmp_path, name, room):
+    "Bright objects on grey: after padding no box that counts lies on the black rim, but slivers of boxes that were cut"
+    annots = []
+    for i,(w,h) in enumerate([(160,60),(60,160),(160,60),(60,160)]):
+        x,y = (o.ravel()+.5 for o in np.meshgrid(np.arange(5, w, 15), np.arange(5, h, 15)))
+        q = rbox2qbox(np.stack([x, y, *np.full((2,len(x)), 8.), np.zeros(len(x))], 1))
+        a = np.full((h,w,3), 60, np.uint8)
+        for o in q: a[mask(o, w, h)>127] = 255
+        Image.fromarray(a).save(tmp_path/f'{i}.png')
+        annots.append(Annot(tmp_path/f'{i}.png', q, ['car']*len(q), np.zeros(len(q), int)))
+    set_seed(0)
+    dls = RotatedDataLoaders.from_annots(annots, annots[:1], item_tfms=[*OUT[name], room], batch_tfms=[], bs=4, device='cpu')
+    bright = []
+    for x,q,l in [b for _ in range(3) for b in dls.train]:
+        size = tensor([x.shape[-1],x.shape[-2]])
+        for im,o,c in zip(x, (q.as_subclass(torch.Tensor)+1)/2*size, l):
+            for b in o[c>=0]:
+                m = quad_mask(b, (0,0), size.tolist())>.5
+                if m.sum()>12: bright.append(im[0].numpy()[m].max())
+    without = np.mean(np.array(bright)<=.2)
+    assert len(bright)>100 and without<.04, f'{without:.0%} of {len(bright)} boxes have no pixels'
 
 def test_partners_are_of_the_training_set(tmp_path):
     annots = write(tmp_path, 20)

@@ -11,6 +11,7 @@ from fastai.vision.all import (Callback, CancelFitException, CancelValidExceptio
     IndexSplitter, Interpretation, Normalize, PILImage, SaveModelCallback, SuggestionMethod, load_learner, norm_types)
 from rotnb.data.blocks import RBoxBlock, RBoxLblBlock
 from rotnb.data.loaders import RotatedDataLoaders
+from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth import make_synth
 from rotnb.data.types import TensorDets, class_index, is_real, to_targets
 from rotnb.evaluate.ap import APAccumulator, eval_map
@@ -18,6 +19,7 @@ from rotnb.learn.callbacks import *
 from rotnb.learn.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner
 from rotnb.learn.metrics import RotatedMAP
+from rotnb.learn.schedule import TrackDifficulty
 from rotnb.models import create_detector
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
@@ -457,6 +459,20 @@ def test_checkpoint_with_trackers(dls, tmp_path):
     now = torch.load(new.path/'models'/'best.pth', weights_only=True)
     assert same(best, now), 'a worse epoch after going on does not replace the best weights'
     assert same(state(new), best)
+
+def test_checkpoint_knows_which_pictures_were_hard(synth, tmp_path):
+    "The epoch after an interruption is drawn by the weights it would have been drawn by"
+    p,cbs = tmp_path/'c.pth',[]
+    class Weights(Callback):
+        order = 70
+        def before_train(self): cbs.append((self.epoch, self.dls.train.sampler.weights))
+    for at in (2,9):
+        learn = make(load(synth, tmp_path, sampler=WeightedSampler()))
+        try: learn.fit(3, 1e-3, cbs=[Checkpoint(p), TrackDifficulty(), Weights(), Interrupt(at)])
+        except KeyboardInterrupt: pass
+    assert [k for k,_ in cbs]==[0,1,2,2]
+    a,b = (w for k,w in cbs if k==2)
+    assert a.std()>0 and np.array_equal(a, b)
 
 def test_checkpoint_of_fine_tune_and_of_several_fits(dls, tmp_path):
     p,count = tmp_path/'c.pth',Count()

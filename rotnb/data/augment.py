@@ -106,7 +106,7 @@ class RandomAffine(RandTransform):
         self.do = self.split_idx is None or split_idx in (None,self.split_idx)
         if not self.do: return
         b = b if isinstance(b, tuple) else (b,)
-        x = b[0]
+        x,self.gone = b[0],None
         self.wh = (x.shape[-1],x.shape[-2]) if isinstance(x, Tensor) else x.size
         self.m,self.out = self.draw(len(x) if isinstance(x, Tensor) and x.ndim==4 else 1, self.wh, b, not split_idx)
         self.do = tuple(self.out)!=tuple(self.wh) or not torch.equal(self.m, torch.eye(3).to(self.m).expand_as(self.m))
@@ -115,7 +115,12 @@ class RandomAffine(RandTransform):
     def encodes(self, x:TensorImage):
         y = warp_batch(x if x.ndim==4 else x[None], self.m, self.out, self.fill)
         return TensorImage(y.reshape(*x.shape[:-2], *y.shape[-2:]))
-    def encodes(self, x:TensorQuad): return warp_quads(x, self.m, self.wh, self.out)
+    def encodes(self, x:TensorQuad):
+        q = warp_quads(x, self.m, self.wh, self.out)
+        self.gone = visible_fraction(q)<=0
+        return q
+    def encodes(self, x:TensorBoxLabel): # after its quads; a wrong number of labels is named where batches are made
+        return x if self.gone is None or self.gone.shape!=x.shape else TensorBoxLabel(x.as_subclass(Tensor).masked_fill(self.gone, PAD))
 
 # %% ../../nbs/data/61a_augment.ipynb #ca1455a8
 def _part(b, t): return next((o for o in b if isinstance(o, t)), None)

@@ -68,6 +68,11 @@ def _opener(cache):
         raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
     return MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else ifnone(cache, open_image)
 
+def _joined(own, given):
+    "Given transforms in place of a block's own of their class; `DataBlock` would keep only the last of two of one class"
+    given = L(given).map(instantiate)
+    return own.filter(lambda o: type(o) not in given.map(type)) + given
+
 # %% ../../nbs/data/69_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
 def from_annots(cls:RotatedDataLoaders,
@@ -100,8 +105,9 @@ def from_annots(cls:RotatedDataLoaders,
         item_tfms = _fit(size, rect)
     db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
                    get_x=_image, get_y=[_quads,_names],
-                   splitter=IndexSplitter(range(n, len(every))), item_tfms=item_tfms,
-                   batch_tfms=rotated_aug_transforms() if batch_tfms is None else batch_tfms)
+                   splitter=IndexSplitter(range(n, len(every))))
+    db.item_tfms = _joined(db.item_tfms, item_tfms)
+    db.batch_tfms = _joined(db.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
     if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
     if sampler is not None: kwargs['dl_kwargs'] = [dict(sampler=sampler),*kwargs.get('dl_kwargs', [{},{}])[1:]]

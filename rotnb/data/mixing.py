@@ -48,7 +48,9 @@ def move_quads(
     return (q if m[:2,:2].det()>0 else mirror_order(q)).float()
 
 def _sample(im, quads, labels):
-    return PILImage(im),TensorQuad(torch.cat(quads)),TensorBoxLabel(torch.cat([o.as_subclass(Tensor) for o in labels]))
+    q,l = torch.cat(quads),torch.cat([o.as_subclass(Tensor) for o in labels])
+    seen = visible_fraction(q/tensor(im.size)*2-1)>0     # a later zoom or padding would show the place of the others, not their pixels
+    return PILImage(im),TensorQuad(q[seen]),TensorBoxLabel(l[seen])
 def _rand(lo, hi): return lo+(hi-lo)*torch.rand(1, dtype=torch.float64).item()
 
 # %% ../../nbs/data/61c_mixing.ipynb #6c256274
@@ -85,6 +87,8 @@ class Mosaic(MixTransform):
 @patch
 def _cut(self:Mosaic, q, l, meet, after):
     "The border rule where this picture ends at the seam; the other sides are as far as its boxes go"
+    ok = q.isfinite().flatten(1).all(1)                  # one NaN would reach all boxes by way of `far`
+    q,l = q[ok],l.as_subclass(Tensor)[ok]
     if not len(q): return q,l
     q,meet,after = q.double(),tensor(meet).double(),tensor(after).bool()
     far = torch.where(after, torch.maximum(q.amax((0,1)),meet)+1, torch.minimum(q.amin((0,1)),meet)-1)
@@ -130,6 +134,8 @@ def quad_mask(
 ): # (hi_y-lo_y, hi_x-lo_x) float in [0,1]
     "How much of each pixel lies in a quad, about"
     q = np.asarray(quad, np.float64)
+    (ax,ay),(bx,by) = q[2]-q[0],q[3]-q[1]
+    if ax*by<ay*bx: q = q[::-1]                                             # label files have anticlockwise quads too
     x,y = np.arange(lo[0],hi[0])[None]+.5,np.arange(lo[1],hi[1])[:,None]+.5
     res = np.ones((hi[1]-lo[1],hi[0]-lo[0]))
     for (ax,ay),(bx,by) in zip(q, np.roll(q, -1, 0)):

@@ -21,14 +21,21 @@ def rename_annots(
     vocab=None # names that may remain; None accepts any
 )->list: # of `Annot`; pictures without a box stay
     "Records with other class names"
-    res = [_renamed(a, [names.get(o, o) for o in a.names]) for a in annots]
+    known = {}                                                              # windows of one scene go on sharing its record
+    res = [_renamed(a, names, known) for a in annots]
     bad = [] if vocab is None else [o for a in res for o in a.names if o not in vocab]
     if bad: raise ValueError(unknown_class(bad[0], vocab))
     return res
 
-def _renamed(a, new):
-    keep = np.array([o is not None for o in new], bool)
-    return replace(a, qboxes=a.qboxes[keep], names=[o for o in new if o is not None], difficult=a.difficult[keep])
+def _renamed(a, names, known):
+    new = [names.get(o, o) for o in a.names]
+    k = np.flatnonzero([o is not None for o in new])
+    kw = dict(qboxes=a.qboxes[k], names=[new[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
+              angle=None if a.angle is None else a.angle[k])
+    if (w := getattr(a, 'whole', None)) is not None:
+        if id(w) not in known: known[id(w)] = _renamed(w, names, known)
+        kw['whole'] = known[id(w)]
+    return replace(a, **kw)
 
 def concat_annots(
     *sets, # lists of `Annot`

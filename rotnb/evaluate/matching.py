@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/evaluate/matching.html.md"""
 
 # %% auto #0
 __all__ = ['FOUND', 'DIFFICULT', 'OUTSIDE', 'FALSE', 'TRUE', 'LEFT_OUT', 'ImageRecord', 'CrossedQuadWarning', 'image_record',
-           'APAccumulator', 'Flat', 'Matched', 'match']
+           'APAccumulator', 'of_all_ranks', 'Flat', 'Matched', 'match']
 
 # %% ../../nbs/evaluate/56_matching.ipynb #a73a5b1c
 import warnings
@@ -162,12 +162,18 @@ class APAccumulator:
         n:int=None # images of the whole set, where a sampler repeated some to fill the ranks; None: keep all
     ): # self
         "Hold the images of all ranks; every rank must call this. Alone, nothing happens"
-        dist = torch.distributed
-        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size()>1): return self
-        every = [None]*dist.get_world_size()
-        dist.all_gather_object(every, self.images)
-        self.images,self._flat = [o for images in every for o in images][:n],None
+        if (every := of_all_ranks(self.images)) is not self.images: self.images,self._flat = every[:n],None
         return self
+
+def of_all_ranks(
+    items:list # of one rank
+)->list: # alone: `items` itself
+    "The items of all ranks, in their order; every rank must call this"
+    dist = torch.distributed
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size()>1): return items
+    every = [None]*dist.get_world_size()
+    dist.all_gather_object(every, items)
+    return [o for part in every for o in part]
 
 # %% ../../nbs/evaluate/56_matching.ipynb #6cae361f
 @dataclass(eq=False)

@@ -21,11 +21,15 @@ def detector_splitter(
     "Backbone, and the rest"
     return L(m.backbone, nn.ModuleList([m.neck, m.stages])).map(params)
 
-def _norms(dl): return getattr(dl, 'after_batch', Pipeline()).fs.filter(risinstance(Normalize))
+def _batch_tfms(dl): # of other loaders than fastai's, none
+    o = getattr(get_loader(dl), 'after_batch', None)
+    return o if isinstance(o, Pipeline) else None
+
+def _norms(tfms): return tfms.fs.filter(risinstance(Normalize))
 
 def _normalize(dls, backbone):
     "The normalisation the data have, or else, added to them, that of the backbone's training"
-    if norms := _norms(dls): return norms[0]
+    if norms := _norms(dls.after_batch): return norms[0]
     cfg = backbone and timm.get_pretrained_cfg(backbone)
     norm = Normalize.from_stats(*((cfg.mean,cfg.std) if cfg else imagenet_stats))
     dls.add_tfms([norm], 'after_batch')
@@ -35,7 +39,8 @@ class KeepNormalize(Callback):
     "Normalise what other loaders give too: those of `learn.dls = ...`, `learn.validate(dl=...)`"
     def __init__(self, norm:Normalize): self.norm = norm
     def before_train(self):
-        if hasattr(self.dl, 'after_batch') and not _norms(self.dl): self.dl.after_batch.add(self.norm)
+        tfms = _batch_tfms(self.dl)
+        if tfms is not None and not _norms(tfms): tfms.add(self.norm)
     before_validate = before_train
 
 def _checked(model, vocab, kw):

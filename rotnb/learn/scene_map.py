@@ -14,6 +14,7 @@ from ..geometry.boxes import qbox2rbox
 from ..evaluate.ap import eval_map
 from ..evaluate.task1 import merge_windows
 from ..data.windows import Window
+from .callbacks import get_loader
 from .infer import input_map, map_boxes
 from .metrics import RotatedMAP
 
@@ -60,7 +61,7 @@ class SceneMAP(RotatedMAP):
 
     def accumulate(self, learn):
         super().accumulate(learn)
-        self.dl = getattr(learn.dl, 'dl', learn.dl)  # of a `DistributedDL` the loader of all items
+        self.dl = get_loader(learn.dl)  # that of all items
 
     def compute(self, metric=None, iou=None):
         vocab = self.acc.vocab

@@ -12,6 +12,8 @@ from types import MethodType
 from fastai.vision.all import *
 from ..data.mixing import Mosaic, MixUpBoxes
 from ..data.samplers import WeightedSampler
+from ..evaluate.matching import of_all_ranks
+from .callbacks import get_loader
 
 # %% ../../nbs/learn/72a_schedule.ipynb #a157a717
 class CloseMixing(Callback):
@@ -23,7 +25,7 @@ class CloseMixing(Callback):
         self.last,self.kinds = last,kinds
 
     def _switch(self, on):
-        for o in self.dls.train.after_item.fs:
+        for o in get_loader(self.dls.train).after_item.fs:
             if isinstance(o, self.kinds): o.switch(on)
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self._switch(self.n_epoch<=self.last or self.epoch<self.n_epoch-self.last)
@@ -38,6 +40,7 @@ def _watched(model, images, targets=None):
 # %% ../../nbs/learn/72a_schedule.ipynb #0d000bb8
 class TrackDifficulty(Callback):
     "Weight pictures by their losses"
+    lasting = ('losses',)                                                   # what a `Checkpoint` keeps
     def __init__(self,
         power:float=1., # weight = (loss / mean loss)**power; 0: all alike
         momentum:float=.7, # of the running mean of a picture's loss, in [0,1)
@@ -53,10 +56,14 @@ class TrackDifficulty(Callback):
         for o in ('run_stages','by_image'): get_model(self.model).__dict__.pop(o, None)
 
     def before_train(self):
-        self.seen,s = [],getattr(self.dls.train, 'sampler', None)
+        dl = get_loader(self.dls.train)
+        self.seen,s = [],getattr(dl, 'sampler', None)
         if not isinstance(s, WeightedSampler):
             raise ValueError('TrackDifficulty sets the weights of a sampler: give the loaders sampler=WeightedSampler()')
-        if self.losses is None or len(self.losses)!=self.dls.train.n: self.losses = np.full(self.dls.train.n, np.nan)
+        if self.losses is None or len(self.losses)!=dl.n: self.losses = np.full(dl.n, np.nan)
+        if isinstance(self.losses, list): # from a checkpoint
+            self.losses = np.array(self.losses, float)
+            self._weigh()
 
     def after_loss(self):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
@@ -64,11 +71,14 @@ class TrackDifficulty(Callback):
         self.seen.append((dl._DataLoader__idxs[self.iter*dl.bs:][:len(o)], o))
 
     def after_train(self):
-        for idxs,o in self.seen:
-            for i,v in zip(idxs, o.float().tolist()):
+        for idxs,o in of_all_ranks([(list(idxs), o.float().tolist()) for idxs,o in self.seen]):
+            for i,v in zip(idxs, o):
                 if math.isfinite(v): self.losses[i] = v if np.isnan(self.losses[i]) else self.momentum*self.losses[i]+(1-self.momentum)*v
         self.seen = []
-        if not np.isnan(self.losses).all(): self.dls.train.sampler.set(self.weights())
+        self._weigh()
+
+    def _weigh(self):
+        if not np.isnan(self.losses).all(): get_loader(self.dls.train).sampler.set(self.weights())
 
 # %% ../../nbs/learn/72a_schedule.ipynb #ff487070
 @patch
