@@ -133,7 +133,7 @@ class APAccumulator:
         vocab=None, # class names
         iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
     ):
-        if None not in (n_classes, vocab) and n_classes!=len(vocab):
+        if n_classes is not None and vocab is not None and n_classes!=len(vocab):
             raise ValueError(f"{n_classes} classes, but {len(vocab)} names of classes: give as many, or the names alone")
         self.n_classes = len(vocab) if n_classes is None and vocab is not None else n_classes
         self.vocab,self.iou = vocab,iou
