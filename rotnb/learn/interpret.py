@@ -43,16 +43,19 @@ class RotatedInterpretation:
     def from_learner(cls,
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
-        dl=None, # or this one
+        dl=None, # or this one; the items of one that is shuffled, in order
         **kwargs # `iou`, `bg`, `symmetry`
     ):
         "Look at a set once"
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
-        if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
+        if dl is None or getattr(dl, 'shuffle', False):
+            dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
         acc = APAccumulator(vocab=list(learn.dls.vocab))
+        it = cls(learn, dl, acc, None, **kwargs)
+        find_errors(acc, it.iou, it.bg); box_errors(acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
-            _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
-        return cls(learn, dl, acc, losses, **kwargs)
+            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
+        return it
 
     @property
     def errors(self):
@@ -146,12 +149,18 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
            title=f'score >= {score:g}, IoU >= {self.iou:g}')
     ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor'); ax.set_yticklabels(names)
 
+def _make_room(ax, legend):
+    "A figure of one axis grows until the legend fits beside it"
+    if not isinstance(ax.figure, plt.Figure) or len(ax.figure.axes)>1: return
+    (w,h),(W,H) = legend.get_window_extent().size/ax.figure.dpi,ax.figure.get_size_inches()
+    ax.figure.set_size_inches(max(W, w+4), max(H, h+.5))
+
 def _plot_curves(ax, rows, vocab, **labels):
     "A line for each `(class, x, y, caption)`"
     for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(c)))
     ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
     ax.grid(True)
-    if rows: ax.legend(loc='center left', bbox_to_anchor=(1,.5))
+    if rows: _make_room(ax, ax.legend(loc='center left', bbox_to_anchor=(1,.5)))
 
 # %% ../../nbs/learn/76_interpret.ipynb #ea7b831e
 @patch
