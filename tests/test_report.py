@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
 from rotnb.evaluate.matching import APAccumulator
-from rotnb.geometry.style import PLOT_STYLE
+from rotnb.geometry.style import PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 import rotnb.learn.report # `Learner.report`
@@ -120,6 +120,14 @@ def test_the_legend_lies_within_the_figure(learn, plot, n, name):
     fig,axs = plt.subplots(1, 2, figsize=(7,4)); getattr(it, plot)(ax=axs[0])
     assert fig.get_size_inches().tolist()==[7,4]        # a figure that is not its own keeps its size
     plt.close('all')
+
+@pytest.mark.parametrize('width', [3.,10.8])
+def test_class_legend_lies_within_the_figure(width):
+    names = [f'Expressway-Service-area{i}' for i in range(9)]
+    fig = plt.figure(figsize=(width,4), layout='constrained'); fig.add_subplot()
+    box = class_legend(fig, range(9), names); fig.canvas.draw(); box = box.get_window_extent()
+    assert box.x0>=0 and box.x1<=fig.bbox.x1 and box.y0>=0
+    plt.close(fig)
 
 # --- the command
 

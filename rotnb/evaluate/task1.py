@@ -34,7 +34,7 @@ def _lines(preds, vocab, decimals):
         if len(str(name).split())!=1:
             raise ValueError(f"image name {name!r}: spaces cannot be told apart in a result file; rename the image")
         s,l,q = _plain(p['scores']),_plain(p['labels']).astype(int),_corners(p['boxes']).reshape(-1,8)
-        if not len(q)==len(s)==len(l): raise ValueError(f"{name}: {len(q)} boxes, {len(s)} scores, {len(l)} labels; each box needs one of each")
+        if not len(q)==len(s)==len(l): raise ValueError(f'{name}: {len(q)} boxes, {len(s)} scores, {len(l)} labels: there must be as many')
         if len(l) and not 0<=l.min()<=l.max()<len(vocab):
             raise ValueError(f"{name}: labels must be in 0..{len(vocab)-1}, got {l.min()}..{l.max()}")
         for c,o,b in zip(l, s, q): res[c].append(' '.join([str(name), f'{o:.6g}', *(f'{v:.{decimals}f}' for v in b)]))

@@ -11,7 +11,7 @@ __all__ = ['RotatedInterpretation']
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
-from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis
+from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
@@ -50,11 +50,10 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
-        acc = APAccumulator(vocab=list(learn.dls.vocab))
-        it = cls(learn, dl, acc, None, **kwargs)
-        find_errors(acc, it.iou, it.bg); box_errors(acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
+        it = cls(learn, dl, APAccumulator(vocab=list(learn.dls.vocab)), None, **kwargs)
+        find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
-            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
+            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(it.acc))
         return it
 
     @property
@@ -149,18 +148,12 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
            title=f'score >= {score:g}, IoU >= {self.iou:g}')
     ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor'); ax.set_yticklabels(names)
 
-def _make_room(ax, legend):
-    "A figure of one axis grows until the legend fits beside it"
-    if not isinstance(ax.figure, plt.Figure) or len(ax.figure.axes)>1: return
-    (w,h),(W,H) = legend.get_window_extent().size/ax.figure.dpi,ax.figure.get_size_inches()
-    ax.figure.set_size_inches(max(W, w+4), max(H, h+.5))
-
 def _plot_curves(ax, rows, vocab, **labels):
     "A line for each `(class, x, y, caption)`"
     for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(c)))
     ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
     ax.grid(True)
-    if rows: _make_room(ax, ax.legend(loc='center left', bbox_to_anchor=(1,.5)))
+    if rows: side_legend(ax)
 
 # %% ../../nbs/learn/76_interpret.ipynb #ea7b831e
 @patch

@@ -20,7 +20,8 @@ class RotatedMetric(Metric):
     def __init__(self,
         iou, # threshold, in (0, 1]
         name): # in the training table
-        if not all(0<o<=1 for o in np.atleast_1d(iou)): raise ValueError(f"{type(self).__name__}: iou is {iou}, it must lie between 0 and 1")
+        if not all(0<o<=1 for o in np.atleast_1d(iou)):
+            raise ValueError(f'{type(self).__name__}: iou is {iou}, it must lie between 0 and 1')
         self.iou,self._name = iou,name
         self.reset()
 

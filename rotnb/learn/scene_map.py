@@ -37,7 +37,8 @@ def scene_dets(
     if not items or not all(isinstance(getattr(o,'image',None), Window) and hasattr(o,'whole') for o in items):
         raise NoTilesError('SceneMAP needs windows of scenes for validation: make the loaders with tile=1024, or leave it out')
     if getattr(dl, 'shuffle', False):
-        raise NoTilesError('SceneMAP needs windows in their order, these are shuffled: validate dls.test_dl(dls.train.items, with_labels=True)')
+        raise NoTilesError('SceneMAP needs windows in their order, these are shuffled: '
+                           'validate dls.test_dl(dls.train.items, with_labels=True)')
     if len(items)!=len(records): raise NoTilesError(f'{len(items)} windows but {len(records)} of them predicted: SceneMAP needs all')
     maps,scenes = _maps(dl, {o.image.size for o in items}),{}
     for o in items: scenes.setdefault(id(o.whole), (len(scenes), o.whole))
