@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, compare_runs, eval_map
+from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, box_angle, compare_runs, eval_map
 from rotnb.evaluate.curves import angle_error, best_thresholds, box_errors, calibration, pr_curves, recall_at
 from rotnb.evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, CrossedQuadWarning, _crossed, image_record, match
@@ -142,7 +142,34 @@ def test_ranges_share_the_truth_out(by):
     assert sum(r.n_gt for r in parts.values()).tolist()==acc.compute().n_gt.tolist()
     assert sum(r.n_det for r in parts.values()).tolist()==acc.compute().n_det.tolist()
 
+def test_an_angle_a_hair_under_minus_90_has_a_range():
+    "The remainder of a number just under 0 is rounded to 180 itself, which lies in no range"
+    t = np.array([-np.pi/2,np.nextafter(-np.pi/2, -9),np.pi/2])
+    b = np.column_stack([np.arange(3)*99., np.zeros(3), np.full(3, 20), np.full(3, 10), t])
+    assert (box_angle(b)<90).all() and (box_angle(b)>=-90).all()
+    parts = accumulate([dict(boxes=b, scores=[.9]*3, labels=[0]*3)], [dict(boxes=b, labels=[0]*3)], 1).compute_by('angle')
+    assert sum(int(r.n_gt.sum()) for r in parts.values())==sum(int(r.n_det.sum()) for r in parts.values())==3
+
+def test_questions_that_make_no_sense():
+    ps,ts = scenes(2); acc = accumulate(ps, ts)
+    for names in (['a','b'], list('abcd')):
+        with pytest.raises(ValueError, match='3 classes.* names'): eval_map(ps, ts, n_classes=3, vocab=names)
+    for f in (acc.compute, acc.bootstrap, partial(recall_at, acc, (1,))):
+        with pytest.raises(ValueError, match='no IoU threshold'): f(iou_threshold=())
+    for thr in (50, 0, float('nan')):
+        with pytest.raises(ValueError, match='iou_threshold must be in'): confusion_matrix(acc, iou_threshold=thr)
+
 # --- curves
+
+def test_curve_of_infinite_scores():
+    "Equal scores are one point, infinite ones too"
+    box = lambda *xs: [[x,0.,20,10,0] for x in xs]
+    p = dict(boxes=box(0,50,900,100,950), scores=[math.inf,math.inf,.5,-math.inf,-math.inf], labels=[0]*5)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        c = pr_curves(accumulate([p], [dict(boxes=box(0,50,100), labels=[0]*3)], 1))['0']
+    assert c.scores.tolist()==[math.inf,.5,-math.inf]
+    np.testing.assert_allclose(c.precision, [1,2/3,3/5]); np.testing.assert_allclose(c.recall, [2/3,2/3,1])
 
 @fast
 @given(sets)
@@ -193,7 +220,7 @@ def test_angle_error_is_modulo_the_symmetry(a, b, s):
 def test_box_errors_of_known_offsets():
     g = np.array([[50,50,40,20,.3],[150,50,40,20,1.5],[250,50,20,20,0.]])
     d = g+[[3,4,0,0,0],[0,0,4,0,.1],[0,0,0,0,np.pi/2]]
-    acc = accumulate([dict(boxes=d, scores=[.9,.8,.7], labels=[0,0,1])], [dict(boxes=g, labels=[0,0,1])], vocab=['ship','tank'])
+    acc = accumulate([dict(boxes=d, scores=[.9,.8,.7], labels=[0,0,1])], [dict(boxes=g, labels=[0,0,1])], 2, vocab=['ship','tank'])
     e = box_errors(acc, symmetry={'ship':180,'tank':90})
     np.testing.assert_allclose(e.centre, [5,0,0]); np.testing.assert_allclose(e.centre_rel, [5/math.sqrt(800),0,0])
     np.testing.assert_allclose(e.angle, [0,np.rad2deg(.1),0], atol=1e-9); np.testing.assert_allclose(e.length, [1,1.1,1])
@@ -294,6 +321,23 @@ def test_windows_merged_give_the_scene_figure(tmp_path):
     t = dict(boxes=g, labels=lab)
     merged = eval_map([{**m, 'boxes':qbox2rbox(m['boxes'])}], [t], (.5,.6,.7), vocab=vocab)
     np.testing.assert_allclose(merged.aps, eval_map([dict(boxes=d, scores=s, labels=lab)], [t], (.5,.6,.7), vocab=vocab).aps)
+
+def test_windows_named_as_files_are_merged():
+    "What `predict_folder` finds in a folder of tiles goes by their file names"
+    b = dict(boxes=[[50.,50,20,10,0]], scores=[.9], labels=[0])
+    m = merge_windows({'P1__1__0___0.png':b, 'P1__1__1.5___0.tif':b, 'P2__1__0___0':b})
+    assert {k:len(v['scores']) for k,v in m.items()}=={'P1':1,'P2':1}
+
+def test_task1_archive_in_capitals(tmp_path):
+    p = {'a':dict(boxes=[[50.,50,20,10,0]], scores=[.9], labels=[0])}
+    f = write_task1(p, ['x'], tmp_path/'R.ZIP')
+    assert f.is_file() and list(read_task1(f, ['x']))==['a']
+
+def test_task1_wants_a_score_and_a_label_a_box(tmp_path):
+    p = dict(boxes=[[50.,50,20,10,0]]*2, scores=[.9,.8], labels=[0,0])
+    for k in p:
+        with pytest.raises(ValueError, match='a: 2 |a: 1 '): write_task1({'a':{**p, k:p[k][:1]}}, ['x'], tmp_path/'r')
+    assert not (tmp_path/'r').exists()
 
 # --- reference figures
 

@@ -18,7 +18,8 @@ from rotnb.evaluate.ap import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
 from rotnb.learn.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner
-from rotnb.learn.metrics import RotatedMAP
+from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
+from rotnb.learn.scene_map import SceneMAP
 from rotnb.learn.schedule import TrackDifficulty
 from rotnb.models import create_detector
 
@@ -317,6 +318,15 @@ def test_several_metrics_share_one_accumulator(dls, monkeypatch):
     assert len(rec)==5 and added==[4], 'boxes are matched once'
     assert all(m.acc is ms[0].acc for m in ms)
     assert learn.recorder.metrics.attrgot('name')==['mAP50','mAP75','mAP50:95','mAP50_07']
+
+def test_metric_at_an_array_of_thresholds(learn):
+    learn.validate(); m = learn.metrics[0]
+    assert m.compute(iou=np.array([.1,.5])).iou_thresholds==m.compute(iou=(.1,.5)).iou_thresholds==(.1,.5)
+
+@pytest.mark.parametrize('iou', [50,0,(.5,75)])
+def test_a_metric_is_told_its_threshold_makes_no_sense_before_the_epoch(iou):
+    for f in (RotatedMAP, RotatedF1, AngleError, SceneMAP):
+        with pytest.raises(ValueError, match=f'{f.__name__}: iou is .* between 0 and 1'): f(iou=iou, name='x')
 
 def test_train_metrics_leave_detection_out(learn):
     learn.recorder.train_metrics = True

@@ -1,5 +1,5 @@
 "The report as a file: complete, self-contained, escaped, whole or absent; its command; and figures that leave matplotlib as it was"
-import re, runpy, sys
+import re, runpy, sys, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
 from rotnb.evaluate.matching import APAccumulator
-from rotnb.geometry.style import PLOT_STYLE
+from rotnb.geometry.style import PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 import rotnb.learn.report # `Learner.report`
@@ -82,6 +82,53 @@ def test_figures_leave_matplotlib_alone(learn):
     assert plt.gcf().legends and plt.gcf().get_facecolor()[3]==0
     plt.close('all')
 
+def test_a_shuffled_loader_is_looked_at_in_order(learn, tmp_path):
+    "Boxes, files and losses of one image belong together, and nothing is turned at random"
+    dls = RotatedDataLoaders.from_dota(learn.path, bs=2, num_workers=0)
+    assert dls.train.shuffle
+    with learn.no_bar(): its = [RotatedInterpretation.from_learner(learn, **kw) for kw in (dict(ds_idx=0), dict(dl=dls.train), dict(dl=dls.train))]
+    assert len(its[0].acc.images)==4
+    for it in its[1:]:
+        assert [it.file(i).name for i in range(4)]==[its[0].file(i).name for i in range(4)]
+        np.testing.assert_allclose(it.acc.flat().gt_boxes, its[0].acc.flat().gt_boxes); np.testing.assert_allclose(it.losses, its[0].losses, rtol=1e-4)
+
+def test_what_makes_no_sense_is_told_before_the_work(learn, tmp_path):
+    seen = []
+    hook = learn.model.register_forward_hook(lambda *_: seen.append(1))
+    for kw,say in [(dict(iou=5),'thresholds'), (dict(bg=.6),'thresholds'), (dict(symmetry={'shop':90}),'unknown classes'), (dict(n_images=-1),'n_images'),
+                   (dict(n_boxes=-1),'n_boxes')]:
+        with pytest.raises(ValueError, match=say): learn.report(tmp_path/'r.html', **kw)
+    with pytest.raises(TypeError, match='symetry'): learn.report(tmp_path/'r.html', symetry=90)
+    hook.remove()
+    assert not seen and not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('plot', ['plot_pr','plot_f1'])
+@pytest.mark.parametrize('n,name', [(1,'ship'), (40,'Expressway-Service-area'), (3,'a name that goes on and on '*4)])
+def test_the_legend_lies_within_the_figure(learn, plot, n, name):
+    "Each of forty classes has its line in it, and curves keep their room"
+    names = [f'{name}{i}' for i in range(n)]; acc = APAccumulator(vocab=names)
+    b = np.column_stack([np.arange(n)*50., np.zeros(n), np.full((n,2), [20,10]), np.zeros(n)])
+    acc.add([dict(boxes=b, scores=np.full(n, .9), labels=range(n))], [dict(boxes=b, labels=range(n))])
+    with learn.no_bar(): it = RotatedInterpretation.from_learner(learn)
+    it.acc,it.vocab = acc,names
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')                  # of a layout that finds no room
+        ax = getattr(it, plot)(figsize=(7,4)); ax.figure.canvas.draw()
+    inside,page = ax.get_legend().get_window_extent(),ax.figure.bbox
+    assert len(ax.get_legend().get_texts())==n and inside.x0>=0 and inside.y0>=0 and inside.x1<=page.x1+1 and inside.y1<=page.y1+1
+    assert ax.get_position().width*page.width>250
+    fig,axs = plt.subplots(1, 2, figsize=(7,4)); getattr(it, plot)(ax=axs[0])
+    assert fig.get_size_inches().tolist()==[7,4]        # a figure that is not its own keeps its size
+    plt.close('all')
+
+@pytest.mark.parametrize('width', [3.,10.8])
+def test_class_legend_lies_within_the_figure(width):
+    names = [f'Expressway-Service-area{i}' for i in range(9)]
+    fig = plt.figure(figsize=(width,4), layout='constrained'); fig.add_subplot()
+    box = class_legend(fig, range(9), names); fig.canvas.draw(); box = box.get_window_extent()
+    assert box.x0>=0 and box.x1<=fig.bbox.x1 and box.y0>=0
+    plt.close(fig)
+
 # --- the command
 
 @pytest.fixture
@@ -100,8 +147,11 @@ def test_command(learn, command, tmp_path):
     s = (tmp_path/'new/r.html').read_text()
     assert '<h1>A &amp; B</h1>' in s and '1 epochs' in s
     (tmp_path/'bad.pkl').write_bytes(b'nothing')
+    (tmp_path/'cut.pkl').write_bytes((tmp_path/'m.pkl').read_bytes()[:20000])
     other = make_synth(tmp_path/'other', n_train=1, n_valid=1, size=64)     # ships, which this model does not know
     for args,say in [(('no.pkl',learn.path),'no file'), ((tmp_path/'bad.pkl',learn.path),'learn.export'), ((tmp_path/'m.pkl',tmp_path/'none'),'there is no'),
+                     ((tmp_path/'cut.pkl',learn.path),'cut.pkl is not what learn.export writes'),
+                     ((tmp_path/'m.pkl',learn.path,'--bs',0),'bs'), ((tmp_path/'m.pkl',learn.path,'--bs',-1),'bs'),
                      ((tmp_path/'m.pkl',learn.path,'--format','x'),'unknown format'), ((tmp_path/'m.pkl',learn.path,'--out',tmp_path),'is a folder'),
                      ((tmp_path/'m.pkl',other,'--out',tmp_path/'o.html'),'class')]:
         code,out,err = command(*args)

@@ -14,7 +14,7 @@ from rotnb.learn.callbacks import DetectionCallback, DetectionLoss
 from rotnb.learn.infer import predict_images
 from rotnb.learn.journal import Journal
 from rotnb.learn.learner import rotated_learner
-from rotnb.learn.results import geojson, write_predictions
+from rotnb.learn.results import coco_results, geojson, write_predictions
 from rotnb.learn.scene import *
 
 ROOT = Path(__file__).parents[1]
@@ -318,6 +318,36 @@ def test_pycocotools_takes_the_results(learn, tmp_path):
     for a in got.anns.values():
         x,y,w,h = a['bbox']
         assert np.abs(np.array([x,y,x+w,y+h])-truth).max(1).min()<.01
+
+def one(x=9.): return dict(boxes=torch.tensor([[x,9,4,4,.1]], dtype=torch.float64), scores=torch.tensor([.5]), labels=torch.tensor([0]))
+
+def test_two_pictures_never_share_an_id():
+    "Numbers where they tell all pictures apart, else names"
+    ids = lambda *names: [o['image_id'] for o in coco_results({n:one() for n in names}, ['a'])]
+    assert ids('train/1.png', 'val/2.png', 'x.png')==[1,2,'x.png'] and ids('12.5')==['12.5']
+    for names in (('train/1.png','val/1.png','x.png'), ('1.png','001.png'), ('1.png','1.tif')): assert ids(*names)==[*names]
+
+def test_names_without_suffix_stay_whole(tmp_path):
+    "Windows at half scale have a point in their name"
+    names = ['P1__0.5__0___0','P2__0.5__0___412','v1.2.png']
+    f = write_predictions({n:one() for n in names}, tmp_path/'r.zip', ['a'])
+    assert set(merge_windows(read_task1(f, ['a'])))=={'P1','P2','v1.2'}
+
+def test_a_table_of_a_large_scene_is_as_fine_as_that_of_a_small_one(tmp_path):
+    import pandas as pd
+    for x in (9.1234,98765.4321):
+        df = pd.read_csv(write_predictions({'a':one(x)}, tmp_path/'a.csv', ['a']))
+        assert abs(df.cx[0]-x)<1e-3 and abs(df[['x1','x2','x3','x4']].to_numpy().mean()-x)<1e-3
+
+def test_what_is_returned_is_there(tmp_path):
+    with pytest.raises(ValueError, match='one scene, these are 0'): write_predictions({}, tmp_path/'r.geojson', ['a'])
+    assert write_predictions({'a':one()}, tmp_path/'R.ZIP', ['a']).is_file()
+
+def test_a_journal_that_lost_the_end_of_its_first_line(tmp_path):
+    "Gone on with, and again: what was noted in between is still known"
+    f = tmp_path/'j'; Journal(f, dict(size=1)); f.write_bytes(f.read_bytes()[:-1])
+    Journal(f, dict(size=1)).add([('a', np.ones((1,7), np.float32))])
+    assert [*Journal(f, dict(size=1)).done]==['a']
 
 def test_names_that_dota_cannot_hold_are_told_before_the_work(learn, tmp_path):
     Image.fromarray(squares(80, 80, 1)[0]).save(tmp_path/'my picture.png')

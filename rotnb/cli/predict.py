@@ -12,7 +12,7 @@ import sys, warnings
 warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)  # timm's, of no use to whoever runs a command
 
 # %% ../../nbs/cli/95_predict.ipynb #e09e97e2
-import pickle, torch
+import torch
 from functools import partial
 from pathlib import Path
 from fastai.learner import load_learner
@@ -42,7 +42,7 @@ def open_learner(
             learn = load_learner(file, cpu=device.type=='cpu')
         learn.dls.to(device); learn.model.to(device)
         return learn
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, RuntimeError, KeyError, UnicodeDecodeError) as e:
+    except Exception as e: # unpickling what is no pickle, or half of one, fails in any way
         why = f'{type(e).__name__} {e}'.splitlines()[0]
         raise ValueError(f'{file} cannot be opened as an exported learner (learn.export): {why}') from e
 

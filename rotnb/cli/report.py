@@ -12,7 +12,6 @@ import warnings
 warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)  # timm's, of no use to whoever runs a command
 
 # %% ../../nbs/cli/96_report.ipynb #be0f1d35
-import pickle
 from fastai.vision.all import *
 from fastcore.script import call_parse
 from ..data.convert import get_format, has_split
@@ -28,7 +27,7 @@ def open_learner(
     "An exported learner"
     if not Path(model).is_file(): raise ReportError(f'there is no file {model}: give the one that learn.export or rotnb-demo wrote')
     try: return load_learner(model)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, AttributeError, ImportError, KeyError) as e:
+    except Exception as e: # unpickling what is no pickle, or half of one, fails in any way
         raise ReportError(f'{model} is not what learn.export writes, or of another version ({type(e).__name__}: {e})') from e
 
 def read_set(
@@ -55,6 +54,7 @@ def run_report(
     **kw # for `learn.report`
 )->Path:
     "Measure an exported learner on a set and write the page"
+    if bs is not None and bs<1: raise ReportError(f'bs is {bs}: a batch needs a picture or more')
     learn = open_learner(model)
     annots = read_set(data, split, format, list(learn.dls.vocab))
     if not annots: raise ReportError(f'{data} holds no pictures')

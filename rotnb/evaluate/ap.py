@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from fastcore.basics import patch
 from numba import njit
-from .matching import APAccumulator,LEFT_OUT,TRUE,match
+from .matching import APAccumulator,LEFT_OUT,TRUE,match,_several
 
 # %% ../../nbs/evaluate/58_ap.ipynb #a418fdec
 @njit(cache=True, error_model='numpy', nogil=True)
@@ -102,7 +102,7 @@ COCO_IOUS = tuple(np.arange(50, 100, 5)/100)
 
 def _thresholds(iou_threshold, metric):
     if metric not in METRICS: raise ValueError(f"unknown metric {metric!r}: use one of {', '.join(METRICS)}")
-    return COCO_IOUS if metric=='coco' else tuple(np.atleast_1d(iou_threshold).astype(float))
+    return COCO_IOUS if metric=='coco' else _several(iou_threshold)
 
 @patch
 def compute(self:APAccumulator,
@@ -143,7 +143,7 @@ def box_size(boxes, *_): return np.sqrt(boxes[:,2]*boxes[:,3])
 def box_aspect(boxes, *_): return boxes[:,2:4].max(1)/boxes[:,2:4].min(1)
 def box_angle(boxes, *_):
     "Direction of the longer side, in [-90, 90) degrees"
-    return (np.rad2deg(boxes[:,4])+90*(boxes[:,2]<boxes[:,3])+90)%180-90
+    return (np.rad2deg(boxes[:,4])+90*(boxes[:,2]<boxes[:,3])+90)%180%180-90    # once more: -1e-14 % 180 is rounded to 180
 
 def box_crowding(boxes, img, flat):
     "How many truths have their centre within one diagonal of the box's; a truth counts itself"

@@ -12,7 +12,7 @@ __all__ = ['Curve', 'pr_curves', 'best_thresholds', 'recall_at', 'Calibration', 
 from dataclasses import dataclass
 
 import numpy as np
-from .matching import APAccumulator, LEFT_OUT, TRUE, match
+from .matching import APAccumulator, LEFT_OUT, TRUE, match, _several
 
 # %% ../../nbs/evaluate/57_curves.ipynb #1359b88e
 @dataclass(eq=False)
@@ -45,7 +45,7 @@ class Curve:
 def _curve(status, scores, n_gt):
     kept = status!=LEFT_OUT
     tp,s = (status[kept]==TRUE).cumsum(),scores[kept]
-    last = np.flatnonzero(np.diff(s, append=-np.inf))
+    last = np.flatnonzero(s!=np.append(s[1:], np.nan))          # of each run of equal scores; infinite ones have no difference
     return Curve(s[last], tp[last]/(last+1), tp[last]/n_gt, int(n_gt))
 
 def pr_curves(
@@ -75,7 +75,7 @@ def recall_at(
     by,rank = np.argsort(key, kind='stable'),np.empty(len(key), int)
     rank[f.order[by]] = np.arange(len(key))-np.searchsorted(key[by], key[by])   # place within its image and class
     res = {k:[] for k in ks}
-    for thr in np.atleast_1d(iou_threshold):
+    for thr in _several(iou_threshold):
         m = match(f, thr)
         n_gt = np.bincount(f.gt_labels[m.counted], minlength=f.n_classes).astype(float)
         n_gt[n_gt==0] = np.nan

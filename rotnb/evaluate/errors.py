@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from .matching import APAccumulator,LEFT_OUT,TRUE,match
+from .matching import APAccumulator,LEFT_OUT,TRUE,match,_check_iou
 from .ap import average_precision
 from ..ops.kernels import iou_matrix,prepare
 
@@ -150,6 +150,7 @@ def confusion_pairs(
     iou_threshold=0.5, # in (0, 1]
 )->tuple: # detection and truth of each entry of the matrix, (q,) each; -1 is background
     "The boxes behind the confusion matrix"
+    _check_iou(iou_threshold)
     f = acc.flat()
     own = f.labels[f.det]==f.gt_labels[f.gt]
     pairs = np.flatnonzero((f.iou>=iou_threshold)&(f.scores[f.det]>=score))

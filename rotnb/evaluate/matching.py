@@ -133,6 +133,8 @@ class APAccumulator:
         vocab=None, # class names
         iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
     ):
+        if n_classes is not None and vocab is not None and n_classes!=len(vocab):
+            raise ValueError(f"{n_classes} classes, but {len(vocab)} names of classes: give as many, or the names alone")
         self.n_classes = len(vocab) if n_classes is None and vocab is not None else n_classes
         self.vocab,self.iou = vocab,iou
         self.reset()
@@ -278,6 +280,15 @@ class Matched:
         res[self.truth[self.status==TRUE]] = True
         return res
 
+def _check_iou(thr):
+    if not 0<thr<=1: raise ValueError(f"iou_threshold must be in (0, 1], got {thr}")
+
+def _several(iou_threshold):
+    "One threshold or several as a tuple"
+    res = tuple(np.atleast_1d(iou_threshold).astype(float))
+    if not res: raise ValueError("no IoU threshold: give one or several in (0, 1]")
+    return res
+
 def match(
     acc, # `APAccumulator` or its `flat()`
     iou_threshold=0.5, # in (0, 1]: a match needs at least this
@@ -285,7 +296,7 @@ def match(
     within=None, # two masks, (n,) of detections and (m,) of truth: what the question is about; None: all
 )->Matched:
     "Match detections to truth of their class, best score first"
-    if not 0<iou_threshold<=1: raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
+    _check_iou(iou_threshold)
     f = acc.flat() if isinstance(acc, APAccumulator) else acc
     sort = f.ignore.astype(np.int8)
     if within is not None: sort[~within[1]&~f.ignore] = OUTSIDE

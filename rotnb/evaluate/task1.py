@@ -33,11 +33,11 @@ def _lines(preds, vocab, decimals):
     for name,p in preds.items():
         if len(str(name).split())!=1:
             raise ValueError(f"image name {name!r}: spaces cannot be told apart in a result file; rename the image")
-        s,l = _plain(p['scores']),_plain(p['labels']).astype(int)
+        s,l,q = _plain(p['scores']),_plain(p['labels']).astype(int),_corners(p['boxes']).reshape(-1,8)
+        if not len(q)==len(s)==len(l): raise ValueError(f'{name}: {len(q)} boxes, {len(s)} scores, {len(l)} labels: there must be as many')
         if len(l) and not 0<=l.min()<=l.max()<len(vocab):
             raise ValueError(f"{name}: labels must be in 0..{len(vocab)-1}, got {l.min()}..{l.max()}")
-        for c,o,q in zip(l, s, _corners(p['boxes']).reshape(-1,8)):
-            res[c].append(' '.join([str(name), f'{o:.6g}', *(f'{v:.{decimals}f}' for v in q)]))
+        for c,o,b in zip(l, s, q): res[c].append(' '.join([str(name), f'{o:.6g}', *(f'{v:.{decimals}f}' for v in b)]))
     return res
 
 # %% ../../nbs/evaluate/55_task1.ipynb #6e48828d
@@ -58,7 +58,7 @@ def write_task1(
     "One file for each class, `Task1_plane.txt`"
     path = Path(path)
     texts = {f:''.join(o+'\n' for o in lines) for f,lines in zip(task1_files(vocab), _lines(preds, vocab, decimals))}
-    if path.suffix=='.zip':
+    if path.suffix.lower()=='.zip':
         path.parent.mkdir(parents=True, exist_ok=True)
         with ZipFile(path, 'w', ZIP_DEFLATED) as z:
             for k,t in texts.items(): z.writestr(k, t)
@@ -86,7 +86,7 @@ def _texts(path):
     "Text of each class in a folder or an archive"
     path = Path(path)
     class_of = lambda name: Path(name).stem.removeprefix('Task1_')
-    if path.suffix=='.zip':
+    if path.suffix.lower()=='.zip':
         with ZipFile(path) as z: return {class_of(o):z.read(o).decode() for o in z.namelist() if o.endswith('.txt')}
     if not path.is_dir(): raise FileNotFoundError(f"no such folder or zip: {path}")
     return {class_of(o):o.read_text(encoding='utf-8') for o in sorted(path.glob('*.txt'))}
@@ -106,10 +106,10 @@ def read_task1(
     return {k:as_dict(np.array(v).reshape(-1,10)) for k,v in rows.items()}
 
 # %% ../../nbs/evaluate/55_task1.ipynb #ecde96f1
-_WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+(?:\.\d+)?)___(-?\d+(?:\.\d+)?)')
+_WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+(?:\.\d+)?)___(-?\d+(?:\.\d+)?)(?:\.[a-zA-Z]\w*)?')
 
 def parse_window(
-    name:str # of a picture, without suffix
+    name:str # of a picture, with or without suffix
 )->tuple: # scene, scale, x, y
     "Where a window comes from"
     m = _WINDOW.fullmatch(name)

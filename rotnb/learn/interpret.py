@@ -11,7 +11,7 @@ __all__ = ['RotatedInterpretation']
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
-from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis
+from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
@@ -43,16 +43,18 @@ class RotatedInterpretation:
     def from_learner(cls,
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
-        dl=None, # or this one
+        dl=None, # or this one; the items of one that is shuffled, in order
         **kwargs # `iou`, `bg`, `symmetry`
     ):
         "Look at a set once"
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
-        if dl is None: dl = learn.dls.test_dl(learn.dls[ds_idx].items, with_labels=True)  # without augmentation
-        acc = APAccumulator(vocab=list(learn.dls.vocab))
+        if dl is None or getattr(dl, 'shuffle', False):
+            dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
+        it = cls(learn, dl, APAccumulator(vocab=list(learn.dls.vocab)), None, **kwargs)
+        find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
-            _,_,losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(acc))
-        return cls(learn, dl, acc, losses, **kwargs)
+            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(it.acc))
+        return it
 
     @property
     def errors(self):
@@ -151,7 +153,7 @@ def _plot_curves(ax, rows, vocab, **labels):
     for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(c)))
     ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
     ax.grid(True)
-    if rows: ax.legend(loc='center left', bbox_to_anchor=(1,.5))
+    if rows: side_legend(ax)
 
 # %% ../../nbs/learn/76_interpret.ipynb #ea7b831e
 @patch

@@ -56,13 +56,15 @@ class Journal:
 
     def _read(self):
         data = self.file.read_bytes()
-        line,_,_ = data.partition(b'\n')
+        line,end,_ = data.partition(b'\n')
         try: old = json.loads(line); old.pop('rotnb_journal')
         except (ValueError, KeyError, AttributeError, TypeError):
             raise JournalError(f'{self.file} is no journal of rotnb: name another folder') from None
         if diff := [f'{k} {old.get(k)}, now {self.settings.get(k)}' for k in {**old, **self.settings} if old.get(k)!=self.settings.get(k)]:
             raise JournalError(f"{self.file} was begun with {'; '.join(diff)}: "
                                'use the same settings, another folder, or delete it to start afresh')
+        if not end:                                                     # lost: the first record would be taken for settings
+            with open(self.file, 'ab') as f: f.write(b'\n')
         at = len(line)+1
         while (r := _unpack(data, at)): self.done[r[0]],at = r[1:]
         if at<len(data): os.truncate(self.file, at)

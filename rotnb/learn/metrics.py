@@ -20,6 +20,8 @@ class RotatedMetric(Metric):
     def __init__(self,
         iou, # threshold, in (0, 1]
         name): # in the training table
+        if not all(0<o<=1 for o in np.atleast_1d(iou)):
+            raise ValueError(f'{type(self).__name__}: iou is {iou}, it must lie between 0 and 1')
         self.iou,self._name = iou,name
         self.reset()
 
@@ -66,7 +68,7 @@ class RotatedMAP(RotatedMetric):
         iou:float=None # threshold or several; None: this metric's own
     )->APResult: # the whole table, see `evaluate.ap`
         "Result by class of the last validation, by this or another rule"
-        return self.acc.compute(iou or self.iou, metric or self.metric)
+        return self.acc.compute(ifnone(iou, self.iou), metric or self.metric)
 
     def figure(self): return self.compute().map
 

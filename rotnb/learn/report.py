@@ -141,7 +141,7 @@ def _errors(it):
     n,c = it.errors.counts(),it.costs()
     by = {k:n[k]['truth' if k=='missed' else 'detections'] for k in ('correct',*COSTLY)}
     by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class'))
-    side = .34*(len(it.vocab)+1)+1.5
+    side = .34*(len(it.vocab)+1)+.7+.08*max(len(str(o)) for o in [*it.vocab,'background'])      # cells, and names beside them
     text = 'Every detection has one kind, and so has every truth. A gain is for that kind alone mended; gains do not add up.'
     return 'Mistakes',[H.P(text),
         figure(it.plot_errors().figure, 'What mending each kind would add to mAP, and how many there are'),
@@ -260,6 +260,7 @@ def report(self:Learner,
 )->Path:
     "Look at a set once and write a page about it"
     path = _place(Path(path))
+    if min(n_images, n_boxes)<0: raise ValueError(f'n_images is {n_images}, n_boxes {n_boxes}: give 0 for none, or more')
     with self.no_bar(), self.no_logging(): interp = RotatedInterpretation.from_learner(self, ds_idx, dl, **kwargs)
     page = report_html(interp, title or f'Detection report: {path.stem}', n_images, n_boxes)
     with whole(path) as f: f.write_text(page, encoding='utf-8')

@@ -37,6 +37,9 @@ def scene_dets(
     items = list(dl.items)
     if not items or not all(isinstance(getattr(o,'image',None), Window) and hasattr(o,'whole') for o in items):
         raise NoTilesError('SceneMAP needs windows of scenes for validation: make the loaders with tile=1024, or leave it out')
+    if getattr(dl, 'shuffle', False):
+        raise NoTilesError('SceneMAP needs windows in their order, these are shuffled: '
+                           'validate dls.test_dl(dls.train.items, with_labels=True)')
     if len(items)!=len(records): raise NoTilesError(f'{len(items)} windows but {len(records)} of them predicted: SceneMAP needs all')
     maps,scenes = _maps(dl, {o.image.size for o in items}),{}
     for o in items: scenes.setdefault(id(o.whole), (len(scenes), o.whole))
@@ -68,6 +71,6 @@ class SceneMAP(RotatedMAP):
         scenes,preds = scene_dets(self.dl, self.gather().images, self.nms_iou)
         code = {str(k):i for i,k in enumerate(vocab)}
         truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.difficult>0) for a in scenes]
-        return eval_map(preds, truth, iou or self.iou, metric or self.metric, vocab=vocab)
+        return eval_map(preds, truth, ifnone(iou, self.iou), metric or self.metric, vocab=vocab)
 
     def __getstate__(self): return {**super().__getstate__(), 'dl':None}

@@ -106,7 +106,9 @@ def settings(
     o # any part of a detector
 ): # nested dicts, lists, numbers and strings
     "The settings of a part as plain data"
-    if isinstance(o, partial): return dict(func=settings(o.func), **{k:settings(v) for k,v in o.keywords.items()})
+    if isinstance(o, partial):
+        args = dict(args=settings(o.args)) if o.args else {}
+        return dict(func=settings(o.func), **args, **{k:settings(v) for k,v in o.keywords.items()})
     if is_dataclass(o): return dict(type=type(o).__name__, **{f.name:settings(getattr(o,f.name)) for f in fields(o)})
     if isinstance(o, nn.Module): return dict(type=type(o).__name__, **{k:settings(getattr(o,k)) for k in signature(type(o)).parameters if hasattr(o,k)})
     if isinstance(o, dict): return {k:settings(v) for k,v in o.items()}

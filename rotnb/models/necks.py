@@ -24,6 +24,8 @@ class FPN(nn.Module):
         relu_extra:bool=False, # ReLU before the extra levels after the first
         norm=False): # True: batch norm after every convolution, which helps without pretrained weights; 'group': group norm
         super().__init__()
+        for k,v,known in [('extra',extra,('input','output','pool')), ('norm',norm or False,(False,True,'group'))]:
+            if v not in known: raise ValueError(f"FPN: {k} is {v!r}, must be one of {', '.join(map(str, known))}")
         store_attr()
         conv = lambda i,ks,s=1: _conv(i, channels, ks, s, norm)
         self.lateral = nn.ModuleList([conv(c,1) for c in in_channels])
