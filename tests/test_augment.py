@@ -159,11 +159,13 @@ def test_mixup(seed):
     rng = np.random.default_rng(seed)
     mix = MixUpBoxes(1., zoom=(1.,1.8))
     mix.dataset = [scene(rng, 300, 200, label=3)]
+    box = mix.dataset[0][1].as_subclass(torch.Tensor)
+    whole = bool(((box>=0) & (box<=torch.tensor([300,200]))).all())         # what hangs over its own border has no pixels to bring
     im,q,l = mix((PILImage.create(np.zeros((240,280,3),np.uint8)), TensorQuad.create([]), TensorBoxLabel.create([])), split_idx=0)
     assert l.tolist()==[3] and im.size==(280,240)
     a = np.asarray(im)[...,0].astype(float)
     want = mask(q[0], 280, 240)
-    if want.sum()/255>3000: assert soft_iou(a*255/a.max(), want)>.97
+    if whole and want.sum()/255>3000: assert soft_iou(a*255/a.max(), want)>.97
 
 @given(seed=seeds)
 @few
