@@ -239,6 +239,7 @@ ENV = {**os.environ, 'PYTHONPATH':str(ROOT)}
 CHILD = '''
 import sys, time
 sys.path.insert(0, sys.argv[1])
+from fastai.vision.all import Callback
 from test_scene import *
 learn = bright(Path(sys.argv[2]))
 class Slow(Callback):
@@ -264,6 +265,7 @@ def test_killed_and_started_again(learn, synth, tmp_path):
 FLAT = '''
 import sys
 sys.path.insert(0, sys.argv[1])
+import resource
 from test_scene import *
 import rasterio
 learn = bright(Path(sys.argv[2]), size=1024)
