@@ -167,6 +167,7 @@ class APAccumulator:
         if (every := of_all_ranks(self.images)) is not self.images: self.images,self._flat = every[:n],None
         return self
 
+# %% ../../nbs/evaluate/56_matching.ipynb #27ba1e07
 def of_all_ranks(
     items:list # of one rank
 )->list: # alone: `items` itself

@@ -192,6 +192,7 @@ families = [
     Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, sets=_exchange),
     Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, sets=_bgr)]
 
+# %% ../../nbs/interop/85_mmrotate.ipynb #7e9b002d
 def find_family(
     sd:dict # an MMRotate state dict
 )->Family:
