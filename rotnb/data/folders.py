@@ -53,7 +53,8 @@ def _yamls(path): # of a set
 def _there(name, roots):
     "A file or folder by its name in a yaml file or list; some tools write one `../` too many"
     names = [str(name), str(name).removeprefix('../')]
-    return next((p for r in roots for n in names if (p := Path(os.path.normpath(r/n))).exists()), None)
+    try: return next((p for r in roots for n in names if (p := Path(os.path.normpath(r/n))).exists()), None)
+    except (OSError, ValueError): return None                              # no name: too long, or with a NUL
 
 def set_root(
     path # folder of a set, or its yaml file
@@ -64,13 +65,19 @@ def set_root(
     return next((r for _,doc in _yamls(path) if (r := _there(doc.get('path') or '.', [path.parent])) and r.is_dir()), path.parent)
 
 # %% ../../nbs/data/62e_folders.ipynb #d7856b6c
+def _below_images(folder): return max((k for k,o in enumerate(folder.parts) if o.lower()=='images'), default=None)
+
 def _label_folder(images, label_dirs):
-    "Where the labels of a folder of pictures lie, or None"
-    at = max((k for k,o in enumerate(images.parts) if o.lower()=='images'), default=None)
+    "Where the labels of a folder of pictures belong, or None"
+    at = _below_images(images)
     if at is None: return images
     home = _child(Path(*images.parts[:at]), label_dirs)
-    home = home and home.joinpath(*images.parts[at+1:])
-    return home if home and home.is_dir() else None
+    return home and home.joinpath(*images.parts[at+1:])
+
+def _picture_folders(folder):
+    "A folder as far as one rule leads from its pictures to their labels"
+    if _below_images(folder) is not None: return {folder}
+    return {o.parent for o in walk_files(folder) if o.suffix.lower() in IMAGE_EXTS}
 
 def _listed(file, roots):
     "Pictures that a text file names, or None where none of them is there"
@@ -87,9 +94,9 @@ def _told_split(path, split, label_dirs):
         if not parts or None in parts: continue
         lists = [_listed(o, roots) if o.is_file() else None for o in parts]
         if any(o.is_file() and l is None for o,l in zip(parts, lists)): continue
-        folders = {o for p,l in zip(parts, lists) for o in ([p] if l is None else {f.parent for f in l})}
+        folders = {o for p,l in zip(parts, lists) for o in (_picture_folders(p) if l is None else {f.parent for f in l})}
         pairs = [(o, _label_folder(o, label_dirs)) for o in sorted(folders, key=lambda o: (-len(o.parts), o))]
-        if all(l for _,l in pairs):
+        if all(l for _,l in pairs) and any(l.is_dir() for _,l in pairs):
             return Split(pairs, [f for p,l in zip(parts, lists) for f in (walk_files(p) if l is None else l)] if any(lists) else None)
 
 # %% ../../nbs/data/62e_folders.ipynb #44d2719f
