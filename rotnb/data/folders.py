@@ -85,19 +85,26 @@ def _listed(file, roots):
     found = [_there(o, [file.parent, *roots]) for o in names]
     return [f or file.parent/o for f,o in zip(found, names)] if any(found) else None
 
+def _part(name, roots):
+    "Picture folders of one entry of a yaml file, and the pictures themselves where it is a list; None where it is not there"
+    p = _there(name, roots)
+    if p is None: return None
+    if p.is_dir(): return _picture_folders(p),None
+    files = _listed(p, roots)
+    return files and ({o.parent for o in files},files)
+
 def _told_split(path, split, label_dirs):
     "What a yaml file says of a split, or None"
     for file,doc in _yamls(path):
         said = next((doc[s] for s in _called(split) if doc.get(s)), [])
         roots = [file.parent/str(doc.get('path') or '.'), file.parent]
-        parts = [_there(o, roots) for o in (said if isinstance(said, list) else [said])]
+        parts = [_part(o, roots) for o in (said if isinstance(said, list) else [said])]
         if not parts or None in parts: continue
-        lists = [_listed(o, roots) if o.is_file() else None for o in parts]
-        if any(o.is_file() and l is None for o,l in zip(parts, lists)): continue
-        folders = {o for p,l in zip(parts, lists) for o in (_picture_folders(p) if l is None else {f.parent for f in l})}
+        folders = {o for some,_ in parts for o in some}
         pairs = [(o, _label_folder(o, label_dirs)) for o in sorted(folders, key=lambda o: (-len(o.parts), o))]
         if all(l for _,l in pairs) and any(l.is_dir() for _,l in pairs):
-            return Split(pairs, [f for p,l in zip(parts, lists) for f in (walk_files(p) if l is None else l)] if any(lists) else None)
+            listed = any(files for _,files in parts)
+            return Split(pairs, [o for some,files in parts for o in files or sum(map(walk_files, some), [])] if listed else None)
 
 # %% ../../nbs/data/62e_folders.ipynb #44d2719f
 def find_split(
