@@ -51,7 +51,7 @@ def test_raw_outputs_and_rois(ref):
             logits,deltas,cut = their_outputs(z, i, len(rois))
             first = theirs[:2] if real[:2].all() else theirs[:0]
             errs |= {f'class {i}':rel(res.logits[0][real], logits[real]), f'deltas {i}':rel(res.deltas[0][real], deltas[real]),
-                     f'roi features {i}':rel(stage.cut(feats, torch.zeros(2).long(), theirs[:2], res.lvls[0,:2]), cut)}
+                     f'roi features {i}':rel(stage.pooled(feats, torch.zeros(2).long(), theirs[:2], res.lvls[0,:2]), cut)}
             boxes = stage.boxes(res)[0]
     print(ref, 'largest relative error', max(errs.values()), errs)
     assert max(errs.values())<1e-4, errs

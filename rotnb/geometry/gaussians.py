@@ -10,6 +10,7 @@ __all__ = ['rbox2gaussian', 'safe_sqrt', 'gaussian_wasserstein', 'kl_divergence'
 # %% ../../nbs/geometry/12_gaussians.ipynb #e8b86baa
 import torch
 from torch import Tensor
+from .boxes import check_choice
 
 # %% ../../nbs/geometry/12_gaussians.ipynb #832b948b
 def _float(b): return b.float() if b.dtype in (torch.float16,torch.bfloat16) else b
@@ -83,7 +84,7 @@ def kl_divergence(
     way:str='forward' # 'forward' of 1 from 2, 'reverse' of 2 from 1, or of the two their 'sum' (Jeffreys), 'max', 'min'
 )->Tensor: # `(...)` >= 0
     "Divergence of the Gaussians of `boxes1` from those of `boxes2`"
-    if way not in _ways: raise ValueError(f"kl_divergence: way is {way!r}, must be one of {', '.join(_ways)}")
+    check_choice('kl_divergence', way=(way, *_ways))
     fwd = _kl(boxes1, boxes2, alpha) if way!='reverse' else None
     rev = _kl(boxes2, boxes1, alpha) if way!='forward' else None
     return _ways[way](fwd, rev)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
-from ..geometry.boxes import rbox2hbox
+from ..geometry.boxes import check_choice, rbox2hbox
 from ..ops.diff_iou import diff_iou_rotated
 from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
@@ -23,25 +23,31 @@ from .focal import smooth_focal_loss
 # %% ../../nbs/losses/37_boxes.ipynb #05706378
 @dataclass
 class BoxLoss:
-    "A function of pairs to `(n,)`, and what it compares: `on` 'deltas', 'boxes', 'both' as `(boxes, target boxes, deltas, target deltas)`, or 'upright'"
-    func:Callable # (pred, target) -> (n,)
+    "A function of pairs, and what it compares"
+    func:Callable # (pred, target) -> (n,); on 'both': (boxes, target boxes, deltas, target deltas) -> (n,)
     on:str='boxes' # 'deltas', 'boxes', 'both', or 'upright': the boxes as if their angle were zero
     weight:float=1. # factor in the total loss
     kwargs:dict=field(default_factory=dict) # settings of `func`
     mean:bool=False # a head takes the plain mean of it over positives, instead of its own average: so MMRotate trained with its GDLoss_v1
 
     def __post_init__(self):
-        if self.on not in ('deltas','boxes','both','upright'): raise ValueError(f"BoxLoss: on is {self.on!r}, must be 'deltas', 'boxes', 'both' or 'upright'")
+        check_choice('BoxLoss', on=(self.on, 'deltas', 'boxes', 'both', 'upright'))
 
     def __call__(self, *pairs:Tensor)->Tensor: return self.weight*self.func(*pairs, **self.kwargs)
 
-    def of(self, coder, priors:Tensor, deltas:Tensor, boxes:Tensor, n:int=None)->Tensor: # `(k,5)`, `(k,d)`, `(k,5)`; n: how many of the d count -> `(k,)`
+    def of(self,
+        coder, # of `priors` and `deltas`
+        priors:Tensor, # `(k, 5)`
+        deltas:Tensor, # `(k, d)` that a network gives
+        boxes:Tensor, # `(k, 5)` that would be right
+        n_deltas:int=None # the first of the d deltas, which are compared; None: all
+    )->Tensor: # `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
         if self.on=='upright':
-            plain,flat = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
-            return self(*(plain.decode(priors, torch.cat([o[:,:coder.split], flat], 1)) for o in (deltas, coder.encode(priors, boxes))))
+            plain,angle = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
+            return self(*(plain.decode(priors, torch.cat([o[:,:coder.split], angle], 1)) for o in (deltas, coder.encode(priors, boxes))))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
-        if self.on!='boxes': pairs += (deltas[:,:n], coder.encode(priors, boxes)[:,:n])
+        if self.on!='boxes': pairs += (deltas[:,:n_deltas], coder.encode(priors, boxes)[:,:n_deltas])
         return self(*pairs)
 
 # %% ../../nbs/losses/37_boxes.ipynb #ef27bfde
@@ -83,7 +89,7 @@ def rotated_iou_loss(
 )->Tensor: # `(n,)`
     "Loss from the exact rotated IoU or one of its kin"
     if mode in ('giou','diou','ciou'): return 1-diff_iou_rotated(pred, target, mode)
-    if mode not in _iou_modes: raise ValueError(f"rotated_iou_loss: mode is {mode!r}, must be one of {', '.join(_iou_modes)}, giou, diou, ciou")
+    check_choice('rotated_iou_loss', mode=(mode, *_iou_modes, 'giou', 'diou', 'ciou'))
     return _iou_modes[mode](diff_iou_rotated(pred, target).clamp(min=eps))
 
 # %% ../../nbs/losses/37_boxes.ipynb #6c3b8445
@@ -117,7 +123,8 @@ def loss_landscape(
     return fig
 
 # %% ../../nbs/losses/37_boxes.ipynb #040e78ee
-box_losses = dict(l1=BoxLoss(l1_loss, 'deltas'), smooth_l1=BoxLoss(smooth_l1_loss, 'deltas'), balanced_l1=BoxLoss(balanced_l1_loss, 'deltas'),
+box_losses = dict(
+    l1=BoxLoss(l1_loss, 'deltas'), smooth_l1=BoxLoss(smooth_l1_loss, 'deltas'), balanced_l1=BoxLoss(balanced_l1_loss, 'deltas'),
     smooth_focal=BoxLoss(smooth_focal_loss, 'deltas'), iou=BoxLoss(rotated_iou_loss, 'boxes'),
     **{o:BoxLoss(rotated_iou_loss, 'boxes', kwargs=dict(mode=o)) for o in ('giou','diou','ciou')})
 

@@ -11,6 +11,7 @@ __all__ = ['gaussian_loss', 'kld_loss', 'kfiou_loss', 'probiou_loss']
 import torch
 from torch import Tensor
 from typing import Callable
+from ..geometry.boxes import check_choice
 from ..geometry.gaussians import gaussian_wasserstein, kl_divergence, bhattacharyya, kfiou, prob_iou, safe_sqrt
 from .boxes import BoxLoss, box_losses, smooth_l1_loss
 
@@ -29,7 +30,7 @@ def gaussian_loss(
     **kw # settings of the distance, such as `alpha`, `way`, `normalize`
 )->Tensor: # `(n,)`
     "Loss from a distance of Gaussians, with the post-functions of GWD and KLD"
-    if fun not in _funs: raise ValueError(f"gaussian_loss: fun is {fun!r}, must be one of {', '.join(_funs)}")
+    check_choice('gaussian_loss', fun=(fun, *_funs))
     if not (tau==0 or tau>=1): raise ValueError(f"gaussian_loss: tau is {tau}, must be 1 or more, or 0 for an unbounded loss")
     d = scale*distance(pred, target, **kw)
     f = _funs[fun](safe_sqrt(d, eps) if sqrt else d)
@@ -68,7 +69,7 @@ def kfiou_loss(
     eps:float=1e-6 # least KFIoU, which bounds the logarithm
 )->Tensor: # `(n,)`
     "Loss from the KFIoU, with a centre term"
-    if fun not in _kf_funs: raise ValueError(f"kfiou_loss: fun is {fun!r}, must be one of {', '.join(_kf_funs)}")
+    check_choice('kfiou_loss', fun=(fun, *_kf_funs))
     if pred_deltas is None:
         pred,target = (o.float() if o.dtype in (torch.float16,torch.bfloat16) else o for o in (pred, target))
         d,(c,s) = pred[:,:2]-target[:,:2],(target[:,4].cos(),target[:,4].sin())
@@ -85,7 +86,7 @@ def probiou_loss(
     mode:str='l1' # 'l1' 1 - ProbIoU, bounded; 'l2' the Bhattacharyya distance, to begin with
 )->Tensor: # `(n,)`
     "Loss from ProbIoU"
-    if mode not in ('l1','l2'): raise ValueError(f"probiou_loss: mode is {mode!r}, must be 'l1' or 'l2'")
+    check_choice('probiou_loss', mode=(mode, 'l1', 'l2'))
     return 1-prob_iou(pred, target) if mode=='l1' else bhattacharyya(pred, target, 1/12)
 
 box_losses['probiou'] = BoxLoss(probiou_loss, 'boxes')

@@ -14,7 +14,7 @@ from dataclasses import replace
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
-from ..geometry.boxes import rbox2hbox, hbox2rbox
+from ..geometry.boxes import check_choice, hbox2rbox, rbox2hbox
 from ..targets.priors import level_priors
 from ..targets.assign import IGN
 from ..targets.coders import centerness
@@ -22,7 +22,7 @@ from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from .contract import Detector, StageOut
+from .contract import Detector, StageOut, positives
 from .backbones import TimmBackbone
 from .necks import FPN
 
@@ -61,14 +61,14 @@ class DenseHead(nn.Module):
         stacked_convs:int=4, # depth of the towers
         norm:bool=False, # group norm in the towers
         scales:bool=False, # a learnt factor of the deltas for each level
-        scale_angle:str='own', # with `scales`, that of the angle's outputs: 'own' (one of all levels), 'level' (that of the other deltas) or None
+        scale_angle:str='own', # with `scales`, the angle's factor: 'own' (one for all levels), 'level' (that of the other deltas) or None
         squash_angle:bool=False, # bring the angle's outputs into (-1, 1), where PSC's cosines live
         quality:str=None, # what the score says beside the class: 'centerness' (a branch of its own), 'iou' (the class score itself), None
         average_by:str='image', # what has one positive at least where losses are averaged over them: each 'image', or the 'batch'
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
-        nms_pre_of:str='pairs', # what these are: 'pairs' of prior and class, or 'priors' by their best class (MMRotate 0.x), all of whose classes go on
+        nms_pre_of:str='pairs', # candidates are 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
@@ -76,11 +76,8 @@ class DenseHead(nn.Module):
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
-        if scale_angle not in ('own','level',None): raise ValueError(f"DenseHead: scale_angle is {scale_angle!r}, must be 'own', 'level' or None")
-        if nms_pre_of not in ('pairs','priors'): raise ValueError(f"DenseHead: nms_pre_of is {nms_pre_of!r}, must be 'pairs' or 'priors'")
-        if average_by not in ('image','batch'):
-            raise ValueError(f"DenseHead: average_by is {average_by!r}, must be 'image' or 'batch'")
-        if quality not in (None,'centerness','iou'): raise ValueError(f"DenseHead: quality is {quality!r}, must be None, 'centerness' or 'iou'")
+        check_choice('DenseHead', scale_angle=(scale_angle, 'own', 'level', None), nms_pre_of=(nms_pre_of, 'pairs', 'priors'),
+                     average_by=(average_by, 'image', 'batch'), quality=(quality, 'centerness', 'iou', None))
         store_attr(but='in_channels,align')
         self.align = align and align(in_channels, strides)
         self.n = priors.n if priors else 1
@@ -100,7 +97,7 @@ def build(self:DenseHead, in_channels:int):
     if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
 
 @patch
-def level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
     "What the layers say about level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
@@ -117,12 +114,13 @@ def forward(self:DenseHead,
     boxes:Tensor=None # `(b, N, 5)` from the stage before, if this one has no priors of its own
 )->StageOut:
     "What the network says about each prior"
-    if len(feats)!=len(self.strides): raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
+    if len(feats)!=len(self.strides):
+        raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
     if self.align: feats = self.align(feats, boxes)
     flat = lambda x: x.permute(0,2,3,1).reshape(len(x), -1, x.shape[1]//self.n)
     outs = []
     for i,x in enumerate(feats):
-        c,d,q = self.level(i, x)
+        c,d,q = self.forward_level(i, x)
         d = self._scaled(flat(d), i)
         outs.append((flat(c), d, d[...,:0] if q is None else flat(q)))
     logits,deltas,quality = (torch.cat(o, 1).float() for o in zip(*outs))
@@ -151,47 +149,58 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
         matched.append(self.assigner(p, t['boxes'], t.get('ignore'), out.lvls, **{k:v for k,v in more.items() if k in asks}))
     return torch.stack(matched)
 
-# %% ../../nbs/models/43_dense_head.ipynb #bdc74157
+# %% ../../nbs/models/43_dense_head.ipynb #5c8fd8f0
 @patch
-def count(self:DenseHead, matched:Tensor): # of `(b, N)` priors
-    "What the losses of a batch are divided by: its positives, one at least by image or altogether"
+def avg_factor(self:DenseHead, matched:Tensor): # of `(b, N)` priors
+    "What the losses of a batch are divided by: its positives, at least one by image or in all"
     n = (matched>=0).sum(1)
     return n.clamp(min=1).sum() if self.average_by=='image' else n.sum().clamp(min=1)
 
 @patch
+def _iou(self:DenseHead, pos): # quality of each positive
+    decoded = self.coder.decode(pos.priors, pos.deltas).detach()
+    return box_iou_rotated(decoded, pos.boxes, aligned=True).to(pos.deltas.dtype)
+
+@patch
+def _cls_loss(self:DenseHead, out, matched, pos, iou): # `(b, N)`, 0 where a prior is ignored
+    at = pos.img,pos.pri
+    labels = torch.full_like(matched, self.n_classes).index_put(at, pos.labels)
+    quality = () if iou is None else (out.logits.new_zeros(labels.shape).index_put(at, iou).flatten(),)
+    return self.loss_cls(out.logits.flatten(0,1), labels.flatten(), *quality).view(matched.shape)*(matched!=IGN)
+
+@patch
+def _angle_loss(self:DenseHead, pos):
+    n = self.coder.split # where the code of the angle begins
+    return self.loss_angle(pos.deltas[:,n:], self.coder.encode(pos.priors, pos.boxes)[:,n:])
+
+@patch
+def _box_loss(self:DenseHead, pos):
+    return self.loss_box.of(self.coder, pos.priors, pos.deltas, pos.boxes, self.coder.split if self.loss_angle else None)
+
+@patch
+def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or on each level where averages are taken by image
+    lvl = out.lvls[pos.pri]*(self.average_by=='image')
+    return 1/lvl.bincount()[lvl]
+
+# %% ../../nbs/models/43_dense_head.ipynb #bdc74157
+@patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
-    b = len(targets)
-    matched = self.assign(out, targets)
-    img,pri = (matched>=0).nonzero(as_tuple=True)
-    start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
-    obj = start[img] + matched[img,pri]
-    boxes,labels = torch.cat([t['boxes'] for t in targets]).to(out.deltas.dtype)[obj],torch.cat([t['labels'] for t in targets])[obj]
-    n_pos = self.count(matched)
+    b,matched = len(targets),self.assign(out, targets)
+    pos = positives(out, matched, targets)
+    by_image = lambda v,avg_factor: v.new_zeros(b).index_add(0, pos.img, v)*b/avg_factor # its mean over the images is the batch's loss
+    iou = self._iou(pos) if self.quality=='iou' else None
+    weight,avg_factor = (1.,self.avg_factor(matched)) if iou is None else (iou,iou.sum().clamp(min=1))
 
-    deltas,priors = out.deltas[img,pri],out.priors[img,pri]
-    classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
-    args = [out.logits.flatten(0,1), classes.flatten()]
-    weight = 1.
-    if self.quality=='iou':
-        weight = box_iou_rotated(self.coder.decode(priors, deltas).detach(), boxes, aligned=True).to(deltas.dtype)
-        args.append(out.logits.new_zeros(classes.shape).index_put((img,pri), weight).flatten())
-        n_pos = weight.sum().clamp(min=1)
-    cls = self.loss_cls(*args).view(b,-1) * (matched!=IGN)
-    s = self.coder.split if self.loss_angle else None  # where the code of the angle begins
-    box = self.loss_box.of(self.coder, priors, deltas, boxes, s)
-    total = lambda v,norm: v.new_zeros(b).index_add(0, img, v)*b/norm  # sums by image whose mean is the batch's loss
-    terms = dict(loss_cls=cls.sum(1)*(self.cls_weight*b/n_pos))
-    if self.loss_angle: terms['loss_angle'] = total(self.loss_angle(deltas[:,s:], self.coder.encode(priors, boxes)[:,s:])*weight, n_pos)
-    by = n_pos
+    terms = dict(loss_cls=self._cls_loss(out, matched, pos, iou).sum(1)*(self.cls_weight*b/avg_factor))
+    if self.loss_angle: terms['loss_angle'] = by_image(self._angle_loss(pos)*weight, avg_factor)
     if self.quality=='centerness':
-        weight = centerness(priors, hbox2rbox(rbox2hbox(boxes)) if self.centerness_hbb else boxes)
-        terms['loss_quality'] = total(F.binary_cross_entropy_with_logits(out.quality[img,pri], weight, reduction='none'), n_pos)
-        by = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
-    if self.loss_box.mean:
-        lvl = out.lvls[pri]*(self.average_by=='image')  # what averages by image does so level by level
-        weight,by = 1/lvl.bincount()[lvl],1
-    return {**terms, 'loss_box':total(box*weight, by)}
+        weight = centerness(pos.priors, hbox2rbox(rbox2hbox(pos.boxes)) if self.centerness_hbb else pos.boxes)
+        logits = out.quality[pos.img,pos.pri]
+        terms['loss_quality'] = by_image(F.binary_cross_entropy_with_logits(logits, weight, reduction='none'), avg_factor)
+        avg_factor = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
+    if self.loss_box.mean: weight,avg_factor = self._mean_weight(out, pos),1
+    return {**terms, 'loss_box':by_image(self._box_loss(pos)*weight, avg_factor)}
 
 # %% ../../nbs/models/43_dense_head.ipynb #7b2a5ad1
 @patch

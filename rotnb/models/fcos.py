@@ -60,4 +60,5 @@ def rotated_fcos_tiny(
     "Rotated FCOS, narrow and fine, for small pictures and small machines"
     return rotated_fcos(n_classes, backbone, pretrained, angle, **{**dict(
         strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=PSCAngle()),
-        loss_box=box_loss('l1', weight=.5), loss_angle=box_loss('l1', weight=.5), fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})
+        loss_box=box_loss('l1', weight=.5), loss_angle=box_loss('l1', weight=.5),
+        fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})

@@ -101,7 +101,7 @@ def build(self:RepPointsHead, in_channels:int):
     self.register_buffer('grid', torch.cartesian_prod(r, r).view(1,k,1,1), persistent=False)  # y before x
 
 @patch
-def level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, both point sets, and None
+def forward_level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, both point sets, and None
     "What the layers say about level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     first = self.first(self.first_conv(r).relu()).float()

@@ -15,14 +15,14 @@ from functools import partial
 from torch import nn, Tensor
 from torchvision.ops import roi_align
 from fastcore.basics import store_attr, patch
-from ..geometry.boxes import rbox2hbox
+from ..geometry.boxes import check_choice, rbox2hbox
 from ..targets.assign import IGN, max_iou_assign
 from ..targets.roi_coders import upright, clip_centers
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
 from ..ops.nms import batched_nms_rotated, nms_quad
 from ..ops.roi_align import roi_align_rotated
-from .contract import Detector, StageOut, Sample
+from .contract import Detector, StageOut, Sample, positives
 from .backbones import TimmBackbone
 from .necks import FPN
 from .rpn import RPNHead
@@ -79,8 +79,9 @@ class RoIHead(nn.Module):
         clip:str=None): # what of boxes beyond the picture is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
         super().__init__()
         loss_box = box_loss(loss_box)
-        if quads and not hasattr(coder, 'quads'): raise ValueError(f"RoIHead: quads=True, but {type(coder).__name__} has no quadrilaterals; leave it out")
-        if clip not in (None,'centers','sides'): raise ValueError(f"RoIHead: clip is {clip!r}, must be None, 'centers' or 'sides'")
+        if quads and not hasattr(coder, 'quads'):
+            raise ValueError(f"RoIHead: quads=True, but {type(coder).__name__} has no quadrilaterals; leave it out")
+        check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
         store_attr(but='in_channels')
         widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
@@ -91,7 +92,7 @@ class RoIHead(nn.Module):
 
 # %% ../../nbs/models/44_roi_head.ipynb #d6029cbf
 @patch
-def cut(self:RoIHead,
+def pooled(self:RoIHead,
     feats:list, # `(b, c, h, w)` for each level, of which the first are read
     img:Tensor, # `(k,)` index of the image
     rois:Tensor, # `(k, 5)`
@@ -108,12 +109,12 @@ def cut(self:RoIHead,
 @patch
 def forward(self:RoIHead,
     feats:list, # `(b, c, h, w)` for each level
-    boxes:Tensor # `(b, N, 5)` proposals; those without area fill up
+    boxes:Tensor # `(b, N, 5)` proposals; rows without area are padding
 )->StageOut:
     "What the network says about each proposal"
     lvls = roi_levels(boxes, min(len(self.strides), len(feats)), self.finest_scale)
     img,pri = (boxes[...,2:4]>0).all(-1).nonzero(as_tuple=True)
-    x = self.cut(feats, img, boxes[img,pri], lvls[img,pri]).flatten(1)
+    x = self.pooled(feats, img, boxes[img,pri], lvls[img,pri]).flatten(1)
     for o in self.fcs: x = F.relu(o(x))
     logits,deltas = self.cls(x).float(),self.box(x).float()
     if hasattr(self.coder, 'squash'): deltas = self.coder.squash(deltas)
@@ -155,16 +156,13 @@ def deltas_of(self:RoIHead,
 def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image, of an output on a sample"
     matched,b = out.sample.matched,len(targets)
-    img,pri = (matched>=0).nonzero(as_tuple=True)
-    start = torch.tensor([0]+[len(t['boxes']) for t in targets], device=matched.device).cumsum(0)
-    boxes,labels = (torch.cat([t[k] for t in targets])[start[img]+matched[img,pri]] for k in ('boxes','labels'))
-    classes = torch.full_like(matched, self.n_classes).index_put((img,pri), labels)
-    norm = self.weight*b/(matched!=IGN).sum().clamp(min=1)  # the mean over images is the batch's loss
-    cls = self.loss_cls(out.logits.flatten(0,1), classes.flatten()).view(b,-1) * (matched!=IGN)
-    priors,deltas = out.priors[img,pri],self.deltas_of(out.deltas[img,pri], labels)
-    box = self.loss_box.of(self.coder, priors, deltas, boxes.to(deltas.dtype))
-    box_norm = self.weight*b/max(len(img), 1) if self.loss_box.mean else norm
-    return dict(loss_cls=cls.sum(1)*norm, loss_box=cls.new_zeros(b).index_add(0, img, box)*box_norm)
+    pos = positives(out, matched, targets)
+    labels = torch.full_like(matched, self.n_classes).index_put((pos.img,pos.pri), pos.labels)
+    cls = self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(b,-1)*(matched!=IGN)
+    box = self.loss_box.of(self.coder, pos.priors, self.deltas_of(pos.deltas, pos.labels), pos.boxes)
+    factor = self.weight*b/(matched!=IGN).sum().clamp(min=1) # the mean over images is the batch's loss
+    box_factor = self.weight*b/max(len(pos.img), 1) if self.loss_box.mean else factor
+    return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(b).index_add(0, pos.img, box)*box_factor)
 
 # %% ../../nbs/models/44_roi_head.ipynb #dbe49891
 @patch

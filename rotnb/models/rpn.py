@@ -53,7 +53,7 @@ class RPNHead(DenseHead):
         self.cls,self.box = (nn.Conv2d(ni, self.n*o, 1) for o in (1, self.coder.n))
         for o in (self.cls, self.box): nn.init.normal_(o.weight, std=.01); nn.init.zeros_(o.bias)
 
-    def level(self, i:int, x:Tensor)->tuple: # maps of logits, deltas and None
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of logits, deltas and None
         "What the layers say about level `i`"
         x = self.tower(x)
         return self.cls(x),self.box(x),None
@@ -80,7 +80,7 @@ def assign(self:RPNHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from
     return matched
 
 @patch
-def count(self:RPNHead, matched:Tensor): # of `(b, N)` priors
+def avg_factor(self:RPNHead, matched:Tensor): # of `(b, N)` priors
     "What the losses of a batch are divided by: the size of the sample; an image without one of a kind counts as if it had one"
     return sum((o.sum(1).clamp(min=1).sum() for o in (matched>=0, matched==NEG)))
 
@@ -92,7 +92,7 @@ def loss(self:RPNHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 # %% ../../nbs/models/43a_rpn.ipynb #2d200478
 @patch
 @torch.no_grad()
-def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, N, 5)`, best first; those without area fill up
+def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, N, 5)`, best first; rows without area are padding
     "Proposals of each image"
     ps = [self._propose(s, d, p, out.lvls, out.size) for s,d,p in zip(out.logits[...,0].sigmoid(), out.deltas, out.priors)]
     return nn.utils.rnn.pad_sequence(ps, batch_first=True)

@@ -44,7 +44,7 @@ class RTMDetHead(DenseHead):
     "A `DenseHead` whose levels share the towers' convolutions and nothing else"
     def build(self, in_channels:int):
         if self.norm or self.scales or self.quality=='centerness':
-            raise ValueError("RTMDetHead has batch norms and no scales or centerness: leave out norm and scales, and set quality to 'iou' or None")
+            raise ValueError("RTMDetHead has batch norms and no scales or centerness: leave out norm and scales; quality is 'iou' or None")
         nf,levels = self.feat_channels if self.stacked_convs else in_channels,self.strides
         self.cls_tower,self.box_tower = (LevelTower(in_channels, nf, self.stacked_convs, len(levels)) for _ in range(2))
         self.cls,self.box = (nn.ModuleList([nn.Conv2d(nf, self.n*o, 1) for _ in levels]) for o in (self.n_classes, self.coder.n))
@@ -53,7 +53,7 @@ class RTMDetHead(DenseHead):
             nn.init.constant_(c.bias, prior_bias(self.prior_prob))
             with torch.no_grad(): r.bias.copy_(self.coder.start().repeat(self.n))
 
-    def level(self, i:int, x:Tensor)->tuple: # maps of class logits and deltas, and None
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits and deltas, and None
         return self.cls[i](self.cls_tower(i, x)),self.box[i](self.box_tower(i, x)),None
 
 # %% ../../nbs/models/54_rtmdet.ipynb #7032cd72

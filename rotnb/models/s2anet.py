@@ -44,7 +44,8 @@ class AlignConv(nn.Module):
         shared:bool=True): # one for all levels; MMRotate 0.x has one for each
         super().__init__()
         store_attr()
-        self.convs = nn.ModuleList([nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False) for _ in (strides[:1] if shared else strides)])
+        conv = lambda _: nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False)
+        self.convs = nn.ModuleList(map(conv, strides[:1] if shared else strides))
         for o in self.convs: nn.init.normal_(o.weight, std=0.01)
 
     def forward(self,
@@ -61,17 +62,18 @@ class ODMHead(DenseHead):
     def build(self, in_channels:int):
         "Make the layers"
         super().build(in_channels)
-        if in_channels%8 or not self.stacked_convs: raise ValueError(f"ODMHead: {in_channels} channels and {self.stacked_convs} stacked_convs; it needs a multiple of 8 and at least 1")
+        if in_channels%8 or not self.stacked_convs:
+            raise ValueError(f"ODMHead: {in_channels} channels and {self.stacked_convs} stacked_convs; it needs a multiple of 8 and at least 1")
         n = in_channels//8
         self.or_weight,self.or_bias = nn.Parameter(torch.empty(n, in_channels, 1, 3, 3)),nn.Parameter(torch.zeros(in_channels))
         nn.init.kaiming_normal_(self.or_weight.data[:,:,0], nonlinearity='linear')
         self.cls_tower = tower(n, self.feat_channels, self.stacked_convs, self.norm)
 
-    def level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
         "What the layers say about level `i`"
         x = nn.functional.conv2d(x, active_rotated_filter(self.or_weight), self.or_bias, padding=1)
-        r = self.box_tower(x)
-        return self.cls(self.cls_tower(rotation_invariant_pooling(x))),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
+        cls,box = self.cls_tower(rotation_invariant_pooling(x)),self.box_tower(x)
+        return self.cls(cls),self.box(box),self.quality_conv(box) if self.quality=='centerness' else None
 
 # %% ../../nbs/models/50_s2anet.ipynb #1402c1c1
 @register_detector

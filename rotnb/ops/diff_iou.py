@@ -10,7 +10,7 @@ __all__ = ['diff_intersection', 'diff_iou_rotated']
 # %% ../../nbs/ops/26_diff_iou.ipynb #5f48fd2c
 import math, torch
 from torch import Tensor
-from ..geometry.boxes import rbox2qbox
+from ..geometry.boxes import check_choice, rbox2qbox
 
 # %% ../../nbs/ops/26_diff_iou.ipynb #4d284b02
 def _frac(num, den):
@@ -88,7 +88,7 @@ def diff_iou_rotated(
     mode:str='iou' # 'iou', 'giou', 'diou' or 'ciou'
 )->Tensor: # `(...)` IoU in [0, 1], others in (-1, 1], 'ciou' a quarter lower; 0 without slope for boxes without area or with NaN
     "Exact IoU, or one of its kin, of pairs of rboxes, differentiable in both; computed in float32 at least"
-    if mode not in _iou_kinds: raise ValueError(f"diff_iou_rotated: mode is {mode!r}, must be one of {', '.join(_iou_kinds)}")
+    check_choice('diff_iou_rotated', mode=(mode, *_iou_kinds))
     dtype = torch.promote_types(torch.promote_types(boxes1.dtype, boxes2.dtype), torch.float32)
     boxes1,boxes2 = torch.broadcast_tensors(boxes1.to(dtype), boxes2.to(dtype))
     ok = ((boxes1[...,2:4]>0) & (boxes2[...,2:4]>0)).all(-1) & (boxes1.isfinite() & boxes2.isfinite()).all(-1)

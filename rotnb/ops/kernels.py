@@ -33,7 +33,9 @@ def prepare_box(b, i, P):
     ex,ey = abs(c)*w+abs(s)*h,abs(s)*w+abs(c)*h
     if not (TINY<w<HUGE and TINY<h<HUGE and abs(cx)<HUGE and abs(cy)<HUGE and abs(t)<math.inf):
         cx,cy,w,h,c,s,area,ex,ey = 0.,0.,0.,0.,1.,0.,0.,-math.inf,-math.inf
-    P[CX,i],P[CY,i],P[HW,i],P[HH,i],P[COS,i],P[SIN,i],P[AREA,i],P[EX,i],P[EY,i] = cx,cy,w,h,c,s,area,ex,ey
+    P[CX,i],P[CY,i],P[HW,i],P[HH,i] = cx,cy,w,h
+    P[COS,i],P[SIN,i],P[AREA,i] = c,s,area
+    P[EX,i],P[EY,i] = ex,ey
 
 THINNEST = 1e-10 # a polygon with less area than this share of its upright box's diagonal squared is a line: float64 knows no digit of it
 

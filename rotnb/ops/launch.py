@@ -1,4 +1,4 @@
-"""How a kernel is started: on CPU threads where that is safe, on a CUDA stream where the tensors are there, in numba's simulator where the tests are.
+"""How a kernel is started: on CPU threads where that is safe, on the CUDA stream of its tensors, or in numba's simulator under test
 
 Docs: https://rotnb.github.io/rotnb/ops/launch.html.md"""
 

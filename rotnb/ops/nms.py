@@ -19,7 +19,8 @@ from .iou import check_boxes,prepared
 
 # %% ../../nbs/ops/22_nms.ipynb #19f48faa
 N_LEVELS = 16
-REACH,SIDE,NX,NY,FIRST = range(5) # columns of a grid: px, px, cells along x and y, number of its first cell. A row for each level; the last is x0, y0, x1, y1, top
+# A grid has a row for each level, and in a last row x0, y0, x1, y1, top. Its columns: px, px, cells along x and y, number of the first cell
+REACH,SIDE,NX,NY,FIRST = range(5)
 
 @device
 def _size_level(P, i, top):
@@ -42,7 +43,9 @@ def _lay_grid(count, G):
 
 @device
 def _cell(P, i, G, l): # of a box's centre
-    return int(G[l,FIRST])+int((P[CY,i]-G[N_LEVELS,1])/G[l,SIDE])*int(G[l,NX])+int((P[CX,i]-G[N_LEVELS,0])/G[l,SIDE])
+    row = int((P[CY,i]-G[N_LEVELS,1])/G[l,SIDE])
+    col = int((P[CX,i]-G[N_LEVELS,0])/G[l,SIDE])
+    return int(G[l,FIRST])+row*int(G[l,NX])+col
 
 @device
 def _within_reach(P, j, G, l):
@@ -258,7 +261,7 @@ def multiclass_nms_rotated(
     score_thr, # candidates score more than this
     iou_threshold, # in [0, 1]
     max_num=None, # keep at most so many; None or negative: all
-)->tuple: # dets (k, 6): box and score, best first; labels (k,) int64; keep (k,) int64: `row*K+label`, each one's place in `scores.flatten()`
+)->tuple: # dets (k, 6): box and score, best first; labels (k,) int64; keep (k,) int64: place in `scores.flatten()`, which is `row*K+label`
     "Candidates above a score, thinned by greedy NMS within each class"
     boxes,scores = (torch.as_tensor(o) for o in (boxes,scores))
     if scores.ndim!=2: raise ValueError(f"scores must be (n, K), a column per class; got {tuple(scores.shape)}")

@@ -11,6 +11,7 @@ __all__ = ['PlainAngle', 'PSCAngle', 'CSLAngle', 'DCLAngle']
 import math, torch
 from dataclasses import dataclass
 from torch import Tensor
+from ..geometry.boxes import check_choice
 
 # %% ../../nbs/targets/32_angle_coders.ipynb #fe7f2e30
 @dataclass
@@ -85,9 +86,8 @@ class CSLAngle:
     radius:float=6. # bins: standard deviation of the gaussian, half the width of the others
     circular = True
     def __post_init__(self):
-        if self.angle not in _ranges: raise ValueError(f"CSLAngle: angle is {self.angle!r}, must be one of {', '.join(_ranges)}")
-        if self.window not in (*_windows,'mmrotate'):
-            raise ValueError(f"CSLAngle: window is {self.window!r}, must be one of {', '.join(_windows)} or 'mmrotate'")
+        check_choice('CSLAngle', angle=(self.angle, *_ranges))
+        check_choice('CSLAngle', window=(self.window, *_windows, 'mmrotate'))
         if abs(self.n*self.omega-self._deg)>1e-6:
             raise ValueError(f"CSLAngle: bins of {self.omega} degrees do not divide {self._deg} degrees evenly; choose another omega")
     @property

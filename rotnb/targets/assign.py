@@ -50,7 +50,7 @@ def ignore_inside(
 
 # %% ../../nbs/targets/31_assign.ipynb #520e4588
 def _overlaps(priors, gt):
-    "IoU and index of the best object of each prior, box or point set, and the pairs `(object, prior)` in which a prior is the object's best"
+    "IoU and index of each prior's best object (priors are boxes or point sets), and the pairs `(object, prior)` where a prior is the object's best"
     best,j,top,pairs,start = [],[],gt.new_zeros(len(gt)),[],0
     for p in chunks(priors, len(gt)):
         iou = box_iou_rotated(gt, p) if p.ndim==2 else convex_iou(p, rbox2qbox(gt)).T

@@ -12,7 +12,7 @@ import math, torch
 from dataclasses import dataclass, field
 from torch import Tensor
 from fastcore.basics import patch
-from ..geometry.boxes import canonicalize
+from ..geometry.boxes import canonicalize, check_choice
 from .angle_coders import PlainAngle
 
 # %% ../../nbs/targets/33_coders.ipynb #799e7232
@@ -108,7 +108,7 @@ class DistanceAngleCoder:
     act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
     def __post_init__(self):
-        if self.act not in ('relu','exp','none'): raise ValueError(f"DistanceAngleCoder: act is {self.act!r}, must be 'relu', 'exp' or 'none'")
+        check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none'))
 
     split = 4 # where the angle's code begins
     @property

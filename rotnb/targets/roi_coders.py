@@ -138,16 +138,20 @@ class GlidingVertexCoder:
         d = _normalise(_hbox_deltas(priors, upright(boxes)), self)
         return torch.cat([d, glide_ratios(boxes), fill_ratio(boxes)[:,None]], 1)
 
-    def quads(self, priors:Tensor, deltas:Tensor, size=None)->Tensor: # `(k, 5)` upright, `(k, 9)`, `(h, w)` of a picture that clips -> `(k, 4, 2)`
+    def quads(self,
+        priors:Tensor, # `(k, 5)` upright
+        deltas:Tensor, # `(k, 9)`
+        size_hw=None # `(h, w)` px of the image to clip to
+    )->Tensor: # `(k, 4, 2)`
         "Quadrilaterals that `deltas` lead to from `priors`, clockwise from the top"
         xy,wh = _apply_hbox_deltas(priors, _restore(deltas[:,:4], self), self.max_ratio)
         upr = (deltas[:,8:]>self.max_fill).to(deltas.dtype)
         boxes = torch.cat([xy, wh, torch.zeros_like(xy[:,:1])], 1)
-        return slide_corners(boxes if size is None else clip_sides(boxes, size), deltas[:,4:8]*(1-upr))
+        return slide_corners(boxes if size_hw is None else clip_sides(boxes, size_hw), deltas[:,4:8]*(1-upr))
 
-    def decode(self, priors:Tensor, deltas:Tensor, size=None)->Tensor: # as for `quads` -> `(k, 5)`
+    def decode(self, priors:Tensor, deltas:Tensor, size_hw=None)->Tensor: # as for `quads` -> `(k, 5)`
         "The smallest rotated boxes around the quadrilaterals"
-        return qbox2rbox(self.quads(priors, deltas, size), self.angle)
+        return qbox2rbox(self.quads(priors, deltas, size_hw), self.angle)
 
 # %% ../../nbs/targets/34_roi_coders.ipynb #442df872
 def glide_ratios(
