@@ -5,6 +5,7 @@ from .geometry.polygons import *
 from .geometry.gaussians import *
 from .geometry.draw import *
 from .geometry.style import *
+from .geometry.matches import show_matches
 from .geometry.fit import from_polygons, from_masks, headed
 from .ops.iou import *
 from .ops.nms import *
