@@ -106,7 +106,7 @@ def sweep(
     "Clear away what killed processes left half-written"
     res = []
     for d in map(Path, folders):
-        for o in sorted(d.iterdir()) if d.is_dir() else ():
+        for o in sorted(o for o in d.iterdir() if o.name[0]=='.') if d.is_dir() else ():
             if not (_dead(o.name) or alone and not _PART.fullmatch(o.name) and re.fullmatch(r'(?s)\..+\.part', o.name) and o.is_file()): continue
             if o.is_dir() and not o.is_symlink():
                 if not _put_back(o): continue
