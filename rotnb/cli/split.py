@@ -118,7 +118,7 @@ def _start(dst, settings, source):
         if was is None or old!=settings:
             odd = ', '.join(f'{k} {old.get(k)} then and {v} now' for k,v in settings.items() if old.get(k)!=v)
             raise SplitError(f'{dst} was begun with other settings ({odd or "by an older rotnb"}): choose another name')
-        sweep(dst, *{o.parent for o in walk_files(dst)}, alone=True)
+        sweep(dst, *[dst/s/k for s in {*was, *source} for k in ('images','annfiles')], alone=True)
         _forget(dst, was, source)
     _note(dst, settings, source, False)
 
