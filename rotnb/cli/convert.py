@@ -8,12 +8,16 @@ Docs: https://rotnb.github.io/rotnb/cli/convert.html.md"""
 __all__ = ['losses', 'ConvertError', 'convert', 'main']
 
 # %% ../../nbs/cli/92_convert.ipynb #ef469368
-import os, shutil, tempfile
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
 from ..geometry.fit import headed
-from ..data.convert import FORMATS, FormatError, get_format, has_split
+from ..data.atomic import new_folder, reads_through
+from ..data.rasters import walk_files
+from ..data.folders import DOTA_DIRS, IMAGE_EXTS, set_root
+from ..data.checks import split_where
+from ..data.convert import FORMATS, FormatError, get_format, has_split, sniff_format
 from .commands import command
 
 # %% ../../nbs/cli/92_convert.ipynb #58bcddb2
@@ -35,13 +39,38 @@ def losses(
 # %% ../../nbs/cli/92_convert.ipynb #47854f62
 class ConvertError(ValueError): "Something that whoever started the command can put right"
 
+_EXTS = {*IMAGE_EXTS, '.txt', '.xml', '.json', '.csv', '.yaml', '.yml', '.cache', '.bak'}
+_DIRS = {o.lower() for o in [*DOTA_DIRS, 'annotations']}
+
+def _check_set(dst):
+    "Raise if a folder that is to be replaced holds anything but a set"
+    every = [o for o in dst.rglob('*') if not o.is_dir() and o.name not in ('.DS_Store','Thumbs.db')]
+    odd = [o for o in every if o.suffix.lower() not in _EXTS or any(p[0]=='.' and p!='.rotnb' for p in o.relative_to(dst).parts)]
+    if odd: raise ConvertError(f'{dst} holds {odd[0].relative_to(dst)}, which is no part of a label set: it is not replaced; choose another name')
+    def known():
+        try: return sniff_format(dst)
+        except (ValueError, OSError): return None
+    if every and not known() and not any(o.is_dir() and o.name.lower() in _DIRS for o in dst.rglob('*')):
+        raise ConvertError(f'{dst} holds no labels ({every[0].relative_to(dst)}, ...): only a label set is replaced; choose another name')
+
 def _check_target(src, dst, overwrite):
     src,dst = Path(src).resolve(),Path(dst).resolve()
-    if src==dst or dst in src.parents or src in dst.parents: raise ConvertError(f'{dst} and {src} lie in each other: choose a folder beside')
+    same = dst.exists() and any(o.exists() and o.samefile(dst) for o in (src, *src.parents))
+    if same or src==dst or dst in src.parents or src in dst.parents: raise ConvertError(f'{dst} and {src} lie in each other: choose a folder beside')
     if dst.exists() and not overwrite: raise ConvertError(f'{dst} exists: choose another name, or give --overwrite to replace it')
-    if dst.is_file(): raise ConvertError(f'{dst} is a file')
+    if dst.exists() and not dst.is_dir(): raise ConvertError(f'{dst} is a file')
+    if dst.exists(): _check_set(dst)
     return dst
 
+def _check_spared(src, dst, annots):
+    "Raise if something that is read would go with the old target"
+    if not dst.exists(): return
+    folders = {o for o in (Path(src), set_root(src)) if o.is_dir()}
+    labels = {split_where(a.where[0])[0] for a in annots if a.where}
+    if o := reads_through([src, *(a.image for a in annots), *labels, *(f for d in folders for f in walk_files(d))], dst):
+        raise ConvertError(f'{o} is read, and lies in {dst} or is reached through it: replacing {dst} would delete it. Choose another name')
+
+# %% ../../nbs/cli/92_convert.ipynb #bca2e529
 def _place(annots, folder, images):
     "Records whose pictures lie in `folder`, copied or linked there"
     seen,res = {},[]
@@ -60,17 +89,8 @@ def _place(annots, folder, images):
 
 def _write_set(sets, dst, write, images, names):
     "Write every split into a new folder, then let it take the place of `dst`"
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{dst.name}-', dir=dst.parent)); new,old = tmp/'new',tmp/'old'
-    try:
-        new.mkdir()
+    with new_folder(dst, replace=True) as new:
         for s,v in sets.items(): write(_place(v, new/'images'/s, images), new, s, names)
-        try:
-            if dst.exists(): dst.rename(old)
-            new.rename(dst)
-        finally:
-            if old.exists() and not dst.exists(): os.rename(old, dst)        # whatever came between: Ctrl-C too
-    finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/cli/92_convert.ipynb #b16fc2ff
 def convert(
@@ -97,6 +117,7 @@ def convert(
     sets = {s: fmt.read(src, s or None, vocab, on_bad, **options) for s in splits}
     every = [a for v in sets.values() for a in v]
     names = list(vocab) if vocab else sorted({n for a in every for n in a.names})
+    _check_spared(src, dst, every)
     _write_set(sets, dst, FORMATS[to].write, images, names)
     return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':losses(every, FORMATS[to])}
 

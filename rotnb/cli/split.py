@@ -8,7 +8,7 @@ Docs: https://rotnb.github.io/rotnb/cli/split.html.md"""
 __all__ = ['SplitError', 'split_windows', 'split_name', 'label_lines', 'split_scenes', 'main']
 
 # %% ../../nbs/cli/94_split.ipynb #bff7a511
-import json, os
+import hashlib, json, os, re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
+from ..data.atomic import alone, sweep, write_whole
 from ..data.rasters import walk_files
 from ..data.windows import Window, filled_enough, open_scene, window_grid
 from ..data.annots import Annot, DatasetLayoutError
@@ -64,10 +65,7 @@ def label_lines(
     q = t.image.to_scene(t.qboxes).astype(np.float32)-np.array([t.image.x,t.image.y], np.float32)
     return ''.join(f"{' '.join(map(str, o.ravel()))} {n} {d}\n" for o,n,d in zip(q, t.names, t.difficult))
 
-def _put(file, data):
-    tmp = file.with_name(f'.{file.name}.part')
-    tmp.write_bytes(data)
-    os.replace(tmp, file)
+def _put(file, data): write_whole(file, data, durable=False)          # windows can be made again
 
 def _patch(w, padding, value):
     "Pixels of a window in the order that OpenCV writes"
@@ -84,28 +82,45 @@ def _write_tiles(tiles, images, labels, ext, padding, value):
     for t in tiles:
         name,text = split_name(t.image),label_lines(t).encode()
         file = labels/f'{name}.txt'
-        if file.exists() and (images/f'{name}.{ext}').exists():
-            if file.read_bytes()!=text: _put(file, text)
-            continue
+        if file.exists() and file.stat().st_size==len(text) and (images/f'{name}.{ext}').exists(): continue
         ok,data = cv2.imencode(f'.{ext}', _patch(t.image, padding, value))
         if not ok: raise OSError(f'cannot encode {name} as {ext}')
         _put(images/f'{name}.{ext}', data.tobytes())
         _put(file, text)
 
 # %% ../../nbs/cli/94_split.ipynb #acef8f26
-def _start(dst, settings):
+def _sign(a):
+    "A digest of a picture's file and its labels"
+    o = os.stat(a.image)
+    text = f'{o.st_size} {o.st_mtime_ns} {o.st_ctime_ns} {list(a.names)} {list(map(int, a.difficult))}'.encode()
+    return hashlib.sha256(text+np.ascontiguousarray(a.qboxes, '<f8').tobytes()).hexdigest()[:16]
+
+def _state(sets): return {s: {Path(a.image).stem:_sign(a) for a in v} for s,v in sets.items()}
+
+def _forget(dst, old, now):
+    "Delete the windows of pictures that are not what they were"
+    for s,v in old.items():
+        gone = {k for k,o in v.items() if now.get(s, {}).get(k)!=o}
+        for f in walk_files(dst/s) if gone else ():
+            if (m := re.fullmatch(r'(?s)(.*)__\d+__\d+___\d+', f.stem)) and m[1] in gone and f.parent.name in ('images','annfiles'): f.unlink()
+
+def _note(dst, settings, source, finished):
+    write_whole(dst/'split.json', json.dumps(dict(settings, source=source, finished=finished), indent=1))
+
+def _start(dst, settings, source):
     "Make the target, or find that it is an unfinished one of the same settings"
-    note = dst/'split.json'
     if dst.is_file(): raise SplitError(f'{dst} is a file')
-    if not dst.exists() or not any(dst.iterdir()):
-        dst.mkdir(parents=True, exist_ok=True)
-        return _put(note, json.dumps(dict(settings, finished=False), indent=1).encode())
-    try: old = json.loads(note.read_text())
-    except (OSError, ValueError): raise SplitError(f'{dst} is not empty: choose another name') from None
-    if old.pop('finished', True): raise SplitError(f'{dst} is there already and complete: choose another name')
-    if old!=settings:
-        odd = ', '.join(f'{k} {old.get(k)} then and {v} now' for k,v in settings.items() if old.get(k)!=v)
-        raise SplitError(f'{dst} was begun with other settings ({odd}): choose another name')
+    if dst.exists() and any(o.name!='.lock' for o in dst.iterdir()):
+        try: old = json.loads((dst/'split.json').read_text())
+        except (OSError, ValueError): raise SplitError(f'{dst} is not empty: choose another name') from None
+        if old.pop('finished', True): raise SplitError(f'{dst} is there already and complete: choose another name')
+        was = old.pop('source', None)
+        if was is None or old!=settings:
+            odd = ', '.join(f'{k} {old.get(k)} then and {v} now' for k,v in settings.items() if old.get(k)!=v)
+            raise SplitError(f'{dst} was begun with other settings ({odd or "by an older rotnb"}): choose another name')
+        sweep(dst, *[dst/s/k for s in {*was, *source} for k in ('images','annfiles')], alone=True)
+        _forget(dst, was, source)
+    _note(dst, settings, source, False)
 
 def _records(src, format, vocab, on_bad, labelled):
     "Records by split"
@@ -122,6 +137,17 @@ def _check_names(sets):
     for s,v in sets.items():
         for k,n in Counter(Path(a.image).stem for a in v).items():
             if n>1: raise SplitError(f"{n} pictures{' of '+s if s else ''} are called {k}, and so would be their windows: rename them")
+
+# %% ../../nbs/cli/94_split.ipynb #10b40706
+def _tile_all(sets, sizes, gaps, rates, img_rate_thr, iof_thr, mark_cut):
+    "The tiles of each scene by split, and the boxes that count in none"
+    tiles,lost = {},[]
+    for s,v in sets.items():
+        tiles[s] = []
+        for a in v:
+            o,gone = tile_scene(a, split_windows(a.image, sizes, gaps, rates, img_rate_thr), iof_thr, 'drop', mark_cut)
+            tiles[s].append(o); lost += [(a,i) for i in gone]
+    return tiles,lost
 
 # %% ../../nbs/cli/94_split.ipynb #708445d8
 def split_scenes(
@@ -150,15 +176,14 @@ def split_scenes(
     _check_names(sets)
     kw = dict(sizes=list(sizes), gaps=list(gaps), rates=list(rates), img_rate_thr=img_rate_thr, iof_thr=iof_thr, padding=padding,
               padding_value=list(padding_value), ext=ext, mark_cut=mark_cut)
-    _start(dst, dict(src=str(src), **kw))
-    tiles,lost = {},[]
-    for s,v in sets.items():
-        tiles[s] = []
-        for a in v:
-            o,gone = tile_scene(a, split_windows(a.image, sizes, gaps, rates, img_rate_thr), iof_thr, 'drop', mark_cut)
-            tiles[s].append(o); lost += [(a,i) for i in gone]
-    _write_all(tiles, dst, ext, padding, padding_value, n_workers)
-    _put(dst/'split.json', json.dumps(dict(src=str(src), **kw, finished=True), indent=1).encode())
+    if dst.is_file(): raise SplitError(f'{dst} is a file')
+    with alone(dst/'.lock'):
+        settings,source = dict(src=str(src), **kw),_state(sets)
+        _start(dst, settings, source)
+        tiles,lost = _tile_all(sets, sizes, gaps, rates, img_rate_thr, iof_thr, mark_cut)
+        _write_all(tiles, dst, ext, padding, padding_value, n_workers)
+        if _state(sets)!=source: raise SplitError(f'pictures of {src} were changed while they were split: the same command again makes their windows anew')
+        _note(dst, settings, source, True)
     count = lambda v: dict(scenes=len(v), windows=sum(map(len, v)), boxes=sum(len(t) for o in v for t in o))
     return {**{s: count(v) for s,v in tiles.items()}, 'lost': [tell_lost(lost, iof_thr)] if lost else []}
 

@@ -8,10 +8,11 @@ Docs: https://rotnb.github.io/rotnb/data/cache.html.md"""
 __all__ = ['ImageCache', 'MemoryCache', 'DiskCache']
 
 # %% ../../nbs/data/62b_cache.ipynb #6f51db67
-import hashlib, os, weakref
+import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
+from .atomic import sweep, whole
 from .rasters import image_size
 from .blocks import *
 
@@ -20,6 +21,12 @@ def _origin(o):
     "File and part of what may be kept, or None"
     if isinstance(o, (str,Path)): return str(o),''
     return o.origin and (str(o.origin[0]),o.origin[1]) if isinstance(o, LazyImage) else None
+
+def _stamp(fn):
+    "A number by which a file is known not to have changed; 0 where there is none"
+    try: o = os.stat(fn)
+    except OSError: return 0
+    return hash((o.st_mtime_ns, o.st_size)) & 2**63-1 | 1
 
 class ImageCache(Transform):
     "Opens pictures; subclasses keep what was decoded"
@@ -30,8 +37,8 @@ class ImageCache(Transform):
     def encodes(self, o):
         if (at := _origin(o)) is None: return open_image(o)
         if (a := self.load(*at)) is not None: return PILImage.create(a)
-        im = open_image(o)
-        self.keep(*at, np.asarray(im))
+        before = _stamp(at[0]); im = open_image(o)
+        if _stamp(at[0])==before: self.keep(*at, np.asarray(im))           # else it was written meanwhile
         return im
 
 # %% ../../nbs/data/62b_cache.ipynb #7e95130a
@@ -57,20 +64,21 @@ class MemoryCache(ImageCache):
         for at,o in {_origin(o):o for o in items}.items():
             try: w,h = image_size(o) if at else (0,0)
             except (OSError, SyntaxError, ValueError): continue                    # `open_image` will name it
-            if at is None or end+3*w*h+1>self.limit: continue
+            if at is None or end+3*w*h+8>self.limit: continue
             self.places[at] = (end,h,w)
-            end += 3*w*h+1
+            end += 8*(-(-3*w*h//8)+1)
         self.block = _shared(end) if end else None
 
     def _pixels(self, at):
         i,h,w = self.places[at]
-        return np.frombuffer(self.block.buffer, np.uint8, 3*h*w, i+1).reshape(h,w,3)
+        return np.frombuffer(self.block.buffer, np.uint8, 3*h*w, i+8).reshape(h,w,3)
+    def _kept(self, at): return np.frombuffer(self.block.buffer, np.int64, 1, self.places[at][0])
     def load(self, fn, part=''):
-        if (fn,part) in self.places and self.block.buffer[self.places[fn,part][0]]: return self._pixels((fn,part))
+        if (at := (fn,part)) in self.places and (kept := self._kept(at)[0]) and _stamp(fn) in (0,kept): return self._pixels(at)
     def keep(self, fn, part, pixels):
         if (fn,part) not in self.places or pixels.shape!=self._pixels((fn,part)).shape: return
         self._pixels((fn,part))[:] = pixels
-        self.block.buffer[self.places[fn,part][0]] = 1                  # last: the picture is whole
+        self._kept((fn,part))[0] = _stamp(fn)                           # last: the picture is whole
     def __getstate__(self): return self.__dict__ if get_spawning_popen() else {**self.__dict__, 'places':{}, 'block':None}
 
 # %% ../../nbs/data/62b_cache.ipynb #4580c307
@@ -80,18 +88,21 @@ class DiskCache(ImageCache):
         folder # where they lie; may serve several data sets
     ):
         super().__init__()
-        self.folder = Path(folder)
+        self.folder,self.warned = Path(folder),False
+
+    def setups(self, items): sweep(self.folder)
 
     def file(self, fn, part=''):
         "The `.npy` of a picture, or of a part of it"
         o = os.stat(fn)
         return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}|{part}'.encode()).hexdigest()+'.npy')
     def load(self, fn, part=''):
-        try: return np.load(self.file(fn, part))
+        try: a = np.load(self.file(fn, part))
         except (OSError, ValueError, EOFError): return None
+        return a if a.dtype==np.uint8 and a.ndim==3 else None
     def keep(self, fn, part, pixels):
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.file(fn, part)
-        new = file.with_suffix(f'.{os.getpid()}')
-        with open(new, 'wb') as f: np.save(f, pixels)
-        os.replace(new, file)
+        try:
+            with whole(self.file(fn, part), durable=False) as new, open(new, 'wb') as f: np.save(f, pixels)
+        except OSError as e:
+            if not self.warned: warnings.warn(f'pictures cannot be kept in {self.folder} ({e.strerror or e}): they are read from their own files')
+            self.warned = True

@@ -12,6 +12,7 @@ import os, yaml
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
+from .atomic import unfinished
 from .annots import DatasetLayoutError, MALFORMED, Problems
 from .rasters import walk_files
 
@@ -151,6 +152,7 @@ def find_pairs(
     "Every image of a split with its label file"
     found = find_split(path, split, label_dirs)
     if found is None: raise layout_error(path, split, label_dirs)
+    if why := unfinished(set_root(path)): raise DatasetLayoutError(why)
     images = found.images()
     if not images: raise DatasetLayoutError(f'{found.folders[0][0]}: no images; looked for {", ".join(IMAGE_EXTS)}')
     texts = {o.with_suffix(''):o for _,l in found.folders for o in walk_files(l) if o.suffix.lower()=='.txt'}

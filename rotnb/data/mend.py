@@ -8,11 +8,12 @@ Docs: https://rotnb.github.io/rotnb/data/mend.html.md"""
 __all__ = ['SAFE', 'DONE', 'mend_exif', 'check_target', 'fix']
 
 # %% ../../nbs/data/71k_mend.ipynb #e3d67707
-import io, re, shutil, struct, tempfile
+import io, os, re, shutil, struct
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ..geometry.boxes import rbox2qbox
+from .atomic import new_folder, whole
 from .blocks import odd_name, unknown_class
 from .annots import LabelError, MALFORMED, explain
 from .folders import IMAGE_EXTS
@@ -43,11 +44,13 @@ def mend_exif(
     with Image.open(io.BytesIO(data)) as im:
         kind = im.format; im.load()
         if exif=='raw' and kind=='JPEG' and (new := _upright_note(data)):
-            file.write_bytes(new); return 'EXIF note set to upright, pixels as they were'
+            with whole(file) as f: f.write_bytes(new)
+            return 'EXIF note set to upright, pixels as they were'
         new = ImageOps.exif_transpose(im) if exif=='displayed' else im.copy()
         note = new.getexif(); note[ORIENTATION] = 1
         how = dict(JPEG=dict(quality=95, subsampling=0), WEBP=dict(lossless=True)).get(kind, {})
-        new.save(file, kind, exif=note, **{k:im.info[k] for k in ('icc_profile','dpi') if k in im.info}, **how)
+        how |= {k:im.info[k] for k in ('icc_profile','dpi') if k in im.info}
+        with whole(file) as f: new.save(f, kind, exif=note, **how)
     return ('pixels turned upright' if exif=='displayed' else 'EXIF note set to upright')+(', JPEG of quality 95' if kind=='JPEG' else '')
 
 # %% ../../nbs/data/71k_mend.ipynb #1c5e1dcb
@@ -135,20 +138,31 @@ def _check(rep, dst, kinds, names, exif):
     check_target(rep.path, dst)
     return Path(rep.path),Path(dst)
 
+# %% ../../nbs/data/71k_mend.ipynb #8a4b6004
+def _copy_tree(root, out, put):
+    "All of a folder; every folder once, a second way to it becomes a link within the copy"
+    top = os.path.realpath(root); done,todo = {top:out},[(Path(root),out)]
+    for here,there in todo:
+        for o in sorted(here.iterdir()):
+            to,real = there/o.name,os.path.realpath(o)
+            if not o.exists(): to.symlink_to(os.readlink(o))                                # leads nowhere, as before
+            elif not o.is_dir(): put(o, to)
+            elif o.is_symlink() and (real in done or Path(real).is_relative_to(top)):
+                to.symlink_to(os.path.relpath(done.get(real, out/os.path.relpath(real, top)), there))
+            elif Path(top).is_relative_to(real): continue                                   # a folder around the set: no reader goes there
+            else: to.mkdir(); done[real] = to; todo.append((o,to))
+
 def _copy(root, dst, new, pictures, exif, images):
     "The set with its new files, written beside and moved into place when complete; what was done to each picture"
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f'.{dst.name}-', dir=dst.parent)); out,said = tmp/'new',{}
+    turned,said = {os.path.realpath(o) for o in pictures},{}
     def put(a, b):
-        link = images=='link' and Path(a).suffix.lower() in IMAGE_EXTS and str(a) not in pictures
-        Path(b).symlink_to(Path(a).resolve()) if link else shutil.copy2(a, b)
-    try:
-        shutil.copytree(root, out, copy_function=put)
+        link = images=='link' and a.suffix.lower() in IMAGE_EXTS and os.path.realpath(a) not in turned
+        b.symlink_to(a.resolve()) if link else shutil.copy2(a, b)
+    with new_folder(dst) as out:
+        _copy_tree(root, out, put)
         for f,data in new.items(): (out/Path(f).relative_to(root)).write_bytes(data)
         for f in map(Path, pictures):
             said[str(f)] = mend_exif(out/f.relative_to(root), exif) if f.is_relative_to(root) else f'left: not in {root}'
-        out.rename(dst)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
     return said
 
 # %% ../../nbs/data/71k_mend.ipynb #18c9f014

@@ -14,6 +14,7 @@ __all__ = ['VERSION', 'blend', 'shade', 'layout_at', 'make_scene', 'SynthFolderE
 import json, os, subprocess, sys, cv2, numpy as np
 from fastcore.basics import patch
 from pathlib import Path
+from .atomic import sweep, write_whole
 from .scenery import *
 from .stage import *
 from .layouts import *
@@ -116,11 +117,6 @@ class SynthFolderError(ValueError):
 
 VERSION = 2   # raise it when the same seed begins to draw another scene
 
-def _write(path, data:bytes):
-    "Write a file so that it is never seen half-done"
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    tmp.write_bytes(data); os.replace(tmp, path)
-
 def dota_text(quads, names, difficult): # str
     "Label file of one picture"
     rows = [' '.join(f'{v:.2f}' for v in np.ravel(q))+f' {n} {int(d)}' for q,n,d in zip(quads, names, difficult)]
@@ -134,8 +130,8 @@ def _save_scene(folder, stem, seed, size):
     "Make one scene and write its picture and labels"
     image,*labels = make_scene(seed, size, kind_of(seed[-1]))
     png = cv2.imencode('.png', np.ascontiguousarray(image[...,::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    _write(folder/'labelTxt'/f'{stem}.txt', dota_text(*labels).encode())
-    _write(folder/'images'/f'{stem}.png', png.tobytes())
+    write_whole(folder/'labelTxt'/f'{stem}.txt', dota_text(*labels), durable=False)
+    write_whole(folder/'images'/f'{stem}.png', png.tobytes(), durable=False)
 
 # %% ../../nbs/data/68_synth.ipynb #62391164
 def _claim(path, settings): # bool: is it complete already?
@@ -179,9 +175,10 @@ def make_synth(
     "Write synthetic scenes as a DOTA folder, once"
     path,settings = Path(path),dict(made_by='rotnb.data.synth', version=VERSION, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     if _claim(path, settings): return path
-    for split in ('train','val'):
-        for o in ('images','labelTxt'): (path/split/o).mkdir(parents=True, exist_ok=True)
-    manifest = lambda done: _write(path/'synth.json', json.dumps({**settings, 'complete':done}, indent=1).encode())
+    folders = [path/s/o for s in ('train','val') for o in ('images','labelTxt')]
+    for o in folders: o.mkdir(parents=True, exist_ok=True)
+    sweep(path, *folders)
+    manifest = lambda done: write_whole(path/'synth.json', json.dumps({**settings, 'complete':done}, indent=1))
     manifest(False)
     args = (str(path.absolute()), n_train, n_valid, size, seed)
     workers = workers or min(8, os.cpu_count() or 1, (n_train+n_valid)//16)

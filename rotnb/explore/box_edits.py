@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..data.label_files import Base, write_atomic
+from ..data.atomic import write_whole
+from ..data.label_files import Base
 from ..data.loaders import user_cache
 from ..geometry.fit import headed
 from ..geometry.boxes import rbox2qbox
@@ -213,7 +214,7 @@ class Journal:
         if not edits.dirty: f.unlink(missing_ok=True); return
         f.parent.mkdir(parents=True, exist_ok=True)
         boxes = [dict(id=o.id, quad=o.quad, name=o.name, difficult=o.difficult, origin=edits.origin.get(o.id)) for o in edits.boxes]
-        write_atomic(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)).encode())
+        write_whole(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
 
     def left(self):
         "What other sessions left: records by picture, the newest of each"

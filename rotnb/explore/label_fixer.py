@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
+from ..data.atomic import new_folder, runs
 from ..data.convert import FORMATS, get_format
 from ..data.annots import *
 from ..data.label_files import *
@@ -144,9 +145,7 @@ def refresh(self:LabelFixer,
 # %% ../../nbs/explore/83b_label_fixer.ipynb #9f52b5a1
 def _runs(pid):
     "Whether another process is alive, where that can be asked"
-    if os.name!='posix' or pid==os.getpid(): return False
-    try: os.kill(pid, 0); return True
-    except OSError as e: return isinstance(e, PermissionError)
+    return os.name=='posix' and pid!=os.getpid() and runs(pid)
 
 @patch
 def _tell(self:LabelFixer):
@@ -272,12 +271,15 @@ def annots(self:LabelFixer)->list: # of `Annot`
 
 @patch
 def save_as(self:LabelFixer,
-    folder, # root of a new set, without its pictures
+    folder, # root of a new set, without its pictures; must not exist, or be empty
     format:str='dota' # a key of `FORMATS`
 ):
     "Write all labels, with all edits, in another place"
     if FORMATS[format].write is None: raise ValueError(f'{format} cannot be written')
-    FORMATS[format].write(self.annots(), Path(folder), '', self.known)
+    folder = Path(folder)
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
+    with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
 
 @patch
 def _page(self:LabelFixer, side=4096):

@@ -9,11 +9,12 @@ __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader'
            'NonFiniteLossError', 'FiniteGuard', 'CheckpointError', 'Checkpoint']
 
 # %% ../../nbs/learn/72_callbacks.ipynb #2aae95b4
-import os, torch
+import torch, zipfile
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from fastai.vision.all import *
+from ..data.atomic import whole
 from ..data.types import TensorDets, to_targets
 
 # %% ../../nbs/learn/72_callbacks.ipynb #0afe329b
@@ -212,15 +213,14 @@ def _write(self:Checkpoint):
     state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch,
                  curves=dict(lrs=r.lrs, losses=[o.item() for o in r.losses], iters=r.iters, values=r.values),
                  trackers={k:{o:getattr(cb,o,0) for o in names} for k,(cb,names) in self._trackers().items()})
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = self.path.with_name(self.path.name+'.tmp')
-    torch.save(_plain(state), tmp)
-    os.replace(tmp, self.path)
+    with whole(self.path) as f: torch.save(_plain(state), f)
 
 # %% ../../nbs/learn/72_callbacks.ipynb #5b8ded5f
 @patch
 def _read(self:Checkpoint):
     try:
+        with zipfile.ZipFile(self.path) as z:                       # torch itself reads past swapped bytes
+            if bad := z.testzip(): raise ValueError(f'{bad} is damaged')
         state = torch.load(self.path, map_location=self.dls.device, weights_only=True)
         return {k:state[k] for k in ('model','opt','fit','epoch','n_epoch','curves','trackers')}
     except Exception as e:

@@ -11,7 +11,7 @@ __all__ = ['JournalError', 'Journal']
 import json, os, struct, zlib
 from pathlib import Path
 import numpy as np
-from .results import whole
+from ..data.atomic import write_whole
 
 # %% ../../nbs/learn/76d_journal.ipynb #bfa92765
 _HEAD = struct.Struct('<4sIII') # mark, bytes of the key, rows, checksum
@@ -42,8 +42,7 @@ class Journal:
         self.settings = json.loads(json.dumps(settings or {}))
         if not self.file: return
         if self.file.exists(): self._read()
-        else:
-            with whole(self.file) as f: f.write_bytes(json.dumps(dict(rotnb_journal=1, **self.settings)).encode()+b'\n')
+        else: write_whole(self.file, json.dumps(dict(rotnb_journal=1, **self.settings))+'\n')
 
     def add(self,
         items # of (key, (n,7) float32): box, score, label

@@ -18,7 +18,7 @@ from ..geometry.style import INK, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
 from .interpret import RotatedInterpretation
-from .results import whole
+from ..data.atomic import write_whole
 
 # %% ../../nbs/learn/79_report.ipynb #695ce699
 def versions()->dict:
@@ -263,5 +263,5 @@ def report(self:Learner,
     if min(n_images, n_boxes)<0: raise ValueError(f'n_images is {n_images}, n_boxes {n_boxes}: give 0 for none, or more')
     with self.no_bar(), self.no_logging(): interp = RotatedInterpretation.from_learner(self, ds_idx, dl, **kwargs)
     page = report_html(interp, title or f'Detection report: {path.stem}', n_images, n_boxes)
-    with whole(path) as f: f.write_text(page, encoding='utf-8')
+    write_whole(path, page)
     return path
