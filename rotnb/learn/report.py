@@ -117,7 +117,8 @@ def _ignored(it):
 def _protocols(it):
     "mAP as each evaluation has it"
     rs = [it.acc.compute(.5, protocol=p) for p in PROTOCOLS]
-    said = lambda r: dict(curve=r.rules.curve, IoU='.50:.95' if r.rules.ious else 'above .5' if r.rules.above else '.5 or more', truth=int(r.n_gt.sum()), mAP=r.map)
+    at = lambda o: '.50:.95' if o.ious else 'above .5' if o.above else '.5 or more'
+    said = lambda r: dict(curve=r.rules.curve, IoU=at(r.rules), truth=int(r.n_gt.sum()), mAP=r.map)
     df = pd.DataFrame([said(r) for r in rs], index=pd.Index([r.metric for r in rs], name='protocol'))
     return H.Details(H.Summary('The same detections by the rules of other programs'), table(df, ['mAP'],
         'truth: boxes that are asked for; dota-1.0, dota-1.5 and mmrotate as their evaluation has them, voc07 by default'))

@@ -73,7 +73,8 @@ class SceneMAP(RotatedMAP):
         vocab = self.acc.vocab
         scenes,preds = scene_dets(self.dl, self.gather().images, self.nms_iou)
         code = {str(k):i for i,k in enumerate(vocab)}
-        truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult) for a in scenes]
+        truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult)
+                 for a in scenes]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)
         return acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))
