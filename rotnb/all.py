@@ -47,6 +47,7 @@ from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *
 from .models.gliding_vertex import *
 from .evaluate.task1 import *
+from .evaluate.protocols import Protocol, PROTOCOLS, METRICS, DIFFICULTIES, COCO_IOUS, difficulty_thr, get_rules
 from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
@@ -70,6 +71,7 @@ from .data.tiles import *
 from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat
+from .data.ids import picture_ids
 from .data.json import read_coco, write_coco, write_labelme, write_label_studio
 from .data.convert import *
 from .data.subsets import *

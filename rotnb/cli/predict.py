@@ -77,9 +77,10 @@ def main(
     bands:str=None, # the three bands to show as red, green and blue, counted from 1: 4,3,2
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     overwrite:bool=False, # start afresh where OUT holds another run
+    image_ids:str=None, # for coco: the COCO file of the truth, whose numbers of pictures and classes are taken
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'windows that are done are kept, the same command goes on'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
-                           iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers)
+                           iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids)
     if bad: raise SystemExit(1)

@@ -74,7 +74,10 @@ def main(
     iou:float=.5, # overlap of a match in curves and mistakes, .5 to 1
     n_images:int=4, # pictures of largest loss that are shown
     n_boxes:int=16, # boxes shown of each kind of mistake
+    protocol:str=None, # whose average precision the table of classes shows: dota-1.0, dota-1.5, mmrotate, voc07, voc12, coco
+    difficulty:str=None, # truth of a difficulty above it is ignored: a number, or mmrotate (100); without it as in training
 ):
     "Measure a trained detector on a labelled set and write one page about it"
-    kw = dict(title=title, iou=iou, n_images=n_images, n_boxes=n_boxes)
+    if difficulty is not None and difficulty.isdecimal(): difficulty = int(difficulty)
+    kw = dict(title=title, iou=iou, n_images=n_images, n_boxes=n_boxes, protocol=protocol, difficulty=difficulty)
     with command('rotnb-report'): print(f'wrote {run_report(model, data, out, split, format, bs, **kw)}')

@@ -54,11 +54,11 @@ class RBoxCategorize(DisplayedTransform):
     def encodes(self, names):
         bad = [o for o in names if str(o) not in self.vocab.o2i]
         if bad: raise UnknownClassError(unknown_class(bad[0], self.vocab))
-        code = lambda o: -2-self.vocab.o2i[str(o)] if isinstance(o, Difficult) else self.vocab.o2i[str(o)]
-        return TensorBoxLabel.create([code(o) for o in names])
+        return TensorBoxLabel.create([box_code(self.vocab.o2i[str(o)], o) for o in names])
 
     def decodes(self, x:TensorBoxLabel):
-        return [(Difficult if o<PAD else str)(self.vocab[class_index(o)]) for o in x.as_subclass(Tensor) if o!=PAD]
+        l = [o for o in x.as_subclass(Tensor) if o!=PAD]
+        return [Difficult(self.vocab[class_index(o)], difficulty_of(o)) if is_ignored(o) else str(self.vocab[class_index(o)]) for o in l]
 
 # %% ../../nbs/data/62_blocks.ipynb #7ed40e74
 class NameLabels(Transform):

@@ -43,14 +43,15 @@ def read_dota(
     path, # root folder of the data set
     split:str=None, # 'train', 'val', ...; None for images/ and labelTxt/ without splits
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise' # 'raise' or 'warn': see the table above
+    on_bad:str='raise', # 'raise' or 'warn': see the table above
+    difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`, sorted by file name
     "Read one split of a DOTA folder"
     problems = Problems()
     entries = lambda file,size: line_entries(file, parse_dota_line)
     res = read_pairs(find_pairs(path, split, DOTA_DIRS, problems), entries, problems, vocab, 'parse')
     problems.report(path, on_bad)
-    return res
+    return with_difficulty(res, difficulty)
 
 # %% ../../nbs/data/63_dota.ipynb #d8efd1bc
 def write_dota(

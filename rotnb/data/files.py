@@ -133,13 +133,14 @@ def read_files(
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     entries=None, # (label file, (width, height)) -> entries for `keep_rows`; raises ValueError where the file is no good
     kind:str='entry', # how problems are counted: 'entry', or 'parse' for lines
+    difficulty=None, # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
     **find # for `find_labelled`: exts, labels, prefix, images
 )->list: # of `Annot`, sorted by file name
     "Read a set that has one label file per picture"
     problems = Problems()
     res = read_pairs(find_labelled(path, split, problems=problems, **find), entries, problems, vocab, kind)
     problems.report(path, on_bad)
-    return res
+    return with_difficulty(res, difficulty)
 
 # %% ../../nbs/data/65_files.ipynb #919638d3
 def _plain(name): return unicodedata.normalize('NFC', name).casefold()
@@ -181,27 +182,28 @@ def find_whole(
 
 # %% ../../nbs/data/65_files.ipynb #110e5f28
 def read_scenes(
-    scenes, # (file, problems) -> (picture name, (width, height) -> entries) of every picture
+    scenes, # (file, problems) -> (picture name, (width, height) -> entries, maybe an id) of every picture
     root, # folder below which the pictures lie
     file, # handed to `scenes`, and named in messages
     vocab=None, # known class names; None accepts any
-    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
+    difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`, in the file's order
     "Records of all pictures that one source tells of"
     problems,res,pics,seen = Problems(),[],Pictures(root),set()
     try: every = list(scenes(file, problems))
     except MALFORMED as e: raise LabelError(f'{file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
-    for name,entries in every:
+    for name,entries,*id in every:
         try: image = pics.find(name)
         except ValueError as e: problems.add('entry', file, str(e)); continue
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
         if image in seen: problems.add('entry', file, f'{name} is listed a second time'); continue
         seen.add(image)
-        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size))
+        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size, *id))
     if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')
     problems.report(file, on_bad)
-    return res
+    return with_difficulty(res, difficulty)
 
 def read_whole(
     path, # the label file, or the root folder of the set
@@ -210,11 +212,12 @@ def read_whole(
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     scenes=None, # as in `read_scenes`
     ext:str='.json', # ending of the label file
-    images=None # folder below which the pictures lie, if they are not below `path`
+    images=None, # folder below which the pictures lie, if they are not below `path`
+    difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`, in the file's order
     "Read a set that has one label file for all pictures"
     file,root = find_whole(path, ext, split)
-    return read_scenes(scenes, images or root, file, vocab, on_bad)
+    return read_scenes(scenes, images or root, file, vocab, on_bad, difficulty)
 
 # %% ../../nbs/data/65_files.ipynb #4c2a8189
 def parse_icdar_line(

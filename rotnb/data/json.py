@@ -10,7 +10,7 @@ __all__ = ['load_json', 'short', 'rle_counts', 'rle_mask', 'coco_row', 'coco_sce
            'write_label_studio']
 
 # %% ../../nbs/data/70_json.ipynb #cb9694b9
-import base64, io, json, re
+import base64, io, json, os, re
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,6 +24,7 @@ from .blocks import unknown_class
 from .annots import *
 from .folders import *
 from .files import *
+from .ids import picture_ids
 
 # %% ../../nbs/data/70_json.ipynb #c0a44ad3
 def _once(pairs):
@@ -108,7 +109,7 @@ def coco_scenes(
     file, # the JSON file
     problems, # annotations of unknown pictures are noted here
     rbox:str=None # see `coco_row`
-)->list: # of (picture name, size -> entries)
+)->list: # of (picture name, size -> entries, id)
     "The pictures of a COCO file"
     if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
     d = load_json(file)
@@ -118,7 +119,7 @@ def coco_scenes(
         where = f"{file}: annotations[{n}]"
         try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
-    return [(name, lambda size,e=by[k]: e) for k,name in images.items()]
+    return [(name, lambda size,e=by[k]: e, k) for k,name in images.items()]
 
 def read_coco(
     path, # the JSON file, or the root folder of the set
@@ -126,10 +127,11 @@ def read_coco(
     vocab=None, # known class names; None accepts any
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     rbox:str=None, # what five numbers in `bbox` mean, see `coco_row`
-    images=None # folder of the pictures, if they are not below `path`
+    images=None, # folder of the pictures, if they are not below `path`
+    difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`
     "Read one COCO file"
-    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox), images=images)
+    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox), images=images, difficulty=difficulty)
 
 def coco_names(file)->list:
     "Class names in the order of the categories"
@@ -137,6 +139,13 @@ def coco_names(file)->list:
     except MALFORMED as e: raise LabelError(f'{file}: no class names: {explain(e)[:200]}') from None
 
 # %% ../../nbs/data/70_json.ipynb #ff272b2d
+def _file_names(images):
+    "Names of pictures in a file; where two have the same, all have their paths below the folder they share"
+    names = [o.name for o in images]
+    if len(set(names))==len(names): return names
+    root = Path(os.path.commonpath([o.parent for o in images]))
+    return [o.relative_to(root).as_posix() for o in images]
+
 def write_coco(
     annots, # of `Annot`
     file, # the JSON file to write
@@ -144,14 +153,16 @@ def write_coco(
     rbox:str=None # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
 )->Path:
     "Labels as one COCO file; corners in `segmentation`, `difficult` in `ignore`"
-    names,images,res = list(names),[],[]
-    for i,a in enumerate(annots):
+    names,annots,images,res = list(names),list(annots),[],[]
+    files = _file_names([a.image for a in annots])
+    ids = picture_ids(files, {f:a.id for f,a in zip(files, annots)})
+    for f,a in zip(files, annots):
         if bad := [n for n in a.names if n not in names]: raise LabelError(f'{a.image}: {unknown_class(bad[0], names)}')
         w,h = image_size(a.image)
-        images.append(dict(id=i, file_name=a.image.name, width=w, height=h))
+        images.append(dict(id=ids[f], file_name=f, width=w, height=h))
         for q,n,d,r in zip(a.qboxes, a.names, a.difficult, headed(a.qboxes)[0]):
             lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else [*r[:4],r[4]/ANGLE_UNITS[rbox]]
-            res.append(dict(id=len(res)+1, image_id=i, category_id=names.index(n)+1, bbox=[round(float(o),4) for o in box],
+            res.append(dict(id=len(res)+1, image_id=ids[f], category_id=names.index(n)+1, bbox=[round(float(o),4) for o in box],
                             segmentation=[[round(float(o),4) for o in q.ravel()]], area=round(float(polygon_area(q)),4), iscrowd=0, ignore=int(d)))
     file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
     cats = [dict(id=i, name=n) for i,n in enumerate(names, 1)]

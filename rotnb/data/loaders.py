@@ -92,10 +92,11 @@ def from_annots(cls:RotatedDataLoaders,
     rect:bool=False, # batches of like aspect, long side `size`, instead of squares
     sampler=None, # order of training pictures: `loader -> indices`, see `data.samplers`
     cache=None, # decoded pictures: 'memory', 'disk', or an `ImageCache`
+    difficulty=None, # boxes of a difficulty above it are ignored in training and by default in metrics: a number, or 'mmrotate' (100); None: 0
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
-    train_annots,valid_annots = list(train_annots),list(valid_annots)
+    train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
     if vocab is None: vocab = sorted({o for a in every for o in a.names})

@@ -32,6 +32,7 @@ def _renamed(a, names, known):
     k = np.flatnonzero([o is not None for o in new])
     kw = dict(qboxes=a.qboxes[k], names=[new[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
               angle=None if a.angle is None else a.angle[k])
+    if getattr(a, 'partial', None) is not None: kw['partial'] = a.partial[k]
     if (w := getattr(a, 'whole', None)) is not None:
         if id(w) not in known: known[id(w)] = _renamed(w, names, known)
         kw['whole'] = known[id(w)]

@@ -16,6 +16,7 @@ from .transforms import visible_fraction
 from .blocks import RBoxDL
 from .windows import Scene, Window, scene_windows
 from .annots import Annot, LabelError, LabelWarning
+from .types import Difficult
 
 # %% ../../nbs/data/68a_tiles.ipynb #e8747ed1
 def window_fractions(
@@ -36,13 +37,20 @@ def window_fractions(
 class TileAnnot(Annot):
     "One window and its boxes, in pixels of the window's picture"
     whole:Annot=None # the record of its scene
+    partial:np.ndarray=None # (n,) bool: boxes that count in another window; ignored whatever their difficulty
+
+    @property
+    def ignored(self): return super().ignored if self.partial is None else super().ignored|self.partial
+    @property
+    def labels(self):
+        return super().labels if self.partial is None else [Difficult(o) if p else o for o,p in zip(super().labels, self.partial)]
 
 def _tile(a, w, f, iof_thr, below, mark_cut):
     "The record of one window; f: (n,) share of each box"
     counts = f>=iof_thr-1e-6                                                 # a share of 0.7 is not to fail by rounding
     difficult = np.where(counts, np.where((f<1) & mark_cut, 2, a.difficult), np.maximum(a.difficult, 1))
     k = np.flatnonzero(counts & (f>0) if below=='drop' else f>0)
-    return TileAnnot(w, w.to_window(a.qboxes[k]), [a.names[i] for i in k], difficult[k], w.size, whole=a,
+    return TileAnnot(w, w.to_window(a.qboxes[k]), [a.names[i] for i in k], difficult[k], w.size, whole=a, difficulty=a.difficulty, partial=~counts[k],
                      where=a.where and [a.where[i] for i in k], angle=None if a.angle is None else a.angle[k])
 
 def tile_scene(
@@ -56,7 +64,7 @@ def tile_scene(
     if not 0<iof_thr<=1: raise ValueError(f'iof_thr must be in (0, 1], got {iof_thr}')
     if below not in ('ignore','drop'): raise ValueError(f"below is {below!r}, expected 'ignore' or 'drop'")
     f = window_fractions(a.qboxes, windows)
-    lost = np.flatnonzero((f.max(0)<iof_thr-1e-6) & (a.difficult==0))
+    lost = np.flatnonzero((f.max(0)<iof_thr-1e-6) & ~a.ignored)
     return [_tile(a, w, o, iof_thr, below, mark_cut) for w,o in zip(windows, f)],lost
 
 # %% ../../nbs/data/68a_tiles.ipynb #f69679fa
@@ -64,7 +72,7 @@ def _some(tiles, empty, rng):
     "Without part of the empty windows"
     if empty=='keep': return tiles
     p = 0. if empty=='drop' else float(empty)
-    return [t for t in tiles if (t.difficult==0).any() or rng.random()<p]
+    return [t for t in tiles if (~t.ignored).any() or rng.random()<p]
 
 def _check_empty(empty):
     if not (empty in ('drop','keep') or isinstance(empty, (int,float)) and 0<=empty<=1):

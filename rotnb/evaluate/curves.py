@@ -71,10 +71,7 @@ def recall_at(
 )->dict: # by k: (K,) recall of each class, nan without truth
     "Recall of the best detections of each image"
     f = acc.flat()
-    key = f.img[f.order]*max(f.n_classes, 1)+f.labels[f.order]
-    by,rank = np.argsort(key, kind='stable'),np.empty(len(key), int)
-    rank[f.order[by]] = np.arange(len(key))-np.searchsorted(key[by], key[by])   # place within its image and class
-    res = {k:[] for k in ks}
+    rank,res = f.place(),{k:[] for k in ks}
     for thr in _several(iou_threshold):
         m = match(f, thr)
         n_gt = np.bincount(f.gt_labels[m.counted], minlength=f.n_classes).astype(float)

@@ -21,6 +21,7 @@ from ..geometry.boxes import qbox2rbox,rbox2hbox,rbox2qbox
 from ..ops.kernels import CX,EX,device,prepare,apart,pair_iou
 from ..ops.iou import host_boxes
 from ..ops.convex import box_iou_quad
+from .protocols import ALWAYS,METRICS,Protocol,difficulty_thr
 
 # %% ../../nbs/evaluate/56_matching.ipynb #35f11422
 @njit(cache=True, error_model='numpy', nogil=True)
@@ -80,7 +81,8 @@ class ImageRecord(NamedTuple):
     boxes:np.ndarray     # (n, 5) detections; of quads the rectangle around them
     gt_labels:np.ndarray # (m,)
     gt_boxes:np.ndarray  # (m, 5)
-    ignore:np.ndarray    # (m,) bool
+    ignore:np.ndarray    # (m,) bool: ignored as the truth has it
+    difficulty:np.ndarray # (m,) uint8; `ALWAYS` is ignored by every protocol
     det:np.ndarray       # (p,) detection of each pair, ascending
     gt:np.ndarray        # (p,) truth of each pair
     iou:np.ndarray       # (p,) their overlap, > 0
@@ -110,20 +112,28 @@ def _host(boxes, name):
     return np.where(bad.reshape(-1, *[1]*(x.ndim-1)), np.nan, x),qbox2rbox(x).reshape(-1,5)
 
 # %% ../../nbs/evaluate/56_matching.ipynb #4f6ec6c5
+def _flags(target, n):
+    "Which truth is ignored, (n,) bool, and its difficulty, (n,) uint8; `ignore` alone is a difficulty, `True` being 1"
+    x = {k:_array(target[k], float) for k in ('ignore','difficulty') if target.get(k) is not None}
+    if not x: return np.zeros(n, bool),np.zeros(n, np.uint8)
+    for k,o in x.items():
+        if o.shape!=(n,) or np.isnan(o).any(): raise ValueError(f"{k} must be ({n},) flags or numbers, one per box; got {o.shape}{', with NaN' if np.isnan(o).any() else ''}")
+    hard = x.get('difficulty', x.get('ignore')).clip(0, ALWAYS)
+    ignore = x.get('ignore', hard)>0
+    return ignore,np.where(ignore&(hard<=0), ALWAYS, hard).astype(np.uint8)
+
 def image_record(
     pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy
-    target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool)
+    target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool, optional difficulty (m,) 0 to 255)
     iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
 )->ImageRecord:
     "What evaluation keeps of one image"
     (d,db),(g,gb) = _host(pred['boxes'], "preds' boxes"),_host(target['boxes'], "targets' boxes")
     s,dl,gl = _array(pred['scores'], float),_array(pred['labels'], np.int32),_array(target['labels'], np.int32)
-    ignore = target.get('ignore')
-    ignore = np.zeros(len(g), bool) if ignore is None else _array(ignore, bool)
-    for name,x,b in [('scores',s,d), ("preds' labels",dl,d), ("targets' labels",gl,g), ('ignore',ignore,g)]:
+    for name,x,b in [('scores',s,d), ("preds' labels",dl,d), ("targets' labels",gl,g)]:
         if x.shape!=(len(b),): raise ValueError(f"{name} must be ({len(b)},), one per box; got {x.shape}")
     if np.isnan(s).any(): raise ValueError(f"{np.isnan(s).sum()} of {len(s)} scores are NaN: they cannot be ranked")
-    return ImageRecord(s, dl, db, gl, gb, ignore, *_pairs(d, g, iou))
+    return ImageRecord(s, dl, db, gl, gb, *_flags(target, len(g)), *_pairs(d, g, iou))
 
 # %% ../../nbs/evaluate/56_matching.ipynb #49d143ff
 class APAccumulator:
@@ -132,18 +142,19 @@ class APAccumulator:
         n_classes=None, # number of classes; None: as many as `vocab`, or as the labels show
         vocab=None, # class names
         iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
+        difficulty=None, # truth of a difficulty above it is ignored, see `difficulty_thr`; None: what the truth says is ignored
     ):
         if n_classes is not None and vocab is not None and n_classes!=len(vocab):
             raise ValueError(f"{n_classes} classes, but {len(vocab)} names of classes: give as many, or the names alone")
         self.n_classes = len(vocab) if n_classes is None and vocab is not None else n_classes
-        self.vocab,self.iou = vocab,iou
+        self.vocab,self.iou,self.difficulty = vocab,iou,None if difficulty is None else difficulty_thr(difficulty)
         self.reset()
 
     def reset(self): self.images,self._flat = [],None
 
     def add(self,
         preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy; boxes or quads, (k,4,2) or (k,8)
-        targets, # list of dict(boxes (n,5), labels (n,), optional ignore (n,) bool)
+        targets, # list of dict(boxes (n,5), labels (n,), optional ignore (n,) bool and difficulty (n,) 0 to 255)
     ):
         "Add a batch of images"
         if len(preds)!=len(targets): raise ValueError(f"one target per prediction: got {len(preds)} and {len(targets)}")
@@ -192,6 +203,7 @@ class Flat:
     gt_boxes:np.ndarray  # (m, 5)
     gt_img:np.ndarray    # (m,) image of each truth
     ignore:np.ndarray    # (m,) bool
+    difficulty:np.ndarray # (m,) uint8
     det:np.ndarray       # (p,) detection of each pair, ascending
     gt:np.ndarray        # (p,) truth of each pair
     iou:np.ndarray       # (p,)
@@ -209,16 +221,23 @@ class Flat:
         o = self.order[np.argsort(self.labels[self.order], kind='stable')]
         return np.split(o, np.cumsum(np.bincount(self.labels, minlength=self.n_classes))[:-1]) if self.n_classes else []
 
+    def place(self): # (n,) 0 is the best
+        "Place of each detection among those of its class in its image, by score"
+        key = self.img[self.order]*max(self.n_classes, 1)+self.labels[self.order]
+        by,res = np.argsort(key, kind='stable'),np.empty(len(key), int)
+        res[self.order[by]] = np.arange(len(key))-np.searchsorted(key[by], key[by])
+        return res
+
 # %% ../../nbs/evaluate/56_matching.ipynb #e0e9edae
 @patch
 def flat(self:APAccumulator)->Flat:
     "Everything that was added, end to end; made once"
-    key = len(self.images),self.n_classes
-    if self._flat is None or self._flat[0]!=key: self._flat = key,_joined(self.images, self.n_classes, self.vocab)
+    key = len(self.images),self.n_classes,self.difficulty
+    if self._flat is None or self._flat[0]!=key: self._flat = key,_joined(self.images, self.n_classes, self.vocab, self.difficulty)
     return self._flat[1]
 
-def _joined(images, n_classes, vocab):
-    cols = list(zip(*images)) if images else [()]*9
+def _joined(images, n_classes, vocab, difficulty):
+    cols = list(zip(*images)) if images else [()]*len(ImageRecord._fields)
     cat = lambda xs,*like: np.concatenate([np.empty(*like), *xs])
     n,m = [len(o.scores) for o in images],[len(o.gt_labels) for o in images]
     shift = lambda xs,sizes: cat([x+o for x,o in zip(xs, np.cumsum([0]+sizes))], 0, int)
@@ -226,10 +245,12 @@ def _joined(images, n_classes, vocab):
     seen = np.concatenate([dl,gl])
     k = (int(seen.max())+1 if len(seen) else 0) if n_classes is None else n_classes
     if len(seen) and not 0<=seen.min()<=seen.max()<k: raise ValueError(f"labels must be in 0..{k-1}, got {seen.min()}..{seen.max()}")
-    det,gt,iou,at,order = shift(cols[6], n),shift(cols[7], m),cat(cols[8], 0),np.arange(len(images)),np.argsort(-s, kind='stable')
+    det,gt,iou,at,order = shift(cols[7], n),shift(cols[8], m),cat(cols[9], 0),np.arange(len(images)),np.argsort(-s, kind='stable')
+    ignore,hard = cat(cols[5], 0, bool),cat(cols[6], 0, np.uint8)
+    if difficulty is not None: ignore = hard>difficulty
     names = [str(i) for i in range(k)] if vocab is None else list(vocab)
     return Flat(len(images), names, s, dl, cat(cols[2], (0,5)), np.repeat(at, n), gl,
-                cat(cols[4], (0,5)), np.repeat(at, m), cat(cols[5], 0, bool), det, gt, iou, order, *_ranked(det, gt, iou, dl, gl, order))
+                cat(cols[4], (0,5)), np.repeat(at, m), ignore, hard, det, gt, iou, order, *_ranked(det, gt, iou, dl, gl, order))
 
 def _ranked(det, gt, iou, labels, gt_labels, order):
     rank = np.empty(len(order), int)
@@ -243,23 +264,25 @@ def _ranked(det, gt, iou, labels, gt_labels, order):
 FOUND,DIFFICULT,OUTSIDE = 0,1,2 # sorts of truth: to be found, and two that are not counted
 FALSE,TRUE,LEFT_OUT = 0,1,2 # what becomes of a detection
 
+_SAME = 1e-12 # overlaps that differ by no more are equal: what rounding does to them is less
+
 @device
-def _choose(lo, hi, gt, iou, sort, taken, thr, free):
-    "The pair among `lo:hi` that a detection goes to, or -1"
+def _choose(lo, hi, gt, iou, sort, first, taken, thr, free):
+    "The pair among `lo:hi` that a detection goes to, or -1; among equal overlaps the truth of the lowest `first`"
     best = -1
     for k in range(lo, hi):
         if iou[k]<thr or (free and taken[gt[k]]): continue
         if best<0: best = k
         elif free and (sort[gt[k]]>0)!=(sort[gt[best]]>0): best = best if sort[gt[k]]>0 else k
-        elif iou[k]>iou[best] or (iou[k]==iou[best] and gt[k]<gt[best]): best = k
+        elif iou[k]>iou[best]+_SAME or (iou[k]>=iou[best]-_SAME and first[gt[k]]<first[gt[best]]): best = k
     return best
 
 @njit(cache=True, error_model='numpy', nogil=True)
-def _match(n, ranked, start, gt, iou, sort, thr, free):
+def _match(n, ranked, start, gt, iou, sort, first, thr, free):
     "Status of `n` detections, visited by `ranked`, and the truth each went to, or -1"
     status,to,taken = np.zeros(n, np.int8),np.full(n, -1),np.zeros(len(sort), np.bool_)
     for r in range(len(ranked)):
-        k,i = _choose(start[r], start[r+1], gt, iou, sort, taken, thr, free),ranked[r]
+        k,i = _choose(start[r], start[r+1], gt, iou, sort, first, taken, thr, free),ranked[r]
         if k<0: continue
         g = gt[k]; to[i] = g
         if sort[g]: status[i] = LEFT_OUT
@@ -290,17 +313,33 @@ def _several(iou_threshold):
     if not res: raise ValueError("no IoU threshold: give one or several in (0, 1]")
     return res
 
+def _first(sort, ties):
+    "What truth goes first, the lower the earlier, among those that are overlapped equally"
+    at = np.arange(len(sort))
+    return -at if ties=='last' else at+len(sort)*(sort>0) if ties=='counted' else at
+
+def _shares(f, sort):
+    "Overlaps of the ranked pairs, that with ignored truth as the share of the detection inside"
+    det,area = np.repeat(f.ranked, np.diff(f.start)),lambda b: b[:,2]*b[:,3]
+    own,other = area(f.boxes[det]),area(f.gt_boxes[f.ranked_gt])
+    return np.where(sort[f.ranked_gt]==DIFFICULT, f.ranked_iou*(own+other)/(1+f.ranked_iou)/own, f.ranked_iou)
+
 def match(
     acc, # `APAccumulator` or its `flat()`
     iou_threshold=0.5, # in (0, 1]: a match needs at least this
     free=True, # a detection may go to the next best truth (COCO); False: only to the one it overlaps most (VOC)
     within=None, # two masks, (n,) of detections and (m,) of truth: what the question is about; None: all
+    rules:Protocol=None, # all that matching depends on, in place of `free`; None: `METRICS['coco']` or, not free, `METRICS['voc12']`
 )->Matched:
     "Match detections to truth of their class, best score first"
     _check_iou(iou_threshold)
     f = acc.flat() if isinstance(acc, APAccumulator) else acc
-    sort = f.ignore.astype(np.int8)
-    if within is not None: sort[~within[1]&~f.ignore] = OUTSIDE
-    status,to = _match(len(f.scores), f.ranked, f.start, f.ranked_gt, f.ranked_iou, sort, iou_threshold, free)
+    if rules is None: rules = METRICS['coco' if free else 'voc12']
+    sort = (f.ignore if rules.difficulty is None else f.difficulty>rules.difficulty).astype(np.int8)
+    iou = _shares(f, sort) if rules.crowds and sort.any() else f.ranked_iou
+    if within is not None: sort[~within[1]&(sort==FOUND)] = OUTSIDE
+    thr = iou_threshold+(_SAME if rules.above else -_SAME)
+    status,to = _match(len(f.scores), f.ranked, f.start, f.ranked_gt, iou, sort, _first(sort, rules.ties), thr, rules.free)
     if within is not None: status[~within[0]&(to<0)] = LEFT_OUT
+    if rules.limit is not None: status[f.place()>=rules.limit] = LEFT_OUT
     return Matched(status, to, sort==FOUND)

@@ -15,6 +15,7 @@ from ..geometry.style import INK, class_legend, figure_style, line_style, on_axi
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
+from ..evaluate.protocols import get_rules
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import keep_history, unpad_dets
 
@@ -35,7 +36,8 @@ class RotatedInterpretation:
         losses:Tensor, # (n,) of each image
         iou=0.5, # overlap of a match, in [.5, 1]
         bg=0.1, # overlap under which a detection lies at nothing, in (0, iou)
-        symmetry=180): # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+        symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+        protocol=None): # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
         store_attr()
         self.vocab,self._errors = list(learn.dls.vocab),None
 
@@ -44,13 +46,16 @@ class RotatedInterpretation:
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one; the items of one that is shuffled, in order
-        **kwargs # `iou`, `bg`, `symmetry`
+        difficulty=None, # truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the protocol or the loader has it
+        **kwargs # `iou`, `bg`, `symmetry`, `protocol`
     ):
         "Look at a set once"
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
-        it = cls(learn, dl, APAccumulator(vocab=list(learn.dls.vocab)), None, **kwargs)
+        rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
+        acc = APAccumulator(vocab=list(learn.dls.vocab), difficulty=ifnone(difficulty, rules and rules.difficulty))
+        it = cls(learn, dl, acc, None, **kwargs)
         find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
             _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(it.acc))
@@ -66,7 +71,7 @@ class RotatedInterpretation:
 @patch
 def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
-    res,curves = self.acc.compute(self.iou),pr_curves(self.acc, self.iou)
+    res,curves = self.acc.compute(self.iou, protocol=self.protocol),pr_curves(self.acc, self.iou)
     best,off = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry).medians()
     rows = []
     for i,c in enumerate(self.vocab):

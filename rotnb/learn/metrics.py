@@ -9,9 +9,10 @@ __all__ = ['RotatedMetric', 'RotatedMAP', 'RotatedF1', 'AngleError']
 
 # %% ../../nbs/learn/73_metrics.ipynb #b547726a
 from fastai.vision.all import *
-from ..evaluate.ap import APResult, METRICS
+from ..evaluate.ap import APResult
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.matching import APAccumulator
+from ..evaluate.protocols import get_rules
 from .callbacks import unpad_dets
 
 # %% ../../nbs/learn/73_metrics.ipynb #f8d5c083
@@ -58,17 +59,27 @@ class RotatedMAP(RotatedMetric):
     def __init__(self,
         metric:str='voc12', # 'voc12' (area under the curve), 'voc07' (11 points) or 'coco' (mean over IoU .50:.05:.95)
         iou:float=0.5, # threshold, in (0, 1]; `coco` has its own
-        name:str=None): # in the training table; None: 'mAP50', 'mAP50_07', 'mAP50:95', ...
-        if metric not in METRICS: raise ValueError(f"RotatedMAP: metric is {metric!r}, must be one of {', '.join(METRICS)}")
-        self.metric = metric
-        super().__init__(iou, name or ('mAP50:95' if metric=='coco' else f'mAP{round(iou*100)}' + ('_07' if metric=='voc07' else '')))
+        name:str=None, # in the training table; None: 'mAP50', 'mAP50_07', 'mAP50:95', 'mAP50_dota-1.0', ...
+        protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
+        difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
+        rules = get_rules(metric, protocol, difficulty)     # an unknown one is told before the training
+        self.metric,self.protocol,self.difficulty = metric,protocol,difficulty
+        after = f'_{rules.name}' if protocol is not None else '_07' if metric=='voc07' else ''
+        super().__init__(iou, name or ('mAP50:95' if rules.ious else f'mAP{round(iou*100)}')+after)
 
     def compute(self,
         metric:str=None, # 'voc12', 'voc07' or 'coco'; None: this metric's own
-        iou:float=None # threshold or several; None: this metric's own
+        iou:float=None, # threshold or several; None: this metric's own
+        protocol=None, # in place of `metric`; None: this metric's own, where no `metric` is asked for
+        difficulty=None # truth of a difficulty above it is ignored; None: this metric's own
     )->APResult: # the whole table, see `evaluate.ap`
         "Result by class of the last validation, by this or another rule"
-        return self.acc.compute(ifnone(iou, self.iou), metric or self.metric)
+        return self.acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))
+
+    def rules(self, metric=None, protocol=None, difficulty=None):
+        "The last arguments of `APAccumulator.compute`: what is asked for, else this metric's own"
+        if metric is None and protocol is None: protocol = self.protocol
+        return metric or self.metric,None,protocol,ifnone(difficulty, self.difficulty)
 
     def figure(self): return self.compute().map
 

@@ -13,10 +13,11 @@ from datetime import date
 from importlib.metadata import version
 from fastai.vision.all import *
 from fastcore import xml as H
-from .. import __version__
+from . import __version__
 from ..geometry.style import INK, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
+from ..evaluate.protocols import PROTOCOLS
 from .interpret import RotatedInterpretation
 from ..data.atomic import write_whole
 
@@ -104,7 +105,23 @@ def _summary(it):
              ('boxes to be found', str(int(voc.n_gt.sum()))), ('detections', str(len(f.scores)))]
     sure = f'Another set of as many such images would give an mAP50 from {lo:.3f} to {hi:.3f} in 95 of 100 cases (bootstrap).'
     return 'Summary',[_tiles(tiles), H.P('' if math.isnan(lo) else sure, worst),
-        H.P('mAP50 is the area under the curve (VOC12), mAP50:95 the mean of 101 recalls and ten thresholds (COCO); IoU is exact.')]
+        H.P('mAP50 is the area under the curve (metric voc12, a match at an IoU of 0.5 or more), mAP50:95 the mean of 101 recalls and ten thresholds '
+            f'(metric coco, without its limit of 100 detections); IoU is exact. {_ignored(it)}'), _protocols(it)]
+
+def _ignored(it):
+    "What difficult truth means for the figures of the page"
+    d,n = it.acc.difficulty,int(it.acc.flat().ignore.sum())
+    rule = 'that the loader ignores' if d is None else f'of a difficulty above {d:g}'
+    return f'Truth {rule} is neither asked for nor held against a detection: {n} of {len(it.acc.flat().ignore)} boxes.'
+
+def _protocols(it):
+    "mAP as each evaluation has it"
+    rs = [it.acc.compute(.5, protocol=p) for p in PROTOCOLS]
+    at = lambda o: '.50:.95' if o.ious else 'above .5' if o.above else '.5 or more'
+    said = lambda r: dict(curve=r.rules.curve, IoU=at(r.rules), truth=int(r.n_gt.sum()), mAP=r.map)
+    df = pd.DataFrame([said(r) for r in rs], index=pd.Index([r.metric for r in rs], name='protocol'))
+    return H.Details(H.Summary('The same detections by the rules of other programs'), table(df, ['mAP'],
+        'truth: boxes that are asked for; dota-1.0, dota-1.5 and mmrotate as their evaluation has them, voc07 by default'))
 
 def _ap(it):
     df = it.summary()
@@ -256,7 +273,7 @@ def report(self:Learner,
     title:str=None, # None: after the file
     n_images:int=4, # of largest loss that are shown
     n_boxes:int=16, # shown of each kind of mistake
-    **kwargs # `iou`, `bg`, `symmetry` of `RotatedInterpretation`
+    **kwargs # `iou`, `bg`, `symmetry`, `protocol`, `difficulty` of `RotatedInterpretation`
 )->Path:
     "Look at a set once and write a page about it"
     path = _place(Path(path))

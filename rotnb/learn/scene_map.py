@@ -11,7 +11,8 @@ __all__ = ['NoTilesError', 'scene_dets', 'SceneMAP']
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import qbox2rbox
-from ..evaluate.ap import eval_map
+from ..evaluate.matching import APAccumulator
+import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.task1 import merge_windows
 from ..data.windows import Window
 from .callbacks import get_loader
@@ -57,8 +58,10 @@ class SceneMAP(RotatedMAP):
         metric:str='voc12', # 'voc12' (area under the curve), 'voc07' (11 points) or 'coco' (mean over IoU .50:.05:.95)
         iou:float=0.5, # threshold, in (0, 1]; `coco` has its own
         nms_iou:float=0.1, # threshold of the NMS that merges windows, in [0, 1]
-        name:str=None): # in the training table; None: 'scene_mAP50', ...
-        super().__init__(metric, iou, name)
+        name:str=None, # in the training table; None: 'scene_mAP50', 'scene_mAP50_dota-1.0', ...
+        protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
+        difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
+        super().__init__(metric, iou, name, protocol, difficulty)
         self.nms_iou,self.dl = nms_iou,None
         if name is None: self._name = f'scene_{self._name}'
 
@@ -66,11 +69,14 @@ class SceneMAP(RotatedMAP):
         super().accumulate(learn)
         self.dl = get_loader(learn.dl)  # that of all items
 
-    def compute(self, metric=None, iou=None):
+    def compute(self, metric=None, iou=None, protocol=None, difficulty=None):
         vocab = self.acc.vocab
         scenes,preds = scene_dets(self.dl, self.gather().images, self.nms_iou)
         code = {str(k):i for i,k in enumerate(vocab)}
-        truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.difficult>0) for a in scenes]
-        return eval_map(preds, truth, ifnone(iou, self.iou), metric or self.metric, vocab=vocab)
+        truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult)
+                 for a in scenes]
+        acc = APAccumulator(vocab=vocab)
+        acc.add(preds, truth)
+        return acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))
 
     def __getstate__(self): return {**super().__getstate__(), 'dl':None}
