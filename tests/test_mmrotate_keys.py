@@ -129,7 +129,7 @@ def test_weights_of_line_0(name):
     assert kw['angle']==v and kw.get('anchor_form') is None and kw.get('nms_pre_of')==(None if 'rois_kw' in kw else 'priors')
     coders = [kw['coder']] if 'coder' in kw else [o['coder'] for o in kw.get('rois_kw', ()) if hasattr(o['coder'], 'norm_factor')]
     forms = [FORMS[v]]*len(coders)
-    if name.startswith(('roi_trans','rotated_faster')): forms[0] = dict(FORMS[v], proj_xy=False) | ({} if v=='oc' else dict(norm_factor=2, edge_swap=True))
+    if name.startswith(('roi_trans','rotated_faster')): forms[0] = dict(FORMS[v], proj_xy=True) | ({} if v=='oc' else dict(norm_factor=2, edge_swap=True))
     for c,form in zip(coders, forms): assert {k:getattr(c, k) for k in form}==form and c.angle==v and c.oc==('new' if v=='oc' else 'old')
     if name.startswith('roi_trans'): assert [c.stds for c in coders]==[(.1,.1,.2,.2,1.),(.05,.05,.1,.1,.5)]
     assert len(coders)==(2 if 'roi_trans' in name else 0 if re.search('gliding|fcos|reppoints|cfa', name) else 1)

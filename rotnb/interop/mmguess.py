@@ -91,7 +91,7 @@ def _roi_coders(angle, line, oriented, n):
     "Of upright RoIs, then of oriented ones: each line has its own form and scale of angle for them"
     turned = (None,True,True) if line=='1.x' else None
     if oriented: return [_delta(angle, line, turned, target_stds=[.1,.1,.2,.2,.1])]
-    first = (None,False,False) if (line,angle)==('0.x','oc') else (2,True,False)  # nothing to project on
+    first = (None,False,True) if (line,angle)==('0.x','oc') else (2,True,True)
     stds = (1.,.5) if line=='0.x' and n==2 else (.1,.05)
     return [_delta(angle, line, first, target_stds=[.1,.1,.2,.2,stds[0]]),
             _delta(angle, line, turned, target_stds=[.05,.05,.1,.1,stds[1]])]

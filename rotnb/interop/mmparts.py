@@ -112,7 +112,8 @@ def delta_coder_from(
     **kw # more for the coder
 )->DeltaXYWHACoder:
     "A coder of deltas"
-    return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', False), d.get('proj_xy', False),
+    turns = 'HBBox' in part_type(dict(dict(type=''), **d))  # one for upright boxes has nothing to project, and no word for it
+    return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', False), d.get('proj_xy', turns),
                            tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **_line(d), **kw)
 
 _versioned = {'DeltaXYWHAOBBoxCoder':'0.x', 'DeltaXYWHAHBBoxCoder':'0.x', 'DeltaXYWHTRBBoxCoder':'1.x', 'DeltaXYWHTHBBoxCoder':'1.x',

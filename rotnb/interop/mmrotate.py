@@ -13,11 +13,11 @@ __all__ = ['backbone_rows', 'common_rows', 'rtmdet_rows', 'reppoints_rows', 'two
 import re, torch
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Callable
 from warnings import warn
 from torch import nn, Tensor
 from ..models.contract import create_detector
+from ..models.files import DamagedFile, load_tensors
 from .mmconfig import settings_from_config
 from .mmguess import guess_config, line_of
 
@@ -44,8 +44,10 @@ def read_checkpoint(
     return {k:v for k,v in sd.items() if k not in twins},meta
 
 def _load(file):
-    try: return torch.load(file, map_location='cpu', weights_only=True)
-    except (UnpicklingError,RuntimeError,EOFError) as e:
+    try: return load_tensors(file)
+    except OSError: raise
+    except DamagedFile as e: raise WeightsError(str(e)) from e
+    except Exception as e:  # what is no pickle, or has bytes swapped, fails in any way
         found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
         if found: raise WeightsError(f"{file} holds more than weights (a {found[1]}). {_howto}") from e
         why = str(e).split('\n')[0].split('.')[0] or 'it is empty'
