@@ -59,6 +59,11 @@ def rel(a, b):
     "Largest difference over the largest number of `b`"
     return ((a-b).abs().max()/b.abs().max()).item()
 
+def close(errs, tol):
+    "Assert that there are errors, a dictionary or a list, and that each is a number below `tol`: `max()` passes over NaN"
+    errs = dict(errs) if isinstance(errs, dict) else dict(enumerate(errs))
+    assert errs and all(0<=v<tol for v in errs.values()), errs
+
 def neck_errors(z, feats):
     "Largest relative error of each level of the neck"
     errs = {}

@@ -39,11 +39,15 @@ def _serving(body, strides, grid, sizes=_tried):
              for h,w in [[_up(n, g)*g for n,g in zip(size, grid)] for size in sizes]]
     return dict(sorted(set.intersection(*found)))
 
+def _one_size(name, size=None):
+    return BackboneError(f"{name!r} takes pictures of {f'{size[1]} x {size[0]} px' if size else 'one size'} and no others; say for which it shall be "
+                         "made, as far as timm can: backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
+
 def _layout(name, make, strides, size):
     "Indices of the maps of `strides`, the grid that a picture's sides are filled up to, and the largest picture or None"
     cfg = timm.get_pretrained_cfg(name)
     own = size or tuple(cfg.input_size[-2:] if cfg else (224,224))
-    ways = [((g,g),_tried,None) for g in (1,4,8,16,32,64)] + [(own,_tried,None),(own,[own],own)]
+    ways = [((g,g),_tried,None) for g in (1,4,32,64)] + [(own,_tried,None),(own,[own],own)]
     most,body = {},make()
     for grid,sizes,largest in ways:
         try: at = _serving(body, strides, grid, sizes)
@@ -51,8 +55,7 @@ def _layout(name, make, strides, size):
         if len(at)==len(strides) and (size or not largest): return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
         most = max(most, at, key=len)
     missing = [s for s in strides if s not in most]
-    if not missing: raise BackboneError(f"{name!r} takes pictures of {own[1]} x {own[0]} px and no others; say which it shall be made for, as far "
-                                        f"as timm can: backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
+    if not missing: raise _one_size(name, own)
     raise BackboneError(f"{name!r} has feature maps of strides {body.feature_info.reduction()} as timm says, but {missing} is wanted "
                         "and no map has it; set `strides`, or choose another backbone")
 
@@ -72,14 +75,26 @@ class TimmBackbone(nn.Module):
         if re.match(r'swin(v2)?_', name): kw = (dict(strict_img_size=False) | ({} if '_cr_' in name else dict(always_partition=True))) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
         size = kw.get('img_size')
-        idxs,self.grid,self.largest = _layout(name, partial(_light, name, **kw), strides, size and (size,size) if isinstance(size, int) else size)
+        idxs,self.grid,self.largest = _layout(name, partial(_light, name, **kw), strides, size and _pair(size))
         self.body = timm.create_model(name, features_only=True, out_indices=idxs, pretrained=pretrained, **kw)
+        self._check(size and _pair(size))
         self.channels = self.body.feature_info.channels()
         for m in self.body.modules():
             if type(m) is SwinTransformerBlock: m.__class__ = SwinBlock
         eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
         self.norms = nn.ModuleList([nn.LayerNorm(c, eps) for c in self.channels] if out_norm else [])
         self.train()
+
+    def _check(self, size):
+        "On real maps: a table may end beyond the size it was made for, which shapes do not tell"
+        tall = (2*size[0] if size else _tried[1][0],32)
+        try: at = self.largest or _serving(self.body.eval(), self.strides, self.grid, [tall])
+        except Exception: at = {}
+        if at and (self.largest or list(at.values())==list(range(len(self.strides)))): return
+        if not size: raise _one_size(self.name)
+        self.grid = self.largest = size
+
+def _pair(v): return tuple(v) if isinstance(v, (tuple,list)) else (v,v)
 
 def _light(name, **kw):
     "A model without numbers, for which only shapes are computed; in earnest where timm cannot make one"
