@@ -29,6 +29,7 @@ from .losses.boxes import *
 from .losses.gaussian import *
 from .losses.points import *
 from .models.contract import *
+from .models.files import *
 from .models.backbones import *
 from .models.necks import *
 from .models.dense_head import *

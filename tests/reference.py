@@ -20,6 +20,11 @@ def checkpoint(name, folder='keys'):
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
     return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(ORACLE/folder/f'{name}.txt').items()}
 
+def shapes(name, folder='keys'):
+    "Tensors without numbers under `folder/name.txt`"
+    rows = [o.rstrip('\n').split('\t') for o in (ORACLE/folder/f'{name}.txt').open() if o.strip() and o[0]!='#']
+    return {k:torch.empty(() if s=='scalar' else tuple(map(int, s.split('x'))), device='meta') for k,s,*_ in rows}
+
 def n_params(sd): return sum(v.numel() for k,v in sd.items() if not k.endswith(('running_mean','running_var','num_batches_tracked')))
 
 def settings(name):
@@ -53,6 +58,11 @@ def targets(z): return [dict(boxes=z['gt_bboxes'], labels=z['gt_labels'])]
 def rel(a, b):
     "Largest difference over the largest number of `b`"
     return ((a-b).abs().max()/b.abs().max()).item()
+
+def close(errs, tol):
+    "Assert that there are errors, a dictionary or a list, and that each is a number below `tol`: `max()` passes over NaN"
+    errs = dict(errs) if isinstance(errs, dict) else dict(enumerate(errs))
+    assert errs and all(0<=v<tol for v in errs.values()), errs
 
 def neck_errors(z, feats):
     "Largest relative error of each level of the neck"

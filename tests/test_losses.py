@@ -48,9 +48,9 @@ def test_reference(ref, name):
     "Within the peer's own float32 rounding: our float32 is nearer to our float64 than the peer's numbers are"
     (v,g),(v32,g32),(tv,tg) = both(ref, name)
     rtol = 1.5e-4 if 'IoU' in name else 2e-5     # mmcv's differentiable IoU is off by up to 4e-5, see below
-    np.testing.assert_allclose(v, tv, rtol=rtol, atol=4e-5)
+    np.testing.assert_allclose(v, tv, rtol=rtol, atol=4e-5, equal_nan=False)
     assert np.abs(g-tg).max() < 2e-4*np.abs(tg).max()
-    np.testing.assert_allclose(v32, v, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(v32, v, rtol=2e-6, atol=2e-6, equal_nan=False)
     assert np.abs(g32-g).max() < 1e-5*np.abs(g).max()
 
 def test_reference_iou_is_what_differs(ref):

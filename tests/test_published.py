@@ -3,7 +3,7 @@ import math
 import pytest, torch
 import torch.nn.functional as F
 from torch import tensor
-from reference import checkpoint, needs_oracle, quietly
+from reference import checkpoint, close, needs_oracle, quietly
 from rotnb.geometry.boxes import rbox2hbox
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.models import create_detector
@@ -398,4 +398,11 @@ def test_backbones_against_theirs_written_out(name, net):
     with torch.no_grad(): ours,theirs = det.backbone(x),net(own, x)[-len(det.backbone.strides):]
     errs = [((a-b).abs().max()/b.abs().max()).item() for a,b in zip(ours, theirs, strict=True)]
     print(name, errs)
-    assert max(errs)<1e-4
+    close(errs, 1e-4)
+
+# --- the measure itself
+
+@pytest.mark.parametrize('errs', [{}, [], dict(a=1e-6, b=float('nan')), [float('nan'),1e-6], [1e-6,float('inf')], [-1.], [1e-6,2e-4]])
+def test_no_measure_passes_over_nan(errs):
+    close([1e-6,0.], 1e-4)
+    with pytest.raises(AssertionError): close(errs, 1e-4)

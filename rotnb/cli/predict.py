@@ -18,6 +18,7 @@ from pathlib import Path
 from fastai.learner import load_learner
 from fastai.torch_core import default_device
 from fastcore.script import call_parse
+from ..models.files import check_sums
 from ..data.windows import open_scene
 from ..learn.scene import predict_folder
 from .commands import command
@@ -37,6 +38,7 @@ def open_learner(
     device,file = _device(device),Path(file)
     if not file.is_file(): raise FileNotFoundError(f'no such file: {file}; a model is what learn.export(...) writes')
     try:
+        check_sums(file)
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', '.*insecure pickle')          # the help of the command says so
             learn = load_learner(file, cpu=device.type=='cpu')

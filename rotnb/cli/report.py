@@ -14,6 +14,7 @@ warnings.filterwarnings('ignore', '.*torch.jit.script', FutureWarning)  # timm's
 # %% ../../nbs/cli/96_report.ipynb #be0f1d35
 from fastai.vision.all import *
 from fastcore.script import call_parse
+from ..models.files import check_sums
 from ..data.convert import get_format, has_split
 import rotnb.learn.report # `Learner.report`
 from .commands import command
@@ -26,7 +27,9 @@ def open_learner(
 )->Learner:
     "An exported learner"
     if not Path(model).is_file(): raise ReportError(f'there is no file {model}: give the one that learn.export or rotnb-demo wrote')
-    try: return load_learner(model)
+    try:
+        check_sums(model)
+        return load_learner(model)
     except Exception as e: # unpickling what is no pickle, or half of one, fails in any way
         raise ReportError(f'{model} is not what learn.export writes, or of another version ({type(e).__name__}: {e})') from e
 

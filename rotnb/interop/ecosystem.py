@@ -9,6 +9,7 @@ __all__ = ['to_tv_tensors', 'from_tv_tensors', 'to_supervision', 'from_supervisi
 
 # %% ../../nbs/interop/88_ecosystem.ipynb #3c003966
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 import numpy as np, torch
 from torchvision import tv_tensors
@@ -19,6 +20,8 @@ from ..data.rasters import image_size
 from ..data.annots import Annot
 
 # %% ../../nbs/interop/88_ecosystem.ipynb #342eeba8
+_unclamped = dict(clamping_mode=None) if 'clamping_mode' in signature(tv_tensors.BoundingBoxes.__new__).parameters else {}
+
 def to_tv_tensors(
     qboxes, # (n,4,2) corners, pixels
     size:tuple, # (width, height) of the picture
@@ -29,7 +32,7 @@ def to_tv_tensors(
     if format=='CXCYWHR': d = headed(q)[0]*[1,1,1,1,-180/np.pi]
     elif format=='XYXYXYXY': d = q.reshape(-1,8)
     else: raise ValueError(f"format is {format!r}, expected 'XYXYXYXY' or 'CXCYWHR'")
-    return tv_tensors.BoundingBoxes(torch.as_tensor(d), format=format, canvas_size=(size[1],size[0]))
+    return tv_tensors.BoundingBoxes(torch.as_tensor(d), format=format, canvas_size=(size[1],size[0]), **_unclamped)
 
 def from_tv_tensors(
     boxes:tv_tensors.BoundingBoxes # of any format
@@ -51,13 +54,15 @@ def _need(name, what):
 
 def to_supervision(
     pred:dict, # boxes (k,5) in pixels, scores (k,), labels (k,), as a detector gives for one picture
+    vocab=None, # class names, which supervision's labels then show
     sv=None # the module; imported when absent
 ): # supervision.Detections
     "A detector's boxes as supervision's detections"
     sv = sv or _need('supervision', 'to_supervision')
     r,s,l = (torch.as_tensor(pred[k]).detach().float().cpu().numpy() for k in ('boxes','scores','labels'))
     r = r.reshape(-1,5)
-    return sv.Detections(xyxy=rbox2hbox(r), confidence=s, class_id=l.astype(int), data={'xyxyxyxy': rbox2qbox(r)})
+    data = {'xyxyxyxy': rbox2qbox(r)} | ({} if vocab is None else dict(class_name=np.array([vocab[int(i)] for i in l], dtype=str)))
+    return sv.Detections(xyxy=rbox2hbox(r), confidence=s, class_id=l.astype(int), data=data)
 
 def from_supervision(
     dets # supervision.Detections
@@ -85,18 +90,40 @@ def to_fiftyone(
         res.append(fo.Sample(filepath=str(Path(a.image).resolve()), **{field: fo.Polylines(polylines=lines)}))
     return res
 
+def _polyline(o, where):
+    "Corners of a closed quad, its first one repeated or not"
+    pts = np.array(o.points[0], float) if len(o.points)==1 else np.empty((0,2))
+    if len(pts)==5 and np.allclose(pts[0], pts[4]): pts = pts[:4]
+    if pts.shape!=(4,2): raise ValueError(f'{where} is not one quad')
+    return pts
+
+_pivots = dict(middle=0., corner=-.5) # where along both sides, from the middle, the upright box is held
+
+def _detection(o, where, size, pivot):
+    "Corners of a detection, in shares of the picture"
+    turn = getattr(o, 'rotation', None) or 0.
+    if turn and pivot not in _pivots:
+        raise ValueError(f"{where} has a rotation: say what it turns about, as it is not written: pivot='middle' (of CVAT) or 'corner' "
+                         f"(the upper left one, of Label Studio); pivot is {pivot!r}")
+    x,y,w,h = np.array(o.bounding_box, float)*[*size,*size]
+    t,at = np.deg2rad(float(turn)),_pivots.get(pivot, 0.)*np.array([w,h])
+    mid = [x+w/2,y+h/2]+at-np.array([[np.cos(t),-np.sin(t)],[np.sin(t),np.cos(t)]])@at
+    return rbox2qbox(np.array([[*mid,w,h,t]]))[0]/size
+
 def from_fiftyone(
     samples, # of fiftyone.Sample: a list, a dataset or a view
-    field:str='ground_truth' # of the samples, with Polylines
+    field:str='ground_truth', # of the samples, with Polylines or Detections
+    pivot:str=None # what a `rotation` of detections turns about: 'middle' (from CVAT), 'corner' (the upper left, from Label Studio)
 )->list: # of `Annot`
     "Records from FiftyOne samples; a polyline that is no closed quad is an error"
     res = []
     for s in samples:
-        size = np.array(image_size(s['filepath']))
-        lines = s[field].polylines if s[field] is not None else []
-        for i,o in enumerate(lines):
-            if len(o.points)!=1 or len(o.points[0])!=4: raise ValueError(f"{s['filepath']}: {field}.polylines[{i}] is not one quad")
-        q = np.array([o.points[0] for o in lines], float).reshape(-1,4,2)*size
-        res.append(Annot(Path(s['filepath']), q, [o.label for o in lines],
-                         np.array([int(getattr(o, 'difficult', 0) or 0) for o in lines], int)))
+        size,v = np.array(image_size(s['filepath'])),s[field]
+        kind = next((k for k in ('polylines','detections') if hasattr(v, k)), None)
+        if v is not None and kind is None: raise ValueError(f"{s['filepath']}: {field} holds {type(v).__name__}, expected Polylines or Detections")
+        objs = getattr(v, kind) if kind else []
+        where = [f"{s['filepath']}: {field}.{kind}[{i}]" for i in range(len(objs))]
+        q = [_polyline(o, p) if kind=='polylines' else _detection(o, p, size, pivot) for o,p in zip(objs, where)]
+        res.append(Annot(Path(s['filepath']), np.array(q, float).reshape(-1,4,2)*size, [o.label for o in objs],
+                         np.array([int(getattr(o, 'difficult', 0) or 0) for o in objs], int)))
     return res

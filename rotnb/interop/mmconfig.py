@@ -155,7 +155,7 @@ def _reppoints(model, head):
                 **dict(zip(('first_weight','box_weight'), (o.get('loss_weight', 1.) for o in losses))), **chosen)
 
 # %% ../../nbs/interop/84_mmconfig.ipynb #f0efed89
-_uprighted = 'square_classes','rotation_agnostic_classes','rotation_agnostic_resize_classes'
+_uprighted = 'square_classes','rotation_agnostic_classes','agnostic_resize_classes'
 
 def _h2rbox(model, head):
     kind,coded = part_type(head),head.get('angle_coder')

@@ -83,7 +83,7 @@ _box_losses = dict(
     RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),  # it knows neither weights nor what to divide by
-    KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=d.get('beta', 1/9)),
+    KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),  # whatever is written: it swallows `beta`
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
     GIoULoss=lambda d: BoxLoss(upright_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
@@ -112,14 +112,20 @@ def delta_coder_from(
     **kw # more for the coder
 )->DeltaXYWHACoder:
     "A coder of deltas"
-    return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', True), d.get('proj_xy', True),
+    turns = 'HBBox' in part_type(dict(dict(type=''), **d))  # one for upright boxes has nothing to project, and no word for it
+    return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', False), d.get('proj_xy', turns),
                            tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **_line(d), **kw)
 
-def _line(d): return dict(oc='new') if d.get('angle_range')=='oc' else {}  # line 0.x follows OpenCV's new spelling, 1.x its old one
+_versioned = {'DeltaXYWHAOBBoxCoder':'0.x', 'DeltaXYWHAHBBoxCoder':'0.x', 'DeltaXYWHTRBBoxCoder':'1.x', 'DeltaXYWHTHBBoxCoder':'1.x',
+              'MidpointOffsetCoder':None, 'DistanceAnglePointCoder':None}  # coders that are of 'oc' where nothing is said, and their line
+
+def _line(d): # 0.x follows OpenCV's new spelling, 1.x its old one
+    old = 'angle_range' in d or 'angle_version' not in d and _versioned.get(part_type(dict(dict(type=''), **d)))=='0.x'
+    return dict(oc='new') if old and angle_from(d)=='oc' else {}
 
 def angle_from(d:dict)->str: # of a coder
     "The angle version"
-    return d.get('angle_version') or d.get('angle_range') or 'le90'
+    return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(dict(dict(type=''), **d)) in _versioned else 'le90')
 
 # %% ../../nbs/interop/83m_mmparts.ipynb #c4cc2bed
 def backbone_from(d:dict)->dict: # keywords of an entry point

@@ -13,13 +13,13 @@ __all__ = ['backbone_rows', 'common_rows', 'rtmdet_rows', 'reppoints_rows', 'two
 import re, torch
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Callable
 from warnings import warn
 from torch import nn, Tensor
 from ..models.contract import create_detector
+from ..models.files import DamagedFile, load_tensors
 from .mmconfig import settings_from_config
-from .mmguess import guess_config
+from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #b461139f
 class WeightsError(ValueError): "A file or dictionary that holds no weights we can open"
@@ -44,8 +44,10 @@ def read_checkpoint(
     return {k:v for k,v in sd.items() if k not in twins},meta
 
 def _load(file):
-    try: return torch.load(file, map_location='cpu', weights_only=True)
-    except (UnpicklingError,RuntimeError,EOFError) as e:
+    try: return load_tensors(file)
+    except OSError: raise
+    except DamagedFile as e: raise WeightsError(str(e)) from e
+    except Exception as e:  # what is no pickle, or has bytes swapped, fails in any way
         found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
         if found: raise WeightsError(f"{file} holds more than weights (a {found[1]}). {_howto}") from e
         why = str(e).split('\n')[0].split('.')[0] or 'it is empty'
@@ -276,9 +278,29 @@ def load_mmrotate(
     return detector
 
 # %% ../../nbs/interop/85_mmrotate.ipynb #2de3c554
+_old_meta,_new_meta = {'mmcv_version','mmdet_version','CLASSES','PALETTE'},{'mmengine_version','dataset_meta','experiment_name'}
+
+def _told(src, meta):
+    "Angle version and line of MMRotate, as far as what is noted beside the weights and the name of their file tell them"
+    name = Path(src).name if isinstance(src, (str,Path)) else ''
+    m = re.search(r'([-_])(le90|le135|oc)(?![a-z0-9])', name)
+    line = '0.x' if _old_meta & set(meta) else '1.x' if _new_meta & set(meta) else {'_':'0.x', '-':'1.x'}[m[1]] if m else None
+    return dict(angle=m and m[2], line=line)
+
+def _assumed(sd, family, given, found):
+    "What the weights, and what is `given`, leave open, and how it was taken"
+    code = found.get('angle_coder')
+    rows = [(not given['angle'], f"angle={found['angle']!r}"),
+            (not (given['line'] or line_of(sd)), "line='1.x' (of MMRotate; '0.x' has other anchors, angle deltas, order of candidates)"),
+            (family=='rotated_fcos' and not getattr(code, 'dual_freq', True), "thr_mod=0.47 of its PSC (H2RBox-v2 has 0: angle_coder=PSCAngle(3))"),
+            ('coder' in found or 'rois_kw' in found, "edge_swap, proj_xy, norm_factor and stds of deltas as its configurations for DOTA have them"),
+            (True, 'losses, assignment and thresholds of those configurations')]
+    return '; '.join(text for on,text in rows if on)
+
 def detector_from_mmrotate(
     path_or_state_dict, # file of MMRotate 0.x or 1.x, or what it holds
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
+    line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file tells
     **kw # settings of `create_detector`, which win
 ): # a detector in evaluation mode
     "Make the detector that a checkpoint is of, with its weights"
@@ -286,11 +308,10 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        cfg,known = guess_config(sd, find_family(sd).name, kw.get('angle')),', '.join(f'{k}={v!r}' for k,v in kw.items())
-        found = settings_from_config(cfg)
-        form = 'anchors as MMRotate 1.x writes them (for 0.x give anchor_form=None), ' if found.get('anchor_form') else ''
-        warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: angle={found['angle']!r}, {form}"
-             "losses, assignment, thresholds and scales of deltas of MMRotate's DOTA configurations"
-             f"{f'; given: {known}' if known else ''}")
+        family,told = find_family(sd).name,_told(path_or_state_dict, meta)
+        given = dict(angle=kw.get('angle') or told['angle'], line=line or line_of(sd) or told['line'])
+        cfg,known = guess_config(sd, family, **given),', '.join(f'{k}={v!r}' for k,v in {**given, **kw}.items() if v is not None)
+        warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: {_assumed(sd, family, given, settings_from_config(cfg))}"
+             f"{f'. Given or told: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

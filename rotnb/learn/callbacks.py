@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from fastai.vision.all import *
 from ..data.atomic import whole
+from ..models.files import load_tensors
 from ..data.types import TensorDets, to_targets
 
 # %% ../../nbs/learn/72_callbacks.ipynb #0afe329b
@@ -219,12 +220,10 @@ def _write(self:Checkpoint):
 @patch
 def _read(self:Checkpoint):
     try:
-        with zipfile.ZipFile(self.path) as z:                       # torch itself reads past swapped bytes
-            if bad := z.testzip(): raise ValueError(f'{bad} is damaged')
-        state = torch.load(self.path, map_location=self.dls.device, weights_only=True)
+        state = load_tensors(self.path, self.dls.device)
         return {k:state[k] for k in ('model','opt','fit','epoch','n_epoch','curves','trackers')}
     except Exception as e:
-        raise CheckpointError(f"{self.path} is not readable as a checkpoint ({type(e).__name__}); delete it to start afresh") from e
+        raise CheckpointError(f"{self.path} is not readable as a checkpoint ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); delete it to start afresh") from e
 
 @patch
 def _continue(self:Checkpoint, state):

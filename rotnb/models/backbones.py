@@ -8,8 +8,9 @@ Docs: https://rotnb.github.io/rotnb/models/backbones.html.md"""
 __all__ = ['BackboneError', 'SwinBlock', 'TimmBackbone']
 
 # %% ../../nbs/models/41_backbones.ipynb #a593a93d
-import re, timm
+import re, timm, torch
 import torch.nn.functional as F
+from functools import partial
 from torch import nn, Tensor
 from timm.models.swin_transformer import SwinTransformerBlock
 from fastcore.basics import patch, store_attr
@@ -23,6 +24,42 @@ class SwinBlock(SwinTransformerBlock):
         h,w = x.shape[1:3]
         return super()._attn(F.pad(x, (0,0, 0,-w%self.window_size[1], 0,-h%self.window_size[0])))[:,:h,:w]
 
+# %% ../../nbs/models/41_backbones.ipynb #161a212c
+_tried = (101,139),(300,200)  # (h, w) of pictures that tell: sides that no stride divides, and more pixels than most models are trained on
+
+def _maps(body, h, w): # (h, w) of each feature map of such a picture
+    with torch.no_grad(): fs = body(torch.zeros(1, 3, h, w, device=next(body.parameters()).device))
+    return [tuple(f.shape[1:3] if getattr(body, 'output_fmt', 'NCHW')=='NHWC' else f.shape[2:]) for f in fs]
+
+def _up(n, step): return -(-n//step)
+
+def _serving(body, strides, grid, sizes=_tried):
+    "Which map has which stride, `{stride: index}`, of pictures filled up to multiples of `grid`; where several have one, the deepest"
+    found = [{(s,i) for s in strides for i,m in enumerate(_maps(body, h, w)) if m==(_up(h, s),_up(w, s))}
+             for h,w in [[_up(n, g)*g for n,g in zip(size, grid)] for size in sizes]]
+    return dict(sorted(set.intersection(*found)))
+
+def _one_size(name, size=None):
+    return BackboneError(f"{name!r} takes pictures of {f'{size[1]} x {size[0]} px' if size else 'one size'} and no others; say for which it shall be "
+                         "made, as far as timm can: backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
+
+def _layout(name, make, strides, size):
+    "Indices of the maps of `strides`, the grid that a picture's sides are filled up to, and the largest picture or None"
+    cfg = timm.get_pretrained_cfg(name)
+    own = size or tuple(cfg.input_size[-2:] if cfg else (224,224))
+    ways = [((g,g),_tried,None) for g in (1,4,32,64)] + [(own,_tried,None),(own,[own],own)]
+    most,body = {},make()
+    for grid,sizes,largest in ways:
+        try: at = _serving(body, strides, grid, sizes)
+        except Exception: continue  # it takes no such picture, and says so in any way
+        if len(at)==len(strides) and (size or not largest): return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
+        most = max(most, at, key=len)
+    missing = [s for s in strides if s not in most]
+    if not missing: raise _one_size(name, own)
+    raise BackboneError(f"{name!r} has feature maps of strides {body.feature_info.reduction()} as timm says, but {missing} is wanted "
+                        "and no map has it; set `strides`, or choose another backbone")
+
+# %% ../../nbs/models/41_backbones.ipynb #27dc6a93
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
     def __init__(self,
@@ -32,15 +69,15 @@ class TimmBackbone(nn.Module):
         frozen:int=-1, # stages that do not learn: -1 none, 0 the stem, 1 the stem and the first stage, ...
         norm_eval:bool=False, # batch norms keep their statistics while training
         out_norm:bool=False, # a layer norm on each map, as MMDetection has for Swin and ConvNeXt
-        **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`
+        **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`; `img_size` for those made for one size of picture
         super().__init__()
         store_attr('name,pretrained,strides,frozen,norm_eval,out_norm,kw')
-        if re.match(r'swin(v2)?_(?!cr)', name): kw = dict(strict_img_size=False, always_partition=True) | kw
+        if re.match(r'swin(v2)?_', name): kw = (dict(strict_img_size=False) | ({} if '_cr_' in name else dict(always_partition=True))) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
-        try: idxs = self._indices(timm.create_model(name, features_only=True, pretrained=False, **kw))
-        except (RuntimeError, AttributeError, AssertionError) as e:
-            raise BackboneError(f"timm's {name!r} gives no feature maps ({e}); choose one that supports features_only") from e
+        size = kw.get('img_size')
+        idxs,self.grid,self.largest = _layout(name, partial(_light, name, **kw), strides, size and _pair(size))
         self.body = timm.create_model(name, features_only=True, out_indices=idxs, pretrained=pretrained, **kw)
+        self._check(size and _pair(size))
         self.channels = self.body.feature_info.channels()
         for m in self.body.modules():
             if type(m) is SwinTransformerBlock: m.__class__ = SwinBlock
@@ -48,11 +85,24 @@ class TimmBackbone(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(c, eps) for c in self.channels] if out_norm else [])
         self.train()
 
-    def _indices(self, body):
-        found = body.feature_info.reduction()
-        if missing := set(self.strides)-set(found):
-            raise BackboneError(f"{self.name!r} has feature maps of strides {found}, but {sorted(missing)} is wanted; set `strides`")
-        return tuple(len(found)-1-found[::-1].index(s) for s in self.strides)  # the deepest map of a stride
+    def _check(self, size):
+        "On real maps: a table may end beyond the size it was made for, which shapes do not tell"
+        tall = (2*size[0] if size else _tried[1][0],32)
+        try: at = self.largest or _serving(self.body.eval(), self.strides, self.grid, [tall])
+        except Exception: at = {}
+        if at and (self.largest or list(at.values())==list(range(len(self.strides)))): return
+        if not size: raise _one_size(self.name)
+        self.grid = self.largest = size
+
+def _pair(v): return tuple(v) if isinstance(v, (tuple,list)) else (v,v)
+
+def _light(name, **kw):
+    "A model without numbers, for which only shapes are computed; in earnest where timm cannot make one"
+    for device in ('meta','cpu'):
+        try:
+            with torch.device(device): return timm.create_model(name, features_only=True, pretrained=False, **kw).eval()
+        except Exception as e: said = e
+    raise BackboneError(f"timm's {name!r} gives no feature maps ({said}); choose one that supports features_only, and settings that it has") from said
 
 def _unknown(name):
     near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
@@ -60,13 +110,17 @@ def _unknown(name):
 
 # %% ../../nbs/models/41_backbones.ipynb #d00c1604
 @patch
-def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, h/stride, w/stride)` for each stride
+def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, ceil(h/stride), ceil(w/stride))` for each stride
     "Feature maps, finest first"
+    (h,w),(gh,gw) = x.shape[-2:],self.grid
+    if self.largest and (h>self.largest[0] or w>self.largest[1]):
+        raise BackboneError(f"{self.name!r} was made for pictures of up to {self.largest[1]} x {self.largest[0]} px, this one has {w} x {h}; "
+                            "give it backbone_kw=dict(img_size=(height, width)), or cut pictures into windows")
     nhwc = getattr(self.body, 'output_fmt', 'NCHW')=='NHWC'  # MobileNets and EfficientNets do not say
-    if nhwc: x = F.pad(x, (0, -x.shape[-1]%4, 0, -x.shape[-2]%4))  # a transformer's patches
-    fs = self.body(x)
+    fs = self.body(F.pad(x, (0, -w%gw, 0, -h%gh)) if gh>1 or gw>1 else x)
     if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
-    return [f.permute(0,3,1,2) for f in fs] if nhwc or self.norms else fs
+    if nhwc or self.norms: fs = [f.permute(0,3,1,2) for f in fs]
+    return [f[..., :_up(h, s),:_up(w, s)] for f,s in zip(fs, self.strides)] if gh>1 or gw>1 else fs
 
 @patch
 def _stages(self:TimmBackbone):
