@@ -13,7 +13,7 @@ from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
 from .rasters import CorruptImageError, close_reader, open_reader, stretch_limits, to_uint8
-from .blocks import LazyImage
+from .blocks import LazyImage, as_array
 
 # %% ../../nbs/data/62a_windows.ipynb #68293297
 def _starts(length, size, step): # where windows begin along one side
@@ -88,13 +88,14 @@ class Scene(LazyImage):
 
 # %% ../../nbs/data/62a_windows.ipynb #f9dbf3cc
 def open_scene(
-    source, # file; array (h,w), (h,w,c), in memory or mapped; a `Scene` stays as it is
+    source, # file; array (h,w), (h,w,c), in memory or mapped; tensor or PIL picture; a `Scene` stays as it is
     bands:tuple=None, # the three to show as red, green and blue, counted from 1; the file's own RGB or the first three, one band thrice
     limits=None, # (2,) or (3,2): values that are shown as 0 and 255; percentiles 2 and 98 where there are more than 8 bits
     name:str=None # its windows are named after it; the file's name
 )->Scene:
     "A scene to read windows from"
     if isinstance(source, Scene): return source
+    source = as_array(source)
     if not isinstance(source, np.ndarray): source = Path(source)
     r = open_reader(source)
     bands = r.bands if bands is None else tuple(bands)
