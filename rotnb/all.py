@@ -55,7 +55,7 @@ from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.types import *
 from .data.transforms import *
-from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
+from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
 from .data.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb

@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/augment.html.md"""
 
 # %% auto #0
 __all__ = ['centred', 'warp_quads', 'warp_image', 'warp_batch', 'RandomAffine', 'RandomFlip', 'RandomRotate', 'RandomResize',
-           'RandomBoxCrop', 'AffineChain']
+           'Letterbox', 'RandomBoxCrop', 'AffineChain']
 
 # %% ../../nbs/data/61a_augment.ipynb #f5f180bd
 from fastai.vision.all import *
@@ -208,6 +208,39 @@ class RandomResize(RandomAffine):
         s = max(k, k*round(max(w,h)*s/k))/max(w,h)
         out = fastuple(*(max(k, k*math.ceil(round(o*s)/k)) for o in size))
         return centred(torch.eye(2)[None].repeat(n,1,1)*s, size, out),out
+
+# %% ../../nbs/data/61a_augment.ipynb #46a934e9
+def _letterboxed(im, s, at, out, fill):
+    "PIL image scaled by `s` and laid at whole pixels `at` of a filled image"
+    short = 0 if im.width*s<out[0]-.5 else 1                                     # the other side fits exactly, or to a part of a pixel
+    first = [o if i==short else out[i] for i,o in enumerate(im.size)]
+    im,n = im.resize(first, BILINEAR),max(1, math.ceil(im.size[short]*s-1e-6))
+    exact = [n/s if i==short else o for i,o in enumerate(first)]                 # px of the picture that `n` px of the result show: the last one part of the filling
+    back = Image.new(im.mode, [math.ceil(o-1e-6) for o in exact], (fill,)*len(im.getbands()))
+    back.paste(im)
+    res = Image.new(im.mode, tuple(out), (fill,)*len(im.getbands()))
+    res.paste(back.resize([n if i==short else o for i,o in enumerate(first)], BILINEAR, (0,0,*map(min, exact, back.size))), tuple(at))
+    return res
+
+class Letterbox(RandomAffine):
+    "Fit pictures into one size with their aspect kept and the rest filled"
+    split_idx = None
+    def __init__(self,
+        size, # px, or (height, width)
+        fill:int=0 # of the rest, 0..255
+    ):
+        super().__init__()
+        store_attr()
+
+    def draw(self, n, size, b, train):
+        out = fastuple(self.size[::-1] if is_listy(self.size) else (self.size,)*2)
+        s,pct = min(out[0]/size[0], out[1]/size[1]),torch.rand(2) if train else tensor([.5,.5])
+        self.at = ((tensor(out).double()-tensor(size).double()*s).clamp(min=0)*pct+1e-9).floor()
+        self.s,m = s,torch.diag(tensor([s,s,1.]).double())
+        m[:2,2] = self.at
+        return m.repeat(n,1,1),out
+
+    def encodes(self, x:Image.Image): return type(x)(_letterboxed(x, self.s, self.at.int().tolist(), self.out, self.fill))
 
 # %% ../../nbs/data/61a_augment.ipynb #b24f8bef
 class RandomBoxCrop(RandomAffine):

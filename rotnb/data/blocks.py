@@ -6,7 +6,8 @@ Docs: https://rotnb.github.io/rotnb/data/blocks.html.md"""
 
 # %% auto #0
 __all__ = ['UnknownClassError', 'unknown_class', 'odd_name', 'RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError',
-           'PadQuads', 'PadImages', 'RBoxDL', 'RBoxBlock', 'RBoxLblBlock', 'LazyImage', 'open_image', 'NamedImageBlock']
+           'PadQuads', 'PadImages', 'RBoxDL', 'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'LazyImage', 'as_array',
+           'open_image', 'NamedImageBlock']
 
 # %% ../../nbs/data/62_blocks.ipynb #4d846d63
 import difflib
@@ -107,14 +108,15 @@ class PadImages(Transform):
     order = 1                                               # after `PadQuads`: the border is that of the picture itself
     def __init__(self, multiple:int=32): super().__init__(); self.multiple = multiple
     def encodes(self, samples:list):
-        sizes = {tuple(s[0].shape[-2:]) for s in samples}
-        if len(sizes)==1: return samples
+        sizes = [tuple(s[0].shape[-2:]) for s in samples]
+        if len(set(sizes))==1: return samples
         return [self._pad(s, [self.multiple*math.ceil(max(o)/self.multiple) for o in zip(*sizes)]) for s in samples]
 
     def _pad(self, s, hw):
         im,(h,w) = s[0],s[0].shape[-2:]
         quads = lambda q: TensorQuad((q.as_subclass(Tensor)+1)*tensor([w/hw[1],h/hw[0]])-1, img_size=fastuple(hw[1],hw[0]))
         im = im.__class__(F.pad(im.as_subclass(Tensor), (0,hw[1]-w,0,hw[0]-h)))
+        im.own_size = (h,w)
         return (im, *(quads(o) if isinstance(o, TensorQuad) else o for o in s[1:]))
 
 # %% ../../nbs/data/62_blocks.ipynb #3851426b
@@ -133,12 +135,25 @@ class RBoxDL(TfmdDL):
         finally:
             for o in mixing: o.dataset = None
 
+    def create_batch(self, b):
+        res = super().create_batch(b)
+        if own := [s[0].own_size for s in b if is_listy(s) and hasattr(s[0], 'own_size')]: res[0].own_sizes = tuple(res[0].shape[-2:]),own
+        return res
+
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):
         if not self._is_pred(b): return super()._decode_batch(b, max_n, full)
         image = lambda o: self.dataset.tls[0].decode(self.after_item.decode((o,))[0], full=full)
         return L(batch_to_samples(b, max_n=max_n)).map(lambda s: (image(s[0]),*s[1:]))
+
+# %% ../../nbs/data/62_blocks.ipynb #6c933e85
+def own_sizes(
+    x # `(b, c, h, w)` pictures of a batch
+)->list: # (h, w) of each before it was padded
+    "The sizes of a batch's pictures without their padding"
+    hw,own = getattr(x, 'own_sizes', (None,None))
+    return own if hw==tuple(x.shape[-2:]) else [tuple(x.shape[-2:])]*len(x)
 
 # %% ../../nbs/data/62_blocks.ipynb #be895ba3
 def RBoxBlock(
@@ -165,13 +180,20 @@ class LazyImage:
     "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
     origin = None # its file, and text that says which part of it is shown and how; None: it comes from no file
 
+def as_array(
+    fn # PIL picture, or tensor `(c,h,w)`, `(h,w,c)` or `(h,w)`; anything else stays as it is
+):
+    "A picture in memory as an array (h,w) or (h,w,c)"
+    if isinstance(fn, Image.Image): return np.asarray(fn if fn.mode=='RGB' or fn.mode[0] in 'IF' else fn.convert('RGB'))
+    if not isinstance(fn, Tensor): return fn
+    t = fn.as_subclass(Tensor).detach().cpu()
+    if t.ndim==3 and (isinstance(fn, TensorImageBase) or t.shape[0] in (1,3,4)): t = t.permute(1,2,0)  # torch's order of axes
+    return (t.float() if t.is_floating_point() else t).numpy()
+
 def _rgb(fn):
     "What `PILImage.create` makes RGB of 8 bits from"
     if isinstance(fn, LazyImage): return fn.pixels()
-    if isinstance(fn, Image.Image):
-        if fn.mode[0] not in 'IF': return fn if fn.mode=='RGB' else fn.convert('RGB')
-        fn = np.asarray(fn)
-    return fn if isinstance(fn, Tensor) else read_rgb(fn)
+    return fn if isinstance(fn, Image.Image) and fn.mode=='RGB' else read_rgb(as_array(fn))
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
     "A picture as RGB of 8 bits by the rule of `data.rasters`; what cannot be read is named"

@@ -12,7 +12,7 @@ import os
 from fastai.vision.all import *
 from .types import *
 from .transforms import *
-from .augment import RandomResize
+from .augment import Letterbox, RandomResize
 from .blocks import *
 from .rasters import image_size
 from .samplers import AspectSampler
@@ -60,7 +60,7 @@ class RotatedDataLoaders(DataLoaders):
 def _fit(size, rect):
     "How pictures get the size of the network's input"
     if rect: return RandomResize(size, (1,1), multiple=32)
-    return [] if size is None else Resize(size, method='pad', pad_mode='zeros')
+    return [] if size is None else Letterbox(size)
 
 def _opener(cache):
     "What opens pictures"

@@ -171,6 +171,16 @@ def image_size(
     "Size of a picture, from its header"
     return open_reader(image).shape[1::-1] if isinstance(image, (str,Path,np.ndarray)) else image.size
 
+# %% ../../nbs/data/61d_rasters.ipynb #d8e8be2f
+def _full_scale(r):
+    "What is white where the numbers of an array are those of bytes, else None"
+    if type(r) is not _Array or r.a.dtype.kind not in 'fi': return None
+    a = r.a if not isinstance(r.a, np.memmap) else r.a[tuple(slice(None, None, max(1, o//1024)) for o in r.shape[:2])]  # mapped: a sample
+    ok = np.isfinite(a)
+    if not ok.any() or a.min(where=ok, initial=255)<0: return None
+    hi = a.max(where=ok, initial=0)
+    return 1 if a.dtype.kind=='f' and hi<=1 else 255 if hi<=255 else None
+
 # %% ../../nbs/data/61d_rasters.ipynb #c5ff0028
 def stretch_limits(
     r, # reader
@@ -180,6 +190,7 @@ def stretch_limits(
     if r.dtype in (np.uint8, np.bool_): return None
     if r.dtype.kind not in 'uif': raise ValueError(f'pixels of type {r.dtype} cannot be shown; expected integers or real numbers')
     if bands in r.limits: return r.limits[bands]
+    if most := _full_scale(r): return r.limits.setdefault(bands, np.array([(0,most)]*3, float))
     (h,w),n = r.shape[:2],128
     at = lambda length: sorted({int(o) for o in np.linspace(0, max(length-n, 0), 8)})
     px = np.concatenate([r.crop(x, y, min(n, w-x), min(n, h-y), bands).reshape(-1,3) for y in at(h) for x in at(w)]).astype(np.float64)

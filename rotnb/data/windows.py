@@ -13,7 +13,7 @@ from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
 from .rasters import CorruptImageError, close_reader, open_reader, stretch_limits, to_uint8
-from .blocks import LazyImage
+from .blocks import LazyImage, as_array
 
 # %% ../../nbs/data/62a_windows.ipynb #68293297
 def _starts(length, size, step): # where windows begin along one side
@@ -88,13 +88,14 @@ class Scene(LazyImage):
 
 # %% ../../nbs/data/62a_windows.ipynb #f9dbf3cc
 def open_scene(
-    source, # file; array (h,w), (h,w,c), in memory or mapped; a `Scene` stays as it is
+    source, # file; array (h,w), (h,w,c), in memory or mapped; tensor or PIL picture; a `Scene` stays as it is
     bands:tuple=None, # the three to show as red, green and blue, counted from 1; the file's own RGB or the first three, one band thrice
     limits=None, # (2,) or (3,2): values that are shown as 0 and 255; percentiles 2 and 98 where there are more than 8 bits
     name:str=None # its windows are named after it; the file's name
 )->Scene:
     "A scene to read windows from"
     if isinstance(source, Scene): return source
+    source = as_array(source)
     if not isinstance(source, np.ndarray): source = Path(source)
     r = open_reader(source)
     bands = r.bands if bands is None else tuple(bands)
@@ -130,8 +131,10 @@ class Window(LazyImage):
         at = self.scene.origin if isinstance(self.scene, Scene) else None if isinstance(self.scene, np.ndarray) else (self.scene,'')
         return at and (at[0],f'{at[1]} {self.x} {self.y} {self.w} {self.h} {self.scale!r}')
     def pixels(self): return open_scene(self.scene).read(self.x, self.y, self.w, self.h, self.scale)
-    def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.scale # (…,2) pixels of the scene
-    def to_scene(self, points): return np.asarray(points, float)/self.scale+[self.x,self.y] # (…,2) pixels of the picture
+    @property
+    def ratio(self): return self.size[0]/self.w,self.size[1]/self.h # pixels of the picture for one of the scene; `scale`, but for the last part of a pixel
+    def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.ratio # (…,2) pixels of the scene
+    def to_scene(self, points): return np.asarray(points, float)/self.ratio+[self.x,self.y] # (…,2) pixels of the picture
     def __str__(self): return self.name
 
 # %% ../../nbs/data/62a_windows.ipynb #2a892dfa

@@ -9,7 +9,7 @@ __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader'
            'NonFiniteLossError', 'FiniteGuard', 'CheckpointError', 'Checkpoint']
 
 # %% ../../nbs/learn/72_callbacks.ipynb #2aae95b4
-import torch, zipfile
+import torch
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from fastai.vision.all import *
 from ..data.atomic import whole
 from ..models.files import load_tensors
 from ..data.types import TensorDets, to_targets
+from ..data.blocks import own_sizes
 
 # %% ../../nbs/learn/72_callbacks.ipynb #0afe329b
 class DetectionLoss:
@@ -60,6 +61,19 @@ def get_loader(
     "The loader itself, with its transforms and its sampler, as fastai's `get_model` gives the model itself"
     return getattr(dl, 'dl', dl)
 
+class _Each:
+    "A model that is shown each size of a padded batch by itself; once called it steps aside"
+    def __init__(self, learn, sizes): self.learn,self.sizes,self.model = learn,sizes,learn.model
+
+    def __call__(self, x, *targets):
+        self.learn.model = self.model
+        groups = [[i for i,o in enumerate(self.sizes) if o==s] for s in dict.fromkeys(self.sizes)]
+        outs = [self.model(x[g][...,:self.sizes[g[0]][0],:self.sizes[g[0]][1]], *([t[i] for i in g] for t in targets)) for g in groups]
+        back = tensor(sum(groups, [])).argsort().tolist()
+        dets = [d for o in outs for d in (o[1] if targets else o)]
+        dets = [dets[i] for i in back]
+        return ({k:torch.cat([o[0][k] for o in outs])[back] for k in outs[0][0]}, dets) if targets else dets
+
 class DetectionCallback(Callback):
     "Feed targets to the detector and turn its detections into `learn.pred`"
     order = 5  # after GatherPreds has looked at the inputs, before mixed precision enters autocast
@@ -70,6 +84,7 @@ class DetectionCallback(Callback):
         x,model = self.xb[0],get_model(self.model)
         self.learn.truth = to_targets(*self.yb, x.shape[-2:], model.angle) if self.yb else None
         self.learn.xb = (as_trained(model, x), *([self.learn.truth] if self.yb else []))
+        if not self.training and len(set(sizes := own_sizes(x)))>1: self.learn.model = _Each(self.learn, sizes)
 
     def after_pred(self): self.learn.xb = (as_trained(get_model(self.model), self.xb[0]),)
 

@@ -8,95 +8,18 @@ Docs: https://rotnb.github.io/rotnb/learn/scene.html.md"""
 __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'predict_scene', 'find_pictures', 'predict_folder']
 
 # %% ../../nbs/learn/77a_scene.ipynb #0b7e7525
-import ctypes, os, re, time, zlib
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+import re, zlib
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
 from ..evaluate.task1 import task1_files
 from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
-from ..data.blocks import open_image
 from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
-from .infer import input_map, map_boxes
+from .infer import _detect, rows_dets
 from .journal import Journal
 from .results import check_format, coco_ids, distinct, task1_names, write_predictions
-
-# %% ../../nbs/learn/77a_scene.ipynb #00da7524
-class _Ahead(GetAttr):
-    "A data loader whose next batches are made in a thread meanwhile"
-    _default = 'dl'
-    def __init__(self, dl, n=2): self.dl,self.n = dl,n
-    def __len__(self): return len(self.dl)
-    def __iter__(self):
-        it = iter(self.dl)
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                wait = deque(pool.submit(next, it, None) for _ in range(self.n))
-                while (b := wait.popleft().result()) is not None:
-                    wait.append(pool.submit(next, it, None))
-                    yield b
-            finally: pool.shutdown(cancel_futures=True)
-
-# %% ../../nbs/learn/77a_scene.ipynb #0cab94d1
-def _open_window(w): return open_image(w) # without a type: fastai would pass over what it does not know
-
-def _loader(learn, windows, bs, num_workers):
-    valid = learn.dls.valid_ds.tls[0]
-    opened = valid.infer_idx(PILImage.create(np.zeros((1,1,3), np.uint8)))
-    bs = bs or learn.dls.valid.bs
-    if num_workers is None:
-        on_cpu = torch.device(ifnone(learn.dls.device, default_device())).type=='cpu'
-        num_workers = 0 if on_cpu or len(windows)<8*bs else min(8, max(1, (os.cpu_count() or 1)-1))
-    dl = learn.dls.test_dl(windows, rm_type_tfms=opened, bs=bs, num_workers=num_workers, shuffle=False, drop_last=False)
-    tfms = dl.dataset.tls[0].tfms
-    tfms.fs = L(Transform(_open_window))+tfms.fs
-    return dl
-
-def _way_in(dl, size):
-    "`(2, 3)` from a window's picture to the network's input, which must show all of it"
-    blank = PILImage.create(np.zeros((*size[::-1],3), np.uint8))
-    mat = input_map(dl, blank)
-    x = dl.after_batch(to_device((dl.after_item((blank,))[0][None],), dl.device))[0]
-    (w,h),(W,H) = size,x.shape[:-3:-1]
-    at = tensor([[0.,0],[w,0],[w,h],[0,h]])@mat[:,:2].T.float()+mat[:,2].float()
-    if at.min()<-1 or (at-tensor([W,H])).max()>1:
-        raise ValueError(f"the learner's transforms cut windows of {w} x {h} px to {W} x {H}: choose another size, "
-                         "or a learner that fits pictures in, as Resize(size, method='pad') does")
-    return mat
-
-# %% ../../nbs/learn/77a_scene.ipynb #d75d8370
-def _to_scene(w, mat):
-    "`(2, 3)` from the network's input to the scene"
-    back = torch.linalg.inv(torch.cat([mat.double(), tensor([[0.,0.,1.]]).double()]))[:2]/w.scale
-    back[:,2] += tensor([w.x,w.y])
-    return back
-
-def _rows(p, mat, score_thr, angle):
-    "Padded detections of one window as (n,7) float32: box in px of the scene, score, label"
-    p = p.as_subclass(Tensor)
-    p = p[(p[:,5]>=score_thr) & p.isfinite().all(1)].double()
-    return torch.cat([map_boxes(p[:,:5], mat, angle), p[:,5:7]], 1).float().numpy()
-
-def _give_back(): # glibc keeps what lies free between small blocks that live: most of a window's pixels; other systems do not know the call
-    with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)
-
-class _Take(Callback):
-    "Detections of windows to a journal, batch by batch"
-    run_train = False
-    def __init__(self, windows, keys, mats, journal, score_thr): store_attr()
-    def before_validate(self): self.n,self.t = 0,time.perf_counter()
-    def after_batch(self):
-        preds = self.learn.pred.cpu()
-        some = slice(self.n, self.n+len(preds))
-        angle = get_model(self.model).angle
-        self.journal.add((k, _rows(p, _to_scene(w, self.mats[w.size]), self.score_thr, angle))
-                         for p,w,k in zip(preds, self.windows[some], self.keys[some]))
-        self.n += len(preds)
-        if time.perf_counter()-self.t>2: _give_back(); self.t = time.perf_counter() # takes 30 ms
 
 # %% ../../nbs/learn/77a_scene.ipynb #18dd02ee
 class WindowError(CorruptImageError):
@@ -107,16 +30,10 @@ class WindowError(CorruptImageError):
         super().__init__(f'cannot read the window of {window.w} x {window.h} px at ({window.x}, {window.y}) of {scene}: {why}')
         self.window = window
 
-def _run(learn, windows, take, bs, num_workers, progress):
-    dl = _loader(learn, windows, bs, num_workers)
-    for size in {w.size for w in windows}: take.mats[size] = _way_in(dl, size)
-    try:
-        with learn.no_logging(), (nullcontext if progress else learn.no_bar)(): learn.validate(dl=_Ahead(dl), cbs=take)
-    except Exception:
-        for w in windows[take.n:take.n+dl.bs]:
-            try: open_image(w)
-            except Exception as why: raise WindowError(w, why) from why
-        raise
+def _place(w):
+    "`(2, 3)` from a window's picture to its scene"
+    x,y = w.ratio
+    return tensor([[1/x,0,w.x],[0,1/y,w.y]], dtype=torch.float64)
 
 # %% ../../nbs/learn/77a_scene.ipynb #4d12ee15
 def _stamp(scene):
@@ -135,9 +52,9 @@ def _keys(windows):
 
 def predict_windows(
     learn:Learner,
-    windows:list, # of `Window`, with pictures of one size unless the learner's transforms make them so
+    windows:list, # of `Window`
     score_thr:float=.05, # least score of a detection, 0 to 1
-    bs:int=None, # batch size; None: that of the validation set
+    bs:int=None, # most windows in a batch; None: as in validation
     num_workers:int=None, # reading processes; None: 0 on a CPU, up to 8 elsewhere
     journal:Journal=None, # where windows are noted, and found if they were done before
     progress:bool=True # show a bar
@@ -145,11 +62,11 @@ def predict_windows(
     "Detections of windows, before they are merged"
     check_unit(score_thr=score_thr)
     journal,keys = ifnone(journal, Journal()),_keys(windows)
-    todo = [(w,k) for w,k in zip(windows, keys) if k not in journal.done]
+    todo = [i for i,k in enumerate(keys) if k not in journal.done]
     if todo:
-        ws,ks = map(list, zip(*todo))
-        if progress and len(ws)<len(windows): print(f'{len(windows)-len(ws)} of {len(windows)} windows are done')
-        _run(learn, ws, _Take(ws, ks, {}, journal, score_thr), bs, num_workers, progress)
+        if progress and len(todo)<len(windows): print(f'{len(windows)-len(todo)} of {len(windows)} windows are done')
+        note = lambda found: journal.add((keys[todo[i]], r) for i,r in found)
+        _detect(learn, [windows[i] for i in todo], note, score_thr, bs, num_workers, progress, _place, WindowError)
     return [journal.done[k] for k in keys]
 
 # %% ../../nbs/learn/77a_scene.ipynb #97d8afb3
@@ -176,16 +93,18 @@ def merge_rows(
 )->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
     "Detections of a scene's windows as those of the scene"
     t = torch.from_numpy(np.concatenate([np.zeros((0,7), np.float32), *rows]))
-    t = t[batched_nms_rotated(t[:,:5], t[:,5], t[:,6], iou_threshold)]
-    return dict(boxes=t[:,:5], scores=t[:,5], labels=t[:,6].long())
+    return rows_dets(t[batched_nms_rotated(t[:,:5], t[:,5], t[:,6], iou_threshold)].numpy())
 
 def _merged(windows, rows, iou_threshold, cut):
+    if len(windows)==1: return rows_dets(rows[0]) # nothing was seen twice: what the detector's own NMS left is the answer
     if cut=='drop': rows = [r[~o] for r,o in zip(rows, cut_elsewhere(windows, rows))]
     return merge_rows(rows, iou_threshold)
 
 def _check(iou_threshold, cut):
     check_unit(iou_threshold=iou_threshold)
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
+
+def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
 
 # %% ../../nbs/learn/77a_scene.ipynb #de5dd815
 def _weights(model):
@@ -207,13 +126,13 @@ def _journal(file, learn, **kw): return Journal(file, dict(weights=_weights(lear
 
 def predict_scene(
     learn:Learner,
-    path, # file, array or `Scene`; see `open_scene` for bands and for more than 8 bits
-    size:int=1024, # side of a window's picture, px
+    path, # file, array, tensor, PIL picture or `Scene`; see `open_scene` for bands and for more than 8 bits
+    size:int=1024, # most px of a side of a window's picture; less where the scene is smaller
     overlap:int=200, # of neighbouring windows, px of the picture; no less than the longest object, so that each is whole in one
     scales:tuple=(1.,), # such as (.5, 1, 1.5): px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
-    iou_threshold:float=.1, # of NMS within each class of the scene, in [0, 1]
-    bs:int=None, # batch size; None: that of the validation set
+    iou_threshold:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
+    bs:int=None, # most windows in a batch; None: as in validation
     num_workers:int=None, # reading processes; None: 0 on a CPU, up to 8 elsewhere
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
     resume=None, # folder of a journal, by which an interrupted run is gone on with; None: no journal
@@ -222,7 +141,7 @@ def predict_scene(
     "Detections in a scene of any size"
     _check(iou_threshold, cut)
     scene = open_scene(path)
-    windows = scene_windows(scene, size, overlap, scales, img_rate_thr=0)
+    windows = _windows(scene, size, overlap, scales)
     file = resume and Path(resume)/f'{scene.name}.windows'
     journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
     return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_threshold, cut)
@@ -276,9 +195,9 @@ def predict_folder(
     format='dota', # 'dota', 'geojson', 'coco', 'csv', or several
     resume:bool=True, # go on with a run that was begun in `out`; False: start afresh
     open_as=open_scene, # file -> `Scene`; `partial(open_scene, bands=(4,3,2))` for other bands
-    iou_threshold:float=.1, # of NMS within each class of a picture, in [0, 1]
+    iou_threshold:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
-    size:int=1024, # side of a window's picture, px
+    size:int=1024, # most px of a side of a window's picture; less where the scene is smaller
     overlap:int=200, # of neighbouring windows, px of the picture
     scales:tuple=(1.,), # px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
@@ -295,7 +214,7 @@ def predict_folder(
     if not resume: (out/'windows.journal').unlink(missing_ok=True)
     journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     scenes = _open_all(files, open_as, bad)
-    windows = {n:scene_windows(s, size, overlap, scales, img_rate_thr=0) for n,s in scenes.items()}
+    windows = {n:_windows(s, size, overlap, scales) for n,s in scenes.items()}
     rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
     preds = {n:_merged(windows[n], r, iou_threshold, cut) for n,r in rows.items()}
     for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids)
