@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np, pytest, torch
 from rotnb.losses.boxes import box_losses, box_loss
-from rotnb.losses.focal import smooth_focal_loss
+from rotnb.losses.focal import focal_loss, quality_focal_loss, smooth_focal_loss, varifocal_loss
 from rotnb.losses import gaussian  # lists its losses
 from rotnb.models import create_detector
 from rotnb.ops.diff_iou import diff_iou_rotated
@@ -85,3 +85,20 @@ def test_every_loss_trains_a_head(name):
     loss = det(torch.randn(2,3,64,64), target); loss['loss_box'].backward()
     assert loss['loss_box']>0 and loss['loss_box'].isfinite() and det.recipe()['stages'][0]['loss_box']['on']==box_losses[name].on
     g = det.stages[0].box.weight.grad; assert g.isfinite().all() and g.abs().sum()>0
+
+# focal losses whose focus is weaker than linear
+
+@pytest.mark.parametrize('gamma', [0., .1, .5, .99, 1., 2.])
+@pytest.mark.parametrize('name', ['focal','quality','varifocal','smooth'])
+def test_focal_gradients_at_sure_answers(name, gamma):
+    "Finite in float32 at any logit, and those of float64 by the definition"
+    def loss(z):
+        lbl,q = torch.tensor([0,2]*(len(z)//2)),torch.tensor([1.,.5]*(len(z)//2), dtype=z.dtype)
+        if name=='smooth': return smooth_focal_loss(z, torch.tensor([[1.,0.],[.5,0.]], dtype=z.dtype).repeat(len(z)//2, 1), gamma=gamma)
+        return (focal_loss(z, lbl, gamma=gamma) if name=='focal' else quality_focal_loss(z, lbl, q, beta=gamma) if name=='quality'
+                else varifocal_loss(z, lbl, q, gamma=gamma))
+    z = torch.tensor([-200.,-90,-30,-18,-5,-.3,.7,5,17,25,40,110]).repeat_interleave(2)[:,None].repeat(1, 2)
+    a,b = z.clone().requires_grad_(),z.double().requires_grad_()
+    loss(a).sum().backward(); loss(b).sum().backward()
+    assert a.grad.isfinite().all() and b.grad.isfinite().all()
+    assert torch.allclose(a.grad.double(), b.grad, atol=1e-5, rtol=1e-3)

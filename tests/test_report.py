@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
 from rotnb.evaluate.matching import APAccumulator
-from rotnb.geometry.style import PLOT_STYLE, class_legend
+from rotnb.geometry.style import INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 import rotnb.learn.report # `Learner.report`
@@ -75,7 +75,7 @@ def test_figures_leave_matplotlib_alone(learn):
     it = RotatedInterpretation(learn, full.dl, acc, full.losses)
     axs = [f() for f in (it.plot_pr, it.plot_f1, it.plot_errors, it.plot_confusion_matrix, it.plot_calibration)]
     assert dict(plt.rcParams)==before and PLOT_STYLE['figure.facecolor']=='none'
-    for ax in axs: assert ax.figure.get_facecolor()[3]==0 and ax.xaxis.label.get_color()=='#808080'
+    for ax in axs: assert ax.figure.get_facecolor()[3]==0 and ax.xaxis.label.get_color()==INK
     fig,ax = plt.subplots(); assert it.plot_pr(ax=ax) is ax
     assert it.gallery(kind='class', n=2) is not None and it.gallery(kind='duplicate') is None
     learn.dls.show_batch(max_n=2)

@@ -105,11 +105,34 @@ def show_boxes(
     return ax
 
 # %% ../../nbs/geometry/13_draw.ipynb #011a8964
-def _put_text(img, text, xy, color, scale, thick):
-    "Text with a dark halo that stays inside the picture"
-    (w,h),_ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
-    x,y = int(np.clip(xy[0], 0, max(img.shape[1]-w, 0))),int(np.clip(xy[1]-2, h, img.shape[0]-1))
-    for c,t in (((0,0,0),thick+2),(color,thick)): cv2.putText(img, text, (x,y), cv2.FONT_HERSHEY_SIMPLEX, scale, c, t, cv2.LINE_AA)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+def _places(q, wh):
+    "Upper left corners that a plate of `wh` may have beside a box, best first: over it, under it, right, left, and further off"
+    lo,hi,(w,h) = q.min(0),q.max(0),wh
+    x,y = _upper_corner(q)
+    near = [(x,y-h), (lo[0],hi[1]), (hi[0],lo[1]), (lo[0]-w,lo[1]), (hi[0]-w,lo[1]-h), (hi[0]-w,hi[1])]
+    return near + [(x,y-h*k) for k in (2,3,4)] + [(lo[0],hi[1]+h*k) for k in (1,2,3)]
+
+def _place_plate(q, wh, size, taken):
+    "`(x, y, w, h)` of a plate inside a picture of `size` that covers least of those there are"
+    at = [np.round(np.clip(o, 0, np.maximum(np.subtract(size, wh), 0))).astype(int) for o in _places(q, wh)]
+    seen = np.append(taken, [[*q.min(0), *np.ptp(q, 0)]], 0)          # the box itself is to be seen, too
+    def covered(o):
+        w,h = (np.minimum(o[i]+wh[i], seen[:,i]+seen[:,i+2])-np.maximum(o[i], seen[:,i]) for i in (0,1))
+        return round((w.clip(0)*h.clip(0))@[*[1]*len(taken), .02])
+    return (*min(at, key=covered), *wh)          # the first of equals
+
+def _put_captions(img, captions, lw):
+    "Each `(quad, text, colour)` as writing on a plate of its colour, beside its box and clear of the others where there is room"
+    scale,thick,taken = .38+.05*lw,max(1, lw//2),np.zeros((0,4), int)
+    for q,text,color in captions:
+        (w,h),base = cv2.getTextSize(text, _FONT, scale, thick)
+        x,y,w,h = plate = _place_plate(q, (w+4,h+base+2), img.shape[1::-1], taken)
+        cv2.rectangle(img, (x,y), (x+w-1,y+h-1), color, -1)
+        ink = (0,0,0) if _ink(color)=='black' else (255,255,255)
+        cv2.putText(img, text, (x+2,y+h-base-1), _FONT, scale, ink, thick, cv2.LINE_AA)
+        taken = np.append(taken, [plate], 0)
 
 def _line(img, pts, color, lw, dashed=False, closed=True):
     "A polyline with a dark halo, 1/16 px exact"
@@ -142,13 +165,14 @@ def draw(
     img = np.ascontiguousarray(img[...,:3])
     lw = lw or max(1, round(max(img.shape)/700))
     q = np.asarray(boxes, dtype=float)
-    q = rbox2qbox(q) if q.ndim==2 and q.shape[-1]==5 else q.reshape(-1,4,2)
+    q,captions = rbox2qbox(q) if q.ndim==2 and q.shape[-1]==5 else q.reshape(-1,4,2),[]
     for o,(l,s,ign) in zip(q, _each(len(q), labels, scores, ignored)):
         if not np.isfinite(o).all(): continue
         color = (160,160,160) if ign else class_color(_color_index(l, vocab))
         _line(img, o-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
         _line(img, _tick(o)-.5, color, lw, closed=False)
-        if text: _put_text(img, _caption(l, s, vocab), _upper_corner(o), color, .38+.05*lw, max(1, lw//2))
+        if text and (said := _caption(l, s, vocab)): captions.append((o, said, color))
+    _put_captions(img, captions, lw)                                      # over all outlines
     return img
 
 # %% ../../nbs/geometry/13_draw.ipynb #138b6b56

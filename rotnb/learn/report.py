@@ -14,7 +14,7 @@ from importlib.metadata import version
 from fastai.vision.all import *
 from fastcore import xml as H
 from . import __version__
-from ..geometry.style import INK, figure_style, line_style
+from ..geometry.style import INK, NUMBERS, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
 from ..evaluate.protocols import PROTOCOLS
@@ -70,7 +70,7 @@ def figure(
     if picture: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
     else:
         svg = out.getvalue().decode()
-        body = H.Safe(svg[svg.index('<svg'):].replace(INK, 'currentColor').replace('<svg ', '<svg role="img" ', 1))
+        body = H.Safe(svg[svg.index('<svg'):].replace(INK, 'currentColor').replace(NUMBERS, 'currentColor').replace('<svg ', '<svg role="img" ', 1))
     return H.Figure(body, H.Figcaption(caption) if caption else None)
 
 def _cell(v, decimals):

@@ -11,10 +11,13 @@ __all__ = ['focal_loss', 'quality_focal_loss', 'varifocal_loss', 'smooth_focal_l
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
 # %% ../../nbs/losses/36_focal.ipynb #39f6fefa
 def _one_hot(logits, labels): return (labels[:,None] == torch.arange(logits.shape[1], device=labels.device)).to(logits.dtype)
+
+def _power(x, gamma):
+    "`x**gamma` of `x >= 0`, with a finite gradient at 0 also where 0 < gamma < 1"
+    return x.clamp(min=torch.finfo(x.dtype).tiny)**gamma
 
 def focal_loss(
     logits:Tensor, # `(n, K)`
@@ -23,7 +26,7 @@ def focal_loss(
     gamma:float=2. # how much less an easy answer counts, >= 0
 )->Tensor: # `(n,)` summed over classes
     "Sigmoid focal loss of class indices"
-    return sigmoid_focal_loss(logits, _one_hot(logits, labels), alpha, gamma).sum(1)
+    return smooth_focal_loss(logits, _one_hot(logits, labels), alpha, gamma)
 
 # %% ../../nbs/losses/36_focal.ipynb #baef3d44
 def quality_focal_loss(
@@ -35,7 +38,7 @@ def quality_focal_loss(
     "Sigmoid cross-entropy against soft scores, focused on the wrong ones"
     target = _one_hot(logits, labels)*quality[:,None].to(logits.dtype)
     ce = F.binary_cross_entropy_with_logits(logits, target, reduction='none')
-    return ((target-logits.sigmoid()).abs()**beta * ce).sum(1)
+    return (_power((target-logits.sigmoid()).abs(), beta) * ce).sum(1)
 
 # %% ../../nbs/losses/36_focal.ipynb #ab4157ef
 def varifocal_loss(
@@ -47,7 +50,7 @@ def varifocal_loss(
 )->Tensor: # `(n,)` summed over classes
     "Sigmoid cross-entropy against soft scores: positives weighted by quality, background focused"
     target = _one_hot(logits, labels)*quality[:,None].to(logits.dtype)
-    weight = torch.where(target>0, target, alpha*logits.sigmoid()**gamma)
+    weight = torch.where(target>0, target, alpha*_power(logits.sigmoid(), gamma))
     return (F.binary_cross_entropy_with_logits(logits, target, reduction='none')*weight).sum(1)
 
 # %% ../../nbs/losses/36_focal.ipynb #23ecf51d
@@ -58,8 +61,9 @@ def smooth_focal_loss(
     gamma:float=2. # how much less an easy answer counts, >= 0
 )->Tensor: # `(n,)` summed over bins
     "Focal loss of soft labels"
-    p,y = logits.sigmoid(),target.to(logits.dtype)
-    weight = (alpha*y + (1-alpha)*(1-y))*(p*(1-y) + (1-p)*y)**gamma
+    y = target.to(logits.dtype)
+    wrong = logits.sigmoid()*(1-y) + (-logits).sigmoid()*y
+    weight = (alpha*y + (1-alpha)*(1-y))*_power(wrong, gamma)
     return (F.binary_cross_entropy_with_logits(logits, y, reduction='none')*weight).sum(1)
 
 # %% ../../nbs/losses/36_focal.ipynb #90491c5b
