@@ -11,6 +11,7 @@ from rotnb.data.json import *
 from rotnb.data.label_files import label_sources
 from rotnb.data.mend import fix
 from rotnb.data.xml import *
+from rotnb.data.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'

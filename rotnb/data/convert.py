@@ -22,6 +22,7 @@ from .yolo_obb import *
 from .files import *
 from .files import _is_list
 from .xml import *
+from .cvat import *
 from .json import *
 from .loaders import RotatedDataLoaders, _split
 
@@ -86,6 +87,8 @@ class LabelFormat:
     names:callable=None     # (path, split) -> class names in their order; None where the files give none
     holds:str='quad heading difficult names'
     options:tuple=()        # what `read` takes besides
+    inside:callable=None    # (file) -> names of the splits that one file tells; None where it tells none
+    unheeded:str=''         # what other tools do not heed of 'difficult', in words
     valid:str='val'         # the split that is validated on
     unit:str='px'           # of coordinates
     angle:str='corners'     # unit, direction and range of the angle
@@ -125,7 +128,12 @@ def _write_yolo(annots, root, split, names):
 def _write_csv(annots, file):
     file.parent.mkdir(parents=True, exist_ok=True)
     annots2df(annots).to_csv(file, index=False, float_format='%.4f', encoding='utf-8')
-def _xml(form, **kw): return _files(partial(xml_entries, form=XML[form]), _in('annotations', write_xml, form=XML[form]), **kw)
+def _xml(form, **kw):
+    res = _files(partial(xml_entries, form=XML[form]), _in('annotations', write_xml, form=XML[form]), **kw)
+    def read(path, split=None, vocab=None, on_bad='raise', pivot=None, **find):
+        return res.read(path, split, vocab, on_bad, entries=partial(xml_entries, form=XML[form], pivot=pivot), **find)
+    return replace(res, read=read, options=(*res.options,'pivot'))
+def _write_labelme(annots, root, split, names): write_labelme(_apart(annots), root/'labels'/split, root)
 def _scenes(f, ext): return partial(read_whole, scenes=f, ext=ext)
 def _dota_entries(file, size): return line_entries(file, parse_dota_line)
 
@@ -136,7 +144,7 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox'), along='w', angle='outline, mask; five numbers: to be told',
+    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w', angle='outline, mask; five numbers: to be told',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
     hrsc_types=_xml('hrsc_types', holds='heading difficult names', **_hrsc),
@@ -151,10 +159,10 @@ FORMATS = dict(
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds=''),
     icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', holds='quad heading difficult', valid='test',
                  unit='whole px'),
-    labelme=_files(labelme_entries, _in('labels', write_labelme), ('.json',), angle='outline'),
+    labelme=_files(labelme_entries, _write_labelme, ('.json',), angle='outline'),
     label_studio=_whole(_scenes(label_studio_scenes, '.json'), _as('.json', write_label_studio), '.json', unit='percent',
                         angle='deg, clockwise about the corner x, y, [0, 360)', along='width'),
-    cvat=_whole(_scenes(cvat_scenes, '.xml'), _as('.xml', write_cvat), '.xml', angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
+    cvat=LabelFormat(read_cvat, find_cvat, _as('.xml', write_cvat, True), options=('images',), inside=cvat_subsets, angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
     csv=_whole(_scenes(df_scenes, '.csv'), _as('.csv', _write_csv), '.csv', angle='corners; rad or deg, clockwise', along='w'),
 )
 FORMATS['hrsid'] = replace(FORMATS['coco'], valid='test')
@@ -239,7 +247,7 @@ def get_format(path, format=None):
 
 def has_split(path, split, fmt):
     "Whether a set has a split"
-    if Path(path).is_file() and not is_yaml(path): return False
+    if Path(path).is_file() and not is_yaml(path): return any(is_of(o, split) for o in fmt.inside(path)) if fmt.inside else False
     try: fmt.find(path, split)
     except DatasetLayoutError: return False
     return True
@@ -250,7 +258,7 @@ def read_format(
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
-    **options # of the format: labels, images (names of folders), rbox (COCO, see `coco_row`)
+    **options # of the format: labels, images (names of folders), rbox and pivot (see `coco_row`)
 )->list: # of `Annot`
     "Records from labels of any format"
     return get_format(path, format)[1].read(path, split, vocab, on_bad, **options)
@@ -269,7 +277,7 @@ def from_format(cls:RotatedDataLoaders,
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     **kwargs
 ):
-    "From labels of any format; takes the format's options (labels, images, rbox) too"
+    "From labels of any format; takes the format's options (labels, images, rbox, pivot) too"
     path = Path(path); format,fmt = get_format(path, format)
     options = {k: kwargs.pop(k) for k in fmt.options if k in kwargs}
     valid,first = valid or fmt.valid,train if has_split(path, train, fmt) else None

@@ -10,7 +10,7 @@ __all__ = ['load_json', 'short', 'rle_counts', 'rle_mask', 'coco_row', 'coco_sce
            'write_label_studio']
 
 # %% ../../nbs/data/70_json.ipynb #cb9694b9
-import base64, io, json, re
+import base64, io, json, os, re
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,6 +22,7 @@ from ..geometry.polygons import polygon_area
 from .rasters import image_size
 from .blocks import unknown_class
 from .annots import *
+from .turned import PIVOTS, with_angle
 from .folders import *
 from .files import *
 
@@ -65,16 +66,14 @@ def rle_mask(
     return np.repeat(np.arange(len(counts))%2==1, counts).reshape(w, h).T
 
 # %% ../../nbs/data/70_json.ipynb #1974a6f1
-def coco_row(
-    a:dict, # one annotation
-    names:dict, # category id to class name
-    rbox:str=None # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
-)->tuple: # a row for `keep_rows`
-    "Corners, class and flag of one annotation"
-    if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
-    name,diff = names[a['category_id']],max(int(a.get('iscrowd') or 0), int(a.get('ignore') or 0))
-    seg,box = a.get('segmentation'),a.get('bbox')
-    if isinstance(seg, list): seg = [o for o in seg if o!=[]]                       # [[]] is how some tools write none
+def _five(box, name, diff, rbox):
+    if rbox is None:
+        raise ValueError("a bbox of five numbers does not say how its angle turns: "
+                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
+    return rbox_row(box, name, diff, rbox)
+
+def _coco_quad(seg, box, name, diff):
+    "A row from an outline, a mask, or an upright box"
     if isinstance(seg, dict):
         (r,),(fill,) = from_masks([rle_mask(seg)])
         return rbox2qbox(r[None])[0].ravel().tolist(),name,diff,fill
@@ -82,11 +81,21 @@ def coco_row(
     if not box: raise ValueError('neither segmentation nor bbox')
     if len(box)==8: return [float(o) for o in box],name,diff
     if len(box)==4: return hbox_row([box[0],box[1],box[0]+box[2],box[1]+box[3]], name, diff)
-    if len(box)!=5: raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
-    if rbox is None:
-        raise ValueError("a bbox of five numbers does not say how its angle turns: "
-                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
-    return rbox_row(box, name, diff, rbox)
+    raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
+
+def coco_row(
+    a:dict, # one annotation
+    names:dict, # category id to class name
+    rbox:str=None, # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
+    pivot:str=None # about what FiftyOne's `rotation` turns: 'middle' (boxes from CVAT) or 'corner' (from Label Studio)
+)->tuple: # a row for `keep_rows`
+    "Corners, class and flag of one annotation"
+    if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
+    name,diff = names[a['category_id']],max(int(a.get('iscrowd') or 0), int(a.get('ignore') or 0))
+    seg,box = a.get('segmentation'),a.get('bbox')
+    if isinstance(seg, list): seg = [o for o in seg if o!=[]]                       # [[]] is how some tools write none
+    if not seg and box and len(box)==5: return _five(box, name, diff, rbox)
+    return with_angle(_coco_quad(seg, box, name, diff), a, pivot)
 
 def _listed(d, key):
     if not isinstance(d, dict) or not isinstance(d.get(key), list): raise ValueError(f'expected {{"{key}": [...], ...}}')
@@ -107,16 +116,18 @@ def _by_id(d, key, name, file, problems):
 def coco_scenes(
     file, # the JSON file
     problems, # annotations of unknown pictures are noted here
-    rbox:str=None # see `coco_row`
+    rbox:str=None, # see `coco_row`
+    pivot:str=None # see `coco_row`
 )->list: # of (picture name, size -> entries)
     "The pictures of a COCO file"
     if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
+    if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
     d = load_json(file)
     images,names = (_by_id(d, key, name, file, problems) for key,name in (('images','file_name'),('categories','name')))
     by = {k: [] for k in images}
     for n,a in enumerate(_listed(d, 'annotations')):
         where = f"{file}: annotations[{n}]"
-        try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
+        try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox, pivot)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
     return [(name, lambda size,e=by[k]: e) for k,name in images.items()]
 
@@ -126,10 +137,11 @@ def read_coco(
     vocab=None, # known class names; None accepts any
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     rbox:str=None, # what five numbers in `bbox` mean, see `coco_row`
+    pivot:str=None, # about what FiftyOne's `rotation` turns, see `coco_row`
     images=None # folder of the pictures, if they are not below `path`
 )->list: # of `Annot`
     "Read one COCO file"
-    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox), images=images)
+    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox, pivot=pivot), images=images)
 
 def coco_names(file)->list:
     "Class names in the order of the categories"
@@ -176,10 +188,13 @@ def labelme_row(
     if kind=='mask':
         q,fill = _labelme_mask(s)
         return q.ravel().tolist(),name,diff,fill
+    if kind=='circle':
+        (x,y),p = pts; r = float(np.hypot(p[0]-x, p[1]-y))
+        return hbox_row([x-r,y-r,x+r,y+r], name, diff)
     if kind=='rectangle' and len(pts)==2:
         (x1,y1),(x2,y2) = pts
-        return hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, diff)
-    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'): return outline_row([pts], name, diff)
+        return with_angle(hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, diff), s, known={})
+    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'): return with_angle(outline_row([pts], name, diff), s, known={})
     raise NotABox(kind)
 
 def labelme_entries(file, size=None):
@@ -188,19 +203,25 @@ def labelme_entries(file, size=None):
     return [(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
             for i,s in enumerate(shapes)]
 
+def _beside(image, folder, root):
+    "How labelme finds a picture: from the label file on; by its full path where it is not in the set"
+    image = Path(image).absolute()
+    return Path(os.path.relpath(image, Path(folder).absolute())).as_posix() if image.is_relative_to(Path(root).absolute()) else image.as_posix()
+
 def write_labelme(
     annots, # of `Annot`
-    folder # where to write the files
+    folder, # where to write the files
+    root=None # folder of the set; the one that `folder` is in when absent
 )->list: # the files written
     "Labels as labelme JSON, one file per image, without the pixels"
     folder,res = Path(folder),[]
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
         w,h = image_size(a.image)
-        shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=int(d)) if d else {})
+        shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=True) if d else {})
                   for q,n,d in zip(a.qboxes, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.json')
-        res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=a.image.name, imageData=None,
+        res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=_beside(a.image, folder, root or folder.parent), imageData=None,
                                            imageHeight=h, imageWidth=w), indent=1), encoding='utf-8')
     return res
 

@@ -9,7 +9,7 @@ __all__ = ['json_kids', 'json_at', 'json_top', 'json_like', 'json_list', 'Member
            'LabelStudioForm']
 
 # %% ../../nbs/data/71i_splice_json.ipynb #279b44b0
-import json, re
+import copy, json, re
 from dataclasses import dataclass
 from functools import lru_cache
 from json.decoder import scanstring
@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from .annots import *
 from .json import _task_image, coco_row, label_studio_row, labelme_row
 from .splice import *
+from .turned import is_upright, keep_in_step, turn_field, unturned
 from ..geometry.fit import headed
 from ..geometry.polygons import polygon_area
 
@@ -86,7 +87,9 @@ class JsonForm(Form):
     "What JSON forms share; a form adds `objects`, `home`, `parse`, `set` and `fresh`"
     def row(self, p, text, shot): return self.parse(p.value, text, shot)
     def edited(self, text, p, row):
-        return json_like(self.set(dict(p.value), row, changed(p.row, row), text, p.shot), text[p.start:p.end])
+        o,what = copy.deepcopy(p.value),changed(p.row, row)
+        if 'box' in what: keep_in_step(o, p.row[0], row[0])
+        return json_like(self.set(o, row, what, text, p.shot), text[p.start:p.end])
     def rewrite(self, text, pieces, changes, new, shot):
         "`changes`: piece number -> row, or None to delete; `new`: rows to append"
         lists,home = {},self.home(text, shot) if new else None
@@ -98,7 +101,7 @@ class JsonForm(Form):
 # %% ../../nbs/data/71i_splice_json.ipynb #fb874a2a
 class CocoForm(JsonForm):
     "COCO: annotations of all pictures in one list"
-    def __init__(self, rbox=None): self.rbox = rbox
+    def __init__(self, rbox=None, pivot=None): self.rbox,self.pivot = rbox,pivot
     def part(self, text, key): return json_top(text)[key][2]
     def home(self, text, shot=None): return json_top(text)['annotations'][0]
     @lru_cache(1)
@@ -116,7 +119,7 @@ class CocoForm(JsonForm):
     def objects(self, text, key=None):
         by = self.by_image(text)
         return [o for v in by.values() for o in v] if key is None else by.get(self.part(text, 'images')[key]['id'], [])
-    def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox)
+    def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox, self.pivot)
 
 # %% ../../nbs/data/71i_splice_json.ipynb #346ed017
 @patch
@@ -141,15 +144,25 @@ def set(self:CocoForm, a, row, what, text, shot):
         if not diff and a.get('iscrowd'): a['iscrowd'] = 0
     return self.place(a, np.array(xy, float).reshape(4,2)) if 'box' in what else a
 
+def _num(o): return [round(float(v), 4) for v in o]
+
+def _turn_beside(a, q, told): # told: of `turn_field`
+    "An upright box with its angle beside it stays one, its outline what it was: absent, unturned or turned"
+    f,was,pivot = told; (x1,y1,x2,y2),deg = unturned(q, pivot); seg = a.get('segmentation')
+    f.put(f'{deg:.6f}' if isinstance(f.value, str) else round(deg, 6)); a['bbox'] = _num([x1,y1,x2-x1,y2-y1])
+    if not isinstance(seg, list) or not any(seg): return
+    flat = len(seg)==1 and np.size(seg[0])==8 and is_upright(seg[0])
+    a['segmentation'] = [_num([x1,y1,x2,y1,x2,y2,x1,y2] if flat and was%360 else q.ravel())]
+
 @patch
 def place(self:CocoForm, a, q):
-    num = lambda o: [round(float(v), 4) for v in o]
-    box,(r,) = a.get('bbox') or [],headed(q[None])[0]
+    box,(r,),(gap,) = a.get('bbox') or [],*headed(q[None]); told = turn_field(a, self.pivot)
     five = len(box)==5 or not box and self.rbox
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
-    a['bbox'] = num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
-    if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [num(q.ravel())]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
+    if told and told[2] and len(box)==4 and gap<.01: _turn_beside(a, q, told); return a
+    a['bbox'] = _num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
+    if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [_num(q.ravel())]
     return a
 
 @patch
@@ -174,7 +187,10 @@ class LabelmeForm(JsonForm):
             s['flags'] = {**(s.get('flags') or {}), 'difficult':bool(diff)}
         if 'box' in what:
             s['points'],s['shape_type'] = [[round(float(x), 4),round(float(y), 4)] for x,y in np.reshape(xy, (4,2))],s.get('shape_type')
-            if s['shape_type'] in (None,'rectangle','mask'): s['shape_type'] = 'polygon'; s.pop('mask', None)
+            free = s['shape_type'] in ('rotation','oriented_rectangle') and headed(np.reshape(xy, (1,4,2)))[1][0]>.5   # no rectangle any more
+            if s['shape_type'] in (None,'rectangle','mask','circle') or free:
+                s['shape_type'] = 'polygon'
+                for k in ('mask','direction'): s.pop(k, None)
         return s
     def fresh(self, text, new, shot):
         blank = dict(label=None, points=[], group_id=None, shape_type='polygon', flags={})
