@@ -51,6 +51,7 @@ class Problems:
                  vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
+                 several='pictures have several annotations of equal standing: one is read',
                  subset='pictures belong to a subset that is no train, val or test: left out',
                  angle='boxes are read without something that looks like their angle',
                  loose='outlines fill less than half of their box')

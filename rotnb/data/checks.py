@@ -35,6 +35,7 @@ KINDS = dict(
     twin=Kind('warning', 'pictures are in the set twice'), exif=Kind('warning', 'pictures are shown rotated by EXIF', 'exif'),
     mode=Kind('warning', 'pictures have other channels than most'),
     orphan=Kind('warning', 'label files or entries have no picture: not read'),
+    several=Kind('warning', 'pictures have several annotations of equal standing: one is read'),
     subset=Kind('warning', 'pictures belong to a subset that is no train, val or test: not read'),
     angle=Kind('warning', 'boxes are read without something that looks like their angle'),
     duplicate=Kind('warning', 'boxes are there twice', 'drop'), near_duplicate=Kind('warning', 'boxes are nearly the same as another'),

@@ -24,6 +24,7 @@ from .files import _is_list
 from .xml import *
 from .cvat import *
 from .json import *
+from .label_studio import *
 from .loaders import RotatedDataLoaders, _split
 
 # %% ../../nbs/data/71_convert.ipynb #e78e42dc
@@ -205,7 +206,7 @@ def _xml_format(text):
 
 def _json_format(file):
     d = load_json(file)
-    if isinstance(d, list): return 'label_studio' if d and isinstance(d[0], dict) and ('annotations' in d[0] or 'label' in d[0]) else None
+    if isinstance(d, list): return 'label_studio' if is_label_studio(d) else None
     return 'labelme' if 'shapes' in d else 'coco' if {'images','annotations'}<=set(d) else None
 
 # %% ../../nbs/data/71_convert.ipynb #e02d4d43

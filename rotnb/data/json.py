@@ -1,4 +1,4 @@
-"""COCO with outlines, masks or five-number boxes; labelme; Label Studio
+"""COCO with outlines, masks, five-number boxes or an angle beside the box; labelme
 
 Docs: https://rotnb.github.io/rotnb/data/json.html.md"""
 
@@ -6,14 +6,12 @@ Docs: https://rotnb.github.io/rotnb/data/json.html.md"""
 
 # %% auto #0
 __all__ = ['load_json', 'short', 'rle_counts', 'rle_mask', 'coco_row', 'coco_scenes', 'read_coco', 'coco_names', 'write_coco',
-           'labelme_row', 'labelme_entries', 'write_labelme', 'label_studio_row', 'label_studio_scenes',
-           'write_label_studio']
+           'labelme_row', 'labelme_entries', 'write_labelme']
 
 # %% ../../nbs/data/70_json.ipynb #cb9694b9
-import base64, io, json, os, re
+import base64, io, json, os
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from PIL import Image
 from ..geometry.boxes import rbox2qbox
@@ -23,7 +21,6 @@ from .rasters import image_size
 from .blocks import unknown_class
 from .annots import *
 from .turned import PIVOTS, with_angle
-from .folders import *
 from .files import *
 
 # %% ../../nbs/data/70_json.ipynb #c0a44ad3
@@ -224,74 +221,3 @@ def write_labelme(
         res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=_beside(a.image, folder, root or folder.parent), imageData=None,
                                            imageHeight=h, imageWidth=w), indent=1), encoding='utf-8')
     return res
-
-# %% ../../nbs/data/70_json.ipynb #a95f73fe
-def label_studio_row(
-    v:dict, # the value of one region
-    size:tuple # (width, height) of the picture in pixels
-)->tuple: # a row for `keep_rows`
-    "Corners and class of one region"
-    names = next((v[k] for k in ('rectanglelabels','polygonlabels','labels') if v.get(k)), None)
-    diff = int('difficult' in (v.get('meta') or []))
-    if 'points' in v:
-        if not names: raise ValueError('a polygon without polygonlabels')
-        return outline_row([np.array(v['points'], float)*size/100], str(names[0]), diff)
-    if not set(v)-{'meta'}: raise ValueError('a region without a value')
-    if 'width' not in v or 'keypointlabels' in v: raise NotABox(', '.join(map(str, v))[:60])
-    if not names: raise ValueError('a region without rectanglelabels')
-    x,y,w,h = (float(v[k])*s/100 for k,s in zip(('x','y','width','height'), (*size,*size)))
-    t = np.deg2rad(float(v.get('rotation') or 0)); u,n = np.array([np.cos(t),np.sin(t)])*w,np.array([-np.sin(t),np.cos(t)])*h
-    p = np.array([x,y])
-    return np.concatenate([p,p+u,p+u+n,p+n]).tolist(),str(names[0]),diff
-
-# %% ../../nbs/data/70_json.ipynb #824ef587
-def _task_image(task):
-    "The picture's name: Label Studio gives a URL, a local path, or an upload with eight digits before the name"
-    data = task.get('data', task)
-    url = next((v for k,v in data.items() if isinstance(v, str) and Path(urlsplit(v).path).suffix.lower() in IMAGE_EXTS or
-                isinstance(v, str) and 'd=' in urlsplit(v).query), None)
-    if url is None: raise ValueError(f'a task without a picture: {short(data)}')
-    o = urlsplit(url); name = parse_qs(o.query).get('d', [unquote(o.path)])[0]
-    return re.sub(r'(^|/)[0-9a-f]{8}-(?=[^/]+$)', r'\1', name) if '/upload/' in name else name
-
-def _regions(task):
-    "The values of a task's regions, with what is needed to say where"
-    if 'annotations' not in task: return [v for k in task for v in (task[k] if isinstance(task[k], list) else []) if isinstance(v, dict)]
-    done = [o for o in task['annotations'] if not o.get('was_cancelled')]
-    return [dict(r.get('value') or {}, meta=(r.get('meta') or {}).get('text'))
-            for o in done[:1] for r in o['result'] if r.get('type')!='relation']
-
-def label_studio_scenes(file, problems):
-    "(picture name, size -> entries) of each task; the first annotation that was not skipped counts"
-    tasks = load_json(file)
-    if not isinstance(tasks, list): raise ValueError('expected a list of tasks')
-    res = []
-    for i,t in enumerate(tasks):
-        try: name,regions = _task_image(t),_regions(t)
-        except MALFORMED as e: problems.add('entry', f'{file}: [{i}]', f'{e}'); continue
-        if all(o.get('was_cancelled') for o in t.get('annotations', [{}])): problems.add('empty', name, f'task [{i}] was not labelled, or skipped')
-        res.append((name, lambda size,i=i,rs=regions: [
-            (f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
-    return res
-
-# %% ../../nbs/data/70_json.ipynb #a0ac2459
-def write_label_studio(
-    annots, # of `Annot`
-    file, # the JSON file to write
-    url:str='{name}' # of a picture: '/data/local-files/?d=images/{name}' for local storage
-)->Path:
-    "Labels as Label Studio tasks: rectangles as turned rectangles, other quads as polygons; `difficult` in the region's meta text"
-    tasks = []
-    for a in annots:
-        size = np.array(image_size(a.image))
-        res = []
-        for i,(q,n,d,r,gap) in enumerate(zip(a.qboxes, a.names, a.difficult, *headed(a.qboxes))):
-            (x,y),(w,h) = rbox2qbox(r[None])[0,0]/size*100,r[2:4]/size*100
-            kind,v = ('polygonlabels',dict(points=(q/size*100).tolist())) if gap>.01 else \
-                     ('rectanglelabels',dict(x=float(x), y=float(y), width=float(w), height=float(h), rotation=float(np.rad2deg(r[4])%360)))
-            res.append(dict(id=f'{i}', type=kind, from_name='label', to_name='image', original_width=int(size[0]), original_height=int(size[1]),
-                            image_rotation=0, value={**v, kind:[n]}, **(dict(meta=dict(text=['difficult'])) if d else {})))
-        tasks.append(dict(data=dict(image=url.format(name=a.image.name)), annotations=[dict(result=res)]))
-    file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(tasks), encoding='utf-8')
-    return file

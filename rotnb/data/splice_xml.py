@@ -221,6 +221,5 @@ def with_names(self:CvatForm, text, names):
     made = ET.Element('labels')
     for n in dict.fromkeys(names):
         if n not in had: declare(made, n)
-    last = home.kids[-1]; pad = text[_margin(text, last.start):last.start]; nl = '\n'+pad.lstrip('\r\n')
-    for o in made: ET.indent(o)
-    return splice(text, [(last.end, last.end, ''.join(nl+_outside(text, ET.tostring(o, encoding='unicode')).replace('\n', nl) for o in made))])
+    at_end = home.kids[-1].end                                              # on the same line: places are told by lines
+    return splice(text, [(at_end, at_end, ''.join(_outside(text, ET.tostring(o, encoding='unicode')) for o in made))])
