@@ -24,6 +24,7 @@ class Check(NamedTuple):
     tol:float=.01         # pixels between corners
     flag:bool=True        # whether the tool tells difficult boxes
     quads:bool=True       # whether it can read free quads
+    under:str=''          # folder below which the tool wants the set
 
 TOOLS = dict(
     labelme=Tool(('labelme==7.9.1',), '3.12'),
@@ -35,8 +36,8 @@ TOOLS = dict(
 )
 TABLE = [
     Check('labelme', 'labelme', 'read_labelme.py {}', 'read_label_file opens every file, its picture is found'),
-    Check('datumaro', 'cvat', 'read_datumaro.py {}/annotations cvat', 'import_from(cvat): rotated boxes and polygons', .02),
-    Check('datumaro', 'dota', 'read_datumaro.py {} dota', 'import_from(dota)', .02),
+    Check('datumaro', 'cvat', 'read_datumaro.py {} cvat', 'import_from(cvat): rotated boxes and polygons', .02),
+    Check('datumaro', 'dota', 'read_datumaro.py {} dota', 'import_from(dota)', .02, quads=False, under='train'),
     Check('label_studio', 'label_studio', 'read_label_studio.py {}', 'converted to YOLO-OBB by its converter', flag=False, quads=False),
     Check('pycocotools', 'coco', 'read_coco.py {} pycocotools', 'loaded, perfect results get AP 1'),
     Check('faster_coco_eval', 'coco', 'read_coco.py {} faster_coco_eval', 'loaded, perfect results get AP 1'),
@@ -70,7 +71,8 @@ def truth(root, quads=True, difficult=True):
     for n,size in (('a',(400,200)), ('b',(300,500))): Image.new('RGB', size).save(root/f'images/{n}.png')
     q = rbox2qbox(np.array([[120.,90,80,30,.5],[250,60,60,20,-1.2],[60,150,40,20,2.9],[200,100,30,30,0]]))
     if quads: q = np.concatenate([q, [[[300.,120],[350,125],[345,160],[302,150]]]])
-    def one(n, s): return Annot(root/f'images/{n}.png', q[s], ['ship','storage tank','ship','ship','storage tank'][s], np.array([0,int(difficult),0,0,0])[s])
+    names,hard = ['ship','tank','ship','ship','tank'][:len(q)],np.array([0,int(difficult),0,0,0])[:len(q)]
+    def one(n, s): return Annot(root/f'images/{n}.png', q[s], names[s], hard[s])
     return [one('a', slice(None)),one('b', slice(1, 3))]
 
 def gap(a, b): return min(np.abs(np.roll(o, k, 0)-b).max() for o in (a,a[::-1]) for k in range(4))
@@ -78,8 +80,8 @@ def gap(a, b): return min(np.abs(np.roll(o, k, 0)-b).max() for o in (a,a[::-1]) 
 @pytest.mark.tools
 @pytest.mark.parametrize('check', TABLE, ids=lambda c: f'{c.tool}-{c.format}')
 def test_the_tool_reads_it(tmp_path, environment, check):
-    python,annots = environment(check.tool),truth(tmp_path/'set', check.quads)
-    FORMATS[check.format].write(annots, tmp_path/'set', '', ['ship','storage tank'])
+    root = tmp_path/'set'/check.under; python,annots = environment(check.tool),truth(root, check.quads)
+    FORMATS[check.format].write(annots, root, '', ['ship','tank'])
     script,*args = check.reader.format(tmp_path/'set').split()
     out = subprocess.run([str(python), str(Path(__file__).parent/'tools'/script), *args], capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert out.returncode==0, out.stdout[-2000:]+out.stderr[-4000:]

@@ -134,6 +134,8 @@ def _xml(form, **kw):
     def read(path, split=None, vocab=None, on_bad='raise', pivot=None, **find):
         return res.read(path, split, vocab, on_bad, entries=partial(xml_entries, form=XML[form], pivot=pivot), **find)
     return replace(res, read=read, options=(*res.options,'pivot'))
+def _write_cvat(annots, root, split, names): # where CVAT itself puts it, beside images/
+    write_cvat(_apart(annots, 'name'), root/f'{split or "annotations"}.xml', names=names)
 def _write_labelme(annots, root, split, names): write_labelme(_apart(annots), root/'labels'/split, root)
 def _scenes(f, ext): return partial(read_whole, scenes=f, ext=ext)
 def _dota_entries(file, size): return line_entries(file, parse_dota_line)
@@ -163,7 +165,7 @@ FORMATS = dict(
     labelme=_files(labelme_entries, _write_labelme, ('.json',), angle='outline'),
     label_studio=_whole(_scenes(label_studio_scenes, '.json'), _as('.json', write_label_studio), '.json', unit='percent',
                         angle='deg, clockwise about the corner x, y, [0, 360)', along='width'),
-    cvat=LabelFormat(read_cvat, find_cvat, _as('.xml', write_cvat, True), options=('images',), inside=cvat_subsets, angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
+    cvat=LabelFormat(read_cvat, find_cvat, _write_cvat, options=('images',), inside=cvat_subsets, angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
     csv=_whole(_scenes(df_scenes, '.csv'), _as('.csv', _write_csv), '.csv', angle='corners; rad or deg, clockwise', along='w'),
 )
 FORMATS['hrsid'] = replace(FORMATS['coco'], valid='test')

@@ -10,4 +10,4 @@ def corners(a):
     return list(a.points)
 
 data = dm.Dataset.import_from(sys.argv[1], sys.argv[2]); names = data.categories()[dm.AnnotationType.label]
-print(json.dumps({o.id.split('/')[-1]: [[names[a.label].name, *corners(a), int(a.attributes.get('difficult') in (True,'true',1))] for a in o.annotations if hasattr(a, 'points')] for o in data}))
+print(json.dumps({o.id.split('/')[-1]: [[names[a.label].name, *corners(a), int(a.attributes.get('difficult', a.attributes.get('difficulty', 0)) in (True,'true',1))] for a in o.annotations] for o in data}))
