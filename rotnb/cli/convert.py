@@ -27,6 +27,7 @@ def losses(
     if 'quad' not in holds and gaps: res.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n = sum(int((a.difficult>0).sum()) for a in annots)
     if 'difficult' not in holds and n: res.append(f'{n} difficult boxes are no longer marked: they will be trained on')
+    if 'difficult' in holds and n and fmt.unheeded: res.append(f'{n} difficult boxes {fmt.unheeded}')
     names = {o for a in annots for o in a.names}
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')

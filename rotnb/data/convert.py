@@ -17,6 +17,7 @@ import pandas as pd
 from fastcore.all import delegates, patch
 from .annots import *
 from .folders import *
+from .turned import with_angle
 from .dota import *
 from .yolo_obb import *
 from .files import *
@@ -49,9 +50,9 @@ def df_row(d:dict): # column -> text or number
         return None
     diff = 0 if diff in (None,'') or diff!=diff else int(float(diff))
     if 'x1' in d: return num(' '.join(XY)),str(name),diff
-    if 'theta' in d: return rbox_row(num('cx cy w h theta'), str(name), diff)
-    if 'angle_deg' in d: return rbox_row(num('cx cy w h angle_deg'), str(name), diff, 'deg')
-    if 'xmin' in d: return hbox_row(num('xmin ymin xmax ymax'), str(name), diff)
+    if {'cx','theta'}<=d.keys(): return rbox_row(num('cx cy w h theta'), str(name), diff)
+    if {'cx','angle_deg'}<=d.keys(): return rbox_row(num('cx cy w h angle_deg'), str(name), diff, 'deg')
+    if 'xmin' in d: return with_angle(hbox_row(num('xmin ymin xmax ymax'), str(name), diff), d, known={})
     raise ValueError(f"expected columns x1 .. y4, or cx, cy, w, h with theta or angle_deg, or xmin .. ymax; found {', '.join(map(str, d))}")
 
 # %% ../../nbs/data/71_convert.ipynb #6c0870b2
@@ -147,7 +148,8 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w', angle='outline, mask; five numbers: to be told',
+    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w',
+                unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there', angle='outline, mask; five numbers: to be told',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
     hrsc_types=_xml('hrsc_types', holds='heading difficult names', **_hrsc),
