@@ -71,9 +71,12 @@ from .data.synth import make_scene, make_synth, SynthFolderError
 from .data.tiles import *
 from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
-from .data.xml import XML, XmlForm, write_xml, write_cvat
+from .data.turned import PIVOTS, turned_quad, with_angle
+from .data.xml import XML, XmlForm, write_xml
+from .data.cvat import read_cvat, write_cvat
 from .data.ids import picture_ids
-from .data.json import read_coco, write_coco, write_labelme, write_label_studio
+from .data.json import read_coco, write_coco, write_labelme
+from .data.label_studio import write_label_studio
 from .data.convert import *
 from .data.subsets import *
 from .data.doctor import DoctorReport, doctor

@@ -12,6 +12,7 @@ from rotnb.data.files import *
 from rotnb.data.json import *
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.xml import *
+from rotnb.data.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import from_masks, from_polygons, headed
 

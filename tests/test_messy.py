@@ -11,6 +11,7 @@ from rotnb.data.json import *
 from rotnb.data.label_files import label_sources
 from rotnb.data.mend import fix
 from rotnb.data.xml import *
+from rotnb.data.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'
@@ -173,7 +174,7 @@ def test_empty_files(tmp_path, name):
         if f.suffix in ('.txt','.xml','.json','.csv') and '1' not in f.stem: f.write_bytes(b'')
     if name in ('dota','srsdd','yolo_obb','yolo_seg','icdar'): assert [len(o) for o in read(root, None, name)[0]]==[0,1]
     else:
-        with pytest.raises(LabelError, match=r'(?s)0\.xml|0\.json|all\.'): read(root, None, name)
+        with pytest.raises(LabelError, match=r'(?s)0\.xml|0\.json|all\.|annotations\.'): read(root, None, name)
     root = written(tmp_path/'b', name, ['text' if name=='icdar' else 'ship'], n=2); (root/'images/0.png').write_bytes(b'')
     with pytest.raises(LabelError, match=r'(?s)1 pictures cannot be read.*0\.png'): read(root, None, name)
 
@@ -243,8 +244,8 @@ def test_shapes_of_labelme_and_cvat(tmp_path):
     shapes = [dict(label='a', shape_type='rectangle', points=[[30,20],[10,5]]), dict(label='b', shape_type='rotation', points=Q[0].tolist(), direction=.3),
               dict(label='c', shape_type='circle', points=[[1,1],[2,2]]), dict(label='d', shape_type=None, points=Q[0].tolist()), dict(label='e', shape_type='point', points=[[1,1]])]
     root = folder(tmp_path/'l', {'a.PNG':(40,30), 'a.json':json.dumps(dict(version='5', flags={}, shapes=shapes, imagePath='..\\a.PNG', imageData='aGk='*999))})
-    a,w = read(root); assert a[0].names==['a','b','d'] and '2 shapes are no areas' in w
-    assert a[0].qboxes[0].tolist()==[[10,5],[30,5],[30,20],[10,20]] and np.allclose(a[0].qboxes[1:], Q)
+    a,w = read(root); assert a[0].names==['a','b','c','d'] and '1 shapes are no areas' in w and np.allclose(a[0].qboxes[2], [[1-2**.5,1-2**.5],[1+2**.5,1-2**.5],[1+2**.5,1+2**.5],[1-2**.5,1+2**.5]])
+    assert a[0].qboxes[0].tolist()==[[10,5],[30,5],[30,20],[10,20]] and np.allclose(a[0].qboxes[[1,3]], Q)
     c,t = Q[0].mean(0),np.rad2deg(.3)
     box = f'<box label="s" xtl="{c[0]-10}" ytl="{c[1]-5}" xbr="{c[0]+10}" ybr="{c[1]+5}" rotation="{{}}" occluded="0"><attribute name="x">y</attribute></box>'
     poly = f'<polygon label="s" points="{";".join(f"{x},{y}" for x,y in Q[0])}" z_order="0"/>'

@@ -31,6 +31,7 @@ def losses(
     if 'quad' not in holds and gaps: res.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n = sum(int((a.difficult>0).sum()) for a in annots)
     if 'difficult' not in holds and n: res.append(f'{n} difficult boxes are no longer marked: they will be trained on')
+    if 'difficult' in holds and n and fmt.unheeded: res.append(f'{n} difficult boxes {fmt.unheeded}')
     names = {o for a in annots for o in a.names}
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
@@ -102,7 +103,7 @@ def convert(
     overwrite:bool=False, # replace `dst` where it exists
     vocab=None, # class names in order; from the set when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
-    **options # for the reader: labels, images_in (names of folders), rbox
+    **options # for the reader: labels, images_in (names of folders), rbox, pivot
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"
     dst = _check_target(src, dst, overwrite)
@@ -132,10 +133,11 @@ def main(
     overwrite:bool=False, # replace DST where it exists
     on_bad:str='raise', # labels with problems: raise, or warn and leave them out
     rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw
+    pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
     labels:str=None, # name of the label folder where it is not clear
 ):
     "Convert a data set of oriented boxes to another label format"
-    options = {k:v for k,v in dict(rbox=rbox, labels=labels).items() if v}
+    options = {k:v for k,v in dict(rbox=rbox, pivot=pivot, labels=labels).items() if v}
     with command('rotnb-convert'): res = convert(src, dst, to, format, images, overwrite, on_bad=on_bad, **options)
     for s in res.pop('losses'): print(f'lost: {s}')
     for s,(n,k) in res.items(): print(f"{s or 'all'}: {n} images, {k} boxes")

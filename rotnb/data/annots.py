@@ -63,6 +63,9 @@ class Problems:
                  vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
+                 several='pictures have several annotations of equal standing: one is read',
+                 subset='pictures belong to a subset that is no train, val or test: left out',
+                 angle='boxes are read without something that looks like their angle',
                  loose='outlines fill less than half of their box')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
@@ -102,6 +105,7 @@ class Row(NamedTuple):
     fill:float=1.          # share of the box that the labelled outline covers
     angle:float=float('nan') # of the box in the file, radians, clockwise, not wrapped
     where:str=''           # filled in by `keep_rows`
+    unread:str=''          # what looks like an angle of the box and was not read, see `data.turned`
 
 class NotABox(Exception): "An entry that is understood, but is no area: a point, a line"
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
@@ -128,6 +132,7 @@ def keep_rows(
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
         elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
+            if row.unread: problems.add('angle', where, f'{row.name}: {row.unread}')
             if row.fill<.5: problems.add('loose', where, f'{row.name}, {row.fill:.0%}')
             rows.append(row)
     return rows
@@ -144,7 +149,7 @@ def line_entries(
 # %% ../../nbs/data/62d_annots.ipynb #f2191ece
 def to_annot(image, rows, size=None, id=None): # rows: `Row`, or what fits into one
     "One record from the rows of a label file"
-    xy,names,difficult,_,angle,where = zip(*(Row(*r) for r in rows)) if rows else ((),)*6
+    xy,names,difficult,_,angle,where,_ = zip(*(Row(*r) for r in rows)) if rows else ((),)*7
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
                  size, list(where), np.array(angle, dtype=float), id=id)
 

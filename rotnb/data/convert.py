@@ -17,12 +17,15 @@ import pandas as pd
 from fastcore.all import delegates, patch
 from .annots import *
 from .folders import *
+from .turned import with_angle
 from .dota import *
 from .yolo_obb import *
 from .files import *
 from .files import _is_list
 from .xml import *
+from .cvat import *
 from .json import *
+from .label_studio import *
 from .loaders import RotatedDataLoaders, _split
 
 # %% ../../nbs/data/71_convert.ipynb #e78e42dc
@@ -47,9 +50,9 @@ def df_row(d:dict): # column -> text or number
         return None
     diff = 0 if diff in (None,'') or diff!=diff else int(float(diff))
     if 'x1' in d: return num(' '.join(XY)),str(name),diff
-    if 'theta' in d: return rbox_row(num('cx cy w h theta'), str(name), diff)
-    if 'angle_deg' in d: return rbox_row(num('cx cy w h angle_deg'), str(name), diff, 'deg')
-    if 'xmin' in d: return hbox_row(num('xmin ymin xmax ymax'), str(name), diff)
+    if {'cx','theta'}<=d.keys(): return rbox_row(num('cx cy w h theta'), str(name), diff)
+    if {'cx','angle_deg'}<=d.keys(): return rbox_row(num('cx cy w h angle_deg'), str(name), diff, 'deg')
+    if 'xmin' in d: return with_angle(hbox_row(num('xmin ymin xmax ymax'), str(name), diff), d, known={})
     raise ValueError(f"expected columns x1 .. y4, or cx, cy, w, h with theta or angle_deg, or xmin .. ymax; found {', '.join(map(str, d))}")
 
 # %% ../../nbs/data/71_convert.ipynb #6c0870b2
@@ -86,6 +89,8 @@ class LabelFormat:
     names:callable=None     # (path, split) -> class names in their order; None where the files give none
     holds:str='quad heading difficult names'
     options:tuple=()        # what `read` takes besides
+    inside:callable=None    # (file) -> names of the splits that one file tells; None where it tells none
+    unheeded:str=''         # what other tools do not heed of 'difficult', in words
     valid:str='val'         # the split that is validated on
     unit:str='px'           # of coordinates
     angle:str='corners'     # unit, direction and range of the angle
@@ -125,7 +130,14 @@ def _write_yolo(annots, root, split, names):
 def _write_csv(annots, file):
     file.parent.mkdir(parents=True, exist_ok=True)
     annots2df(annots).to_csv(file, index=False, float_format='%.4f', encoding='utf-8')
-def _xml(form, **kw): return _files(partial(xml_entries, form=XML[form]), _in('annotations', write_xml, form=XML[form]), **kw)
+def _xml(form, **kw):
+    res = _files(partial(xml_entries, form=XML[form]), _in('annotations', write_xml, form=XML[form]), **kw)
+    def read(path, split=None, vocab=None, on_bad='raise', pivot=None, **find):
+        return res.read(path, split, vocab, on_bad, entries=partial(xml_entries, form=XML[form], pivot=pivot), **find)
+    return replace(res, read=read, options=(*res.options,'pivot'))
+def _write_cvat(annots, root, split, names): # where CVAT itself puts it, beside images/
+    write_cvat(_apart(annots, 'name'), root/f'{split or "annotations"}.xml', names=names)
+def _write_labelme(annots, root, split, names): write_labelme(_apart(annots), root/'labels'/split, root)
 def _scenes(f, ext): return partial(read_whole, scenes=f, ext=ext)
 def _dota_entries(file, size): return line_entries(file, parse_dota_line)
 
@@ -136,7 +148,8 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox'), along='w', angle='outline, mask; five numbers: to be told',
+    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w',
+                unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there', angle='outline, mask; five numbers: to be told',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
     hrsc_types=_xml('hrsc_types', holds='heading difficult names', **_hrsc),
@@ -151,10 +164,10 @@ FORMATS = dict(
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds=''),
     icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', holds='quad heading difficult', valid='test',
                  unit='whole px'),
-    labelme=_files(labelme_entries, _in('labels', write_labelme), ('.json',), angle='outline'),
+    labelme=_files(labelme_entries, _write_labelme, ('.json',), angle='outline'),
     label_studio=_whole(_scenes(label_studio_scenes, '.json'), _as('.json', write_label_studio), '.json', unit='percent',
                         angle='deg, clockwise about the corner x, y, [0, 360)', along='width'),
-    cvat=_whole(_scenes(cvat_scenes, '.xml'), _as('.xml', write_cvat), '.xml', angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
+    cvat=LabelFormat(read_cvat, find_cvat, _write_cvat, options=('images',), inside=cvat_subsets, angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
     csv=_whole(_scenes(df_scenes, '.csv'), _as('.csv', _write_csv), '.csv', angle='corners; rad or deg, clockwise', along='w'),
 )
 FORMATS['hrsid'] = replace(FORMATS['coco'], valid='test')
@@ -197,7 +210,7 @@ def _xml_format(text):
 
 def _json_format(file):
     d = load_json(file)
-    if isinstance(d, list): return 'label_studio' if d and isinstance(d[0], dict) and ('annotations' in d[0] or 'label' in d[0]) else None
+    if isinstance(d, list): return 'label_studio' if is_label_studio(d) else None
     return 'labelme' if 'shapes' in d else 'coco' if {'images','annotations'}<=set(d) else None
 
 # %% ../../nbs/data/71_convert.ipynb #e02d4d43
@@ -239,7 +252,7 @@ def get_format(path, format=None):
 
 def has_split(path, split, fmt):
     "Whether a set has a split"
-    if Path(path).is_file() and not is_yaml(path): return False
+    if Path(path).is_file() and not is_yaml(path): return any(is_of(o, split) for o in fmt.inside(path)) if fmt.inside else False
     try: fmt.find(path, split)
     except DatasetLayoutError: return False
     return True
@@ -250,7 +263,7 @@ def read_format(
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
-    **options # of the format: labels, images (names of folders), rbox (COCO, see `coco_row`)
+    **options # of the format: labels, images (names of folders), rbox and pivot (see `coco_row`)
 )->list: # of `Annot`
     "Records from labels of any format"
     return get_format(path, format)[1].read(path, split, vocab, on_bad, **options)
@@ -269,7 +282,7 @@ def from_format(cls:RotatedDataLoaders,
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.annots`
     **kwargs
 ):
-    "From labels of any format; takes the format's options (labels, images, rbox) too"
+    "From labels of any format; takes the format's options (labels, images, rbox, pivot) too"
     path = Path(path); format,fmt = get_format(path, format)
     options = {k: kwargs.pop(k) for k in fmt.options if k in kwargs}
     valid,first = valid or fmt.valid,train if has_split(path, train, fmt) else None

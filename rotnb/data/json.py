@@ -1,4 +1,4 @@
-"""COCO with outlines, masks or five-number boxes; labelme; Label Studio
+"""COCO with outlines, masks, five-number boxes or an angle beside the box; labelme
 
 Docs: https://rotnb.github.io/rotnb/data/json.html.md"""
 
@@ -6,14 +6,12 @@ Docs: https://rotnb.github.io/rotnb/data/json.html.md"""
 
 # %% auto #0
 __all__ = ['load_json', 'short', 'rle_counts', 'rle_mask', 'coco_row', 'coco_scenes', 'read_coco', 'coco_names', 'write_coco',
-           'labelme_row', 'labelme_entries', 'write_labelme', 'label_studio_row', 'label_studio_scenes',
-           'write_label_studio']
+           'labelme_row', 'labelme_entries', 'write_labelme']
 
 # %% ../../nbs/data/70_json.ipynb #cb9694b9
-import base64, io, json, os, re
+import base64, io, json, os
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from PIL import Image
 from ..geometry.boxes import rbox2qbox
@@ -22,7 +20,7 @@ from ..geometry.polygons import polygon_area
 from .rasters import image_size
 from .blocks import unknown_class
 from .annots import *
-from .folders import *
+from .turned import PIVOTS, with_angle
 from .files import *
 from .ids import picture_ids
 
@@ -66,16 +64,14 @@ def rle_mask(
     return np.repeat(np.arange(len(counts))%2==1, counts).reshape(w, h).T
 
 # %% ../../nbs/data/70_json.ipynb #1974a6f1
-def coco_row(
-    a:dict, # one annotation
-    names:dict, # category id to class name
-    rbox:str=None # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
-)->tuple: # a row for `keep_rows`
-    "Corners, class and flag of one annotation"
-    if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
-    name,diff = names[a['category_id']],max(int(a.get('iscrowd') or 0), int(a.get('ignore') or 0))
-    seg,box = a.get('segmentation'),a.get('bbox')
-    if isinstance(seg, list): seg = [o for o in seg if o!=[]]                       # [[]] is how some tools write none
+def _five(box, name, diff, rbox):
+    if rbox is None:
+        raise ValueError("a bbox of five numbers does not say how its angle turns: "
+                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
+    return rbox_row(box, name, diff, rbox)
+
+def _coco_quad(seg, box, name, diff):
+    "A row from an outline, a mask, or an upright box"
     if isinstance(seg, dict):
         (r,),(fill,) = from_masks([rle_mask(seg)])
         return rbox2qbox(r[None])[0].ravel().tolist(),name,diff,fill
@@ -83,11 +79,21 @@ def coco_row(
     if not box: raise ValueError('neither segmentation nor bbox')
     if len(box)==8: return [float(o) for o in box],name,diff
     if len(box)==4: return hbox_row([box[0],box[1],box[0]+box[2],box[1]+box[3]], name, diff)
-    if len(box)!=5: raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
-    if rbox is None:
-        raise ValueError("a bbox of five numbers does not say how its angle turns: "
-                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
-    return rbox_row(box, name, diff, rbox)
+    raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
+
+def coco_row(
+    a:dict, # one annotation
+    names:dict, # category id to class name
+    rbox:str=None, # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
+    pivot:str=None # about what FiftyOne's `rotation` turns: 'middle' (boxes from CVAT) or 'corner' (from Label Studio)
+)->tuple: # a row for `keep_rows`
+    "Corners, class and flag of one annotation"
+    if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
+    name,diff = names[a['category_id']],max(int(a.get('iscrowd') or 0), int(a.get('ignore') or 0))
+    seg,box = a.get('segmentation'),a.get('bbox')
+    if isinstance(seg, list): seg = [o for o in seg if o!=[]]                       # [[]] is how some tools write none
+    if not seg and box and len(box)==5: return _five(box, name, diff, rbox)
+    return with_angle(_coco_quad(seg, box, name, diff), a, pivot)
 
 def _listed(d, key):
     if not isinstance(d, dict) or not isinstance(d.get(key), list): raise ValueError(f'expected {{"{key}": [...], ...}}')
@@ -108,16 +114,18 @@ def _by_id(d, key, name, file, problems):
 def coco_scenes(
     file, # the JSON file
     problems, # annotations of unknown pictures are noted here
-    rbox:str=None # see `coco_row`
+    rbox:str=None, # see `coco_row`
+    pivot:str=None # see `coco_row`
 )->list: # of (picture name, size -> entries, id)
     "The pictures of a COCO file"
     if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
+    if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
     d = load_json(file)
     images,names = (_by_id(d, key, name, file, problems) for key,name in (('images','file_name'),('categories','name')))
     by = {k: [] for k in images}
     for n,a in enumerate(_listed(d, 'annotations')):
         where = f"{file}: annotations[{n}]"
-        try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
+        try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox, pivot)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
     return [(name, lambda size,e=by[k]: e, k) for k,name in images.items()]
 
@@ -127,11 +135,12 @@ def read_coco(
     vocab=None, # known class names; None accepts any
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
     rbox:str=None, # what five numbers in `bbox` mean, see `coco_row`
+    pivot:str=None, # about what FiftyOne's `rotation` turns, see `coco_row`
     images=None, # folder of the pictures, if they are not below `path`
     difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`
     "Read one COCO file"
-    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox), images=images, difficulty=difficulty)
+    return read_whole(path, split, vocab, on_bad, partial(coco_scenes, rbox=rbox, pivot=pivot), images=images, difficulty=difficulty)
 
 def coco_names(file)->list:
     "Class names in the order of the categories"
@@ -187,10 +196,13 @@ def labelme_row(
     if kind=='mask':
         q,fill = _labelme_mask(s)
         return q.ravel().tolist(),name,diff,fill
+    if kind=='circle':
+        (x,y),p = pts; r = float(np.hypot(p[0]-x, p[1]-y))
+        return hbox_row([x-r,y-r,x+r,y+r], name, diff)
     if kind=='rectangle' and len(pts)==2:
         (x1,y1),(x2,y2) = pts
-        return hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, diff)
-    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'): return outline_row([pts], name, diff)
+        return with_angle(hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, diff), s, known={})
+    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'): return with_angle(outline_row([pts], name, diff), s, known={})
     raise NotABox(kind)
 
 def labelme_entries(file, size=None):
@@ -199,89 +211,24 @@ def labelme_entries(file, size=None):
     return [(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
             for i,s in enumerate(shapes)]
 
+def _beside(image, folder, root):
+    "How labelme finds a picture: from the label file on; by its full path where it is not in the set"
+    image = Path(image).absolute()
+    return Path(os.path.relpath(image, Path(folder).absolute())).as_posix() if image.is_relative_to(Path(root).absolute()) else image.as_posix()
+
 def write_labelme(
     annots, # of `Annot`
-    folder # where to write the files
+    folder, # where to write the files
+    root=None # folder of the set; the one that `folder` is in when absent
 )->list: # the files written
     "Labels as labelme JSON, one file per image, without the pixels"
     folder,res = Path(folder),[]
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
         w,h = image_size(a.image)
-        shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=int(d)) if d else {})
+        shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=True) if d else {})
                   for q,n,d in zip(a.qboxes, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.json')
-        res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=a.image.name, imageData=None,
+        res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=_beside(a.image, folder, root or folder.parent), imageData=None,
                                            imageHeight=h, imageWidth=w), indent=1), encoding='utf-8')
     return res
-
-# %% ../../nbs/data/70_json.ipynb #a95f73fe
-def label_studio_row(
-    v:dict, # the value of one region
-    size:tuple # (width, height) of the picture in pixels
-)->tuple: # a row for `keep_rows`
-    "Corners and class of one region"
-    names = next((v[k] for k in ('rectanglelabels','polygonlabels','labels') if v.get(k)), None)
-    diff = int('difficult' in (v.get('meta') or []))
-    if 'points' in v:
-        if not names: raise ValueError('a polygon without polygonlabels')
-        return outline_row([np.array(v['points'], float)*size/100], str(names[0]), diff)
-    if not set(v)-{'meta'}: raise ValueError('a region without a value')
-    if 'width' not in v or 'keypointlabels' in v: raise NotABox(', '.join(map(str, v))[:60])
-    if not names: raise ValueError('a region without rectanglelabels')
-    x,y,w,h = (float(v[k])*s/100 for k,s in zip(('x','y','width','height'), (*size,*size)))
-    t = np.deg2rad(float(v.get('rotation') or 0)); u,n = np.array([np.cos(t),np.sin(t)])*w,np.array([-np.sin(t),np.cos(t)])*h
-    p = np.array([x,y])
-    return np.concatenate([p,p+u,p+u+n,p+n]).tolist(),str(names[0]),diff
-
-# %% ../../nbs/data/70_json.ipynb #824ef587
-def _task_image(task):
-    "The picture's name: Label Studio gives a URL, a local path, or an upload with eight digits before the name"
-    data = task.get('data', task)
-    url = next((v for k,v in data.items() if isinstance(v, str) and Path(urlsplit(v).path).suffix.lower() in IMAGE_EXTS or
-                isinstance(v, str) and 'd=' in urlsplit(v).query), None)
-    if url is None: raise ValueError(f'a task without a picture: {short(data)}')
-    o = urlsplit(url); name = parse_qs(o.query).get('d', [unquote(o.path)])[0]
-    return re.sub(r'(^|/)[0-9a-f]{8}-(?=[^/]+$)', r'\1', name) if '/upload/' in name else name
-
-def _regions(task):
-    "The values of a task's regions, with what is needed to say where"
-    if 'annotations' not in task: return [v for k in task for v in (task[k] if isinstance(task[k], list) else []) if isinstance(v, dict)]
-    done = [o for o in task['annotations'] if not o.get('was_cancelled')]
-    return [dict(r.get('value') or {}, meta=(r.get('meta') or {}).get('text'))
-            for o in done[:1] for r in o['result'] if r.get('type')!='relation']
-
-def label_studio_scenes(file, problems):
-    "(picture name, size -> entries) of each task; the first annotation that was not skipped counts"
-    tasks = load_json(file)
-    if not isinstance(tasks, list): raise ValueError('expected a list of tasks')
-    res = []
-    for i,t in enumerate(tasks):
-        try: name,regions = _task_image(t),_regions(t)
-        except MALFORMED as e: problems.add('entry', f'{file}: [{i}]', f'{e}'); continue
-        if all(o.get('was_cancelled') for o in t.get('annotations', [{}])): problems.add('empty', name, f'task [{i}] was not labelled, or skipped')
-        res.append((name, lambda size,i=i,rs=regions: [
-            (f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
-    return res
-
-# %% ../../nbs/data/70_json.ipynb #a0ac2459
-def write_label_studio(
-    annots, # of `Annot`
-    file, # the JSON file to write
-    url:str='{name}' # of a picture: '/data/local-files/?d=images/{name}' for local storage
-)->Path:
-    "Labels as Label Studio tasks: rectangles as turned rectangles, other quads as polygons; `difficult` in the region's meta text"
-    tasks = []
-    for a in annots:
-        size = np.array(image_size(a.image))
-        res = []
-        for i,(q,n,d,r,gap) in enumerate(zip(a.qboxes, a.names, a.difficult, *headed(a.qboxes))):
-            (x,y),(w,h) = rbox2qbox(r[None])[0,0]/size*100,r[2:4]/size*100
-            kind,v = ('polygonlabels',dict(points=(q/size*100).tolist())) if gap>.01 else \
-                     ('rectanglelabels',dict(x=float(x), y=float(y), width=float(w), height=float(h), rotation=float(np.rad2deg(r[4])%360)))
-            res.append(dict(id=f'{i}', type=kind, from_name='label', to_name='image', original_width=int(size[0]), original_height=int(size[1]),
-                            image_rotation=0, value={**v, kind:[n]}, **(dict(meta=dict(text=['difficult'])) if d else {})))
-        tasks.append(dict(data=dict(image=url.format(name=a.image.name)), annotations=[dict(result=res)]))
-    file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(tasks), encoding='utf-8')
-    return file

@@ -28,11 +28,11 @@ from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import headed
 
 # %% ../../nbs/data/71j_label_files.ipynb #114d51f6
-def edit_form(format, rbox=None): # rbox: of COCO, see `coco_row`
+def edit_form(format, rbox=None, pivot=None): # as of `coco_row`
     "How objects of a format are edited in place"
     forms = dict(dota=dota_form, srsdd=dota_form, yolo_obb=yolo_form, yolo_seg=yolo_seg_form, icdar=icdar_form, ucas_aod=ucas_form,
-                 csv=CsvForm(), cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox),
-                 hrsid=CocoForm(rbox), **{k:XmlObjects(XML[k]) for k in XML if k in FORMATS})
+                 csv=CsvForm(), cvat=CvatForm(), labelme=LabelmeForm(), label_studio=LabelStudioForm(), coco=CocoForm(rbox, pivot),
+                 hrsid=CocoForm(rbox, pivot), **{k:XmlObjects(XML[k], pivot) for k in XML if k in FORMATS})
     return forms[format]
 
 @dataclass(eq=False)
@@ -64,17 +64,19 @@ def label_sources(
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
     rbox:str=None, # COCO: what five numbers in `bbox` mean
+    pivot:str=None, # about what a `rotation` beside an upright box turns: 'middle' or 'corner'
     **find # of the format: labels, images (names of folders)
 )->list: # of `LabelSource`, in the order in which the format is read
     "Every picture of a set with the place of its labels"
-    path = Path(path); format,fmt = get_format(path, format); form = edit_form(format, rbox)
+    path = Path(path); format,fmt = get_format(path, format); form = edit_form(format, rbox, pivot)
     if fmt.write is None: raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
     root = path if path.is_dir() else path.parent
     names = list(vocab or yolo_names(path)) if format in ('yolo_obb','yolo_seg') else None
     make = lambda image, file, key=0, called=None: LabelSource(image, file, format, form, root, names, key, called)
     if hasattr(form, 'shots'):
         file,base = fmt.find(path, split); pics = Pictures(find.get('images') or base)
-        found = [(pics.find(o),k,o) for k,o in enumerate(form.shots(form.decode(file.read_bytes()))) if o]
+        text = form.decode(file.read_bytes()); mine = form.within(text, split) if hasattr(form, 'within') else None
+        found = [(pics.find(o),k,o) for k,o in enumerate(form.shots(text)) if o and (mine is None or mine[k])]
         return [make(image, file, k, called) for image,k,called in found if image]
     if 'dirs' in fmt.find.keywords:
         dirs = fmt.find.keywords['dirs']

@@ -110,7 +110,7 @@ DONE = dict(drop='dropped', order='corners ordered', rect='made the least rectan
 
 def _edit_all(rep, plan, vocab, root):
     "New bytes of the files, what was done for each row, and renamed boxes by name"
-    form,new,done,renamed = edit_form(rep.format, rep.options.get('rbox')),{},{},{}
+    form,new,done,renamed = edit_form(rep.format, rep.options.get('rbox'), rep.options.get('pivot')),{},{},{}
     for file,edits in plan.items():
         if Path(file).is_relative_to(root): new[file],said = _edit_file(form, Path(file).read_bytes(), edits, rep.boxes, vocab)
         else: said = [f'the file is not in {root}']*len(edits)

@@ -9,15 +9,17 @@ __all__ = ['json_kids', 'json_at', 'json_top', 'json_like', 'json_list', 'Member
            'LabelStudioForm']
 
 # %% ../../nbs/data/71i_splice_json.ipynb #279b44b0
-import json, re
+import copy, json, re, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from json.decoder import scanstring
 import numpy as np
 from fastcore.basics import patch
 from .annots import *
-from .json import _task_image, coco_row, label_studio_row, labelme_row
+from .json import coco_row, labelme_row
+from .label_studio import *
 from .splice import *
+from .turned import is_upright, keep_in_step, turn_field, unturned
 from ..geometry.fit import headed
 from ..geometry.polygons import polygon_area
 
@@ -86,7 +88,9 @@ class JsonForm(Form):
     "What JSON forms share; a form adds `objects`, `home`, `parse`, `set` and `fresh`"
     def row(self, p, text, shot): return self.parse(p.value, text, shot)
     def edited(self, text, p, row):
-        return json_like(self.set(dict(p.value), row, changed(p.row, row), text, p.shot), text[p.start:p.end])
+        o,what = copy.deepcopy(p.value),changed(p.row, row)
+        if 'box' in what: keep_in_step(o, p.row[0], row[0])
+        return json_like(self.set(o, row, what, text, p.shot), text[p.start:p.end])
     def rewrite(self, text, pieces, changes, new, shot):
         "`changes`: piece number -> row, or None to delete; `new`: rows to append"
         lists,home = {},self.home(text, shot) if new else None
@@ -98,7 +102,7 @@ class JsonForm(Form):
 # %% ../../nbs/data/71i_splice_json.ipynb #fb874a2a
 class CocoForm(JsonForm):
     "COCO: annotations of all pictures in one list"
-    def __init__(self, rbox=None): self.rbox = rbox
+    def __init__(self, rbox=None, pivot=None): self.rbox,self.pivot = rbox,pivot
     def part(self, text, key): return json_top(text)[key][2]
     def home(self, text, shot=None): return json_top(text)['annotations'][0]
     @lru_cache(1)
@@ -116,7 +120,7 @@ class CocoForm(JsonForm):
     def objects(self, text, key=None):
         by = self.by_image(text)
         return [o for v in by.values() for o in v] if key is None else by.get(self.part(text, 'images')[key]['id'], [])
-    def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox)
+    def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox, self.pivot)
 
 # %% ../../nbs/data/71i_splice_json.ipynb #346ed017
 @patch
@@ -141,15 +145,25 @@ def set(self:CocoForm, a, row, what, text, shot):
         if not diff and a.get('iscrowd'): a['iscrowd'] = 0
     return self.place(a, np.array(xy, float).reshape(4,2)) if 'box' in what else a
 
+def _num(o): return [round(float(v), 4) for v in o]
+
+def _turn_beside(a, q, told): # told: of `turn_field`
+    "An upright box with its angle beside it stays one, its outline what it was: absent, unturned or turned"
+    f,was,pivot = told; (x1,y1,x2,y2),deg = unturned(q, pivot); seg = a.get('segmentation')
+    f.put(f'{deg:.6f}' if isinstance(f.value, str) else round(deg, 6)); a['bbox'] = _num([x1,y1,x2-x1,y2-y1])
+    if not isinstance(seg, list) or not any(seg): return
+    flat = len(seg)==1 and np.size(seg[0])==8 and is_upright(seg[0])
+    a['segmentation'] = [_num([x1,y1,x2,y1,x2,y2,x1,y2] if flat and was%360 else q.ravel())]
+
 @patch
 def place(self:CocoForm, a, q):
-    num = lambda o: [round(float(v), 4) for v in o]
-    box,(r,) = a.get('bbox') or [],headed(q[None])[0]
+    box,(r,),(gap,) = a.get('bbox') or [],*headed(q[None]); told = turn_field(a, self.pivot)
     five = len(box)==5 or not box and self.rbox
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
-    a['bbox'] = num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
-    if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [num(q.ravel())]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
+    if told and told[2] and len(box)==4 and gap<.01: _turn_beside(a, q, told); return a
+    a['bbox'] = _num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
+    if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [_num(q.ravel())]
     return a
 
 @patch
@@ -174,7 +188,10 @@ class LabelmeForm(JsonForm):
             s['flags'] = {**(s.get('flags') or {}), 'difficult':bool(diff)}
         if 'box' in what:
             s['points'],s['shape_type'] = [[round(float(x), 4),round(float(y), 4)] for x,y in np.reshape(xy, (4,2))],s.get('shape_type')
-            if s['shape_type'] in (None,'rectangle','mask'): s['shape_type'] = 'polygon'; s.pop('mask', None)
+            free = s['shape_type'] in ('rotation','oriented_rectangle') and headed(np.reshape(xy, (1,4,2)))[1][0]>.5   # no rectangle any more
+            if s['shape_type'] in (None,'rectangle','mask','circle') or free:
+                s['shape_type'] = 'polygon'
+                for k in ('mask','direction'): s.pop(k, None)
         return s
     def fresh(self, text, new, shot):
         blank = dict(label=None, points=[], group_id=None, shape_type='polygon', flags={})
@@ -182,54 +199,117 @@ class LabelmeForm(JsonForm):
 
 # %% ../../nbs/data/71i_splice_json.ipynb #1b57dcbf
 class LabelStudioForm(JsonForm):
-    "Label Studio: the regions of one task; the first annotation that was not skipped counts"
+    "Label Studio: the regions of one task, in the annotation that counts"
     @lru_cache(1)
-    def shots(self, text): return [_task_image(v) if 'annotations' in v else '' for _,_,v in json_top(text).values()]
-    def homes(self, text, key): # where the lists of a task begin
+    def shots(self, text): return [task_image(v) if is_full(v) or task_results(v) else '' for _,_,v in json_top(text).values()]
+    def homes(self, text, key): # name of a list of results -> where it begins
         start,_,task = json_top(text)[key]
-        if 'annotations' not in task: return [a for _,a,_,v in json_kids(text, start) if isinstance(v, list)]
-        try: i = [bool(o.get('was_cancelled')) for o in task['annotations']].index(False)
-        except (TypeError, AttributeError, ValueError): return []             # no annotation, or none that can be read
-        return [json_at(text, 'annotations', i, 'result', start=start)[0]]
+        if not is_full(task): return {k:a for k,a,_,v in json_kids(text, start) if isinstance(v, list)}
+        try: i,_ = annotation_of(task)
+        except MALFORMED: return {}                                           # no annotation that can be read
+        return {} if i is None else {i: json_at(text, 'annotations' if 'annotations' in task else 'completions', i, 'result', start=start)[0]}
     def home(self, text, shot):
-        if some := self.homes(text, shot.key): return some[0]
+        homes,task = self.homes(text, shot.key),json_top(text)[shot.key][2]
+        drawn = [k for k,_,r in task_results(task) if place_of(r)] or list(homes) if is_full(task) else [k for k,_,r in task_results(task) if place_of(r)]
+        if drawn: return homes[drawn[0]]
         raise LabelError(f'{shot.name}: the task has no annotation to edit')
     def objects(self, text, key=None):
         res = []
         for k in range(len(json_top(text))) if key is None else [key]:
-            found = [(at,*o) for at in self.homes(text, k) for o in json_kids(text, at)]
-            found = [o for o in found if isinstance(o[4], dict) and o[4].get('type')!='relation']
-            res += [Member(a, b, f'[{k}] region {j}', v, home=at, number=n) for j,(at,n,a,b,v) in enumerate(found)]
+            homes = self.homes(text, k)
+            spans = {(name,n):(a,b,v) for name,at in homes.items() for n,a,b,v in json_kids(text, at)}
+            for j,reg in enumerate(find_regions([(name,n,v) for (name,n),(_,_,v) in spans.items()])):
+                (name,n,_),many = reg.parts[0],len(reg.names)>1
+                for i in range(max(1, len(reg.names))):
+                    place = f'[{k}] region {j}'+(f' label {i}' if many else '')
+                    res.append(Member(*spans[name,n][:2], place, (reg,i,{p[:2]:spans[p[:2]][:2] for p in reg.parts}), home=homes[name], number=n))
         return res
-    def parse(self, r, text, shot):
-        return label_studio_row(dict(r['value'], meta=(r.get('meta') or {}).get('text')) if 'value' in r else r, shot.size)
+    def parse(self, o, text, shot):
+        reg,i,_ = o
+        return label_studio_row(reg, shot.size, reg.names[i][2] if reg.names else None)
 
 # %% ../../nbs/data/71i_splice_json.ipynb #d3f34777
-@patch
-def set(self:LabelStudioForm, r, row, what, text, shot):
-    if 'value' not in r: return self.set(dict(value=r), row, what, text, shot)['value']          # JSON-MIN
-    xy,name,diff = row
-    kind = next((k for k in ('rectanglelabels','polygonlabels','labels') if r['value'].get(k)), 'rectanglelabels')
-    if 'name' in what: r['value'] = {**r['value'], kind:[name]}
-    if 'difficult' in what:
-        some = [o for o in (r.get('meta') or {}).get('text') or [] if o!='difficult']+(['difficult'] if diff else [])
-        r['meta'] = {**(r.get('meta') or {}), 'text':some}
-    return self.place(r, np.array(xy, float).reshape(1,4,2), kind, np.array(shot.size, float)) if 'box' in what else r
+def _redrawn(r, place):
+    "A result at another place; what is called after its shape is called after the new one"
+    v = {k:o for k,o in value_of(r).items() if k not in PLACE}; was = 'ellipse' if 'radiusX' in place_of(r) else 'rectangle'
+    if 'points' in place and 'points' not in place_of(r):
+        v = {'polygonlabels' if k==was+'labels' else k:o for k,o in v.items()}
+        if str(r.get('type', '')).startswith(was): r = {**r, 'type':r['type'].replace(was, 'polygon')}
+    return {**r, 'value':{**v, **place}} if 'value' in r else {**v, **place}
+
+def _named(r, key, names): # names: of one label key; none: the key goes
+    v = {k:o for k,o in value_of(r).items() if k!=key}|({key:names} if names else {})
+    return {**r, 'value':v} if 'value' in r else v
+
+def _marked(r, diff):
+    some = [o for o in (r.get('meta') or {}).get('text') or [] if o!='difficult']+(['difficult'] if diff else [])
+    return {**r, 'meta':{**(r.get('meta') or {}), 'text':some}}
+
+def _drawn(reg, rows, old, size): # rows: of the labels that stay, None for the others
+    "The results of a region, None for one that goes"
+    kept = [o for o in rows if o]; box,diff = kept[0][0],kept[0][2]; moved = 'box' in changed(old, (box,*old[1:]))
+    res = []
+    for i,(*_,r) in enumerate(reg.parts):
+        for key in dict.fromkeys(k for p,k,_ in reg.names if p==i):
+            names = [o[1] for o,(p,k,_) in zip(rows, reg.names) if o and (p,k)==(i,key)]
+            if names!=[n for p,k,n in reg.names if (p,k)==(i,key)]: r = _named(r, key, names) if names or len(kept)<1 or len(value_of(r))>1 else None
+        if moved and place_of(r): r = _redrawn(r, to_place(np.array(box, float).reshape(4,2), size, place_of(r)))
+        res.append(_marked(r, diff) if bool(diff)!=bool(old[2]) and i==0 else r)
+    return res
+
+# %% ../../nbs/data/71i_splice_json.ipynb #3ce5c06b
+def _apart(rows):
+    "Runs of labels that share their box and flag: of each the rows, None in the place of others"
+    runs = []
+    for k,o in enumerate(rows):
+        if o is None: continue
+        if not runs or changed(runs[-1][1], (o[0],runs[-1][1][1],o[2])): runs.append(([None]*len(rows), o))
+        runs[-1][0][k] = o
+    return [o for o,_ in runs]
 
 @patch
-def place(self:LabelStudioForm, r, q, kind, size):
-    (box,),(gap,) = headed(q); v = {k:o for k,o in r['value'].items() if k not in ('x','y','width','height','rotation','points')}
-    if 'points' in r['value'] or gap>.01:
-        names = v.pop(kind, [])
-        r['type'],r['value'] = 'polygonlabels',{**v, 'points':(q[0]/size*100).tolist(), 'polygonlabels':names}
-    else:
-        (x,y),(w,h) = (q[0,0]/size*100).tolist(),(box[2:4]/size*100).tolist()
-        r['value'] = {**v, **dict(x=x, y=y, width=w, height=h, rotation=float(np.rad2deg(box[4])%360))}
-    return r
+def edited(self:LabelStudioForm, text, p, row): return self.redone(text, p.value, {p.value[1]:row}, p.row, p.shot)[p.value[0].parts[0][:2]]
+
+@patch
+def redone(self:LabelStudioForm, text, o, rows, old, shot): # o: value of a piece; rows: number of the label -> row or None
+    "(list, position) -> new text of each result of a region, None to delete it"
+    reg,_,spans = o; names = [n for *_,n in reg.names] or [old[1]]
+    if not reg.names: reg = reg._replace(names=[(0,'labels',names[0])])
+    rows = [rows.get(k, (old[0],n,old[2])) for k,n in enumerate(names)]
+    runs = _apart(rows) or [None]
+    if runs==[None]: return dict.fromkeys(spans)
+    first = _drawn(reg, runs[0], old, shot.size if shot else None)
+    res = {k: None if r is None else r if r is v else json_like(r, text[slice(*spans[k])]) for (*k,v),r in zip(reg.parts, first) for k in [tuple(k)]}
+    res = {k: text[slice(*spans[k])] if isinstance(r, dict) else r for k,r in res.items()}
+    more = [r for run in runs[1:] for r in _alone(_drawn(reg, run, old, shot.size), run)]
+    lead = next(k for k,r in res.items() if r is not None)
+    res[lead] += ''.join(', '+json_like(r, text[slice(*spans[lead])]) for r in more)
+    return res
+
+def _alone(results, run):
+    "Those that name a region, under a new id"
+    new = f'rotnb-{zlib.crc32(str(run).encode()):08x}'
+    return [{**r, 'id':new} if 'id' in r else r for r in results if r is not None and any(k.endswith('labels') for k in value_of(r))]
+
+@patch
+def rewrite(self:LabelStudioForm, text, pieces, changes, new, shot):
+    "`changes`: piece number -> row, or None to delete; `new`: rows to append"
+    todo,lists,home = {},{},self.home(text, shot) if new else None
+    for p,row in ((pieces[i],row) for i,row in changes.items()): todo.setdefault((p.home,p.number), (p,{}))[1][p.value[1]] = row
+    for p,rows in todo.values():
+        homes = self.homes(text, int(re.match(r'\[(\d+)\]', p.place)[1])); old = p.row or ([0]*8,'',0)
+        for (name,n),t in self.redone(text, p.value, rows, old, p.shot).items(): lists.setdefault(homes[name], {})[n] = t
+    if new: lists.setdefault(home, {})
+    return splice(text, [json_list(text, at, o, self.fresh(text, new, shot) if at==home else []) for at,o in lists.items()])
 
 @patch
 def fresh(self:LabelStudioForm, text, new, shot):
-    blank = lambda i,o: dict(id=f'rotnb-{i}', type='rectanglelabels', from_name='label', to_name='image', original_width=shot.size[0],
-                             original_height=shot.size[1], image_rotation=0, value=dict(rectanglelabels=[o[1]]))
-    n = len(self.objects(text, shot.key))
-    return [self.set(blank(n+i, o), o, {'box'}|({'difficult'} if o[2] else set()), text, shot) for i,o in enumerate(new)]
+    task = json_top(text)[shot.key][2]; size = dict(original_width=shot.size[0], original_height=shot.size[1])
+    like = next((r for _,_,t in json_top(text).values() if is_full(t) for *_,r in task_results(t) if r.get('from_name') and place_of(r)), {})
+    res,n = [],len(self.objects(text, shot.key))
+    for i,(xy,name,diff) in enumerate(new, n):
+        v = to_place(np.array(xy, float).reshape(4,2), shot.size); kind = 'polygonlabels' if 'points' in v else 'rectanglelabels'; v[kind] = [name]
+        r = dict(id=f'rotnb-{i}', type=kind, from_name=like.get('from_name', 'label'), to_name=like.get('to_name', 'image'), **size, image_rotation=0, value=v)
+        if not is_full(task): r = {**v, **size}
+        res.append(_marked(r, 1) if diff else r)
+    return res

@@ -17,8 +17,10 @@ import numpy as np
 from fastcore.basics import patch
 from .annots import *
 from .splice import *
+from .turned import keep_in_step, turn_field, unturned
 from .xml import *
-from .xml import _cvat_row, _object, _put, _rolled
+from .cvat import *
+from .xml import _object, _put, _rolled
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #4141c7d3
 @dataclass
@@ -90,7 +92,9 @@ class XmlText(Form):
     def row(self, p, text, shot): return self.parse(parse_xml(_inside(text, p.start, p.end)))
     def edited(self, text, p, row):
         o = _element(_inside(text, p.start, p.end))
-        self.set(o, row, changed(p.row, row))
+        what = changed(p.row, row)
+        if 'box' in what: keep_in_step(o, p.row[0], row[0])
+        self.set(o, row, what)
         return _outside(text, ET.tostring(o, encoding='unicode'))
 
     def rewrite(self, text, pieces, changes, new, shot):
@@ -117,29 +121,37 @@ def added(self:XmlText, text, objects, shot):
 # %% ../../nbs/data/71h_splice_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
     "One file per picture, described by an `XmlForm`"
-    def __init__(self, form): self.form,self.path = form,form.objects.split('/')
+    def __init__(self, form, pivot=None): self.form,self.path,self.pivot = form,form.objects.split('/'),pivot
     def spans(self, root, key): return root.all(self.form.objects)
     def holder(self, root, shot):
         if len(self.path)==1: return root
         if some := root.all('/'.join(self.path[:-1])): return some[0]
         raise LabelError(f'{shot.name}: the label file has no <{self.path[0]}> that could take a new object')
-    def parse(self, o): return xml_row(o, self.form)
+    def parse(self, o): return xml_row(o, self.form, self.pivot)
 
     def set(self, o, row, what):
         form,(xy,name,diff) = self.form,row
         if 'name' in what: _put(o, form.name, self.named(name))
         if 'difficult' in what: _put(o, form.difficult, str(int(diff)))
-        if 'box' not in what: return
+        if 'box' not in what or self.turned(o, xy): return
         q = np.array(xy, float).reshape(4,2); (r,),_ = spell(q[None], form.turn, form.lo)
         def put(paths, values):
             for p,v in zip(paths, values): _put(o, p, f'{v:.4f}')
         put(form.rbox[:4], r[:4])
         if form.rbox: _put(o, form.rbox[4], f'{np.deg2rad(r[4]) if form.unit=="rad" else r[4]:.8f}')
+        if form.spin and at(o, form.spin): put([form.spin], [r[4]])
         put(form.corners, (_rolled(q, r[4]) if form.turn==90 else q).ravel())
         put(form.heading, (q[1]+q[2])/2)
         for p,v in zip(form.hbox, (*q.min(0),*q.max(0))):
             if at(o, p): _put(o, p, _fmt(at(o, p), v))
         if form.points: self.outline(o, q)
+    def turned(self, o, xy):
+        "An upright box with its angle beside it stays one"
+        form = self.form; told = turn_field(o, self.pivot)
+        if not told or not told[2] or not form.hbox or at(o, form.hbox[0]) is None or any(at(o, p) for p in (*form.rbox, *form.corners)): return False
+        box,deg = unturned(xy, told[2]); told[0].put(f'{deg:.6f}')
+        for p,v in zip(form.hbox, box): _put(o, p, f'{v:.4f}')
+        return True
     def outline(self, o, q):
         path,_,tag = self.form.points.rpartition('/'); home = o.find(path)
         old = home.findall(tag)
@@ -163,9 +175,18 @@ class CvatForm(XmlText):
         images = root.all('image')
         return [o for im in (images if key is None else [images[key]]) for o in im.kids if o.tag in CVAT_SHAPES]
     def holder(self, root, shot): return root.all('image')[shot.key]
-    def parse(self, o): return _cvat_row(o)
+    def parse(self, o): return cvat_row(o)
     @lru_cache(1)
-    def shots(self, text): return [o.attrib.get('name', '') for o in _tree(text).all('image')]
+    def subsets(self, text):
+        root = _tree(text); one = root.all('meta/task/subset')
+        one = _inside(text, one[0].start, one[0].end).split('>')[1].split('<')[0] if one and one[0].inner else ''
+        return [cvat_subset(o.attrib, one) for o in root.all('image')]
+    @lru_cache(1)
+    def shots(self, text): return ['/'.join(filter(None, (s,o.attrib.get('name', '')))) for o,s in zip(_tree(text).all('image'), self.subsets(text))]
+    def within(self, text, split):
+        "Which of the pictures are of a split"
+        some = self.subsets(text)
+        return [of_subset(s, split, some) for s in some]
 
     def set(self, o, row, what):
         xy,name,diff = row
@@ -173,12 +194,12 @@ class CvatForm(XmlText):
         if 'difficult' in what: self.flag(o, diff)
         if 'box' in what: self.place(o, np.array(xy, float).reshape(1,4,2))
     def place(self, o, q):
-        rows,gap = spell(q)
-        if o.tag=='box' and gap[0]<.01:
-            cx,cy,w,h,t = rows[0]
-            for k,v in dict(xtl=cx-w/2, ytl=cy-h/2, xbr=cx+w/2, ybr=cy+h/2).items(): o.set(k, f'{v:.4f}')
+        rows,gap = spell(q); cx,cy,w,h,t = rows[0]; flat = gap[0]<.01
+        sides = dict(box=dict(xtl=cx-w/2, ytl=cy-h/2, xbr=cx+w/2, ybr=cy+h/2), ellipse=dict(cx=cx, cy=cy, rx=w/2, ry=h/2))
+        if flat and o.tag in sides:
+            for k,v in sides[o.tag].items(): o.set(k, f'{v:.4f}')
             o.set('rotation', f'{t:.6f}'); return
-        for k in ('xtl','ytl','xbr','ybr','rotation'): o.attrib.pop(k, None)
+        for k in 'xtl ytl xbr ybr rotation cx cy rx ry rle left top width height'.split(): o.attrib.pop(k, None)
         o.tag = 'polygon'; o.set('points', ';'.join(f'{x:.4f},{y:.4f}' for x,y in q[0]))
     def flag(self, o, diff):
         a = next((a for a in o.findall('attribute') if a.get('name', '').lower()=='difficult'), None)
@@ -189,3 +210,16 @@ class CvatForm(XmlText):
         self.place(o, np.array(row[0], float).reshape(1,4,2))
         if row[2]: self.flag(o, 1)
         return o
+
+# %% ../../nbs/data/71h_splice_xml.ipynb #d0ef5806
+@patch
+def with_names(self:CvatForm, text, names):
+    "The text with these classes declared, where it declares any"
+    root = _tree(text); lists = [o for k in ('task','project','job') for o in root.all(f'meta/{k}/labels') if o.inner is not None and o.kids]
+    if not lists: return text
+    home = lists[0]; had = {at(o, 'name') for o in parse_xml(_inside(text, home.start, home.end)).findall('label')}
+    made = ET.Element('labels')
+    for n in dict.fromkeys(names):
+        if n not in had: declare(made, n)
+    at_end = home.kids[-1].end                                              # on the same line: places are told by lines
+    return splice(text, [(at_end, at_end, ''.join(_outside(text, ET.tostring(o, encoding='unicode')) for o in made))])
