@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/data/annots.html.md"""
 
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'Row',
-           'NotABox', 'explain', 'keep_rows', 'line_entries', 'to_annot', 'picture_size', 'read_pairs', 'outline_row',
-           'rbox_row', 'hbox_row']
+           'NotABox', 'explain', 'number', 'keep_rows', 'line_entries', 'to_annot', 'picture_size', 'read_pairs',
+           'outline_row', 'rbox_row', 'hbox_row']
 
 # %% ../../nbs/data/62d_annots.ipynb #987d1d9f
 import struct, warnings
@@ -51,7 +51,7 @@ class Problems:
                  vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
-                 loose='outlines fill less than half of their box')
+                 loose='outlines fill less than half of their box', listed='names in the list of a split have no picture')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
@@ -98,6 +98,11 @@ MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError
 def explain(e): # an exception
     "What is wrong with an entry"
     return str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
+
+def number(s): # text, or a number
+    "A number as label files spell it; `float` takes more: 1_0 for ten, digits of other scripts"
+    if isinstance(s, str) and ('_' in s or not s.isascii()): raise ValueError(f'{s!r} is no number')
+    return float(s)
 
 def keep_rows(
     entries, # of (where, text, parse)

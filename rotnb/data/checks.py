@@ -35,6 +35,7 @@ KINDS = dict(
     twin=Kind('warning', 'pictures are in the set twice'), exif=Kind('warning', 'pictures are shown rotated by EXIF', 'exif'),
     mode=Kind('warning', 'pictures have other channels than most'),
     orphan=Kind('warning', 'label files or entries have no picture: not read'),
+    listed=Kind('warning', 'names in the list of a split have no picture'),
     duplicate=Kind('warning', 'boxes are there twice', 'drop'), near_duplicate=Kind('warning', 'boxes are nearly the same as another'),
     two_names=Kind('warning', 'boxes are there under two names'),
     degenerate=Kind('warning', 'boxes have no area or NaN: not read', 'drop'),

@@ -9,7 +9,7 @@ __all__ = ['XY', 'FORMATS', 'annots2df', 'df_row', 'df_scenes', 'df2annots', 'La
            'sniff_format', 'get_format', 'has_split', 'read_format']
 
 # %% ../../nbs/data/71_convert.ipynb #8cc1a6be
-import math, yaml
+import math, warnings, yaml
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from .dota import *
 from .yolo_obb import *
 from .files import *
 from .files import _is_list
+from .lines import line_kind
+from .arguments import check_arguments, takes, unknown_argument
 from .xml import *
 from .json import *
 from .loaders import RotatedDataLoaders, _split
