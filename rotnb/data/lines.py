@@ -72,4 +72,5 @@ def check_lines(
     k = max(found, key=lambda o: len(found[o]), default=None)
     if k is None or k in want or 2*len(found[k])<=sum(map(len, found.values())): return
     hint = '' if k in ('dota_shares','yolo_preds') else f": read them with from_{k}, or format='{k}'"
-    raise LabelError(f'{path}: {found[k][0].name} and {len(found[k])-1} more label files hold {KINDS_OF_LINES[k]}{hint}')
+    more = f' and {len(found[k])-1} more files' if len(found[k])>1 else ''
+    raise LabelError(f'{path}: {found[k][0].name}{more} hold {KINDS_OF_LINES[k]}{hint}')

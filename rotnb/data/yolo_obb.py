@@ -13,7 +13,7 @@ import yaml
 from functools import partial
 from pathlib import Path
 import numpy as np
-from .rasters import image_size
+from .rasters import image_size, walk_files
 from .blocks import unknown_class
 from .annots import *
 from .folders import *
@@ -57,6 +57,7 @@ def yolo_names(
         try: names = _names_in(f) if is_yaml(f) else _lines_of(f)
         except (yaml.YAMLError, *MALFORMED) as e: bad += f'; {f} is no good: {explain(e)[:200]}'; continue
         if names: return names
+    if path.is_dir(): check_lines([o for o in walk_files(path) if o.suffix.lower()=='.txt'], ('yolo_obb','yolo_preds','yolo_seg','yolo'), path)
     raise DatasetLayoutError(f'{path}: no yaml file with `names:` and no classes.txt in this folder, in labels/ or beside it; '
                              f'pass vocab=[...] with the names in order{bad}')
 
