@@ -11,19 +11,23 @@ __all__ = ['losses', 'ConvertError', 'convert', 'main']
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import headed
 from ..data.atomic import new_folder, reads_through
 from ..data.rasters import walk_files
 from ..data.folders import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.checks import split_where
-from ..data.convert import FORMATS, FormatError, get_format, has_split, sniff_format
+from ..data.inside import border_losses
+from ..data.yolo_obb import yolo_names
+from ..data.convert import FORMATS, FormatError, check_options, get_format, list_splits, sniff_format
 from .commands import command
 
 # %% ../../nbs/cli/92_convert.ipynb #58bcddb2
 def losses(
     annots, # of `Annot`
-    fmt # entry of `FORMATS` to write
+    fmt, # entry of `FORMATS` to write
+    border:str=None # as in `convert`
 )->list: # of sentences
     "What writing these records in a format loses"
     res,holds = [],fmt.holds.split()
@@ -35,6 +39,7 @@ def losses(
     names = {o for a in annots for o in a.names}
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
+    if fmt.clips: res += border_losses(annots, border or 'clip')
     return res
 
 # %% ../../nbs/cli/92_convert.ipynb #47854f62
@@ -103,24 +108,27 @@ def convert(
     overwrite:bool=False, # replace `dst` where it exists
     vocab=None, # class names in order; from the set when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
-    **options # for the reader: labels, images_in (names of folders), rbox, pivot
+    border:str=None, # YOLO: boxes that leave their picture, 'clip' (as Ultralytics needs it; when absent) or 'keep'
+    **options # for the reader: labels, images_in (names of folders), rbox, pivot, score_thr
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"
     dst = _check_target(src, dst, overwrite)
     if to not in FORMATS: raise FormatError(f"unknown format {to!r}: known are {', '.join(FORMATS)}")
     if FORMATS[to].write is None: raise ConvertError(f'{to} is only read')
     if images not in ('copy','link','none'): raise ConvertError(f"images is {images!r}, expected 'copy', 'link' or 'none'")
+    if border is not None and not FORMATS[to].clips: raise ConvertError(f'{to} keeps boxes that leave their picture: border= is for YOLO')
+    if border not in (None,'clip','keep'): raise ConvertError(f"border is {border!r}, expected 'clip' or 'keep'")
     if 'images_in' in options: options['images'] = options.pop('images_in')
     format,fmt = get_format(src, format)
-    if bad := set(options)-set(fmt.options): raise ConvertError(f"{format} has no option {', '.join(sorted(bad))}")
-    splits = [s for s in ('train','val','test') if has_split(src, s, fmt)] or ['']
+    check_options(format, options)
+    splits = list_splits(src, fmt) or ['']
     vocab = vocab or (fmt.names(src, splits[0] or None) if fmt.names else None)
     sets = {s: fmt.read(src, s or None, vocab, on_bad, **options) for s in splits}
     every = [a for v in sets.values() for a in v]
     names = list(vocab) if vocab else sorted({n for a in every for n in a.names})
     _check_spared(src, dst, every)
-    _write_set(sets, dst, FORMATS[to].write, images, names)
-    return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':losses(every, FORMATS[to])}
+    _write_set(sets, dst, partial(FORMATS[to].write, border=border) if border else FORMATS[to].write, images, names)
+    return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':losses(every, FORMATS[to], border)}
 
 # %% ../../nbs/cli/92_convert.ipynb #8c9388f8
 @call_parse
@@ -135,9 +143,14 @@ def main(
     rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
     labels:str=None, # name of the label folder where it is not clear
+    names:str=None, # class names in the order of their numbers: a file (classes.txt, data.yaml), or the names with commas between
+    border:str=None, # boxes that leave their picture, written as YOLO: clip (as Ultralytics needs it), or keep
+    score_thr:float=None, # YOLO predictions are no labels; a number takes those from this confidence on
 ):
     "Convert a data set of oriented boxes to another label format"
-    options = {k:v for k,v in dict(rbox=rbox, pivot=pivot, labels=labels).items() if v}
-    with command('rotnb-convert'): res = convert(src, dst, to, format, images, overwrite, on_bad=on_bad, **options)
+    options = {k:v for k,v in dict(rbox=rbox, pivot=pivot, labels=labels, score_thr=score_thr).items() if v is not None}
+    with command('rotnb-convert'):
+        vocab = names and (yolo_names(names) if Path(names).exists() else [o.strip() for o in names.split(',')])
+        res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, **options)
     for s in res.pop('losses'): print(f'lost: {s}')
     for s,(n,k) in res.items(): print(f"{s or 'all'}: {n} images, {k} boxes")

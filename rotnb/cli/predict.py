@@ -69,7 +69,7 @@ def main(
     out:str='predictions', # folder for the results
     format:str='dota', # dota, geojson, coco, csv, or several with commas between
     size:int=1024, # side of a window, px of the network's picture
-    overlap:int=200, # of neighbouring windows; no less than the longest object
+    overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
     score_thr:float=.05, # least score of a detection
     iou_threshold:float=.1, # overlap within a class above which the weaker of two boxes goes

@@ -18,25 +18,27 @@ from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
 from ..data.atomic import alone, sweep, write_whole
 from ..data.rasters import walk_files
-from ..data.windows import Window, filled_enough, open_scene, window_grid
+from ..data.windows import Window, default_overlap, filled_enough, open_scene, window_grid
 from ..data.annots import Annot, DatasetLayoutError
 from ..data.folders import IMAGE_EXTS
 from ..data.tiles import tell_lost, tile_scene
-from ..data.convert import get_format, has_split
+from ..data.convert import get_format, list_splits
 from .commands import command
 
 # %% ../../nbs/cli/94_split.ipynb #37ff4eae
 class SplitError(ValueError): "Something that whoever started the splitter can put right"
 
+def _gaps(sizes, gaps): return tuple(map(default_overlap, sizes)) if gaps is None else gaps
+
 def split_windows(
     scene, # `Scene` or file
     sizes=(1024,), # sides of windows, pixels at rate 1
-    gaps=(200,), # how much neighbours overlap, one for each size, pixels at rate 1
+    gaps=None, # how much neighbours overlap, one for each size, pixels at rate 1; 200 of 1024, in proportion, when absent
     rates=(1.,), # sizes and gaps are divided by each
     img_rate_thr:float=.6 # windows filled by the scene to no more than this share are left out, in [0,1]
 )->list: # of `Window`, none twice
     "The windows that MMRotate's DOTA split cuts out of a scene"
-    scene = open_scene(scene)
+    scene = open_scene(scene); gaps = _gaps(sizes, gaps)
     both = [(int(s/r),int(g/r)) for r in rates for s,g in zip(sizes, gaps)]
     g = np.concatenate([window_grid(scene.height, scene.width, s, o) for s,o in both])
     keep,_ = filled_enough(g, scene.height, scene.width, img_rate_thr)
@@ -130,7 +132,7 @@ def _records(src, format, vocab, on_bad, labelled):
         if not files: raise DatasetLayoutError(f'{root}: no images; looked for {", ".join(IMAGE_EXTS)}')
         return {'': [Annot(o, np.zeros((0,4,2)), [], np.zeros(0,int)) for o in files]}
     _,fmt = get_format(src, format)
-    splits = [s for s in ('train','val','test') if has_split(src, s, fmt)] or ['']
+    splits = list_splits(src, fmt) or ['']
     return {s: fmt.read(src, s or None, vocab or (fmt.names(src, s or None) if fmt.names else None), on_bad) for s in splits}
 
 def _check_names(sets):
@@ -154,7 +156,7 @@ def split_scenes(
     src, # folder of a data set
     dst, # folder to write; must not exist, be empty, or be an interrupted run with the same settings
     sizes=(1024,), # sides of windows, pixels at rate 1
-    gaps=(200,), # how much neighbours overlap, one for each size, pixels at rate 1
+    gaps=None, # how much neighbours overlap, one for each size, pixels at rate 1; 200 of 1024, in proportion, when absent
     rates=(1.,), # sizes and gaps are divided by each
     img_rate_thr:float=.6, # windows filled by the scene to no more than this share are left out, in [0,1]
     iof_thr:float=.7, # least share of a box in a window, in (0,1]; others are left out
@@ -171,6 +173,7 @@ def split_scenes(
     "Write the windows of scenes as files"
     src,dst = Path(src).resolve(),Path(dst).resolve()
     if src==dst or dst in src.parents or src in dst.parents: raise SplitError(f'{dst} and {src} lie in each other: choose a folder beside')
+    gaps = _gaps(sizes, gaps)
     _check(sizes, gaps, rates, img_rate_thr, iof_thr, padding_value, ext, n_workers)
     sets = _records(src, format, vocab, on_bad, labelled)
     _check_names(sets)
@@ -209,7 +212,7 @@ def main(
     src:str, # folder of a data set
     dst:str, # folder to write
     sizes:Annotated[int, dict(nargs='+')]=(1024,), # sides of windows, pixels at rate 1
-    gaps:Annotated[int, dict(nargs='+')]=(200,), # how much neighbours overlap, one for each size
+    gaps:Annotated[int, dict(nargs='+')]=None, # how much neighbours overlap, one for each size; without it 200 of 1024, in proportion
     rates:Annotated[float, dict(nargs='+')]=(1.,), # sizes and gaps are divided by each, such as 0.5 1.0 1.5
     img_rate_thr:float=.6, # windows filled by the scene to no more than this share are left out
     iof_thr:float=.7, # least share of an object in a window

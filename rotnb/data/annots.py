@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/annots.html.md"""
 
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Annot', 'with_difficulty', 'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems',
-           'area_of', 'Row', 'NotABox', 'explain', 'keep_rows', 'line_entries', 'to_annot', 'picture_size',
+           'area_of', 'Row', 'NotABox', 'explain', 'number', 'keep_rows', 'line_entries', 'to_annot', 'picture_size',
            'read_pairs', 'outline_row', 'rbox_row', 'hbox_row']
 
 # %% ../../nbs/data/62d_annots.ipynb #987d1d9f
@@ -66,7 +66,7 @@ class Problems:
                  several='pictures have several annotations of equal standing: one is read',
                  subset='pictures belong to a subset that is no train, val or test: left out',
                  angle='boxes are read without something that looks like their angle',
-                 loose='outlines fill less than half of their box')
+                 loose='outlines fill less than half of their box', listed='names in the list of a split have no picture')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
@@ -114,6 +114,11 @@ MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError
 def explain(e): # an exception
     "What is wrong with an entry"
     return str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
+
+def number(s): # text, or a number
+    "A number as label files spell it; `float` takes more: 1_0 for ten, digits of other scripts"
+    if isinstance(s, str) and ('_' in s or not s.isascii()): raise ValueError(f'{s!r} is no number')
+    return float(s)
 
 def keep_rows(
     entries, # of (where, text, parse)

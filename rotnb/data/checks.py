@@ -38,6 +38,7 @@ KINDS = dict(
     several=Kind('warning', 'pictures have several annotations of equal standing: one is read'),
     subset=Kind('warning', 'pictures belong to a subset that is no train, val or test: not read'),
     angle=Kind('warning', 'boxes are read without something that looks like their angle'),
+    listed=Kind('warning', 'names in the list of a split have no picture'),
     duplicate=Kind('warning', 'boxes are there twice', 'drop'), near_duplicate=Kind('warning', 'boxes are nearly the same as another'),
     two_names=Kind('warning', 'boxes are there under two names'),
     degenerate=Kind('warning', 'boxes have no area or NaN: not read', 'drop'),

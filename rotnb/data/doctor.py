@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..geometry.draw import show_boxes
 from .annots import LabelError, Problems
-from .convert import get_format, has_split
+from .convert import check_options, get_format, list_splits
 from .checks import *
 from .pictures import check_modes, check_scenes, look_at_all
 from .edges import check_reading, exif_votes, read_grey, reading_votes
@@ -235,8 +235,8 @@ def doctor(
     t0,path = time.perf_counter(),Path(path)
     if 'images_in' in options: options['images'] = options.pop('images_in')
     format,fmt = get_format(path, format)
-    if bad := set(options)-set(fmt.options): raise ValueError(f"{format} has no option {', '.join(sorted(bad))}")
-    splits = [split] if split else [s for s in ('train','val','test') if has_split(path, s, fmt)] or [None]
+    check_options(format, options)
+    splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     b = gather(sets)
     found = _with_images(found, b.annots)+check_labels(b, tiny, near)

@@ -18,7 +18,6 @@ from .atomic import alone, sweep, write_whole
 from .convert import FORMATS, get_format
 from .annots import *
 from .folders import *
-from .files import Pictures
 from .splice import *
 from .splice_json import *
 from .splice_xml import *

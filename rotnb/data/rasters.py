@@ -229,13 +229,24 @@ def _leads_back(link, root):
     to,here,top = (Path(os.path.realpath(o)) for o in (link, os.path.dirname(link), root))
     return to.is_relative_to(top) or here.is_relative_to(to) or top.is_relative_to(to)
 
+def _ways_on(root, dirs, path, seen):
+    "Folders to go on into, each with the real folders seen behind the link it lies behind, None before any link"
+    res,beside = {},set()
+    for d in sorted((o for o in dirs if o[0]!='.'), key=lambda o: (os.path.islink(os.path.join(root, o)), o)):
+        full = os.path.join(root, d); link = os.path.islink(full)
+        if seen is None and not link: res[d] = None; continue
+        real,known = os.path.realpath(full),beside if seen is None else seen
+        if real in known or link and _leads_back(full, path): continue
+        known.add(real); res[d] = {real} if seen is None else seen
+    return res
+
 def walk_files(
     path # folder
 )->list: # of `Path`, sorted
-    "Every file below a folder but hidden ones"
-    res = []
+    "Every file below a folder but hidden ones; what lies behind a link is met once, however many ways lead there"
+    res,behind = [],{}
     for root,dirs,files in os.walk(path, followlinks=True):
-        full = {d:os.path.join(root, d) for d in dirs if d[0]!='.'}
-        dirs[:] = [d for d,o in full.items() if not (os.path.islink(o) and _leads_back(o, path))]
+        on = _ways_on(root, dirs, path, behind.pop(root, None)); dirs[:] = on
+        behind.update({os.path.join(root, d):o for d,o in on.items()})
         here = Path(root); res += [here/f for f in files if f[0]!='.']
     return sorted(res)

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 import numpy as np, torch
 from fastcore.basics import patch
+from .arguments import named
 from .transforms import visible_fraction
 from .blocks import RBoxDL
 from .windows import Scene, Window, scene_windows
@@ -78,10 +79,11 @@ def _check_empty(empty):
     if not (empty in ('drop','keep') or isinstance(empty, (int,float)) and 0<=empty<=1):
         raise ValueError(f"empty is {empty!r}, expected 'drop', 'keep' or the share of empty windows to keep, in [0, 1]")
 
+@named
 def tile_annots(
     annots, # of `Annot`, in pixels of whole scenes; `image` is a file or a `Scene`
     size:int=1024, # side of a window's picture, pixels
-    overlap:int=200, # of neighbours, pixels of the picture
+    overlap:int=None, # of neighbours, pixels of the picture; 200 of 1024, in proportion, when absent
     scales:tuple=(1.,), # such as (0.5, 1, 1.5): pixels of the picture for one of the scene
     iof_thr:float=.7, # least share of a box in a window that makes it count, in (0,1]
     empty='drop', # windows without a box that counts: 'drop', 'keep', or the share of them to keep
@@ -93,24 +95,26 @@ def tile_annots(
 )->list: # of `TileAnnot`
     "Records of the windows of scenes"
     _check_empty(empty)
-    rng,res,lost = np.random.default_rng(seed),[],[]
+    rng,res,lost,n = np.random.default_rng(seed),[],[],0
     for a in annots:
         ws = scene_windows(a.image, size, overlap, scales, img_rate_thr, pad)
         tiles,gone = tile_scene(a, ws, iof_thr, below, mark_cut)
         res += _some(tiles, empty, rng)
-        lost += [(a,i) for i in gone]
-    if lost: warnings.warn(tell_lost(lost, iof_thr), LabelWarning)
+        lost += [(a,i) for i in gone]; n += int((a.difficult==0).sum())
+    if lost: warnings.warn(tell_lost(lost, iof_thr, n), LabelWarning, stacklevel=2)
     return res
 
 def tell_lost(
     lost, # of (record, index): boxes that count in no window
-    iof_thr # the share none shows
+    iof_thr, # the share none shows
+    n:int=None # boxes there are
 )->str:
-    "What is lost, and what helps"
-    a,i = lost[0]; (x0,y0),(x1,y1) = a.qboxes[i].min(0),a.qboxes[i].max(0)
-    return (f'{len(lost)} boxes count in no window: none shows {iof_thr:.0%} of them, so nothing is learnt from them. '
-            f'The first: {a.names[i]} of {x1-x0:.0f} x {y1-y0:.0f} px in {a.image}. '
-            'A larger overlap, or a smaller scale such as 0.5, helps')
+    "What is lost, why, and what helps"
+    long = lambda o: float(np.ptp(o[0].qboxes[o[1]], 0).max())
+    a,i = max(lost, key=long); side = long((a,i))
+    return (f'{len(lost)} boxes count in no window{f", of {n}" if n else ""}: none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed. '
+            f'The longest: {a.names[i]} of {side:.0f} px in {a.image}. A window shows any box whole that is no longer than the overlap: '
+            f'overlap={int(np.ceil(side))} keeps them all; so does a smaller scale, scales=(.5, 1)')
 
 # %% ../../nbs/data/68a_tiles.ipynb #0512a04f
 def tile_sets(
@@ -121,10 +125,16 @@ def tile_sets(
     "Windows for training and for validation"
     kw = dict(size=int(tile)) if isinstance(tile, (int,np.integer)) else dict(tile)
     scales = kw.get('scales', (1.,))
-    res = tile_annots(train, **kw),tile_annots(valid, **{'pad':False, **kw, 'scales':(1.,) if 1 in scales else scales[:1], 'empty':'keep'})
+    res,said = [],[]
+    one_scale = dict(scales=(1.,) if 1 in scales else scales[:1], empty='keep')
+    for what,annots,usual,more in (('training',train,{},{}), ('validation',valid,dict(pad=False),one_scale)):
+        with warnings.catch_warnings(record=True) as w:
+            warnings.simplefilter('always', LabelWarning); res.append(tile_annots(annots, **{**usual, **kw, **more}))
+        said += [f'{what}: {o.message}' for o in w]
+    if said: warnings.warn('\n'.join(said), LabelWarning, stacklevel=3)
     if not res[0]: raise LabelError(f"none of the windows of {len(train)} scenes has a box that counts: pass empty='keep' if this is meant")
     print(f'{len(train)} + {len(valid)} scenes: {len(res[0])} windows for training, {len(res[1])} for validation')
-    return res
+    return tuple(res)
 
 # %% ../../nbs/data/68a_tiles.ipynb #97e35cf7
 def _whole_pictures(items):

@@ -128,7 +128,8 @@ def predict_scene(
     learn:Learner,
     path, # file, array, tensor, PIL picture or `Scene`; see `open_scene` for bands and for more than 8 bits
     size:int=1024, # most px of a side of a window's picture; less where the scene is smaller
-    overlap:int=200, # of neighbouring windows, px of the picture; no less than the longest object, so that each is whole in one
+    overlap:int=None, # of neighbouring windows, px of the picture; 200 of 1024, in proportion, when absent; no less than the longest object,
+                      # so that each is whole in one window
     scales:tuple=(1.,), # such as (.5, 1, 1.5): px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
     iou_threshold:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
@@ -140,6 +141,7 @@ def predict_scene(
 )->dict: # `dict(boxes (k,5) px of the scene, scores (k,), labels (k,))`, best first
     "Detections in a scene of any size"
     _check(iou_threshold, cut)
+    overlap = default_overlap(size) if overlap is None else overlap
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
     file = resume and Path(resume)/f'{scene.name}.windows'
@@ -198,7 +200,7 @@ def predict_folder(
     iou_threshold:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
     size:int=1024, # most px of a side of a window's picture; less where the scene is smaller
-    overlap:int=200, # of neighbouring windows, px of the picture
+    overlap:int=None, # of neighbouring windows, px of the picture; 200 of 1024, in proportion, when absent
     scales:tuple=(1.,), # px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
     image_ids=None, # for 'coco': the COCO file of the truth, or ids by picture name; None: as `write_coco` numbers pictures
@@ -206,6 +208,7 @@ def predict_folder(
 )->tuple: # detections by picture name, and what was wrong with those that could not be read
     "Detections in all pictures below a folder, written to files"
     _check(iou_threshold, cut)
+    overlap = default_overlap(size) if overlap is None else overlap
     formats = listify(format)
     for f in formats: check_format(f)
     out,bad,files = Path(out),{},find_pictures(folder, out)
