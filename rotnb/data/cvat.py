@@ -18,6 +18,7 @@ from ..geometry.fit import from_masks
 from .rasters import image_size
 from .blocks import odd_name
 from .annots import *
+from .folders import ALIASES
 from .files import *
 from .turned import with_angle
 from .xml import *
