@@ -76,13 +76,12 @@ def df_scenes(
 )->list: # of (picture name, size -> entries)
     "The pictures of a table"
     file = 'table' if isinstance(df, pd.DataFrame) else df
-    if file is df: df = pd.read_csv(df, dtype=str, keep_default_na=False, encoding='utf-8-sig')
+    if file is df: df = pd.read_csv(df, dtype=str, keep_default_na=False, encoding='utf-8-sig').map(lambda o: csv_text(o) if isinstance(o, str) else o)
     df = df.rename(columns=lambda o: str(o).strip())
     if missing := {'image','name'}-set(df.columns):
         raise ValueError(f"no column {' or '.join(sorted(missing))}; there are {', '.join(map(str, df.columns))}")
     by = {}
     for i,d in enumerate(df.to_dict('records'), 1):
-        if file is df: d |= {k:csv_text(d[k]) for k in ('image','name') if isinstance(d[k], str)}
         by.setdefault(str(d['image']).strip(), []).append((f'{file}: row {i}', str(list(d.values())), partial(df_row, d)))
     return [(k, lambda size,v=v: v) for k,v in by.items()]
 
