@@ -53,6 +53,7 @@ from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
 from .evaluate.errors import *
+from .data.atomic import BusyError, alone, new_folder, whole, write_whole
 from .data.types import *
 from .data.transforms import *
 from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox

@@ -114,7 +114,7 @@ def test_read_only_folder(dota, monkeypatch):
         if 'x' in mode and 'labelTxt' in str(path) and 'backup' not in str(path): raise PermissionError(errno.EACCES, 'Permission denied')
         return real(path, mode, *a, **k)
     with monkeypatch.context() as m:
-        m.setattr('rotnb.data.label_files.open', no, raising=False)
+        m.setattr('rotnb.data.atomic.open', no, raising=False)
         event(f, op='save')
     assert 'read-only' in f.said and (dota/'labelTxt/a.txt').read_text()==A and not stray(dota)
     assert fixer(dota).recovered                                         # the edits are in the journal

@@ -6,14 +6,15 @@ Docs: https://rotnb.github.io/rotnb/data/checks.html.md"""
 
 # %% auto #0
 __all__ = ['KINDS', 'COLUMNS', 'VOCABS', 'Kind', 'split_where', 'Finding', 'findings_table', 'Boxes', 'gather', 'check_place',
-           'check_quads', 'ordered', 'close_pairs', 'same_corners', 'check_duplicates', 'check_angles', 'name_key',
-           'edits', 'alike', 'suggest_names', 'check_names', 'check_labels']
+           'check_quads', 'ordered', 'twins', 'same_corners', 'check_duplicates', 'check_angles', 'name_key', 'edits',
+           'alike', 'suggest_names', 'check_names', 'check_labels']
 
 # %% ../../nbs/data/71a_checks.ipynb #76acd4ec
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np, pandas as pd
+from scipy.spatial import cKDTree
 from ..geometry.fit import headed
 from ..geometry.polygons import polygon_area
 from ..ops.iou import box_iou_rotated
@@ -158,19 +159,51 @@ def ordered(qboxes)->np.ndarray: # (n,4,2)
     return q
 
 # %% ../../nbs/data/71a_checks.ipynb #0919a375
-def close_pairs(b:Boxes, reach:float=.1)->np.ndarray: # (k,2) indices, the lower first
-    "Pairs of boxes of one picture whose middles are nearer than `reach` of the longer side"
-    long = b.rboxes[:,2:4].max(1, initial=0)*reach
-    o = np.lexsort((b.rboxes[:,0], b.pic)); pic,x,y,r = b.pic[o],b.rboxes[o,0],b.rboxes[o,1],long[o]
-    most = np.zeros(pic.max(initial=-1)+1); np.maximum.at(most, pic, r)     # in each picture
-    res,k,live = [],1,np.arange(len(o))
-    while len(live := live[live+k<len(o)]):
-        live = live[(pic[live]==pic[live+k])&(x[live+k]-x[live]<=most[pic[live]])]   # farther on nobody is in reach
-        i,j = live,live+k; far = np.maximum(r[i], r[j])
-        hit = (x[j]-x[i]<=far)&(np.abs(y[j]-y[i])<=far)
-        res.append(np.stack([o[i[hit]],o[j[hit]]], 1)); k += 1
-    return np.sort(np.concatenate(res), 1) if res else np.zeros((0,2), int)
+def _equal(b, idx, group):
+    "For boxes that have exactly the corners of an earlier one of their group: (later, earlier)"
+    q = np.round(b.qboxes[idx], 3); ring = np.concatenate([q, q], 1)
+    first = np.lexsort(np.moveaxis(q, -1, 0)[::-1], axis=-1)[:,0]                       # any corner may come first, and either way round
+    turns = np.stack([np.take_along_axis(ring, (first[:,None]+step)[...,None], 1) for step in (np.arange(4), np.arange(4,0,-1))], 1).reshape(-1,2,8)
+    lower = (turns[:,0]!=turns[:,1]).argmax(1); at = np.arange(len(q))
+    key = turns[at, (turns[at,1,lower]<turns[at,0,lower]).astype(int)]
+    _,one,which = np.unique(np.c_[group, key], axis=0, return_index=True, return_inverse=True)
+    return np.stack([idx, idx[one[which.ravel()]]], 1)[np.arange(len(idx))!=one[which.ravel()]]
 
+def _shape(b, idx):
+    "Middle and half sides as a matrix: near each other where boxes are, however their sides are named"
+    x,y,w,h,t = b.rboxes[idx].T; c,s = np.cos(t),np.sin(t)
+    return np.stack([x, y, (w*c*c+h*s*s)/2, (w-h)*s*c, (w*s*s+h*c*c)/2], 1)
+
+def _near(b, idx, group, near, k=8):
+    "Pairs (later, earlier) of boxes of one group that overlap by more than `near`, among the `k` nearest of each"
+    f = _shape(b, idx); apart = 1+4*np.abs(f).max()
+    _,nn = cKDTree(np.c_[f, group*apart]).query(np.c_[f, group*apart], min(k+1, len(idx)))
+    p = np.stack([np.repeat(np.arange(len(idx)), nn.shape[1]), nn.ravel()], 1)
+    p = np.unique(np.sort(p[(nn.ravel()<len(idx))&(p[:,0]!=p[:,1])], 1), axis=0)        # of fewer than k there are none
+    reach = .1*b.rboxes[idx,2:4].max(1)[p].max(1)
+    p = p[(group[p[:,0]]==group[p[:,1]])&(np.abs(f[p[:,0],:2]-f[p[:,1],:2]).max(1)<=reach)]
+    p = idx[p][:,::-1]
+    return p[np.asarray(box_iou_rotated(b.rboxes[p[:,0]], b.rboxes[p[:,1]], aligned=True))>near]
+
+def twins(
+    b:Boxes, # boxes of a set
+    idx, # of those that are looked at, rising
+    group, # number of the group of each; only boxes of one group are compared
+    near:float # IoU above which two are twins
+)->np.ndarray: # (k,2) a twin and the earlier box that it is one of, each twin once
+    "Boxes that are there already"
+    usable = (np.abs(b.rboxes[idx])<1e12).all(1); idx,group,res = idx[usable],group[usable],[]
+    def take(p):
+        nonlocal idx,group
+        p = p[np.lexsort((p[:,1],p[:,0]))]; p = p[np.unique(p[:,0], return_index=True)[1]]
+        res.append(p); left = ~np.isin(idx, p[:,0]); idx,group = idx[left],group[left]
+        return len(p)
+    p = _equal(b, idx, group) if len(idx) else np.zeros((0,2), int)
+    take(p[np.asarray(box_iou_rotated(b.rboxes[p[:,0]], b.rboxes[p[:,1]], aligned=True))>near])
+    while len(idx)>1 and take(_near(b, idx, group, near)): pass                         # who is a twin makes room for the next
+    return np.concatenate(res)
+
+# %% ../../nbs/data/71a_checks.ipynb #5800c704
 def same_corners(p, q, tol=.01): # p, q: (k,4,2)
     "Whether quads have the same corners, from any one on and either way round"
     turns = np.stack([np.roll(s, k, 1) for s in (q, q[:,::-1]) for k in range(4)])
@@ -182,18 +215,15 @@ def check_duplicates(
 )->list: # of `Finding`
     "Exact and near duplicates, and one box under two names"
     if len(b)<2: return []
-    p = close_pairs(b)
-    iou = np.asarray(box_iou_rotated(b.rboxes[p[:,0]], b.rboxes[p[:,1]], aligned=True))
-    p,iou = p[iou>near],iou[iou>near]
-    p,iou = p[np.lexsort((p[:,0],p[:,1]))],iou[np.lexsort((p[:,0],p[:,1]))]
-    exact,named = same_corners(b.qboxes[p[:,0]], b.qboxes[p[:,1]]),b.names[p[:,0]]==b.names[p[:,1]]
-    exact &= named&(b.difficult[p[:,0]]==b.difficult[p[:,1]])
+    every,name = np.arange(len(b)),np.unique(b.names.astype(str), return_inverse=True)[1]
+    same = twins(b, every, b.pic*(name.max()+1)+name, near)
+    left = np.setdiff1d(every, same[:,0]); other = twins(b, left, b.pic[left], near)
+    exact = same_corners(b.qboxes[same[:,0]], b.qboxes[same[:,1]])&(b.difficult[same[:,0]]==b.difficult[same[:,1]])
     res = []
-    for kind,of in (('duplicate',exact), ('near_duplicate',named&~exact), ('two_names',~named)):
-        first = {}
-        for (i,j),v in zip(p[of].tolist(), iou[of].tolist()): first.setdefault(j, (i,v))
-        res += b.found(kind, list(first), lambda j: '{}, as {} at {} (IoU {:.3f})'.format(
-            b.names[j], b.names[first[j][0]], b.where[first[j][0]], first[j][1]))
+    for kind,p in (('duplicate',same[exact]), ('near_duplicate',same[~exact]), ('two_names',other)):
+        iou = np.asarray(box_iou_rotated(b.rboxes[p[:,0]], b.rboxes[p[:,1]], aligned=True))
+        of = {int(j):(int(i),float(v)) for (j,i),v in sorted(zip(map(tuple, p.tolist()), iou.tolist()))}
+        res += b.found(kind, list(of), lambda j: '{}, as {} at {} (IoU {:.3f})'.format(b.names[j], b.names[of[j][0]], b.where[of[j][0]], of[j][1]))
     return res
 
 # %% ../../nbs/data/71a_checks.ipynb #52b8c697

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
 from fastcore.basics import patch
-from .convert import XY, df_row
+from .convert import XY, csv_cell, csv_text, df_row
 from .annots import *
 from .dota import *
 from .files import parse_icdar_line, parse_ucas_line
@@ -152,7 +152,7 @@ def df_values(row, d, what): # d: column -> text of the old row
     "A table's row for a box: the columns there are"
     xy,name,diff = row
     d = dict(d)
-    if 'name' in what: d['name'] = name
+    if 'name' in what: d['name'] = csv_cell(name)
     if 'difficult' in what and 'difficult' in d: d['difficult'] = str(int(diff))
     if 'box' not in what: return d
     q = np.array(xy, float).reshape(4,2); (r,),_ = headed(q[None])
@@ -176,14 +176,14 @@ class CsvForm(Form):
             values = next(csv.reader([m[0]]))
             if head is None: head = [o.strip() for o in values]; continue
             d = dict(zip(head, values)); n += 1
-            res.setdefault(d['image'].strip(), []).append(Piece(m.start(), m.end(), f'row {n}', d))
+            res.setdefault(csv_text(d['image'].strip()), []).append(Piece(m.start(), m.end(), f'row {n}', d))
         return head,res
     @lru_cache(1)
     def shots(self, text): return list(self.table(text)[1])
     def objects(self, text, key=None):
         rows = self.table(text)[1]
         return [o for v in rows.values() for o in v] if key is None else rows[self.shots(text)[key]]
-    def row(self, p, text, shot): return df_row(p.value)
+    def row(self, p, text, shot): return df_row({**p.value, 'name':csv_text(p.value.get('name', ''))})
     def line(self, row, d, what): return _csv_line(df_values(row, d, what).values())
     def edited(self, text, p, row): return self.line(row, p.value, changed(p.row, row))
 
@@ -192,14 +192,14 @@ class CsvForm(Form):
 def rewrite(self:CsvForm, text, pieces, changes, new, shot):
     "`changes`: piece number -> row, or None to delete; `new`: rows to append"
     (head,rows),edits = self.table(text),[]
-    blank = lambda image: {k:image if k=='image' else '' for k in head}
+    blank = lambda image: {k:csv_cell(image) if k=='image' else '' for k in head}
     gone = {pieces[i].start for i,row in changes.items() if row is None}
     name = self.shots(text)[shot.key] if new else None
     kept = {v[0].start for k,v in rows.items() if k!=name and all(o.start in gone for o in v)}
     for i,row in changes.items():
         p = pieces[i]
         if row is not None: edits.append((p.start, p.end, self.edited(text, p, row)))
-        elif p.start in kept: edits.append((p.start, p.end, _csv_line(blank(p.value['image']).values())))
+        elif p.start in kept: edits.append((p.start, p.end, _csv_line(blank(csv_text(p.value['image'])).values())))
         else: edits.append((p.start, p.end+_break(text, p.end), ''))
     text,nl = splice(text, edits),'\r\n' if '\r\n' in text else '\n'
     for row in new:

@@ -13,6 +13,8 @@ from pathlib import Path
 import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
 from fastcore.all import patch
 from ..geometry.boxes import rbox2qbox
+from ..data.atomic import write_whole
+from ..data.convert import csv_table
 from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BOX, BoxTable, in_order
 from .thumbs import Thumbs, box_window, cell_boxes
@@ -128,9 +130,9 @@ def export(self:Explorer,
     "Write a list of pictures or boxes"
     path,df = Path(path),self.marked if marked else self.selected
     if path.suffix=='.txt':
-        path.write_text(''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))), encoding='utf-8')
-    elif path.suffix=='.csv': df.to_csv(path, index=False, encoding='utf-8')
-    elif path.suffix=='.json': df.to_json(path, orient='records', indent=1, force_ascii=False)
+        write_whole(path, ''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))))
+    elif path.suffix=='.csv': write_whole(path, csv_table(df))
+    elif path.suffix=='.json': write_whole(path, df.to_json(orient='records', indent=1, force_ascii=False))
     else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
     return path
 
@@ -208,7 +210,7 @@ class ExplorerPanel(anywidget.AnyWidget):
         self.hold,error = True,None
         try:
             if 'open' in msg: self.explorer.open(msg['open']); self.send({})    # an answer, if an empty one: it was heard
-            if 'save' in msg: self.send(dict(save=self.explorer.marked.to_csv(index=False)))
+            if 'save' in msg: self.send(dict(save=csv_table(self.explorer.marked)))
             if 'set' in msg: self.explorer.change(**msg['set'])
         except Exception as e: error = f'{type(e).__name__}: {e}'
         self.hold = False

@@ -279,6 +279,8 @@ def save_as(self:LabelFixer,
     folder = Path(folder)
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
+    if any(folder.resolve().is_relative_to(Path(s.root).resolve()) for s,*_ in self.items if s.file):
+        raise ValueError(f'{folder} lies in the set that is edited, which would read both: name a folder beside it')
     with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
 
 @patch

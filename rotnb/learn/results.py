@@ -16,6 +16,7 @@ from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import short_scores, write_task1
 from ..data.atomic import part_name, whole, write_whole
 from ..data.annots import ANGLE_UNITS
+from ..data.convert import csv_table
 from ..data.ids import name_forms, name_stem, picture_ids
 from ..data.json import load_json
 from ..data.windows import open_scene
@@ -158,7 +159,7 @@ def _write_geojson(preds, file, vocab, scene=None):
 def _write_coco(preds, file, vocab, **kw): write_whole(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
     digits = {c:6 if c=='theta' else 4 for c in _COLUMNS[3:]}
-    write_whole(file, results_df(preds, vocab).round(digits).to_csv(index=False))
+    write_whole(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv)
 _SUFFIXES = {'':'dota', '.zip':'dota', '.geojson':'geojson', '.json':'coco', '.csv':'csv'}
