@@ -1,4 +1,4 @@
-"""Any timm model that gives feature maps
+"""timm's models as feature maps of known strides
 
 Docs: https://rotnb.github.io/rotnb/models/backbones.html.md"""
 
