@@ -214,7 +214,7 @@ def demo(
     data:str=None, # data set to train on: its folder, or its one label file; without it synthetic scenes are made
     format:str=None, # of its labels: dota, yolo_obb, coco, ...; recognised by itself when not given, an unknown name lists all
     model:str=recipe['model'], # detector: rotated_fcos, rotated_retinanet, small with _tiny at the end; an unknown name lists all
-    backbone:str=None, # any timm model that gives feature maps; without it the detector's own
+    backbone:str=None, # a timm model with feature maps of the detector's strides; without it the detector's own
     pretrained:bool=False, # start from ImageNet weights, fetched by timm
     epochs:int=recipe['epochs'], # passes over the training pictures
     size:int=None, # network input in px; without it 320 for scenes and the pictures' own size for --data

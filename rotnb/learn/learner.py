@@ -54,7 +54,7 @@ def _checked(model, vocab, kw):
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
     arch, # name of a detector, see `list_detectors()`, or a `Detector`
-    backbone:str=None, # any timm model that gives feature maps; None: the detector's own default
+    backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
     angle:str='le90', # canonical form of the boxes predicted
     metrics=None, # fastai metrics; None: `RotatedMAP()`

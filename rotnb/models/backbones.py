@@ -1,4 +1,4 @@
-"""Any timm model that gives feature maps
+"""timm's models as feature maps of known strides
 
 Docs: https://rotnb.github.io/rotnb/models/backbones.html.md"""
 
@@ -40,8 +40,9 @@ def _serving(body, strides, grid, sizes=_tried):
     return dict(sorted(set.intersection(*found)))
 
 def _one_size(name, size=None):
-    return BackboneError(f"{name!r} takes pictures of {f'{size[1]} x {size[0]} px' if size else 'one size'} and no others; say for which it shall be "
-                         "made, as far as timm can: backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
+    which = f'{size[1]} x {size[0]} px' if size else 'one size'
+    return BackboneError(f"{name!r} takes pictures of {which} and no others; say for which it shall be made, as far as timm can: "
+                         "backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
 
 def _layout(name, make, strides, size):
     "Indices of the maps of `strides`, the grid that a picture's sides are filled up to, and the largest picture or None"
@@ -102,7 +103,8 @@ def _light(name, **kw):
         try:
             with torch.device(device): return timm.create_model(name, features_only=True, pretrained=False, **kw).eval()
         except Exception as e: said = e
-    raise BackboneError(f"timm's {name!r} gives no feature maps ({said}); choose one that supports features_only, and settings that it has") from said
+    raise BackboneError(f"timm's {name!r} gives no feature maps ({said}); choose one that supports features_only, "
+                        "and settings that it has") from said
 
 def _unknown(name):
     near = timm.list_models(f"*{name.split('.')[0]}*")[:5]

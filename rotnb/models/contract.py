@@ -169,7 +169,7 @@ def list_detectors(
 def create_detector(
     name:str, # one of `list_detectors()`
     n_classes:int,
-    backbone:str=None, # a timm model that gives feature maps; None: the detector's own default, mostly resnet50
+    backbone:str=None, # a timm model with feature maps of its strides; None: the detector's own default, mostly resnet50
     pretrained:bool=False, # ImageNet weights, through timm
     angle:str='le90', # canonical form of the boxes: 'le90', 'le135' or 'oc'
     **kw # settings of the entry point and its parts
