@@ -46,6 +46,7 @@ from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *
 from .models.gliding_vertex import *
 from .evaluate.task1 import *
+from .evaluate.classes import *
 from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
@@ -75,6 +76,8 @@ from .data.subsets import *
 from .data.doctor import DoctorReport, doctor
 from .data.mend import fix
 from .learn.callbacks import *
+from .learn.keep import *
+from .learn.fit_checks import *
 from .learn.schedule import *
 from .learn.metrics import *
 from .learn.learner import *

@@ -133,6 +133,12 @@ class RBoxDL(TfmdDL):
         finally:
             for o in mixing: o.dataset = None
 
+    @delegates(TfmdDL.show_results)
+    def show_results(self, b, out, max_n=9, **kwargs):
+        if len(b)>self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
+        ims = self._decode_batch((*b, out), max_n)                       # no truth to show beside
+        return show_detections(ims.itemgot(0), ims.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
+
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):

@@ -16,7 +16,8 @@ from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curve
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
-from .callbacks import keep_history, unpad_dets
+from .callbacks import class_names, unpad_dets
+from .keep import keep_history
 
 # %% ../../nbs/learn/76_interpret.ipynb #88515ab8
 class _Collect(Callback):
@@ -37,7 +38,7 @@ class RotatedInterpretation:
         bg=0.1, # overlap under which a detection lies at nothing, in (0, iou)
         symmetry=180): # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
         store_attr()
-        self.vocab,self._errors = list(learn.dls.vocab),None
+        self.vocab,self._errors = class_names(learn),None
 
     @classmethod
     def from_learner(cls,
@@ -50,7 +51,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
-        it = cls(learn, dl, APAccumulator(vocab=list(learn.dls.vocab)), None, **kwargs)
+        it = cls(learn, dl, APAccumulator(vocab=class_names(learn)), None, **kwargs)
         find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
             _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(it.acc))
