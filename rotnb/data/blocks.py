@@ -136,8 +136,8 @@ class RBoxDL(TfmdDL):
     @delegates(TfmdDL.show_results)
     def show_results(self, b, out, max_n=9, **kwargs):
         if len(b)>self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
-        ims = self._decode_batch((*b, out), max_n)                       # no truth to show beside
-        return show_detections(ims.itemgot(0), ims.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
+        its = self._pre_show_batch((*b, out), max_n)[2]                  # no truth to show beside
+        return show_detections(its.itemgot(0), its.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
 
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)

@@ -14,6 +14,7 @@ from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
 from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
+from ..evaluate.classes import beside
 from ..evaluate.matching import APAccumulator
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import class_names, unpad_dets
@@ -75,7 +76,8 @@ def summary(self:RotatedInterpretation):
         rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point,
                          angle_err=off[c]['angle'], centre_err=off[c]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
     df = pd.DataFrame(rows, index=self.vocab, dtype=float)
-    df.loc['all'] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off['all']['angle'], off['all']['centre'],
+    total = beside('all', self.vocab)
+    df.loc[total] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off[total]['angle'], off[total]['centre'],
                      calibration(self.acc, self.iou).ece]
     return df.astype({'truth':int, 'found':int})
 
@@ -141,7 +143,7 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
     "Which class is taken for which"
     m = confusion_matrix(self.acc, score, self.iou)
     share = m/np.maximum(m.sum(1, keepdims=True), 1) if normalize else m/max(m.max(), 1)
-    names = [*map(str, self.vocab), 'background']
+    names = [*map(str, self.vocab), beside('background', self.vocab)]
     ax.imshow(np.ma.masked_where(m==0, share), cmap='cividis', vmin=0, vmax=1)
     for (i,j),n in np.ndenumerate(m):
         if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')

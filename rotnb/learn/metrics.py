@@ -10,6 +10,7 @@ __all__ = ['RotatedMetric', 'RotatedMAP', 'RotatedF1', 'AngleError']
 # %% ../../nbs/learn/73_metrics.ipynb #b547726a
 from fastai.vision.all import *
 from ..evaluate.ap import APResult, METRICS
+from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.matching import APAccumulator
 from .callbacks import class_names, unpad_dets
@@ -98,4 +99,6 @@ class AngleError(RotatedMetric):
         store_attr('symmetry,score')
         super().__init__(iou, name)
 
-    def figure(self): return box_errors(self.acc, self.iou, self.symmetry, self.score).medians()['all']['angle']
+    def figure(self):
+        off = box_errors(self.acc, self.iou, self.symmetry, self.score)
+        return off.medians()[beside('all', off.vocab)]['angle']
