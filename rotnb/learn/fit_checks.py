@@ -60,12 +60,16 @@ class FitChecks(Callback):
     trained,watched = False,None
 
     def before_fit(self):
-        self.trained,self.counted,self.nan = False,0,set()
+        self.trained,self.counted,self.nan,self.muted = False,0,set(),[]
         if hasattr(self.learn, 'gather_preds'): return
         for cb in self.learn.cbs.filter(risinstance(TrackerCallback)): check_monitor(cb, list(self.recorder.metric_names[1:]))
         if mix := self.learn.cbs.filter(risinstance(MixHandler)):
             raise TypeError(f"{type(mix[0]).__name__} blends the labels of classification, not boxes: mix pictures and their boxes with "
                             "MixUpBoxes(), Mosaic(size) or CopyPaste() among item_tfms")
+
+    def before_epoch(self):
+        for cb in self.muted: cb.run = True
+        self.muted = []
 
     def before_train(self):
         self.trained = True
@@ -103,17 +107,23 @@ def after_epoch(self:FitChecks):
     "Trackers see epochs of training only, and it is told when what they follow is not a number"
     for cb in self.learn.cbs.filter(risinstance(TrackerCallback)):
         if not self.trained: cb.run = False
-        elif hasattr(cb, 'idx') and cb.monitor not in self.nan and _is_nan(self.recorder.values[-1], cb.idx):
-            self.nan.add(cb.monitor)
-            warnings.warn(f"{cb.monitor} is not a number in epoch {self.epoch} (does the validation set hold objects that count?): "
-                          f"{type(cb).__name__} cannot take this epoch for better than another", FitWarning, stacklevel=2)
+        elif cb.run and _is_nan(self.recorder.values[-1], cb.idx): self._mute(cb)
+
+@patch
+def _mute(self:FitChecks, cb):
+    "An epoch of unknown worth is neither better nor worse: the tracker does not see it"
+    if not getattr(cb, 'every_epoch', False): cb.run = False; self.muted.append(cb)
+    if cb.monitor in self.nan: return
+    self.nan.add(cb.monitor)
+    warnings.warn(f"{cb.monitor} is not a number in epoch {self.epoch} (does the validation set hold objects that count?): "
+                  f"{type(cb).__name__} leaves such epochs out", FitWarning, stacklevel=2)
 
 def _is_nan(values, i): return i<len(values) and (values[i] is None or values[i]!=values[i])
 
 @patch
 def after_fit(self:FitChecks):
     "Nothing was best: what is loaded at the end is what there is"
-    self._unwatch()
+    self._unwatch(); self.before_epoch()
     for cb in self.learn.cbs.filter(risinstance(TrackerCallback)):
         if not self.trained: cb.run = False
         elif isinstance(cb, SaveModelCallback) and cb.run and not (cb.every_epoch or cb.at_end) and math.isinf(cb.best):
