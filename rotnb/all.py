@@ -48,6 +48,7 @@ from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *
 from .models.gliding_vertex import *
 from .evaluate.task1 import *
+from .evaluate.classes import *
 from .evaluate.protocols import Protocol, PROTOCOLS, METRICS, DIFFICULTIES, COCO_IOUS, difficulty_thr, get_rules
 from .evaluate.matching import *
 from .evaluate.curves import *
@@ -83,6 +84,8 @@ from .data.subsets import *
 from .data.doctor import DoctorReport, doctor
 from .data.mend import fix
 from .learn.callbacks import *
+from .learn.keep import *
+from .learn.fit_checks import *
 from .learn.schedule import *
 from .learn.metrics import *
 from .learn.learner import *

@@ -139,6 +139,11 @@ class RBoxDL(TfmdDL):
         res = super().create_batch(b)
         if own := [s[0].own_size for s in b if is_listy(s) and hasattr(s[0], 'own_size')]: res[0].own_sizes = tuple(res[0].shape[-2:]),own
         return res
+    @delegates(TfmdDL.show_results)
+    def show_results(self, b, out, max_n=9, **kwargs):
+        if len(b)>self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
+        its = self._pre_show_batch((*b, out), max_n)[2]                  # no truth to show beside
+        return show_detections(its.itemgot(0), its.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
 
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)

@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/types.html.md"""
 # %% auto #0
 __all__ = ['PAD', 'Difficult', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_code', 'ignored_code',
            'TensorBoxLabel', 'BoxShapeError', 'TensorQuad', 'mirror_order', 'PerspectiveError', 'QuadScaler', 'encodes',
-           'decodes', 'to_targets', 'TensorDets', 'show_batch', 'show_results']
+           'decodes', 'to_targets', 'TensorDets', 'show_batch', 'show_results', 'show_detections']
 
 # %% ../../nbs/data/60_types.ipynb #6a5056cd
 from fastai.vision.all import *
@@ -199,17 +199,17 @@ class TensorDets(TensorBase):
         return show_boxes(ctx, to_np(rbox2qbox(d[:,:5])), labels=to_np(d[:,6]).astype(int), scores=to_np(d[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/60_types.ipynb #7b824e24
-def _show_truth(ax, sample, **kwargs):
+def _show_truth(ax, sample, vocab=None, **kwargs):
     "One decoded sample: image, boxes with class names, ignored ones dashed"
     im,q,l = sample
     real,l0 = is_real(l.as_subclass(Tensor)),l.as_subclass(Tensor)
     im.show(ctx=ax)
     return show_boxes(ax, to_np(q.as_subclass(Tensor)[real]), labels=to_np(class_index(l0[real])), ignored=to_np(is_ignored(l0[real])),
-                      vocab=getattr(l,'vocab',None), **kwargs)
+                      vocab=ifnone(vocab, getattr(l,'vocab',None)), **kwargs)
 
-def _legend(fig, samples):
+def _legend(fig, samples, vocab=None):
     "The classes of decoded samples under their pictures"
-    vocab = getattr(samples[0][2], 'vocab', None)
+    vocab = ifnone(vocab, getattr(samples[0][2], 'vocab', None))
     codes = torch.cat([o[2].as_subclass(Tensor) for o in samples])
     real = is_real(codes)&~is_ignored(codes)
     if vocab is not None: class_legend(fig, codes[real].tolist(), vocab, int(is_ignored(codes).sum()))
@@ -236,16 +236,33 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
 # %% ../../nbs/data/60_types.ipynb #af088622
 @dispatch
 def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
-                 score_thresh=0.3, **kwargs):
+                 score_thresh=0.3, vocab=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize, double=True) if ctxs is None else ctxs
         for t,p,s,o in zip(axs[::2], axs[1::2], samples[:n], outs):
-            _show_truth(t, s, **kwargs).set_title('truth', fontsize=9)
-            s[0].show(ctx=p)
-            o[0].show(ctx=p, vocab=getattr(s[2],'vocab',None), score_thresh=score_thresh)
-            p.set_title(f'prediction, score >= {score_thresh:g}', fontsize=9)
-    if ctxs is None and n: _legend(axs[0].figure, samples[:n])
+            _show_truth(t, s, vocab, **kwargs).set_title('truth', fontsize=9)
+            _show_dets(p, s[0], o[0], ifnone(vocab, getattr(s[2],'vocab',None)), score_thresh)
+    if ctxs is None and n: _legend(axs[0].figure, samples[:n], vocab)
+    return axs
+
+def _show_dets(ax, im, dets, vocab, score_thresh):
+    im.show(ctx=ax)
+    dets.show(ctx=ax, vocab=vocab, score_thresh=score_thresh)
+    ax.set_title(f'prediction, score >= {score_thresh:g}', fontsize=9)
+
+def show_detections(
+    ims, # decoded pictures
+    outs, # `TensorDets` of each
+    ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
+    score_thresh=0.3, # detections of at least this, in [0,1]
+    vocab=None # class names
+): # axes
+    "Pictures of which no truth is known, with what was found in them"
+    n = min(len(ims), max_n)
+    with figure_style():
+        axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
+        for ax,im,o in zip(axs, ims[:n], outs): _show_dets(ax, im, o, vocab, score_thresh)
     return axs
 
 # %% ../../nbs/data/60_types.ipynb #1b761b1a

@@ -12,6 +12,7 @@ __all__ = ['Curve', 'pr_curves', 'best_thresholds', 'recall_at', 'Calibration', 
 from dataclasses import dataclass
 
 import numpy as np
+from .classes import beside
 from .matching import APAccumulator, LEFT_OUT, TRUE, match, _several
 
 # %% ../../nbs/evaluate/57_curves.ipynb #1359b88e
@@ -145,13 +146,13 @@ class BoxErrors:
     length:np.ndarray   # (q,) longer side, found over true
     width:np.ndarray    # (q,) shorter side, found over true
 
-    def medians(self)->dict: # by class name and for 'all': dict(n, angle, centre, centre_rel, length, width)
+    def medians(self)->dict: # by class name and for 'all' ('(all)' where a class is called so): dict(n, angle, centre, centre_rel, length, width)
         "Medians of each class"
         def row(m):
             num = {k:getattr(self, k)[m] for k in ('angle','centre','centre_rel','length','width')}
             return dict(n=int(m.sum()), **{k:float(np.nanmedian(v)) if (~np.isnan(v)).any() else float('nan') for k,v in num.items()})
         res = {c:row(self.label==i) for i,c in enumerate(self.vocab)}
-        return {**res, 'all':row(np.ones(len(self.label), bool))}
+        return {**res, beside('all', self.vocab):row(np.ones(len(self.label), bool))}
 
 def box_errors(
     acc:APAccumulator, # detections and truth

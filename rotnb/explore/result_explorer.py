@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from ..geometry.boxes import rbox2qbox
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.curves import pr_curves
+from ..evaluate.classes import beside
 from ..evaluate.errors import KINDS, find_errors
 from ..learn.interpret import line_style
 from .viewer import Layer
@@ -154,7 +155,7 @@ def layers(self:ResultsExplorer, i):
 @patch
 def snapshot(self:ResultsExplorer):
     "What the page shows now"
-    cell,names = self.filters.get('cell'),[*self.tables.vocab,BACKGROUND]
+    cell,names = self.filters.get('cell'),[*self.tables.vocab,beside(BACKGROUND, self.tables.vocab)]
     m = self.interp.acc.compute(self.iou).map
     return {**Explorer.snapshot(self), 'title':f'{self.title}, mAP {m:.3f}',
         'sliders':dict(title='thresholds', all=[dict(name='score', title='score at least', min=0, max=1, step=.01, value=self.score),

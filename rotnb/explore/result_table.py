@@ -12,6 +12,7 @@ import numpy as np, pandas as pd
 from functools import lru_cache
 from fastcore.basics import patch
 from ..evaluate.ap import check_same_truth
+from ..evaluate.classes import beside
 from ..evaluate.errors import KINDS, confusion_pairs, find_errors
 from .box_table import BOX, BoxTable, class_field, colors_of, unique_files, log_edges, number_field, shape_columns
 
@@ -92,7 +93,7 @@ def _cells(self:ResultTables, score, iou, det_row, truth_row):
     (d,g),f,k = confusion_pairs(self.acc, score, iou),self.flat,len(self.vocab)+1
     rows = np.where(d>=0, np.append(det_row, -1)[d], np.append(truth_row, -1)[g])
     codes = np.append(f.gt_labels, k-1)[g]*k+np.append(f.labels, k-1)[d]
-    names = [*self.vocab, BACKGROUND]
+    names = [*self.vocab, beside(BACKGROUND, self.vocab)]
     return class_field('cell', 'true and detected class', codes, [(a,b) for a in names for b in names], rows=rows, hidden=True)
 
 @patch

@@ -14,10 +14,12 @@ from ..geometry.draw import PALETTE, _outline, show_boxes, upright_crop
 from ..geometry.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
+from ..evaluate.classes import beside
 from ..evaluate.matching import APAccumulator
 from ..evaluate.protocols import get_rules
 import rotnb.evaluate.ap  # `APAccumulator.compute`
-from .callbacks import keep_history, unpad_dets
+from .callbacks import class_names, unpad_dets
+from .keep import keep_history
 
 # %% ../../nbs/learn/76_interpret.ipynb #88515ab8
 class _Collect(Callback):
@@ -39,7 +41,7 @@ class RotatedInterpretation:
         symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
         protocol=None): # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
         store_attr()
-        self.vocab,self._errors = list(learn.dls.vocab),None
+        self.vocab,self._errors = class_names(learn),None
 
     @classmethod
     def from_learner(cls,
@@ -54,7 +56,7 @@ class RotatedInterpretation:
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
-        acc = APAccumulator(vocab=list(learn.dls.vocab), difficulty=ifnone(difficulty, rules and rules.difficulty))
+        acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
         it = cls(learn, dl, acc, None, **kwargs)
         find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
         with keep_history(learn):
@@ -79,7 +81,8 @@ def summary(self:RotatedInterpretation):
         rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point,
                          angle_err=off[c]['angle'], centre_err=off[c]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
     df = pd.DataFrame(rows, index=self.vocab, dtype=float)
-    df.loc['all'] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off['all']['angle'], off['all']['centre'],
+    total = beside('all', self.vocab)
+    df.loc[total] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off[total]['angle'], off[total]['centre'],
                      calibration(self.acc, self.iou).ece]
     return df.astype({'truth':int, 'found':int})
 
@@ -145,7 +148,7 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
     "Which class is taken for which"
     m = confusion_matrix(self.acc, score, self.iou)
     share = m/np.maximum(m.sum(1, keepdims=True), 1) if normalize else m/max(m.max(), 1)
-    names = [*map(str, self.vocab), 'background']
+    names = [*map(str, self.vocab), beside('background', self.vocab)]
     ax.imshow(np.ma.masked_where(m==0, share), cmap='cividis', vmin=0, vmax=1)
     for (i,j),n in np.ndenumerate(m):
         if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')

@@ -10,10 +10,11 @@ __all__ = ['RotatedMetric', 'RotatedMAP', 'RotatedF1', 'AngleError']
 # %% ../../nbs/learn/73_metrics.ipynb #b547726a
 from fastai.vision.all import *
 from ..evaluate.ap import APResult
+from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.matching import APAccumulator
 from ..evaluate.protocols import get_rules
-from .callbacks import unpad_dets
+from .callbacks import class_names, unpad_dets
 
 # %% ../../nbs/learn/73_metrics.ipynb #f8d5c083
 class RotatedMetric(Metric):
@@ -35,7 +36,8 @@ class RotatedMetric(Metric):
         if learn.training: return  # there are losses, not detections
         self.source = first(o for o in learn.metrics if isinstance(o, RotatedMetric))
         if self.source is not self: return
-        self._acc.vocab,self._acc.n_classes = learn.dls.vocab,len(learn.dls.vocab)
+        self._acc.vocab = class_names(learn)
+        self._acc.n_classes = len(self._acc.vocab)
         self._acc.add([unpad_dets(o) for o in learn.pred], learn.truth)
         self.n_all = learn.dl.n if getattr(learn.dl, 'world_size', 1)>1 else None  # a `DistributedDL`
 
@@ -108,4 +110,6 @@ class AngleError(RotatedMetric):
         store_attr('symmetry,score')
         super().__init__(iou, name)
 
-    def figure(self): return box_errors(self.acc, self.iou, self.symmetry, self.score).medians()['all']['angle']
+    def figure(self):
+        off = box_errors(self.acc, self.iou, self.symmetry, self.score)
+        return off.medians()[beside('all', off.vocab)]['angle']

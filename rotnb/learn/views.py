@@ -13,6 +13,7 @@ from ..geometry.boxes import rbox2qbox
 from ..geometry.draw import show_boxes
 from ..geometry.style import figure_style
 from ..ops.iou import box_iou_rotated
+from .callbacks import class_names
 
 # %% ../../nbs/learn/76a_views.ipynb #eb7d6dac
 def _input(learn, image):
@@ -114,7 +115,7 @@ def show_cam(
 ): # the axis
     "Which places of a picture argue for a detection, a class or a box"
     x,pic = _input(learn, image)
-    model,vocab,label = learn.model.eval(),list(learn.dls.vocab),None
+    model,vocab,label = learn.model.eval(),class_names(learn),None
     if isinstance(about, str):
         if about not in vocab: raise ValueError(f'{about!r} is not among {", ".join(vocab)}')
         what,boxes,name = vocab.index(about),None,about

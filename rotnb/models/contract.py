@@ -63,6 +63,7 @@ def positives(
 class Detector(nn.Module):
     "A backbone, a neck and a chain of stages"
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
+    vocab = None # names of its classes, where they are known: whoever trains or loads it says so
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
