@@ -13,7 +13,7 @@ from datetime import date
 from importlib.metadata import version
 from fastai.vision.all import *
 from fastcore import xml as H
-from . import __version__
+from .. import __version__
 from ..geometry.style import INK, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
