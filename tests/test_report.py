@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt, numpy as np, pytest
+from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
 from rotnb.evaluate.matching import APAccumulator
@@ -172,3 +173,8 @@ def test_in_a_browser(page, browser, scheme):
     light = lambda c: sum(map(int, re.findall(r'\d+', c)[:3]))
     assert (light(ground)>600)==(scheme=='light') and abs(light(ground)-light(ink))>400
     w.close()
+
+def test_protocols_are_named(page):
+    "Whose figures the page shows, and what was ignored"
+    s = page.read_text()
+    assert all(f'<th scope="row">{p}</th>' in s for p in PROTOCOLS) and 'neither asked for nor held against a detection' in s and 'metric voc12' in s

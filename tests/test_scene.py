@@ -383,3 +383,15 @@ def test_classes_that_are_no_file_names_are_told_before_the_work(learn, tmp_path
     with pytest.raises(ValueError, match='Boeing/737'): predict_folder(learn, tmp_path, tmp_path/'out', **KW)
     assert learn.model.seen==0
     preds,bad = predict_folder(learn, tmp_path, tmp_path/'out', 'csv', **KW); assert list(preds)==['a.png'] and not bad
+
+def test_a_folder_as_coco_takes_the_ids_of_the_truth(learn, tmp_path):
+    "Pictures that the truth has not are told before the work"
+    (tmp_path/'in').mkdir(); Image.fromarray(squares(128, 128, 4)[0]).save(tmp_path/'in/x.png')
+    vocab = [str(o) for o in learn.dls.vocab]; file = tmp_path/'truth.json'
+    file.write_text(json.dumps(dict(images=[dict(id=71, file_name='val/x.png')], annotations=[], categories=[dict(id=10+i, name=n) for i,n in enumerate(vocab[::-1])])))
+    preds,_ = predict_folder(learn, tmp_path/'in', tmp_path/'out', 'coco', image_ids=file, **KW)
+    got = json.loads((tmp_path/'out/results.json').read_text())
+    assert len(got)==len(preds['x.png']['labels'])>0 and {o['image_id'] for o in got}=={71}
+    assert [o['category_id'] for o in got]==[9+len(vocab)-int(l) for l in preds['x.png']['labels']]
+    with pytest.raises(ValueError, match='no image id for x.png'): predict_folder(learn, tmp_path/'in', tmp_path/'no', 'coco', image_ids={'y.png':1}, **KW)
+    assert not (tmp_path/'no').exists()
