@@ -126,8 +126,9 @@ def declare(labels, name):
 
 def _cvat_shape(o, q, row, gap, name, fmt):
     cx,cy,w,h,t = row
-    if gap>=.01: return ET.SubElement(o, 'polygon', label=name, occluded='0', points=';'.join(f'{fmt(x)},{fmt(y)}' for x,y in q))
-    return ET.SubElement(o, 'box', label=name, occluded='0', xtl=fmt(cx-w/2), ytl=fmt(cy-h/2), xbr=fmt(cx+w/2), ybr=fmt(cy+h/2), rotation=f'{t:.6f}')
+    at = dict(label=name, occluded='0')
+    if gap>=.01: return ET.SubElement(o, 'polygon', at, points=';'.join(f'{fmt(x)},{fmt(y)}' for x,y in q))
+    return ET.SubElement(o, 'box', at, xtl=fmt(cx-w/2), ytl=fmt(cy-h/2), xbr=fmt(cx+w/2), ybr=fmt(cy+h/2), rotation=f'{t:.6f}')
 
 def write_cvat(
     annots, # of `Annot`

@@ -202,7 +202,8 @@ def labelme_row(
     if kind=='rectangle' and len(pts)==2:
         (x1,y1),(x2,y2) = pts
         return with_angle(hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, diff), s, known={})
-    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'): return with_angle(outline_row([pts], name, diff), s, known={})
+    if kind in ('polygon','rectangle','rotation','oriented_rectangle','quadrilateral'):
+        return with_angle(outline_row([pts], name, diff), s, known={})
     raise NotABox(kind)
 
 def labelme_entries(file, size=None):
@@ -214,7 +215,8 @@ def labelme_entries(file, size=None):
 def _beside(image, folder, root):
     "How labelme finds a picture: from the label file on; by its full path where it is not in the set"
     image = Path(image).absolute()
-    return Path(os.path.relpath(image, Path(folder).absolute())).as_posix() if image.is_relative_to(Path(root).absolute()) else image.as_posix()
+    if not image.is_relative_to(Path(root).absolute()): return image.as_posix()
+    return Path(os.path.relpath(image, Path(folder).absolute())).as_posix()
 
 def write_labelme(
     annots, # of `Annot`

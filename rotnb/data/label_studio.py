@@ -85,7 +85,8 @@ def label_studio_row(
     "Corners, class and flag of one region"
     v = next((p for *_,r in reg.parts if (p := place_of(r))), {}); first = reg.parts[0][2]
     if not v and not reg.names and not set(value_of(first))-{'meta','id','type'}: raise ValueError('a region without a value')
-    if str(first.get('type', '')).startswith(('keypoint','brush','bitmask')) or any('rle' in value_of(r) for *_,r in reg.parts): raise NotABox(str(first.get('type')))
+    kind = str(first.get('type', ''))
+    if kind.startswith(('keypoint','brush','bitmask')) or any('rle' in value_of(r) for *_,r in reg.parts): raise NotABox(kind)
     if not reg.names: raise ValueError('a region without a label')
     name,diff = name or reg.names[0][2],int(any('difficult' in ((r.get('meta') or {}).get('text') or []) for *_,r in reg.parts))
     if 'points' in v: return outline_row([np.array(v['points'], float)*size/100], name, diff)

@@ -210,7 +210,7 @@ class LabelStudioForm(JsonForm):
         return {} if i is None else {i: json_at(text, 'annotations' if 'annotations' in task else 'completions', i, 'result', start=start)[0]}
     def home(self, text, shot):
         homes,task = self.homes(text, shot.key),json_top(text)[shot.key][2]
-        drawn = [k for k,_,r in task_results(task) if place_of(r)] or list(homes) if is_full(task) else [k for k,_,r in task_results(task) if place_of(r)]
+        drawn = [k for k,_,r in task_results(task) if place_of(r)] or (list(homes) if is_full(task) else [])
         if drawn: return homes[drawn[0]]
         raise LabelError(f'{shot.name}: the task has no annotation to edit')
     def objects(self, text, key=None):
@@ -222,7 +222,8 @@ class LabelStudioForm(JsonForm):
                 (name,n,_),many = reg.parts[0],len(reg.names)>1
                 for i in range(max(1, len(reg.names))):
                     place = f'[{k}] region {j}'+(f' label {i}' if many else '')
-                    res.append(Member(*spans[name,n][:2], place, (reg,i,{p[:2]:spans[p[:2]][:2] for p in reg.parts}), home=homes[name], number=n))
+                    mine = {p[:2]:spans[p[:2]][:2] for p in reg.parts}
+                    res.append(Member(*mine[name,n], place, (reg,i,mine), home=homes[name], number=n))
         return res
     def parse(self, o, text, shot):
         reg,i,_ = o
@@ -246,13 +247,13 @@ def _marked(r, diff):
     return {**r, 'meta':{**(r.get('meta') or {}), 'text':some}}
 
 def _drawn(reg, rows, old, size): # rows: of the labels that stay, None for the others
-    "The results of a region, None for one that goes"
+    "The results of a region as they are to be"
     kept = [o for o in rows if o]; box,diff = kept[0][0],kept[0][2]; moved = 'box' in changed(old, (box,*old[1:]))
     res = []
     for i,(*_,r) in enumerate(reg.parts):
         for key in dict.fromkeys(k for p,k,_ in reg.names if p==i):
             names = [o[1] for o,(p,k,_) in zip(rows, reg.names) if o and (p,k)==(i,key)]
-            if names!=[n for p,k,n in reg.names if (p,k)==(i,key)]: r = _named(r, key, names) if names or len(kept)<1 or len(value_of(r))>1 else None
+            if names!=[n for p,k,n in reg.names if (p,k)==(i,key)]: r = _named(r, key, names)
         if moved and place_of(r): r = _redrawn(r, to_place(np.array(box, float).reshape(4,2), size, place_of(r)))
         res.append(_marked(r, diff) if bool(diff)!=bool(old[2]) and i==0 else r)
     return res
@@ -279,17 +280,16 @@ def redone(self:LabelStudioForm, text, o, rows, old, shot): # o: value of a piec
     runs = _apart(rows) or [None]
     if runs==[None]: return dict.fromkeys(spans)
     first = _drawn(reg, runs[0], old, shot.size if shot else None)
-    res = {k: None if r is None else r if r is v else json_like(r, text[slice(*spans[k])]) for (*k,v),r in zip(reg.parts, first) for k in [tuple(k)]}
-    res = {k: text[slice(*spans[k])] if isinstance(r, dict) else r for k,r in res.items()}
+    res = {p[:2]: text[slice(*spans[p[:2]])] if r is p[2] else json_like(r, text[slice(*spans[p[:2]])]) for p,r in zip(reg.parts, first)}
     more = [r for run in runs[1:] for r in _alone(_drawn(reg, run, old, shot.size), run)]
-    lead = next(k for k,r in res.items() if r is not None)
+    lead = next(iter(res))
     res[lead] += ''.join(', '+json_like(r, text[slice(*spans[lead])]) for r in more)
     return res
 
 def _alone(results, run):
     "Those that name a region, under a new id"
     new = f'rotnb-{zlib.crc32(str(run).encode()):08x}'
-    return [{**r, 'id':new} if 'id' in r else r for r in results if r is not None and any(k.endswith('labels') for k in value_of(r))]
+    return [{**r, 'id':new} if 'id' in r else r for r in results if any(k.endswith('labels') for k in value_of(r))]
 
 @patch
 def rewrite(self:LabelStudioForm, text, pieces, changes, new, shot):

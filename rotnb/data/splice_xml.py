@@ -148,7 +148,8 @@ class XmlObjects(XmlText):
     def turned(self, o, xy):
         "An upright box with its angle beside it stays one"
         form = self.form; told = turn_field(o, self.pivot)
-        if not told or not told[2] or not form.hbox or at(o, form.hbox[0]) is None or any(at(o, p) for p in (*form.rbox, *form.corners)): return False
+        if not told or not told[2] or not form.hbox or at(o, form.hbox[0]) is None: return False
+        if any(at(o, p) for p in (*form.rbox, *form.corners)): return False
         box,deg = unturned(xy, told[2]); told[0].put(f'{deg:.6f}')
         for p,v in zip(form.hbox, box): _put(o, p, f'{v:.4f}')
         return True

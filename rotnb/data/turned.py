@@ -53,7 +53,8 @@ def fields(
     return _xml_fields(o, '') if isinstance(o, ET.Element) else _json_fields(o, '')
 
 # %% ../../nbs/data/62f_turned.ipynb #41ae5572
-_word = re.compile(r'(?<!rect)(?<!tri)(?<!quadr)angle|rotat|theta|orient|direction|degree|radian|heading|azimuth|bearing|yaw|(?<![a-z])rot(?![a-z])')
+_word = re.compile(r'(?<!rect)(?<!tri)(?<!quadr)angle|rotat|theta|orient|direction|degree|radian|heading|azimuth|bearing|yaw|'
+                   r'(?<![a-z])rot(?![a-z])')
 _num  = re.compile(r'\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:°|deg|degrees?|rad|radians?)?\s*', re.I)
 
 @lru_cache(4096)
@@ -107,7 +108,8 @@ def unturned(
     pivot:str='middle' # or 'corner'
 )->tuple: # (x1, y1, x2, y2) of the upright box that it is turned from, and the degrees
     "What `turned_quad` makes a rectangle of"
-    q = np.reshape(xy, (1,4,2)).astype(float); cx,cy,w,h,t = headed(q)[0][0]; x,y = (cx-w/2,cy-h/2) if pivot=='middle' else rbox2qbox(np.array([[cx,cy,w,h,t]]))[0,0]
+    r = headed(np.reshape(xy, (1,4,2)).astype(float))[0]; cx,cy,w,h,t = r[0]
+    x,y = (cx-w/2,cy-h/2) if pivot=='middle' else rbox2qbox(r)[0,0]
     return (x,y,x+w,y+h),float(np.rad2deg(t))
 
 # %% ../../nbs/data/62f_turned.ipynb #4e1f51d3
@@ -128,8 +130,8 @@ def with_angle(
         loud = [] if told else [f'{f.path} is {v:g}' for f,v in found if not _quarter(v)]
         return row._replace(unread='; '.join(loud)) if loud else row
     t = np.rad2deg(headed(np.reshape(row.xy, (1,4,2)))[0][0,4])
-    if told and row.fill>.999 and _off(t, told[1], 90)>2: return row._replace(unread=f'{told[0].path} is {told[1]:g}, but the outline lies at {t:.1f} degrees')
-    return row
+    if not told or row.fill<=.999 or _off(t, told[1], 90)<=2: return row
+    return row._replace(unread=f'{told[0].path} is {told[1]:g}, but the outline lies at {t:.1f} degrees')
 
 def _turned(row, f, deg, pivot):
     if not pivot:
@@ -138,8 +140,8 @@ def _turned(row, f, deg, pivot):
     return row._replace(xy=turned_quad(row.xy, deg, pivot), angle=math.radians(deg))
 
 # %% ../../nbs/data/62f_turned.ipynb #07526e3f
-_SIDES = dict(x=(0,4), y=(1,5), left=(0,), top=(1,), xmin=(0,), ymin=(1,), xtl=(0,), ytl=(1,), right=(2,), bottom=(3,), xmax=(2,), ymax=(3,), xbr=(2,), ybr=(3,),
-              cx=(4,), cy=(5,), centerx=(4,), centery=(5,), xcenter=(4,), ycenter=(5,), width=(6,8), height=(7,9), w=(6,8), h=(7,9))
+_SIDES = dict(x=(0,4), y=(1,5), left=(0,), top=(1,), xmin=(0,), ymin=(1,), xtl=(0,), ytl=(1,),
+              right=(2,), bottom=(3,), xmax=(2,), ymax=(3,), xbr=(2,), ybr=(3,), cx=(4,), cy=(5,), centerx=(4,), centery=(5,), xcenter=(4,), ycenter=(5,), width=(6,8), height=(7,9), w=(6,8), h=(7,9))
 
 def _spellings(q):
     "Lists that say a quad: the box around it, the box unturned, its corners from any one on, its centre; and what single numbers may say"
@@ -188,5 +190,6 @@ def keep_in_step(
         v = _after(f, _number(f.value), q, areas, a, b)
         if v is None: continue
         if not isinstance(v, list): v = round(float(v), 6)
-        f.put(v if not isinstance(f.value, str) else f'{v:.0f}' if f.value.strip().lstrip('-').isdigit() else f'{v:.6f}'.rstrip('0').rstrip('.'))
+        whole = isinstance(f.value, str) and f.value.strip().lstrip('-').isdigit()
+        f.put(v if not isinstance(f.value, str) else f'{v:.0f}' if whole else f'{v:.6f}'.rstrip('0').rstrip('.'))
     return o

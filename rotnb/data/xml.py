@@ -123,9 +123,12 @@ def _has(o, paths): return bool(paths) and any(o.find(p.partition('@')[0]) is no
 
 def _name(o, form):
     "The class of an object; one that has two is no object that could be read"
-    names = list(dict.fromkeys(filter(None, (at(o, form.name),) if '@' in form.name else ((n.text or '').strip() for n in o.findall(form.name)))))
-    if len(names)!=1: raise ValueError(f'<{o.tag}> has '+(f'{len(names)} class names: {", ".join(names[:5])}' if names else f'no class name at {form.name}'))
-    if form.names and names[0] not in form.names: raise ValueError(f'{form.name} is {names[0]!r}, which is none of {", ".join(list(form.names)[:5])}, ...')
+    every = [at(o, form.name)] if '@' in form.name else [(n.text or '').strip() for n in o.findall(form.name)]
+    names = list(dict.fromkeys(filter(None, every)))
+    if not names: raise ValueError(f'<{o.tag}> has no class name at {form.name}')
+    if names[1:]: raise ValueError(f'<{o.tag}> has {len(names)} class names: {", ".join(names[:5])}')
+    if form.names and names[0] not in form.names:
+        raise ValueError(f'{form.name} is {names[0]!r}, which is none of {", ".join(list(form.names)[:5])}, ...')
     return form.names.get(names[0], names[0])
 
 def xml_row(
