@@ -50,6 +50,7 @@ from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
 from .evaluate.errors import *
+from .data.arguments import UnknownArgumentError
 from .data.types import *
 from .data.transforms import *
 from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
@@ -62,6 +63,8 @@ from .data.samplers import *
 from .data.cache import *
 from .data.annots import *
 from .data.folders import *
+from .data.lines import line_kind
+from .data.inside import keep_inside, annots_inside
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError

@@ -105,11 +105,19 @@ def _yamls(path): # of a set
 
 class LostSplitError(DatasetLayoutError): "A split that a set tells of, and that leads nowhere"
 
+def _ends(parts, root):
+    "The ends of a path that may lie below a root, the longest first: none that has lost the split's name, none that is a bare folder of another set"
+    said = split_words(parts)
+    for k in range(len(parts)):
+        if said and not said & split_words(parts[k:]): return
+        if k and k==len(parts)-1 and not said and '.' not in parts[k] and parts[k-1]!=Path(root).resolve().name: return
+        yield '/'.join(parts[k:])
+
 def _there(name, roots):
     "A file or folder by its name in a yaml file: as it stands below a root, or the longest end of it that does"
-    parts = name_parts(name); said = split_words(parts)
-    names = [str(name).strip().replace('\\','/'), *('/'.join(parts[k:]) for k in range(len(parts)) if not said or said & split_words(parts[k:]))]
-    try: return next((p for n in names for r in roots if n and (p := Path(os.path.normpath(r/n))).exists()), None)
+    parts,whole = name_parts(name),str(name).strip().replace('\\','/')
+    names = [(whole,r) for r in roots if whole]+[(o,r) for r in roots for o in _ends(parts, r)]
+    try: return next((p for n,r in names if (p := Path(os.path.normpath(r/n))).exists()), None)
     except (OSError, ValueError): return None                              # no name: too long, or with a NUL
 
 def set_root(
