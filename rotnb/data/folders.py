@@ -106,7 +106,7 @@ def _yamls(path): # of a set
 class LostSplitError(DatasetLayoutError): "A split that a set tells of, and that leads nowhere"
 
 def _ends(parts, root):
-    "The ends of a path that may lie below a root, the longest first: none that has lost the split's name, none that is a bare folder of another set"
+    "The ends of a path that may lie below a root, the longest first: none without the split's name it had, no bare folder of another set"
     said = split_words(parts)
     for k in range(len(parts)):
         if said and not said & split_words(parts[k:]): return
@@ -272,7 +272,7 @@ def layout_error(path, split, label_dirs):
     other = f' (the label folder may also be called {", ".join(label_dirs[1:])})' if label_dirs[1:] else ''
     return DatasetLayoutError(f'{path}: expected {want}{other}; found {there}{"".join(said)}')
 
-NO_LABELS = {'classes','readme','train','val','valid','test','trainval','license','labels','notes'} # text files among labels that are none
+NO_LABELS = set('classes readme train val valid test trainval license labels notes'.split()) # text files among labels that are none
 
 def told_pairs(pairs, orphans, problems=None): # of (picture, label file or None); label files without picture
     "The pairs but those that share a label file, with what is missing noted"
