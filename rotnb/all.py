@@ -54,6 +54,7 @@ from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
 from .evaluate.errors import *
+from .data.arguments import UnknownArgumentError
 from .data.atomic import BusyError, alone, new_folder, whole, write_whole
 from .data.types import *
 from .data.transforms import *
@@ -67,6 +68,8 @@ from .data.samplers import *
 from .data.cache import *
 from .data.annots import *
 from .data.folders import *
+from .data.lines import line_kind
+from .data.inside import keep_inside, annots_inside
 from .data.dota import *
 from .data.yolo_obb import *
 from .data.synth import make_scene, make_synth, SynthFolderError

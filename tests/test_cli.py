@@ -132,7 +132,7 @@ def test_other_formats(cli, dota, home, tmp_path, name):
     names = sorted({n for a in annots.values() for r in a for n in r.names})
     for s,a in annots.items():
         shutil.copytree(dota/s/'images', tmp_path/'images'/s)
-        FORMATS[name].write(a, tmp_path, s, names)
+        FORMATS[name].write(a, tmp_path, s, names, **(dict(border='keep') if FORMATS[name].clips else {}))
     code,_,err = cli('--path',f'own_{name}',*own(tmp_path))
     assert code==0, err
     m = json.loads((home/f'own_{name}/metrics.json').read_text())

@@ -32,7 +32,7 @@ def good_set(root, name):
     one = name in ('hrsc','hrsc_types','icdar','ucas_aod'); names = ['ship']*5 if one else ['ship','car','ship','ship','car']
     annots = [Annot(p, BOXES[a:b], names[a:b], np.zeros(b-a, int)) for p,(a,b) in zip(ims, ((0,3),(3,5),(5,5)))]
     if name=='ucas_aod': write_ucas(annots, root)
-    else: FORMATS[name].write(annots, root, '', VOCAB)
+    else: FORMATS[name].write(annots, root, '', VOCAB, **(dict(border='keep') if FORMATS[name].clips else {}))
     return {p.relative_to(root).as_posix():p.read_bytes() for p in sorted(root.rglob('*')) if p.is_file()}
 
 def pieces(name, file, data):

@@ -40,7 +40,7 @@ def write(annots, root, name, names=None):
     (root/'images').mkdir(parents=True)
     for a in annots: shutil.copy(a.image, root/'images')
     annots = [replace(a, image=root/'images'/a.image.name) for a in annots]
-    FORMATS[name].write(annots, root, '', names or sorted({n for a in annots for n in a.names}))
+    FORMATS[name].write(annots, root, '', names or sorted({n for a in annots for n in a.names}), **(dict(border='keep') if FORMATS[name].clips else {}))
     return annots
 
 # ---- clean sets ----

@@ -50,7 +50,7 @@ def test_round_trip(tmp_path_factory, name, rows):
     q = rbox2qbox(np.array([r[:5] for r in rows], float).reshape(-1,5))
     names = ['ship' if 'hrsc' in name else r[5] for r in rows]
     a = Annot(ims[0], q, names, np.array([r[6] for r in rows], int))
-    f.write([a, to_annot(ims[1], [])], root, '', ['ship','storage tank','7'])
+    f.write([a, to_annot(ims[1], [])], root, '', ['ship','storage tank','7'], **(dict(border='keep') if FORMATS[name].clips else {}))
     b = {o.image.name:o for o in quiet(f.read, root, None, None, 'raise')}
     assert len(b['0.png'])==len(a) and len(b['1.png'])==0
     if 'names' in f.holds: assert b['0.png'].names==names

@@ -273,7 +273,7 @@ def test_every_reader_to_every_writer(tmp_path, a):
     def through(annots, k, root): # write in a format and read again
         for o in annots: (root/'images').mkdir(parents=True, exist_ok=True); shutil.copy(o.image, root/'images')
         annots = [Annot(root/'images'/o.image.name, o.qboxes, [dict(icdar='text').get(k, 'ship')]*len(o), o.difficult) for o in annots]
-        FORMATS[k].write(annots, root, '', list({n for o in annots for n in o.names})); return read(root, None, k)[0]
+        FORMATS[k].write(annots, root, '', list({n for o in annots for n in o.names}), **(dict(border='keep') if FORMATS[k].clips else {})); return read(root, None, k)[0]
     def gap(u, v): return max((min(np.abs(np.roll(p, k, 0)-q).max() for k in range(4)) for p,q in zip(u, v)), default=0)
     mid = through(first, a, tmp_path/'a')
     for k in WRITTEN:

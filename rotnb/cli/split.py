@@ -18,7 +18,7 @@ from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
 from ..data.atomic import alone, sweep, write_whole
 from ..data.rasters import walk_files
-from ..data.windows import Window, default_overlap, filled_enough, open_scene, window_grid
+from ..data.windows import Window, filled_enough, open_scene, window_grid
 from ..data.annots import Annot, DatasetLayoutError
 from ..data.folders import IMAGE_EXTS
 from ..data.tiles import tell_lost, tile_scene
@@ -28,17 +28,15 @@ from .commands import command
 # %% ../../nbs/cli/94_split.ipynb #37ff4eae
 class SplitError(ValueError): "Something that whoever started the splitter can put right"
 
-def _gaps(sizes, gaps): return tuple(map(default_overlap, sizes)) if gaps is None else gaps
-
 def split_windows(
     scene, # `Scene` or file
     sizes=(1024,), # sides of windows, pixels at rate 1
-    gaps=None, # how much neighbours overlap, one for each size, pixels at rate 1; 200 of 1024, in proportion, when absent
+    gaps=(200,), # how much neighbours overlap, one for each size, pixels at rate 1
     rates=(1.,), # sizes and gaps are divided by each
     img_rate_thr:float=.6 # windows filled by the scene to no more than this share are left out, in [0,1]
 )->list: # of `Window`, none twice
     "The windows that MMRotate's DOTA split cuts out of a scene"
-    scene = open_scene(scene); gaps = _gaps(sizes, gaps)
+    scene = open_scene(scene)
     both = [(int(s/r),int(g/r)) for r in rates for s,g in zip(sizes, gaps)]
     g = np.concatenate([window_grid(scene.height, scene.width, s, o) for s,o in both])
     keep,_ = filled_enough(g, scene.height, scene.width, img_rate_thr)
@@ -156,7 +154,7 @@ def split_scenes(
     src, # folder of a data set
     dst, # folder to write; must not exist, be empty, or be an interrupted run with the same settings
     sizes=(1024,), # sides of windows, pixels at rate 1
-    gaps=None, # how much neighbours overlap, one for each size, pixels at rate 1; 200 of 1024, in proportion, when absent
+    gaps=(200,), # how much neighbours overlap, one for each size, pixels at rate 1
     rates=(1.,), # sizes and gaps are divided by each
     img_rate_thr:float=.6, # windows filled by the scene to no more than this share are left out, in [0,1]
     iof_thr:float=.7, # least share of a box in a window, in (0,1]; others are left out
@@ -173,7 +171,6 @@ def split_scenes(
     "Write the windows of scenes as files"
     src,dst = Path(src).resolve(),Path(dst).resolve()
     if src==dst or dst in src.parents or src in dst.parents: raise SplitError(f'{dst} and {src} lie in each other: choose a folder beside')
-    gaps = _gaps(sizes, gaps)
     _check(sizes, gaps, rates, img_rate_thr, iof_thr, padding_value, ext, n_workers)
     sets = _records(src, format, vocab, on_bad, labelled)
     _check_names(sets)
@@ -212,7 +209,7 @@ def main(
     src:str, # folder of a data set
     dst:str, # folder to write
     sizes:Annotated[int, dict(nargs='+')]=(1024,), # sides of windows, pixels at rate 1
-    gaps:Annotated[int, dict(nargs='+')]=None, # how much neighbours overlap, one for each size; without it 200 of 1024, in proportion
+    gaps:Annotated[int, dict(nargs='+')]=(200,), # how much neighbours overlap, one for each size
     rates:Annotated[float, dict(nargs='+')]=(1.,), # sizes and gaps are divided by each, such as 0.5 1.0 1.5
     img_rate_thr:float=.6, # windows filled by the scene to no more than this share are left out
     iof_thr:float=.7, # least share of an object in a window

@@ -14,21 +14,26 @@ from functools import wraps
 # %% ../../nbs/data/60b_arguments.ipynb #69bd51fd
 class UnknownArgumentError(TypeError): "A keyword that a function does not take"
 
-AKA = dict(imgsz='size tile', img_size='size', image_size='size', input_size='size', img_scale='size', scale='size scales', resolution='size', sz='size tile',
-    batch='bs', batch_size='bs', batchsize='bs', samples_per_gpu='bs', val_batch_size='val_bs', workers='num_workers', n_workers='num_workers',
-    workers_per_gpu='num_workers', num_worker='num_workers', classes='vocab', names='vocab', class_names='vocab', metainfo='vocab', labels_map='vocab',
-    data='path', data_root='path', root='path', dataset='path', source='path', val='valid', val_split='valid', train_split='train',
-    fraction='valid_pct', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct', random_state='seed', shuffle_train='shuffle',
-    transforms='item_tfms batch_tfms', pipeline='item_tfms', augment='batch_tfms', augmentations='batch_tfms', tfms='batch_tfms', aug_transforms='batch_tfms',
-    gap='overlap', gaps='overlap', stride='overlap', overlap_ratio='overlap', patch_size='size tile', tile_size='size tile', window='size tile',
-    crop_size='size tile', slice_size='size tile', subsize='size tile', rates='scales', iof='iof_thr', iof_threshold='iof_thr',
-    conf='score_thr', conf_thres='score_thr', confidence='score_thr', score='score_thr', score_thresh='score_thr', score_threshold='score_thr', threshold='score_thr',
-    iou='iou_thr iou_threshold', iou_thres='iou_thr iou_threshold', iou_thr='iou_threshold', iou_threshold='iou_thr', nms_thr='iou_thr iou_threshold',
-    max_det='max_dets', max_per_img='max_dets', ratio='rect', cache_images='cache')
+AKA = dict(
+    imgsz='size tile', img_size='size', image_size='size', input_size='size', img_scale='size', scale='size scales',
+    resolution='size', sz='size tile', batch='bs', batch_size='bs', batchsize='bs', samples_per_gpu='bs',
+    val_batch_size='val_bs', workers='num_workers', n_workers='num_workers', workers_per_gpu='num_workers',
+    num_worker='num_workers', classes='vocab', names='vocab', class_names='vocab', metainfo='vocab', labels_map='vocab',
+    data='path', data_root='path', root='path', dataset='path', source='path', val='valid', val_split='valid',
+    train_split='train', fraction='valid_pct', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct',
+    random_state='seed', shuffle_train='shuffle', transforms='item_tfms batch_tfms', pipeline='item_tfms', augment='batch_tfms',
+    augmentations='batch_tfms', tfms='batch_tfms', aug_transforms='batch_tfms', gap='overlap', gaps='overlap', stride='overlap',
+    overlap_ratio='overlap', patch_size='size tile', tile_size='size tile', window='size tile', crop_size='size tile',
+    slice_size='size tile', subsize='size tile', rates='scales', iof='iof_thr', iof_threshold='iof_thr', conf='score_thr',
+    conf_thres='score_thr', confidence='score_thr', score='score_thr', score_thresh='score_thr', score_threshold='score_thr',
+    threshold='score_thr', iou='iou_thr iou_threshold', iou_thres='iou_thr iou_threshold', iou_thr='iou_threshold',
+    iou_threshold='iou_thr', nms_thr='iou_thr iou_threshold', max_det='max_dets', max_per_img='max_dets', ratio='rect',
+    cache_images='cache')
 "Words of other tools, and those here that may be meant"
 
 ELSEWHERE = {**dict.fromkeys(('epochs','epoch','max_epochs','lr','lr0','learning_rate'), '`learn.fine_tune(epochs, lr)`'),
-             **dict.fromkeys(('model','arch','backbone','pretrained','weights','metrics','cbs','loss_func'), '`rotated_learner(dls, arch, ...)`')}
+             **dict.fromkeys(('model','arch','backbone','pretrained','weights','metrics','cbs','loss_func'),
+                             '`rotated_learner(dls, arch, ...)`')}
 "Words that belong to another call"
 
 # %% ../../nbs/data/60b_arguments.ipynb #afbd8c54
@@ -54,7 +59,8 @@ def check_arguments(
 
 def takes(f)->list:
     "The names that a function takes, those it delegates to included"
-    return [k for k,p in inspect.signature(f).parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and k not in ('self','cls')]
+    every = inspect.signature(f).parameters.items()
+    return [k for k,p in every if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and k not in ('self','cls')]
 
 def named(f):
     "Refuse keywords that are not in the signature of `f`, with the nearest name"

@@ -45,7 +45,7 @@ def annots2df(
 
 def df_row(d:dict): # column -> text or number
     "A row for `keep_rows` from a row of a table, or None for a picture without boxes"
-    num = lambda s: [float(d[k]) for k in s.split()]
+    num = lambda s: [number(d[k]) for k in s.split()]
     name,diff = d.get('name'),d.get('difficult')
     if name is None or name=='' or name!=name:
         told = [v for k,v in d.items() if k in _PLACE and v not in (None,'') and v==v]
@@ -147,7 +147,8 @@ def _write_yolo(annots, root, split, names, border='clip'):
     have = {s: f'images/{s}' for s in ('train','val','test') if (root/'labels'/s).is_dir()}
     train = next(iter(have.values()), 'images')                             # both are asked for; where there is one, it is both
     told = dict(train=train, val=have.get('val') or have.get('test') or train, **{k:v for k,v in have.items() if k=='test'})
-    (root/'data.yaml').write_text(yaml.safe_dump(dict(**told, names=dict(enumerate(names))), sort_keys=False, allow_unicode=True), encoding='utf-8')
+    text = yaml.safe_dump(dict(**told, names=dict(enumerate(names))), sort_keys=False, allow_unicode=True)
+    (root/'data.yaml').write_text(text, encoding='utf-8')
     (root/'classes.txt').write_text(''.join(f'{o}\n' for o in names), encoding='utf-8')
 def _write_csv(annots, file):
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +288,8 @@ def list_splits(path, fmt)->list:
 def check_options(format, options):
     "Raise where a format's reader does not take an option"
     for o in options:
-        if o not in FORMATS[format].options: raise ValueError(f"{format} has no option {o!r}; {unknown_argument(o, FORMATS[format].options, 'option')}")
+        if o not in FORMATS[format].options:
+            raise ValueError(f"{format} has no option {o!r}; {unknown_argument(o, FORMATS[format].options, 'option')}")
 
 def read_format(
     path, # folder of a set, its yaml file, or its one label file

@@ -49,7 +49,8 @@ def read_dota(
     problems = Problems()
     entries = lambda file,size: line_entries(file, parse_dota_line)
     pairs = find_pairs(path, split, DOTA_DIRS, problems)
-    check_lines([l for _,l in pairs], ('dota','dota_shares') if isinstance(on_bad, Problems) else ('dota',), path)   # the doctor tells of units itself
+    want = ('dota','dota_shares') if isinstance(on_bad, Problems) else ('dota',)                  # the doctor tells of units itself
+    check_lines([l for _,l in pairs], want, path)
     res = read_pairs(pairs, entries, problems, vocab, 'parse')
     problems.report(path, on_bad)
     return with_difficulty(res, difficulty)

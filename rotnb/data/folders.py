@@ -106,11 +106,19 @@ def _yamls(path): # of a set
 
 class LostSplitError(DatasetLayoutError): "A split that a set tells of, and that leads nowhere"
 
+def _ends(parts, root):
+    "The ends of a path that may lie below a root, the longest first: none without the split's name it had, no bare folder of another set"
+    said = split_words(parts)
+    for k in range(len(parts)):
+        if said and not said & split_words(parts[k:]): return
+        if k and k==len(parts)-1 and not said and '.' not in parts[k] and parts[k-1]!=Path(root).resolve().name: return
+        yield '/'.join(parts[k:])
+
 def _there(name, roots):
     "A file or folder by its name in a yaml file: as it stands below a root, or the longest end of it that does"
-    parts = name_parts(name); said = split_words(parts)
-    names = [str(name).strip().replace('\\','/'), *('/'.join(parts[k:]) for k in range(len(parts)) if not said or said & split_words(parts[k:]))]
-    try: return next((p for n in names for r in roots if n and (p := Path(os.path.normpath(r/n))).exists()), None)
+    parts,whole = name_parts(name),str(name).strip().replace('\\','/')
+    names = [(whole,r) for r in roots if whole]+[(o,r) for r in roots for o in _ends(parts, r)]
+    try: return next((p for n,r in names if (p := Path(os.path.normpath(r/n))).exists()), None)
     except (OSError, ValueError): return None                              # no name: too long, or with a NUL
 
 def set_root(
@@ -265,7 +273,7 @@ def layout_error(path, split, label_dirs):
     other = f' (the label folder may also be called {", ".join(label_dirs[1:])})' if label_dirs[1:] else ''
     return DatasetLayoutError(f'{path}: expected {want}{other}; found {there}{"".join(said)}')
 
-NO_LABELS = {'classes','readme','train','val','valid','test','trainval','license','labels','notes'} # text files among labels that are none
+NO_LABELS = set('classes readme train val valid test trainval license labels notes'.split()) # text files among labels that are none
 
 def told_pairs(pairs, orphans, problems=None): # of (picture, label file or None); label files without picture
     "The pairs but those that share a label file, with what is missing noted"

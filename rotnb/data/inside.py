@@ -40,9 +40,11 @@ def annots_inside(
     res,changed = [],[]
     for a in annots:
         q,iou = keep_inside(a.qboxes, a.size or image_size(a.image)); k = np.flatnonzero(iou>0)
-        changed += [(a,int(i),float(iou[i])) for i in np.flatnonzero((np.abs(q-a.qboxes).max((1,2))>1e-6) | (iou==0))] if len(a) else []
-        res.append(replace(a, qboxes=q[k], names=[a.names[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
-                           angle=None if a.angle is None else a.angle[k]) if changed and changed[-1][0] is a else a)
+        new = np.flatnonzero((np.abs(q-a.qboxes).max((1,2), initial=0)>1e-6) | (iou==0)) if len(a) else ()
+        changed += [(a,int(i),float(iou[i])) for i in new]
+        res.append(a if not len(new) else replace(
+            a, qboxes=q[k], names=[a.names[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
+            angle=None if a.angle is None else a.angle[k]))
     return res,changed
 
 def _refused(a):
@@ -58,11 +60,15 @@ def border_losses(
     "What becomes of boxes that leave their picture"
     if border=='keep':
         n = sum(map(_refused, annots))
-        return [f'{n} pictures have a box whose middle lies outside or that is larger than the picture: Ultralytics drops them with all of their labels'] if n else []
-    changed = annots_inside(annots)[1]; res,gone = [],[o for o in changed if not o[2]]
+        return [f'{n} pictures have a box whose middle lies outside or that is larger than the picture: '
+                'Ultralytics drops them with all of their labels'] if n else []
+    changed,res = annots_inside(annots)[1],[]
+    gone = [o for o in changed if not o[2]]
     if cut := sorted((o for o in changed if o[2]), key=lambda o: o[2]):
         v = [o[2] for o in cut]; worst = ', '.join(f'{a.names[i]} in {a.image.name} {u:.2f}' for a,i,u in cut[:3])
         res.append(f"{len(cut)} boxes leave their picture and were cut at its border: IoU with the box as it was {v[0]:.2f} to {v[-1]:.2f}, "
                    f"{np.median(v):.2f} in the middle (least: {worst}); border='keep' leaves them whole")
-    if gone: res.append(f'{len(gone)} boxes lie outside their picture and are left out, the first a {gone[0][0].names[gone[0][1]]} of {gone[0][0].image.name}')
+    if gone:
+        a,i,_ = gone[0]
+        res.append(f'{len(gone)} boxes lie outside their picture and are left out, the first a {a.names[i]} of {a.image.name}')
     return res

@@ -43,7 +43,7 @@ def line_kind(
     "The format of label lines"
     rows = [o for l in text.splitlines()[:20] if (o := l.strip('\ufeff \r\t')) and not is_dota_head(o)]
     n = Counter(_kind(o) for o in rows)
-    for k,others in (('yolo_preds',('yolo_obb',)), ('yolo_seg',('yolo_obb',)), ('dota',('dota_shares',))):
+    for k,others in (('yolo_seg',('yolo_obb',)), ('dota',('dota_shares',))):
         if n[k]: n[k] += sum(n.pop(o, 0) for o in others)
     return next((k for k,c in n.most_common(1) if k and 3*c>=2*len(rows)), None)
 

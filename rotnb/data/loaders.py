@@ -60,7 +60,8 @@ def read_splits(
 )->tuple: # records for training and for validation
     "Two splits as they are told; one divided at random where none is"
     if not has(train):
-        if has(valid): raise DatasetLayoutError(f'{path} has a split {valid!r}, but none called {train!r}: name the one to train on with train=')
+        if has(valid):
+            raise DatasetLayoutError(f'{path} has a split {valid!r}, but none called {train!r}: name the one to train on with train=')
         if has(None): return _split(read(None), valid_pct, seed)
     tr = read(train)
     if has(valid): return tr,read(valid)

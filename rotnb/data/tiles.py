@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass
 import numpy as np, torch
 from fastcore.basics import patch
-from .arguments import named
+from .arguments import check_whole, named
 from .transforms import visible_fraction
 from .blocks import RBoxDL
 from .windows import Scene, Window, scene_windows
@@ -94,7 +94,7 @@ def tile_annots(
     seed:int=0 # of the empty windows kept
 )->list: # of `TileAnnot`
     "Records of the windows of scenes"
-    _check_empty(empty)
+    _check_empty(empty); check_whole('size', size, what='pixels')
     rng,res,lost,n = np.random.default_rng(seed),[],[],0
     for a in annots:
         ws = scene_windows(a.image, size, overlap, scales, img_rate_thr, pad)

@@ -57,7 +57,8 @@ def yolo_names(
         try: names = _names_in(f) if is_yaml(f) else _lines_of(f)
         except (yaml.YAMLError, *MALFORMED) as e: bad += f'; {f} is no good: {explain(e)[:200]}'; continue
         if names: return names
-    if path.is_dir(): check_lines([o for o in walk_files(path) if o.suffix.lower()=='.txt'], ('yolo_obb','yolo_preds','yolo_seg','yolo'), path)
+    texts = [o for o in walk_files(path) if o.suffix.lower()=='.txt'] if path.is_dir() else []
+    check_lines(texts, ('yolo_obb','yolo_preds','yolo_seg','yolo'), path)        # no names, as it is no YOLO?
     raise DatasetLayoutError(f'{path}: no yaml file with `names:` and no classes.txt in this folder, in labels/ or beside it; '
                              f'pass vocab=[...] with the names in order{bad}')
 
@@ -67,7 +68,7 @@ def _name(k, names):
     if not k.is_integer(): raise ValueError(f'expected a class number, a whole one, found {k:g}')
     return names[int(k)] if 0<=k<len(names) else f'number {k:.0f}'
 
-_HINTS = {5: ': an upright box, for from_yolo or format=\'yolo\'', 6: ': an upright box with a confidence, for from_yolo or format=\'yolo\'',
+_HINTS = {5: ": an upright box, for from_yolo or format='yolo'", 6: ": an upright box with a confidence, for from_yolo or format='yolo'",
           10: ': a prediction with its confidence? `read_yolo_preds` reads them; score_thr= takes those above it as labels'}
 
 def parse_yolo_line(
@@ -139,6 +140,16 @@ def _parse_pred(line, size, names):
     if not 0<=v[8]<=1: raise ValueError(f'expected a confidence in [0, 1], found {v[8]:g}')
     return [o*s for o,s in zip(v[:8], (*size,)*4)],_name(k, names),v[8]
 
+def _preds_in(file, size, names, vocab, problems):
+    "The predictions of one picture; what is wrong with them is noted"
+    rows = []
+    for where,text,parse in line_entries(file, partial(_parse_pred, size=size, names=names)) if file else ():
+        try: row = parse()
+        except MALFORMED as e: problems.add('parse', where, f'{explain(e)}: {text[:80]!r}'); continue
+        if row is not None and row[1] not in vocab: problems.add('vocab', where, unknown_class(row[1], vocab))
+        elif row is not None: rows.append(row)
+    return rows
+
 def read_yolo_preds(
     folder, # of the text files, 'runs/obb/predict/labels'
     annots, # records of the pictures, as `read_format` gives them: those without a file have no detections
@@ -150,16 +161,13 @@ def read_yolo_preds(
     names = yolo_names(names) if isinstance(names, (str,Path)) else list(names)
     vocab = names if vocab is None else list(vocab)
     files = {o.stem:o for o in folder.glob('*.txt')}
-    if not any(a.image.stem in files for a in annots): raise DatasetLayoutError(f'{folder}: no text file is called like one of the {len(annots)} pictures')
+    if not any(a.image.stem in files for a in annots):
+        raise DatasetLayoutError(f'{folder}: no text file is called like one of the {len(annots)} pictures')
     for a in annots:
-        rows = []
-        for where,text,parse in line_entries(f, partial(_parse_pred, size=a.size or image_size(a.image), names=names)) if (f := files.get(a.image.stem)) else ():
-            try: rows += [r] if (r := parse()) else []
-            except MALFORMED as e: problems.add('parse', where, f'{explain(e)}: {text[:80]!r}')
-        for _,n,_ in rows:
-            if n not in vocab: problems.add('vocab', files[a.image.stem], unknown_class(n, vocab))
-        boxes = qbox2rbox(np.array([r[0] for r in rows], float).reshape(-1,4,2))
-        res.append(dict(boxes=boxes, scores=np.array([r[2] for r in rows], float), labels=np.array([vocab.index(r[1]) if r[1] in vocab else -1 for r in rows], int)))
+        rows = _preds_in(files.get(a.image.stem), a.size or image_size(a.image), names, vocab, problems)
+        q,name,score = zip(*rows) if rows else ((),)*3
+        res.append(dict(boxes=qbox2rbox(np.array(q, float).reshape(-1,4,2)), scores=np.array(score, float),
+                        labels=np.array([vocab.index(o) for o in name], int)))
     problems.report(folder)
     return res
 
