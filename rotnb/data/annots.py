@@ -6,13 +6,13 @@ Docs: https://rotnb.github.io/rotnb/data/annots.html.md"""
 
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'Row',
-           'NotABox', 'explain', 'keep_rows', 'line_entries', 'to_annot', 'picture_size', 'read_pairs', 'outline_row',
-           'rbox_row', 'hbox_row']
+           'NotABox', 'explain', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'look_up', 'read_picture',
+           'read_pairs', 'outline_row', 'rbox_row', 'hbox_row']
 
 # %% ../../nbs/data/62d_annots.ipynb #987d1d9f
 import struct, warnings
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +21,14 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
 from .blocks import unknown_class
-from .rasters import image_size
+from .orient import PictureSizeError, label_map, move_points
+from .rasters import open_reader
 from .types import Difficult
 
 # %% ../../nbs/data/62d_annots.ipynb #c20413d7
 @dataclass(eq=False)
 class Annot:
-    "One image and its oriented boxes, in pixels of the original image"
+    "One image and its oriented boxes, in pixels of the picture as it is displayed"
     image:Path           # picture file
     qboxes:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
     names:list           # n class names
@@ -35,6 +36,7 @@ class Annot:
     size:tuple=None      # (width, height) of the picture in pixels
     where:list=None      # n places in label files: 'a.txt:3', 'a.json: shapes[0]'
     angle:np.ndarray=None # (n,) radians, as the file has it (not wrapped); NaN where it has corners
+    frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the picture, where they differ: `data.orient`
 
     @property
     def labels(self): return [Difficult(o) if d else o for o,d in zip(self.names, self.difficult)]
@@ -48,10 +50,12 @@ class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not la
 class Problems:
     "Everything found wrong while reading one folder"
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
-                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
+                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file',
+                 size='pictures have another shape than their labels')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
-                 loose='outlines fill less than half of their box')
+                 loose='outlines fill less than half of their box', scaled='pictures have another size than they were labelled at: boxes scaled',
+                 turned='pictures are turned by EXIF, their labels are not: boxes turned', pages='files have several pages: the first is read')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
@@ -121,6 +125,13 @@ def keep_rows(
     return rows
 
 # %% ../../nbs/data/62d_annots.ipynb #c113c93b
+class Entries(list):
+    "The entries of one picture, with what their file says of the picture"
+    def __init__(self, entries, size=None, stored=False):
+        super().__init__(entries)
+        self.size = size     # (width, height) that labels count in, see `told_size`; None where it is not told
+        self.stored = stored # whether the tool counts in stored pixels where EXIF turns a picture
+
 def line_entries(
     file, # label file
     parse # line -> row
@@ -136,10 +147,28 @@ def to_annot(image, rows, size=None): # rows: `Row`, or what fits into one
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
                  size, list(where), np.array(angle, dtype=float))
 
-def picture_size(file, problems):
-    "(width, height) from the header, or None with the problem noted"
-    try: return image_size(file)
-    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
+def look_up(file, problems):
+    "(width, height) and EXIF orientation from the header, or None with the problem noted"
+    try: r = open_reader(file)
+    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80]); return
+    if r.pages>1: problems.add('pages', file, f'{r.pages} pages')
+    return r.shape[1::-1],r.turn
+
+def read_picture(
+    image, # picture file
+    entries, # (width, height) -> entries for `keep_rows`, as `Entries` where their file tells a size
+    problems, # where to note what is wrong
+    vocab=None, # known class names; None accepts any
+    kind:str='entry' # how to count what does not parse
+)->Annot: # or None where the picture cannot be used
+    "The record of one picture, its boxes in the pixels that are displayed"
+    if (look := look_up(image, problems)) is None: return
+    size,turn = look; some = entries(size); told = getattr(some, 'size', None)
+    try: m,how = label_map(told, size, turn, getattr(some, 'stored', False))
+    except PictureSizeError as e: problems.add('size', image, str(e)); return
+    rows = [r._replace(xy=move_points(r.xy, m).tolist()) for r in keep_rows(some, problems, vocab, kind)]
+    if how and rows: problems.add(how, image, f'from {told[0]:g} x {told[1]:g} px to {size[0]} x {size[1]}' if how=='scaled' else '')
+    return replace(to_annot(image, rows, size), frame=m)
 
 def read_pairs(
     pairs, # of (image file, label file or None)
@@ -151,11 +180,9 @@ def read_pairs(
     "Records of pictures that have a label file each; a picture or file that cannot be read leaves both out"
     res = []
     for image,file in pairs:
-        size = picture_size(image, problems)
-        if not size: continue
-        try: rows = entries(file, size) if file else []
+        try: a = read_picture(image, lambda size: entries(file, size) if file else [], problems, vocab, kind)
         except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
-        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind), size))
+        if a is not None: res.append(a)
     return res
 
 # %% ../../nbs/data/62d_annots.ipynb #2b392c36

@@ -197,7 +197,7 @@ def read_scenes(
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
         if image in seen: problems.add('entry', file, f'{name} is listed a second time'); continue
         seen.add(image)
-        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size))
+        if (a := read_picture(image, entries, problems, vocab)) is not None: res.append(a)
     if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')
     problems.report(file, on_bad)

@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/data/json.html.md"""
 
 # %% auto #0
 __all__ = ['load_json', 'short', 'rle_counts', 'rle_mask', 'coco_row', 'coco_scenes', 'read_coco', 'coco_names', 'write_coco',
-           'labelme_row', 'labelme_entries', 'write_labelme', 'label_studio_row', 'label_studio_scenes',
-           'write_label_studio']
+           'labelme_row', 'labelme_entries', 'write_labelme', 'label_studio_row', 'label_studio_size',
+           'label_studio_scenes', 'write_label_studio']
 
 # %% ../../nbs/data/70_json.ipynb #cb9694b9
 import base64, io, json, re
@@ -19,6 +19,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_masks, headed
 from ..geometry.polygons import polygon_area
+from .orient import same_shape, told_size
 from .rasters import image_size
 from .blocks import unknown_class
 from .annots import *
@@ -118,7 +119,9 @@ def coco_scenes(
         where = f"{file}: annotations[{n}]"
         try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
-    return [(name, lambda size,e=by[k]: e) for k,name in images.items()]
+    told = {i['id']: told_size(i.get('width'), i.get('height')) for i in d['images']
+            if isinstance(i, dict) and isinstance(i.get('id'), (int,float,str))}
+    return [(name, lambda size,k=k: Entries(by[k], told[k])) for k,name in images.items()]
 
 def read_coco(
     path, # the JSON file, or the root folder of the set
@@ -184,9 +187,9 @@ def labelme_row(
 
 def labelme_entries(file, size=None):
     "The shapes of one labelme file"
-    shapes = _listed(load_json(file), 'shapes')
-    return [(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
-            for i,s in enumerate(shapes)]
+    d = load_json(file); shapes = _listed(d, 'shapes')
+    return Entries([(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
+                    for i,s in enumerate(shapes)], told_size(d.get('imageWidth'), d.get('imageHeight')))
 
 def write_labelme(
     annots, # of `Annot`
@@ -240,6 +243,12 @@ def _regions(task):
     return [dict(r.get('value') or {}, meta=(r.get('meta') or {}).get('text'))
             for o in done[:1] for r in o['result'] if r.get('type')!='relation']
 
+def label_studio_size(task, size): # size: (width, height) of the picture
+    "The size that a task tells, where it has another shape: percents fit any other"
+    regions = [r for o in task.get('annotations') or [task] if isinstance(o, dict) for v in o.values() if isinstance(v, list) for r in v]
+    told = next((o for r in regions if isinstance(r, dict) and (o := told_size(r.get('original_width'), r.get('original_height')))), None)
+    return None if told is None or same_shape(told, size) else told
+
 def label_studio_scenes(file, problems):
     "(picture name, size -> entries) of each task; the first annotation that was not skipped counts"
     tasks = load_json(file)
@@ -249,8 +258,10 @@ def label_studio_scenes(file, problems):
         try: name,regions = _task_image(t),_regions(t)
         except MALFORMED as e: problems.add('entry', f'{file}: [{i}]', f'{e}'); continue
         if all(o.get('was_cancelled') for o in t.get('annotations', [{}])): problems.add('empty', name, f'task [{i}] was not labelled, or skipped')
-        res.append((name, lambda size,i=i,rs=regions: [
-            (f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, size)) for j,v in enumerate(rs)]))
+        def entries(size, i=i, rs=regions, t=t):
+            told = label_studio_size(t, size)
+            return Entries([(f'{file}: [{i}] region {j}', short(v), partial(label_studio_row, v, told or size)) for j,v in enumerate(rs)], told)
+        res.append((name, entries))
     return res
 
 # %% ../../nbs/data/70_json.ipynb #a0ac2459

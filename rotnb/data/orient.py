@@ -6,7 +6,7 @@ Docs: https://rotnb.github.io/rotnb/data/orient.html.md"""
 
 # %% auto #0
 __all__ = ['ORIENTATION', 'TURNED', 'orientation_of', 'turn_pixels', 'turn_size', 'turn_map', 'move_points', 'inverse_map',
-           'stored_window', 'PictureSizeError', 'told_size', 'label_map']
+           'stored_window', 'PictureSizeError', 'told_size', 'same_shape', 'label_map']
 
 # %% ../../nbs/data/60a_orient.ipynb #782cd7af
 import numpy as np
@@ -71,16 +71,17 @@ def stored_window(x, y, w, h, size, o): # size: (width, height) as stored
     (x0,y0),(x1,y1) = np.rint(p.min(0)).astype(int).tolist(),np.rint(p.max(0)).astype(int).tolist()
     return x0,y0,x1-x0,y1-y0
 
-# %% ../../nbs/data/60a_orient.ipynb #0cf86111
+# %% ../../nbs/data/60a_orient.ipynb #9c8e10f1
 class PictureSizeError(ValueError): "Labels of a picture of another shape"
 
 def told_size(w, h)->tuple: # (width, height), or None
     "A size as a label file tells it; none where it says nothing, or nonsense"
     try: w,h = float(w),float(h)
     except (TypeError, ValueError): return None
-    return (w,h) if 1<=w<1e9 and 1<=h<1e9 else None
+    return tuple(int(o) if o==int(o) else o for o in (w,h)) if 1<=w<1e9 and 1<=h<1e9 else None
 
-def _alike(a, b): # whether one may be the other resized; a whole pixel of the smaller one is rounding
+def same_shape(a, b): # (width, height) each
+    "Whether one may be the other resized; a whole pixel of the smaller one is rounding"
     return abs(a[0]*b[1]-a[1]*b[0])<=max(*a, *b)
 
 def _scale(told, size): return np.array([[size[0]/told[0],0,0],[0,size[1]/told[1],0]])
@@ -99,9 +100,9 @@ def label_map(
     for of,k in ways:
         if tuple(told)==of: return turn(k)
     for of,k in ways:
-        if _alike(told, of): m = _scale(told, of); return _then(m, turn(k)[0]),'scaled'
+        if same_shape(told, of): m = _scale(told, of); return _then(m, turn(k)[0]),'scaled'
     raise PictureSizeError(f'labelled at {told[0]:g} x {told[1]:g} px, the picture has {size[0]} x {size[1]}: no scale fits both sides. '
-                           + ('Are width and height exchanged in the file, or was the picture turned? ' if _alike(told, size[::-1]) else '')
+                           + ('Are width and height exchanged in the file, or was the picture turned? ' if same_shape(told, size[::-1]) else '')
                            + 'Give the picture that was labelled, or correct the size in the label file')
 
 def _then(a, b): # b after a

@@ -31,7 +31,7 @@ class _Array:
     "A picture in memory, or mapped to it"
     crs = transform = nodata = gcps = None
     placed = False # whether the file has a place on the map that this reader cannot tell
-    pages = 1
+    pages = turn = 1
     def __init__(self, a, name):
         a = a if a.ndim==3 else a[...,None]
         if a.ndim!=3 or not a.size: raise ValueError(f'{name}: expected an array (h,w) or (h,w,c), got shape {a.shape}')
@@ -192,7 +192,7 @@ def _new_reader(source):
 # %% ../../nbs/data/61d_rasters.ipynb #84714c55
 def open_reader(
     source # file, or array (h,w) or (h,w,c)
-): # an object with `shape` (h,w,c), `dtype`, `bands`, `nodata`, `crs`, `transform` and `crop(x, y, w, h, bands, step=1)`
+): # an object with `shape` (h,w,c), `dtype`, `bands`, `nodata`, `crs`, `transform`, `gcps`, `turn` (of EXIF), `pages` and `crop(x, y, w, h, bands, step=1)`
     "The reader of a file or an array; that of a file is kept open"
     if isinstance(source, np.ndarray): return _new_reader(source)
     source = Path(source)

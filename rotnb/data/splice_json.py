@@ -16,7 +16,8 @@ from json.decoder import scanstring
 import numpy as np
 from fastcore.basics import patch
 from .annots import *
-from .json import _task_image, coco_row, label_studio_row, labelme_row
+from .orient import told_size
+from .json import _task_image, coco_row, label_studio_row, label_studio_size, labelme_row
 from .splice import *
 from ..geometry.fit import headed
 from ..geometry.polygons import polygon_area
@@ -116,6 +117,9 @@ class CocoForm(JsonForm):
     def objects(self, text, key=None):
         by = self.by_image(text)
         return [o for v in by.values() for o in v] if key is None else by.get(self.part(text, 'images')[key]['id'], [])
+    def told(self, text, shot):
+        o = self.part(text, 'images')[shot.key]
+        return told_size(o.get('width'), o.get('height'))
     def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox)
 
 # %% ../../nbs/data/71i_splice_json.ipynb #346ed017
@@ -165,6 +169,7 @@ class LabelmeForm(JsonForm):
     def objects(self, text, key=None):
         home = self.home(text)
         return [Member(a, b, f'shapes[{n}]', v, home=home, number=n) for n,a,b,v in json_kids(text, home)]
+    def told(self, text, shot): return told_size(*(json_top(text).get(o, (0,0,0))[2] for o in ('imageWidth','imageHeight')))
     def parse(self, s, text, shot): return labelme_row(s)
     def set(self, s, row, what, text, shot):
         xy,name,diff = row
@@ -201,6 +206,7 @@ class LabelStudioForm(JsonForm):
             found = [o for o in found if isinstance(o[4], dict) and o[4].get('type')!='relation']
             res += [Member(a, b, f'[{k}] region {j}', v, home=at, number=n) for j,(at,n,a,b,v) in enumerate(found)]
         return res
+    def told(self, text, shot): return label_studio_size(json_top(text)[shot.key][2], shot.size)
     def parse(self, r, text, shot):
         return label_studio_row(dict(r['value'], meta=(r.get('meta') or {}).get('text')) if 'value' in r else r, shot.size)
 

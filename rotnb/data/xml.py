@@ -16,7 +16,8 @@ from pathlib import Path
 from xml.parsers import expat
 import numpy as np
 from ..geometry.fit import headed
-from .rasters import image_size
+from .orient import inverse_map, move_points, told_size, turn_map, turn_size
+from .rasters import image_size, open_reader
 from .blocks import odd_name, unknown_class
 from .annots import *
 from .files import *
@@ -77,6 +78,7 @@ class XmlForm:
     root:str='annotation'        # tag of the root
     image:str='filename'         # path of the picture's name
     size:tuple=('size/width','size/height')
+    stored:bool=False            # numbers count in stored pixels where EXIF turns a picture, see `data.orient`
     const:dict=field(default_factory=dict) # what else an object is written with: path to text
 
 def _under(parent, names): return tuple(f'{parent}/{o}' for o in names.split())
@@ -89,7 +91,8 @@ HRSC_TYPES |= {19:'OXo|--)', 20:'Car carrier([]==[])', 22:'Hovercraft', 24:'yach
 
 # %% ../../nbs/data/66_xml.ipynb #4fb19fa4
 XML = dict(
-    rolabelimg=XmlForm(rbox=_under('robndbox', 'cx cy w h angle'), hbox=VOC_BOX, const=dict(type='robndbox', **VOC_CONST)),
+    rolabelimg=XmlForm(rbox=_under('robndbox', 'cx cy w h angle'), hbox=VOC_BOX, stored=True,
+                       const=dict(type='robndbox', **VOC_CONST)),
     rsdd=XmlForm(rbox=_under('robndbox', 'cx cy h w angle'), turn=180, lo=-90, const=dict(type='robndbox')),
     ssdd=XmlForm(corners=_under('rotated_bndbox', 'x1 y1 x2 y2 x3 y3 x4 y4'), unit='deg', turn=90, const=VOC_CONST,
                  rbox=_under('rotated_bndbox', ' '.join('rotated_bbox_'+o for o in 'cx cy w h theta'.split())), hbox=VOC_BOX),
@@ -151,8 +154,9 @@ def xml_entries(
     objects = root.findall(form.objects); inside = {n for o in objects for n in o.iter()}
     tags = {p[0].split('/')[0] for p in (form.corners, form.rbox, form.hbox, (form.points,)) if p and p[0]}
     astray = [n for n in root.iter() if n.tag in tags and n not in inside]
-    return ([(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form)) for o in objects]+
-            [(f'{file}:{n.line}', f'<{n.tag}>', partial(_astray, f'<{form.root}>/{form.objects}')) for n in astray])
+    return Entries([(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form)) for o in objects]+
+                   [(f'{file}:{n.line}', f'<{n.tag}>', partial(_astray, f'<{form.root}>/{form.objects}')) for n in astray],
+                   told_size(*(at(root, p) for p in form.size)), form.stored)
 
 # %% ../../nbs/data/66_xml.ipynb #ab552717
 def spell(
@@ -200,6 +204,12 @@ def _object(root, form, q, r, name, diff, fmt):
         for x,y in q[[0,1,2,3,0]]: ET.SubElement(o.find('/'.join(path)), tag).text = f'{fmt(x)},{fmt(y)}'
 
 # %% ../../nbs/data/66_xml.ipynb #507d39d8
+def _counted(a, form):
+    "Size and corners in the pixels that a form counts in"
+    size,o = image_size(a.image),open_reader(a.image).turn if form.stored else 1
+    lying = turn_size(size, o)
+    return lying,move_points(a.qboxes, inverse_map(turn_map(lying, o)))
+
 def write_xml(
     annots, # of `Annot`
     folder, # where to write the files
@@ -215,10 +225,10 @@ def write_xml(
             raise LabelError(f'{a.image}: {unknown_class(bad[0], list(dict.fromkeys(form.names.values())))}')
         root = ET.Element(form.root)
         _put(root, form.image, a.image.name)
-        size = image_size(a.image)
+        size,qboxes = _counted(a, form)
         for p,v in zip(form.size, size): _put(root, p, str(v))
-        rows,_ = spell(a.qboxes, form.turn, form.lo)
-        for q,r,n,d in zip(a.qboxes, rows, a.names, a.difficult): _object(root, form, q, r, n, d, fmt)
+        rows,_ = spell(qboxes, form.turn, form.lo)
+        for q,r,n,d in zip(qboxes, rows, a.names, a.difficult): _object(root, form, q, r, n, d, fmt)
         ET.indent(root)
         res.append(folder/f'{a.image.stem}.xml')
         ET.ElementTree(root).write(res[-1], encoding='utf-8', xml_declaration=True)
@@ -248,7 +258,9 @@ def cvat_scenes(file, problems):
     for o in root.iter():
         if o.tag in CVAT_SHAPES and o.get('label') and o not in inside:
             problems.add('entry', f'{file}:{o.line}', f'<{o.tag}> is not in an <image> of <annotations>')
-    def entries(im, size): return [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(_cvat_row, o)) for o in im if o.tag!='tag']
+    def entries(im, size):
+        some = [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(_cvat_row, o)) for o in im if o.tag!='tag']
+        return Entries(some, told_size(im.get('width'), im.get('height')))
     return [(im.get('name',''), partial(entries, im)) for im in root.findall('image')]
 
 # %% ../../nbs/data/66_xml.ipynb #633b3581
