@@ -47,11 +47,12 @@ class LabelSource:
     names:list=None     # class names in order, for formats that number them
     key:int=0           # position of the picture in a file of many,
     called:str=None     # and what it is called there
+    @property
+    def shot(self): return Shot(self.image.name, image_size(self.image), self.names, self.key)
     def seen(self, text):
         "The picture as the file's numbers mean it, and the map from them to its pixels, see `data.orient`"
-        size,shot = image_size(self.image),Shot(self.image.name, image_size(self.image), self.names, self.key)
-        told = self.form.told(text, shot)
-        return replace(shot, size=told or size),label_map(told, size, open_reader(self.image).turn, self.form.stored)[0]
+        shot = self.shot; told = self.form.told(text, shot)
+        return replace(shot, size=told or shot.size),label_map(told, shot.size, open_reader(self.image).turn, self.form.stored)[0]
     @property
     def holds(self): return FORMATS[self.format].holds.split()
 

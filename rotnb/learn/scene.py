@@ -23,7 +23,7 @@ from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
 from .infer import input_map, map_boxes
 from .journal import Journal
-from .results import check_format, distinct, task1_names, write_predictions
+from .results import check_format, check_place, distinct, task1_names, write_predictions
 
 # %% ../../nbs/learn/77a_scene.ipynb #00da7524
 class _Ahead(GetAttr):
@@ -259,11 +259,11 @@ def _predict_all(learn, windows, bad, **kw):
         except WindowError as e: bad[e.window.scene.name] = f'{e}'; continue
         return {n:[next(rows) for _ in ws] for n,ws in todo.items()}
 
-def _write(preds, out, vocab, format, scenes):
+def _write(preds, out, vocab, format, scenes, crs=None):
     "Results of a folder: one file, or for GeoJSON one a picture"
     if format=='geojson':
         names = distinct(preds, lambda o: str(o.with_suffix('')), str)
-        return [write_predictions({n:p}, out/f'{names[n]}.geojson', vocab, scene=scenes[n]) for n,p in preds.items()]
+        return [write_predictions({n:p}, out/f'{names[n]}.geojson', vocab, scene=scenes[n], crs=crs) for n,p in preds.items()]
     return [write_predictions(preds, out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format], vocab, format)]
 
 # %% ../../nbs/learn/77a_scene.ipynb #e1d24d1b
@@ -281,6 +281,7 @@ def predict_folder(
     overlap:int=200, # of neighbouring windows, px of the picture
     scales:tuple=(1.,), # px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
+    crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
     **kwargs
 )->tuple: # detections by picture name, and what was wrong with those that could not be read
     "Detections in all pictures below a folder, written to files"
@@ -292,9 +293,11 @@ def predict_folder(
     if not resume: (out/'windows.journal').unlink(missing_ok=True)
     journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     scenes = _open_all(files, open_as, bad)
+    if crs is not None and 'geojson' in formats:
+        for s in scenes.values(): check_place(s, crs)                             # known now rather than at the end of the run
     windows = {n:scene_windows(s, size, overlap, scales, img_rate_thr=0) for n,s in scenes.items()}
     rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
     preds = {n:_merged(windows[n], r, iou_threshold, cut) for n,r in rows.items()}
-    for f in formats: _write(preds, out, learn.dls.vocab, f, scenes)
+    for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, crs)
     if bad: print('\n'.join([f'{len(bad)} of {len(files)} pictures could not be read:', *(f'  {n}: {e}' for n,e in bad.items())]))
     return preds,bad
