@@ -55,9 +55,12 @@ from .data.transforms import *
 from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
+from .data.orient import PictureSizeError, label_map, move_points, orientation_of, turn_pixels
 from .data.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
 from .data.blocks import *
 from .data.windows import *
+from .data.crops import crops
+from .data.places import NoPlaceError, Place, PlaceWarning, place_of, reproject
 from .data.samplers import *
 from .data.cache import *
 from .data.annots import *
@@ -70,6 +73,8 @@ from .data.loaders import *
 from .data.files import read_files, read_whole, read_scenes, write_icdar
 from .data.xml import XML, XmlForm, write_xml, write_cvat
 from .data.json import read_coco, write_coco, write_labelme, write_label_studio
+from .data.more_sets import read_yolo
+from .data.geojson import read_geojson
 from .data.convert import *
 from .data.subsets import *
 from .data.doctor import DoctorReport, doctor

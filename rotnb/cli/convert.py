@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from fastcore.script import call_parse
 from ..geometry.fit import headed
+from ..data.rasters import open_reader
 from ..data.convert import FORMATS, FormatError, get_format, has_split
 from .commands import command
 
@@ -30,6 +31,8 @@ def losses(
     names = {o for a in annots for o in a.names}
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
+    n = sum(open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, (str,Path)))
+    if n: res.append(f'{n} pictures are turned by EXIF: labels count in displayed pixels; a tool that opens them as stored sees them beside the objects')
     return res
 
 # %% ../../nbs/cli/92_convert.ipynb #47854f62
@@ -110,11 +113,13 @@ def main(
     images:str='copy', # pictures: copy, link or none
     overwrite:bool=False, # replace DST where it exists
     on_bad:str='raise', # labels with problems: raise, or warn and leave them out
-    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw
+    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     labels:str=None, # name of the label folder where it is not clear
+    images_in:str=None, # name of the picture folder where it is not clear
+    name:str=None, # GeoJSON: the property that holds the class, or the class itself
 ):
     "Convert a data set of oriented boxes to another label format"
-    options = {k:v for k,v in dict(rbox=rbox, labels=labels).items() if v}
+    options = {k:v for k,v in dict(rbox=rbox, labels=labels, images_in=images_in, name=name).items() if v}
     with command('rotnb-convert'): res = convert(src, dst, to, format, images, overwrite, on_bad=on_bad, **options)
     for s in res.pop('losses'): print(f'lost: {s}')
     for s,(n,k) in res.items(): print(f"{s or 'all'}: {n} images, {k} boxes")

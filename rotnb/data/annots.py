@@ -7,7 +7,7 @@ Docs: https://rotnb.github.io/rotnb/data/annots.html.md"""
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Annot', 'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'Row',
            'NotABox', 'explain', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'look_up', 'read_picture',
-           'read_pairs', 'outline_row', 'rbox_row', 'hbox_row']
+           'read_pairs', 'outline_row', 'rbox_numbers', 'rbox_row', 'hbox_row']
 
 # %% ../../nbs/data/62d_annots.ipynb #987d1d9f
 import struct, warnings
@@ -165,7 +165,7 @@ def read_picture(
     if (look := look_up(image, problems)) is None: return
     size,turn = look; some = entries(size); told = getattr(some, 'size', None)
     try: m,how = label_map(told, size, turn, getattr(some, 'stored', False))
-    except PictureSizeError as e: problems.add('size', image, str(e)); return
+    except PictureSizeError as e: problems.add('size', image, f'{e} ({some[0][0]})' if some else str(e)); return
     rows = [r._replace(xy=move_points(r.xy, m).tolist()) for r in keep_rows(some, problems, vocab, kind)]
     if how and rows: problems.add(how, image, f'from {told[0]:g} x {told[1]:g} px to {size[0]} x {size[1]}' if how=='scaled' else '')
     return replace(to_annot(image, rows, size), frame=m)
@@ -199,10 +199,27 @@ def outline_row(
     boxes,fill = from_polygons([parts])
     return rbox2qbox(boxes)[0].ravel().tolist(),name,difficult,fill[0]
 
-ANGLE_UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
+_UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
+ANGLE_UNITS = {k+at: v for at in ('','_corner','_pivot') for k,v in _UNITS.items()} # radians of one, clockwise
+
+def _to_corner(w, h, t, unit):
+    "From the numbers x, y of a unit to the middle"
+    if unit.endswith('_corner'): return w/2,h/2
+    if unit.endswith('_pivot'): return (w*np.cos(t)-h*np.sin(t))/2,(w*np.sin(t)+h*np.cos(t))/2
+    return 0.,0.
+
+def rbox_numbers(
+    boxes, # (n,5) rboxes: cx, cy, side along the angle, other side, radians clockwise
+    unit:str='rad' # one of `ANGLE_UNITS`
+)->np.ndarray: # (n,5) as `rbox_row` reads them
+    "Boxes as five numbers of a unit"
+    x,y,w,h,t = np.asarray(boxes, float).reshape(-1,5).T
+    dx,dy = _to_corner(w, h, t, unit)
+    return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
 def rbox_row(
-    box, # cx, cy, side along the angle, other side, angle
+    box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner of the box before it is
+         # turned about its middle, for '_pivot' that corner where it stays: the box is turned about it
     name, # class name
     difficult=0,
     unit:str='rad' # one of `ANGLE_UNITS`; clockwise but for '_ccw'
@@ -210,8 +227,8 @@ def rbox_row(
     "A row from centre, sides and angle; corner 0 to 1 runs along the angle"
     cx,cy,w,h,t = map(float, box)
     if w<0 or h<0: raise ValueError(f'sides must not be negative, found {w:g} x {h:g}')
-    t *= ANGLE_UNITS[unit]
-    return rbox2qbox(np.array([[cx,cy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
+    t *= ANGLE_UNITS[unit]; dx,dy = _to_corner(w, h, t, unit)
+    return rbox2qbox(np.array([[cx+dx,cy+dy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
 
 def hbox_row(box, name, difficult=0): # box: x1, y1, x2, y2
     "A row from an upright box"

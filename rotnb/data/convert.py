@@ -23,6 +23,8 @@ from .files import *
 from .files import _is_list
 from .xml import *
 from .json import *
+from .more_sets import *
+from .geojson import *
 from .loaders import RotatedDataLoaders, _split
 
 # %% ../../nbs/data/71_convert.ipynb #e78e42dc
@@ -136,6 +138,7 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
+    yolo=_lines(read_yolo, None, ['labels'], angle='upright', **_yolo),
     coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox'), along='w', angle='outline, mask; five numbers: to be told',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
@@ -148,6 +151,10 @@ FORMATS = dict(
               holds='quad difficult names'),
     fair1m=_xml('fair1m'),
     rolabelimg=_xml('rolabelimg', angle='rad, clockwise, [0, 2 pi)', along='w', holds='heading difficult names'),
+    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None),
+    dronevehicle=replace(_xml('dronevehicle'), write=None),
+    soda_a=_files(soda_entries, None, ('.json',), holds='quad names'),
+    geojson=LabelFormat(read_geojson, find_geojson, options=('images','name'), unit='the map\'s', angle='outline'),
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds=''),
     icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', holds='quad heading difficult', valid='test',
                  unit='whole px'),
@@ -182,6 +189,7 @@ def _txt_format(text):
     if most(lambda r: len(_numeric(r.split(',')[:8]))==8, rows): return 'icdar'
     if most(lambda r: len(r)>8 and len(_numeric(r[:8]))==8 and (len(r)==10 or not _numeric(r[8:9]))): return 'dota'
     if most(lambda r: len(_numeric(r))==13): return 'ucas_aod'
+    if most(lambda r: len(r)==5 and len(_numeric(r))==5 and float(r[0]).is_integer() and all(0<=v<=1.01 for v in _numeric(r)[1:])): return 'yolo'
     if some := most(lambda r: len(r)>6 and len(r)%2 and _numeric(r) and float(r[0]).is_integer() and all(abs(v)<=2 for v in _numeric(r)[1:])):
         return 'yolo_obb' if all(len(r)==9 for r in some) else 'yolo_seg'
 
@@ -190,6 +198,7 @@ def _xml_format(text):
     if root.tag in ('HRSC_Image','annotations'): return dict(HRSC_Image='hrsc', annotations='cvat')[root.tag]
     if root.find('objects/object/points') is not None: return 'fair1m'
     if next(root.iter('rotated_bndbox'), None) is not None: return 'ssdd'
+    if next(root.iter('polygon'), None) is not None and root.find('object/polygon/x1') is not None: return 'dronevehicle'
     tags = [c.tag for c in next(root.iter('robndbox'), ())]
     if not tags: return 'upright' if next(root.iter('bndbox'), None) is not None else None
     if 'x_left_top' in tags: return 'dior'
@@ -198,13 +207,16 @@ def _xml_format(text):
 def _json_format(file):
     d = load_json(file)
     if isinstance(d, list): return 'label_studio' if d and isinstance(d[0], dict) and ('annotations' in d[0] or 'label' in d[0]) else None
+    if d.get('type')=='FeatureCollection': return 'geojson'
+    some = d.get('annotations')
+    if isinstance(some, list) and (isinstance(d.get('images'), dict) or some and isinstance(some[0], dict) and 'poly' in some[0]): return 'soda_a'
     return 'labelme' if 'shapes' in d else 'coco' if {'images','annotations'}<=set(d) else None
 
 # %% ../../nbs/data/71_convert.ipynb #e02d4d43
 def _look(file):
     "The format of one file, or None"
     try:
-        if file.suffix.lower()=='.json': return _json_format(file)
+        if file.suffix.lower() in ('.json','.geojson'): return _json_format(file)
         if file.suffix.lower()=='.xml': return _xml_format(file.read_bytes())
         if file.suffix.lower()=='.csv': return 'csv' if 'image' in map(str.strip, pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns) else None
         with open(file, encoding='utf-8-sig', errors='replace') as f: return _txt_format(f.read(20000))
@@ -219,13 +231,14 @@ def sniff_format(
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     files = [path] if path.is_file() else [o for o in list_files(path) if not _is_list(o)]
     found = {}
-    for ext in ('.txt','.xml','.json','.csv'):
+    for ext in ('.txt','.xml','.json','.geojson','.csv'):
         some = [o for o in files if o.suffix.lower()==ext]
         for o in some[::max(1, len(some)//most)]:
             if k := _look(o): found.setdefault(k, o)
     upright = found.pop('upright', None)
     if 'yolo_seg' in found: found.pop('yolo_obb', None)           # an outline of four points looks like a box
-    if not found and upright: return 'rolabelimg'
+    if 'dronevehicle' in found: upright = None                    # it has both
+    if not found and upright: return 'voc'
     if len(found)==1: return next(iter(found))
     seen = 'several formats ('+'; '.join(f'{k}: {v}' for k,v in found.items())+')' if found else 'no label file that is known'
     raise FormatError(f"{path}: {seen}: name one with format=, or the folder of one. Known are {', '.join(FORMATS)}")

@@ -69,7 +69,8 @@ def rle_mask(
 def coco_row(
     a:dict, # one annotation
     names:dict, # category id to class name
-    rbox:str=None # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
+    rbox:str=None # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw', where x, y is the middle;
+    # 'deg_corner': x, y is the upper left corner of the box before it is turned about its middle; 'deg_pivot': it is turned about x, y
 )->tuple: # a row for `keep_rows`
     "Corners, class and flag of one annotation"
     if a['category_id'] not in names: raise ValueError(f"category_id {a['category_id']} is not among the categories")
@@ -86,7 +87,7 @@ def coco_row(
     if len(box)!=5: raise ValueError(f'bbox has {len(box)} numbers, expected 4, 5 or 8')
     if rbox is None:
         raise ValueError("a bbox of five numbers does not say how its angle turns: "
-                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
+                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'; where x, y is the upper left corner 'deg_corner'")
     return rbox_row(box, name, diff, rbox)
 
 def _listed(d, key):
@@ -153,7 +154,7 @@ def write_coco(
         w,h = image_size(a.image)
         images.append(dict(id=i, file_name=a.image.name, width=w, height=h))
         for q,n,d,r in zip(a.qboxes, a.names, a.difficult, headed(a.qboxes)[0]):
-            lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else [*r[:4],r[4]/ANGLE_UNITS[rbox]]
+            lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else rbox_numbers(r, rbox)[0]
             res.append(dict(id=len(res)+1, image_id=i, category_id=names.index(n)+1, bbox=[round(float(o),4) for o in box],
                             segmentation=[[round(float(o),4) for o in q.ravel()]], area=round(float(polygon_area(q)),4), iscrowd=0, ignore=int(d)))
     file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,7 @@ def place(self:CocoForm, a, q):
     box,(r,) = a.get('bbox') or [],headed(q[None])[0]
     five = len(box)==5 or not box and self.rbox
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
-    a['bbox'] = num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
+    a['bbox'] = num(q.ravel() if len(box)==8 else rbox_numbers(r, self.rbox)[0] if five else upright)
     if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [num(q.ravel())]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
     return a

@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 from shapely import geometry
 from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import write_task1
-from ..data.annots import ANGLE_UNITS
+from ..data.annots import ANGLE_UNITS, rbox_numbers
 from ..data.folders import IMAGE_EXTS
 from ..data.places import NoPlaceError, place_of, reproject
 from ..data.rasters import RASTER_EXTS
@@ -147,7 +147,7 @@ def coco_results(
     res = []
     for name,p in preds.items():
         b,s,l = _checked(name, p, vocab); q = rbox2qbox(b); lo,hi = q.min(1),q.max(1)
-        box = np.concatenate([lo,hi-lo], 1) if rbox is None else np.concatenate([b[:,:4],b[:,4:]/ANGLE_UNITS[rbox]], 1)
+        box = np.concatenate([lo,hi-lo], 1) if rbox is None else rbox_numbers(b, rbox)
         res += [dict(image_id=image_ids[name], category_id=int(k)+1, bbox=o, segmentation=[c], score=round(float(v),6))
                 for k,v,o,c in zip(l, s, box.round(4).tolist(), q.reshape(-1,8).round(3).tolist())]
     return res
