@@ -54,8 +54,10 @@ class Problems:
                  size='pictures have another shape than their labels')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
-                 loose='outlines fill less than half of their box', scaled='pictures have another size than they were labelled at: boxes scaled',
-                 turned='pictures are turned by EXIF, their labels are not: boxes turned', pages='files have several pages: the first is read')
+                 loose='outlines fill less than half of their box',
+                 scaled='pictures have another size than they were labelled at: boxes scaled',
+                 turned='pictures are turned by EXIF, their labels are not: boxes turned',
+                 pages='files have several pages: the first is read')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):

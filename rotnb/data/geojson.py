@@ -67,9 +67,11 @@ def _onto_pixels(image, crs):
     if crs=='pixels': return np.asarray
     place = place_of(image)
     if place is None and crs is None: return np.asarray
-    if place is None: raise ValueError(f"{image} has no place on the map that could be read, polygons on the map need one (pip install 'rotnb[geo]')")
+    if place is None:
+        raise ValueError(f"{image} has no place on the map that could be read, polygons on the map need one (pip install 'rotnb[geo]')")
     def f(xy):
-        if crs=='EPSG:4326' and (np.abs(xy)>[360,90]).any(): raise ValueError(f'{xy[0].tolist()} is no longitude and latitude: the layer does not tell its system (crs)')
+        if crs=='EPSG:4326' and (np.abs(xy)>[360,90]).any():
+            raise ValueError(f'{xy[0].tolist()} is no longitude and latitude: the layer does not tell its system (crs)')
         return place.to_pixels(xy if crs is None else reproject(xy, crs, place.crs))
     return f
 

@@ -83,8 +83,8 @@ class XmlForm:
 
 def _under(parent, names): return tuple(f'{parent}/{o}' for o in names.split())
 
-DRONE_NAMES = dict(car='car', truck='truck', bus='bus', van='van') | {'feright car':'freight-car', 'feright_car':'freight-car', 'feright':'freight-car',
-    'freight car':'freight-car', 'freight_car':'freight-car', 'freight-car':'freight-car', 'truvk':'truck', '*':''} # as the set spells them; '' is no object
+DRONE_NAMES = dict(car='car', truck='truck', bus='bus', van='van') | {'truvk':'truck', '*':''} # as the set spells them; '' is no object
+DRONE_NAMES |= dict.fromkeys('feright car|feright_car|feright|freight car|freight_car|freight-car'.split('|'), 'freight-car')
 VOC_BOX,VOC_CONST = _under('bndbox', 'xmin ymin xmax ymax'),dict(pose='Unspecified', truncated='0')
 HRSC_TYPES = dict(enumerate(('ship|aircraft carrier|warcraft|merchant ship|Nimitz|Enterprise|Arleigh Burke|WhidbeyIsland|Perry|Sanantonio|'
     'Ticonderoga|Kitty Hawk|Kuznetsov|Abukuma|Austen|Tarawa|Blue Ridge|Container').split('|'), 1))
@@ -106,7 +106,7 @@ XML = dict(
     fair1m=XmlForm('objects/object', 'possibleresult/name', points='points/point', image='source/filename',
                    const=dict(coordinate='pixel', type='rectangle', description='None')),
     voc=XmlForm(hbox=VOC_BOX, const=VOC_CONST),
-    dronevehicle=XmlForm(corners=_under('polygon', 'x1 y1 x2 y2 x3 y3 x4 y4'), hbox=VOC_BOX, const=VOC_CONST, turn=90, names=DRONE_NAMES),
+    dronevehicle=XmlForm(corners=_under('polygon', 'x1 y1 x2 y2 x3 y3 x4 y4'), hbox=VOC_BOX, names=DRONE_NAMES),
     pklot=XmlForm('space', '@occupied', points='contour/point', root='parking', names={'0':'empty','1':'occupied'}),
 )
 XML['hrsc_types'] = replace(XML['hrsc'], names={str(100000000+k):v for k,v in HRSC_TYPES.items()})
