@@ -61,9 +61,12 @@ from .data.transforms import *
 from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
+from .data.orient import PictureSizeError, label_map, move_points, orientation_of, turn_pixels
 from .data.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
 from .data.blocks import *
 from .data.windows import *
+from .data.crops import crops
+from .data.places import NoPlaceError, Place, PlaceWarning, place_of, reproject
 from .data.samplers import *
 from .data.cache import *
 from .data.annots import *
@@ -82,6 +85,8 @@ from .data.cvat import read_cvat, write_cvat
 from .data.ids import picture_ids
 from .data.json import read_coco, write_coco, write_labelme
 from .data.label_studio import write_label_studio
+from .data.more_sets import read_yolo
+from .data.geojson import read_geojson
 from .data.convert import *
 from .data.subsets import *
 from .data.doctor import DoctorReport, doctor

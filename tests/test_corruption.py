@@ -12,7 +12,7 @@ from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed
 
 CASES = 1000
-FORMS = [k for k in FORMATS if k!='hrsid']
+FORMS = [k for k,f in FORMATS.items() if k!='hrsid' and (f.write or k=='ucas_aod')]
 BOXES = rbox2qbox(np.array([[40.,30,24,10,.4],[90,60,30,12,-.7],[120,25,16,8,1.2],[60,80,22,9,.1],[30,70,18,8,-1.1]]))
 VOCAB = ['ship','car']
 

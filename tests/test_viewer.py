@@ -31,9 +31,9 @@ def test_whole_pictures_travel_as_their_file(tmp_path):
     Image.fromarray(a).save(tmp_path/'a.png')
     assert view(tmp_path/'a.png').picture==(tmp_path/'a.png').read_bytes()
     im = Image.fromarray(a); im.getexif()[0x0112] = 6
-    im.save(tmp_path/'turned.jpg', exif=im.getexif())                    # a browser would turn it, PIL and the boxes do not
+    im.save(tmp_path/'turned.jpg', exif=im.getexif())                    # shown and counted in as it is displayed
     v = view(tmp_path/'turned.jpg')
-    assert v.picture!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.picture)).size==(60,40)
+    assert v.picture!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.picture)).size==(40,60)
     Image.fromarray((a[...,0].astype(np.uint16)*200)).save(tmp_path/'deep.tif')
     assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').picture))).std()>50
 

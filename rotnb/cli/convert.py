@@ -15,7 +15,7 @@ from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import headed
 from ..data.atomic import new_folder, reads_through
-from ..data.rasters import walk_files
+from ..data.rasters import open_reader, walk_files
 from ..data.folders import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.checks import split_where
 from ..data.inside import border_losses
@@ -40,6 +40,8 @@ def losses(
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
     if fmt.clips: res += border_losses(annots, border or 'clip')
+    n = sum(open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, (str,Path)))
+    if n: res.append(f'{n} pictures are turned by EXIF: labels count in displayed pixels; a tool that opens them as stored sees them beside the objects')
     return res
 
 # %% ../../nbs/cli/92_convert.ipynb #47854f62
@@ -140,15 +142,18 @@ def main(
     images:str='copy', # pictures: copy, link or none
     overwrite:bool=False, # replace DST where it exists
     on_bad:str='raise', # labels with problems: raise, or warn and leave them out
-    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw
+    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
     labels:str=None, # name of the label folder where it is not clear
+    images_in:str=None, # name of the picture folder where it is not clear
+    name:str=None, # GeoJSON: the property that holds the class, or the class itself
     names:str=None, # class names in the order of their numbers: a file (classes.txt, data.yaml), or the names with commas between
     border:str=None, # boxes that leave their picture, written as YOLO: clip (as Ultralytics needs it), or keep
     score_thr:float=None, # YOLO predictions are no labels; a number takes those from this confidence on
 ):
     "Convert a data set of oriented boxes to another label format"
-    options = {k:v for k,v in dict(rbox=rbox, pivot=pivot, labels=labels, score_thr=score_thr).items() if v is not None}
+    options = dict(rbox=rbox, pivot=pivot, labels=labels, images_in=images_in, name=name, score_thr=score_thr)
+    options = {k:v for k,v in options.items() if v is not None}
     with command('rotnb-convert'):
         vocab = names and (yolo_names(names) if Path(names).exists() else [o.strip() for o in names.split(',')])
         res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, **options)

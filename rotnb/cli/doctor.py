@@ -36,15 +36,18 @@ def main(
     no_images:bool=False, # look at labels only
     most:int=3, # findings to name of each kind
     labels:str=None, # name of the label folder where it is not clear
-    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw
+    rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
+    images_in:str=None, # name of the picture folder where it is not clear
+    name:str=None, # GeoJSON: the property that holds the class, or the class itself
     kinds:str=','.join(mend.SAFE), # kinds of findings to mend
     names:str='', # class names to change: OLD=NEW,OLD=NEW
     exif:str=None, # pictures with an EXIF rotation: displayed or raw, where the labels fit
     dry:bool=False, # with --fix: only say what would be done
 ):
     "Examine a data set of oriented boxes; exit code 0 healthy, 1 errors, 2 wrong use"
-    options = {k:v for k,v in dict(rbox=rbox, pivot=pivot, labels=labels).items() if v}
+    options = dict(rbox=rbox, pivot=pivot, labels=labels, images_in=images_in, name=name)
+    options = {k:v for k,v in options.items() if v}
     with command('rotnb-doctor'):
         if fix: mend.check_target(path, fix)
         elif names or exif or dry: raise ValueError('--names, --exif and --dry belong to a mended copy: give --fix DST too')

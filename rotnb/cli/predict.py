@@ -76,6 +76,7 @@ def main(
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
     bs:int=None, # windows in a batch; without it as in training
     num_workers:int=None, # reading processes; without it 0 on a CPU, up to 8 elsewhere
+    crs:str=None, # of GeoJSON: lonlat for maps on the web, or EPSG:3857 and the like; without it each scene's own
     bands:str=None, # the three bands to show as red, green and blue, counted from 1: 4,3,2
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     overwrite:bool=False, # start afresh where OUT holds another run
@@ -84,5 +85,5 @@ def main(
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'windows that are done are kept, the same command goes on'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
-                           iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids)
+                           iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/data/annots.html.md"""
 
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Annot', 'with_difficulty', 'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems',
-           'area_of', 'Row', 'NotABox', 'explain', 'number', 'keep_rows', 'line_entries', 'to_annot', 'picture_size',
-           'read_pairs', 'outline_row', 'rbox_row', 'hbox_row']
+           'area_of', 'Row', 'NotABox', 'explain', 'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot',
+           'look_up', 'read_picture', 'read_pairs', 'outline_row', 'rbox_numbers', 'rbox_row', 'hbox_row']
 
 # %% ../../nbs/data/62d_annots.ipynb #987d1d9f
 import struct, warnings
@@ -22,13 +22,14 @@ from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_polygons
 from ..evaluate.protocols import difficulty_thr
 from .blocks import unknown_class
-from .rasters import image_size
+from .orient import PictureSizeError, label_map, move_points
+from .rasters import open_reader
 from .types import Difficult
 
 # %% ../../nbs/data/62d_annots.ipynb #c20413d7
 @dataclass(eq=False)
 class Annot:
-    "One image and its oriented boxes, in pixels of the original image"
+    "One image and its oriented boxes, in pixels of the picture as it is displayed"
     image:Path           # picture file
     qboxes:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
     names:list           # n class names
@@ -38,6 +39,7 @@ class Annot:
     angle:np.ndarray=None # (n,) radians, as the file has it (not wrapped); NaN where it has corners
     difficulty:float=0    # the highest that still counts, see `evaluate.protocols`
     id:int=None           # of the picture in the file that the record is from, where the format has ids
+    frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the picture, where they differ: `data.orient`
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
@@ -60,13 +62,17 @@ class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not la
 class Problems:
     "Everything found wrong while reading one folder"
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
-                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file')
+                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file',
+                 size='pictures have another shape than their labels')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
                  several='pictures have several annotations of equal standing: one is read',
                  subset='pictures belong to a subset that is no train, val or test: left out',
                  angle='boxes are read without something that looks like their angle',
-                 loose='outlines fill less than half of their box', listed='names in the list of a split have no picture')
+                 loose='outlines fill less than half of their box', listed='names in the list of a split have no picture',
+                 scaled='pictures have another size than they were labelled at: boxes scaled',
+                 turned='pictures are turned by EXIF, their labels are not: boxes turned',
+                 pages='files have several pages: the first is read')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
@@ -143,6 +149,13 @@ def keep_rows(
     return rows
 
 # %% ../../nbs/data/62d_annots.ipynb #c113c93b
+class Entries(list):
+    "The entries of one picture, with what their file says of the picture"
+    def __init__(self, entries, size=None, stored=False):
+        super().__init__(entries)
+        self.size = size     # (width, height) that labels count in, see `told_size`; None where it is not told
+        self.stored = stored # whether the tool counts in stored pixels where EXIF turns a picture
+
 def line_entries(
     file, # label file
     parse # line -> row
@@ -158,10 +171,28 @@ def to_annot(image, rows, size=None, id=None): # rows: `Row`, or what fits into 
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
                  size, list(where), np.array(angle, dtype=float), id=id)
 
-def picture_size(file, problems):
-    "(width, height) from the header, or None with the problem noted"
-    try: return image_size(file)
-    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80])
+def look_up(file, problems):
+    "(width, height) and EXIF orientation from the header, or None with the problem noted"
+    try: r = open_reader(file)
+    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80]); return
+    if r.pages>1: problems.add('pages', file, f'{r.pages} pages')
+    return r.shape[1::-1],r.turn
+
+def read_picture(
+    image, # picture file
+    entries, # (width, height) -> entries for `keep_rows`, as `Entries` where their file tells a size
+    problems, # where to note what is wrong
+    vocab=None, # known class names; None accepts any
+    kind:str='entry' # how to count what does not parse
+)->Annot: # or None where the picture cannot be used
+    "The record of one picture, its boxes in the pixels that are displayed"
+    if (look := look_up(image, problems)) is None: return
+    size,turn = look; some = entries(size); told = getattr(some, 'size', None)
+    try: m,how = label_map(told, size, turn, getattr(some, 'stored', False))
+    except PictureSizeError as e: problems.add('size', image, f'{e} ({some[0][0]})' if some else str(e)); return
+    rows = [r._replace(xy=move_points(r.xy, m).tolist()) for r in keep_rows(some, problems, vocab, kind)]
+    if how and rows: problems.add(how, image, f'from {told[0]:g} x {told[1]:g} px to {size[0]} x {size[1]}' if how=='scaled' else '')
+    return replace(to_annot(image, rows, size), frame=m)
 
 def read_pairs(
     pairs, # of (image file, label file or None)
@@ -173,11 +204,9 @@ def read_pairs(
     "Records of pictures that have a label file each; a picture or file that cannot be read leaves both out"
     res = []
     for image,file in pairs:
-        size = picture_size(image, problems)
-        if not size: continue
-        try: rows = entries(file, size) if file else []
+        try: a = read_picture(image, lambda size: entries(file, size) if file else [], problems, vocab, kind)
         except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
-        res.append(to_annot(image, keep_rows(rows, problems, vocab, kind), size))
+        if a is not None: res.append(a)
     return res
 
 # %% ../../nbs/data/62d_annots.ipynb #2b392c36
@@ -194,10 +223,27 @@ def outline_row(
     boxes,fill = from_polygons([parts])
     return rbox2qbox(boxes)[0].ravel().tolist(),name,difficult,fill[0]
 
-ANGLE_UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
+_UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
+ANGLE_UNITS = {k+at: v for at in ('','_corner','_pivot') for k,v in _UNITS.items()} # radians of one, clockwise
+
+def _to_corner(w, h, t, unit):
+    "From the numbers x, y of a unit to the middle"
+    if unit.endswith('_corner'): return w/2,h/2
+    if unit.endswith('_pivot'): return (w*np.cos(t)-h*np.sin(t))/2,(w*np.sin(t)+h*np.cos(t))/2
+    return 0.,0.
+
+def rbox_numbers(
+    boxes, # (n,5) rboxes: cx, cy, side along the angle, other side, radians clockwise
+    unit:str='rad' # one of `ANGLE_UNITS`
+)->np.ndarray: # (n,5) as `rbox_row` reads them
+    "Boxes as five numbers of a unit"
+    x,y,w,h,t = np.asarray(boxes, float).reshape(-1,5).T
+    dx,dy = _to_corner(w, h, t, unit)
+    return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
 def rbox_row(
-    box, # cx, cy, side along the angle, other side, angle
+    box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner of the box before it is
+         # turned about its middle, for '_pivot' that corner where it stays: the box is turned about it
     name, # class name
     difficult=0,
     unit:str='rad' # one of `ANGLE_UNITS`; clockwise but for '_ccw'
@@ -205,8 +251,8 @@ def rbox_row(
     "A row from centre, sides and angle; corner 0 to 1 runs along the angle"
     cx,cy,w,h,t = map(float, box)
     if w<0 or h<0: raise ValueError(f'sides must not be negative, found {w:g} x {h:g}')
-    t *= ANGLE_UNITS[unit]
-    return rbox2qbox(np.array([[cx,cy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
+    t *= ANGLE_UNITS[unit]; dx,dy = _to_corner(w, h, t, unit)
+    return rbox2qbox(np.array([[cx+dx,cy+dy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
 
 def hbox_row(box, name, difficult=0): # box: x1, y1, x2, y2
     "A row from an upright box"

@@ -95,7 +95,7 @@ class DiskCache(ImageCache):
     def file(self, fn, part=''):
         "The `.npy` of a picture, or of a part of it"
         o = os.stat(fn)
-        return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}|{part}'.encode()).hexdigest()+'.npy')
+        return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}|{part}|displayed'.encode()).hexdigest()+'.npy')
     def load(self, fn, part=''):
         try: a = np.load(self.file(fn, part))
         except (OSError, ValueError, EOFError): return None

@@ -29,6 +29,8 @@ from .xml import *
 from .cvat import *
 from .json import *
 from .label_studio import *
+from .more_sets import *
+from .geojson import *
 from .loaders import LOADING, RotatedDataLoaders, read_splits
 
 # %% ../../nbs/data/71_convert.ipynb #e78e42dc
@@ -171,8 +173,9 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], options=('score_thr',), outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w',
-                unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there', angle='outline, mask; five numbers: to be told',
+    yolo=_lines(read_yolo, None, ['labels'], angle='upright', **_yolo),
+    coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w', angle='outline, mask; five numbers: to be told',
+                unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
     hrsc=_xml('hrsc', holds='heading difficult', **_hrsc),
     hrsc_types=_xml('hrsc_types', holds='heading difficult names', **_hrsc),
@@ -184,6 +187,10 @@ FORMATS = dict(
               holds='quad difficult names'),
     fair1m=_xml('fair1m'),
     rolabelimg=_xml('rolabelimg', angle='rad, clockwise, [0, 2 pi)', along='w', holds='heading difficult names'),
+    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None),
+    dronevehicle=replace(_xml('dronevehicle'), write=None),
+    soda_a=_files(soda_entries, None, ('.json',), holds='quad names'),
+    geojson=LabelFormat(read_geojson, find_geojson, options=('images','name'), unit='the map\'s', angle='outline'),
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds='', lines=('ucas_aod',)),
     icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', lines=('icdar',), holds='quad heading difficult', valid='test',
                  unit='whole px'),
@@ -213,6 +220,7 @@ def _xml_format(text):
     if root.tag in ('HRSC_Image','annotations'): return dict(HRSC_Image='hrsc', annotations='cvat')[root.tag]
     if root.find('objects/object/points') is not None: return 'fair1m'
     if next(root.iter('rotated_bndbox'), None) is not None: return 'ssdd'
+    if next(root.iter('polygon'), None) is not None and root.find('object/polygon/x1') is not None: return 'dronevehicle'
     tags = [c.tag for c in next(root.iter('robndbox'), ())]
     if not tags: return 'upright' if next(root.iter('bndbox'), None) is not None else None
     if 'x_left_top' in tags: return 'dior'
@@ -221,13 +229,16 @@ def _xml_format(text):
 def _json_format(file):
     d = load_json(file)
     if isinstance(d, list): return 'label_studio' if is_label_studio(d) else None
+    if d.get('type')=='FeatureCollection': return 'geojson'
+    some = d.get('annotations')
+    if isinstance(some, list) and (isinstance(d.get('images'), dict) or some and isinstance(some[0], dict) and 'poly' in some[0]): return 'soda_a'
     return 'labelme' if 'shapes' in d else 'coco' if {'images','annotations'}<=set(d) else None
 
 # %% ../../nbs/data/71_convert.ipynb #e02d4d43
 def _look(file):
     "The format of one file, or None"
     try:
-        if file.suffix.lower()=='.json': return _json_format(file)
+        if file.suffix.lower() in ('.json','.geojson'): return _json_format(file)
         if file.suffix.lower()=='.xml': return _xml_format(file.read_bytes())
         if file.suffix.lower()=='.csv': return 'csv' if 'image' in map(str.strip, pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns) else None
         with open(file, encoding='utf-8-sig', errors='replace') as f: kind = line_kind(f.read(20000))
@@ -243,14 +254,15 @@ def sniff_format(
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     files = [path] if path.is_file() else [o for o in list_files(path) if not _is_list(o)]
     found = {}
-    for ext in ('.txt','.xml','.json','.csv'):
+    for ext in ('.txt','.xml','.json','.geojson','.csv'):
         some = [o for o in files if o.suffix.lower()==ext]
         for o in some[::max(1, len(some)//most)]:
             if k := _look(o): found.setdefault(k, o)
     upright = found.pop('upright', None)
     if 'yolo_seg' in found: found.pop('yolo_obb', None)           # an outline of four points looks like a box
     if bad := next((k for k in found if k not in FORMATS), None): raise FormatError(f'{found[bad]}: {KINDS_OF_LINES[bad]}: not read')
-    if not found and upright: return 'rolabelimg'
+    if 'dronevehicle' in found: upright = None                    # it has both
+    if not found and upright: return 'voc'
     if len(found)==1: return next(iter(found))
     seen = 'several formats ('+'; '.join(f'{k}: {v}' for k,v in found.items())+')' if found else 'no label file that is known'
     raise FormatError(f"{path}: {seen}: name one with format=, or the folder of one. Known are {', '.join(FORMATS)}")

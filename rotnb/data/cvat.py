@@ -20,6 +20,7 @@ from .blocks import odd_name
 from .annots import *
 from .folders import ALIASES
 from .files import *
+from .orient import told_size
 from .turned import with_angle
 from .xml import *
 
@@ -84,7 +85,9 @@ def cvat_scenes(
     for o in root.iter():
         if o.tag in CVAT_SHAPES and o.get('label') and o not in inside:
             problems.add('entry', f'{file}:{o.line}', f'<{o.tag}> is not in an <image> of <annotations>')
-    def entries(im, size): return [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(cvat_row, o)) for o in im if o.tag!='tag']
+    def entries(im, size):
+        some = [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(cvat_row, o)) for o in im if o.tag!='tag']
+        return Entries(some, told_size(im.get('width'), im.get('height')))
     subsets,res = _subsets(root),[]
     for im,s in zip(root.findall('image'), subsets):
         if of_subset(s, split, subsets): res.append((f'{s}/{im.get("name","")}' if s else im.get('name',''), partial(entries, im)))

@@ -186,7 +186,7 @@ def _read(path, fmt, splits, vocab, options):
         try: sets[s or ''] = fmt.read(path, s, vocab, problems, **options)
         except LabelError as e: sets[s or ''] = []; found.append(Finding('file', str(e), str(path), '', s or ''))
         for kind,v in problems.found.items():
-            picture = kind in ('empty','picture','shared')
+            picture = kind in ('empty','picture','shared','size','scaled','turned','pages')
             for where,what in v:
                 k = 'bowtie' if kind=='degenerate' and what.startswith('corners cross') else kind
                 found.append(Finding(k, what or KINDS[k].what, '' if picture else where, where if picture else '', s or ''))

@@ -6,12 +6,13 @@ Docs: https://rotnb.github.io/rotnb/data/edges.html.md"""
 
 # %% auto #0
 __all__ = ['READINGS', 'gradients', 'side_contrast', 'moved', 'sample_boxes', 'read_grey', 'reading_votes', 'check_reading',
-           'undisplayed', 'exif_votes']
+           'exif_votes']
 
 # %% ../../nbs/data/71c_edges.ipynb #160bcbd5
 import math
 import cv2, numpy as np, pandas as pd
 from ..geometry.boxes import rbox2qbox
+from .orient import move_points, turn_map, turn_size
 from .rasters import read_rgb
 from .checks import Boxes, Finding
 
@@ -77,7 +78,7 @@ def sample_boxes(
     return np.sort(rng.permutation(take[nth<max(4, n//max(len(pics), 1))])[:n])
 
 def read_grey(file):
-    "A picture in grey as stored, or None where it cannot be read"
+    "A picture in grey, or None where it cannot be read"
     try: return cv2.cvtColor(read_rgb(file), cv2.COLOR_RGB2GRAY).astype(np.float32)
     except (OSError, SyntaxError, ValueError): return None
 
@@ -113,25 +114,20 @@ def check_reading(votes:pd.DataFrame)->list: # votes: of `reading_votes`; of `Fi
             for v in won[-1:].itertuples()]
 
 # %% ../../nbs/data/71c_edges.ipynb #13b00101
-def undisplayed(qboxes, size, orientation:int): # (n,4,2) corners in the displayed picture; (width, height) as stored; EXIF's 1 to 8
-    "Corners in the stored picture"
-    (w,h),(x,y) = size,np.moveaxis(np.asarray(qboxes, float), -1, 0)
-    return np.stack({1:(x,y), 2:(w-x,y), 3:(w-x,h-y), 4:(x,h-y), 5:(y,x), 6:(y,h-x), 7:(w-y,h-x), 8:(w-y,x)}[orientation], -1)
-
 def exif_votes(
     b:Boxes, # boxes of a set
     turned:dict, # index of a record -> EXIF orientation
     normalised:bool=False, # whether the files' numbers are shares of the picture
     n:int=300 # boxes to ask at most
 )->pd.DataFrame: # one row, as of `reading_votes`
-    "Whether labels were drawn on the displayed picture"
-    keep = np.flatnonzero(np.isin(b.pic, list(turned)))
-    def displayed(q, r, size, pics):
+    "Whether labels were drawn on the stored picture; those that were turned with it are not asked"
+    keep = np.flatnonzero(np.isin(b.pic, [i for i in turned if b.annots[i].frame is None]))
+    def stored(q, r, size, pics):
         res = np.empty_like(q)
         for i,p in enumerate(pics):
-            s,o = size[i],turned[p]
-            res[i] = undisplayed(q[i]*(s[::-1]/s if normalised and o>4 else 1), s, o)
+            s,o = np.array(turn_size(size[i], turned[p])),turned[p]
+            res[i] = move_points(q[i]*(s/size[i] if normalised else 1), turn_map(s, o))
         return res
     part = Boxes(b.annots, b.split, b.pic[keep], b.qboxes[keep], b.names[keep], b.difficult[keep], [b.where[i] for i in keep],
                  b.pic[keep].astype(float), b.size[keep], b.rboxes[keep], b.gap[keep])     # the record's index rides in place of the angle
-    return reading_votes(part, {'labels fit the displayed picture': lambda q,r,size,a: displayed(q, r, size, a.astype(int))}, n)
+    return reading_votes(part, {'labels fit the stored picture': lambda q,r,size,a: stored(q, r, size, a.astype(int))}, n)

@@ -47,6 +47,11 @@ def _below(o, root, words):
     "Whether a folder between `root` and file `o` has one of these names, or holds it as a part"
     return any(w.lower() in d.lower() for d in o.relative_to(root).parts[:-1] for w in words)
 
+def _in_folder(files, root, name):
+    "The files in a folder of this name, or else of one that has it as a part"
+    exact = [o for o in files if name.lower() in (d.lower() for d in o.relative_to(root).parts[:-1])]
+    return exact or [o for o in files if _below(o, root, [name])]
+
 def list_files(path)->list:
     "Every file below a folder, sorted, hidden ones left out"
     if Path(path).is_file(): raise DatasetLayoutError(f"{path} is a file: give the set's folder")
@@ -61,7 +66,7 @@ def list_images(
 )->list:
     "The pictures of a set"
     pics = [o for o in files if o.suffix.lower() in IMAGE_EXTS]
-    some = [o for o in pics if _below(o, root, [images or 'image'])]
+    some = _in_folder(pics, root, images) if images else [o for o in pics if _below(o, root, ['image'])]
     if images and not some: raise DatasetLayoutError(f'{root}: no pictures in a folder called {images!r}')
     return some or pics
 
@@ -103,7 +108,7 @@ def find_labelled(
     pics,wanted = list_images(files, path, images),in_split(files, path, split, problems)
     texts = [o for o in files if o.suffix.lower() in exts and not _is_list(o)]
     for name in [labels] if isinstance(labels, str) else labels:
-        if some := [o for o in texts if _below(o, path, [name])]: texts = some; break
+        if some := _in_folder(texts, path, name): texts = some; break
     else:
         if isinstance(labels, str): raise DatasetLayoutError(f'{path}: no {"/".join(exts)} files in a folder called {labels!r}')
     if not pics: raise DatasetLayoutError(f'{path}: no images; looked for {", ".join(IMAGE_EXTS)}')
@@ -170,7 +175,7 @@ def read_scenes(
         if image is None: problems.add('orphan', file, f'{name} is not below {pics.root}'); continue
         if image in seen: problems.add('entry', file, f'{name} is listed a second time'); continue
         seen.add(image)
-        if size := picture_size(image, problems): res.append(to_annot(image, keep_rows(entries(size), problems, vocab), size, *id))
+        if (a := read_picture(image, entries, problems, vocab)) is not None: res.append(replace(a, id=id[0] if id else None))
     if every and len(problems.found['orphan'])==len(every):
         raise DatasetLayoutError(f'{file}: none of its {len(every)} pictures, such as {every[0][0]!r}, is below {pics.root}: pass images=')
     problems.report(file, on_bad)

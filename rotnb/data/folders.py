@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 from .atomic import unfinished
 from .annots import DatasetLayoutError, LabelError, MALFORMED, Problems
-from .rasters import walk_files
+from .rasters import RASTER_EXTS, walk_files
 
 # %% ../../nbs/data/62e_folders.ipynb #24acf6b9
-IMAGE_EXTS = '.png .jpg .jpeg .bmp .tif .tiff .webp'.split()
+IMAGE_EXTS = list(dict.fromkeys('.png .jpg .jpeg .bmp .tif .tiff .webp'.split()+RASTER_EXTS))
 DOTA_DIRS  = 'labelTxt labelTxt-v1.0 labelTxt-v1.5 labelTxt-v2.0 annfiles labels'.split()
 
 class Split(NamedTuple):

@@ -17,6 +17,7 @@ from PIL import Image
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import from_masks, headed
 from ..geometry.polygons import polygon_area
+from .orient import same_shape, told_size
 from .rasters import image_size
 from .blocks import unknown_class
 from .annots import *
@@ -67,7 +68,7 @@ def rle_mask(
 def _five(box, name, diff, rbox):
     if rbox is None:
         raise ValueError("a bbox of five numbers does not say how its angle turns: "
-                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'")
+                         "pass rbox='deg' (clockwise), 'deg_ccw' (as Detectron2), 'rad' or 'rad_ccw'; where x, y is the upper left corner 'deg_corner'")
     return rbox_row(box, name, diff, rbox)
 
 def _coco_quad(seg, box, name, diff):
@@ -84,7 +85,8 @@ def _coco_quad(seg, box, name, diff):
 def coco_row(
     a:dict, # one annotation
     names:dict, # category id to class name
-    rbox:str=None, # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw'
+    rbox:str=None, # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw', where x, y is the middle;
+    # 'deg_corner': x, y is the upper left corner of the box before it is turned about its middle; 'deg_pivot': it is turned about x, y
     pivot:str=None # about what FiftyOne's `rotation` turns: 'middle' (boxes from CVAT) or 'corner' (from Label Studio)
 )->tuple: # a row for `keep_rows`
     "Corners, class and flag of one annotation"
@@ -127,7 +129,9 @@ def coco_scenes(
         where = f"{file}: annotations[{n}]"
         try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox, pivot)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
-    return [(name, lambda size,e=by[k]: e, k) for k,name in images.items()]
+    told = {i['id']: told_size(i.get('width'), i.get('height')) for i in d['images']
+            if isinstance(i, dict) and isinstance(i.get('id'), (int,float,str))}
+    return [(name, lambda size,k=k: Entries(by[k], told[k]), k) for k,name in images.items()]
 
 def read_coco(
     path, # the JSON file, or the root folder of the set
@@ -170,7 +174,7 @@ def write_coco(
         w,h = image_size(a.image)
         images.append(dict(id=ids[f], file_name=f, width=w, height=h))
         for q,n,d,r in zip(a.qboxes, a.names, a.difficult, headed(a.qboxes)[0]):
-            lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else [*r[:4],r[4]/ANGLE_UNITS[rbox]]
+            lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else rbox_numbers(r, rbox)[0]
             res.append(dict(id=len(res)+1, image_id=ids[f], category_id=names.index(n)+1, bbox=[round(float(o),4) for o in box],
                             segmentation=[[round(float(o),4) for o in q.ravel()]], area=round(float(polygon_area(q)),4), iscrowd=0, ignore=int(d)))
     file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
@@ -208,9 +212,9 @@ def labelme_row(
 
 def labelme_entries(file, size=None):
     "The shapes of one labelme file"
-    shapes = _listed(load_json(file), 'shapes')
-    return [(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
-            for i,s in enumerate(shapes)]
+    d = load_json(file); shapes = _listed(d, 'shapes')
+    return Entries([(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
+                    for i,s in enumerate(shapes)], told_size(d.get('imageWidth'), d.get('imageHeight')))
 
 def _beside(image, folder, root):
     "How labelme finds a picture: from the label file on; by its full path where it is not in the set"

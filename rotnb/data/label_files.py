@@ -9,13 +9,14 @@ __all__ = ['edit_form', 'LabelSource', 'label_sources', 'LabelConflict', 'Base',
 
 # %% ../../nbs/data/71j_label_files.ipynb #33dfa6be
 import difflib, errno, hashlib, tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
-from PIL import Image
 from fastcore.basics import patch
 from .atomic import alone, sweep, write_whole
 from .convert import FORMATS, get_format
+from .orient import inverse_map, label_map, move_points
+from .rasters import image_size, open_reader
 from .annots import *
 from .folders import *
 from .splice import *
@@ -46,8 +47,11 @@ class LabelSource:
     key:int=0           # position of the picture in a file of many,
     called:str=None     # and what it is called there
     @property
-    def shot(self):
-        with Image.open(self.image) as im: return Shot(self.image.name, im.size, self.names, self.key)
+    def shot(self): return Shot(self.image.name, image_size(self.image), self.names, self.key)
+    def seen(self, text):
+        "The picture as the file's numbers mean it, and the map from them to its pixels, see `data.orient`"
+        shot = self.shot; told = self.form.told(text, shot)
+        return replace(shot, size=told or shot.size),label_map(told, shot.size, open_reader(self.image).turn, self.form.stored)[0]
     @property
     def holds(self): return FORMATS[self.format].holds.split()
 
@@ -120,13 +124,15 @@ def load(self:LabelSource):
         made = [o for o in Path(d).rglob('*') if o.suffix==self.file.suffix]
         return self.form.decode(made[0].read_bytes() if made else b''),''
 
+def _moved(row, m): return row if m is None else (move_points(row[0], m).tolist(),*row[1:])
+
 @patch
 def read(self:LabelSource)->Base:
     "The labels as they are on disk"
     text,digest = self.load()
-    try: pieces = self.form.pieces(text, self.shot)
+    try: shot,m = self.seen(text); pieces = self.form.pieces(text, shot)
     except MALFORMED as e: raise LabelError(f'{self.file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
-    return Base(digest, [text[o.start:o.end] for o in pieces], [o.row for o in pieces])
+    return Base(digest, [text[o.start:o.end] for o in pieces], [_moved(o.row, m) for o in pieces])
 
 # %% ../../nbs/data/71j_label_files.ipynb #bc4819a2
 def plan(
@@ -165,7 +171,7 @@ def _apart(a, b, holds):
 @patch
 def check(self:LabelSource, text, want):
     "Raise if the text does not read as the rows that are wanted"
-    try: got = [o.row for o in self.form.pieces(text, self.shot)]
+    try: got = [o.row for o in self.form.pieces(text, self.seen(text)[0])]
     except MALFORMED as e: raise LabelError(f'{self.file}: the new text would not be read: {e}') from None
     if len(got)!=len(want): raise LabelError(f'{self.file}: {len(want)} boxes were to be written, {len(got)} would be read')
     tol = .75 if self.format=='icdar' else .02
@@ -175,15 +181,22 @@ def check(self:LabelSource, text, want):
         if _apart(a[0], b[0], self.holds)>tol: raise LabelError(f'{self.file}: the box {np.round(b[0], 1).tolist()} would be moved')
 
 # %% ../../nbs/data/71j_label_files.ipynb #a3714898
+def _filed(row, m, old=None): # old: what the file holds
+    "A row in the numbers of its file"
+    if row is None or m is None: return row
+    row = _moved(row, inverse_map(m))
+    return (old[0],*row[1:]) if old and abs(np.subtract(row[0], np.ravel(old[0]))).max()<1e-6 else row
+
 @patch
 def rewritten(self:LabelSource, base, mine, how='refuse'):
     "The new text of the file, checked, with the digest of the one it was made from"
     text,digest = self.load()
     if base.digest and not digest and how!='mine': raise LabelConflict(f'{self.file} is gone since it was read')
     text = self.form.with_names(text, [row[1] for row,o in mine if o is None or row[1]!=base.rows[o][1]])
-    shot = self.shot; pieces = self.form.pieces(text, shot)
+    shot,m = self.seen(text); pieces = self.form.pieces(text, shot)
     changes,new = plan(base, [text[o.start:o.end] for o in pieces], mine, how)
     if not changes and not new: return None,digest
+    changes,new = {k:_filed(o, m, pieces[k].row) for k,o in changes.items()},[_filed(o, m) for o in new]
     want = [changes.get(i, o.row) for i,o in enumerate(pieces)]+new
     text = self.form.rewrite(text, pieces, changes, new, shot)
     self.check(text, [o for o in want if o is not None])

@@ -6,8 +6,8 @@ Docs: https://rotnb.github.io/rotnb/data/label_studio.html.md"""
 
 # %% auto #0
 __all__ = ['PLACE', 'Region', 'value_of', 'place_of', 'find_regions', 'label_studio_row', 'annotation_of', 'is_full',
-           'task_results', 'is_label_studio', 'task_image', 'region_entries', 'label_studio_scenes', 'to_place',
-           'write_label_studio']
+           'task_results', 'is_label_studio', 'task_image', 'label_studio_size', 'region_entries',
+           'label_studio_scenes', 'to_place', 'write_label_studio']
 
 # %% ../../nbs/data/70a_label_studio.ipynb #7f6b9d6d
 import json, re
@@ -22,6 +22,7 @@ from .rasters import image_size
 from .annots import *
 from .folders import *
 from .json import load_json, short
+from .orient import same_shape, told_size
 from .turned import with_angle
 
 # %% ../../nbs/data/70a_label_studio.ipynb #a09977d8
@@ -140,14 +141,20 @@ def task_image(task):
     o = urlsplit(url); name = parse_qs(o.query).get('d', [unquote(o.path)])[0]
     return re.sub(r'(^|/)[0-9a-f]{8}-(?=[^/]+$)', r'\1', name) if '/upload/' in name else name
 
+def label_studio_size(task, size): # size: (width, height) of the picture
+    "The size that a task tells, where it has another shape: percents fit any other"
+    sizes = (told_size(r.get('original_width'), r.get('original_height')) for *_,r in task_results(task))
+    told = next(filter(None, sizes), None)
+    return None if told is None or same_shape(told, size) else told
+
 def region_entries(task, where, size): # where: 'file: [0]'
     "The boxes of a task as entries; a region with several labels is several"
-    res = []
+    res,told = [],label_studio_size(task, size)
     for j,reg in enumerate(find_regions(task_results(task))):
         for k,n in enumerate([o[2] for o in reg.names] or [None]):
             at = f'{where} region {j}'+(f' label {k}' if len(reg.names)>1 else '')
-            res.append((at, short(value_of(reg.parts[0][2])), partial(label_studio_row, reg, size, n)))
-    return res
+            res.append((at, short(value_of(reg.parts[0][2])), partial(label_studio_row, reg, told or size, n)))
+    return Entries(res, told)
 
 def _tell(task, name, i, problems):
     if not is_full(task): return

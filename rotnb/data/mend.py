@@ -19,7 +19,7 @@ from .annots import LabelError, MALFORMED, explain
 from .folders import IMAGE_EXTS
 from .yolo_obb import yolo_names
 from .checks import KINDS, ordered, split_where
-from .pictures import ORIENTATION
+from .orient import ORIENTATION, inverse_map, move_points
 from .doctor import DoctorReport
 from .label_files import edit_form
 from .splice import Shot, changed
@@ -73,12 +73,16 @@ def _plan(rep, kinds, names):
     return plan,why
 
 # %% ../../nbs/data/71k_mend.ipynb #67bd5f47
+def _back(b, i, q): # (4,2) pixels of the picture
+    "Corners in the numbers of the label file"
+    return move_points(q, inverse_map(b.annots[b.pic[i]].frame)).ravel()
+
 def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
     if len(some)>1: raise LabelError(f'{len(some)} objects begin at this place')
     p = form.read(some[0], text, Shot('', tuple(b.size[i].tolist()) if i>=0 else None, vocab)) if some else None
     usable = p is not None and p.row is not None
-    same = usable and 'box' not in changed(p.row, (b.qboxes[i].ravel(),*p.row[1:])) if i>=0 else p is not None and not usable
+    same = usable and 'box' not in changed(p.row, (_back(b, i, b.qboxes[i]),*p.row[1:])) if i>=0 else p is not None and not usable
     if not same: raise LabelError('the file holds something else at this place than when it was examined')
     return p
 
@@ -96,7 +100,7 @@ def _edit_file(form, data, edits, b, vocab): # edits: as in the plan
     for place,op,v,i,_ in edits:
         try:
             if place not in pieces: pieces[place] = _found(form, text, at.get(place, []), i, b, vocab)
-            row = _edited(rows.get(place, pieces[place].row), op, v)
+            row = _edited(rows.get(place, pieces[place].row), op, _back(b, i, v) if op=='quad' else v)
             if row: form.edited(text, pieces[place], row)                            # raises if the format cannot hold it
             rows[place] = row; said.append('')
         except MALFORMED as e: said.append(_why(e))

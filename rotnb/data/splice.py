@@ -43,6 +43,8 @@ class Piece:
 # %% ../../nbs/data/71g_splice.ipynb #d8ed3175
 class Form:
     "What all forms share; each adds `objects`, `row`, `edited` and `rewrite`"
+    stored = False                                                                  # see `data.orient`
+    def told(self, text, shot): return None                                         # (width, height) that the file tells
     def decode(self, data): return data.decode('utf-8', 'surrogateescape')          # bytes that are no UTF-8 stay
     def encode(self, text): return text.encode('utf-8', 'surrogateescape')
     def with_names(self, text, names): return text                                  # where classes must be declared in the file

@@ -16,6 +16,7 @@ from json.decoder import scanstring
 import numpy as np
 from fastcore.basics import patch
 from .annots import *
+from .orient import told_size
 from .json import coco_row, labelme_row
 from .label_studio import *
 from .splice import *
@@ -120,6 +121,9 @@ class CocoForm(JsonForm):
     def objects(self, text, key=None):
         by = self.by_image(text)
         return [o for v in by.values() for o in v] if key is None else by.get(self.part(text, 'images')[key]['id'], [])
+    def told(self, text, shot):
+        o = self.part(text, 'images')[shot.key]
+        return told_size(o.get('width'), o.get('height'))
     def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox, self.pivot)
 
 # %% ../../nbs/data/71i_splice_json.ipynb #346ed017
@@ -162,7 +166,7 @@ def place(self:CocoForm, a, q):
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
     if told and told[2] and len(box)==4 and gap<.01: _turn_beside(a, q, told); return a
-    a['bbox'] = _num(q.ravel() if len(box)==8 else [*r[:4],r[4]/ANGLE_UNITS[self.rbox]] if five else upright)
+    a['bbox'] = _num(q.ravel() if len(box)==8 else rbox_numbers(r, self.rbox)[0] if five else upright)
     if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [_num(q.ravel())]
     return a
 
@@ -179,6 +183,7 @@ class LabelmeForm(JsonForm):
     def objects(self, text, key=None):
         home = self.home(text)
         return [Member(a, b, f'shapes[{n}]', v, home=home, number=n) for n,a,b,v in json_kids(text, home)]
+    def told(self, text, shot): return told_size(*(json_top(text).get(o, (0,0,0))[2] for o in ('imageWidth','imageHeight')))
     def parse(self, s, text, shot): return labelme_row(s)
     def set(self, s, row, what, text, shot):
         xy,name,diff = row
@@ -225,6 +230,7 @@ class LabelStudioForm(JsonForm):
                     mine = {p[:2]:spans[p[:2]][:2] for p in reg.parts}
                     res.append(Member(*mine[name,n], place, (reg,i,mine), home=homes[name], number=n))
         return res
+    def told(self, text, shot): return label_studio_size(json_top(text)[shot.key][2], shot.size)
     def parse(self, o, text, shot):
         reg,i,_ = o
         return label_studio_row(reg, shot.size, reg.names[i][2] if reg.names else None)

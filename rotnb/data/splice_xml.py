@@ -20,6 +20,7 @@ from .splice import *
 from .turned import keep_in_step, turn_field, unturned
 from .xml import *
 from .cvat import *
+from .orient import told_size
 from .xml import _object, _put, _rolled
 
 # %% ../../nbs/data/71h_splice_xml.ipynb #4141c7d3
@@ -121,7 +122,11 @@ def added(self:XmlText, text, objects, shot):
 # %% ../../nbs/data/71h_splice_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
     "One file per picture, described by an `XmlForm`"
-    def __init__(self, form, pivot=None): self.form,self.path,self.pivot = form,form.objects.split('/'),pivot
+    def __init__(self, form, pivot=None):
+        self.form,self.path,self.pivot,self.stored = form,form.objects.split('/'),pivot,form.stored
+    def told(self, text, shot):
+        root = parse_xml(text.encode('latin-1'))
+        return told_size(*(at(root, p) for p in self.form.size))
     def spans(self, root, key): return root.all(self.form.objects)
     def holder(self, root, shot):
         if len(self.path)==1: return root
@@ -176,6 +181,9 @@ class CvatForm(XmlText):
         images = root.all('image')
         return [o for im in (images if key is None else [images[key]]) for o in im.kids if o.tag in CVAT_SHAPES]
     def holder(self, root, shot): return root.all('image')[shot.key]
+    def told(self, text, shot):
+        o = _tree(text).all('image')[shot.key].attrib
+        return told_size(o.get('width'), o.get('height'))
     def parse(self, o): return cvat_row(o)
     @lru_cache(1)
     def subsets(self, text):

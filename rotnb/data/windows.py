@@ -56,6 +56,7 @@ class Scene(LazyImage):
     limits:np.ndarray=None # (3,2) values of each that are shown as 0 and 255; None: they are 8 bit
     crs:object=None       # coordinate system, as rasterio gives it
     transform:object=None # affine map from pixels into it
+    gcps:object=None      # ground control points, where they give the place instead
 
     @property
     def size(self): return self.width,self.height
@@ -79,7 +80,7 @@ class Scene(LazyImage):
         out = np.zeros((-(-h//step), -(-w//step), 3), np.uint8)
         x0,y0,x1,y1 = max(x,0),max(y,0),min(x+w,self.width),min(y+h,self.height)
         if x0<x1 and y0<y1:
-            a = to_uint8(self._crop(x0, y0, x1-x0, y1-y0, step), self.limits)
+            a = to_uint8(self._crop(x0, y0, x1-x0, y1-y0, step), self.limits, open_reader(self.source).nodata)
             out[(y0-y)//step:, (x0-x)//step:][:len(a), :a.shape[1]] = a[:len(out)-(y0-y)//step, :out.shape[1]-(x0-x)//step]
         size = max(1, round(w*scale)),max(1, round(h*scale))
         return out if size==out.shape[1::-1] else cv2.resize(out, size, interpolation=cv2.INTER_AREA if scale<1 else cv2.INTER_LINEAR)
@@ -109,7 +110,8 @@ def open_scene(
     else:
         limits = np.broadcast_to(np.asarray(limits, float), (3,2))
         if not (limits[:,0]<limits[:,1]).all(): raise ValueError(f'limits must be (low, high) with low < high, got {limits.tolist()}')
-    return Scene(source, name or (source.stem if isinstance(source, Path) else 'scene'), *r.shape[:2], bands, limits, r.crs, r.transform)
+    return Scene(source, name or (source.stem if isinstance(source, Path) else 'scene'), *r.shape[:2], bands, limits,
+                 r.crs, r.transform, r.gcps)
 
 # %% ../../nbs/data/62a_windows.ipynb #d64473f8
 def _number(v): return str(int(v)) if v==int(v) else repr(float(v))

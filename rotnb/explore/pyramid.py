@@ -42,7 +42,7 @@ def rgb8(
 WHOLE = 4096 # pictures whose longer side is at most this travel as one message
 
 def _plain(path):
-    "Whether a browser shows the file's pixels as they are read here; it would turn what EXIF says is turned"
+    "Whether a browser shows the file's pixels as they are read here; what EXIF turns is sent as pixels, so that no browser has a say"
     if Path(path).suffix.lower() not in ('.png','.jpg','.jpeg'): return False
     with Image.open(path) as im: return im.format in ('PNG','JPEG') and im.mode in ('RGB','L') and im.getexif().get(0x0112, 1)==1
 

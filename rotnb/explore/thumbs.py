@@ -14,6 +14,8 @@ from pathlib import Path
 
 import cv2, numpy as np
 from PIL import Image
+from ..data.orient import orientation_of, turn_pixels, turn_size
+from ..data.rasters import RASTER_EXTS
 from .pyramid import encode, open_picture, rgb8, small
 
 # %% ../../nbs/explore/80b_thumbs.ipynb #911b4560
@@ -25,11 +27,11 @@ def _jpeg(a): return encode(np.ascontiguousarray(a), '.jpg', 80)
 
 def whole_thumb(o, side):
     "JPEG of a picture, and the region it shows: all of it"
-    if not isinstance(o, (str,Path)): scene = open_picture(o)[0]; return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
+    if not isinstance(o, (str,Path)) or Path(o).suffix.lower() in RASTER_EXTS: scene = open_picture(o)[0]; return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
     with Image.open(o) as im:
-        w,h = im.size
+        k = orientation_of(im); w,h = turn_size(im.size, k)
         im.draft('RGB', (side,side))                     # of a JPEG only a half, a quarter, an eighth is decoded
-        return _jpeg(_shrunk(rgb8(im), side)),(0,0,w,h)
+        return _jpeg(_shrunk(turn_pixels(rgb8(im), k), side)),(0,0,w,h)
 
 def window_thumb(scene, window, side):
     "JPEG of the part of a window inside a scene, and that part"

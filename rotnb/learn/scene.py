@@ -19,7 +19,7 @@ from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
 from .infer import _detect, rows_dets
 from .journal import Journal
-from .results import check_format, coco_ids, distinct, task1_names, write_predictions
+from .results import check_format, check_place, coco_ids, distinct, task1_names, write_predictions
 
 # %% ../../nbs/learn/77a_scene.ipynb #18dd02ee
 class WindowError(CorruptImageError):
@@ -180,11 +180,11 @@ def _predict_all(learn, windows, bad, **kw):
         except WindowError as e: bad[e.window.scene.name] = f'{e}'; continue
         return {n:[next(rows) for _ in ws] for n,ws in todo.items()}
 
-def _write(preds, out, vocab, format, scenes, image_ids=None):
+def _write(preds, out, vocab, format, scenes, image_ids=None, crs=None):
     "Results of a folder: one file, or for GeoJSON one a picture"
     if format=='geojson':
         names = distinct(preds, lambda o: str(o.with_suffix('')), str)
-        return [write_predictions({n:p}, out/f'{names[n]}.geojson', vocab, scene=scenes[n]) for n,p in preds.items()]
+        return [write_predictions({n:p}, out/f'{names[n]}.geojson', vocab, scene=scenes[n], crs=crs) for n,p in preds.items()]
     return [write_predictions(preds, out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format], vocab, format,
                               **(dict(image_ids=image_ids) if format=='coco' else {}))]
 
@@ -204,6 +204,7 @@ def predict_folder(
     scales:tuple=(1.,), # px of the picture for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
     image_ids=None, # for 'coco': the COCO file of the truth, or ids by picture name; None: as `write_coco` numbers pictures
+    crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
     **kwargs
 )->tuple: # detections by picture name, and what was wrong with those that could not be read
     "Detections in all pictures below a folder, written to files"
@@ -217,9 +218,11 @@ def predict_folder(
     if not resume: (out/'windows.journal').unlink(missing_ok=True)
     journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     scenes = _open_all(files, open_as, bad)
+    if crs is not None and 'geojson' in formats:
+        for s in scenes.values(): check_place(s, crs)                             # known now rather than at the end of the run
     windows = {n:_windows(s, size, overlap, scales) for n,s in scenes.items()}
     rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
     preds = {n:_merged(windows[n], r, iou_threshold, cut) for n,r in rows.items()}
-    for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids)
+    for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids, crs)
     if bad: print('\n'.join([f'{len(bad)} of {len(files)} pictures could not be read:', *(f'  {n}: {e}' for n,e in bad.items())]))
     return preds,bad
