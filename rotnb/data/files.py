@@ -11,6 +11,7 @@ __all__ = ['SplitError', 'is_of', 'in_split', 'list_files', 'list_images', 'find
 
 # %% ../../nbs/data/65_files.ipynb #cf72ec66
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from .rasters import walk_files

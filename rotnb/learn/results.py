@@ -16,7 +16,7 @@ from shapely import geometry
 from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import short_scores, write_task1
 from ..data.atomic import part_name, whole, write_whole
-from ..data.annots import rbox_numbers
+from ..data.annots import ANGLE_UNITS, rbox_numbers
 from ..data.convert import csv_table
 from ..data.ids import name_forms, name_stem, picture_ids
 from ..data.json import load_json
