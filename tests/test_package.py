@@ -1,5 +1,5 @@
 "The package as a whole: metadata agree, every module has its notebook, notebooks build on earlier ones, layers keep their distance"
-import ast, importlib, os, re, runpy, subprocess, sys
+import ast, importlib, json, os, re, runpy, subprocess, sys
 from collections import Counter, defaultdict
 from configparser import ConfigParser
 from functools import cache
@@ -161,3 +161,36 @@ def test_failures_are_expected_of_something():
     bad = [f'{p.relative_to(ROOT)}: {l.strip()}' for p in sorted(ROOT.glob('nbs/**/*.ipynb')) for l in p.read_text(encoding='utf-8').splitlines()
            if 'expect_fail(' in l and 'with ' not in l]
     assert not bad, bad
+
+# --- names
+
+PYTHON = [*(ROOT/'rotnb').rglob('*.py'), *(ROOT/'tests').glob('*.py'), *(ROOT/'.ci').glob('*.py'), *(ROOT/'nbs').rglob('*.py'), ROOT/'setup.py']
+
+def undefined(files):
+    "(file, line, name) of names that nothing defines; of a file with `import *` ruff only suspects: there the star imports themselves are asked"
+    cmd = ['ruff','check','--isolated','--no-cache','--select','F821,F822,F823,F405','--output-format','json', *map(str, files)]
+    found = json.loads(subprocess.run([sys.executable,'-m',*cmd], capture_output=True, text=True, cwd=ROOT).stdout)
+    assert not (bad := [o for o in found if o['code'] not in ('F821','F822','F823','F405')]), bad
+    for o in found:
+        name,file = o['message'].split('`')[1],Path(o['filename'])
+        if name in ('display','get_ipython') and file.suffix=='.ipynb' or o['code']=='F405' and name in star_names(file): continue
+        yield f"{file.name}:{o['cell'] or ''}:{o['location']['row']}",name
+
+@cache
+def star_names(file):
+    "What the star imports of a file or a notebook bring"
+    src,ns = code(read_nb(file)) if file.suffix=='.ipynb' else file.read_text(encoding='utf-8'),{}
+    ns['__package__'] = '.'.join(file.relative_to(ROOT).parent.parts) if file.is_relative_to(ROOT/'rotnb') else ''
+    if file.parent==ROOT/'tests' and str(file.parent) not in sys.path: sys.path.append(str(file.parent))
+    for o in ast.walk(ast.parse(src)):
+        if isinstance(o, ast.ImportFrom) and o.names[0].name=='*': exec(ast.unparse(o), ns)
+    return set(ns)
+
+@pytest.mark.parametrize('what', ['modules','notebooks'])
+def test_every_name_is_defined(what):
+    assert not (bad := list(undefined(PYTHON if what=='modules' else (ROOT/'nbs').rglob('*.ipynb')))), bad
+
+def test_an_undefined_name_is_found(tmp_path):
+    (tmp_path/'a.py').write_text('from fastai.vision.all import *\ndef f(): return nullcontext(noop)\n')
+    (tmp_path/'b.py').write_text('def f(): return nothing\n')
+    assert {n for _,n in undefined(tmp_path.glob('*.py'))}=={'nullcontext','nothing'}

@@ -101,7 +101,7 @@ def from_annots(cls:RotatedDataLoaders,
     if vocab is None: vocab = sorted({o for a in every for o in a.names})
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
-        if size is None: size = default_size(every)
+        if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
     db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
                    get_x=_image, get_y=[_quads,_names],

@@ -113,7 +113,7 @@ def tile_sets(
     "Windows for training and for validation"
     kw = dict(size=int(tile)) if isinstance(tile, (int,np.integer)) else dict(tile)
     scales = kw.get('scales', (1.,))
-    res = tile_annots(train, **kw),tile_annots(valid, **{**kw, 'scales':(1.,) if 1 in scales else scales[:1], 'empty':'keep'})
+    res = tile_annots(train, **kw),tile_annots(valid, **{'pad':False, **kw, 'scales':(1.,) if 1 in scales else scales[:1], 'empty':'keep'})
     if not res[0]: raise LabelError(f"none of the windows of {len(train)} scenes has a box that counts: pass empty='keep' if this is meant")
     print(f'{len(train)} + {len(valid)} scenes: {len(res[0])} windows for training, {len(res[1])} for validation')
     return res

@@ -181,3 +181,13 @@ def encodes(self, x:TensorQuad):
     (top,left),(ch,cw) = self.tl,self.cp_size
     x = TensorQuad._do_crop_pad(x, (cw,ch), (left,top), (w,h))
     return x.affine_coord(sz=self.size)
+
+# %% ../../nbs/data/61_transforms.ipynb #5a8c5380
+def _grid_sample(x, coords, mode='bilinear', padding_mode='reflection', align_corners=None):
+    "fastai's function of this name, with height compared with height"
+    d = min(x.shape[-2]/coords.shape[1], x.shape[-1]/coords.shape[2])/2         # more than 1: shrunk to less than half
+    if mode=='bilinear' and d>1 and d*(coords.max()-coords.min()).item()>2:       # and not by looking at a part alone
+        x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
+    return F.grid_sample(x, coords, mode=mode, padding_mode=padding_mode, align_corners=align_corners)
+
+sys.modules[Dihedral.__module__]._grid_sample = _grid_sample

@@ -131,8 +131,10 @@ class Window(LazyImage):
         at = self.scene.origin if isinstance(self.scene, Scene) else None if isinstance(self.scene, np.ndarray) else (self.scene,'')
         return at and (at[0],f'{at[1]} {self.x} {self.y} {self.w} {self.h} {self.scale!r}')
     def pixels(self): return open_scene(self.scene).read(self.x, self.y, self.w, self.h, self.scale)
-    def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.scale # (…,2) pixels of the scene
-    def to_scene(self, points): return np.asarray(points, float)/self.scale+[self.x,self.y] # (…,2) pixels of the picture
+    @property
+    def ratio(self): return self.size[0]/self.w,self.size[1]/self.h # pixels of the picture for one of the scene; `scale`, but for the last part of a pixel
+    def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.ratio # (…,2) pixels of the scene
+    def to_scene(self, points): return np.asarray(points, float)/self.ratio+[self.x,self.y] # (…,2) pixels of the picture
     def __str__(self): return self.name
 
 # %% ../../nbs/data/62a_windows.ipynb #2a892dfa

@@ -149,7 +149,7 @@ def rows_dets(
     rows # (n,7): box, score, label
 )->dict: # `dict(boxes (n,5), scores (n,), labels (n,))`
     "Rows of detections as a detector gives them"
-    t = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
+    t = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
     return dict(boxes=t[:,:5], scores=t[:,5], labels=t[:,6].long())
 
 def predict_images(

@@ -32,8 +32,8 @@ class WindowError(CorruptImageError):
 
 def _place(w):
     "`(2, 3)` from a window's picture to its scene"
-    pw,ph = w.size
-    return tensor([[w.w/pw,0,w.x],[0,w.h/ph,w.y]], dtype=torch.float64)
+    x,y = w.ratio
+    return tensor([[1/x,0,w.x],[0,1/y,w.y]], dtype=torch.float64)
 
 # %% ../../nbs/learn/77a_scene.ipynb #4d12ee15
 def _stamp(scene):
