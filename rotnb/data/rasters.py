@@ -219,9 +219,9 @@ def image_size(
 # %% ../../nbs/data/61d_rasters.ipynb #d8e8be2f
 def _full_scale(r):
     "What is white where the numbers of an array are those of bytes, else None"
-    if type(r) is not _Array or r.a.dtype.kind not in 'fi': return None
+    if type(r) is not _Array or r.a.dtype.kind not in 'fic': return None
     a = r.a if not isinstance(r.a, np.memmap) else r.a[tuple(slice(None, None, max(1, o//1024)) for o in r.shape[:2])]  # mapped: a sample
-    ok = np.isfinite(a)
+    a = amplitude(a); ok = np.isfinite(a)
     if not ok.any() or a.min(where=ok, initial=255)<0: return None
     hi = a.max(where=ok, initial=0)
     return 1 if a.dtype.kind=='f' and hi<=1 else 255 if hi<=255 else None

@@ -78,7 +78,8 @@ def class_names(
     learn # a learner with a detector
 )->list: # names, in the order of the detector's numbers; None where nobody knows
     "What the numbers that the detector gives are called: by the detector itself, or else by the learner's data"
-    names = getattr(get_model(learn.model), 'vocab', None)
+    model = getattr(learn, 'model', None)
+    names = getattr(model and get_model(model), 'vocab', None)
     return list(names) if names is not None else None if (v := getattr(learn.dls, 'vocab', None)) is None else list(v)
 
 def as_classes(
