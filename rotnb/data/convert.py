@@ -112,6 +112,7 @@ class LabelFormat:
     holds:str='quad heading difficult names'
     options:tuple=()        # what `read` takes besides
     inside:callable=None    # (file) -> names of the splits that one file tells; None where it tells none
+    edited:bool=None        # whether labels are edited in place; None: where they are written
     unheeded:str=''         # what other tools do not heed of 'difficult', in words
     valid:str='val'         # the split that is validated on
     unit:str='px'           # of coordinates
@@ -187,7 +188,7 @@ FORMATS = dict(
               holds='quad difficult names'),
     fair1m=_xml('fair1m'),
     rolabelimg=_xml('rolabelimg', angle='rad, clockwise, [0, 2 pi)', along='w', holds='heading difficult names'),
-    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None),
+    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None, edited=True),
     dronevehicle=replace(_xml('dronevehicle'), write=None),
     soda_a=_files(soda_entries, None, ('.json',), holds='quad names'),
     geojson=LabelFormat(read_geojson, find_geojson, options=('images','name'), unit='the map\'s', angle='outline'),
