@@ -62,7 +62,7 @@ def python(src, **env):
 def test_metadata_agree():
     cfg,toml = settings(),(ROOT/'pyproject.toml').read_text(encoding='utf-8')
     assert cfg['version']==rotnb.__version__
-    for key,want in [('name', cfg['lib_name']), ('lib_path', cfg['lib_name']), ('Repository', cfg['git_url']), ('Documentation', cfg['doc_url'])]:
+    for key,want in [('name', cfg['lib_name']), ('lib_path', cfg['lib_name']), ('Repository', cfg['git_url'])]:
         assert re.findall(rf'^{key} = "(.*)"$', toml, re.M)==[want], key
     assert cfg['version'] in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
 
