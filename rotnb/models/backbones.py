@@ -80,6 +80,7 @@ def _layout(name, make, strides, size):
 # %% ../../nbs/models/41_backbones.ipynb #27dc6a93
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
+    grid,largest = (1,1),None # of learners exported before they were noted: pictures as they come
     def __init__(self,
         name:str, # timm model name, optionally with its weights' tag
         pretrained:bool=False, # load timm's weights
