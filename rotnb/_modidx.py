@@ -1306,6 +1306,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'rotnb/evaluate/matching.py'),
                                          'rotnb.evaluate.matching.APAccumulator.merge': ( 'evaluate/matching.html#apaccumulator.merge',
                                                                                           'rotnb/evaluate/matching.py'),
+                                         'rotnb.evaluate.matching.APAccumulator.renamed': ( 'evaluate/matching.html#apaccumulator.renamed',
+                                                                                            'rotnb/evaluate/matching.py'),
                                          'rotnb.evaluate.matching.APAccumulator.reset': ( 'evaluate/matching.html#apaccumulator.reset',
                                                                                           'rotnb/evaluate/matching.py'),
                                          'rotnb.evaluate.matching.CrossedQuadWarning': ( 'evaluate/matching.html#crossedquadwarning',

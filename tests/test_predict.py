@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from PIL import Image
+from fastcore.basics import first
 from fastai.vision.all import TensorImage, load_learner, set_seed
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_scene, make_synth
@@ -113,6 +114,23 @@ def test_numbers_of_arrays_and_tensors(trained):
         assert same(predict_image(learn, o, 0.), want, 1e-3), type(o)
         assert same(predict_scene(learn, o, score_thr=0., progress=False), want, 1e-3)
     assert all(same(o, want) for o in predict_images(learn, torch.stack([chw,chw]), 0.))
+
+@pytest.mark.parametrize('ext', ['png','jpg'])
+def test_a_picture_that_pil_has_opened_and_not_read(trained, tmp_path, ext):
+    "`Image.open` reads nothing yet; the caller's picture is left as it is"
+    learn,f = trained['own'],tmp_path/f'x.{ext}'
+    Image.fromarray(picture(1, 60, 50)).save(f)
+    im,want = Image.open(f),predict_image(learn, f, 0.)
+    for _ in range(2): assert same(predict_image(learn, im, 0.), want)
+    assert same(predict_scene(learn, Image.open(f), score_thr=0., progress=False), want)
+    assert type(im) is type(Image.open(f)) and (np.asarray(im)==np.asarray(Image.open(f))).all()
+
+def test_settings_of_a_prediction_that_cannot_be_meant(trained):
+    learn,px = trained['own'],picture(1, 40, 40)
+    for kw in (dict(bs=0), dict(bs=-1), dict(bs=1.5), dict(score_thr=None), dict(score_thr='high'), dict(score_thr=30)):
+        with pytest.raises(ValueError, match=first(kw)): predict_images(learn, [px], **kw)
+    for kw in (dict(size=0), dict(size=100.5), dict(size='a'), dict(num_workers=-1)):
+        with pytest.raises(ValueError, match=f'{first(kw)} is'): predict_scene(learn, px, **kw, progress=False)
 
 def test_a_strip_takes_no_square(trained, synth):
     "Memory with the length of a picture, in prediction and in loaders"

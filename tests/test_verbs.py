@@ -9,6 +9,7 @@ from fastai.vision.all import CutMix, EarlyStoppingCallback, MixUp, ReduceLROnPl
 import rotnb.geometry.draw, rotnb.learn.report
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_synth
+from rotnb.evaluate.ap import compare_runs
 from rotnb.evaluate.classes import ClassMismatchError
 from rotnb.evaluate.matching import APAccumulator
 from rotnb.explore.result_explorer import ResultsExplorer
@@ -98,6 +99,19 @@ def test_classes_called_all_and_background():
     df = it.summary()
     assert list(df.index)==['all','background','(all)'] and list(df.truth)==[1,1,2]
     it.plot_confusion_matrix(); plt.close('all')
+
+def test_runs_are_compared_and_joined_by_name():
+    b = np.array([[30.,30,20,10,.3],[60,60,30,10,0]])
+    def run(vocab, *labels):
+        acc,at = APAccumulator(vocab=vocab),[vocab.index(o) for o in labels]
+        acc.add([dict(boxes=b, scores=[.9,.8], labels=at)], [dict(boxes=b, labels=[vocab.index(o) for o in ('car','ship')])])
+        return acc
+    one,two = run(['car','ship'], 'car', 'ship'),run(['ship','car'], 'car', 'car')
+    d = compare_runs(one, two, n=5)
+    assert d.vocab==['car','ship'] and d.estimate.tolist()==[0,-1]
+    assert truth(one.merge(two))==dict(car=2, ship=2) and truth(two)==dict(ship=1, car=1)
+    with pytest.raises(ClassMismatchError, match='plane'): compare_runs(two, run(['car','plane','ship'], 'car', 'ship'))
+    with pytest.raises(ClassMismatchError, match='plane'): two.merge(run(['car','plane','ship'], 'car', 'ship'))
 
 # pictures without truth
 

@@ -196,7 +196,8 @@ def as_array(
 def _rgb(fn):
     "What `PILImage.create` makes RGB of 8 bits from"
     if isinstance(fn, LazyImage): return fn.pixels()
-    return fn if isinstance(fn, Image.Image) and fn.mode=='RGB' else read_rgb(as_array(fn))
+    if isinstance(fn, Image.Image) and fn.mode=='RGB': return fn if isinstance(fn, PILImage) else fn.convert('RGB') # read, and the caller's own stays its own
+    return read_rgb(as_array(fn))
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
     "A picture as RGB of 8 bits by the rule of `data.rasters`; what cannot be read is named"

@@ -240,13 +240,15 @@ def bootstrap(self:APAccumulator,
 
 def check_same_truth(
     run1, # `APAccumulator`
-    run2, # another one
-):
+    run2, # another one; names of classes may come in another order
+): # `run2` with the classes of `run1`
     "`ValueError` if two runs did not see the same images and truth in the same order"
+    run2 = run2.renamed(run1.vocab)
     a,b = run1.flat(),run2.flat()
     truths = [(getattr(a,k), getattr(b,k)) for k in ('gt_img','gt_labels','ignore','difficulty','gt_boxes')]
     same = a.vocab==b.vocab and all(np.array_equal(x.astype(float), y.astype(float), equal_nan=True) for x,y in truths)
     if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and truth, in the same order")
+    return run2
 
 def compare_runs(
     run1, # `APAccumulator`
@@ -259,7 +261,7 @@ def compare_runs(
     difficulty=None, # truth of a difficulty above it is ignored; None: as the protocol or the truth has it
 )->Resampled: # of the differences; see `interval`: if it holds 0, the images do not tell the two apart
     "AP of the second run less that of the first, both resampled with the same images"
-    check_same_truth(run1, run2)
+    run2 = check_same_truth(run1, run2)
     a,rules = run1.flat(),get_rules(metric, protocol, difficulty)
     w,thrs = _weights(a.n_images, n, seed),_thresholds(iou_threshold, rules)
     d = _resample(run2, w, thrs, rules)-_resample(run1, w, thrs, rules)

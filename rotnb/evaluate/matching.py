@@ -19,6 +19,7 @@ from ..geometry.boxes import qbox2rbox,rbox2hbox,rbox2qbox
 from ..ops.kernels import CX,EX,device,prepare,apart,pair_iou
 from ..ops.iou import host_boxes
 from ..ops.convex import box_iou_quad
+from .classes import rename_labels,same_classes
 from .protocols import ALWAYS,METRICS,Protocol,difficulty_thr
 
 # %% ../../nbs/evaluate/56_matching.ipynb #35f11422
@@ -160,10 +161,20 @@ class APAccumulator:
             try: self.images.append(image_record(p, t, self.iou))
             except ValueError as e: raise ValueError(f"image {len(self.images)}: {e}") from None
 
+    def renamed(self,
+        vocab # class names; None: unknown
+    ): # `APAccumulator`, itself where the classes are the same
+        "The same images with labels as numbers of `vocab`, by name"
+        if same_classes(self.vocab, vocab): return self
+        res,to = APAccumulator(vocab=list(vocab), iou=self.iou, difficulty=self.difficulty),lambda x: rename_labels(x, self.vocab, vocab)
+        res.images = [o._replace(labels=to(o.labels), gt_labels=to(o.gt_labels)) for o in self.images]
+        return res
+
     def merge(self,
-        other # an accumulator of other images with the same classes
+        other # an accumulator of other images; names of classes may come in another order
     ): # self
         "Take over the images of another accumulator, after one's own"
+        other = other.renamed(self.vocab)
         names = [None if o.vocab is None else list(o.vocab) for o in (self,other)]
         if names[0]!=names[1] or self.n_classes!=other.n_classes: raise ValueError("accumulators to be merged must have the same classes")
         self.images,self._flat = self.images+other.images,None

@@ -29,7 +29,7 @@ class ResultTables:
         bg:float=.1, # overlap under which a detection lies at nothing, in (0, .5)
         keep:int=6 # tables remembered
     ):
-        if other is not None: check_same_truth(acc, other)
+        if other is not None: other = check_same_truth(acc, other)
         self.acc,self.other,self.names,self.bg,self.flat = acc,other,names,bg,acc.flat()
         self.n,self.m,self.vocab = len(self.flat.labels),len(self.flat.gt_labels),[*map(str, self.flat.vocab)]
         self.base = self._base([str(o) for o in files], losses)

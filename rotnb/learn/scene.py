@@ -12,6 +12,7 @@ from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
 from ..evaluate.task1 import task1_files
+from ..data.arguments import check_whole
 from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
 from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
@@ -98,8 +99,8 @@ def _merged(windows, rows, iou_threshold, cut):
     if cut=='drop': rows = [r[~o] for r,o in zip(rows, cut_elsewhere(windows, rows))]
     return merge_rows(rows, iou_threshold)
 
-def _check(iou_threshold, cut):
-    check_unit(iou_threshold=iou_threshold)
+def _check(iou_threshold, cut, size):
+    check_unit(iou_threshold=iou_threshold); check_whole('size', size, what='pixels')
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
@@ -138,7 +139,7 @@ def predict_scene(
     progress:bool=True # show a bar
 )->dict: # `dict(boxes (k,5) px of the scene, scores (k,), labels (k,))`, best first
     "Detections in a scene of any size"
-    _check(iou_threshold, cut)
+    _check(iou_threshold, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
@@ -206,7 +207,7 @@ def predict_folder(
     **kwargs
 )->tuple: # detections by picture name, and what was wrong with those that could not be read
     "Detections in all pictures below a folder, written to files"
-    _check(iou_threshold, cut)
+    _check(iou_threshold, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
     formats = listify(format)
     for f in formats: check_format(f)

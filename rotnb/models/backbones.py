@@ -80,6 +80,7 @@ _layouts = {} # of models that were tried before, which takes half a second: (na
 
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
+    grid,largest = (1,1),None # of learners exported before they were noted: pictures as they come
     def __init__(self,
         name:str, # timm model name, optionally with its weights' tag
         pretrained:bool=False, # load timm's weights

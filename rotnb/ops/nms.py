@@ -204,7 +204,7 @@ def check_unit(
 ):
     "Numbers outside [0, 1] are a ValueError that says so"
     for k,x in xs.items():
-        if not 0<=x<=1: raise ValueError(f"{k} must be in [0, 1], got {x}")
+        if not (hasattr(x, '__float__') and 0<=x<=1): raise ValueError(f"{k} must be in [0, 1], got {x!r}")
 
 def _checked_nms(boxes, scores, idxs, iou_threshold, max_num):
     check_unit(iou_threshold=iou_threshold)
