@@ -726,6 +726,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.data.rasters._Picture.__init__': ( 'data/rasters.html#_picture.__init__',
                                                                               'rotnb/data/rasters.py'),
                                     'rotnb.data.rasters._Picture._decode': ('data/rasters.html#_picture._decode', 'rotnb/data/rasters.py'),
+                                    'rotnb.data.rasters._Picture._plain': ('data/rasters.html#_picture._plain', 'rotnb/data/rasters.py'),
                                     'rotnb.data.rasters._Picture._upright': ( 'data/rasters.html#_picture._upright',
                                                                               'rotnb/data/rasters.py'),
                                     'rotnb.data.rasters._Picture.crop': ('data/rasters.html#_picture.crop', 'rotnb/data/rasters.py'),

@@ -166,6 +166,55 @@ def test_what_a_mask_covers_is_no_data(tmp_path):
     with r.open(tmp_path/'a.tif', 'w', driver='GTiff', height=40, width=60, count=3, dtype='uint16') as d: d.write(a); d.write_mask(m)
     px = read_rgb(tmp_path/'a.tif'); assert px[:,:30].max()==0 and px[:,30:].std()>50
 
+@pytest.fixture(params=['rasterio','pillow'])
+def reader(request, monkeypatch):
+    rasters._READERS.clear()
+    if request.param=='pillow': monkeypatch.setattr(rasters, 'find_spec', lambda name: None)
+    else: rio()
+    yield request.param
+    rasters._READERS.clear()
+
+def holes(f, kind, value): # one band, its left half without data
+    a = np.random.default_rng(0).integers(20, 120, (40,60)).astype(kind); a[:,:30] = value
+    Image.fromarray(a).save(f, tiffinfo={42113:str(value)})
+
+@pytest.mark.parametrize('kind,value', [('float32','inf'),('float32','-inf'),('float32','nan'),('float32','-9999'),('uint8','255'),('int32','-2147483648'),('uint16','65535')])
+def test_no_data_is_the_same_whatever_reads_it(tmp_path, reader, kind, value):
+    holes(f := tmp_path/'a.tif', kind, (float if kind[0]=='f' else int)(value))
+    px = read_rgb(f); assert px[:,:30].max()==0 and px[:,30:].mean()>50
+    if kind!='uint8': np.testing.assert_allclose(open_scene(f).limits[0], (21,118), atol=2)
+
+@pytest.mark.parametrize('none', [0,3,255])
+def test_no_data_of_a_palette_is_a_number_not_a_colour(tmp_path, reader, none):
+    a = np.tile(np.array([none,1,2], np.uint8), (9,4)); p = Image.fromarray(a, 'P'); colours = np.full((256,3), 77, np.uint8)
+    colours[1:3] = [none]*3,(255,255,255); p.putpalette(colours.tobytes()); p.save(f := tmp_path/'a.tif', tiffinfo={42113:str(none)})
+    assert read_rgb(f)[0,:3].tolist()==[[0]*3,[none]*3,[255]*3]
+
+@pytest.mark.parametrize('none', [0,255])
+def test_no_data_where_white_is_0(tmp_path, reader, none):
+    f = tmp_path/'a.tif'; a = np.tile(np.array([none,255-none,99], np.uint8), (9,4))
+    with rio().open(f, 'w', driver='GTiff', width=12, height=9, count=1, dtype='uint8', photometric='miniswhite', nodata=none) as d: d.write(a[None])
+    assert read_rgb(f)[0,:3,0].tolist()==[0,none,156]
+
+@pytest.mark.parametrize('kind', ['uint8','uint16'])
+def test_what_alpha_hides_is_no_data(tmp_path, reader, kind):
+    r = rio(); a = np.random.default_rng(0).integers(20, 200, (4,40,60)).astype(kind); a[3] = np.iinfo(kind).max; a[:,:,:30] = np.array([250,250,250,0])[:,None,None]
+    with r.open(f := tmp_path/'a.tif', 'w', driver='GTiff', width=60, height=40, count=4, dtype=kind, photometric='rgb', alpha='yes') as d: d.write(a)
+    px = read_rgb(f); assert px[:,:30].max()==0 and px[:,30:].std()>50
+
+@pytest.mark.parametrize('kind,low', [('int8',-100),('uint32',2**31-20)])
+def test_numbers_that_pillow_takes_for_others(tmp_path, reader, kind, low):
+    r = rio(); a = (np.arange(60)[None]+np.arange(40)[:,None]+low).astype(kind)
+    with r.open(f := tmp_path/'a.tif', 'w', driver='GTiff', width=60, height=40, count=1, dtype=kind) as d: d.write(a[None])
+    np.testing.assert_array_equal(np.diff(read_rgb(f)[20,:,0].astype(int))>=0, True)
+
+def test_bands_are_all_there_or_refused(tmp_path, reader):
+    r = rio(); a = (np.arange(40)[:,None]*3+np.arange(60)*np.array([1,2,5])[:,None,None]).astype('uint16')*50
+    with r.open(f := tmp_path/'a.tif', 'w', driver='GTiff', width=60, height=40, count=3, dtype='uint16', interleave='band', compress='deflate') as d: d.write(a)
+    if reader=='pillow':
+        with pytest.raises(CorruptImageError, match='first of its 3 bands.*geo'): read_rgb(f)
+    else: assert (read_rgb(f).std(axis=-1)>0).any()
+
 @pytest.mark.parametrize('kind', ['complex_int16','complex64','complex128'])
 def test_radar_is_shown_by_its_amplitude(tmp_path, kind):
     r = rio(); rng = np.random.default_rng(0); a = (rng.normal(0, 200, (40,60))+1j*rng.normal(0, 200, (40,60))).round().astype(np.complex64)

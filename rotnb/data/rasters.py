@@ -60,16 +60,18 @@ def is_deep(im:Image.Image)->bool: # opened, not decoded
 
 def _tag(im, key, default=None): return getattr(im, 'tag_v2', {}).get(key, default)
 
-def _check_bits(im): # deep, in colours: what OpenCV reads right
+def _check_bits(im, grey, deep): # what Pillow shows of a TIFF, and of deep colours what OpenCV reads right
+    if grey and (n := _tag(im, 277, 1))>2: raise ValueError(f'only the first of its {n} bands would be read')
+    if grey or not deep: return
     if _tag(im, 284, 1)!=1: raise ValueError('its 16-bit bands lie one behind the other (PlanarConfiguration 2)')
     if len({16,*_tag(im, 258, (16,))})>1: raise ValueError(f'it has {_tag(im, 258)} bits a sample')
 
 def _deep_colours(file):
-    "(h,w,3) uint16"
+    "(h,w,3) uint16, and (h,w) alpha or None"
     data = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
-    a = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH|cv2.IMREAD_COLOR|cv2.IMREAD_IGNORE_ORIENTATION)
+    a = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if a is None or a.ndim!=3 or a.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
-    return a[...,2::-1]
+    return a[...,2::-1],a[...,3] if a.shape[2]>3 else None
 
 # %% ../../nbs/data/61d_rasters.ipynb #ccc54cd5
 def _told_nodata(im): # GDAL writes it as text
@@ -82,9 +84,11 @@ class _Picture(_Array):
         with _unlimited(file) as im:
             (w,h),mode,deep,self.turn = im.size,im.mode,is_deep(im),orientation_of(im)
             grey,tiff = mode=='L' or mode[0] in 'IF',hasattr(im, 'tag_v2')
-            if deep and not grey: _check_bits(im)
+            _check_bits(im, grey, deep)
             self.pages = getattr(im, 'n_frames', 1) if tiff else 1
-            self.nodata,self.placed = _told_nodata(im),any(_tag(im, o) for o in (33550,33922,34264))
+            self.told,self.placed = _told_nodata(im),any(_tag(im, o) for o in (33550,33922,34264))
+            self.stored = tiff and {('L',2):'i1',('I',1):'u4'}.get((mode,_tag(im, 339, (1,))[0]))  # Pillow takes i1 for u1, and u4 for i4
+            white = mode=='L' and _tag(im, 262)==0
         if not tiff: w,h = turn_size((w,h), self.turn)               # Pillow tells the displayed size of a TIFF
         if h*w>MOST_PIXELS:
             raise CorruptImageError(f'{name}: {w} x {h} px are too many to decode at once; write a tiled GeoTIFF '
@@ -92,18 +96,29 @@ class _Picture(_Array):
         self.file,self.name,self.a,self.lock,self.limits = file,name,None,threading.Lock(),{}
         self.keep,self.shape,self.bands = grey or mode=='RGB',(h,w,1 if grey else 3),(1,1,1) if grey else (1,2,3)
         self.colours,self.turned = deep and not grey,tiff and not (deep and not grey)
-        self.dtype = np.dtype(dict(I=np.int32, F=np.float32).get(mode, np.uint16 if deep else np.uint8))
+        self.dtype = np.dtype(self.stored or dict(I='i4', F='f4').get(mode, 'u2' if deep else 'u1'))
+        self.alpha = tiff and mode in ('LA','RGBA')
+        self.nodata = None if mode in ('1','P') else 0 if self.alpha and self.told is None else self.told
+        if white and self.told is not None: self.nodata = 255-self.told      # Pillow has turned it
 
     def crop(self, *args):
         with self.lock:
             if self.a is None: self.a = self._upright(self._decode()).reshape(self.shape)
         return super().crop(*args)
 
+    def _plain(self, im):
+        "Pixels, and where they are to be seen or None"
+        raw = np.asarray(im)
+        seen = raw!=self.told if im.mode in ('1','P') and self.told is not None else raw[...,-1]>0 if self.alpha else None
+        return raw.view(self.stored or raw.dtype) if self.keep else np.asarray(im.convert('RGB')),seen
+
     def _upright(self, a): return a if self.turned or self.turn==1 else np.ascontiguousarray(turn_pixels(a, self.turn))
     def _decode(self):
         try:
-            if self.colours: return _deep_colours(self.file)
-            with _unlimited(self.file) as im: return np.asarray(im if self.keep else im.convert('RGB'))
+            if self.colours: a,seen = _deep_colours(self.file)
+            else:
+                with _unlimited(self.file) as im: a,seen = self._plain(im)
+            return a if seen is None else np.where(seen[...,None], a, a.dtype.type(self.nodata or 0))
         except (OSError, SyntaxError, ValueError, cv2.error) as e: raise CorruptImageError(f'cannot read picture {self.name}: {e}') from e
 
 # %% ../../nbs/data/61d_rasters.ipynb #bb8d8003
@@ -114,7 +129,7 @@ def _colours(ds):
     if ds.dtypes[0]!='uint8': return None
     if ds.colorinterp[0].name=='palette':
         table = ds.colormap(1)
-        return np.array([(0,0,0) if i==ds.nodata else table.get(i, (0,0,0))[:3] for i in range(256)], np.uint8)
+        return np.array([table.get(i, (0,0,0))[:3] for i in range(256)], np.uint8)
     most = 2**int(ds.tags(1, ns='IMAGE_STRUCTURE').get('NBITS', 8))-1
     grey,white = np.arange(256).clip(0, most)*255//most,'MINISWHITE' in ds.tags(ns='IMAGE_STRUCTURE')
     return np.repeat((255-grey if white else grey)[:,None], 3, 1).astype(np.uint8) if white or most<255 else None
@@ -142,6 +157,9 @@ class _Raster:
             self.ds = ds = rio.open(path)
         self.rio,self.complex,self.dtype = rio,ds.dtypes[0].startswith('complex'),real_type(ds.dtypes[0])
         self.colours,self.nodata,self.pages,self.placed = _colours(ds),ds.nodata,max(1, len(ds.subdatasets)),bool(ds.rpcs)
+        if self.colours is not None:                                         # what is declared is a number of the file, no colour
+            self.colours[is_nodata(np.arange(256), self.nodata)] = 0
+            self.nodata = None
         self.transform,self.crs,self.gcps = _place(ds)
         self.turn = 1 if self.transform or self.gcps else _tiff_turn(path)
         self.shape = (*turn_size((ds.width,ds.height), self.turn)[::-1],ds.count)
@@ -160,9 +178,11 @@ class _Raster:
         how = dict(window=self.rio.windows.Window(x, y, w, h), out_shape=(len(some),-(-h//step),-(-w//step)))
         with self.lock, self.env:                                            # waves of radar would cancel each other in a mean
             a = self.ds.read(some, resampling=way.average if step>1 and not self.complex else way.nearest, **how)
-            if self.masked: a[:,self.ds.dataset_mask(**{**how, 'out_shape':how['out_shape'][1:]})==0] = self.nodata
+            seen = self.ds.dataset_mask(**{**how, 'out_shape':how['out_shape'][1:]}) if self.masked else None
         a = amplitude(np.stack([a[some.index(b)] for b in bands], -1))
-        return turn_pixels(a if self.colours is None else self.colours[a,[0,1,2]], self.turn)
+        if self.colours is not None: a = self.colours[a,[0,1,2]]
+        if self.masked: a[seen==0] = self.nodata
+        return turn_pixels(a, self.turn)
 
 # %% ../../nbs/data/61d_rasters.ipynb #74b8d9ad
 _READERS,_LEFT,_MOST,_MOST_BYTES = OrderedDict(),[],8,2*2**30
@@ -232,7 +252,7 @@ def is_nodata(
 )->np.ndarray: # bool, as `a`
     "Where there is no data; floats are compared to seven digits, as much as the text of a float32 may hold"
     if nodata is None or nodata!=nodata: return np.zeros(a.shape, bool) if a.dtype.kind!='f' else np.isnan(a)
-    if a.dtype.kind!='f': return a==nodata if nodata==int(nodata) else np.zeros(a.shape, bool)
+    if a.dtype.kind!='f' or np.isinf(nodata): return a==nodata
     return np.abs(a.astype(np.float64)-nodata)<=1e-6*abs(nodata)
 
 def stretch_limits(
