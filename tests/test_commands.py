@@ -91,3 +91,17 @@ def test_split_stopped_and_gone_on_with(home, capsys, monkeypatch):
     assert run(capsys, split, 'set', 'out', sizes=[32], gaps=[8])[0]==0
     run(capsys, split, 'set', 'whole', sizes=[32], gaps=[8])
     a,b = (snapshot(home/o) for o in ('out','whole')); assert a.keys()==b.keys() and all(a[k]==b[k] for k in a)
+
+@pytest.mark.parametrize('to', ['dota','coco','labelme','csv','yolo_obb'])
+def test_a_report_replaces_nothing_of_the_set(home, capsys, to):
+    assert run(capsys, convert, 'set', 'a', to=to)[0]==0
+    (home/'far').mkdir(); shutil.copytree(home/'a', home/'b'); shutil.rmtree(home/'b/images'); (home/'b/images').symlink_to(home/'a/images')
+    before = snapshot(home)
+    for d in ('a','b'):
+        for f in [o for o in (home/d).rglob('*') if o.is_file()]+[home/'a/images/1.png']:
+            code,text = run(capsys, doctor, d, json=str(f)); assert code==2 and ('is read' in text or 'lies in the set' in text), (f, text)
+    assert snapshot(home)==before
+    for _ in range(2): assert run(capsys, doctor, 'a', json='report.json')[0]==0
+    for _ in range(2):                                               # beside labels of another ending it is no label
+        code,text = run(capsys, doctor, 'a', json='a/report.json'); assert code==(2 if to in ('coco','labelme') else 0), text
+    assert len(read_format(home/'a'))==3

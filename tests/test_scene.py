@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from fastai.vision.all import Learner, load_learner
+from rotnb.data.atomic import BusyError, alone
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth import make_scene, make_synth
 from rotnb.data.windows import scene_windows
@@ -395,3 +396,31 @@ def test_a_folder_as_coco_takes_the_ids_of_the_truth(learn, tmp_path):
     assert [o['category_id'] for o in got]==[9+len(vocab)-int(l) for l in preds['x.png']['labels']]
     with pytest.raises(ValueError, match='no image id for x.png'): predict_folder(learn, tmp_path/'in', tmp_path/'no', 'coco', image_ids={'y.png':1}, **KW)
     assert not (tmp_path/'no').exists()
+
+@pytest.mark.parametrize('format,name', [('dota','Task1.zip'), ('coco','results.json'), ('csv','results.csv'), ('geojson','0.geojson')])
+def test_results_replace_nothing_but_results(learn, tmp_path, format, name):
+    pics = tmp_path/'pics'; pics.mkdir(); Image.fromarray(squares(100, 90, 2)[0]).save(pics/'0.png')
+    (pics/name).write_text('mine')
+    for resume in (True,False):
+        with pytest.raises(FileExistsError, match='of no prediction'): predict_folder(learn, pics, pics, format, resume=resume, **KW)
+    assert (pics/name).read_text()=='mine' and len(list(pics.iterdir()))==2
+    for _ in range(2): predict_folder(learn, pics, tmp_path/'out', format, resume=False, **KW)
+    assert sorted(o.name for o in (tmp_path/'out').iterdir())==sorted([name,'windows.journal'])
+
+def test_the_truth_is_not_replaced_by_its_results(learn, tmp_path):
+    Image.fromarray(squares(100, 90, 2)[0]).save(tmp_path/'0.png'); predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
+    truth = tmp_path/'out/results.json'; text = json.dumps(dict(images=[dict(id=7, file_name='0.png', width=90, height=100)], annotations=[],
+        categories=[dict(id=i, name=n) for i,n in enumerate(learn.dls.vocab)])); truth.write_text(text)
+    with pytest.raises(ValueError, match='is read'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'coco', image_ids=truth, **KW)
+    assert truth.read_text()==text
+
+def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
+    Image.fromarray(squares(100, 90, 2)[0]).save(tmp_path/'0.png')
+    (tmp_path/"out").mkdir()
+    p = subprocess.Popen([sys.executable, '-c', f"from pathlib import Path\nfrom rotnb.data.atomic import part_name\npart_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
+    assert p.wait()==0
+    with alone(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
+    predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)
+    assert sorted(o.name for o in (tmp_path/'out').iterdir())==['results.csv','windows.journal']
+    with alone(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW)
+    predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW); assert [o.name for o in (tmp_path/'j').iterdir()]==['0.windows']

@@ -13,13 +13,12 @@ from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import headed
 from ..data.atomic import new_folder, reads_through
-from ..data.rasters import open_reader, walk_files
-from ..data.folders import DOTA_DIRS, IMAGE_EXTS, set_root
-from ..data.checks import split_where
+from ..data.rasters import open_reader
+from ..data.folders import DOTA_DIRS, IMAGE_EXTS
 from ..data.inside import border_losses
 from ..data.yolo_obb import yolo_names
 from ..data.convert import FORMATS, FormatError, check_options, get_format, list_splits, sniff_format
-from .commands import command
+from .commands import all_read, command
 
 # %% ../../nbs/cli/92_convert.ipynb #58bcddb2
 def losses(
@@ -71,9 +70,7 @@ def _check_target(src, dst, overwrite):
 def _check_spared(src, dst, annots):
     "Raise if something that is read would go with the old target"
     if not dst.exists(): return
-    folders = {o for o in (Path(src), set_root(src)) if o.is_dir()}
-    labels = {split_where(a.where[0])[0] for a in annots if a.where}
-    if o := reads_through([src, *(a.image for a in annots), *labels, *(f for d in folders for f in walk_files(d))], dst):
+    if o := reads_through(all_read(src, annots), dst):
         raise ConvertError(f'{o} is read, and lies in {dst} or is reached through it: replacing {dst} would delete it. Choose another name')
 
 # %% ../../nbs/cli/92_convert.ipynb #bca2e529

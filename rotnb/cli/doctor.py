@@ -6,10 +6,14 @@
 __all__ = ['parse_names', 'told', 'main']
 
 # %% ../../nbs/cli/93_doctor.ipynb #7d180f51
+from json import loads
+from pathlib import Path
 from fastcore.script import call_parse
+from ..data.folders import set_root
+from ..data.checks import split_where
 from ..data.doctor import doctor
 from ..data import mend
-from .commands import command
+from .commands import all_read, command, spare
 
 # %% ../../nbs/cli/93_doctor.ipynb #b9def732
 def parse_names(s:str)->dict: # 'Ships=ship, shp=ship'
@@ -22,6 +26,18 @@ def told(done)->str: # done: of `fix`
     "What was mended and what was left, counted"
     g = done.groupby(['kind','done'], sort=False).size()
     return '\n'.join(f'{n:>8}  {k}: {d}' for (k,d),n in g.items())
+
+def _is_report(file):
+    try: return {'findings','votes','seconds'}<=set(loads(Path(file).read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError): return False
+
+def _spare_set(file, rep):
+    "Raise if a report would replace something of the set, or be taken for labels of it"
+    file,annots = Path(file),rep.boxes.annots
+    if not _is_report(file): spare(file, all_read(rep.path, annots))
+    kinds = {Path(split_where(a.where[0])[0]).suffix.lower() for a in annots if a.where}
+    if file.suffix.lower() in kinds and file.resolve().is_relative_to(set_root(rep.path).resolve()):
+        raise ValueError(f'--json {file} lies in the set, which would take it for labels: name a file outside')
 
 # %% ../../nbs/cli/93_doctor.ipynb #4b2df059
 @call_parse
@@ -51,7 +67,7 @@ def main(
         elif names or exif or dry: raise ValueError('--names, --exif and --dry belong to a mended copy: give --fix DST too')
         rep = doctor(path, format, split, not no_images, **options)
         print(rep.text(most))
-        if json: rep.to_json(json)
+        if json: _spare_set(json, rep); rep.to_json(json)
         if fix:
             done = mend.fix(rep, fix, kinds.split(','), parse_names(names), exif, dry=dry)
             print(f'\n{"would go" if dry else "went"} to {fix}:\n{told(done)}')

@@ -15,7 +15,7 @@ from fastcore.script import call_parse
 from ..models.files import check_sums
 from ..data.convert import get_format, has_split
 import rotnb.learn.report # `Learner.report`
-from .commands import command
+from .commands import all_read, command, spare
 
 # %% ../../nbs/cli/96_report.ipynb #d0392afe
 class ReportError(ValueError): "Something that whoever started the command can put right"
@@ -59,6 +59,7 @@ def run_report(
     learn = open_learner(model)
     annots = read_set(data, split, format, list(learn.dls.vocab))
     if not annots: raise ReportError(f'{data} holds no pictures')
+    if Path(out).suffix.lower() not in ('.html','.htm'): spare(out, [model, *all_read(data, annots)])     # no reader reads pages
     dl = learn.dls.test_dl(annots, with_labels=True, num_workers=0, **({} if bs is None else dict(bs=bs)))
     return learn.report(out, dl=dl, **kw)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..geometry.draw import show_boxes
+from .atomic import write_whole
 from .annots import LabelError, Problems
 from .convert import check_options, get_format, list_splits
 from .checks import *
@@ -134,7 +135,7 @@ def to_json(self:DoctorReport,
     s = json.dumps(dict(path=str(self.path), format=self.format, counts=self.counts.to_dict('index'), classes=self.classes.to_dict(),
                         histograms={k:dict(counts=c.tolist(), edges=e.tolist(), unit=u) for k,(c,e,u) in self.histograms.items()},
                         votes=votes, findings=found, seconds=self.seconds), indent=1, ensure_ascii=False, default=str)
-    if file: Path(file).write_text(s, encoding='utf-8')
+    if file: write_whole(file, s)
     return s
 
 # %% ../../nbs/data/71d_doctor.ipynb #4aa48ca5

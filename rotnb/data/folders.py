@@ -8,7 +8,7 @@ __all__ = ['IMAGE_EXTS', 'DOTA_DIRS', 'ALIASES', 'LIST_DIRS', 'NO_LABELS', 'Spli
            'layout_error', 'told_pairs', 'find_pairs']
 
 # %% ../../nbs/data/62e_folders.ipynb #58a83e73
-import json, os, re, unicodedata, yaml
+import os, re, unicodedata, yaml
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -51,8 +51,8 @@ def split_words(parts): # of a path
 # %% ../../nbs/data/62e_folders.ipynb #8d08d3a0
 def name_parts(name)->list:
     "The parts of a path of any system"
-    name = re.sub(r'^([\'"])(.*)\1$', r'\2', str(name).strip())               # quoted, as some lists have it
-    return [o for o in name.replace('\\','/').split('/') if o not in ('','.')]
+    whole = re.sub(r'''(?s)^(["'])(.*)\1$''', r'\2', str(name).strip())          # a list may quote it
+    return [o for o in whole.replace('\\','/').split('/') if o not in ('','.')]
 
 def _plain(name): return unicodedata.normalize('NFC', name).casefold()
 

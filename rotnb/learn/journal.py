@@ -59,7 +59,7 @@ class Journal:
             raise JournalError(f'{self.file} is no journal of rotnb: name another folder') from None
         if diff := [f'{k} {old.get(k)}, now {self.settings.get(k)}' for k in {**old, **self.settings} if old.get(k)!=self.settings.get(k)]:
             raise JournalError(f"{self.file} was begun with {'; '.join(diff)}: "
-                               'use the same settings, another folder, or delete it to start afresh')
+                               'use the same settings or another folder, or start afresh (--overwrite, resume=False; for a scene delete it)')
         if not end:                                                     # lost: the first record would be taken for settings
             with open(self.file, 'ab') as f: f.write(b'\n')
         at = len(line)+1

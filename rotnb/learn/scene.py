@@ -7,12 +7,14 @@ __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'pre
 
 # %% ../../nbs/learn/77a_scene.ipynb #0b7e7525
 import re, zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
 from ..evaluate.task1 import task1_files
 from ..data.arguments import check_whole
+from ..data.atomic import alone, reads_through, sweep
 from ..data.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
 from ..data.folders import IMAGE_EXTS
 from ..data.windows import *
@@ -144,8 +146,9 @@ def predict_scene(
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
     file = resume and Path(resume)/f'{scene.name}.windows'
-    journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
-    return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_threshold, cut)
+    with alone(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
+        journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
+        return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_threshold, cut)
 
 # %% ../../nbs/learn/77a_scene.ipynb #eba83460
 def find_pictures(
@@ -179,13 +182,24 @@ def _predict_all(learn, windows, bad, **kw):
         except WindowError as e: bad[e.window.scene.name] = f'{e}'; continue
         return {n:[next(rows) for _ in ws] for n,ws in todo.items()}
 
+def _targets(names, out, format):
+    "The files of a format: one, or for GeoJSON one a picture"
+    if format!='geojson': return [out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format]]
+    return [out/f'{o}.geojson' for o in distinct(names, lambda o: str(o.with_suffix('')), str).values()]
+
+def _check_targets(targets, out, read):
+    "Raise if a result would replace what is read, or what is of no prediction"
+    for f in (o for o in targets if os.path.lexists(o)):
+        if o := reads_through(read, f): raise ValueError(f'{o} is read, and would be replaced by the results in {out}: name another folder')
+        if not (out/'windows.journal').exists():
+            raise FileExistsError(f'{f} is there, and of no prediction ({out} has no windows.journal): name another folder, or move it away')
+
 def _write(preds, out, vocab, format, scenes, image_ids=None, crs=None):
     "Results of a folder: one file, or for GeoJSON one a picture"
+    files = _targets(preds, out, format)
     if format=='geojson':
-        names = distinct(preds, lambda o: str(o.with_suffix('')), str)
-        return [write_predictions({n:p}, out/f'{names[n]}.geojson', vocab, scene=scenes[n], crs=crs) for n,p in preds.items()]
-    return [write_predictions(preds, out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format], vocab, format,
-                              **(dict(image_ids=image_ids) if format=='coco' else {}))]
+        return [write_predictions({n:p}, f, vocab, scene=scenes[n], crs=crs) for f,(n,p) in zip(files, preds.items())]
+    return [write_predictions(preds, *files, vocab, format, **(dict(image_ids=image_ids) if format=='coco' else {}))]
 
 # %% ../../nbs/learn/77a_scene.ipynb #e1d24d1b
 @delegates(predict_scene, but=['path','resume'], keep=True)
@@ -214,14 +228,18 @@ def predict_folder(
     out,bad,files = Path(out),{},find_pictures(folder, out)
     if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab) # a name that cannot be written is no surprise for the end of the run
     if 'coco' in formats: coco_ids(files, learn.dls.vocab, image_ids)
-    if not resume: (out/'windows.journal').unlink(missing_ok=True)
-    journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
-    scenes = _open_all(files, open_as, bad)
-    if crs is not None and 'geojson' in formats:
-        for s in scenes.values(): check_place(s, crs)                             # known now rather than at the end of the run
-    windows = {n:_windows(s, size, overlap, scales) for n,s in scenes.items()}
-    rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
-    preds = {n:_merged(windows[n], r, iou_threshold, cut) for n,r in rows.items()}
-    for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids, crs)
+    truth = [image_ids] if isinstance(image_ids, (str,Path)) else []
+    with alone(out/'.lock'):
+        _check_targets([t for f in formats for t in _targets(files, out, f)], out, [*files.values(), *truth])
+        sweep(out)
+        if not resume: (out/'windows.journal').unlink(missing_ok=True)
+        journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
+        scenes = _open_all(files, open_as, bad)
+        if crs is not None and 'geojson' in formats:
+            for s in scenes.values(): check_place(s, crs)                         # known now rather than at the end of the run
+        windows = {n:_windows(s, size, overlap, scales) for n,s in scenes.items()}
+        rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
+        preds = {n:_merged(windows[n], r, iou_threshold, cut) for n,r in rows.items()}
+        for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids, crs)
     if bad: print('\n'.join([f'{len(bad)} of {len(files)} pictures could not be read:', *(f'  {n}: {e}' for n,e in bad.items())]))
     return preds,bad
