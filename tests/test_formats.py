@@ -80,11 +80,11 @@ def test_every_pair_of_formats_through_the_converter(tmp_path):
 def test_converter_replaces_only_when_told_and_wholly(tmp_path):
     ims = pictures(tmp_path/'a', 1); q = rbox2qbox(np.array([[300.,200,80,30,.4]]))
     FORMATS['dota'].write([Annot(ims[0], q, ['ship'], np.array([1]))], tmp_path/'a', '', ['ship'])
-    (tmp_path/'b').mkdir(); (tmp_path/'b/mine.txt').write_text('keep')
+    (tmp_path/'b/labelTxt').mkdir(parents=True); (tmp_path/'b/labelTxt/mine.txt').write_text('keep')
     with pytest.raises(ConvertError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
     with pytest.raises(LabelError): convert(tmp_path/'a', tmp_path/'b', 'coco', format='dota', overwrite=True)
-    assert (tmp_path/'b/mine.txt').read_text()=='keep' and sorted(o.name for o in tmp_path.iterdir())==['a','b']
+    assert (tmp_path/'b/labelTxt/mine.txt').read_text()=='keep' and sorted(o.name for o in tmp_path.iterdir())==['a','b']
 
 # ---- boxes around shapes ----
 

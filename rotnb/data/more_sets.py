@@ -38,7 +38,7 @@ def read_yolo(
     on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO folder of upright boxes"
-    return _read_yolo(parse_yolo_box_line, path, split, vocab, on_bad)
+    return _read_yolo(parse_yolo_box_line, path, split, vocab, on_bad, ('yolo',))
 
 # %% ../../nbs/data/70c_more_sets.ipynb #f07bfe81
 SODA_CLASSES = 'airplane helicopter small-vehicle large-vehicle ship container storage-tank swimming-pool windmill'.split()

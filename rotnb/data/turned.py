@@ -33,9 +33,13 @@ def _xml_fields(o, path):
     for c in o:
         if not isinstance(c.tag, str): continue                                      # a comment
         name,value = c.findtext('name'),next((c.find(k) for k in _VALUES if c.find(k) is not None), None)
+        told = next((k for k in _VALUES if c.get('name') and k in c.attrib), None)   # <attribute name="rotation" value="30"/>
         if name and value is not None: yield Field(path+name.strip(), value.text, partial(setattr, value, 'text'))
+        elif told: yield Field(path+c.get('name'), c.get(told), partial(c.set, told))
         elif len(c): yield from _xml_fields(c, f'{path}{c.tag}.')
-        else: yield Field(path+c.get('name', c.tag), c.text, partial(setattr, c, 'text'))
+        else:
+            yield Field(path+c.get('name', c.tag), c.text, partial(setattr, c, 'text'))
+            for k in c.attrib.keys()-{'name'}: yield Field(f'{path}{c.tag}.@{k}', c.get(k), partial(c.set, k))
 
 def _json_fields(o, path, deep=8):
     name,value = (next((k for k in ks if k in o), None) for ks in (_NAMES,_VALUES))
@@ -54,7 +58,7 @@ def fields(
 
 # %% ../../nbs/data/62f_turned.ipynb #41ae5572
 _word = re.compile(r'(?<!rect)(?<!tri)(?<!quadr)angle|rotat|theta|orient|direction|degree|radian|heading|azimuth|bearing|yaw|'
-                   r'(?<![a-z])rot(?![a-z])')
+                   r'tilt|inclin|slant|(?<![a-z])(?:rot|ang|deg)(?![a-z])')
 _num  = re.compile(r'\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:°|deg|degrees?|rad|radians?)?\s*', re.I)
 
 @lru_cache(4096)
@@ -70,6 +74,16 @@ def angle_fields(
 )->list: # of (`Field`, number)
     "Numbers whose name looks like that of an angle"
     return [(f,v) for f in fields(o) if _called_angle(f.path) and (v := _number(f.value)) is not None]
+
+_turnable = re.compile('rot|orient|obb|box|quad|poly|corner|vert|points')
+
+def _turned_lists(o):
+    "Lists of five or eight numbers that look like another, turned box"
+    for f in fields(o):
+        if not isinstance(f.value, (list,tuple)) or not _turnable.search(f.path.rpartition('.')[2].lower()): continue
+        try: v = np.asarray(f.value, float).ravel()
+        except (ValueError, TypeError): continue
+        if v.size==5 and not _quarter(v[4]) or v.size==8 and not is_upright(v): yield f
 
 # %% ../../nbs/data/62f_turned.ipynb #92513535
 PIVOTS = 'middle','corner'
@@ -122,13 +136,14 @@ def with_angle(
 )->tuple:
     "The row, turned by an angle that stands beside the box; with a word about angles that it was read without"
     if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
-    found = [(f,v) for f,v in angle_fields(o) if f.path not in but]
-    if not found: return row
-    row,told = Row(*row),turn_field(o, pivot, known)
+    found,row = [(f,v) for f,v in angle_fields(o) if f.path not in but],Row(*row)
+    told = turn_field(o, pivot, known) if found else None
     if is_upright(row.xy) and row.fill>.999:
         if told and told[1]%360: return _turned(row, *told)
         loud = [] if told else [f'{f.path} is {v:g}' for f,v in found if not _quarter(v)]
+        loud += [f'{f.path} is {f.value}' for f in _turned_lists(o)]
         return row._replace(unread='; '.join(loud)) if loud else row
+    if not found: return row
     t = np.rad2deg(headed(np.reshape(row.xy, (1,4,2)))[0][0,4])
     if not told or row.fill<=.999 or _off(t, told[1], 90)<=2: return row
     return row._replace(unread=f'{told[0].path} is {told[1]:g}, but the outline lies at {t:.1f} degrees')
