@@ -253,7 +253,8 @@ def _json_format(file):
     if isinstance(d, list): return 'label_studio' if is_label_studio(d) else None
     if d.get('type')=='FeatureCollection': return 'geojson'
     some = d.get('annotations')
-    if isinstance(some, list) and (isinstance(d.get('images'), dict) or some and isinstance(some[0], dict) and 'poly' in some[0]): return 'soda_a'
+    one = some[0] if isinstance(some, list) and some and isinstance(some[0], dict) else {}
+    if isinstance(some, list) and (isinstance(d.get('images'), dict) or 'poly' in one and not one.keys()&{'bbox','segmentation'}): return 'soda_a'
     return 'labelme' if 'shapes' in d else 'coco' if {'images','annotations'}<=set(d) else None
 
 # %% ../../nbs/data/71_convert.ipynb #e02d4d43

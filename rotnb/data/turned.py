@@ -183,15 +183,28 @@ def _angle_after(path, v, old, new): # old, new: degrees
     full = 360*unit; v += (new-old)*unit
     return v%full if v-(new-old)*unit>=0 else (v+full/2)%full-full/2
 
+def _five_after(f, old, new):
+    "Five numbers that said the old box, its angle the last"
+    if len(f.value)!=5 or not all(isinstance(o, (int,float)) for o in f.value): return None
+    place,angle = _list_after(f.value[:4], old[0], new[0]),_angle_after('angle', f.value[4], old[2], new[2])
+    return place and angle is not None and [*place,round(angle, 6)]
+
 # %% ../../nbs/data/62f_turned.ipynb #0d50403c
 def _after(f, num, q, areas, old, new):
     "What a field should say now, or None to leave it"
     name = re.sub('[^a-z]|^(?:bnd|b|m)?box', '', f.path.rpartition('.')[2].lower())
-    if num is None: return _list_after(f.value, old[0], new[0]) if isinstance(f.value, list) else None
+    if num is None: return _five_after(f, old, new) or _list_after(f.value, old[0], new[0]) if isinstance(f.value, list) else None
     if _called_angle(f.path): return _angle_after(f.path, num, old[2], new[2])
     if 'area' in name: return areas[1] if abs(num-areas[0])<=max(.02*areas[0], .01) else None
     for i in _SIDES.get(name, ()):
         if _same(np.array([num]), np.array([old[1][i]])): return new[1][i]
+
+def _spelt_as(old, v):
+    "A number in the place of another: as text, with its unit, in a list of one"
+    if isinstance(old, (list,tuple)): return [_spelt_as(old[0], v)]
+    if not isinstance(old, str): return round(float(v), 6)
+    was = _num.fullmatch(old)[1]
+    return old.replace(was, f'{v:.0f}' if was.lstrip('+-').isdigit() else f'{v:.6f}'.rstrip('0').rstrip('.'), 1)
 
 def keep_in_step(
     o, # an object of a JSON file or an XML element; changed
@@ -204,7 +217,5 @@ def keep_in_step(
     for f in list(fields(o)):
         v = _after(f, _number(f.value), q, areas, a, b)
         if v is None: continue
-        if not isinstance(v, list): v = round(float(v), 6)
-        whole = isinstance(f.value, str) and f.value.strip().lstrip('-').isdigit()
-        f.put(v if not isinstance(f.value, str) else f'{v:.0f}' if whole else f'{v:.6f}'.rstrip('0').rstrip('.'))
+        f.put(v if isinstance(v, list) else _spelt_as(f.value, v))
     return o

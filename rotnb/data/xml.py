@@ -151,6 +151,7 @@ def xml_row(
     if _has(o, form.corners): row = numbers(o, form.corners),name,diff
     elif _has(o, form.rbox): row = rbox_row(numbers(o, form.rbox), name, diff, form.unit)
     elif _has(o, form.hbox): row = with_angle(hbox_row(numbers(o, form.hbox), name, diff), o, pivot)
+    elif o.find('point') is not None: raise NotABox('<point>')                      # DroneVehicle has some
     else: raise ValueError(f'<{o.tag}> has no box: expected {" or ".join(p[0].split("/")[0] for p in (form.corners, form.rbox, form.hbox) if p)}')
     if _has(o, form.heading) and all(at(o, p) for p in form.heading): row = _front_first(row, numbers(o, form.heading))
     return row
