@@ -7,6 +7,7 @@ from rotnb.all import *
 for _k in [k for k in globals() if k.startswith('test')]: del globals()[_k]   # fastcore's are no tests
 from rotnb.cli.convert import convert
 from rotnb.data import rasters
+from rotnb.data.geojson import layer_crs
 from rotnb.data.orient import turn_pixels, turn_size
 from rotnb.data.label_files import label_sources
 from rotnb.explore.thumbs import whole_thumb

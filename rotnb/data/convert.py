@@ -62,6 +62,7 @@ def df_row(d:dict): # column -> text or number
     if 'xmin' in d: return with_angle(hbox_row(num('xmin ymin xmax ymax'), str(name), diff), d, known={})
     raise ValueError(f"expected columns x1 .. y4, or cx, cy, w, h with theta or angle_deg, or xmin .. ymax; found {', '.join(map(str, d))}")
 
+# %% ../../nbs/data/71_convert.ipynb #5c1d0e72
 _SIZES = [(p+'width',p+'height') for p in ('image_','img_','image','')]+[('img_w','img_h')]
 
 def _of_box(d, told):

@@ -58,7 +58,7 @@ def fields(
 
 # %% ../../nbs/data/62f_turned.ipynb #41ae5572
 _word = re.compile(r'(?<!rect)(?<!tri)(?<!quadr)angle|rotat|theta|orient|direction|degree|radian|heading|azimuth|bearing|yaw|'
-                   r'tilt|inclin|slant|(?<![a-z])(?:rot|ang|deg)(?![a-z])')
+                   r'tilt|inclin|slant|(?<![a-z])(?:rot|ang)(?![a-z])')
 _num  = re.compile(r'\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:°|deg|degrees?|rad|radians?)?\s*', re.I)
 
 @lru_cache(4096)
