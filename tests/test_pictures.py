@@ -7,6 +7,7 @@ from rotnb.all import *
 for _k in [k for k in globals() if k.startswith('test')]: del globals()[_k]   # fastcore's are no tests
 from rotnb.cli.convert import convert
 from rotnb.data import rasters
+from rotnb.data.geojson import layer_crs
 from rotnb.data.orient import turn_pixels, turn_size
 from rotnb.data.label_files import label_sources
 from rotnb.explore.thumbs import whole_thumb
@@ -274,6 +275,18 @@ def test_a_place_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     assert g['crs']['properties']['name'].startswith('LOCAL_CS'); rasters._READERS.clear()
     with pytest.raises(ImportError, match='geo'): reproject([15,42], 'EPSG:4326', 'EPSG:32633')
 
+# --- sizes in tables
+
+@pytest.mark.parametrize('cols,size,k', [('image_width,image_height','320,200',.5), ('width,height','320,200',.5), ('img_w,img_h','160,100',1), ('width,height','30,15',1), ('width,height','4.5,2.1',1), ('width,height',',',1), ('width,height','200,320',None)])
+def test_sizes_that_a_table_tells(tmp_path, cols, size, k):
+    Image.new('RGB', (160,100)).save(tmp_path/'a.png'); (tmp_path/'a.csv').write_text(f'image,{cols},name,xmin,ymin,xmax,ymax\na.png,{size},ship,40,20,70,35\n')
+    if k is None:
+        with pytest.raises(LabelError, match='another shape'): read_format(tmp_path)
+        return
+    (a,),said = quiet(read_format, tmp_path); assert np.allclose(a.qboxes[0], np.array([[40,20],[70,20],[70,35],[40,35]])*k) and ('another size' in said)==(k!=1)
+    s, = label_sources(tmp_path); base = s.read(); s.save(base, [((a.qboxes[0]+4).ravel().tolist(),'ship',0)] and [(((a.qboxes[0]+4).ravel().tolist(),'ship',0),0)])
+    (b,),_ = quiet(read_format, tmp_path); assert np.allclose(b.qboxes, a.qboxes+4) and size in (tmp_path/'a.csv').read_text()
+
 # --- readers
 
 def image(folder, name, wh=(160,100)): folder.mkdir(parents=True, exist_ok=True); Image.new('RGB', wh, 'grey').save(folder/name)
@@ -304,6 +317,11 @@ def test_new_readers_are_found_read_and_examined(tmp_path, form):
     rep,_ = quiet(doctor, tmp_path/'set'); assert rep.format==form and rep.errors==0, rep
     quiet(convert, tmp_path/'set', tmp_path/'out', 'dota'); (b,),_ = quiet(read_format, tmp_path/'out'); assert len(b)==len(a)
     assert callable(getattr(RotatedDataLoaders, f'from_{form}'))
+
+def test_points_of_dronevehicle_are_no_boxes(tmp_path):
+    made(tmp_path, 'dronevehicle'); f = tmp_path/'trainlabel/00001.xml'
+    f.write_text(f.read_text().replace('</annotation>', '<object><name>car</name><point><x>5</x><y>6</y></point></object></annotation>'))
+    (a,),w = quiet(read_format, tmp_path); assert len(a)==2 and '<point>' in w
 
 def test_two_modalities_are_told_apart_by_their_folders(tmp_path):
     made(tmp_path, 'dronevehicle')
@@ -344,6 +362,15 @@ def test_detections_written_on_the_map_are_read_as_labels(tmp_path):
     for crs in (None,'lonlat'):
         write_predictions(P, tmp_path/'a.geojson', ['ship'], scene=f, crs=crs); (a,),_ = quiet(read_format, tmp_path)
         for q,b in zip(a.qboxes, rbox2qbox(P['boxes'])): assert same(q, b, .02)
+
+@pytest.mark.parametrize('told,name,said', [(dict(CLASS='ship'), 'ship', False), (dict(vehicle='ship'), 'object', True), (dict(id=3), 'object', False)])
+def test_the_property_that_tells_the_class(tmp_path, told, name, said):
+    Image.new('RGB', (160,100)).save(tmp_path/'a.png')
+    f = dict(type='Feature', properties=told, geometry=dict(type='Polygon', coordinates=[[*BOX.tolist(),BOX[0].tolist()]]))
+    (tmp_path/'a.geojson').write_text(json.dumps(dict(type='FeatureCollection', crs=None, features=[f])))
+    (a,),w = quiet(read_format, tmp_path); assert a.names==[name] and ("name='vehicle'" in w)==said
+    if said: (a,),w = quiet(read_format, tmp_path, name='vehicle'); assert a.names==['ship'] and not w
+    assert layer_crs(dict(crs=dict(type='EPSG', properties=dict(code=32633))))=='EPSG:32633'
 
 def test_a_layer_without_its_system_is_an_error(tmp_path):
     r = rio(); geotiff(tmp_path/'a.tif', crs='EPSG:32633', transform=r.Affine(.5,0,5e5,0,-.5,4.6e6)); xy = [[500010,4599990],[500030,4599990],[500030,4599980],[500010,4599980],[500010,4599990]]

@@ -84,6 +84,26 @@ def test_what_is_no_angle_is_not_told(tmp_path):
             dict(segmentation=[WANT.ravel().tolist()], bbox=[1,1,2,2], theta=.3)
     assert read(coco(tmp_path, *quiet))[1]==''
 
+@pytest.mark.parametrize('beside', [dict(rbox=[120,90,80,30,.52]), dict(obb=WANT.ravel().tolist()), dict(meta=dict(corners=WANT.tolist())), dict(poly=WANT.ravel().tolist()), dict(tilt=30), dict(ang='30 deg')])
+def test_another_turned_box_beside_an_upright_one_is_told(tmp_path, beside):
+    root = coco(tmp_path, dict(bbox=BOX, **beside)); assert sniff_format(root)=='coco'
+    (a,),w = read(root); assert gap(a.qboxes[0], quad(120, 90, 80, 30, 0))<1e-6 and 'looks like their angle' in w and [*beside][0] in w
+    assert (doctor(root, images=False).findings.kind=='angle').sum()==1
+    same = dict(rbox=[120,90,80,30,0.], corners=[80,75,160,75,160,105,80,105], keypoints=[1,2,2])
+    assert read(coco(tmp_path/'same', dict(bbox=BOX, **same)))[1]==''
+
+@pytest.mark.parametrize('text,turned', [('<attributes><attribute name="rotation" value="30"/></attributes>', True), ('<pose rotation="30"/>', False), ('<angle unit="deg">30</angle>', False)])
+def test_angles_in_attributes_of_xml(tmp_path, text, turned):
+    box = '<bndbox><xmin>80</xmin><ymin>75</ymin><xmax>160</xmax><ymax>105</ymax></bndbox>'
+    root = folder(tmp_path, {'a.png':None, 'a.xml':f'<annotation><object><name>ship</name>{box}{text}</object></annotation>'}); (a,),w = read(root)
+    assert gap(a.qboxes[0], WANT if turned else quad(120, 90, 80, 30, 0))<1e-6 and bool(w)!=turned
+    if turned: assert b'value="75.' in mended(root, NEW).read_bytes() and gap(read(root)[0][0].qboxes[0], NEW)<1e-3
+
+def test_an_angle_beside_the_corners_of_a_table(tmp_path):
+    row = lambda q: f'image,name,x1,y1,x2,y2,x3,y3,x4,y4,angle\na.png,ship,{",".join(map(str, q.ravel()))},30\n'
+    assert 'angle is 30' in read(folder(tmp_path/'a', {'a.png':None, 'a.csv':row(quad(120, 90, 80, 30, 0))}))[1] and read(folder(tmp_path/'b', {'a.png':None, 'a.csv':row(WANT)}))[1]==''
+    with pytest.raises(LabelError, match='expected columns'): read(folder(tmp_path/'c', {'a.png':None, 'a.csv':'image,name,x1,y1,x2,y2\na.png,ship,1,2,3,4\n'}))
+
 def test_an_outline_at_another_angle_is_told(tmp_path):
     a,w = read(coco(tmp_path, dict(segmentation=[WANT.ravel().tolist()], bbox=BOX, attributes=dict(rotation=-30.))))
     assert gap(a[0].qboxes[0], WANT)<1e-6 and 'the outline lies at 30.0 degrees' in w
@@ -177,6 +197,11 @@ def test_subsets_of_a_project_are_its_splits(tmp_path):
     s.save(base, [((base.rows[0][0],'tug',0),0)]); assert [read(root, k)[0][0].names for k in ('train','val')]==[['ship'],['tug']]
     assert doctor(root, images=False).splits==['train','val']
 
+def test_a_job_tells_its_subset_at_the_head(tmp_path):
+    text = '<annotations><meta><job><subset>Train</subset></job></meta><image id="0" name="a.png" width="400" height="200"><box label="ship" xtl="80" ytl="75" xbr="160" ybr="105" rotation="30"/></image></annotations>'
+    root = folder(tmp_path, {'a.png':None, 'annotations.xml':text}); assert len(read(root, 'train')[0])==1 and not has_split(root, 'val', FORMATS['cvat'])
+    mended(root, NEW, split='train'); assert gap(read(root, 'train')[0][0].qboxes[0], NEW)<1e-3
+
 def test_other_subsets_are_told(tmp_path):
     root = project(tmp_path, 'Train', 'Batch 7'); assert 'left out' in read(root, 'train')[1] and 'Batch 7' in read(root, 'train')[1]
     assert len(read(root)[0])==2
@@ -213,6 +238,19 @@ def test_fields_that_repeat_a_box_follow_it(tmp_path):
         root = folder(tmp_path/k, {'a.png':None}); write_xml([Annot(root/'a.png', WANT[None], ['ship'], np.zeros(1, int))], root, XML[k])
         f = root/'a.xml'; tree = ET.parse(f); o = next(iter(tree.getroot().iter('HRSC_Object' if k=='hrsc' else 'object'))); ET.SubElement(o, extra).text = '22.0' if k=='dior' else '71'; tree.write(f)
         got = ET.parse(mended(root, NEW, format=k)).getroot().find(f'.//{extra}').text; assert abs(float(got)-(-15 if k=='dior' else NEW[:,0].min()))<1, (k,got)
+
+def test_lists_units_and_controls_follow_a_box(tmp_path):
+    lo,wh = WANT.min(0),np.ptp(WANT, axis=0); hull = [*lo.tolist(),*wh.tolist()]
+    beside = dict(rbox=[120,90,80,30,np.pi/6], xywha=[80,75,80,30,30], attributes=dict(rotation=[30], angle='30°', speed=[30]), embedding=[1.,2,3,4,5])
+    root = coco(tmp_path/'coco', dict(bbox=hull, segmentation=[WANT.ravel().tolist()], area=2400., **beside)); o = json.loads(mended(root, NEW).read_text())['annotations'][0]
+    assert np.allclose(o['rbox'], [150,100,60,20,np.deg2rad(75)], atol=1e-3) and np.allclose(o['xywha'], [120,90,60,20,75], atol=1e-3) and o['embedding']==[1,2,3,4,5]
+    assert o['attributes']==dict(rotation=[75.], angle='75°', speed=[30]) and np.allclose(o['bbox'], [*NEW.min(0),*np.ptp(NEW, axis=0)], atol=1e-3)       # the bbox lies around the outline still
+    place = dict(x=float(WANT[0,0]/4), y=float(WANT[0,1]/2), width=20, height=15, rotation=30)
+    part = lambda name, **v: dict(id='r', from_name=name, to_name='image', type=name, value={**place, **v})
+    root = folder(tmp_path/'ls', {'a.png':None, 'a.json':[dict(id=1, data=dict(image='a.png'), annotations=[dict(id=1, result=[part('rectanglelabels', rectanglelabels=['ship']), part('heading', number=30), part('angle', text=['30']), part('count', number=30)])])]})
+    v = [r['value'] for r in json.loads(mended(root, NEW).read_text())[0]['annotations'][0]['result']]; assert (v[1]['number'],v[2]['text'],v[3]['number'])==(75,['75'],30)
+    root = folder(tmp_path/'csv', {'a.png':None, 'a.csv':'image,name,cx,cy,w,h,angle_deg,area,rotation\na.png,ship,120,90,80,30,30,2400,30\n'})
+    assert mended(root, NEW).read_text().splitlines()[1].split(',')[-2:]==['1200','75'] and gap(read(root)[0][0].qboxes[0], NEW)<1e-3
 
 def test_two_class_names_are_refused(tmp_path):
     root = folder(tmp_path, {'a.png':None, 'a.xml':'<annotation><object><name>a</name><name>b</name><robndbox><cx>9</cx><cy>9</cy><w>8</w><h>4</h><angle>0</angle></robndbox></object></annotation>'})

@@ -67,6 +67,7 @@ class Problems:
                  several='pictures have several annotations of equal standing: one is read',
                  subset='pictures belong to a subset that is no train, val or test: left out',
                  angle='boxes are read without something that looks like their angle',
+                 classless='layers have no property that is called after a class: their objects are called by the layer',
                  loose='outlines fill less than half of their box', listed='names in the list of a split have no picture',
                  scaled='pictures have another size than they were labelled at: boxes scaled',
                  turned='pictures are turned by EXIF, their labels are not: boxes turned',

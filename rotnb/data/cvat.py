@@ -49,7 +49,7 @@ def cvat_row(o):
     if not name: raise ValueError(f'<{o.tag}> has no label')
     if o.tag not in CVAT_SHAPES: raise ValueError(f'<{o.tag}> is no shape of CVAT: expected {", ".join(CVAT_SHAPES)}')
     if o.tag not in _AREAS: raise NotABox(f'<{o.tag}>')
-    return with_angle(_AREAS[o.tag](o, name, diff), o, but=('@rotation',), known={})
+    return with_angle(_AREAS[o.tag](o, name, diff), o, but=('@rotation',) if o.tag in ('box','ellipse') else (), known={})
 
 CVAT_SHAPES = 'box','polygon','polyline','points','cuboid','ellipse','mask','skeleton'
 
@@ -59,7 +59,9 @@ def cvat_subset(im, root): # attributes of a picture; the whole
     s = (im.get('subset') or root or '').strip()
     return '' if s.lower()=='default' else s
 
-def _subsets(root): return [cvat_subset(im.attrib, at(root, 'meta/task/subset')) for im in root.findall('image')]
+def _subsets(root): # a task and a job tell theirs at the head
+    head = at(root, 'meta/task/subset') or at(root, 'meta/job/subset')
+    return [cvat_subset(im.attrib, head) for im in root.findall('image')]
 
 def cvat_subsets(file)->list:
     "The subsets that a file of a project holds"

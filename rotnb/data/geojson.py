@@ -24,7 +24,8 @@ def layer_crs(d:dict): # a FeatureCollection
     "The system of a layer as text; 'pixels'; or None for the picture's own"
     if 'crs' not in d: return 'EPSG:4326'
     if d['crs'] is None: return None
-    told = str((d['crs'].get('properties') or {}).get('name', '')) if isinstance(d['crs'], dict) else str(d['crs'])
+    said = (d['crs'].get('properties') or {}) if isinstance(d['crs'], dict) else dict(name=d['crs'])
+    told = str(said.get('name') or (f"EPSG:{said['code']}" if 'code' in said else ''))       # a code: GeoJSON of 2008 has it
     if 'CRS84' in told: return 'EPSG:4326'
     if told.startswith(('LOCAL_CS','ENGCRS')): return 'pixels'
     code = re.fullmatch(r'(?i)(?:urn:ogc:def:crs:)?EPSG:+(?:[\d.]*:)?(\d+)', told)
@@ -58,7 +59,7 @@ def feature_row(
 def _class_key(features, name):
     "The property that tells the class, or None"
     have = {k for f in features if isinstance(f, dict) for k in (f.get('properties') or {})}
-    return name if name in have else None if name else next((k for k in CLASS_KEYS if k in have), None)
+    return name if name in have else None if name else next((k for c in CLASS_KEYS for k in sorted(have, key=str) if str(k).lower()==c), None)
 
 def _onto_pixels(image, crs):
     "The way of coordinates in a system to pixels of a picture"
@@ -93,6 +94,13 @@ def layer_entries(
     some = [(i,f) for i,f in enumerate(d['features']) if own or _reaches(to_pixels, size, f)]
     other = name or ('object' if own else Path(file).stem)
     return [(f'{file}: features[{i}]', short(f), partial(feature_row, f, to_pixels, key, other)) for i,f in some]
+
+def _classless(file):
+    "Properties of text in a layer none of which is taken for the class"
+    try: fs = [f for f in load_json(file)['features'] if isinstance(f, dict)]
+    except MALFORMED: return []
+    if _class_key(fs, None): return []
+    return sorted({k for f in fs for k,v in (f.get('properties') or {}).items() if isinstance(v, str) and v})
 
 # %% ../../nbs/data/70b_geojson.ipynb #2ecdd864
 def _own(layers, pics):
@@ -129,8 +137,10 @@ def read_geojson(
     images=None # folder of the pictures where it is not clear
 )->list: # of `Annot`, sorted by file name
     "Read pictures with polygons on the map"
-    problems,res = Problems(),[]
-    for image,layers,own in find_geojson(path, split, images):
+    problems,res,found = Problems(),[],find_geojson(path, split, images)
+    for o in list(dict.fromkeys(o for _,layers,_ in found for o in layers))[:30] if name is None else ():
+        if some := _classless(o): problems.add('classless', o, f"name='{some[0]}' would take the class from it (there are {', '.join(some[:8])})")
+    for image,layers,own in found:
         if not layers: problems.add('empty', image)
         entries = lambda size: [e for o in layers for e in layer_entries(o, image, size, name, own)]
         try: a = read_picture(image, entries, problems, vocab)

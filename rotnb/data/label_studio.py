@@ -160,7 +160,7 @@ def _tell(task, name, i, problems):
     if at is None:
         left = ' and '.join(f'{len(task[k])} {k}' for k in ('predictions','drafts') if isinstance(task.get(k), list) and task[k])
         problems.add('empty', name, f'task [{i}] was not labelled, or skipped'+(f'; it has {left}, which nobody submitted' if left else ''))
-    if others: problems.add('several', name, f'task [{i}]: {others+1} annotations, none marked as ground truth: annotation {at} counts')
+    if others: problems.add('several', name, f'task [{i}]: {others+1} annotations that no reviewer tells apart: annotation {at} counts')
 
 def label_studio_scenes(file, problems):
     "(picture name, size -> entries) of each task"

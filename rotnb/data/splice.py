@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 import numpy as np
 from fastcore.basics import patch
-from .convert import XY, csv_cell, csv_text, df_row
+from .convert import XY, csv_cell, csv_text, df_row, table_size
+from .turned import keep_in_step
 from .annots import *
 from .dota import *
 from .files import parse_icdar_line, parse_ucas_line
@@ -183,9 +184,12 @@ class CsvForm(Form):
     def objects(self, text, key=None):
         rows = self.table(text)[1]
         return [o for v in rows.values() for o in v] if key is None else rows[self.shots(text)[key]]
+    def told(self, text, shot): return table_size([o.value for o in self.objects(text, shot.key)])
     def row(self, p, text, shot): return df_row({**p.value, 'name':csv_text(p.value.get('name', ''))})
     def line(self, row, d, what): return _csv_line(df_values(row, d, what).values())
-    def edited(self, text, p, row): return self.line(row, p.value, changed(p.row, row))
+    def edited(self, text, p, row):
+        d,what = dict(p.value),changed(p.row, row)
+        return self.line(row, keep_in_step(d, p.row[0], row[0]) if 'box' in what else d, what)
 
 # %% ../../nbs/data/71g_splice.ipynb #07cb576f
 @patch

@@ -157,13 +157,18 @@ def _turn_beside(a, q, told): # told: of `turn_field`
     flat = len(seg)==1 and np.size(seg[0])==8 and is_upright(seg[0])
     a['segmentation'] = [_num([x1,y1,x2,y1,x2,y2,x1,y2] if flat and was%360 else q.ravel())]
 
+def _outlined(a, upright):
+    "Whether the angle only repeats an outline, around which the bbox lies"
+    try: return np.size(a.get('segmentation'))==8 and not is_upright(a['segmentation']) and bool(np.abs(np.subtract(a['bbox'], upright)).max()<1)
+    except ValueError: return False                                         # several outlines
+
 @patch
 def place(self:CocoForm, a, q):
     box,(r,),(gap,) = a.get('bbox') or [],*headed(q[None]); told = turn_field(a, self.pivot)
     five = len(box)==5 or not box and self.rbox
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
-    if told and told[2] and len(box)==4 and gap<.01: _turn_beside(a, q, told); return a
+    if told and told[2] and len(box)==4 and gap<.01 and not _outlined(a, upright): _turn_beside(a, q, told); return a
     a['bbox'] = _num(q.ravel() if len(box)==8 else rbox_numbers(r, self.rbox)[0] if five else upright)
     if 'segmentation' in a or len(a['bbox'])==4: a['segmentation'] = [_num(q.ravel())]
     return a
@@ -246,6 +251,13 @@ def _named(r, key, names): # names: of one label key; none: the key goes
     v = {k:o for k,o in value_of(r).items() if k!=key}|({key:names} if names else {})
     return {**r, 'value':v} if 'value' in r else v
 
+def _in_step(r, old, new):
+    "A number or text that a control tells of a region, where it said the old angle, area or side"
+    said = {k:{r.get('from_name') or k:value_of(r)[k]} for k in ('number','text') if k in value_of(r)}
+    v = {k:next(iter(keep_in_step(dict(o), old, new).values())) for k,o in said.items()}
+    if all(v[k]==value_of(r)[k] for k in v): return r
+    return {**r, 'value':{**value_of(r), **v}} if 'value' in r else {**r, **v}
+
 def _marked(r, diff):
     some = [o for o in (r.get('meta') or {}).get('text') or [] if o!='difficult']+(['difficult'] if diff else [])
     return {**r, 'meta':{**(r.get('meta') or {}), 'text':some}}
@@ -258,6 +270,7 @@ def _drawn(reg, rows, old, size): # rows: of the labels that stay, None for the 
         for key in dict.fromkeys(k for p,k,_ in reg.names if p==i):
             names = [o[1] for o,(p,k,_) in zip(rows, reg.names) if o and (p,k)==(i,key)]
             if names!=[n for p,k,n in reg.names if (p,k)==(i,key)]: r = _named(r, key, names)
+        if moved: r = _in_step(r, old[0], box)
         if moved and place_of(r): r = _redrawn(r, to_place(np.array(box, float).reshape(4,2), size, place_of(r)))
         res.append(_marked(r, diff) if bool(diff)!=bool(old[2]) and i==0 else r)
     return res

@@ -185,8 +185,8 @@ class CvatForm(XmlText):
     def parse(self, o): return cvat_row(o)
     @lru_cache(1)
     def subsets(self, text):
-        root = _tree(text); one = root.all('meta/task/subset')
-        one = _inside(text, one[0].start, one[0].end).split('>')[1].split('<')[0] if one and one[0].inner else ''
+        root = _tree(text); one = [o for k in ('task','job') for o in root.all(f'meta/{k}/subset') if o.inner and text[o.start:o.inner].rpartition('>')[2].strip()]
+        one = _inside(text, one[0].start, one[0].end).split('>')[1].split('<')[0] if one else ''
         return [cvat_subset(o.attrib, one) for o in root.all('image')]
     @lru_cache(1)
     def shots(self, text): return ['/'.join(filter(None, (s,o.attrib.get('name', '')))) for o,s in zip(_tree(text).all('image'), self.subsets(text))]

@@ -31,9 +31,13 @@ def _xml_fields(o, path):
     for c in o:
         if not isinstance(c.tag, str): continue                                      # a comment
         name,value = c.findtext('name'),next((c.find(k) for k in _VALUES if c.find(k) is not None), None)
+        told = next((k for k in _VALUES if c.get('name') and k in c.attrib), None)   # <attribute name="rotation" value="30"/>
         if name and value is not None: yield Field(path+name.strip(), value.text, partial(setattr, value, 'text'))
+        elif told: yield Field(path+c.get('name'), c.get(told), partial(c.set, told))
         elif len(c): yield from _xml_fields(c, f'{path}{c.tag}.')
-        else: yield Field(path+c.get('name', c.tag), c.text, partial(setattr, c, 'text'))
+        else:
+            yield Field(path+c.get('name', c.tag), c.text, partial(setattr, c, 'text'))
+            for k in c.attrib.keys()-{'name'}: yield Field(f'{path}{c.tag}.@{k}', c.get(k), partial(c.set, k))
 
 def _json_fields(o, path, deep=8):
     name,value = (next((k for k in ks if k in o), None) for ks in (_NAMES,_VALUES))
@@ -52,7 +56,7 @@ def fields(
 
 # %% ../../nbs/data/62f_turned.ipynb #41ae5572
 _word = re.compile(r'(?<!rect)(?<!tri)(?<!quadr)angle|rotat|theta|orient|direction|degree|radian|heading|azimuth|bearing|yaw|'
-                   r'(?<![a-z])rot(?![a-z])')
+                   r'tilt|inclin|slant|(?<![a-z])(?:rot|ang)(?![a-z])')
 _num  = re.compile(r'\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*(?:°|deg|degrees?|rad|radians?)?\s*', re.I)
 
 @lru_cache(4096)
@@ -68,6 +72,16 @@ def angle_fields(
 )->list: # of (`Field`, number)
     "Numbers whose name looks like that of an angle"
     return [(f,v) for f in fields(o) if _called_angle(f.path) and (v := _number(f.value)) is not None]
+
+_turnable = re.compile('rot|orient|obb|box|quad|poly|corner|vert|points')
+
+def _turned_lists(o):
+    "Lists of five or eight numbers that look like another, turned box"
+    for f in fields(o):
+        if not isinstance(f.value, (list,tuple)) or not _turnable.search(f.path.rpartition('.')[2].lower()): continue
+        try: v = np.asarray(f.value, float).ravel()
+        except (ValueError, TypeError): continue
+        if v.size==5 and not _quarter(v[4]) or v.size==8 and not is_upright(v): yield f
 
 # %% ../../nbs/data/62f_turned.ipynb #92513535
 PIVOTS = 'middle','corner'
@@ -120,13 +134,14 @@ def with_angle(
 )->tuple:
     "The row, turned by an angle that stands beside the box; with a word about angles that it was read without"
     if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
-    found = [(f,v) for f,v in angle_fields(o) if f.path not in but]
-    if not found: return row
-    row,told = Row(*row),turn_field(o, pivot, known)
+    found,row = [(f,v) for f,v in angle_fields(o) if f.path not in but],Row(*row)
+    told = turn_field(o, pivot, known) if found else None
     if is_upright(row.xy) and row.fill>.999:
         if told and told[1]%360: return _turned(row, *told)
         loud = [] if told else [f'{f.path} is {v:g}' for f,v in found if not _quarter(v)]
+        loud += [f'{f.path} is {f.value}' for f in _turned_lists(o)]
         return row._replace(unread='; '.join(loud)) if loud else row
+    if not found: return row
     t = np.rad2deg(headed(np.reshape(row.xy, (1,4,2)))[0][0,4])
     if not told or row.fill<=.999 or _off(t, told[1], 90)<=2: return row
     return row._replace(unread=f'{told[0].path} is {told[1]:g}, but the outline lies at {t:.1f} degrees')
@@ -166,15 +181,28 @@ def _angle_after(path, v, old, new): # old, new: degrees
     full = 360*unit; v += (new-old)*unit
     return v%full if v-(new-old)*unit>=0 else (v+full/2)%full-full/2
 
+def _five_after(f, old, new):
+    "Five numbers that said the old box, its angle the last"
+    if len(f.value)!=5 or not all(isinstance(o, (int,float)) for o in f.value): return None
+    place,angle = _list_after(f.value[:4], old[0], new[0]),_angle_after('angle', f.value[4], old[2], new[2])
+    return place and angle is not None and [*place,round(angle, 6)]
+
 # %% ../../nbs/data/62f_turned.ipynb #0d50403c
 def _after(f, num, q, areas, old, new):
     "What a field should say now, or None to leave it"
     name = re.sub('[^a-z]|^(?:bnd|b|m)?box', '', f.path.rpartition('.')[2].lower())
-    if num is None: return _list_after(f.value, old[0], new[0]) if isinstance(f.value, list) else None
+    if num is None: return _five_after(f, old, new) or _list_after(f.value, old[0], new[0]) if isinstance(f.value, list) else None
     if _called_angle(f.path): return _angle_after(f.path, num, old[2], new[2])
     if 'area' in name: return areas[1] if abs(num-areas[0])<=max(.02*areas[0], .01) else None
     for i in _SIDES.get(name, ()):
         if _same(np.array([num]), np.array([old[1][i]])): return new[1][i]
+
+def _spelt_as(old, v):
+    "A number in the place of another: as text, with its unit, in a list of one"
+    if isinstance(old, (list,tuple)): return [_spelt_as(old[0], v)]
+    if not isinstance(old, str): return round(float(v), 6)
+    was = _num.fullmatch(old)[1]
+    return old.replace(was, f'{v:.0f}' if was.lstrip('+-').isdigit() else f'{v:.6f}'.rstrip('0').rstrip('.'), 1)
 
 def keep_in_step(
     o, # an object of a JSON file or an XML element; changed
@@ -187,7 +215,5 @@ def keep_in_step(
     for f in list(fields(o)):
         v = _after(f, _number(f.value), q, areas, a, b)
         if v is None: continue
-        if not isinstance(v, list): v = round(float(v), 6)
-        whole = isinstance(f.value, str) and f.value.strip().lstrip('-').isdigit()
-        f.put(v if not isinstance(f.value, str) else f'{v:.0f}' if whole else f'{v:.6f}'.rstrip('0').rstrip('.'))
+        f.put(v if isinstance(v, list) else _spelt_as(f.value, v))
     return o

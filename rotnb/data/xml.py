@@ -149,6 +149,7 @@ def xml_row(
     if _has(o, form.corners): row = numbers(o, form.corners),name,diff
     elif _has(o, form.rbox): row = rbox_row(numbers(o, form.rbox), name, diff, form.unit)
     elif _has(o, form.hbox): row = with_angle(hbox_row(numbers(o, form.hbox), name, diff), o, pivot)
+    elif o.find('point') is not None: raise NotABox('<point>')                      # DroneVehicle has some
     else: raise ValueError(f'<{o.tag}> has no box: expected {" or ".join(p[0].split("/")[0] for p in (form.corners, form.rbox, form.hbox) if p)}')
     if _has(o, form.heading) and all(at(o, p) for p in form.heading): row = _front_first(row, numbers(o, form.heading))
     return row
@@ -213,6 +214,7 @@ def _object(root, form, q, r, name, diff, fmt):
     for p,v in zip(form.rbox, (*r[:4],angle)): _put(o, p, f'{v:.8f}' if p==form.rbox[4] else fmt(v))
     for p,v in zip(form.corners, _rolled(q, r[4]).ravel() if form.turn==90 else q.ravel()): _put(o, p, fmt(v))
     for p,v in zip(form.heading, (q[1]+q[2])/2): _put(o, p, fmt(v))
+    for p,v in zip(() if form.rbox or form.corners or form.points else form.hbox, (*q.min(0),*q.max(0))): _put(o, p, fmt(v))
     if form.points:
         *path,tag = form.points.split('/'); _put(o, '/'.join(path), '')
         for x,y in q[[0,1,2,3,0]]: ET.SubElement(o.find('/'.join(path)), tag).text = f'{fmt(x)},{fmt(y)}'
