@@ -173,7 +173,7 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], options=('score_thr',), outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    yolo=_lines(read_yolo, None, ['labels'], angle='upright', **_yolo),
+    yolo=_lines(read_yolo, None, ['labels'], options=('score_thr',), angle='upright', **_yolo),
     coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w', angle='outline, mask; five numbers: to be told',
                 unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
@@ -213,7 +213,7 @@ def format_table()->str: # markdown
 # %% ../../nbs/data/71_convert.ipynb #41e8f9bb
 class FormatError(DatasetLayoutError): "A folder whose label format cannot be told"
 
-OF_LINES = dict(dota_shares='dota', yolo_preds='yolo_obb') # kinds of lines that a reader refuses with a reason
+OF_LINES = dict(dota_shares='dota', yolo_pixels='yolo_obb', yolo_preds='yolo_obb') # kinds of lines that a reader refuses with a reason
 
 def _xml_format(text):
     root = parse_xml(text)

@@ -22,10 +22,20 @@ def _numbers(fields):
 
 def _yolo_kind(v): # v: numbers of one line, the first a class
     "Which of YOLO's formats a line is in, or None"
-    if len(v)<5 or not v[0].is_integer() or v[0]<0 or any(abs(o)>2 for o in v[1:]): return None
+    if len(v)<5 or not v[0].is_integer() or v[0]<0 or any(abs(o)>2 for o in v[1:9]): return None
     if len(v) in (5,6): return 'yolo'
-    if len(v)==10: return 'yolo_preds' if 0<=v[9]<=1 else None
-    return 'yolo_obb' if len(v)==9 else 'yolo_seg' if len(v)%2 else None
+    if len(v)==10 or len(v)==11 and v[10]>2: return 'yolo_preds'             # of a tracker, with a number behind
+    if all(abs(o)<=2 for o in v[1:]): return 'yolo_obb' if len(v)==9 else 'yolo_seg' if len(v)%2 else None
+
+def _slant(xy): # 8 numbers; 0 for rectangles
+    "How far the corners of a quad are from a parallelogram"
+    x1,y1,x2,y2,x3,y3,x4,y4 = xy
+    return abs(x1-x2+x3-x4)+abs(y1-y2+y3-y4)
+
+def _number_kind(v): # v: numbers of one line
+    "Format of nine or ten numbers that are not YOLO's, with a number for a class"
+    if v[0].is_integer() and _slant(v[1:9])<_slant(v[:8]): return 'yolo_pixels'
+    return 'dota_shares' if all(abs(o)<=2 for o in v[:8]) else 'dota'
 
 def _kind(line):
     "Format of one line, or None"
@@ -33,7 +43,8 @@ def _kind(line):
     if len(_numbers(line.split(',')[:8]))==8: return 'icdar'
     if len(v)==13: return _yolo_kind(v) or 'ucas_aod'
     if v and (k := _yolo_kind(v)): return k
-    xy = _numbers(t[:8]) if len(t)>8 and (len(t)==10 or not _numbers(t[8:9])) else []
+    if len(v) in (9,10): return _number_kind(v)
+    xy = _numbers(t[:8]) if len(t)>8 and not _numbers(t[8:9]) else []
     if xy: return 'dota_shares' if all(abs(o)<=2 for o in xy) else 'dota'
 
 # %% ../../nbs/data/62g_lines.ipynb #b5dfc4e7
@@ -53,6 +64,7 @@ KINDS_OF_LINES = dict(
     yolo_obb="YOLO-OBB lines (class number, eight numbers from 0 to 1)", yolo_seg="outlines of YOLO (class number, points from 0 to 1)",
     yolo_preds="predictions of a YOLO-OBB model (class number, eight numbers from 0 to 1, confidence): `read_yolo_preds` gives them with their "
                "scores; score_thr= reads those above it as labels",
+    yolo_pixels="pixels where YOLO-OBB has numbers from 0 to 1 (class number, eight pixels): divide them by width and height of each picture",
     yolo="upright boxes of YOLO (class number, middle, width, height)", icdar="ICDAR lines (eight pixels and a text, with commas)",
     ucas_aod="UCAS-AOD lines (thirteen numbers)")
 
@@ -71,6 +83,6 @@ def check_lines(
         if k: found.setdefault(k, []).append(f)
     k = max(found, key=lambda o: len(found[o]), default=None)
     if k is None or k in want or 2*len(found[k])<=sum(map(len, found.values())): return
-    hint = '' if k in ('dota_shares','yolo_preds') else f": read them with from_{k}, or format='{k}'"
+    hint = '' if k in ('dota_shares','yolo_pixels','yolo_preds') else f": read them with from_{k}, or format='{k}'"
     more = f' and {len(found[k])-1} more files' if len(found[k])>1 else ''
     raise LabelError(f'{path}: {found[k][0].name}{more} hold {KINDS_OF_LINES[k]}{hint}')
