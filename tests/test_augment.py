@@ -254,8 +254,9 @@ def test_same_seed_same_batches(tmp_path, workers, kw):
 def test_labels_survive(tmp_path):
     "Classes and ignore flags that come out are those that went in"
     dls = everything(write(tmp_path, 20), 0)
-    codes = [c for _ in range(3) for b in dls.train for c in b[2].flatten().tolist()]
-    assert {0,1,-2,-3}<=set(codes)<={0,1,-2,-3,PAD}
+    codes = torch.cat([b[2].flatten() for _ in range(3) for b in dls.train])
+    codes = codes[is_real(codes)]
+    assert set(zip(class_index(codes).tolist(), is_ignored(codes).tolist()))=={(0,False),(1,False),(0,True),(1,True)}
     valid = sorted(c for b in dls.valid for c in b[2].flatten().tolist() if c!=PAD)
     assert valid==sorted(c for o in dls.valid_ds for c in o[2].tolist())
     dls.show_batch()

@@ -252,7 +252,7 @@ def test_exit_codes(tmp_path, synth, capsys):
 
 REAL = {'dota8':({}, 'yolo_obb', 133, {'unseen':3}, {'outside':17}), 'dota':({}, 'dota', 956, {'degenerate':2}, {}),
         'ssdd':({}, 'ssdd', 2587, {'leak':10,'twin':15}, {'outside':11}), 'dior_r':({}, 'dior', 272, {}, {'outside':9}),
-        'rolabelimg_piglet':(dict(format='rolabelimg'), 'rolabelimg', 91, {}, {}), 'polygons_kopi':({}, 'yolo_seg', 23, {}, {'outside':3}),
+        'rolabelimg_piglet':(dict(format='rolabelimg'), 'rolabelimg', 91, {}, {}),
         'icdar2015_toy':(dict(format='icdar', labels='icdar_txt'), 'icdar', 82, {}, {})}
 
 @pytest.mark.parametrize('name', REAL)

@@ -80,11 +80,12 @@ def test_every_pair_of_formats_through_the_converter(tmp_path):
 def test_converter_replaces_only_when_told_and_wholly(tmp_path):
     ims = pictures(tmp_path/'a', 1); q = rbox2qbox(np.array([[300.,200,80,30,.4]]))
     FORMATS['dota'].write([Annot(ims[0], q, ['ship'], np.array([1]))], tmp_path/'a', '', ['ship'])
-    (tmp_path/'b').mkdir(); (tmp_path/'b/mine.txt').write_text('keep')
+    FORMATS['dota'].write([Annot(o, q, ['ship'], np.array([1])) for o in pictures(tmp_path/'b', 1)], tmp_path/'b', '', ['ship'])
+    had = {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}
     with pytest.raises(ConvertError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
     with pytest.raises(LabelError): convert(tmp_path/'a', tmp_path/'b', 'coco', format='dota', overwrite=True)
-    assert (tmp_path/'b/mine.txt').read_text()=='keep' and sorted(o.name for o in tmp_path.iterdir())==['a','b']
+    assert {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}==had and sorted(o.name for o in tmp_path.iterdir())==['a','b']
 
 # ---- boxes around shapes ----
 

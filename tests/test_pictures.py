@@ -110,7 +110,7 @@ def test_converted_with_the_picture_beside_them(tmp_path, to):
 def test_loaders_train_on_the_picture_that_is_shown(tmp_path):
     for i in range(4): photo(tmp_path/f'{i}.jpg', (1,3,6,8)[i]); (tmp_path/f'{i}.json').write_text(labels('labelme', BOX, (160,100))[1].replace('a.jpg', f'{i}.jpg'))
     for kw in (dict(size=160), dict(size=64, tile=dict(size=64, overlap=0, empty='keep', iof_thr=.1))):
-        dls,_ = quiet(RotatedDataLoaders.from_labelme, tmp_path, valid_pct=.5, bs=2, augment=None, num_workers=0, **kw)
+        dls,_ = quiet(RotatedDataLoaders.from_labelme, tmp_path, valid_pct=.5, bs=2, batch_tfms=[], num_workers=0, **kw)
         seen = []
         for im,quads,lab in ((*o,) for b in dls.valid for o in zip(*(t.cpu().as_subclass(torch.Tensor).numpy() for t in b))):
             im = im.transpose(1,2,0)*255; px = (quads+1)/2*im.shape[1::-1]

@@ -172,7 +172,7 @@ def test_crs_members(rio, tmp_path):
     assert 'crs' not in geojson(none, ['a'], write_tif(rio, tmp_path/'w.tif', a, crs='EPSG:4326', transform=t))
     own = rio.crs.CRS.from_string('+proj=aea +lat_1=20 +lat_2=60 +lat_0=40 +lon_0=17 +datum=WGS84')
     assert 'Albers' in geojson(none, ['a'], write_tif(rio, tmp_path/'o.tif', a, crs=own, transform=t))['crs']['properties']['name']
-    assert geojson(none, ['a'], write_tif(rio, tmp_path/'n.tif', a))['crs'] is None
+    assert 'LOCAL_CS' in geojson(none, ['a'], write_tif(rio, tmp_path/'n.tif', a))['crs']['properties']['name'] # pixels, and says so
 
 def test_a_window_that_cannot_be_read_is_named_and_the_rest_goes_on(rio, learn, tmp_path):
     pics = tmp_path/'pics'; pics.mkdir()

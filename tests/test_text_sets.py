@@ -142,7 +142,7 @@ def test_half_a_split_is_no_set(tmp_path):
     (r/'split.json').write_text(json.dumps(dict(finished=False)))
     for f in (lambda: read_dota(r, 'train'), lambda: read_dota(r/'train'), lambda: RotatedDataLoaders.from_dota(r, **quick), lambda: sniff_format(r), lambda: read_format(r, 'val', 'srsdd'),
               lambda: doctor(r, images=False), lambda: convert(r, tmp_path.parent/'o', 'coco')):
-        with pytest.raises(ValueError, match='is half a split: rotnb-split was interrupted'): f()
+        with pytest.raises(DatasetLayoutError, match='an interrupted rotnb-split left'): f()
     (r/'split.json').write_text(json.dumps(dict(finished=True))); assert len(read_dota(r, 'train'))==1
 
 # ---- lines that are of another format ----

@@ -182,8 +182,8 @@ def test_nothing_to_learn_is_told(dls, kind):
 def test_trained_weights_without_a_network(monkeypatch, tmp_path):
     import huggingface_hub as hub
     from rotnb.models import create_detector
-    from rotnb.models.backbones import WeightsError
+    from rotnb.models.backbones import MissingWeightsError
     def down(*a, **k): raise OSError('no route')
     monkeypatch.setattr(hub, 'get_session', lambda: SimpleNamespace(head=down)); monkeypatch.setattr(hub, 'try_to_load_from_cache', lambda *a, **k: None)
-    with pytest.raises(WeightsError, match='pretrained=False') as e: create_detector('rotated_fcos', 3, backbone='test_resnet', pretrained=True, strides=(8,16))
+    with pytest.raises(MissingWeightsError, match='pretrained=False') as e: create_detector('rotated_fcos', 3, backbone='test_resnet', pretrained=True, strides=(8,16))
     assert 'timm/test_resnet' in str(e.value) and '\n' not in str(e.value)

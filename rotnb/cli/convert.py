@@ -42,7 +42,7 @@ def losses(
         res.append(f'{n} boxes of difficulty 2 or more are plainly difficult')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
     if fmt.clips: res += border_losses(annots, border or 'clip')
-    n = sum(open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, (str,Path)))
+    n = sum(a.image.exists() and open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, Path))
     if n: res.append(f'{n} pictures are turned by EXIF: labels count in displayed pixels; a tool that opens them as stored sees them beside the objects')
     return res
 

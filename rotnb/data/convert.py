@@ -205,7 +205,7 @@ FORMATS = dict(
               holds='quad difficult names'),
     fair1m=_xml('fair1m'),
     rolabelimg=_xml('rolabelimg', angle='rad, clockwise, [0, 2 pi)', along='w', holds='heading difficult names'),
-    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None),
+    voc=replace(_xml('voc', angle='upright', holds='difficult names', valid='test'), write=None, edited=True),
     dronevehicle=replace(_xml('dronevehicle'), write=None),
     soda_a=_files(soda_entries, None, ('.json',), holds='quad names'),
     geojson=LabelFormat(read_geojson, find_geojson, options=('images','name'), unit='the map\'s', angle='outline'),

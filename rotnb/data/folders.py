@@ -53,7 +53,8 @@ def split_words(parts): # of a path
 # %% ../../nbs/data/62e_folders.ipynb #8d08d3a0
 def name_parts(name)->list:
     "The parts of a path of any system"
-    return [o for o in str(name).strip().strip('\'"').replace('\\','/').split('/') if o not in ('','.')]
+    name = re.sub(r'^([\'"])(.*)\1$', r'\2', str(name).strip())               # quoted, as some lists have it
+    return [o for o in name.replace('\\','/').split('/') if o not in ('','.')]
 
 def _plain(name): return unicodedata.normalize('NFC', name).casefold()
 
@@ -228,12 +229,8 @@ def _list_split(root, split, whole):
 
 # %% ../../nbs/data/62e_folders.ipynb #44d2719f
 def check_finished(root):
-    "Raise where a folder, or the one above, is what an interrupted `rotnb-split` left behind"
-    for o in (Path(root),Path(root).parent):
-        try: note = json.loads((o/'split.json').read_text())
-        except (OSError, ValueError): continue
-        if isinstance(note, dict) and note.get('finished') is False:
-            raise LabelError(f'{o} is half a split: rotnb-split was interrupted; the same command again completes it')
+    "Raise where a folder, or the one above, is what an interrupted command left behind"
+    if why := unfinished(root): raise DatasetLayoutError(why)
 
 def _by_layout(root, split, label_dirs):
     "Image and label folders of one split in either layout, or None"
@@ -299,7 +296,6 @@ def find_pairs(
     "Every image of a split with its label file"
     found = find_split(path, split, label_dirs)
     if found is None: raise layout_error(path, split, label_dirs)
-    if why := unfinished(set_root(path)): raise DatasetLayoutError(why)
     images = found.images()
     if not images: raise DatasetLayoutError(f'{found.folders[0][0]}: no images; looked for {", ".join(IMAGE_EXTS)}')
     texts = {o.with_suffix(''):o for _,l in found.folders for o in walk_files(l) if o.suffix.lower()=='.txt'}

@@ -72,7 +72,8 @@ def label_sources(
 )->list: # of `LabelSource`, in the order in which the format is read
     "Every picture of a set with the place of its labels"
     path = Path(path); format,fmt = get_format(path, format); form = edit_form(format, rbox, pivot)
-    if fmt.write is None: raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
+    if not (fmt.write if fmt.edited is None else fmt.edited):
+        raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
     root = path if path.is_dir() else path.parent
     names = list(vocab or yolo_names(path)) if format in ('yolo_obb','yolo_seg') else None
     make = lambda image, file, key=0, called=None: LabelSource(image, file, format, form, root, names, key, called)
@@ -119,6 +120,7 @@ def load(self:LabelSource):
         text,digest = _opened(self.form, self.file.read_bytes())
         if self.called is not None: self.find_again(self.form.shots(text))
         return text,digest
+    if FORMATS[self.format].write is None: raise LabelError(f'{self.file} is not there, and rotnb makes no file of format {self.format!r}')
     with tempfile.TemporaryDirectory() as d:
         FORMATS[self.format].write([Annot(self.image, np.zeros((0,4,2)), [], np.zeros(0, int))], Path(d), '', self.names or [])
         made = [o for o in Path(d).rglob('*') if o.suffix==self.file.suffix]
