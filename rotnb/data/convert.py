@@ -23,7 +23,7 @@ from .dota import *
 from .yolo_obb import *
 from .files import *
 from .files import _is_list
-from .lines import KINDS_OF_LINES, line_kind
+from .lines import KINDS_OF_LINES, UNREAD, line_kind
 from .arguments import check_arguments, takes, unknown_argument
 from .xml import *
 from .cvat import *
@@ -112,6 +112,7 @@ class LabelFormat:
     holds:str='quad heading difficult names'
     options:tuple=()        # what `read` takes besides
     inside:callable=None    # (file) -> names of the splits that one file tells; None where it tells none
+    edited:bool=None        # whether labels are edited in place; None: where they are written
     levels:bool=True        # whether 'difficult' is a number; False: a mark
     unheeded:str=''         # what other tools do not heed of 'difficult', in words
     valid:str='val'         # the split that is validated on
@@ -232,7 +233,7 @@ def format_table()->str: # markdown
 # %% ../../nbs/data/71_convert.ipynb #41e8f9bb
 class FormatError(DatasetLayoutError): "A folder whose label format cannot be told"
 
-OF_LINES = dict(dota_shares='dota', yolo_pixels='yolo_obb', yolo_preds='yolo_obb') # kinds of lines that a reader refuses with a reason
+OF_LINES = {o: {'dota':'dota','yolo':'yolo_obb'}[o.split('_')[0]] for o in UNREAD} # kinds of lines that a reader refuses with a reason
 
 def _xml_format(text):
     root = parse_xml(text)

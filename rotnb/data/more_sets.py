@@ -12,7 +12,7 @@ from functools import partial
 from .orient import told_size
 from .annots import *
 from .json import load_json, short
-from .yolo_obb import _name, _read_yolo, confidence
+from .yolo_obb import _confidence, _name, _read_yolo
 
 # %% ../../nbs/data/70c_more_sets.ipynb #cf5b3c51
 def parse_yolo_box_line(
@@ -30,7 +30,7 @@ def parse_yolo_box_line(
     if len(t) not in (5,6): raise ValueError(f"expected 'class cx cy w h', found {len(t)} fields")
     try: k,cx,cy,w,h,*score = map(number, t)
     except ValueError: raise ValueError("expected 'class cx cy w h', all numbers") from None
-    if score and not confidence(score[0])>=score_thr: return None
+    if score and not _confidence(score[0])>=score_thr: return None
     if w<0 or h<0: raise ValueError(f'sides must not be negative, found {w:g} x {h:g}')
     box = [(cx-w/2)*size[0],(cy-h/2)*size[1],(cx+w/2)*size[0],(cy+h/2)*size[1]]
     return hbox_row(box, _name(k, names))
