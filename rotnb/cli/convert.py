@@ -35,6 +35,8 @@ def losses(
     if 'difficult' in holds and n and fmt.unheeded: res.append(f'{n} difficult boxes {fmt.unheeded}')
     names = {o for a in annots for o in a.names}
     if 'names' not in holds and len(names)>1: res.append(f'{len(names)} classes became one')
+    if n := sum(int((a.difficult>1).sum()) for a in annots) if 'difficult' in holds and not fmt.levels else 0:
+        res.append(f'{n} boxes of difficulty 2 or more are plainly difficult')
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
     if fmt.clips: res += border_losses(annots, border or 'clip')
     n = sum(open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, (str,Path)) and Path(a.image).is_file())
@@ -90,6 +92,12 @@ def _place(annots, folder, images):
             res.append(replace(a, image=folder/n))
     return res
 
+def _outside_splits(src, sets):
+    "What is said of pictures that no split has"
+    every = {o.resolve() for o in walk_files(set_root(src)) if o.suffix.lower() in IMAGE_EXTS} if set_root(src).is_dir() else set()
+    left = sorted(every-{Path(a.image).resolve() for v in sets.values() for a in v})
+    return [f"{len(left)} pictures belong to none of the splits {', '.join(sets)} and are left out, the first {left[0]}"] if left else []
+
 def _write_set(sets, dst, write, images, names):
     "Write every split into a new folder, then let it take the place of `dst`"
     with new_folder(dst, replace=True) as new:
@@ -125,7 +133,8 @@ def convert(
     names = list(vocab) if vocab else sorted({n for a in every for n in a.names})
     _check_spared(src, dst, every)
     _write_set(sets, dst, partial(FORMATS[to].write, border=border) if border else FORMATS[to].write, images, names)
-    return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':losses(every, FORMATS[to], border)}
+    left = _outside_splits(src, sets) if splits!=[''] else []
+    return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':left+losses(every, FORMATS[to], border)}
 
 # %% ../../nbs/cli/92_convert.ipynb #8c9388f8
 @call_parse

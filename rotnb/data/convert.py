@@ -23,7 +23,7 @@ from .dota import *
 from .yolo_obb import *
 from .files import *
 from .files import _is_list
-from .lines import KINDS_OF_LINES, line_kind
+from .lines import KINDS_OF_LINES, UNREAD, line_kind
 from .arguments import check_arguments, takes, unknown_argument
 from .xml import *
 from .cvat import *
@@ -133,6 +133,7 @@ class LabelFormat:
     holds:str='quad heading difficult names'
     options:tuple=()        # what `read` takes besides
     inside:callable=None    # (file) -> names of the splits that one file tells; None where it tells none
+    levels:bool=True        # whether 'difficult' is a number; False: a mark
     unheeded:str=''         # what other tools do not heed of 'difficult', in words
     valid:str='val'         # the split that is validated on
     unit:str='px'           # of coordinates
@@ -149,8 +150,25 @@ def _files(entries, write, exts=('.xml',), kind='entry', labels=(), prefix='', l
     find = dict(exts=exts, labels=labels, prefix=prefix)
     return LabelFormat(partial(read_files, entries=entries, kind=kind, lines=lines, **find), partial(find_labelled, **find), write,
                        options=('labels','images'), **kw)
+def _within(fmt, path, split):
+    "Which pictures are in a split, where their folders or a list tell it; None where label files do"
+    try: fmt.find(path, split)
+    except SplitError:
+        files,path = list_files(path),Path(path); wanted = in_split(files, path, split)
+        if not any(map(wanted, list_images(files, path))): raise
+        fmt.find(path, None)
+        return wanted
+def _of_splits(fmt):
+    "A format that has one file for all pictures: whose splits may be told by lists or by folders of pictures too"
+    of = lambda path,split: split if split is None or _within(fmt, path, split) is None else None
+    def read(path, split=None, vocab=None, on_bad='raise', **kw):
+        wanted = None if split is None else _within(fmt, path, split)
+        res = fmt.read(path, None if wanted else split, vocab, on_bad, **kw)
+        return [a for a in res if wanted(a.image)] if wanted else res
+    return replace(fmt, read=read, find=lambda path,split: fmt.find(path, of(path, split)),
+                   names=fmt.names and (lambda path,split: fmt.names(path, of(path, split))))
 def _whole(read, write, ext, options=('images',), **kw):
-    return LabelFormat(read, lambda path,split: find_whole(path, ext, split), write, options=options, **kw)
+    return _of_splits(LabelFormat(read, lambda path,split: find_whole(path, ext, split), write, options=options, **kw))
 
 # %% ../../nbs/data/71_convert.ipynb #5ddb2de3
 def _apart(annots, name='stem'):
@@ -194,7 +212,7 @@ FORMATS = dict(
     dota=_lines(read_dota, _in('labelTxt', write_dota, decimals=3), DOTA_DIRS),
     yolo_obb=_lines(read_yolo_obb, _write_yolo, ['labels'], options=('score_thr',), outside='kept; some tools clip', **_yolo),
     yolo_seg=_lines(read_yolo_seg, _write_yolo, ['labels'], angle='outline', outside='clipped by most tools', **_yolo),
-    yolo=_lines(read_yolo, None, ['labels'], angle='upright', **_yolo),
+    yolo=_lines(read_yolo, None, ['labels'], options=('score_thr',), angle='upright', **_yolo),
     coco=_whole(read_coco, _as('.json', write_coco, True), '.json', ('images','rbox','pivot'), along='w', angle='outline, mask; five numbers: to be told',
                 unheeded='stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: they count as ordinary objects there',
                 names=lambda path,split: coco_names(find_whole(path, '.json', split)[0])),
@@ -213,12 +231,13 @@ FORMATS = dict(
     soda_a=_files(soda_entries, None, ('.json',), holds='quad names'),
     geojson=LabelFormat(read_geojson, find_geojson, options=('images','name'), unit='the map\'s', angle='outline'),
     ucas_aod=_files(ucas_entries, None, ('.txt',), 'parse', holds='', lines=('ucas_aod',)),
-    icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', lines=('icdar',), holds='quad heading difficult', valid='test',
+    icdar=_files(icdar_entries, _in('labels', write_icdar), ('.txt',), 'parse', prefix='gt_', lines=('icdar',), holds='quad heading difficult', levels=False, valid='test',
                  unit='whole px'),
-    labelme=_files(labelme_entries, _write_labelme, ('.json',), angle='outline'),
-    label_studio=_whole(_scenes(label_studio_scenes, '.json'), _as('.json', write_label_studio), '.json', unit='percent',
+    labelme=_files(labelme_entries, _write_labelme, ('.json',), levels=False, angle='outline'),
+    label_studio=_whole(_scenes(label_studio_scenes, '.json'), _as('.json', write_label_studio), '.json', unit='percent', levels=False,
                         angle='deg, clockwise about the corner x, y, [0, 360)', along='width'),
-    cvat=LabelFormat(read_cvat, find_cvat, _write_cvat, options=('images',), inside=cvat_subsets, angle='deg, clockwise about the middle, [0, 360)', along='xbr-xtl'),
+    cvat=_of_splits(LabelFormat(read_cvat, find_cvat, _write_cvat, options=('images',), inside=cvat_subsets, levels=False, angle='deg, clockwise about the middle, [0, 360)',
+                                along='xbr-xtl')),
     csv=_whole(_scenes(df_scenes, '.csv'), _as('.csv', _write_csv), '.csv', angle='corners; rad or deg, clockwise', along='w'),
 )
 FORMATS['hrsid'] = replace(FORMATS['coco'], valid='test')
@@ -234,7 +253,7 @@ def format_table()->str: # markdown
 # %% ../../nbs/data/71_convert.ipynb #41e8f9bb
 class FormatError(DatasetLayoutError): "A folder whose label format cannot be told"
 
-OF_LINES = dict(dota_shares='dota', yolo_preds='yolo_obb') # kinds of lines that a reader refuses with a reason
+OF_LINES = {o: {'dota':'dota','yolo':'yolo_obb'}[o.split('_')[0]] for o in UNREAD} # kinds of lines that a reader refuses with a reason
 
 def _xml_format(text):
     root = parse_xml(text)
@@ -359,7 +378,8 @@ def from_format(cls:RotatedDataLoaders,
     options = {k: kwargs.pop(k) for k in every if k in kwargs}
     check_options(format, options)
     has = lambda s: s is None or has_split(path, s, fmt)
-    valid,first = valid or fmt.valid,train if has(train) else None
+    if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
+    first = train if has(train) else None
     if vocab is None and fmt.names: vocab = fmt.names(path, first)
     tr,va = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)
     return cls.from_annots(tr, va, vocab=vocab, **{'path':path.parent if (path := set_root(path)).is_file() else path, **kwargs})

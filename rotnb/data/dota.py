@@ -6,6 +6,7 @@
 __all__ = ['DOTA_LINE', 'DOTA_CLASSES', 'parse_dota_line', 'read_dota', 'write_dota']
 
 # %% ../../nbs/data/63_dota.ipynb #8f3b01e1
+import re
 from pathlib import Path
 from .annots import *
 from .blocks import odd_name
@@ -25,6 +26,8 @@ def parse_dota_line(
     try: xy = [number(o) for o in t[:8]]
     except ValueError: raise ValueError(f'expected {DOTA_LINE}, the first eight fields must be numbers') from None
     if len(t)>16 and sum(o[-1].isdigit() for o in t[8:])>7: raise ValueError(f'expected {DOTA_LINE}, found two boxes in one line')
+    if len(t)>9 and re.fullmatch(r'[-+]?\d*\.\d+(e[-+]?\d+)?', t[-1], re.I):
+        raise ValueError(f'expected {DOTA_LINE}, difficult is {t[-1]}: with a score these are predictions, not labels')
     diff = int(t[-1]) if len(t)>9 and t[-1] in ('0','1','2') else 0
     name = ' '.join(t[8:-1] if len(t)>9 and t[-1] in ('0','1','2') else t[8:])
     return xy,name,diff

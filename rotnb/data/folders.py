@@ -90,8 +90,9 @@ class Pictures:
 
     def listed(self, line)->list:
         "The files meant by a line of a list: by all of it, all but a flag behind it, or its first word"
-        t = line.strip()
-        return next((o for k in (t, t.rsplit(None, 1)[0], t.split()[0]) if (o := self.every(k))), []) if t else []
+        t = line.strip(); names = [t, t.rsplit(None, 1)[0], t.split()[0]] if t else []
+        names += [k[:-len(e)] for k in names for e in IMAGE_EXTS if k.lower().endswith(e)]      # pictures that were saved as another type
+        return next((o for k in names if (o := self.every(k))), [])
 
 # %% ../../nbs/data/62e_folders.ipynb #1133c08b
 def is_yaml(path): return Path(path).suffix.lower() in ('.yaml','.yml') and Path(path).is_file()
@@ -204,20 +205,24 @@ def _yaml_split(path, split, label_dirs):
 LIST_DIRS = {'imagesets','main','splits'}
 
 def list_of(
-    files, # where to look: of a set
+    files, # of a set, its pictures among them
     root, # its folder
     split # 'train', ...
 )->Path: # or None
-    "The list of a split: `train.txt` in the root, or in a folder like `ImageSets/Main`"
+    "The list of a split: `train.txt` in the root, in a folder like `ImageSets/Main`, or else the only one that is the label of no picture"
     words = next((o for o in ALIASES if split.lower() in o), set())|{split.lower()}
-    fits = lambda f: f.suffix.lower()=='.txt' and f.stem.lower() in words and (f.parent==Path(root) or f.parent.name.lower() in LIST_DIRS)
-    return next(filter(fits, files), None)
+    some = [f for f in files if f.suffix.lower()=='.txt' and f.stem.lower() in words]
+    near = [f for f in some if f.parent==Path(root) or f.parent.name.lower() in LIST_DIRS]
+    if near or not some: return near[0] if near else None
+    labels = {o.stem.lower() for o in files if o.suffix.lower() in IMAGE_EXTS}
+    far = [f for f in some if f.stem.lower() not in labels]
+    if len(far)>1: raise LostSplitError(f'{far[0]} and {far[1]} may both be the list of {split}: leave one, or put it into {root}')
+    return far[0] if far else None
 
 def _list_split(root, split, whole):
     "What a list says of a set whose pictures lie in one folder, or None"
     if whole is None: return None
-    near = [o for o in walk_files(root) if o.suffix=='.txt' and (o.parent==root or o.parent.name.lower() in LIST_DIRS)]
-    file = list_of(near, root, split)
+    file = list_of(walk_files(root), root, split)
     return file and Split(whole.folders, _listed(file, Pictures(whole.folders[0][0])))
 
 # %% ../../nbs/data/62e_folders.ipynb #44d2719f

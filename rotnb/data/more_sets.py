@@ -10,21 +10,25 @@ from functools import partial
 from .orient import told_size
 from .annots import *
 from .json import load_json, short
-from .yolo_obb import _name, _read_yolo
+from .yolo_obb import _confidence, _name, _read_yolo
 
 # %% ../../nbs/data/70c_more_sets.ipynb #cf5b3c51
 def parse_yolo_box_line(
     line:str, # one line of a label file
     size:tuple, # (width, height) of the image in pixels
-    names:list # class names in order
-)->tuple: # (8 numbers in pixels, class name, 0), or None for a blank line
+    names:list, # class names in order
+    score_thr:float=None # take predictions, lines with a confidence: those from this one on
+)->tuple: # (8 numbers in pixels, class name, 0), or None for a blank line and for a prediction below
     "Read one line; `ValueError` says what was expected"
     t = line.split()
     if not t: return None
-    if len(t)==6: raise ValueError("expected 'class cx cy w h', found a sixth number: with confidences these are predictions, not labels")
-    if len(t)!=5: raise ValueError(f"expected 'class cx cy w h', found {len(t)} fields")
-    try: k,cx,cy,w,h = map(float, t)
+    if len(t)==6 and score_thr is None:
+        raise ValueError("expected 'class cx cy w h', found a sixth number: with confidences these are predictions, not labels; score_thr= takes "
+                         'those above it')
+    if len(t) not in (5,6): raise ValueError(f"expected 'class cx cy w h', found {len(t)} fields")
+    try: k,cx,cy,w,h,*score = map(number, t)
     except ValueError: raise ValueError("expected 'class cx cy w h', all numbers") from None
+    if score and not _confidence(score[0])>=score_thr: return None
     if w<0 or h<0: raise ValueError(f'sides must not be negative, found {w:g} x {h:g}')
     box = [(cx-w/2)*size[0],(cy-h/2)*size[1],(cx+w/2)*size[0],(cy+h/2)*size[1]]
     return hbox_row(box, _name(k, names))
@@ -33,10 +37,11 @@ def read_yolo(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
     split:str=None, # 'train', 'val', ...; None for a folder without splits
     vocab=None, # class names in the order of their numbers; from the yaml file when absent
-    on_bad:str='raise' # 'raise' or 'warn': see the table in `data.annots`
+    on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
+    score_thr:float=None # predictions are no labels; a number takes those from this confidence on, in [0,1]
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO folder of upright boxes"
-    return _read_yolo(parse_yolo_box_line, path, split, vocab, on_bad, ('yolo',))
+    return _read_yolo(partial(parse_yolo_box_line, score_thr=score_thr), path, split, vocab, on_bad, ('yolo',))
 
 # %% ../../nbs/data/70c_more_sets.ipynb #f07bfe81
 SODA_CLASSES = 'airplane helicopter small-vehicle large-vehicle ship container storage-tank swimming-pool windmill'.split()

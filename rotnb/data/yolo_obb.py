@@ -66,6 +66,11 @@ def _name(k, names):
     if not k.is_integer(): raise ValueError(f'expected a class number, a whole one, found {k:g}')
     return names[int(k)] if 0<=k<len(names) else f'number {k:.0f}'
 
+def _confidence(v:float)->float:
+    "A number that is a confidence, or a `ValueError`"
+    if not 0<=v<=1: raise ValueError(f'expected a confidence in [0, 1], found {v:g}')
+    return v
+
 _HINTS = {5: ": an upright box, for from_yolo or format='yolo'", 6: ": an upright box with a confidence, for from_yolo or format='yolo'",
           10: ': a prediction with its confidence? `read_yolo_preds` reads them; score_thr= takes those above it as labels'}
 
@@ -78,11 +83,11 @@ def parse_yolo_line(
     "Read one line; `ValueError` says what was expected"
     t = line.split()
     if not t: return None
-    if len(t)!=9 and not (len(t)==10 and score_thr is not None):
+    if len(t)!=9 and not (len(t) in (10,11) and score_thr is not None):
         raise ValueError(f"expected 'class x1 y1 x2 y2 x3 y3 x4 y4', found {len(t)} fields{_HINTS.get(len(t), '')}")
     try: k,*v = map(number, t)
     except ValueError: raise ValueError("expected 'class x1 y1 x2 y2 x3 y3 x4 y4', all numbers") from None
-    if len(t)==10 and not v[8]>=score_thr: return None
+    if len(t)>9 and not _confidence(v[8])>=score_thr: return None
     return [o*s for o,s in zip(v[:8], (*size,)*4)],_name(k, names),0
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #51525ec0
@@ -135,8 +140,7 @@ def _parse_pred(line, size, names):
     if len(t)==9: raise ValueError('no confidence: predict with save_conf=True')
     if len(t) not in (10,11): raise ValueError(f"expected 'class x1 y1 .. y4 confidence', found {len(t)} fields")
     k,*v = map(number, t)
-    if not 0<=v[8]<=1: raise ValueError(f'expected a confidence in [0, 1], found {v[8]:g}')
-    return [o*s for o,s in zip(v[:8], (*size,)*4)],_name(k, names),v[8]
+    return [o*s for o,s in zip(v[:8], (*size,)*4)],_name(k, names),_confidence(v[8])
 
 def _preds_in(file, size, names, vocab, problems):
     "The predictions of one picture; what is wrong with them is noted"
