@@ -13,8 +13,8 @@ from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import headed
 from ..data.atomic import new_folder, reads_through
-from ..data.rasters import open_reader
-from ..data.folders import DOTA_DIRS, IMAGE_EXTS
+from ..data.rasters import open_reader, walk_files
+from ..data.folders import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.inside import border_losses
 from ..data.yolo_obb import yolo_names
 from ..data.convert import FORMATS, FormatError, check_options, get_format, list_splits, sniff_format
