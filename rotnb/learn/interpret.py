@@ -26,6 +26,9 @@ class _Collect(Callback):
     "Detections and truth of each batch, as metrics see them"
     order = 60
     def __init__(self, acc): self.acc = acc
+    def before_batch(self):
+        if not self.yb: raise ValueError('this loader gives pictures without truth, which tell no mistakes: take dls.test_dl(annots, with_labels=True), '
+                                         'or learn.show_results(dl=...) for detections alone')
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
 
 # %% ../../nbs/learn/76_interpret.ipynb #aa8da959
