@@ -18,6 +18,7 @@ from rotnb.learn.infer import predict_image
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import AngleError
+from rotnb.learn.scene import predict_folder, predict_scene
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
 
@@ -82,6 +83,8 @@ def test_names_survive_an_export(dls, learn):
         warnings.simplefilter('ignore')
         back = load_learner(dls.path/'m.pkl')
     assert list(back.dls.vocab)==list(dls.vocab)==back.model.vocab
+    for f in (back.report, lambda: RotatedInterpretation.from_learner(back)):
+        with pytest.raises(ValueError, match='exported learner keeps none'): f()
 
 @pytest.mark.parametrize('vocab', [lambda v: v, lambda v: v[::-1]])
 def test_results_name_classes_as_the_detector_does(dls, learn, vocab):
@@ -142,9 +145,11 @@ def test_looking_keeps_table_and_metrics(dls, learn):
     want = seen(); assert want[:2]==(2,4) and want[-1]>0
     for f in (lambda: predict_image(learn, file), lambda: learn.predict(file), learn.show_results, learn.get_preds, learn.validate,
               lambda: learn.get_preds(dl=dls.test_dl([file])), lambda: RotatedInterpretation.from_learner(learn, ds_idx=0),
-              lambda: learn.lr_find(num_it=5, show_plot=False)):
+              lambda: learn.lr_find(num_it=5, show_plot=False), learn.summary, lambda: learn.validate(dl=dls.test_dl([file])),
+              lambda: predict_scene(learn, file, progress=False), lambda: predict_folder(learn, file, dls.path/'found', progress=False)):
         f(); assert seen()==want
     with pytest.raises(TypeError): learn.get_preds(cbs=[object()], nonsense=1)
+    with pytest.raises(FileNotFoundError): predict_image(learn, dls.path/'none.png')
     assert seen()==want
     assert '2 epochs' in learn.report(dls.path/'r.html', n_images=0, n_boxes=0).read_text()
 

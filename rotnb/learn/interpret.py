@@ -58,6 +58,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
+        if not len(dl): raise ValueError('there are no pictures to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
         acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
         it = cls(learn, dl, acc, None, **kwargs)
