@@ -272,3 +272,27 @@ def test_one_scene_is_learnt(name):
     m.eval()
     with torch.no_grad(): ap = eval_map(m(x), [t], n_classes=len(vocab)).map
     assert ap>=.9, ap
+
+# maps of one number
+
+@pytest.mark.parametrize('nf', [4, 16, 32])
+def test_a_group_norm_on_a_map_of_one_number(nf):
+    "No group is a single channel: that would be nothing but its bias, and an error of torch's for a picture alone"
+    m = make('rotated_fcos', strides=(8,16,32), fpn_channels=nf, feat_channels=nf, norm=True, score_thr=0.)
+    x = images(2, 32, 32)
+    both = m.eval()(x)
+    for i in range(2):
+        alone = m(x[i:i+1])[0]
+        assert len(alone['scores'])==len(both[i]['scores'])>0 and torch.allclose(alone['scores'], both[i]['scores'], atol=1e-5)
+
+@pytest.mark.parametrize('nf,groups', [(256,32), (64,32), (48,16), (32,16), (16,8), (3,1), (1,1)])
+def test_groups_of_a_group_norm(nf, groups):
+    from rotnb.models.necks import group_norm
+    assert group_norm(nf).num_groups==groups
+
+def test_a_batch_norm_that_sees_one_number():
+    m = create_detector('rtmdet_r_tiny', K, backbone='test_resnet', fpn_channels=16, feat_channels=16, strides=(8,16,32)).train()
+    t = [target([[16.,16.,12.,8.,.3]], [1])]
+    with pytest.raises(ValueError, match='1 picture of 32 x 32 px.*bs=2'): m(images(1, 32, 32), t)
+    assert len(m.eval()(images(1, 32, 32)))==1
+    assert all(o.isfinite() for o in m.train()(images(2, 32, 32), 2*t).values())

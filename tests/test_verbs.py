@@ -17,6 +17,8 @@ from rotnb.learn.fit_checks import FitWarning
 from rotnb.learn.infer import predict_image
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
+from rotnb.learn.metrics import AngleError
+from rotnb.learn.scene import predict_folder, predict_scene
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
 
@@ -81,6 +83,8 @@ def test_names_survive_an_export(dls, learn):
         warnings.simplefilter('ignore')
         back = load_learner(dls.path/'m.pkl')
     assert list(back.dls.vocab)==list(dls.vocab)==back.model.vocab
+    for f in (back.report, lambda: RotatedInterpretation.from_learner(back)):
+        with pytest.raises(ValueError, match='exported learner keeps none'): f()
 
 @pytest.mark.parametrize('vocab', [lambda v: v, lambda v: v[::-1]])
 def test_results_name_classes_as_the_detector_does(dls, learn, vocab):
@@ -124,6 +128,14 @@ def test_show_results_of_new_pictures(dls, learn, n):
     assert any(t.get_text().split()[0] in dls.vocab for a in axes for t in a.texts)
     px = np.asarray(axes[0].images[0].get_array()); assert px.min()>=0 and px.std()>.02, 'decoded'
 
+def test_results_of_a_test_loader_with_truth(dls, learn):
+    fresh = dls.test_dl(dls.valid_ds.items, with_labels=True)
+    learn.show_results(dl=fresh, max_n=1, score_thresh=0.); plt.close('all')
+    fresh.show_batch(max_n=1)
+    assert any(t.get_text() in dls.vocab for a in plt.gcf().axes for t in a.texts)
+    for f in (lambda dl: RotatedInterpretation.from_learner(learn, dl=dl), lambda dl: learn.report(dls.path/'no.html', dl=dl)):
+        with pytest.raises(ValueError, match='without truth'): f(dls.test_dl([o.image for o in dls.valid_ds.items]))
+
 # records
 
 def test_looking_keeps_table_and_metrics(dls, learn):
@@ -133,9 +145,11 @@ def test_looking_keeps_table_and_metrics(dls, learn):
     want = seen(); assert want[:2]==(2,4) and want[-1]>0
     for f in (lambda: predict_image(learn, file), lambda: learn.predict(file), learn.show_results, learn.get_preds, learn.validate,
               lambda: learn.get_preds(dl=dls.test_dl([file])), lambda: RotatedInterpretation.from_learner(learn, ds_idx=0),
-              lambda: learn.lr_find(num_it=5, show_plot=False)):
+              lambda: learn.lr_find(num_it=5, show_plot=False), learn.summary, lambda: learn.validate(dl=dls.test_dl([file])),
+              lambda: predict_scene(learn, file, progress=False), lambda: predict_folder(learn, file, dls.path/'found', progress=False)):
         f(); assert seen()==want
     with pytest.raises(TypeError): learn.get_preds(cbs=[object()], nonsense=1)
+    with pytest.raises(FileNotFoundError): predict_image(learn, dls.path/'none.png')
     assert seen()==want
     assert '2 epochs' in learn.report(dls.path/'r.html', n_images=0, n_boxes=0).read_text()
 
@@ -164,6 +178,13 @@ def test_trackers_follow_training_only(dls, learn):
     learn.add_cb(SaveModelCallback(fname='never'))
     learn.validate(); learn.show_results(); plt.close('all')
     assert not (dls.path/'models/never.pth').exists()
+
+def test_columns_that_are_no_numbers_and_those_that_fall(dls):
+    "The training table's `time` is a text; of an angle error the least is the best, though its name has no 'error'"
+    learn = make(dls, metrics=[AngleError(name='angle_err')])
+    with pytest.raises(ValueError, match="'time', which is no column"): learn.fit(1, cbs=SaveModelCallback(monitor='time'))
+    cb = EarlyStoppingCallback(monitor='angle_err', min_delta=.5)
+    for _ in range(2): learn.fit(1, 1e-3, cbs=cb); assert cb.comp is np.less and cb.min_delta==-.5 and cb.best!=-np.inf
 
 @pytest.mark.parametrize('cb', [MixUp, CutMix])
 def test_mixing_of_classification(learn, cb):

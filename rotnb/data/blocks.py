@@ -121,6 +121,7 @@ class PadImages(Transform):
 @delegates()
 class RBoxDL(TfmdDL):
     "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
+    n_inp = 1 # fastai counts boxes among the inputs in `test_dl(items, with_labels=True)`
     def __init__(self, dataset, *args, sampler=None, **kwargs):
         self.sampler = sampler
         super().__init__(dataset, *args, **kwargs)
@@ -196,8 +197,8 @@ def as_array(
 def _rgb(fn):
     "What `PILImage.create` makes RGB of 8 bits from"
     if isinstance(fn, LazyImage): return fn.pixels()
-    if isinstance(fn, Image.Image) and fn.mode=='RGB': return fn if isinstance(fn, PILImage) else fn.convert('RGB') # read, and the caller's own stays its own
-    return read_rgb(as_array(fn))
+    if not (isinstance(fn, Image.Image) and fn.mode=='RGB'): return read_rgb(as_array(fn))
+    return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
     "A picture as RGB of 8 bits by the rule of `data.rasters`; what cannot be read is named"

@@ -52,6 +52,11 @@ class _Watched:
                 "Train on larger pictures (size=), on windows (tile=), or with other strides or priors")
 
 # %% ../../nbs/learn/73c_fit_checks.ipynb #3996f21c
+def _set_direction(cb, metrics):
+    "A tracker of a metric that falls keeps the least; fastai would keep the largest"
+    falls = any(getattr(m, 'lower_is_better', False) and m.name==cb.monitor for m in metrics)
+    if falls and cb.comp is np.greater: cb.comp,cb.min_delta = np.less,-cb.min_delta
+
 class FitChecks(Callback):
     "Errors for settings that cannot be meant; one warning for what is not learnt"
     order = 51  # after the recorder has named its columns and written its row, before trackers read them
@@ -60,7 +65,8 @@ class FitChecks(Callback):
     def before_fit(self):
         self.trained,self.counted,self.nan,self.muted = False,0,set(),[]
         if hasattr(self.learn, 'gather_preds'): return
-        for cb in self.learn.cbs.filter(risinstance(TrackerCallback)): check_monitor(cb, list(self.recorder.metric_names[1:]))
+        names = [o for o in self.recorder.metric_names[1:] if o!='time']     # a text, which the recorder does not keep
+        for cb in self.learn.cbs.filter(risinstance(TrackerCallback)): check_monitor(cb, names); _set_direction(cb, self.learn.metrics)
         if mix := self.learn.cbs.filter(risinstance(MixHandler)):
             raise TypeError(f"{type(mix[0]).__name__} blends the labels of classification, not boxes: mix pictures and their boxes with "
                             "MixUpBoxes(), Mosaic(size) or CopyPaste() among item_tfms")

@@ -24,6 +24,9 @@ class _Collect(Callback):
     "Detections and truth of each batch, as metrics see them"
     order = 60
     def __init__(self, acc): self.acc = acc
+    def before_batch(self):
+        if not self.yb: raise ValueError('this loader gives pictures without truth, which tell no mistakes: take dls.test_dl(annots, with_labels=True), '
+                                         'or learn.show_results(dl=...) for detections alone')
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
 
 # %% ../../nbs/learn/76_interpret.ipynb #aa8da959
@@ -53,6 +56,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
+        if not len(dl): raise ValueError('there are no pictures to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
         acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
         it = cls(learn, dl, acc, None, **kwargs)

@@ -33,13 +33,14 @@ def keep_history(
 # %% ../../nbs/learn/73b_keep.ipynb #bd20a2dd
 class KeepRecord(Callback):
     "Keep the training's table where nothing is trained, and the last validation's metrics where nothing is validated"
-    order,kept = 4,None  # before the recorder forgets
-    def before_fit(self): self.kept = _record(self.learn)
+    order,kept,measured = 4,None,False  # before the recorder forgets
+    def before_fit(self): self.kept,self.measured = _record(self.learn),False
     def before_train(self): self.kept = None
+    def after_batch(self): self.measured |= len(self.yb)>0   # pictures alone are predicted, by `validate` too
     def after_fit(self):
         if self.kept is None: return
         curves,metrics = self.kept
-        _give_back(curves+(metrics if hasattr(self.learn, 'gather_preds') else []))
+        _give_back(curves+(metrics if hasattr(self.learn, 'gather_preds') or not self.measured else []))
         self.kept = None
 
     def __getstate__(self): return {**self.__dict__, 'kept':None}

@@ -100,6 +100,7 @@ class RotatedF1(RotatedMetric):
 
 class AngleError(RotatedMetric):
     "Median angle error in degrees of the boxes that were found; the lower the better"
+    lower_is_better = True # for trackers; fastai tells it from names with 'loss' or 'error'
     def __init__(self,
         symmetry=180, # degrees after which an object looks the same: 360, 180, 90 or 0 (round), or a dict by class name
         iou:float=0.5, # threshold, in (0, 1], of being found

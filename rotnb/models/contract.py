@@ -58,6 +58,12 @@ def positives(
     return Positives(img, pri, out.priors[img,pri], out.deltas[img,pri], boxes.to(out.deltas.dtype), labels)
 
 # %% ../../nbs/models/40_contract.ipynb #0f25c467
+def _alone(images, e):
+    "What a batch norm's error means, or None"
+    if 'more than 1 value per channel' not in str(e): return None
+    return ValueError(f"a batch of {len(images)} picture of {images.shape[-1]} x {images.shape[-2]} px leaves a norm one number a channel, and "
+                      "nothing to learn from: give it larger pictures, or more of them (bs=2 or more; drop_last=True leaves out a last one)")
+
 class Detector(nn.Module):
     "A backbone, a neck and a chain of stages"
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
@@ -80,7 +86,8 @@ class Detector(nn.Module):
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
-        losses,out = self.run_stages(images, targets)
+        try: losses,out = self.run_stages(images, targets)
+        except ValueError as e: raise _alone(images, e) or e
         if self.training: return {k:v.mean() for k,v in losses.items()}
         dets = self.stages[-1].detect(out)
         return dets if targets is None else (losses, dets)

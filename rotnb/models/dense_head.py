@@ -22,7 +22,7 @@ from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
 from .contract import Detector, StageOut, positives
 from .backbones import TimmBackbone
-from .necks import FPN
+from .necks import FPN,group_norm
 
 # %% ../../nbs/models/43_dense_head.ipynb #b3e4ab43
 def tower(
@@ -37,7 +37,7 @@ def tower(
         conv = nn.Conv2d(ni if i==0 else nf, nf, 3, padding=1, bias=not norm)
         nn.init.normal_(conv.weight, std=0.01) if not norm else nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
         if conv.bias is not None: nn.init.zeros_(conv.bias)
-        layers += [conv, *([nn.GroupNorm(math.gcd(32,nf), nf)] if norm else []), nn.ReLU(inplace=True)]
+        layers += [conv, *([group_norm(nf)] if norm else []), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/43_dense_head.ipynb #bf74e5e3
