@@ -266,6 +266,18 @@ def test_control_points_give_the_place(tmp_path):
     f = geotiff(tmp_path/'a.tif', gcps=[G(y, x, *at(x, y)) for y in (0,200,400) for x in (0,300,600)], crs='EPSG:4326')
     ring = rings(geojson(dict(P, boxes=np.array([[300,200,80,20,.35],[60,50,30,10,-1.]])), ['ship'], f))[0]; np.testing.assert_allclose(ring[:4].mean(0), at(300, 200), atol=2e-5)
 
+def test_a_map_of_no_told_system_is_not_in_pixels(tmp_path):
+    t = rio().Affine(.5,0,5e5,0,-.5,4.6e6); g = geojson(P, ['ship'], geotiff(tmp_path/'a.tif', transform=t))
+    np.testing.assert_allclose(rings(g)[0][:4].mean(0), (500200, 4599850), atol=.01); name = g['crs']['properties']['name']
+    assert name.startswith('LOCAL_CS') and 'pixel' not in name and 'not tell' in name
+
+def test_places_that_lead_nowhere_are_errors(tmp_path):
+    r = rio(); from rasterio.control import GroundControlPoint as G
+    f = geotiff(tmp_path/'a.tif', gcps=[G(0, 0, 10, 50),G(0, 600, 11, 50)], crs='EPSG:4326')
+    with pytest.raises(NoPlaceError, match='2 ground control points'): geojson(P, ['ship'], f)
+    f = geotiff(tmp_path/'b.tif', crs='LOCAL_CS["works",UNIT["metre",1]]', transform=r.Affine(1,0,0,0,-1,0))
+    with pytest.raises(NoPlaceError, match='no way from LOCAL_CS'): geojson(P, ['ship'], f, crs='lonlat')
+
 def test_a_place_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     r = rio(); f = geotiff(tmp_path/'a.tif', crs='EPSG:32633', transform=r.Affine(.5,0,5e5,0,-.5,4.6e6))
     from rotnb.data import places

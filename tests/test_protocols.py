@@ -89,6 +89,27 @@ def test_what_a_border_has_cut_is_ignored_by_all():
     for flag in (dict(ignore=[True,False], difficulty=[0,0]), dict(difficulty=[ALWAYS,0])):
         for k in PROTOCOLS: assert eval_map([p], [truth(upright(20, 220), **flag)], protocol=k).map_at(.5)==pytest.approx(1), k
 
+def test_every_metric_has_the_setting():
+    "The difficult ship is missed, and found by what lies turned on it"
+    from rotnb.learn.metrics import AngleError, RotatedF1
+    t = truth(upright(20, 220), difficulty=[1,0], ignore=[True,False]); turned = upright(20, 220); turned[0,4] = .2
+    for d,f1 in ((None,1), (0,1), (1,2/3), ('mmrotate',2/3)):
+        m = RotatedF1(score=.1, difficulty=d); m._acc.add([pred(upright(220))], [t]); assert m.figure()==pytest.approx(f1)
+        m = AngleError(difficulty=d); m._acc.add([pred(turned)], [t]); assert m.figure()==pytest.approx(np.rad2deg(.1) if f1<1 else 0, abs=1e-4)
+    for cls in (RotatedF1, AngleError):
+        with pytest.raises(ValueError, match='highest that still counts'): cls(difficulty='hard')
+
+@pytest.mark.parametrize('form', ['dota','cvat','csv','labelme','rolabelimg'])
+def test_records_of_any_format_have_the_setting(tmp_path, form):
+    from PIL import Image
+    from rotnb.data.annots import Annot
+    from rotnb.data.convert import FORMATS, read_format
+    from rotnb.geometry.boxes import rbox2qbox
+    (tmp_path/'images').mkdir(); Image.new('RGB', (300,60)).save(im := tmp_path/'images/1.png')
+    FORMATS[form].write([Annot(im, rbox2qbox(upright(40, 220)), ['a','a'], np.array([0,1]))], tmp_path, '', ['a'])
+    read = lambda **kw: read_format(tmp_path, format=form, **kw)[0]
+    assert read().ignored.tolist()==[False,True] and read(difficulty='mmrotate').ignored.tolist()==[False,False] and read(difficulty=1).difficult.tolist()==[0,1]
+
 def test_flags_that_are_none():
     for bad in (dict(ignore=[True]), dict(difficulty=[0,math.nan])):
         with pytest.raises(ValueError, match='image 0: (ignore|difficulty) must be'): eval_map([pred(upright(220))], [truth(upright(20, 220), **bad)])

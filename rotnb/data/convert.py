@@ -350,12 +350,13 @@ def read_format(
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.annots`
+    difficulty=None, # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
     **options # of the format: labels, images (names of folders), rbox and pivot (COCO, see `coco_row`), score_thr (YOLO)
 )->list: # of `Annot`
     "Records from labels of any format"
     format,fmt = get_format(path, format)
     check_options(format, options)
-    return fmt.read(path, split, vocab, on_bad, **options)
+    return with_difficulty(fmt.read(path, split, vocab, on_bad, **options), difficulty)
 
 # %% ../../nbs/data/71_convert.ipynb #a069bce4
 @patch(cls_method=True)

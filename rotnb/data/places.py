@@ -37,6 +37,7 @@ class Place:
     def _affine(self): return np.reshape(self.transform[:6], (2,3)).astype(float)
     @cached_property
     def _spline(self):
+        if len(self.gcps)<3: raise NoPlaceError(f'{len(self.gcps)} ground control points give no place: three or more are needed')
         of = import_module('rasterio.transform').GCPTransformer
         try: return of(self.gcps, tps=len(self.gcps)<=1000)
         except TypeError: return of(self.gcps)                                # rasterio 1.3: polynomials
@@ -68,6 +69,11 @@ def _told(crs):
     code = crs.to_epsg()
     return f'EPSG:{code}' if code else crs.to_wkt()
 
+def _moved(x, y, crs, to):
+    if find_spec('rasterio'): return import_module('rasterio.warp').transform(crs, to, x.tolist(), y.tolist())[:2]
+    if find_spec('pyproj'): return import_module('pyproj').Transformer.from_crs(crs, to, always_xy=True).transform(x, y)
+    raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install 'rotnb[geo]'")
+
 def reproject(
     xy, # (...,2) coordinates
     crs, # their system: of rasterio or pyproj, or text: 'EPSG:32633'
@@ -77,10 +83,9 @@ def reproject(
     if crs is None: raise NoPlaceError('a transform but no coordinate system (crs): it is not known where on earth this is')
     p,(crs,to) = np.asarray(xy, float),map(_told, (crs,to))
     if crs==to or not p.size: return p
-    x,y = p.reshape(-1,2).T
-    if find_spec('rasterio'): x,y = import_module('rasterio.warp').transform(crs, to, x.tolist(), y.tolist())[:2]
-    elif find_spec('pyproj'): x,y = import_module('pyproj').Transformer.from_crs(crs, to, always_xy=True).transform(x, y)
-    else: raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install 'rotnb[geo]'")
+    try: x,y = _moved(*p.reshape(-1,2).T, crs, to)
+    except ImportError: raise
+    except Exception as e: raise NoPlaceError(f'no way from {crs} to {to} is known: {e}') from e       # GDAL's errors have no common name
     res = np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(p.shape)
     if not np.isfinite(res).all(): raise ValueError(f'some places of {crs} are none of {to}')
     return res

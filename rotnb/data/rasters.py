@@ -66,12 +66,12 @@ def _check_bits(im, grey, deep): # what Pillow shows of a TIFF, and of deep colo
     if _tag(im, 284, 1)!=1: raise ValueError('its 16-bit bands lie one behind the other (PlanarConfiguration 2)')
     if len({16,*_tag(im, 258, (16,))})>1: raise ValueError(f'it has {_tag(im, 258)} bits a sample')
 
-def _deep_colours(file):
-    "(h,w,3) uint16, and (h,w) alpha or None"
+def _deep_colours(file, alpha):
+    "(h,w,3) uint16, and where they are to be seen or None"
     data = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
     a = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if a is None or a.ndim!=3 or a.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
-    return a[...,2::-1],a[...,3] if a.shape[2]>3 else None
+    return a[...,2::-1],a[...,3]>0 if alpha and a.shape[2]>3 else None
 
 # %% ../../nbs/data/61d_rasters.ipynb #ccc54cd5
 def _told_nodata(im): # GDAL writes it as text
@@ -115,7 +115,7 @@ class _Picture(_Array):
     def _upright(self, a): return a if self.turned or self.turn==1 else np.ascontiguousarray(turn_pixels(a, self.turn))
     def _decode(self):
         try:
-            if self.colours: a,seen = _deep_colours(self.file)
+            if self.colours: a,seen = _deep_colours(self.file, self.alpha)
             else:
                 with _unlimited(self.file) as im: a,seen = self._plain(im)
             return a if seen is None else np.where(seen[...,None], a, a.dtype.type(self.nodata or 0))

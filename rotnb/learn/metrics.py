@@ -6,12 +6,13 @@
 __all__ = ['RotatedMetric', 'RotatedMAP', 'RotatedF1', 'AngleError']
 
 # %% ../../nbs/learn/73_metrics.ipynb #b547726a
+from copy import copy
 from fastai.vision.all import *
 from ..evaluate.ap import APResult
 from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.matching import APAccumulator
-from ..evaluate.protocols import get_rules
+from ..evaluate.protocols import difficulty_thr, get_rules
 from .callbacks import class_names, unpad_dets
 
 # %% ../../nbs/learn/73_metrics.ipynb #f8d5c083
@@ -19,10 +20,12 @@ class RotatedMetric(Metric):
     "A figure read from the accumulator that all metrics of a learner share; a subclass has `figure()`"
     def __init__(self,
         iou, # threshold, in (0, 1]
-        name): # in the training table
+        name, # in the training table
+        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
+        if difficulty is not None: difficulty_thr(difficulty)                # an unknown one is told before the training
         if not all(0<o<=1 for o in np.atleast_1d(iou)):
             raise ValueError(f'{type(self).__name__}: iou is {iou}, it must lie between 0 and 1')
-        self.iou,self._name = iou,name
+        self.iou,self._name,self.difficulty = iou,name,difficulty
         self.reset()
 
     def reset(self): self.source,self._acc,self.n_all = self,APAccumulator(),None
@@ -38,6 +41,12 @@ class RotatedMetric(Metric):
         self._acc.n_classes = len(self._acc.vocab)
         self._acc.add([unpad_dets(o) for o in learn.pred], learn.truth)
         self.n_all = learn.dl.n if getattr(learn.dl, 'world_size', 1)>1 else None  # a `DistributedDL`
+
+    def judged(self):
+        "The accumulator as this metric's `difficulty` has it"
+        if self.difficulty is None: return self.acc
+        res = copy(self.acc); res.difficulty = difficulty_thr(self.difficulty)
+        return res
 
     def gather(self):
         "The accumulator with the images of all ranks, once after a validation"
@@ -63,9 +72,9 @@ class RotatedMAP(RotatedMetric):
         protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
         difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
         rules = get_rules(metric, protocol, difficulty)     # an unknown one is told before the training
-        self.metric,self.protocol,self.difficulty = metric,protocol,difficulty
+        self.metric,self.protocol = metric,protocol
         after = f'_{rules.name}' if protocol is not None else '_07' if metric=='voc07' else ''
-        super().__init__(iou, name or ('mAP50:95' if rules.ious else f'mAP{round(iou*100)}')+after)
+        super().__init__(iou, name or ('mAP50:95' if rules.ious else f'mAP{round(iou*100)}')+after, difficulty)
 
     def compute(self,
         metric:str=None, # 'voc12', 'voc07' or 'coco'; None: this metric's own
@@ -89,12 +98,13 @@ class RotatedF1(RotatedMetric):
     def __init__(self,
         score:float=None, # keep detections of at least this; None: of each class, the threshold of its best F1
         iou:float=0.5, # threshold, in (0, 1]
-        name:str=None): # in the training table; None: 'F1_50'
+        name:str=None, # in the training table; None: 'F1_50'
+        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
         self.score = score
-        super().__init__(iou, name or f'F1_{round(iou*100)}')
+        super().__init__(iou, name or f'F1_{round(iou*100)}', difficulty)
 
     def figure(self):
-        curves = pr_curves(self.acc, self.iou)
+        curves = pr_curves(self.judged(), self.iou)
         points = best_thresholds(curves) if self.score is None else {k:c.at(self.score) for k,c in curves.items()}
         return float(np.mean([o['f1'] for o in points.values()])) if points else math.nan
 
@@ -105,10 +115,11 @@ class AngleError(RotatedMetric):
         symmetry=180, # degrees after which an object looks the same: 360, 180, 90 or 0 (round), or a dict by class name
         iou:float=0.5, # threshold, in (0, 1], of being found
         score:float=0., # only detections of at least this
-        name:str='angle_err'): # in the training table
+        name:str='angle_err', # in the training table
+        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
         store_attr('symmetry,score')
-        super().__init__(iou, name)
+        super().__init__(iou, name, difficulty)
 
     def figure(self):
-        off = box_errors(self.acc, self.iou, self.symmetry, self.score)
+        off = box_errors(self.judged(), self.iou, self.symmetry, self.score)
         return off.medians()[beside('all', off.vocab)]['angle']

@@ -37,11 +37,12 @@ def _checked(name, p, vocab):
 
 # %% ../../nbs/learn/76c_results.ipynb #3941633b
 PIXELS_CRS = 'LOCAL_CS["pixels of the picture, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
+_UNTOLD_CRS = 'LOCAL_CS["a map whose system the file does not tell",UNIT["unknown",1]]'
 def _crs_member(crs):
     "`crs` of a GeoJSON file: nothing for longitude and latitude"
     code = crs.to_epsg() if hasattr(crs, 'to_epsg') else int(crs[5:]) if str(crs).upper().startswith('EPSG:') else None
     if code==4326: return {}
-    name = f'urn:ogc:def:crs:EPSG::{code}' if code else crs.to_wkt() if hasattr(crs, 'to_wkt') else str(crs or PIXELS_CRS)
+    name = f'urn:ogc:def:crs:EPSG::{code}' if code else crs.to_wkt() if hasattr(crs, 'to_wkt') else str(crs)
     return dict(crs=dict(type='name', properties=dict(name=name)))
 
 def check_place(scene, crs): # as `geojson` takes them
@@ -52,7 +53,7 @@ def check_place(scene, crs): # as `geojson` takes them
 def _onto_map(scene, crs, name):
     "The way of (...,2) pixels into a system, and the system"
     place = place_of(scene)
-    if crs is None: return (np.asarray,None) if place is None else (place.to_map,place.crs)
+    if crs is None: return (np.asarray,PIXELS_CRS) if place is None else (place.to_map,place.crs or _UNTOLD_CRS)
     if place is None: raise NoPlaceError(f'{name} has no place on the map: crs={crs!r} cannot be given')
     to = 'EPSG:4326' if crs=='lonlat' else crs
     return (lambda xy: reproject(place.to_map(xy), place.crs, to)),to
