@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'rotnb.data.atomic._settle': ('data/atomic.html#_settle', 'rotnb/data/atomic.py'),
                                    'rotnb.data.atomic._sync': ('data/atomic.html#_sync', 'rotnb/data/atomic.py'),
                                    'rotnb.data.atomic._take': ('data/atomic.html#_take', 'rotnb/data/atomic.py'),
+                                   'rotnb.data.atomic._told_of': ('data/atomic.html#_told_of', 'rotnb/data/atomic.py'),
                                    'rotnb.data.atomic._torch_failed': ('data/atomic.html#_torch_failed', 'rotnb/data/atomic.py'),
                                    'rotnb.data.atomic.alone': ('data/atomic.html#alone', 'rotnb/data/atomic.py'),
                                    'rotnb.data.atomic.new_folder': ('data/atomic.html#new_folder', 'rotnb/data/atomic.py'),

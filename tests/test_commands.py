@@ -33,7 +33,7 @@ def run(capsys, module, *args, **kw):
 WRONG = [(convert, ('none','out'), {}, 'no such folder'), (convert, ('set','file/out'), {}, 'file'), (convert, ('set','file'), dict(overwrite=True), 'is a file'),
     (convert, ('set','full'), {}, 'exists'), (convert, ('set','/proc/none/out'), {}, '/proc/none'), (convert, ('set','out'), dict(on_bad='skip'), "on_bad is 'skip'"),
     (convert, ('set/labelTxt/0.txt','out'), {}, 'is a file'), (convert, ('set','set/out'), {}, 'lie in each other'), (convert, ('set','out'), dict(to='x'), 'unknown format'),
-    (convert, ('set','out'), dict(rbox='deg'), 'no option rbox'), (convert, ('set/images/0.png','out'), dict(format='ssdd'), 'is a file'),
+    (convert, ('set','out'), dict(rbox='deg'), "no option 'rbox'"), (convert, ('set/images/0.png','out'), dict(format='ssdd'), 'is a file'),
     (doctor, ('none',), {}, 'no such folder'), (doctor, ('set',), dict(json='none/x.json'), 'none/x.json'), (doctor, ('set',), dict(json='full'), 'full'),
     (doctor, ('set',), dict(fix='file/x'), 'file'), (doctor, ('set',), dict(fix='full'), 'exists'), (doctor, ('set',), dict(fix='set/x'), 'lies in'),
     (doctor, ('set',), dict(fix='x', kinds='bogus'), 'unknown kinds'), (doctor, ('set',), dict(fix='x', names='a'), 'OLD=NEW'),

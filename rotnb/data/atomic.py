@@ -53,6 +53,17 @@ def _sync(path):
         if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise      # some network drives know no such thing
     finally: os.close(fd)
 
+_ROOM = errno.ENOSPC,errno.EROFS,getattr(errno, 'EDQUOT', errno.ENOSPC)
+
+@contextmanager
+def _told_of(file, tmp):
+    "An error in writing names what was to be written: neither its temporary name nor what was copied"
+    try: yield
+    except OSError as e:
+        ours = any(str(o or '').startswith(str(tmp)) for o in (e.filename, e.filename2))
+        if not ours and e.errno not in _ROOM: raise
+        raise OSError(e.errno, e.strerror, str(file)) from e
+
 def _torch_failed(e): return any(o in str(e) for o in ('inline_container', 'PytorchStreamWriter', 'iostream error'))
 
 @contextmanager
@@ -68,11 +79,12 @@ def whole(
     file.parent.mkdir(parents=True, exist_ok=True)
     tmp = part_name(file)
     try:
-        yield tmp
-        if durable: _sync(tmp)
-        if file.exists(): shutil.copymode(file, tmp)
-        if ready: ready()
-        os.replace(tmp, file)
+        with _told_of(file, tmp):
+            yield tmp
+            if durable: _sync(tmp)
+            if file.exists(): shutil.copymode(file, tmp)
+            if ready: ready()
+            os.replace(tmp, file)
     except RuntimeError as e:                                       # torch's word for a full disk
         if not _torch_failed(e): raise
         raise OSError(errno.ENOSPC, 'cannot be written: is the disk full?', str(file)) from e
@@ -135,9 +147,10 @@ def new_folder(
     sweep(dst.parent)
     work = part_name(dst); new,old = work/'new',work/'old'/dst.name
     try:
-        new.mkdir(parents=True)
-        yield new
-        _settle(new, old, dst, replace)
+        with _told_of(dst, work):
+            new.mkdir(parents=True)
+            yield new
+            _settle(new, old, dst, replace)
     finally:
         if old.exists() and not os.path.lexists(dst): os.rename(old, dst)       # whatever came between: Ctrl-C too
         shutil.rmtree(work, ignore_errors=True)

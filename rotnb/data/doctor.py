@@ -6,7 +6,7 @@
 __all__ = ['DoctorReport', 'doctor']
 
 # %% ../../nbs/data/71d_doctor.ipynb #fce830a7
-import html, json, time
+import errno, html, json, time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +135,7 @@ def to_json(self:DoctorReport,
     s = json.dumps(dict(path=str(self.path), format=self.format, counts=self.counts.to_dict('index'), classes=self.classes.to_dict(),
                         histograms={k:dict(counts=c.tolist(), edges=e.tolist(), unit=u) for k,(c,e,u) in self.histograms.items()},
                         votes=votes, findings=found, seconds=self.seconds), indent=1, ensure_ascii=False, default=str)
+    if file and not Path(file).parent.is_dir(): raise FileNotFoundError(errno.ENOENT, 'no such folder', str(file))
     if file: write_whole(file, s)
     return s
 
