@@ -92,6 +92,12 @@ def test_another_turned_box_beside_an_upright_one_is_told(tmp_path, beside):
     same = dict(rbox=[120,90,80,30,0.], corners=[80,75,160,75,160,105,80,105], keypoints=[1,2,2])
     assert read(coco(tmp_path/'same', dict(bbox=BOX, **same)))[1]==''
 
+def test_a_rotation_of_zero_hides_no_other_angle(tmp_path):
+    zero = dict(attributes=dict(rotation=0.))
+    assert gap(read(coco(tmp_path/'a', dict(bbox=BOX, rotation=30., **zero)), pivot='middle')[0][0].qboxes[0], WANT)<1e-6
+    with pytest.raises(LabelError, match='pass pivot'): read(coco(tmp_path/'b', dict(bbox=BOX, rotation=30., **zero)))
+    assert 'angle is 30' in read(coco(tmp_path/'c', dict(bbox=BOX, angle=30., **zero)))[1]
+
 @pytest.mark.parametrize('text,turned', [('<attributes><attribute name="rotation" value="30"/></attributes>', True), ('<pose rotation="30"/>', False), ('<angle unit="deg">30</angle>', False)])
 def test_angles_in_attributes_of_xml(tmp_path, text, turned):
     box = '<bndbox><xmin>80</xmin><ymin>75</ymin><xmax>160</xmax><ymax>105</ymax></bndbox>'

@@ -112,8 +112,8 @@ def turn_field(
     known=TURNS # paths that are read, and about what they turn
 ): # (`Field`, degrees, pivot or None where it is not told), or None
     "The field that turns an upright box"
-    found = angle_fields(o)
-    return next(((f,v,about or pivot) for path,about in known.items() for f,v in found if f.path.lower()==path), None)
+    found = [(f,v,about or pivot) for path,about in known.items() for f,v in angle_fields(o) if f.path.lower()==path]
+    return next((a for a in found if a[1]%360), next(iter(found), None))                 # a tool may write 0 beside the angle of another
 
 def unturned(
     xy, # 8 numbers: a rectangle, pixels
@@ -138,7 +138,7 @@ def with_angle(
     told = turn_field(o, pivot, known) if found else None
     if is_upright(row.xy) and row.fill>.999:
         if told and told[1]%360: return _turned(row, *told)
-        loud = [] if told else [f'{f.path} is {v:g}' for f,v in found if not _quarter(v)]
+        loud = [f'{f.path} is {v:g}' for f,v in found if not _quarter(v)]
         loud += [f'{f.path} is {f.value}' for f in _turned_lists(o)]
         return row._replace(unread='; '.join(loud)) if loud else row
     if not found: return row
