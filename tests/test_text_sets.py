@@ -276,6 +276,7 @@ def test_the_command_takes_names_and_border(tmp_path, capsys):
         for border,low in (('clip',0), ('keep',-.1)):
             main(str(r), str(tmp_path/'o'), 'yolo_obb', names=names, border=border, overwrite=True)
             assert float((tmp_path/'o/labels/0.txt').read_text().split()[1])==low and yolo_names(tmp_path/'o')==['plane','small ship']
+    with pytest.raises(SystemExit): main(str(r), str(tmp_path/'o'), 'dota', names='gone.txt', overwrite=True)
     assert 'boxes leave their picture' in capsys.readouterr().out
     with pytest.raises(ConvertError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
 
