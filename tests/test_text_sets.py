@@ -145,21 +145,65 @@ def test_half_a_split_is_no_set(tmp_path):
         with pytest.raises(DatasetLayoutError, match='an interrupted rotnb-split left'): f()
     (r/'split.json').write_text(json.dumps(dict(finished=True))); assert len(read_dota(r, 'train'))==1
 
+@pytest.mark.parametrize('fmt', ['coco','cvat','csv','label_studio','labelme','rsdd'])
+@pytest.mark.parametrize('how', ['','lists/','folders'])
+def test_splits_of_one_label_file_are_told_by_lists_and_folders(tmp_path, fmt, how):
+    "The split of the list, not one drawn at random; what no split has is said"
+    at = (lambda i: 'train/' if i<3 else 'val/' if i<5 else 'more/') if how=='folders' else lambda i: ''
+    r = folder(tmp_path/'s', {f'images/{at(i)}{i}.png':(60,50) for i in range(6)}); q = rbox2qbox(np.array([[30.,20,20,8,.3]]))
+    FORMATS[fmt].write([Annot(r/f'images/{at(i)}{i}.png', q, ['ship'], np.zeros(1, int)) for i in range(6)], r, '', ['ship'])
+    if how!='folders': folder(r, {f'{how}train.txt':'0\n1.jpg\nC:\\x\\2.png\n', f'{how}val.txt':'3\n4\n'})
+    assert sides(RotatedDataLoaders.from_format(r, **quick))==[['0','1','2'],['3','4']] and doctor(r, images=False).splits==['train','val']
+    res = convert(r, tmp_path/'o', 'dota'); assert res['train']==(3,3) and res['val']==(2,2) and '1 pictures belong to none of the splits' in res['losses'][0] and '5.png' in res['losses'][0]
+    if how!='folders':
+        (r/f'{how}val.txt').write_text('gone\n')
+        with pytest.raises(LostSplitError): RotatedDataLoaders.from_format(r, **quick)
+
+def test_two_lists_of_one_split_are_asked_about(tmp_path):
+    r = flat(tmp_path, **{'classes.txt':'ship', 'a/train.txt':'0\n', 'b/train.txt':'1\n'})
+    with pytest.raises(LostSplitError, match='may both be the list of train'): RotatedDataLoaders.from_yolo_obb(r, **quick)
+
 # ---- lines that are of another format ----
 
 BOX = '.1 .1 .5 .1 .5 .3 .1 .3'
 LINES = dict(dota='10 10 30 10 30 20 10 20 ship 0\n', dota_shares=f'{BOX} ship 0\n', yolo_obb=f'0 {BOX}\n', yolo_preds=f'1 {BOX} .8\n', yolo_seg=f'0 {BOX} .05 .2\n', yolo='0 .2 .2 .1 .1\n',
-             icdar='10,10,30,10,30,20,10,20,word\n', ucas_aod='10 10 30 10 30 20 10 20 0 10 10 20 10\n')
+             yolo_pixels='0 10 10 30 10 30 20 10 20\n', yolo_commas=f'0 {BOX}\n'.replace(' ', ','), dota_commas='10,10,30,10,30,20,10,20,ship,0\n', icdar='10,10,30,10,30,20,10,20,word\n', ucas_aod='10 10 30 10 30 20 10 20 0 10 10 20 10\n')
 
 @pytest.mark.parametrize('have', LINES)
-@pytest.mark.parametrize('reader, takes', [('dota',{'dota'}), ('yolo_obb',{'yolo_obb'}), ('yolo_seg',{'yolo_seg','yolo_obb'}), ('icdar',{'icdar'}), ('ucas_aod',{'ucas_aod'}), ('srsdd',{'dota'})])
+@pytest.mark.parametrize('reader, takes', [('dota',{'dota'}), ('yolo',{'yolo'}), ('yolo_obb',{'yolo_obb'}), ('yolo_seg',{'yolo_seg','yolo_obb'}), ('icdar',{'icdar'}), ('ucas_aod',{'ucas_aod'}), ('srsdd',{'dota'})])
 def test_a_reader_names_the_format_that_is_there(tmp_path, have, reader, takes):
     r = flat(tmp_path, 3, line=LINES[have], **{'data.yaml':'names: [ship, boat]\n'})
     assert line_kind(LINES[have])==have
     if have in takes: assert all(len(o)==1 for o in read_format(r, format=reader)); return
     with pytest.raises(LabelError, match=r'(?s)0.txt and 2 more files hold ') as e: read_format(r, format=reader)
     said = str(e.value)
-    assert dict(dota_shares='multiply', yolo_preds='read_yolo_preds').get(have, f'from_{have}') in said
+    assert dict(dota_shares='multiply', yolo_pixels='divide', yolo_commas='blanks', dota_commas='blanks', yolo_preds='read_yolo_preds').get(have, f'from_{have}') in said
+
+@pytest.mark.parametrize('line, kind', [('10 10 30 10 30 20 10 20 3 0','dota'), ('7 10 10 30 10 30 20 10 20 .9','yolo_pixels'), (f'0 {BOX} 91.5','yolo_preds'), (f'3 {BOX} 17','yolo_preds'), (f'3 {BOX} .9 17','yolo_preds'),
+    (f'{BOX} 2','dota_shares'), ('0 0 1 0 1 1 0 1 ship 0','dota'), (f'-1 {BOX}','yolo_obb'), ('10,10,30,10,30,20,10,20,###','icdar'), ('10,10,30,10,30,20,10,20,12,0','icdar')])
+def test_columns_are_told_by_values(line, kind): assert line_kind(line+'\n')==kind and line_kind(f'{line}\n{line}\nbroken\n1 2\n')==kind
+
+@pytest.mark.parametrize('good, bad', [('dota','yolo_obb'), ('dota','dota_shares'), ('dota','yolo_pixels'), ('yolo_obb','dota'), ('yolo_obb','yolo_pixels'), ('yolo_obb','yolo'), ('icdar','yolo_commas')])
+def test_files_of_another_format_among_others_are_left_out_and_named(tmp_path, good, bad):
+    r = flat(tmp_path, 6, line=LINES[good], **{'classes.txt':'ship\n'})
+    for i in range(3): (r/f'labels/{i}.txt').write_text(LINES[bad])
+    with pytest.raises(LabelError, match=r'(?s)3 label files cannot be read.*0.txt: holds '): read_format(r, format=good)
+    with pytest.warns(LabelWarning, match='left out'): assert [o.image.stem for o in read_format(r, format=good, on_bad='warn')]==['3','4','5']
+
+def test_a_score_is_no_part_of_a_class(tmp_path):
+    r = flat(tmp_path, 1, labels='labelTxt', line='10 10 30 10 30 20 10 20 ship 0.93\n10 10 30 10 30 20 10 20 Boeing 747 1\n')
+    with pytest.raises(LabelError, match='(?s)1 lines do not parse.*0.txt:1: .*difficult is 0.93: with a score'): read_dota(r)
+
+def test_plain_yolo_with_scores(tmp_path):
+    r = flat(tmp_path, 2, line='0 .5 .5 .2 .2 .9\n0 .5 .5 .4 .4 .1\n', **{'classes.txt':'ship\n'})
+    with pytest.raises(LabelError, match='predictions, not labels'): read_format(r)
+    assert [len(a) for a in read_format(r, score_thr=.5)]==[1,1] and len(RotatedDataLoaders.from_yolo(r, score_thr=.5, **quick).valid_ds)==1
+    with pytest.raises(LabelError, match='expected a confidence'): (r/'labels/0.txt').write_text('0 .5 .5 .2 .2 90\n'); read_format(r, format='yolo', score_thr=.5)
+
+def test_names_are_text_as_written(tmp_path):
+    r = flat(tmp_path, 1, **{'data.yaml':'names: [no, 07, 1_000, 2020-01-01, null]\n'}); assert yolo_names(r)==['no','07','1_000','2020-01-01','null']
+    (r/'data.yaml').write_text('names: {ship: 0, boat: 1}\n')
+    with pytest.raises(DatasetLayoutError, match='expected a list, or numbers with names'): yolo_names(r)
 
 @pytest.mark.parametrize('name', ['from_dota','from_yolo_obb','from_yolo_seg'])
 def test_loaders_do_not_train_on_another_format(tmp_path, name):
@@ -232,6 +276,7 @@ def test_the_command_takes_names_and_border(tmp_path, capsys):
         for border,low in (('clip',0), ('keep',-.1)):
             main(str(r), str(tmp_path/'o'), 'yolo_obb', names=names, border=border, overwrite=True)
             assert float((tmp_path/'o/labels/0.txt').read_text().split()[1])==low and yolo_names(tmp_path/'o')==['plane','small ship']
+    with pytest.raises(SystemExit): main(str(r), str(tmp_path/'o'), 'dota', names='gone.txt', overwrite=True)
     assert 'boxes leave their picture' in capsys.readouterr().out
     with pytest.raises(ConvertError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
 

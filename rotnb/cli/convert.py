@@ -137,6 +137,12 @@ def convert(
     return {**{s: (len(v), sum(map(len, v))) for s,v in sets.items()}, 'losses':left+losses(every, FORMATS[to], border)}
 
 # %% ../../nbs/cli/92_convert.ipynb #8c9388f8
+def _names_of(names):
+    "Class names from a file, or from text with commas between"
+    if Path(names).exists(): return yolo_names(names)
+    if Path(names).suffix.lower() in ('.txt','.names','.yaml','.yml'): raise ConvertError(f'names: no such file: {names}')
+    return [o.strip() or str(i) for i,o in enumerate(names.split(','))]
+
 @call_parse
 def main(
     src:str, # folder of a data set, or its one label file
@@ -159,7 +165,7 @@ def main(
     options = dict(rbox=rbox, pivot=pivot, labels=labels, images_in=images_in, name=name, score_thr=score_thr)
     options = {k:v for k,v in options.items() if v is not None}
     with command('rotnb-convert'):
-        vocab = names and (yolo_names(names) if Path(names).exists() else [o.strip() for o in names.split(',')])
+        vocab = names and _names_of(names)
         res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, **options)
     for s in res.pop('losses'): print(f'lost: {s}')
     for s,(n,k) in res.items(): print(f"{s or 'all'}: {n} images, {k} boxes")

@@ -23,7 +23,7 @@ from .dota import *
 from .yolo_obb import *
 from .files import *
 from .files import _is_list
-from .lines import KINDS_OF_LINES, UNREAD, line_kind
+from .lines import KINDS_OF_LINES, UNREAD, entries_of, line_kind
 from .arguments import check_arguments, takes, unknown_argument
 from .xml import *
 from .cvat import *
@@ -203,7 +203,7 @@ def _write_cvat(annots, root, split, names): # where CVAT itself puts it, beside
     write_cvat(_apart(annots, 'name'), root/f'{split or "annotations"}.xml', names=names)
 def _write_labelme(annots, root, split, names): write_labelme(_apart(annots), root/'labels'/split, root)
 def _scenes(f, ext): return partial(read_whole, scenes=f, ext=ext)
-def _dota_entries(file, size): return line_entries(file, parse_dota_line)
+def _dota_entries(file, size): return entries_of(file, parse_dota_line, ('dota',))
 
 # %% ../../nbs/data/71_convert.ipynb #ee159efd
 _yolo = dict(names=lambda path,split: yolo_names(path), holds='quad heading names', unit='0 to 1', clips=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from .annots import *
 from .blocks import odd_name
 from .folders import *
-from .lines import check_lines, is_dota_head
+from .lines import check_lines, entries_of, is_dota_head
 
 # %% ../../nbs/data/63_dota.ipynb #7036193d
 DOTA_LINE = "'x1 y1 x2 y2 x3 y3 x4 y4 class [difficult]'"
@@ -48,10 +48,10 @@ def read_dota(
 )->list: # of `Annot`, sorted by file name
     "Read one split of a DOTA folder"
     problems = Problems()
-    entries = lambda file,size: line_entries(file, parse_dota_line)
-    pairs = find_pairs(path, split, DOTA_DIRS, problems)
     want = ('dota','dota_shares') if isinstance(on_bad, Problems) else ('dota',)                  # the doctor tells of units itself
-    check_lines([l for _,l in pairs], want, path)
+    pairs = find_pairs(path, split, DOTA_DIRS, problems)
+    kind = check_lines([l for _,l in pairs], want, path)
+    entries = lambda file,size: entries_of(file, parse_dota_line, (kind if kind in want else 'dota',))
     res = read_pairs(pairs, entries, problems, vocab, 'parse')
     problems.report(path, on_bad)
     return with_difficulty(res, difficulty)

@@ -15,7 +15,7 @@ from pathlib import Path
 from .rasters import walk_files
 from .annots import *
 from .folders import *
-from .lines import check_lines
+from .lines import check_lines, entries_of
 
 # %% ../../nbs/data/65_files.ipynb #d486a2f9
 class SplitError(DatasetLayoutError): "A split that the folder does not have"
@@ -208,7 +208,7 @@ def parse_icdar_line(
     if re.search(r'(-?\d+(\.\d+)?\s*,\s*){7}-?\d', ''.join(t[8:])): raise ValueError('found the numbers of two boxes in one line')
     return xy,name,int(len(t)>8 and t[8].strip()=='###')
 
-def icdar_entries(file, size): return line_entries(file, parse_icdar_line)
+def icdar_entries(file, size): return entries_of(file, parse_icdar_line, ('icdar',))
 
 def write_icdar(
     annots, # of `Annot`

@@ -7,7 +7,7 @@ __all__ = ['NAME_FILES', 'yolo_names', 'parse_yolo_line', 'read_yolo_obb', 'writ
            'parse_yolo_seg_line', 'read_yolo_seg']
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #49182599
-import yaml
+import re, yaml
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -16,17 +16,18 @@ from .blocks import unknown_class
 from .annots import *
 from .folders import *
 from .inside import annots_inside
-from .lines import check_lines
+from .lines import check_lines, entries_of
 from ..geometry.boxes import qbox2rbox
 
 # %% ../../nbs/data/64_yolo_obb.ipynb #cc5658e5
 def _names_in(file, most=10000):
     "The names of one yaml file, or None; `ValueError` where they are no names"
-    doc = yaml.safe_load(file.read_text(encoding='utf-8-sig'))
+    doc = yaml.load(file.read_text(encoding='utf-8-sig'), Loader=yaml.BaseLoader)  # text as it is written: no is a name, not False
     names = doc.get('names') if isinstance(doc, dict) else None
     if not names: return None
     if isinstance(names, list): names = dict(enumerate(names))
-    if not isinstance(names, dict): raise ValueError('names: expected a list, or numbers with names')
+    if not isinstance(names, dict) or not all(re.fullmatch(r'-?\d+', str(k)) for k in names):
+        raise ValueError('names: expected a list, or numbers with names')
     if any(isinstance(o, (list,dict)) for o in names.values()): raise ValueError('names: a name is a list')
     names = {int(k):str(v) for k,v in names.items()}
     if min(names)<0 or max(names)>most: raise ValueError(f'names: numbers from {min(names)} to {max(names)}, expected 0 to {most}')
@@ -95,7 +96,7 @@ def _read_yolo(parse, path, split, vocab, on_bad, lines):
     problems,names = Problems(),list(vocab) if vocab is not None else yolo_names(path)
     pairs = find_pairs(path, split, ['labels'], problems)
     check_lines([l for _,l in pairs], lines, path)
-    entries = lambda file,size: line_entries(file, partial(parse, size=size, names=names))
+    entries = lambda file,size: entries_of(file, partial(parse, size=size, names=names), lines)
     res = read_pairs(pairs, entries, problems, names, 'parse')
     problems.report(path, on_bad)
     return res
