@@ -45,9 +45,9 @@ def test_rgb_tif_equals_the_plain_reader(rio, tmp_path, kw):
     for x,y,w,h in [(0,0,200,150), (37,41,80,70), (199,149,1,1)]: assert abs(s.read(x,y,w,h)-whole[y:y+h,x:x+w]).max()<=tol
     assert np.array_equal(s.read(-30,-20,260,200)[20:170,30:230], s.read(0,0,200,150))
 
-def test_alpha_is_left_out_and_palettes_are_looked_up(rio, tmp_path):
+def test_alpha_marks_no_data_and_palettes_are_looked_up(rio, tmp_path):
     f = write_tif(rio, tmp_path/'a.tif', np.dstack([RGB,RGB[...,0]]), photometric='rgb', alpha='yes')
-    assert np.array_equal(open_scene(f).read(0,0,200,150), RGB)
+    assert np.array_equal(open_scene(f).read(0,0,200,150), np.where(RGB[...,:1]>0, RGB, 0))
     f = write_tif(rio, tmp_path/'p.tif', RGB[...,0], photometric='palette')
     p = RGB[...,0].astype(int)
     assert np.array_equal(open_scene(f).read(0,0,200,150), np.stack([p,255-p,p//2], -1))
@@ -90,7 +90,7 @@ def modes(rio, d):
         one_bit_png=(pil('1.png', Image.fromarray(grey>128)), thrice(bits*255)), one_bit_tif=(tif('1.tif', bits, nbits=1), thrice(bits*255)),
         four_bits=(tif('4.tif', four, nbits=4), thrice(four*17)), white_is_zero=(tif('w.tif', 255-grey, photometric='MINISWHITE'), thrice(grey)),
         palette_png=(pil('p.png', im.convert('P')), np.asarray(im.convert('P').convert('RGB'))),
-        alpha_png=(pil('a.png', Image.fromarray(rgba)), RGB), alpha_tif=(tif('a.tif', rgba, photometric='rgb', alpha='yes'), RGB),
+        alpha_png=(pil('a.png', Image.fromarray(rgba)), RGB), alpha_tif=(tif('a.tif', rgba, photometric='rgb', alpha='yes'), np.where(rgba[...,3:]>0, RGB, 0)),
         cmyk_jpg=(pil('c.jpg', im.convert('CMYK')), None), cmyk_tif=(tif('c.tif', np.asarray(im.convert('CMYK')), photometric='cmyk'), cmyk),
         turned_jpg=(pil('t.jpg', im, exif=note), None), turned_tif=(pil('t.tif', im, exif=note), np.rot90(RGB, -1)),
         four_bands=(tif('b4.tif', rgba, photometric='minisblack'), RGB), two_bands=(tif('b2.tif', RGB[...,:2]), thrice(grey)),

@@ -163,8 +163,7 @@ class _Raster:
         self.transform,self.crs,self.gcps = _place(ds)
         self.turn = 1 if self.transform or self.gcps else _tiff_turn(path)
         self.shape = (*turn_size((ds.width,ds.height), self.turn)[::-1],ds.count)
-        flags = {o.name for some in ds.mask_flag_enums for o in some}
-        self.masked = 'per_dataset' in flags and ('alpha' not in flags or self.dtype.itemsize>1)   # alpha of 8 bits is left out, as everywhere
+        self.masked = any({'per_dataset','alpha'} & {o.name for o in flags} for flags in ds.mask_flag_enums)
         if self.masked and self.nodata is None: self.nodata = 0
         kinds = [o.name for o in ds.colorinterp]
         plain = [i for i,o in enumerate(kinds, 1) if o!='alpha'] or [1]
