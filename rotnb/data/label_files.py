@@ -71,6 +71,7 @@ def label_sources(
 )->list: # of `LabelSource`, in the order in which the format is read
     "Every picture of a set with the place of its labels"
     path = Path(path); format,fmt = get_format(path, format); form = edit_form(format, rbox, pivot)
+    if fmt.write is None and format not in XML: raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
     root = path if path.is_dir() else path.parent
     names = list(vocab or yolo_names(path)) if format in ('yolo_obb','yolo_seg') else None
     make = lambda image, file, key=0, called=None: LabelSource(image, file, format, form, root, names, key, called)
