@@ -24,7 +24,8 @@ from rotnb.models import create_detector
 FULL = dict(files=1500, pictures=104, pickles=35, kills=22, saves=300)
 SMOKE = dict(files=16, pictures=26, pickles=10, kills=2, saves=12)
 def times(what): return pytest.mark.parametrize('n', [SMOKE[what], pytest.param(FULL[what], marks=pytest.mark.slow)])
-fork = pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork')
+def fork(f): # slow in any size: a child of a process in which other tests have used torch's threads may wait for them for ever
+    return pytest.mark.slow(pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork')(f))
 FORK = multiprocessing.get_context('fork') if 'fork' in multiprocessing.get_all_start_methods() else None
 
 @times('files')
