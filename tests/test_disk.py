@@ -110,14 +110,19 @@ def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_p
     assert sorted(o.name for o in tmp_path.iterdir())==sorted(['.hidden','.x.part',mine.name,'a','b'])
     assert 'killed run' in capsys.readouterr().err
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
-@pytest.mark.filterwarnings('ignore::DeprecationWarning')
+KILLED = """
+import os, sys
+from pathlib import Path
+from rotnb.data import atomic
+from rotnb.cli.convert import convert
+atomic._settle = lambda new, old, dst, replace: (old.parent.mkdir(), dst.rename(old), os._exit(9))
+root = Path(sys.argv[1]); convert(root/'a', root/'out', 'dota', overwrite=True)
+"""
+
 def test_killed_between_two_renames(tmp_path, capsys):
     dota(tmp_path/'a'); convert(tmp_path/'a', tmp_path/'out', 'coco'); before = snapshot(tmp_path/'out')
-    if not (pid := os.fork()):
-        atomic._settle = lambda new, old, dst, replace: (old.parent.mkdir(), dst.rename(old), os._exit(9))
-        convert(tmp_path/'a', tmp_path/'out', 'dota', overwrite=True)
-    assert os.waitpid(pid, 0)[1]>>8==9 and not (tmp_path/'out').exists()
+    env = {**os.environ, 'PYTHONPATH':str(Path(__file__).parents[1])}
+    assert subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], env=env, timeout=300).returncode==9 and not (tmp_path/'out').exists()
     with pytest.raises(ConvertError): convert(tmp_path/'a', tmp_path/'a/x', 'dota')
     convert(tmp_path/'a', tmp_path/'b', 'dota')
     assert snapshot(tmp_path/'out')==before and sorted(o.name for o in tmp_path.iterdir())==['a','b','out'] and 'put back' in capsys.readouterr().err
