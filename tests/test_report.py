@@ -53,8 +53,8 @@ def test_sections_and_contents(page):
 
 def test_file_is_whole_or_as_it_was(learn, page, monkeypatch):
     old = page.read_bytes()
-    def fail(self, text, **kw): self.write_bytes(text[:1000].encode()); raise RuntimeError('half way')
-    monkeypatch.setattr(Path, 'write_text', fail)
+    def fail(tmp): raise RuntimeError('half way') # all is in the temporary file, which has not taken the old one's place
+    monkeypatch.setattr('rotnb.data.atomic._sync', fail)
     with pytest.raises(RuntimeError, match='half way'): learn.report(page, n_images=0, n_boxes=0)
     assert page.read_bytes()==old and [o.name for o in page.parent.iterdir() if o.name.startswith('.')]==[]
 
