@@ -22,8 +22,17 @@ def published(name):
     of = [k for k in PUBLISHED if name.startswith(k)]
     return PUBLISHED[max(of, key=len)] if of and folder=='keys_0x' and '_r50_' in name and 'atss' not in name else None
 
+def by_network(names):
+    "The names as parameters; of those that differ by loss, angle or schedule, and so have the same keys, all but the first are slow"
+    seen,res = set(),[]
+    for o in names:
+        same = re.sub('_(kld|gwd|kfiou|stable|le90|le135|oc|ms|rr|ln|hbb|obb|1x|2x|40e|adamw)(?=_|$)', '', o)
+        res.append(pytest.param(o, marks=pytest.mark.slow) if same in seen else o)
+        seen.add(same)
+    return res
+
 @needs_oracle
-@pytest.mark.parametrize('name', [o for o in FILES if o not in REFUSED])
+@pytest.mark.parametrize('name', by_network(o for o in FILES if o not in REFUSED))
 def test_opens_runs_and_learns(name):
     folder,stem = name.split('/')
     sd = checkpoint(stem, folder)
