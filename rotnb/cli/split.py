@@ -120,6 +120,7 @@ def _start(dst, settings, source):
         _forget(dst, was, source)
     _note(dst, settings, source, False)
 
+# %% ../../nbs/cli/94_split.ipynb #54180473
 def _records(src, format, vocab, on_bad, labelled):
     "Records by split"
     if not labelled:

@@ -57,6 +57,7 @@ class LabelError(ValueError): "Labels that cannot be used as they are"
 class LabelWarning(UserWarning): "What was left out, or read as empty, with its count"
 class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not laid out as expected"
 
+# %% ../../nbs/data/62d_annots.ipynb #72cbb04e
 class Problems:
     "Everything found wrong while reading one folder"
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
@@ -125,6 +126,7 @@ def number(s): # text, or a number
     if isinstance(s, str) and ('_' in s or not s.isascii()): raise ValueError(f'{s!r} is no number')
     return float(s)
 
+# %% ../../nbs/data/62d_annots.ipynb #df2fd678
 def keep_rows(
     entries, # of (where, text, parse)
     problems, # where to note what is wrong
@@ -240,6 +242,7 @@ def rbox_numbers(
     dx,dy = _to_corner(w, h, t, unit)
     return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
+# %% ../../nbs/data/62d_annots.ipynb #f39ee0a5
 def rbox_row(
     box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner of the box before it is
          # turned about its middle, for '_pivot' that corner where it stays: the box is turned about it

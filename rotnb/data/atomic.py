@@ -66,6 +66,7 @@ def _told_of(file, tmp):
 
 def _torch_failed(e): return any(o in str(e) for o in ('inline_container', 'PytorchStreamWriter', 'iostream error'))
 
+# %% ../../nbs/data/60c_atomic.ipynb #7b476bae
 @contextmanager
 def whole(
     file, # path to write
@@ -189,6 +190,7 @@ def _take(file):
         except BaseException: os.close(fd); raise
         os.close(fd)
 
+# %% ../../nbs/data/60c_atomic.ipynb #f27a7a62
 @contextmanager
 def alone(
     file, # the lock; its folder is what is locked

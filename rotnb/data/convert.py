@@ -145,6 +145,7 @@ class LabelFormat:
 def _pair_finder(path, split, dirs):
     if find_split(path, split, dirs) is None: raise layout_error(path, split, dirs)
 
+# %% ../../nbs/data/71_convert.ipynb #81914e6b
 def _lines(read, write, dirs, **kw): return LabelFormat(read, partial(_pair_finder, dirs=dirs), write, **kw)
 def _files(entries, write, exts=('.xml',), kind='entry', labels=(), prefix='', lines=(), **kw):
     find = dict(exts=exts, labels=labels, prefix=prefix)
@@ -344,6 +345,7 @@ def check_options(format, options):
         if o not in FORMATS[format].options:
             raise ValueError(f"{format} has no option {o!r}; {unknown_argument(o, FORMATS[format].options, 'option')}")
 
+# %% ../../nbs/data/71_convert.ipynb #89a9c4c2
 def read_format(
     path, # folder of a set, its yaml file, or its one label file
     split:str=None, # 'train', 'val', 'test', ...; None where there are no splits

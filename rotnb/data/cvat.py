@@ -94,6 +94,7 @@ def cvat_scenes(
         elif not any(is_of(s, o) for a in ALIASES for o in a): problems.add('subset', im.get('name',''), f'subset {s!r}')
     return res
 
+# %% ../../nbs/data/66b_cvat.ipynb #ff6cd644
 def find_cvat(path, split=None):
     "The file and the folder of its pictures; a project keeps all its splits in one file"
     try: return find_whole(path, '.xml', split)

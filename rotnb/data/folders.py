@@ -204,6 +204,7 @@ def _yaml_split(path, split, label_dirs):
 
 LIST_DIRS = {'imagesets','main','splits'}
 
+# %% ../../nbs/data/62e_folders.ipynb #50043e12
 def list_of(
     files, # of a set, its pictures among them
     root, # its folder

@@ -99,6 +99,7 @@ def _listed(d, key):
     if not isinstance(d, dict) or not isinstance(d.get(key), list): raise ValueError(f'expected {{"{key}": [...], ...}}')
     return d[key]
 
+# %% ../../nbs/data/70_json.ipynb #e0ec2c4c
 def _by_id(d, key, name, file, problems):
     "id -> name of images or categories; what is no good is noted and left out, as are ids that two of them have"
     res,twice = {},set()
@@ -220,6 +221,7 @@ def _beside(image, folder, root):
     if not image.is_relative_to(Path(root).absolute()): return image.as_posix()
     return Path(os.path.relpath(image, Path(folder).absolute())).as_posix()
 
+# %% ../../nbs/data/70_json.ipynb #f49da602
 def write_labelme(
     annots, # of `Annot`
     folder, # where to write the files

@@ -78,6 +78,7 @@ def _told_nodata(im): # GDAL writes it as text
     try: return float(str(_tag(im, 42113)).strip(' \0'))
     except ValueError: return None
 
+# %% ../../nbs/data/61d_rasters.ipynb #e7b822b1
 class _Picture(_Array):
     "A picture that is decoded as a whole, once, when its pixels are asked for"
     def __init__(self, file, name): # path, or bytes
@@ -146,6 +147,7 @@ def _tiff_turn(path): # GDAL leaves the note alone; where a file has a place, th
         with _unlimited(path) as im: return orientation_of(im)
     except (OSError, SyntaxError, ValueError): return 1
 
+# %% ../../nbs/data/61d_rasters.ipynb #ae3a3e57
 class _Raster:
     "A file that GDAL reads by windows"
     nbytes = 0

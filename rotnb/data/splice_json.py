@@ -162,6 +162,7 @@ def _outlined(a, upright):
     try: return np.size(a.get('segmentation'))==8 and not is_upright(a['segmentation']) and bool(np.abs(np.subtract(a['bbox'], upright)).max()<1)
     except ValueError: return False                                         # several outlines
 
+# %% ../../nbs/data/71i_splice_json.ipynb #d98e9827
 @patch
 def place(self:CocoForm, a, q):
     box,(r,),(gap,) = a.get('bbox') or [],*headed(q[None]); told = turn_field(a, self.pivot)
@@ -308,6 +309,7 @@ def _alone(results, run):
     new = f'rotnb-{zlib.crc32(str(run).encode()):08x}'
     return [{**r, 'id':new} if 'id' in r else r for r in results if any(k.endswith('labels') for k in value_of(r))]
 
+# %% ../../nbs/data/71i_splice_json.ipynb #da987462
 @patch
 def rewrite(self:LabelStudioForm, text, pieces, changes, new, shot):
     "`changes`: piece number -> row, or None to delete; `new`: rows to append"

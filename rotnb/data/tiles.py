@@ -102,6 +102,7 @@ def tile_annots(
     if lost: warnings.warn(tell_lost(lost, iof_thr, n), LabelWarning, stacklevel=2)
     return res
 
+# %% ../../nbs/data/68a_tiles.ipynb #67a43027
 def tell_lost(
     lost, # of (record, index): boxes that count in no window
     iof_thr, # the share none shows

@@ -250,6 +250,7 @@ def check_same_truth(
     if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and truth, in the same order")
     return run2
 
+# %% ../../nbs/evaluate/58_ap.ipynb #5c719830
 def compare_runs(
     run1, # `APAccumulator`
     run2, # another one that saw the same images in the same order

@@ -333,6 +333,7 @@ def _shares(f, sort):
     own,other = area(f.boxes[det]),area(f.gt_boxes[f.ranked_gt])
     return np.where(sort[f.ranked_gt]==DIFFICULT, f.ranked_iou*(own+other)/(1+f.ranked_iou)/own, f.ranked_iou)
 
+# %% ../../nbs/evaluate/56_matching.ipynb #5f3649a7
 def match(
     acc, # `APAccumulator` or its `flat()`
     iou_threshold=0.5, # in (0, 1]: a match needs at least this

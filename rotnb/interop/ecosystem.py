@@ -108,6 +108,7 @@ def _detection(o, where, size, pivot):
     mid = [x+w/2,y+h/2]+at-np.array([[np.cos(t),-np.sin(t)],[np.sin(t),np.cos(t)]])@at
     return rbox2qbox(np.array([[*mid,w,h,t]]))[0]/size
 
+# %% ../../nbs/interop/88_ecosystem.ipynb #7c786264
 def from_fiftyone(
     samples, # of fiftyone.Sample: a list, a dataset or a view
     field:str='ground_truth', # of the samples, with Polylines or Detections

@@ -80,6 +80,7 @@ def class_names(
     names = getattr(model and get_model(model), 'vocab', None)
     return list(names) if names is not None else None if (v := getattr(learn.dls, 'vocab', None)) is None else list(v)
 
+# %% ../../nbs/learn/72_callbacks.ipynb #d813cf0a
 def as_classes(
     y, # what a loader gives beside pictures: `TensorBoxLabel` codes are changed, all else stays
     names, # vocabulary of the loader; None: unknown, codes stay

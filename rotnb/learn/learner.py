@@ -56,6 +56,7 @@ def with_classes(
     dls.vocab = list(vocab)    # labels are renamed batch by batch, for each loader has names of its own
     return dls
 
+# %% ../../nbs/learn/74_learner.ipynb #645157a2
 def _checked(model, vocab, kw):
     "A detector ready made, if it fits the data"
     if kw: raise TypeError(f"rotated_learner got a Detector ready made and settings for one: {', '.join(kw)}")

@@ -121,6 +121,7 @@ def _protocols(it):
     return H.Details(H.Summary('The same detections by the rules of other programs'), table(df, ['mAP'],
         'truth: boxes that are asked for; dota-1.0, dota-1.5 and mmrotate as their evaluation has them, voc07 by default'))
 
+# %% ../../nbs/learn/79_report.ipynb #d2ef7cb0
 def _ap(it):
     df = it.summary()
     one = {t:it.acc.compute(t).ap for t in (.5,.75)}

@@ -74,6 +74,7 @@ def _outline(ring, lonlat):
     rings = lambda o, by: [[[a-by,b] for a,b in geometry.polygon.orient(o).exterior.coords]]
     return dict(type='MultiPolygon', coordinates=[rings(o, by) for o,by in ((east,0),(west,360)) if o.area])
 
+# %% ../../nbs/learn/76c_results.ipynb #8d6d3f2a
 def geojson(
     p:dict, # boxes (n,5) px, scores (n,), labels (n,)
     vocab, # class names

@@ -187,6 +187,7 @@ def _targets(names, out, format):
     if format!='geojson': return [out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format]]
     return [out/f'{o}.geojson' for o in distinct(names, lambda o: str(o.with_suffix('')), str).values()]
 
+# %% ../../nbs/learn/77a_scene.ipynb #95532d0d
 def _check_targets(targets, out, read):
     "Raise if a result would replace what is read, or what is of no prediction"
     for f in (o for o in targets if os.path.lexists(o)):

@@ -117,6 +117,7 @@ class TimmBackbone(nn.Module):
         if not size: raise _one_size(self.name)
         self.grid = self.largest = size
 
+# %% ../../nbs/models/41_backbones.ipynb #2ddcc115
 def _pair(v): return tuple(v) if isinstance(v, (tuple,list)) else (v,v)
 
 def _light(name, **kw):

@@ -64,6 +64,7 @@ def _alone(images, e):
     return ValueError(f"a batch of {len(images)} picture of {images.shape[-1]} x {images.shape[-2]} px leaves a norm one number a channel, and "
                       "nothing to learn from: give it larger pictures, or more of them (bs=2 or more; drop_last=True leaves out a last one)")
 
+# %% ../../nbs/models/40_contract.ipynb #b6fdecf0
 class Detector(nn.Module):
     "A backbone, a neck and a chain of stages"
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
