@@ -3,9 +3,9 @@ from fastai.vision.all import *
 from .geometry.boxes import *
 from .geometry.polygons import *
 from .geometry.gaussians import *
-from .geometry.draw import *
-from .geometry.style import *
-from .geometry.matches import show_matches
+from .plot.draw import *
+from .plot.style import *
+from .plot.matches import show_matches
 from .geometry.fit import from_polygons, from_masks, headed
 from .ops.iou import *
 from .ops.nms import *
@@ -13,8 +13,8 @@ from .ops.roi_align import *
 from .ops.align import *
 from .ops.convex import *
 from .ops.diff_iou import *
-from .ops.exact import *
-from .ops.stress import *
+from .measure.exact import *
+from .measure.stress import *
 from .ops.fusion import *
 from .ops.torch_ops import *
 from .targets.priors import *
@@ -54,47 +54,47 @@ from .evaluate.matching import *
 from .evaluate.curves import *
 from .evaluate.ap import *
 from .evaluate.errors import *
-from .data.arguments import UnknownArgumentError
-from .data.atomic import BusyError, alone, new_folder, whole, write_whole
+from .data.labels.arguments import UnknownArgumentError
+from .data.labels.atomic import BusyError, alone, new_folder, whole, write_whole
 from .data.types import *
-from .data.transforms import *
-from .data.augment import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
+from .data.border import *
+from .data.affine import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
-from .data.orient import PictureSizeError, label_map, move_points, orientation_of, turn_pixels
-from .data.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
+from .data.images.orient import PictureSizeError, label_map, move_points, orientation_of, turn_pixels
+from .data.images.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
 from .data.blocks import *
-from .data.windows import *
+from .data.images.windows import *
 from .data.crops import crops
-from .data.places import NoPlaceError, Place, PlaceWarning, place_of, reproject
+from .data.images.places import NoPlaceError, Place, PlaceWarning, place_of, reproject
 from .data.samplers import *
 from .data.cache import *
-from .data.annots import *
-from .data.folders import *
-from .data.lines import line_kind
-from .data.inside import keep_inside, annots_inside
-from .data.dota import *
-from .data.yolo_obb import *
-from .data.synth import make_scene, make_synth, SynthFolderError
-from .data.tiles import *
+from .data.labels.records import *
+from .data.labels.layout import *
+from .data.labels.lines import line_kind
+from .data.labels.inside import keep_inside, annots_inside
+from .data.formats.dota import *
+from .data.formats.yolo import *
+from .data.synth.scenes import make_scene, make_synth, SynthFolderError
+from .data.labels.tiles import *
 from .data.loaders import *
-from .data.files import read_files, read_whole, read_scenes, write_icdar
-from .data.turned import PIVOTS, turned_quad, with_angle
-from .data.xml import XML, XmlForm, write_xml
-from .data.cvat import read_cvat, write_cvat
-from .data.ids import picture_ids
-from .data.json import read_coco, write_coco, write_labelme
-from .data.label_studio import write_label_studio
-from .data.more_sets import read_yolo
-from .data.geojson import read_geojson
-from .data.convert import *
-from .data.subsets import *
-from .data.doctor import DoctorReport, doctor
-from .data.mend import fix
+from .data.labels.search import read_files, read_whole, read_scenes, write_icdar
+from .data.formats.turned import PIVOTS, turned_quad, with_angle
+from .data.formats.xml_text import XML, XmlForm, write_xml
+from .data.formats.cvat import read_cvat, write_cvat
+from .data.labels.ids import picture_ids
+from .data.formats.json_text import read_coco, write_coco, write_labelme
+from .data.formats.label_studio import write_label_studio
+from .data.formats.more_sets import read_yolo
+from .data.formats.geojson import read_geojson
+from .data.formats.table import *
+from .data.labels.subsets import *
+from .data.doctor.report import DoctorReport, doctor
+from .data.mend.fix import fix
 from .learn.callbacks import *
 from .learn.keep import *
 from .learn.fit_checks import *
-from .learn.schedule import *
+from .learn.phases import *
 from .learn.metrics import *
 from .learn.learner import *
 from .learn.interpret import *

@@ -8,13 +8,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from fastai.vision.all import PILImage, Resize, TensorImage, set_seed, tensor
 from torchvision.transforms import v2
 from rotnb.geometry.boxes import rbox2qbox
+from rotnb.geometry.visible import visible_fraction
 from rotnb.data.types import *
-from rotnb.data.transforms import *
-from rotnb.data.augment import *
+from rotnb.data.border import *
+from rotnb.data.affine import *
 from rotnb.data.colour import *
 from rotnb.data.mixing import *
 from rotnb.data.blocks import *
-from rotnb.data.annots import Annot
+from rotnb.data.labels.records import Annot
 from rotnb.data.samplers import *
 from rotnb.data.cache import *
 from rotnb.data.loaders import RotatedDataLoaders

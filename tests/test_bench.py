@@ -3,10 +3,10 @@ import json, math, runpy, subprocess, sys
 from pathlib import Path
 
 import pytest, torch
-import rotnb.ops.stress
+import rotnb.measure.stress
 from rotnb.ops.iou import box_iou_rotated
-from rotnb.ops.speed import SCENES, bench_scene, count_operations, iou_floor, machine_peaks
-from rotnb.ops.stress import DEGENERATE, STRESS
+from rotnb.measure.speed import SCENES, bench_scene, count_operations, iou_floor, machine_peaks
+from rotnb.measure.stress import DEGENERATE, STRESS
 
 REPO = Path(__file__).parents[1]
 
@@ -32,9 +32,9 @@ def test_iou(bench):
 
 def test_iou_guards_the_promise(bench, monkeypatch):
     "A rotnb that is off by 2e-5, or not symmetric, or says NaN ends the command with 1"
-    good = rotnb.ops.stress.box_iou_rotated
+    good = rotnb.measure.stress.box_iou_rotated
     for bad in (lambda x,a: x+2e-5, lambda x,a: x+1e-7*a[:,0].nan_to_num(), lambda x,a: torch.where(a.isfinite().all(1), x, math.nan)):
-        monkeypatch.setattr('rotnb.ops.stress.box_iou_rotated', lambda a,b,aligned: bad(good(a, b, aligned=aligned), a))
+        monkeypatch.setattr('rotnb.measure.stress.box_iou_rotated', lambda a,b,aligned: bad(good(a, b, aligned=aligned), a))
         code,out,_ = bench('iou', '--n', 30)
         assert code==1 and 'NOT as promised' in out and DEGENERATE in out
 

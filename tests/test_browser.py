@@ -133,7 +133,7 @@ def test_mend_labels(either, page):
     lab = either
     import numpy as np
     from PIL import Image
-    from rotnb.data.dota import parse_dota_line
+    from rotnb.data.formats.dota import parse_dota_line
     from rotnb.geometry.fit import headed
     r = lab.root/'set'
     for o in ('images','labelTxt'): (r/o).mkdir(parents=True)

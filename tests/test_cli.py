@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from fastai.vision.all import load_learner
-from rotnb.data.dota import read_dota, write_dota
-from rotnb.data.synth import make_synth
-from rotnb.data.convert import FORMATS
+from rotnb.data.formats.dota import read_dota, write_dota
+from rotnb.data.synth.scenes import make_synth
+from rotnb.data.formats.table import FORMATS
 from rotnb.learn.infer import predict_image
 
 REPO = Path(__file__).parents[1]
@@ -17,14 +17,14 @@ FILES = 'loss.png metrics.json model.pkl prediction.png results.png'.split()
 def command(args, home):
     "What starts the command in a process of its own"
     env = {**os.environ, 'ROTNB_HOME':str(home), 'MPLBACKEND':'agg', 'PYTHONPATH':str(REPO)}
-    return dict(args=[sys.executable, '-m', 'rotnb.cli.cli', *map(str, args)], env=env, cwd=home, text=True)
+    return dict(args=[sys.executable, '-m', 'rotnb.cli.demo', *map(str, args)], env=env, cwd=home, text=True)
 
 def in_process(args, monkeypatch, capsys, home):
     "The same without the seconds that importing takes: (exit code, stdout, stderr)"
     monkeypatch.setenv('ROTNB_HOME', str(home)); monkeypatch.chdir(home)
     monkeypatch.setattr(sys, 'argv', ['rotnb-demo', *map(str, args)])
     monkeypatch.setattr('warnings.showwarning', warnings.showwarning)    # the command sets its own, which is not to last
-    try: runpy.run_module('rotnb.cli.cli', run_name='__main__'); code = 0
+    try: runpy.run_module('rotnb.cli.demo', run_name='__main__'); code = 0
     except SystemExit as e: code = e.code or 0
     return code, *capsys.readouterr()
 

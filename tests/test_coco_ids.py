@@ -3,10 +3,10 @@ import contextlib, io, json
 import numpy as np, pytest, torch
 from PIL import Image
 from hypothesis import given, settings, strategies as st
-from rotnb.data.annots import Annot
-from rotnb.data.convert import FORMATS
-from rotnb.data.ids import picture_ids
-from rotnb.data.json import read_coco, write_coco
+from rotnb.data.labels.records import Annot
+from rotnb.data.formats.table import FORMATS
+from rotnb.data.labels.ids import picture_ids
+from rotnb.data.formats.json_text import read_coco, write_coco
 from rotnb.evaluate.task1 import read_task1, short_scores
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
 from rotnb.learn.results import RESULT_FORMATS, write_predictions

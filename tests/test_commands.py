@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rotnb.cli import convert, doctor, predict, split
-from rotnb.data.convert import read_format
+from rotnb.data.formats.table import read_format
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'
 

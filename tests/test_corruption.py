@@ -4,10 +4,10 @@ import json, random, re, shutil, struct, warnings, zlib
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from rotnb.data.convert import FORMATS, FormatError, read_format, sniff_format
-from rotnb.data.doctor import doctor
-from rotnb.data.annots import Annot, DatasetLayoutError, LabelError
-from rotnb.data.splice_xml import xml_spans
+from rotnb.data.formats.table import FORMATS, FormatError, read_format, sniff_format
+from rotnb.data.doctor.report import doctor
+from rotnb.data.labels.records import Annot, DatasetLayoutError, LabelError
+from rotnb.data.formats.edit_xml import xml_spans
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed
 

@@ -10,8 +10,10 @@ from fastai.vision.all import (Callback, CropPad, DataBlock, Dihedral, DihedralI
     Interpretation, Learner, RandomCrop, RandomResizedCrop, RandomResizedCropGPU, RatioResize, Resize, Rotate, TensorImage, TensorPoint,
     Zoom, aug_transforms, rotate_mat, show_batch, show_results, to_np)
 from rotnb.geometry.boxes import rbox2qbox
+from rotnb.geometry.visible import clip_to_frame, quad_area, visible_fraction
+from rotnb.data.labels.records import Difficult, unknown_class
 from rotnb.data.types import *
-from rotnb.data.transforms import *
+from rotnb.data.border import *
 from rotnb.data.blocks import *
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,14 +7,14 @@ from rotnb.cli import split as S
 from rotnb.cli.convert import ConvertError, convert
 from rotnb.cli.split import SplitError, split_scenes
 from rotnb.data import atomic
-from rotnb.data.annots import Annot, DatasetLayoutError, LabelError
-from rotnb.data.atomic import BusyError, alone, new_folder, part_name
+from rotnb.data.labels.records import Annot, DatasetLayoutError, LabelError
+from rotnb.data.labels.atomic import BusyError, alone, new_folder, part_name
 from rotnb.data.cache import DiskCache, MemoryCache
-from rotnb.data.checks import check_duplicates, gather
-from rotnb.data.convert import FORMATS, read_format
-from rotnb.data.dota import read_dota
-from rotnb.data.doctor import doctor
-from rotnb.data.mend import fix
+from rotnb.data.doctor.boxes import check_duplicates, gather
+from rotnb.data.formats.table import FORMATS, read_format
+from rotnb.data.formats.dota import read_dota
+from rotnb.data.doctor.report import doctor
+from rotnb.data.mend.fix import fix
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.learn.results import write_predictions
@@ -87,7 +87,7 @@ def test_save_as_is_for_new_folders(tmp_path, format):
 # --- whole or not at all
 
 def test_two_processes_write_one_file(tmp_path):
-    code = f"import zipfile\nfrom rotnb.data.atomic import whole\nfor i in range(60):\n with whole({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); z.writestr('b', 'y'*50000)"
+    code = f"import zipfile\nfrom rotnb.data.labels.atomic import whole\nfor i in range(60):\n with whole({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); z.writestr('b', 'y'*50000)"
     some = [python(code) for _ in range(2)]; seen = 0
     while any(p.poll() is None for p in some):
         if (tmp_path/'z.zip').exists():
@@ -95,7 +95,7 @@ def test_two_processes_write_one_file(tmp_path):
     assert [p.wait() for p in some]==[0,0] and seen and [o.name for o in tmp_path.iterdir()]==['z.zip'], [p.stderr.read() for p in some]
 
 def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
-    p = python(f"import time\nfrom rotnb.data.atomic import alone\nwith alone({str(tmp_path/'run/lock')!r}): print('in', flush=True); time.sleep(60)", stdout=subprocess.PIPE)
+    p = python(f"import time\nfrom rotnb.data.labels.atomic import alone\nwith alone({str(tmp_path/'run/lock')!r}): print('in', flush=True); time.sleep(60)", stdout=subprocess.PIPE)
     p.stdout.readline()
     with pytest.raises(BusyError, match=f'process {p.pid} on .* since 20'), alone(tmp_path/'run/lock'): pass
     p.kill(); p.wait()
@@ -103,7 +103,7 @@ def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
     assert not list((tmp_path/'run').iterdir())
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_path, capsys):
-    p = python(f"from pathlib import Path\nfrom rotnb.data.atomic import part_name\no = part_name(Path({str(tmp_path/'out')!r})); (o/'new').mkdir(parents=True); (o/'new/x').write_text('half'); part_name(Path({str(tmp_path/'r.csv')!r})).write_text('half')")
+    p = python(f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\no = part_name(Path({str(tmp_path/'out')!r})); (o/'new').mkdir(parents=True); (o/'new/x').write_text('half'); part_name(Path({str(tmp_path/'r.csv')!r})).write_text('half')")
     assert p.wait()==0
     mine = part_name(tmp_path/'m'); mine.write_text('half'); (tmp_path/'.hidden').write_text('mine'); (tmp_path/'.x.part').write_text('mine')
     dota(tmp_path/'a'); convert(tmp_path/'a', tmp_path/'b', 'coco')
@@ -231,7 +231,7 @@ def test_cells_are_no_formulas(tmp_path):
 TOY = dict(model='rotated_fcos', backbone='test_resnet', n_train=8, n_valid=4, size=64, bs=4, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32), workers=0)
 
 def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_path, monkeypatch):
-    import rotnb.cli.cli as D
+    import rotnb.cli.demo as D
     monkeypatch.setenv('ROTNB_HOME', str(tmp_path/'home')); real,n = D.write_json,[0]
     def stop(file, data):
         n[0] += 1
@@ -244,7 +244,7 @@ def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_pa
     assert not list((tmp_path/'run').rglob('.*')) and not (tmp_path/'run/checkpoint/lock').exists()
 
 def test_a_run_in_a_folder_that_is_in_use_or_of_somebody_else(tmp_path, capsys):
-    import rotnb.cli.cli as D
+    import rotnb.cli.demo as D
     with alone(tmp_path/'run/checkpoint/lock'), pytest.raises(SystemExit), D.plain_words([]): D.run_demo(tmp_path/'run', epochs=1, **TOY)
     assert f'in use by process {os.getpid()}' in capsys.readouterr().err
     (tmp_path/'mine').mkdir(); (tmp_path/'mine/model.pkl').write_text('mine')
@@ -255,7 +255,7 @@ def test_a_run_in_a_folder_that_is_in_use_or_of_somebody_else(tmp_path, capsys):
 @pytest.mark.parametrize('e', [OSError(errno.ENOSPC, 'No space left on device', 'x'), OSError(errno.EROFS, 'Read-only file system', 'x'),
     RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 67840 vs 67736'), RuntimeError('PytorchStreamWriter failed writing file data/3: file write failed')], ids=str)
 def test_a_demo_that_cannot_write_says_so_in_one_line(tmp_path, monkeypatch, capsys, e):
-    import rotnb.cli.cli as D, torch
+    import rotnb.cli.demo as D, torch
     def save(*a, **k): raise e
     with monkeypatch.context() as m, pytest.raises(SystemExit) as got, D.plain_words([]):
         m.setenv('ROTNB_HOME', str(tmp_path/'home')); m.setattr(torch, 'save', save); D.run_demo(tmp_path/'run', epochs=1, **TOY)

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np, pytest, torch, torch.multiprocessing as mp
 from fastai.vision.all import Callback
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth import make_synth
+from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate.matching import APAccumulator
 from rotnb.data.mixing import Mosaic
 from rotnb.data.samplers import WeightedSampler
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
-from rotnb.learn.schedule import CloseMixing, TrackDifficulty
+from rotnb.learn.phases import CloseMixing, TrackDifficulty
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp', score_thr=0.)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.cli.doctor import main
-from rotnb.data.checks import KINDS, split_where
-from rotnb.data.convert import FORMATS
-from rotnb.data.doctor import doctor
-from rotnb.data.dota import read_dota
-from rotnb.data.label_files import edit_form
-from rotnb.data.splice import Shot
-from rotnb.data.synth import make_synth
+from rotnb.data.doctor.boxes import KINDS, split_where
+from rotnb.data.formats.table import FORMATS
+from rotnb.data.doctor.report import doctor
+from rotnb.data.formats.dota import read_dota
+from rotnb.data.mend.sources import edit_form
+from rotnb.data.formats.edit import Shot
+from rotnb.data.synth.scenes import make_synth
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import headed
 
@@ -203,7 +203,7 @@ def test_pictures_that_are_broken_deep_or_odd(tmp_path, synth):
 
 def test_pictures_that_pillow_does_not_know(tmp_path):
     rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
-    from rotnb.data.pictures import look_at
+    from rotnb.data.doctor.images import look_at
     a = np.arange(8*64*80).reshape(8,64,80).astype(np.uint16); f = tmp_path/'a.tif'
     with rio.open(f, 'w', driver='GTiff', height=64, width=80, count=8, dtype='uint16') as ds: ds.write(a)
     assert look_at(f)[:4]==('','uint16 x 8',(80,64),1) and look_at(f).deep

@@ -11,7 +11,7 @@ from rotnb.evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, 
 from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, CrossedQuadWarning, _crossed, image_record, match
 from rotnb.evaluate.task1 import merge_windows, read_task1, write_task1
 from rotnb.geometry.boxes import qbox2rbox, rbox2hbox, rbox2qbox
-from rotnb.ops.exact import exact_iou
+from rotnb.measure.exact import exact_iou
 from rotnb.ops.iou import box_iou_rotated
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))

@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest, torch
 from fastcore.test import test_eq as eq
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from rotnb.data.annots import Annot
+from rotnb.data.labels.records import Annot
 from rotnb.evaluate.errors import KINDS, confusion_matrix
 from rotnb.evaluate.matching import APAccumulator
 from rotnb.explore.box_table import annots_table
@@ -142,9 +142,9 @@ def test_messages(folder):
     ex.filter(cls='plane'); assert p.snapshot['fields'][0]['want']==[0]               # what is typed is drawn
 
 def test_folders_of_two_formats(tmp_path):
-    from rotnb.data.synth import make_synth
-    from rotnb.data.convert import read_format
-    from rotnb.data.yolo_obb import write_yolo_obb
+    from rotnb.data.synth.scenes import make_synth
+    from rotnb.data.formats.table import read_format
+    from rotnb.data.formats.yolo import write_yolo_obb
     d = make_synth(tmp_path/'dota', n_train=3, n_valid=2, size=96)
     ex = DatasetExplorer(d)
     assert list(ex.table.fields['split'].values)==['train','val'] and ex.table.n_images==5
@@ -176,8 +176,8 @@ def test_findings():
 
 def test_the_report_of_the_doctor(tmp_path):
     "Each finding about a box leads to that box"
-    from rotnb.data.doctor import doctor
-    from rotnb.data.synth import make_synth
+    from rotnb.data.doctor.report import doctor
+    from rotnb.data.synth.scenes import make_synth
     d = make_synth(tmp_path, n_train=4, n_valid=3, size=128)
     f = d/'val'/'labelTxt'/'val0002.txt'
     f.write_text(f.read_text()+'10 10 40 10 40 10.3 10 10.3 ship 0\n')

@@ -2,7 +2,7 @@
 import os, random
 from pathlib import Path
 import pytest
-from rotnb.data.synth import make_synth
+from rotnb.data.synth.scenes import make_synth
 
 SHOTS = os.environ.get('ROTNB_SHOTS')  # a folder for screenshots, to be looked at
 

@@ -8,15 +8,15 @@ from PIL import Image
 from test_corruption import FORMS, corrupt, good_set
 from rotnb.cli.convert import convert
 from rotnb.cli.split import split_scenes
-from rotnb.data.annots import DatasetLayoutError, LabelError
+from rotnb.data.labels.records import DatasetLayoutError, LabelError
 from rotnb.data.blocks import open_image
 from rotnb.data.cache import DiskCache
-from rotnb.data.convert import read_format, sniff_format
-from rotnb.data.doctor import doctor
-from rotnb.data.mend import fix
-from rotnb.data.rasters import CorruptImageError
+from rotnb.data.formats.table import read_format, sniff_format
+from rotnb.data.doctor.report import doctor
+from rotnb.data.mend.fix import fix
+from rotnb.data.images.rasters import CorruptImageError
 from rotnb.explore.label_fixer import LabelFixer
-from rotnb.data.label_files import LabelConflict
+from rotnb.data.mend.sources import LabelConflict
 from rotnb.interop.imagenet import load_backbone
 from rotnb.interop.mmrotate import detector_from_mmrotate, load_mmrotate, read_checkpoint
 from rotnb.models import create_detector

@@ -5,14 +5,14 @@ import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from rotnb.cli.convert import ConvertError, convert
-from rotnb.data.convert import *
-from rotnb.data.annots import *
-from rotnb.data.dota import *
-from rotnb.data.files import *
-from rotnb.data.json import *
+from rotnb.data.formats.table import *
+from rotnb.data.labels.records import *
+from rotnb.data.formats.dota import *
+from rotnb.data.labels.search import *
+from rotnb.data.formats.json_text import *
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.xml import *
-from rotnb.data.cvat import *
+from rotnb.data.formats.xml_text import *
+from rotnb.data.formats.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import from_masks, from_polygons, headed
 

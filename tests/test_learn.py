@@ -12,7 +12,7 @@ from fastai.vision.all import (Callback, CancelFitException, CancelValidExceptio
 from rotnb.data.blocks import RBoxBlock, RBoxLblBlock
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.samplers import WeightedSampler
-from rotnb.data.synth import make_synth
+from rotnb.data.synth.scenes import make_synth
 from rotnb.data.types import TensorDets, class_index, is_real, to_targets
 from rotnb.evaluate.ap import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
@@ -20,7 +20,7 @@ from rotnb.learn.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner
 from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
 from rotnb.learn.scene_map import SceneMAP
-from rotnb.learn.schedule import TrackDifficulty
+from rotnb.learn.phases import TrackDifficulty
 from rotnb.models import create_detector
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')

@@ -19,7 +19,7 @@ def ref():
     return np.load(f, allow_pickle=True)
 
 def ours(cfg):
-    "The loss that an MMRotate configuration names, as the table in nbs/losses/38_gaussian.ipynb says"
+    "The loss that an MMRotate configuration names, as the table in nbs/losses/03_gaussian.ipynb says"
     kind,kw = cfg.pop('type'),{k:v for k,v in cfg.items() if k not in ('loss_weight','loss_type')}
     t = cfg.get('loss_type'); post = dict(fun='log1p', tau=0.)|kw
     exact = dict(eps=1e-14)

@@ -3,15 +3,15 @@ import json, shutil, unicodedata, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from rotnb.data.convert import *
-from rotnb.data.doctor import doctor
-from rotnb.data.annots import *
-from rotnb.data.dota import *
-from rotnb.data.json import *
-from rotnb.data.label_files import label_sources
-from rotnb.data.mend import fix
-from rotnb.data.xml import *
-from rotnb.data.cvat import *
+from rotnb.data.formats.table import *
+from rotnb.data.doctor.report import doctor
+from rotnb.data.labels.records import *
+from rotnb.data.formats.dota import *
+from rotnb.data.formats.json_text import *
+from rotnb.data.mend.sources import label_sources
+from rotnb.data.mend.fix import fix
+from rotnb.data.formats.xml_text import *
+from rotnb.data.formats.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'

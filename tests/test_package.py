@@ -12,7 +12,6 @@ import rotnb
 
 ROOT = Path(__file__).parents[1]
 NBS = {str(o.relative_to(ROOT/'nbs')): read_nb(o) for o in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in o.parts}
-LIGHT = 'geometry ops targets losses models evaluate'.split()  # layers that must never import fastai
 IMPORT_AS = dict(cv2='opencv-python-headless', PIL='pillow', yaml='pyyaml')  # where the package index has another name
 
 def settings():
@@ -39,16 +38,26 @@ def imports(src, package=''):
             yield base
             yield from (f'{base}.{a.name}' for a in o.names)
 
-NUMBERED = {module(nb): (int(m[1]),m[2]) for f,nb in NBS.items() if (m := re.match(r'(\d+)([a-z]?)_', Path(f).name)) and module(nb)}
+# A folder imports only from those before it, a notebook only from those and from lower numbers of its own folder
+ORDER = ('geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth data/doctor data/mend '
+         'data learn explore interop cli').split()
+LIGHT = ORDER[:ORDER.index('data')]        # these never import fastai
+
+def place(f): # a notebook, relative to nbs
+    "(position of its folder, its number), or None for lessons, benchmarks and the index"
+    folder,m = Path(f).parent.as_posix(),re.match(r'(\d\d)_', Path(f).name)
+    return (ORDER.index(folder),int(m[1])) if folder in ORDER and m else None
+
+PLACES = {module(nb):place(f) for f,nb in NBS.items() if place(f) and module(nb)}
 
 @cache
-def number(mod):
-    "The number of a module's notebook; a file written by hand stands as high as what it imports"
-    if mod in NUMBERED: return NUMBERED[mod]
+def height(mod):
+    "The place of a module's notebook; a file written by hand stands as high as what it imports"
+    if mod in PLACES: return PLACES[mod]
     path = ROOT.joinpath(*mod.split('.'))
     file,package = (path/'__init__.py', mod) if path.is_dir() else (path.with_suffix('.py'), mod.rpartition('.')[0])
-    if not mod.startswith('rotnb.') or not file.exists(): return (0,'')
-    return max((number(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=(0,''))
+    if not mod.startswith('rotnb.') or not file.exists(): return (-1,0)
+    return max((height(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=(-1,0))
 
 def python(src, **env):
     "Run `src` in an interpreter of its own, with the repository first on its path; what it prints"
@@ -93,13 +102,26 @@ def test_one_notebook_for_each_module():
     files = {'.'.join(o.relative_to(ROOT).with_suffix('').parts) for o in (ROOT/'rotnb').rglob('*.py') if o.stem not in by_hand}
     assert files==set(exported)
 
-@pytest.mark.parametrize('nb', [o for o in NBS if module(NBS[o]) in NUMBERED])
-def test_imports_only_lower_numbers(nb):
-    own = NUMBERED[module(NBS[nb])]
-    late = {o:number(o) for o in imports(code(NBS[nb])) if number(o)>=own}
-    assert not late, f'{own} imports {late}'
+@pytest.mark.parametrize('nb', [o for o in NBS if place(o)])
+def test_imports_only_what_stands_before(nb):
+    late = {o:height(o) for o in imports(code(NBS[nb])) if height(o)>=place(nb)}
+    assert not late, f'{nb} imports {late}'
 
-def test_numbers_are_unique(): assert not [o for o,n in Counter(NUMBERED.values()).items() if n>1]
+def test_every_notebook_has_a_place():
+    free = ('tutorials','benchmarks')
+    assert not [o for o in NBS if o!='index.ipynb' and Path(o).parts[0] not in free and not place(o)]
+    twice = [o for o,n in Counter(filter(None, map(place, NBS))).items() if n>1]
+    assert not twice, twice
+
+@pytest.mark.parametrize('folder', ORDER)
+def test_numbers_have_no_gaps(folder):
+    own = sorted(place(o)[1] for o in NBS if Path(o).parent.as_posix()==folder)
+    assert own==list(range(1, len(own)+1))
+
+def test_a_notebook_is_named_as_its_module():
+    odd = {f:module(nb) for f,nb in NBS.items() if place(f) and module(nb)
+           and module(nb)!='rotnb.'+Path(f).parent.as_posix().replace('/','.')+'.'+Path(f).stem[3:]}
+    assert not odd, odd
 
 def test_readme_is_what_the_notebook_makes():
     made = runpy.run_path(str(ROOT/'.ci/readme.py'))['readme']()
@@ -117,8 +139,9 @@ def test_links_lead_somewhere(page):
 # --- imports
 
 def test_layers_without_fastai():
-    mods = [o for o in NUMBERED if o.split('.')[1] in LIGHT]
-    assert {o.split('.')[1] for o in mods}==set(LIGHT)
+    light = {ORDER.index(o) for o in LIGHT}
+    mods = [o for o,(folder,_) in PLACES.items() if folder in light]
+    assert len(mods)>50
     python(f'''
 import importlib, sys
 for o in {mods}:

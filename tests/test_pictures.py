@@ -7,9 +7,9 @@ from rotnb.all import *
 for _k in [k for k in globals() if k.startswith('test')]: del globals()[_k]   # fastcore's are no tests
 from rotnb.cli.convert import convert
 from rotnb.data import rasters
-from rotnb.data.geojson import layer_crs
-from rotnb.data.orient import turn_pixels, turn_size
-from rotnb.data.label_files import label_sources
+from rotnb.data.formats.geojson import layer_crs
+from rotnb.data.images.orient import turn_pixels, turn_size
+from rotnb.data.mend.sources import label_sources
 from rotnb.explore.thumbs import whole_thumb
 
 def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
@@ -65,7 +65,7 @@ def test_boxes_lie_on_the_picture_however_exif_turns_it(tmp_path, form, o):
         inside,outside = bright(im, a.qboxes[0]); assert im.shape==(100,160,3) and inside>220 and outside<40, (form, o)
 
 def inverse(o):
-    from rotnb.data.orient import inverse_map, turn_map
+    from rotnb.data.images.orient import inverse_map, turn_map
     return inverse_map(turn_map(turn_size((160,100), o), o))
 
 @pytest.mark.parametrize('o', [5,6,7,8])

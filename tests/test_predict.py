@@ -7,8 +7,8 @@ from PIL import Image
 from fastcore.basics import first
 from fastai.vision.all import TensorImage, load_learner, set_seed
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth import make_scene, make_synth
-from rotnb.data.windows import open_scene, scene_windows
+from rotnb.data.synth.scenes import make_scene, make_synth
+from rotnb.data.images.windows import open_scene, scene_windows
 from rotnb.learn.callbacks import unpad_dets
 from rotnb.learn.infer import predict_image, predict_images
 from rotnb.learn.learner import rotated_learner

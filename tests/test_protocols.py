@@ -102,8 +102,8 @@ def test_every_metric_has_the_setting():
 @pytest.mark.parametrize('form', ['dota','cvat','csv','labelme','rolabelimg'])
 def test_records_of_any_format_have_the_setting(tmp_path, form):
     from PIL import Image
-    from rotnb.data.annots import Annot
-    from rotnb.data.convert import FORMATS, read_format
+    from rotnb.data.labels.records import Annot
+    from rotnb.data.formats.table import FORMATS, read_format
     from rotnb.geometry.boxes import rbox2qbox
     (tmp_path/'images').mkdir(); Image.new('RGB', (300,60)).save(im := tmp_path/'images/1.png')
     FORMATS[form].write([Annot(im, rbox2qbox(upright(40, 220)), ['a','a'], np.array([0,1]))], tmp_path, '', ['a'])
@@ -207,7 +207,7 @@ def test_difficulty_travels_from_labels_to_metrics(tmp_path):
     "Loaders ignore by their threshold, metrics by their own; what the border has cut is ignored by all"
     from types import SimpleNamespace
     from PIL import Image
-    from rotnb.data.dota import read_dota
+    from rotnb.data.formats.dota import read_dota
     from rotnb.data.loaders import RotatedDataLoaders
     from rotnb.data.types import to_targets
     from rotnb.learn.callbacks import pad_dets
@@ -233,9 +233,9 @@ def test_difficulty_travels_from_labels_to_metrics(tmp_path):
             assert ms[3].compute().metric=='dota-1.0' and ms[0].compute(protocol='mmrotate').n_gt[0]==6 and ms[3].compute('voc12').metric=='voc12'
 
 def test_windows_ignore_what_counts_elsewhere_whatever_the_difficulty(tmp_path):
-    from rotnb.data.annots import Annot
-    from rotnb.data.tiles import tile_annots
-    from rotnb.data.windows import open_scene
+    from rotnb.data.labels.records import Annot
+    from rotnb.data.labels.tiles import tile_annots
+    from rotnb.data.images.windows import open_scene
     from rotnb.data.types import box_code, class_index, difficulty_of, is_ignored
     import torch
     from rotnb.geometry.boxes import rbox2qbox

@@ -7,11 +7,12 @@ import matplotlib.pyplot as plt
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from rotnb.data.blocks import CorruptImageError
-from rotnb.data.annots import *
-from rotnb.data.dota import *
-from rotnb.data.yolo_obb import *
+from rotnb.data.labels.records import *
+from rotnb.data.formats.dota import *
+from rotnb.data.formats.yolo import *
 from rotnb.data.loaders import *
-from rotnb.data.types import Difficult, TensorBoxLabel, TensorQuad, is_ignored, to_targets
+from rotnb.data.types import TensorBoxLabel, TensorQuad, is_ignored, to_targets
+from rotnb.data.labels.records import Difficult
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'data'
 few = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -127,9 +128,9 @@ def told(root, tell):
 @pytest.mark.parametrize('tell', ['train: images/tr17\nval: images/va17', 'path: /home/somebody/set\ntrain: ../images/tr17\nval: [images/va17]', 'path: .\ntrain: tr.txt\nvalid: images/va17'])
 def test_yolo_folders_of_the_yaml_file(tmp_path, tell):
     "By the set's folder or by its yaml file: loaders, explorer's splits, doctor, sources that can be edited"
-    from rotnb.data.convert import has_split, get_format
-    from rotnb.data.doctor import doctor
-    from rotnb.data.label_files import label_sources
+    from rotnb.data.formats.table import has_split, get_format
+    from rotnb.data.doctor.report import doctor
+    from rotnb.data.mend.sources import label_sources
     from rotnb.explore.dataset_explorer import splits_of
     r = told(tmp_path/'s', tell); (r/'tr.txt').write_text('images/tr17/a.png\n./images/tr17/b.png\n')
     for path in (r, r/'data.yaml'):

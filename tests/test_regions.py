@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from rotnb.cli.convert import convert
-from rotnb.data.annots import *
-from rotnb.data.convert import FORMATS, has_split, read_format, sniff_format
-from rotnb.data.doctor import doctor
-from rotnb.data.label_files import label_sources
-from rotnb.data.xml import XML, write_xml
+from rotnb.data.labels.records import *
+from rotnb.data.formats.table import FORMATS, has_split, read_format, sniff_format
+from rotnb.data.doctor.report import doctor
+from rotnb.data.mend.sources import label_sources
+from rotnb.data.formats.xml_text import XML, write_xml
 from rotnb.geometry.boxes import rbox2qbox
 
 def quad(cx, cy, w, h, deg): return rbox2qbox(np.array([[cx,cy,w,h,np.deg2rad(deg)]]))[0]

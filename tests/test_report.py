@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth import make_synth
+from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate.matching import APAccumulator
-from rotnb.geometry.style import INK, PLOT_STYLE, class_legend
+from rotnb.plot.style import INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 import rotnb.learn.report # `Learner.report`
@@ -54,7 +54,7 @@ def test_sections_and_contents(page):
 def test_file_is_whole_or_as_it_was(learn, page, monkeypatch):
     old = page.read_bytes()
     def fail(tmp): raise RuntimeError('half way') # all is in the temporary file, which has not taken the old one's place
-    monkeypatch.setattr('rotnb.data.atomic._sync', fail)
+    monkeypatch.setattr('rotnb.data.labels.atomic._sync', fail)
     with pytest.raises(RuntimeError, match='half way'): learn.report(page, n_images=0, n_boxes=0)
     assert page.read_bytes()==old and [o.name for o in page.parent.iterdir() if o.name.startswith('.')]==[]
 

@@ -5,10 +5,10 @@ import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from fastai.vision.all import Learner, load_learner
-from rotnb.data.atomic import BusyError, alone
+from rotnb.data.labels.atomic import BusyError, alone
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth import make_scene, make_synth
-from rotnb.data.windows import scene_windows
+from rotnb.data.synth.scenes import make_scene, make_synth
+from rotnb.data.images.windows import scene_windows
 from rotnb.evaluate.task1 import merge_windows, read_task1
 from rotnb.geometry.boxes import rbox2hbox, rbox2qbox
 from rotnb.learn.callbacks import DetectionCallback, DetectionLoss
@@ -417,7 +417,7 @@ def test_the_truth_is_not_replaced_by_its_results(learn, tmp_path):
 def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
     Image.fromarray(squares(100, 90, 2)[0]).save(tmp_path/'0.png')
     (tmp_path/"out").mkdir()
-    p = subprocess.Popen([sys.executable, '-c', f"from pathlib import Path\nfrom rotnb.data.atomic import part_name\npart_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
+    p = subprocess.Popen([sys.executable, '-c', f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\npart_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
     assert p.wait()==0
     with alone(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
     predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)

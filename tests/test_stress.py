@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from rotnb.ops.exact import digits_iou, exact_iou, nms_mistakes
+from rotnb.measure.exact import digits_iou, exact_iou, nms_mistakes
 from rotnb.ops.iou import box_iou_rotated
 from rotnb.ops.nms import batched_nms_rotated, nms_rotated
-from rotnb.ops.stress import DEGENERATE, PEERS, REPORTED, STRESS, iou_implementations, iou_wall, stress_pairs
+from rotnb.measure.stress import DEGENERATE, PEERS, REPORTED, STRESS, iou_implementations, iou_wall, stress_pairs
 
 REPO = Path(__file__).parents[1]
 SHARED = Path(os.environ.get('ROTNB_SHARED', REPO.parent/'shared'))
@@ -133,7 +133,7 @@ def test_no_peer_is_needed(monkeypatch):
     assert list(iou_implementations())==['rotnb']
 
 def test_peers_are_imported_when_asked_for():
-    code = "import sys, rotnb.ops.stress; assert not [o for o in ('cv2','shapely','supervision','fastai','matplotlib') if o in sys.modules]"
+    code = "import sys, rotnb.measure.stress; assert not [o for o in ('cv2','shapely','supervision','fastai','matplotlib') if o in sys.modules]"
     subprocess.run([sys.executable, '-c', code], check=True, cwd=REPO)
 
 # --- NMS
@@ -184,7 +184,7 @@ def test_matrix_needs_no_memory_beyond_the_result(mode):
     code = f'''
 import torch
 from rotnb.ops.iou import box_iou_rotated
-from rotnb.ops.speed import peak_memory
+from rotnb.measure.speed import peak_memory
 b = torch.rand(4000, 5, generator=torch.Generator().manual_seed(0))*50
 box_iou_rotated(b[:300], b[:300], {mode!r})                        # compile, start the threads
 print(peak_memory(lambda: box_iou_rotated(b, b, {mode!r}))/(4000*4000*4))'''

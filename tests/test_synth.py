@@ -3,7 +3,7 @@ import itertools, json
 import numpy as np, pytest
 from PIL import Image
 from shapely.geometry import Polygon, box
-from rotnb.data.synth import CLASSES, MOST, SynthFolderError, kind_of, make_scene, make_synth
+from rotnb.data.synth.scenes import CLASSES, MOST, SynthFolderError, kind_of, make_scene, make_synth
 
 SIZE = 320
 scenes = pytest.mark.parametrize('seed', range(40))

@@ -4,18 +4,18 @@ from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
 from rotnb.cli.convert import ConvertError, convert, losses, main
-from rotnb.data.annots import *
-from rotnb.data.arguments import AKA, ELSEWHERE, UnknownArgumentError
-from rotnb.data.convert import *
-from rotnb.data.doctor import doctor
-from rotnb.data.dota import read_dota
-from rotnb.data.folders import LostSplitError
-from rotnb.data.inside import annots_inside, keep_inside
-from rotnb.data.lines import line_kind
+from rotnb.data.labels.records import *
+from rotnb.data.labels.arguments import AKA, ELSEWHERE, UnknownArgumentError
+from rotnb.data.formats.table import *
+from rotnb.data.doctor.report import doctor
+from rotnb.data.formats.dota import read_dota
+from rotnb.data.labels.layout import LostSplitError
+from rotnb.data.labels.inside import annots_inside, keep_inside
+from rotnb.data.labels.lines import line_kind
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.rasters import walk_files
-from rotnb.data.tiles import tile_annots
-from rotnb.data.yolo_obb import *
+from rotnb.data.images.rasters import walk_files
+from rotnb.data.labels.tiles import tile_annots
+from rotnb.data.formats.yolo import *
 from rotnb.geometry.boxes import rbox2qbox
 
 YOLO,DOTA = '0 .1 .1 .5 .1 .5 .5 .1 .5\n','10 10 30 10 30 20 10 20 ship 0\n'

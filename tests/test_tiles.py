@@ -6,12 +6,12 @@ from PIL import Image, ImageOps
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.evaluate.task1 import merge_windows
 from rotnb.data.types import is_ignored, is_real
-from rotnb.data.rasters import CorruptImageError, image_size
+from rotnb.data.images.rasters import CorruptImageError, image_size
 from rotnb.data.blocks import open_image
-from rotnb.data.windows import Window, open_scene, scene_windows, window_grid
-from rotnb.data.annots import LabelError, LabelWarning, area_of
-from rotnb.data.dota import read_dota
-from rotnb.data.tiles import tile_annots, window_fractions
+from rotnb.data.images.windows import Window, open_scene, scene_windows, window_grid
+from rotnb.data.labels.records import LabelError, LabelWarning, area_of
+from rotnb.data.formats.dota import read_dota
+from rotnb.data.labels.tiles import tile_annots, window_fractions
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.cli.split import SplitError, main, split_scenes
 
@@ -150,14 +150,14 @@ def test_a_changed_file_is_read_anew(tmp_path):
 def test_too_many_pixels_are_refused_and_the_limit_is_put_back(tmp_path, monkeypatch):
     f = tmp_path/'a.png'
     Image.fromarray(RGB).save(f)
-    monkeypatch.setattr('rotnb.data.rasters.MOST_PIXELS', 1000)
+    monkeypatch.setattr('rotnb.data.images.rasters.MOST_PIXELS', 1000)
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(CorruptImageError, match='tiled GeoTIFF'): open_scene(f).read(0,0,9,9)
     assert Image.MAX_IMAGE_PIXELS==before
 
 def test_without_rasterio_tifs_go_through_pillow(rio, tmp_path, monkeypatch):
     f,deep = write_tif(rio, tmp_path/'a.tif', RGB, tiled=False, compress='none'),write_tif(rio, tmp_path/'d.tif', RGB.astype(np.uint16)*9)
-    monkeypatch.setattr('rotnb.data.rasters.find_spec', lambda _: None)
+    monkeypatch.setattr('rotnb.data.images.rasters.find_spec', lambda _: None)
     assert np.array_equal(open_scene(f).read(5,6,50,40), RGB[6:46,5:55])
     with pytest.raises(CorruptImageError, match=r'rotnb\[geo\]'): open_scene(deep)
 
@@ -180,7 +180,7 @@ def test_very_large_windows_are_thinned_out(tmp_path):
 MEMORY = '''
 import sys
 import numpy as np
-from rotnb.data.windows import open_scene, scene_windows
+from rotnb.data.images.windows import open_scene, scene_windows
 rss = lambda: int(open('/proc/self/statm').read().split()[1])*4096/2**20
 scene = open_scene(sys.argv[1])
 scene.read(0, 0, 64, 64)

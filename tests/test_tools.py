@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pytest
 from PIL import Image
-from rotnb.data.annots import Annot
-from rotnb.data.convert import FORMATS
+from rotnb.data.labels.records import Annot
+from rotnb.data.formats.table import FORMATS
 from rotnb.geometry.boxes import rbox2qbox
 
 class Tool(NamedTuple):
@@ -95,5 +95,5 @@ def test_the_tool_reads_it(tmp_path, environment, check):
 
 def test_the_table_of_the_page_is_this_one():
     "Tool, version and format of every check stand in the formats' notebook"
-    page = (Path(__file__).parents[1]/'nbs/data/71_convert.ipynb').read_text()
+    page = (Path(__file__).parents[1]/'nbs/data/formats/10_table.ipynb').read_text()
     for c in TABLE: assert re.search(rf'\| {re.escape(TOOLS[c.tool].needs[0].replace("==", " "))} \| [^|]*`{c.format}`', page), c

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
 from rotnb.cli.convert import convert
-from rotnb.data.convert import read_format
-from rotnb.data.synth import make_synth
-from rotnb.data.yolo_obb import read_yolo_preds
+from rotnb.data.formats.table import read_format
+from rotnb.data.synth.scenes import make_synth
+from rotnb.data.formats.yolo import read_yolo_preds
 from rotnb.geometry.boxes import rbox2qbox
 
 pytestmark = pytest.mark.tools

@@ -5,7 +5,7 @@ from reference import checkpoint, close, matched, neck_errors, needs_oracle, ope
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
 from rotnb.models.contract import StageOut
-from rotnb.ops.exact import nms_mistakes
+from rotnb.measure.exact import nms_mistakes
 from rotnb.ops.nms import batched_nms_rotated, nms_quad, nms_rotated
 from rotnb.targets.priors import AnchorPriors
 from rotnb.targets.sample import random_sample

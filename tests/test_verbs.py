@@ -6,9 +6,9 @@ import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt
 import numpy as np, pytest, torch
 from fastai.vision.all import CutMix, EarlyStoppingCallback, MixUp, ReduceLROnPlateau, SaveModelCallback, load_learner
-import rotnb.geometry.draw, rotnb.learn.report
+import rotnb.plot.draw, rotnb.learn.report
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth import make_synth
+from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate.ap import compare_runs
 from rotnb.evaluate.classes import ClassMismatchError
 from rotnb.evaluate.matching import APAccumulator
@@ -93,7 +93,7 @@ def test_results_name_classes_as_the_detector_does(dls, learn, vocab):
     for said in texts:
         for name,color in said.items():
             if color==pytest.approx([160/255]*3): continue                                   # ignored
-            assert color==pytest.approx(np.array(rotnb.geometry.draw.class_color(dls.vocab.o2i[name]))/255)
+            assert color==pytest.approx(np.array(rotnb.plot.draw.class_color(dls.vocab.o2i[name]))/255)
 
 def test_classes_called_all_and_background():
     acc = APAccumulator(vocab=['all','background'])

@@ -3,9 +3,9 @@ import base64, errno, io, json, multiprocessing, os, re, shutil, signal, subproc
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from rotnb.data.annots import Annot, LabelError
-from rotnb.data.json import write_coco
-from rotnb.data.label_files import LabelConflict, NotSaved, label_sources
+from rotnb.data.labels.records import Annot, LabelError
+from rotnb.data.formats.json_text import write_coco
+from rotnb.data.mend.sources import LabelConflict, NotSaved, label_sources
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.explore.pyramid import Pyramid, open_picture
 from rotnb.explore.viewer import STATIC, html_page, view
@@ -114,7 +114,7 @@ def test_read_only_folder(dota, monkeypatch):
         if 'x' in mode and 'labelTxt' in str(path) and 'backup' not in str(path): raise PermissionError(errno.EACCES, 'Permission denied')
         return real(path, mode, *a, **k)
     with monkeypatch.context() as m:
-        m.setattr('rotnb.data.atomic.open', no, raising=False)
+        m.setattr('rotnb.data.labels.atomic.open', no, raising=False)
         event(f, op='save')
     assert 'read-only' in f.said and (dota/'labelTxt/a.txt').read_text()==A and not stray(dota)
     assert fixer(dota).recovered                                         # the edits are in the journal

@@ -6,8 +6,8 @@ import argparse, os, tempfile, time
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from rotnb.data.doctor import doctor
-from rotnb.data.dota import DOTA_CLASSES
+from rotnb.data.doctor.report import doctor
+from rotnb.data.formats.dota import DOTA_CLASSES
 from rotnb.geometry.boxes import rbox2qbox
 
 def write_set(root, n, boxes, size=64, seed=0):

@@ -5,7 +5,7 @@ import argparse, json, time
 from pathlib import Path
 import matplotlib; matplotlib.use('agg')
 from rotnb.all import *
-from rotnb.cli.cli import versions, whole
+from rotnb.cli.demo import versions, whole
 
 LESSON = Path(__file__).parents[1]/'tutorials/find_and_mend.ipynb'
 
