@@ -6,7 +6,7 @@ from PIL import Image
 from rotnb.cli import split as S
 from rotnb.cli.convert import ConvertError, convert
 from rotnb.cli.split import SplitError, split_scenes
-from rotnb.data import atomic
+from rotnb.data.labels import atomic
 from rotnb.data.labels.records import Annot, DatasetLayoutError, LabelError
 from rotnb.data.labels.atomic import BusyError, alone, new_folder, part_name
 from rotnb.data.cache import DiskCache, MemoryCache
@@ -113,7 +113,7 @@ def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_p
 KILLED = """
 import os, sys
 from pathlib import Path
-from rotnb.data import atomic
+from rotnb.data.labels import atomic
 from rotnb.cli.convert import convert
 atomic._settle = lambda new, old, dst, replace: (old.parent.mkdir(), dst.rename(old), os._exit(9))
 root = Path(sys.argv[1]); convert(root/'a', root/'out', 'dota', overwrite=True)

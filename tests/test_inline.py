@@ -2,7 +2,7 @@
 import os, re, subprocess, sys
 from pathlib import Path
 import numpy as np, nbformat, pytest
-from rotnb.geometry import draw as D
+from rotnb.plot import draw as D
 
 ROOT = Path(__file__).parent.parent
 SETUP = '''import torch

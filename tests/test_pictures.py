@@ -6,7 +6,7 @@ from PIL import Image
 from rotnb.all import *
 for _k in [k for k in globals() if k.startswith('test')]: del globals()[_k]   # fastcore's are no tests
 from rotnb.cli.convert import convert
-from rotnb.data import rasters
+from rotnb.data.images import rasters
 from rotnb.data.formats.geojson import layer_crs
 from rotnb.data.images.orient import turn_pixels, turn_size
 from rotnb.data.mend.sources import label_sources
@@ -280,7 +280,7 @@ def test_places_that_lead_nowhere_are_errors(tmp_path):
 
 def test_a_place_that_cannot_be_read_is_told(tmp_path, monkeypatch):
     r = rio(); f = geotiff(tmp_path/'a.tif', crs='EPSG:32633', transform=r.Affine(.5,0,5e5,0,-.5,4.6e6))
-    from rotnb.data import places
+    from rotnb.data.images import places
     rasters._READERS.clear()
     for m in (rasters, places): monkeypatch.setattr(m, 'find_spec', lambda name: None)
     with pytest.warns(PlaceWarning, match='geo'): g = geojson(P, ['ship'], f)
