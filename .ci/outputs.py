@@ -1,11 +1,11 @@
 """Run lessons and keep what they show, small enough for a repository: `python .ci/outputs.py nbs/tutorials/*.ipynb`.
-Pictures become JPEG, or PNG of 256 colours where that is smaller; warnings, which name files of this machine, are left out."""
+Images become JPEG, or PNG of 256 colours where that is smaller; warnings, which name files of this machine, are left out."""
 import base64, io, subprocess, sys
 from fastcore.nbio import read_nb, write_nb
 from PIL import Image
 
 def small(png, side=1000):
-    "`{mime type: base64}` of a picture"
+    "`{mime type: base64}` of an image"
     im = Image.open(io.BytesIO(base64.b64decode(png)))
     if im.mode=='RGBA': im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     im = im.convert('RGB'); im.thumbnail((side,2*side))

@@ -6,7 +6,7 @@ from .geometry.gaussians import *
 from .plot.draw import *
 from .plot.style import *
 from .plot.matches import show_matches
-from .geometry.fit import from_polygons, from_masks, headed
+from .geometry.fit import from_polygons, from_masks, with_heading
 from .ops.iou import *
 from .ops.nms import *
 from .ops.roi_align import *
@@ -61,7 +61,7 @@ from .data.border import *
 from .data.affine import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
 from .data.colour import RandomHSV, PixelTfm
 from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
-from .data.images.orient import PictureSizeError, label_map, move_points, orientation_of, turn_pixels
+from .data.images.orient import ImageSizeError, label_map, move_points, orientation_of, turn_pixels
 from .data.images.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
 from .data.blocks import *
 from .data.images.windows import *
@@ -82,7 +82,7 @@ from .data.labels.search import read_files, read_whole, read_scenes, write_icdar
 from .data.formats.turned import PIVOTS, turned_quad, with_angle
 from .data.formats.xml_text import XML, XmlForm, write_xml
 from .data.formats.cvat import read_cvat, write_cvat
-from .data.labels.ids import picture_ids
+from .data.labels.ids import assign_image_ids
 from .data.formats.json_text import read_coco, write_coco, write_labelme
 from .data.formats.label_studio import write_label_studio
 from .data.formats.more_sets import read_yolo

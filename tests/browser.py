@@ -71,7 +71,7 @@ class Lab:
         assert not errors, errors[0]
         target = page.locator(wait.split()[0]).first
         target.wait_for(state='attached', timeout=timeout*1000)
-        target.scroll_into_view_if_needed()                               # pictures below the fold are not asked for
+        target.scroll_into_view_if_needed()                               # images below the fold are not asked for
         page.wait_for_selector(wait, timeout=timeout*1000)
         return page
 

@@ -41,7 +41,7 @@ TFMS = dict(
     chain = lambda: AffineChain(RandomFlip(), RandomRotate(180., p=1.), RandomResize(300, (.7,1.5)), RandomBoxCrop(220)))
 
 def scene(rng, w, h, label=0, front=False, value=255):
-    "A black picture with one large bright box, or the front half of it"
+    "A black image with one large bright box, or the front half of it"
     a,b,t = rng.uniform(90,140),rng.uniform(70,120),rng.uniform(-math.pi,math.pi)
     q = rbox2qbox(np.array([[w/2+rng.uniform(-40,40), h/2+rng.uniform(-40,40), a, b, t]]))
     pixels = (mask(front_half(q[0]) if front else q[0], w, h)*(value/255)).round().astype(np.uint8)
@@ -113,7 +113,7 @@ def test_no_boxes_and_boxes_outside(name):
 @given(seed=seeds)
 @few
 def test_upright_boxes_around_discs(seed):
-    "A rotation of a picture with a disc: the upright box holds it exactly"
+    "A rotation of an image with a disc: the upright box holds it exactly"
     torch.manual_seed(seed)
     yy,xx = np.mgrid[:240,:280]+.5
     disc = (((xx-150)**2+(yy-110)**2)<50**2)*np.uint8(255)

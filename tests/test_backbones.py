@@ -1,4 +1,4 @@
-"timm's models as backbones: maps that cover a picture of any size at the strides that priors are laid out for, or a refusal when they are made"
+"timm's models as backbones: maps that cover an image of any size at the strides that priors are laid out for, or a refusal when they are made"
 import pytest, timm, torch
 from rotnb.models import create_detector
 from rotnb.models.backbones import BackboneError, TimmBackbone
@@ -29,14 +29,14 @@ def test_what_cannot_serve_is_refused_when_it_is_made(name, says):
     "Not at the first batch, and in our words"
     with pytest.raises(BackboneError, match=says): create_detector('rotated_fcos', 2, backbone=name, **TINY)
 
-def test_one_made_for_a_size_takes_no_larger_picture():
+def test_one_made_for_a_size_takes_no_larger_image():
     m = TimmBackbone('visformer_tiny', img_size=(96,128))
     check(m, [(96,128),(50,70)])
     with pytest.raises(BackboneError, match='up to 128 x 96 px, this one has 128 x 97'): m(torch.zeros(1,3,97,128))
 
 @pytest.mark.parametrize('name,arch', [('dla46_c','rotated_retinanet'),('dla46_c','rotated_fcos'),('test_convnext','rotated_fcos'),('test_convnext','rtmdet_r_tiny')])
-def test_priors_lie_in_the_picture_and_learn(name, arch):
-    "Of a picture that no stride divides: one prior location for each cell that begins in it"
+def test_priors_lie_in_the_image_and_learn(name, arch):
+    "Of an image that no stride divides: one prior location for each cell that begins in it"
     det = create_detector(arch, 2, backbone=name, **({} if 'rtmdet' in arch else TINY))
     h,w = 101,139
     with torch.no_grad(): out = det.eval().stages[0](det.neck(det.backbone(torch.zeros(1,3,h,w))), None)

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 import pytest
 
-SHOTS = os.environ.get('ROTNB_SHOTS') and Path(os.environ['ROTNB_SHOTS'])  # a folder: keep pictures of what was seen
+SHOTS = os.environ.get('ROTNB_SHOTS') and Path(os.environ['ROTNB_SHOTS'])  # a folder: keep images of what was seen
 VIEW = 'document.querySelector(".rotnb").rotnb'
 SCENE = '''
 import numpy as np
@@ -15,7 +15,7 @@ UNDER = f'([clientX, clientY]) => {VIEW}.world({{clientX, clientY}})'
 
 def canvas(page): return page.locator('.rn-canvas').first.bounding_box()
 def at(page, x, y):
-    "Where a picture pixel is on the page"
+    "Where an image pixel is on the page"
     b,(sx,sy) = canvas(page),page.evaluate(f'([x, y]) => {VIEW}.screen(x, y)', [x,y])
     return b['x']+sx,b['y']+sy
 
@@ -61,7 +61,7 @@ v''')
     if SHOTS: page.screenshot(path=SHOTS/'look.png')
     assert '<polygon' in page.evaluate(f'() => {VIEW}.svg()')
     with page.expect_download() as d: page.locator('.rn-button', has_text='PNG').click()
-    assert d.value.suggested_filename=='picture.png'
+    assert d.value.suggested_filename=='image.png'
 
 def test_500_boxes_at_interactive_rate(lab, page):
     lab.open(page, 'many.ipynb', SCENE+'''
@@ -69,7 +69,7 @@ n = 600
 boxes = np.stack([r.uniform(0, 2000, n), r.uniform(0, 2000, n), r.uniform(20, 90, n), r.uniform(8, 40, n), r.uniform(-1.5, 1.5, n)], -1)
 v = view(r.integers(0, 255, (2000,2000,3), dtype=np.uint8), dict(boxes=boxes, labels=r.integers(0, 16, n), scores=r.random(n)))
 v''')
-    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.picture.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.image.halves.length')
     drawn,gaps,idle = page.evaluate(f'''async () => {{
         const v = {VIEW}, frame = () => new Promise(requestAnimationFrame);
         const run = async f => {{ const gaps = []; let last = await frame();
@@ -100,11 +100,11 @@ v''')
     page.wait_for_function(f'() => {VIEW}.seen==1')
     page.mouse.click(canvas(page)['x']+20, canvas(page)['y']+20)
     page.keyboard.press('n')                                                      # next box: far too small to see, so it is zoomed to
-    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.picture.tiles.size>0 && !{VIEW}.pending', timeout=15000)
+    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.image.tiles.size>0 && !{VIEW}.pending', timeout=15000)
     page.wait_for_timeout(300)
     lab.kernel(page, 'v.reader.join()')
-    page.wait_for_function(f'() => {VIEW}.picture.halves[0]?.width==2048')
-    assert page.evaluate(f'() => {VIEW}.picture.tiles.size')>0                    # a new preview leaves the tiles
+    page.wait_for_function(f'() => {VIEW}.image.halves[0]?.width==2048')
+    assert page.evaluate(f'() => {VIEW}.image.tiles.size')>0                    # a new preview leaves the tiles
     px = page.evaluate(f'''() => {{
         const v = {VIEW}, c = v.canvas.getContext('2d');
         v.model.set('hidden', ['truth']); v.draw();
@@ -120,7 +120,7 @@ def settle(lab, page):
     page.evaluate('() => new Promise(f => requestAnimationFrame(() => requestAnimationFrame(f)))')
 
 def drag(lab, page, *points):
-    "Press at the first picture pixel, move through the others, let go"
+    "Press at the first image pixel, move through the others, let go"
     page.mouse.move(*at(page, *points[0])); page.mouse.down()
     for p in points[1:]: page.mouse.move(*at(page, *p), steps=4)
     page.mouse.up()
@@ -134,7 +134,7 @@ def test_mend_labels(either, page):
     import numpy as np
     from PIL import Image
     from rotnb.data.formats.dota import parse_dota_line
-    from rotnb.geometry.fit import headed
+    from rotnb.geometry.fit import with_heading
     r = lab.root/'set'
     for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
     for n in 'ab': Image.fromarray(np.random.default_rng(0).integers(90, 140, (300,500,3), dtype=np.uint8)).save(r/f'images/{n}.png')
@@ -156,7 +156,7 @@ f''')
     rows = (r/'labelTxt/a.txt').read_text().splitlines()
     assert [rows[0],rows[2]]==[lines[0],lines[2]]
     xy,name,diff = parse_dota_line(rows[1])
-    (box,),_ = headed(np.reshape(xy, (1,4,2)))
+    (box,),_ = with_heading(np.reshape(xy, (1,4,2)))
     assert box==pytest.approx([140,125,100,30,np.pi/2], abs=1.5), box
     drag(lab, page, (140, 120), (160, 130))                                            # move
     press(lab, page, '1')                                                      # car
@@ -172,8 +172,8 @@ f''')
     page.wait_for_function('() => document.querySelector(".rn-where") && !document.querySelector(".rn-where").textContent.includes("*")')
     rows = [parse_dota_line(o) for o in (r/'labelTxt/a.txt').read_text().splitlines()]
     assert [o and o[1:] for o in rows]==[None,('car',0),('car',0)]
-    assert headed(np.reshape(rows[1][0], (1,4,2)))[0][0]==pytest.approx([160,135,100,30,np.pi/2], abs=2)
-    assert headed(np.reshape(rows[2][0], (1,4,2)))[0][0]==pytest.approx([350,250,100,20,0], abs=2)
+    assert with_heading(np.reshape(rows[1][0], (1,4,2)))[0][0]==pytest.approx([160,135,100,30,np.pi/2], abs=2)
+    assert with_heading(np.reshape(rows[2][0], (1,4,2)))[0][0]==pytest.approx([350,250,100,20,0], abs=2)
     assert (r/'.rotnb/backup/labelTxt/a.txt.bak').read_text().splitlines()==lines
     assert (r/'labelTxt/b.txt').read_text()==lines[2]+'\n'
 
@@ -186,7 +186,7 @@ def test_page_without_kernel(page, tmp_path):
         def read(self, x, y, w, h, scale=1.): return np.full((int(np.ceil(h*scale)),int(np.ceil(w*scale)),3), 90, np.uint8)
     v = view(Scene(), dict(boxes=[[3000.,1500,300,100,.5],[100,100,50,20,0]], labels=['ship','car']), dict(boxes=[[3010.,1500,300,100,.4]], scores=[.7]))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==3 && {VIEW}.picture.halves.length')
+    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==3 && {VIEW}.image.halves.length')
     page.mouse.move(*at(page, 3000, 1500))
     page.wait_for_selector('.rn-tip:visible')
     assert '300.0 × 100.0 px' in page.locator('.rn-tip').inner_text()
@@ -227,12 +227,12 @@ PIXEL = f"""() => {{ const v = {VIEW}, [x, y] = v.screen(v.scene.width/2, v.scen
     return [...v.canvas.getContext('2d').getImageData(Math.floor(x*v.dpr), Math.floor(y*v.dpr), 1, 1).data] }}"""
 
 def test_one_pixel_and_no_boxes(page, tmp_path):
-    "A picture of a pixel is shown, zooming in does not zoom out; keys that look for boxes find none; the same bytes as another scene stay in sight"
+    "An image of a pixel is shown, zooming in does not zoom out; keys that look for boxes find none; the same bytes as another scene stay in sight"
     import numpy as np
     from rotnb.explore.viewer import view
     v = view(np.full((1,1,3), 200, np.uint8), np.zeros((0,5)))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.picture.halves.length && {VIEW}.seen===0')
+    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.image.halves.length && {VIEW}.seen===0')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     before = page.evaluate(f'() => {VIEW}.scale')
@@ -241,13 +241,13 @@ def test_one_pixel_and_no_boxes(page, tmp_path):
     page.locator('.rn-canvas').focus()
     for k in 'nzpcf': page.keyboard.press(k)
     page.evaluate(f"""() => {{ const v = {VIEW}; v.model.set('scene', {{...v.scene, id: '2'}}) }}""")
-    page.wait_for_function(f'() => {VIEW}.picture.halves.length')
+    page.wait_for_function(f'() => {VIEW}.image.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     if SHOTS: page.screenshot(path=SHOTS/'pixel.png')
 
-def test_pictures_alike_focus_and_a_kernel_that_is_late(lab, page):
-    "Two pictures of the same bytes; the keyboard stays on a switch that it flips; an answer that is late is said to be, and so is one that never comes"
+def test_images_alike_focus_and_a_kernel_that_is_late(lab, page):
+    "Two images of the same bytes; the keyboard stays on a switch that it flips; an answer that is late is said to be, and so is one that never comes"
     from PIL import Image
     r = lab.root/'alike'
     for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
@@ -255,10 +255,10 @@ def test_pictures_alike_focus_and_a_kernel_that_is_late(lab, page):
         Image.new('RGB', (300,200), (90,120,150)).save(r/f'images/{n}.png')
         (r/f'labelTxt/{n}.txt').write_text('100 100 180 100 180 130 100 130 ship 0\n20 20 40 20 40 30 20 30 car 0\n')
     lab.open(page, 'alike.ipynb', "from rotnb.explore.label_fixer import LabelFixer\nf = LabelFixer('alike', journal='journal2')\nf")
-    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.picture.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.image.halves.length')
     page.locator('.rn-canvas').focus(); press(lab, page, 'PageDown')
     assert lab.kernel(page, 'print(f.index)')=='1'
-    page.wait_for_function(f'() => {VIEW}.picture.halves.length')
+    page.wait_for_function(f'() => {VIEW}.image.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)[3]==255                                           # not left blank because the bytes had not changed
     page.locator('.rn-switches input').first.focus()

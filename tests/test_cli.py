@@ -63,7 +63,7 @@ def test_metrics(run):
     assert {'rotnb','torch','fastai','python','threads'} <= set(m['versions'])
     assert all({'ap','recall','n_gt','n_det'}==set(o) for o in m['classes'].values())
 
-def test_pictures(run):
+def test_images(run):
     sizes = {o:Image.open(run[0]/o).size for o in FILES if o.endswith('.png')}
     assert sizes['prediction.png']==(128,128)
     assert min(sizes['results.png'])>=600 and min(sizes['loss.png'])>=300

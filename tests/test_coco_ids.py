@@ -1,11 +1,11 @@
-"Truth and results in COCO's format name pictures and classes alike, whichever way they were written: perfect detections get AP 1 from pycocotools"
+"Truth and results in COCO's format name images and classes alike, whichever way they were written: perfect detections get AP 1 from pycocotools"
 import contextlib, io, json
 import numpy as np, pytest, torch
 from PIL import Image
 from hypothesis import given, settings, strategies as st
 from rotnb.data.labels.records import Annot
 from rotnb.data.formats.table import FORMATS
-from rotnb.data.labels.ids import picture_ids
+from rotnb.data.labels.ids import assign_image_ids
 from rotnb.data.formats.json_text import read_coco, write_coco
 from rotnb.evaluate.task1 import read_task1, short_scores
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
@@ -37,14 +37,14 @@ def test_perfect_results_get_1(tmp_path, kind):
     assert ap(file, write_predictions(preds, tmp_path/'r.json', ['ship']))==pytest.approx(1)
     assert ap(file, write_predictions(preds, tmp_path/'s.json', ['ship'], image_ids=file))==pytest.approx(1)
 
-def test_results_of_some_pictures_have_the_ids_of_the_whole_set(tmp_path):
+def test_results_of_some_images_have_the_ids_of_the_whole_set(tmp_path):
     truth,preds = a_set(tmp_path/'images', NAMES['words']); file = write_coco(truth, tmp_path/'truth.json', ['ship'])
     ids = {o['file_name']:o['id'] for o in json.loads(file.read_text())['images']}
     for n,p in preds.items():
         (r,) = json.loads(write_predictions({n:p}, tmp_path/'r.json', ['ship']).read_text()); assert r['image_id']==ids[n]
 
 def test_a_set_read_from_coco_keeps_its_ids_and_results_take_its_classes(tmp_path):
-    "Ids of pictures in no order, categories with gaps and in another order than the learner's"
+    "Ids of images in no order, categories with gaps and in another order than the learner's"
     truth,preds = a_set(tmp_path/'images', NAMES['mixed'], ('ship','plane')); file = write_coco(truth, tmp_path/'first.json', ['ship','plane'])
     d = json.loads(file.read_text()); new = {o['id']:k for o,k in zip(d['images'], (900,7,41))}
     for o in d['images']: o['id'] = new[o['id']]
@@ -69,8 +69,8 @@ def test_sets_put_together_share_no_id(tmp_path):
 @given(st.lists(st.text('ab01/.é 二٣', min_size=1, max_size=6), unique=True, max_size=12), st.integers(0, 5))
 def test_ids_differ_and_hang_on_no_order(names, k):
     names = [n for n in names if n.strip('/. ') and '//' not in n and '/.' not in f'/{n}' and not n.startswith('/') and not n.endswith('/')]
-    ids = picture_ids(names)
-    assert len(set(ids.values()))==len(names) and picture_ids(names[k:]+names[:k])==ids and all(0<=o<2**53 for o in ids.values())
+    ids = assign_image_ids(names)
+    assert len(set(ids.values()))==len(names) and assign_image_ids(names[k:]+names[:k])==ids and all(0<=o<2**53 for o in ids.values())
 
 # --- scores
 

@@ -10,7 +10,7 @@ GOOD = '10 10 30 10 30 20 10 20 ship 0\n'
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    "A set of three pictures, a file and a folder, in the current folder"
+    "A set of three images, a file and a folder, in the current folder"
     for i in range(3):
         for d in ('set/images','set/labelTxt'): (tmp_path/d).mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (60,40)).save(tmp_path/f'set/images/{i}.png'); (tmp_path/f'set/labelTxt/{i}.txt').write_text(GOOD)

@@ -9,7 +9,7 @@ from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import Annot, DatasetLayoutError, LabelError
 from rotnb.data.formats.edit_xml import xml_spans
 from rotnb.geometry.boxes import rbox2qbox
-from rotnb.geometry.fit import headed
+from rotnb.geometry.fit import with_heading
 
 CASES = 1000
 FORMS = [k for k,f in FORMATS.items() if k!='hrsid' and (f.write or k=='ucas_aod')]
@@ -20,12 +20,12 @@ VOCAB = ['ship','car']
 
 def write_ucas(annots, root):
     (root/'ship').mkdir()
-    for a,(r,_) in ((a, headed(a.qboxes)) for a in annots):
-        rows = ['\t'.join(f'{v:.4f}' for v in (*q.ravel(),np.rad2deg(b[4]),*b[:4])) for q,b in zip(a.qboxes, r)]
+    for a,(r,_) in ((a, with_heading(a.quads)) for a in annots):
+        rows = ['\t'.join(f'{v:.4f}' for v in (*q.ravel(),np.rad2deg(b[4]),*b[:4])) for q,b in zip(a.quads, r)]
         (root/f'ship/{a.image.stem}.txt').write_text(''.join(o+'\n' for o in rows))
 
 def good_set(root, name):
-    "Three pictures, five labels"
+    "Three images, five labels"
     (root/'images').mkdir(parents=True); rng = np.random.default_rng(0)
     ims = [root/f'images/p{i}.png' for i in range(3)]
     for p in ims: Image.fromarray(rng.integers(0, 255, (100,150), dtype=np.uint8)).save(p)
@@ -52,7 +52,7 @@ def pieces(name, file, data):
 
 @pytest.fixture(scope='module')
 def sets(tmp_path_factory):
-    "Format -> (files, labels as (file, bytes, picture, corners))"
+    "Format -> (files, labels as (file, bytes, image, corners))"
     res = {}
     for k in FORMS:
         root = tmp_path_factory.mktemp('good')/k; files = good_set(root, k); labels = []
@@ -144,14 +144,14 @@ def json_ids(doc, nodes, r):
 ANY = [cut, cut, drop_slice, twice_slice, junk, flip, noise, empty, gone, utf16, bom, latin, crlf, old_mac, nuls, no_newline, tail,
        odd_number, odd_number, odd_number, swap_numbers, swap_fields, no_field, no_field, deep]
 OF = dict(xml=[no_tag, no_tag, other_tag, unwrapped, wrapped, entities], json=[json_type, json_type, json_type, json_key, json_key, json_twice, json_ids])
-PICTURE = [cut, flip, noise, empty, gone, junk]
+IMAGE = [cut, flip, noise, empty, gone, junk]
 def huge_png(d, r): w = struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0); return d[:16]+w+struct.pack('>I', zlib.crc32(b'IHDR'+w))+d[33:]
 
 def corrupt(root, name, files, seed):
     "Write a set with one thing wrong; what was done to which file, and the file's new bytes"
     r = random.Random(seed); labels = [f for f in files if not f.endswith(('.png','.yaml'))]
     where = r.random()
-    if where<.12: f = r.choice([o for o in files if o.endswith('.png')]); how = r.choice([*PICTURE, huge_png])
+    if where<.12: f = r.choice([o for o in files if o.endswith('.png')]); how = r.choice([*IMAGE, huge_png])
     elif where<.2 and any(o.endswith('.yaml') for o in files): f = next(o for o in files if o.endswith('.yaml')); how = r.choice(ANY)
     else: f = r.choice([o for o in labels if files[o]] or labels); how = r.choice(ANY+OF.get(f.rpartition('.')[2], [])*3)
     new = how(files[f], r)
@@ -161,7 +161,7 @@ def corrupt(root, name, files, seed):
         if k!=f: p.write_bytes(v)
         elif folder: p.mkdir()
         elif new is not None: p.write_bytes(new)
-    twin = root/'images'/r.choice(['p0.png','p2.png'])                                   # a second picture of the same name
+    twin = root/'images'/r.choice(['p0.png','p2.png'])                                   # a second image of the same name
     if r.random()<.05 and twin.is_file(): (root/'images/sub').mkdir(); shutil.copy(twin, root/'images/sub')
     return f"{how.__name__}{' as a folder' if folder else ''} of {f}",f,b'' if folder or new is None else new
 
@@ -174,7 +174,7 @@ def read(root, name, on_bad):
     return res,'\n'.join(str(o.message) for o in w)
 
 def has(records, image, q, tol):
-    return any(a.image.name==image and min(np.abs(np.roll(b, k, 0)-q).max() for k in range(4))<tol for a in records for b in a.qboxes)
+    return any(a.image.name==image and min(np.abs(np.roll(b, k, 0)-q).max() for k in range(4))<tol for a in records for b in a.quads)
 
 def check(root, name, files, labels, seed):
     "What is wrong with the reader, in words; '' if nothing"
@@ -183,7 +183,7 @@ def check(root, name, files, labels, seed):
     except Exception as e: return f'{what}: {type(e).__name__}: {e}'[:300]
     told = Path(file).name in said
     if got is None: return '' if told or str(root) in said else f'{what}: the error names no file: {said[:200]}'
-    if not all(np.isfinite(a.qboxes).all() for a in got): return f'{what}: boxes that are no numbers'
+    if not all(np.isfinite(a.quads).all() for a in got): return f'{what}: boxes that are no numbers'
     for f,piece,image,q in labels:
         intact = f!=file or piece in new
         named = told or Path(image).name in said or Path(f).name in said
@@ -207,7 +207,7 @@ def test_the_good_sets_are_read_wholly_and_without_a_word(tmp_path, sets, name):
     for k,v in files.items(): (tmp_path/k).parent.mkdir(parents=True, exist_ok=True); (tmp_path/k).write_bytes(v)
     got,said = read(tmp_path, name, 'raise')
     assert got is not None and sum(map(len, got))==5 and all(has(got, i, q, .6 if name=='icdar' else .02) for _,_,i,q in labels), said
-    assert not said or said.count('no label file')==1                                   # CSV and others cannot know of an empty picture
+    assert not said or said.count('no label file')==1                                   # CSV and others cannot know of an empty image
 
 @pytest.mark.parametrize('name', FORMS)
 def test_the_doctor_survives_them_too(tmp_path, sets, name):

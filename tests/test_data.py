@@ -19,12 +19,12 @@ from rotnb.data.blocks import *
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 def mask(quad, w, h, ss=8):
-    "Pixels of a `w` x `h` picture at least half inside `quad`, by `ss`-fold supersampling"
+    "Pixels of a `w` x `h` image at least half inside `quad`, by `ss`-fold supersampling"
     big = np.zeros((h*ss, w*ss), np.uint8)
     cv2.fillConvexPoly(big, np.round((np.asarray(quad, float)*ss-.5)*16).astype(np.int32), 255, shift=4)
     return cv2.resize(big, (w,h), interpolation=cv2.INTER_AREA)
 
-def picture(quad, w, h): return np.repeat(mask(quad, w, h)[...,None], 3, -1)
+def image(quad, w, h): return np.repeat(mask(quad, w, h)[...,None], 3, -1)
 
 def overlap(x, quad):
     "IoU of the bright pixels of `x` (3,h,w) and a scaled quad"
@@ -37,10 +37,10 @@ W,H = 640,480
 RBOXES = [[320,240,260,120,.5],[300,250,200,150,-1.1],[350,230,240,90,2.4],[310,220,180,160,.1]]
 
 def loaders(item_tfms=(), batch_tfms=(), rboxes=RBOXES, names=None, **kw):
-    "One big bright box per picture, in training and in validation"
+    "One big bright box per image, in training and in validation"
     items = [rbox2qbox(np.array([r], float)) for r in rboxes]*2
     n = len(rboxes)
-    db = DataBlock((ImageBlock, RBoxBlock(min_visible=0, **kw), RBoxLblBlock(['box'])), n_inp=1, get_x=lambda o: picture(o[0], W, H),
+    db = DataBlock((ImageBlock, RBoxBlock(min_visible=0, **kw), RBoxLblBlock(['box'])), n_inp=1, get_x=lambda o: image(o[0], W, H),
                    get_y=[lambda o: o, lambda o: names or ['box']], splitter=IndexSplitter(range(n,2*n)),
                    item_tfms=list(item_tfms), batch_tfms=list(batch_tfms))
     return db.dataloaders(items, bs=n, num_workers=0, device='cpu')
@@ -84,7 +84,7 @@ def test_any_affine_map_moves_quads_as_it_moves_pixels(deg, zoom, shift, mirror,
     q = TensorQuad(rbox2qbox(torch.tensor([[[256.,256,220,120,theta]]]))/256-1, img_size=(512,512))
     c,s = math.cos(math.radians(deg))/zoom,math.sin(math.radians(deg))/zoom
     m = torch.tensor([[[-c if mirror else c, s, shift],[-(-s if mirror else s)*1., c, -shift]]])
-    x = TensorImage(torch.tensor(picture((to_np(q[0,0])+1)*256, 512, 512)).permute(2,0,1)[None].float()/255)
+    x = TensorImage(torch.tensor(image((to_np(q[0,0])+1)*256, 512, 512)).permute(2,0,1)[None].float()/255)
     moved = q.affine_coord(m, align_corners=ac)
     assert overlap(x.affine_coord(m, pad_mode='zeros', align_corners=ac)[0], moved[0,0])>=.98
     e = moved.roll(-1,-2)-moved
@@ -95,7 +95,7 @@ def test_resizing_a_batch_is_exact_to_a_fraction_of_a_pixel(ac):
     "With `align_corners=True` the border of the frame is not at -1: boxes near it would be off by a sixth of a pixel"
     px = rbox2qbox(torch.tensor([[60.,70,80,50,.3]]))
     q = TensorQuad(px[None]/256-1, img_size=(512,512)).affine_coord(sz=288, align_corners=ac)
-    x = torch.tensor(picture(px[0], 512, 512)[...,0])[None,None].float()
+    x = torch.tensor(image(px[0], 512, 512)[...,0])[None,None].float()
     x = to_np(TensorImage(x.expand(1,3,-1,-1)).affine_coord(sz=288, align_corners=ac, pad_mode='zeros')[0,0])
     yy,xx = np.mgrid[:288,:288]+.5
     centre = np.array([(x*xx).sum(),(x*yy).sum()])/x.sum()
@@ -237,7 +237,7 @@ def test_fewer_labels_than_boxes_is_named():
 
 def test_cut_rules_at_the_border():
     "keep, clip and drop, by the share that is visible"
-    cut = [[0,240,200,80,0.]]*2                             # half of the box is left of the picture
+    cut = [[0,240,200,80,0.]]*2                             # half of the box is left of the image
     def labels_and_width(**kw):
         db = DataBlock((ImageBlock, RBoxBlock(**kw), RBoxLblBlock(['box'])), n_inp=1, get_x=lambda o: np.zeros((H,W,3),np.uint8),
                        get_y=[lambda o: cut[:1], lambda o: ['box']], splitter=IndexSplitter([1]))

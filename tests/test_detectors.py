@@ -16,7 +16,7 @@ every = pytest.mark.parametrize('name', ALL)
 K = 3
 
 TWO_STAGE = ('oriented_rcnn','roi_trans','rotated_faster_rcnn','gliding_vertex')
-SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None)) # anchors for pictures of 96 px
+SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None)) # anchors for images of 96 px
 
 def make(name, angle='le90', seed=0, **kw):
     torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def test_odd_sizes(name, size):
 
 @every
 def test_extreme_objects(name):
-    "As large as the picture, thinner than a pixel, beyond the border, two in one place"
+    "As large as the image, thinner than a pixel, beyond the border, two in one place"
     boxes = [[48.,48.,300.,290.,.3],[40.,40.,60.,.3,.8],[95.,95.,60.,30.,0.],[-20.,40.,60.,20.,.2],
              [30.,30.,20.,10.,.1],[30.,30.,20.,10.,.1],[50.,20.,1.,1.,0.]]
     m = make(name)
@@ -95,7 +95,7 @@ def test_ignored_objects_touch_the_class_loss_only(name):
     if name in TWO_STAGE: pytest.skip('the mean over a random sample may rise or fall; test_two_stage.py looks at the sample')
     m = make(name).eval()  # norms at rest, so that two passes compare
     x = images(1)
-    # `without` is the picture as if the object were not there: where it lies is then punished as background
+    # `without` is the image as if the object were not there: where it lies is then punished as background
     ignored,without = (m(x, [t])[0] for t in (target(A, [0,1,2], [False,True,False]), target([A[0],A[2]], [0,2])))
     for k in ignored:
         if 'cls' in k: assert ignored[k]<without[k], 'neither rewarded nor punished'
@@ -176,12 +176,12 @@ def test_limits_on_detections(name):
     assert all(d['boxes'].shape==(0,5) and d['scores'].shape==d['labels'].shape==(0,) for d in none)
 
 @every
-def test_nan_in_a_picture_is_no_crash(name):
+def test_nan_in_a_image_is_no_crash(name):
     m,x = make(name, score_thr=0.).eval(),images()
     x[0,:,10,10] = float('nan')
     with torch.no_grad(): (bad,good),(_,alone) = m(x),m(images())
     assert bad['boxes'].isfinite().all() and bad['scores'].isfinite().all()
-    assert torch.allclose(good['scores'][:5], alone['scores'][:5], atol=1e-5), 'nor does it reach the next picture'
+    assert torch.allclose(good['scores'][:5], alone['scores'][:5], atol=1e-5), 'nor does it reach the next image'
 
 @every
 def test_compiles(name):
@@ -237,7 +237,7 @@ def test_target_errors(name, spoil, message):
 
 @every
 def test_plain_pytorch_loop(name):
-    "No fastai: a detector is a module, and two pictures are learnt by an ordinary loop"
+    "No fastai: a detector is a module, and two images are learnt by an ordinary loop"
     m = make(name)
     opt = torch.optim.AdamW(m.parameters(), 5e-3)
     x,t,losses = images(),truth(),[]
@@ -277,7 +277,7 @@ def test_one_scene_is_learnt(name):
 
 @pytest.mark.parametrize('nf', [4, 16, 32])
 def test_a_group_norm_on_a_map_of_one_number(nf):
-    "No group is a single channel: that would be nothing but its bias, and an error of torch's for a picture alone"
+    "No group is a single channel: that would be nothing but its bias, and an error of torch's for an image alone"
     m = make('rotated_fcos', strides=(8,16,32), fpn_channels=nf, feat_channels=nf, norm=True, score_thr=0.)
     x = images(2, 32, 32)
     both = m.eval()(x)
@@ -293,6 +293,6 @@ def test_groups_of_a_group_norm(nf, groups):
 def test_a_batch_norm_that_sees_one_number():
     m = create_detector('rtmdet_r_tiny', K, backbone='test_resnet', fpn_channels=16, feat_channels=16, strides=(8,16,32)).train()
     t = [target([[16.,16.,12.,8.,.3]], [1])]
-    with pytest.raises(ValueError, match='1 picture of 32 x 32 px.*bs=2'): m(images(1, 32, 32), t)
+    with pytest.raises(ValueError, match='1 image of 32 x 32 px.*bs=2'): m(images(1, 32, 32), t)
     assert len(m.eval()(images(1, 32, 32)))==1
     assert all(o.isfinite() for o in m.train()(images(2, 32, 32), 2*t).values())

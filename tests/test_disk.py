@@ -60,7 +60,7 @@ def test_converting_over_what_is_read(tmp_path, how, images):
         warnings.simplefilter('ignore'); convert(src, tmp_path/'A', 'dota', 'yolo_obb' if how is by_list else None, images=images, overwrite=True)
     assert snapshot(tmp_path)==before
 
-def test_pictures_named_apart(tmp_path):
+def test_images_named_apart(tmp_path):
     dota(tmp_path/'A'); convert(tmp_path/'A', tmp_path/'B', 'coco', images='none'); before = snapshot(tmp_path)
     with pytest.raises(ConvertError, match='is read'): convert(tmp_path/'B', tmp_path/'A', 'dota', images='link', overwrite=True, images_in=tmp_path/'A/images')
     assert snapshot(tmp_path)==before
@@ -196,7 +196,7 @@ def test_many_equal_boxes_take_little(monkeypatch):
     found = check_duplicates(boxes(np.repeat(one, n, 0), [f'c{i}' for i in range(n)])); assert [f.kind for f in found]==['two_names']*(n-1)
     assert time.perf_counter()-t<40
 
-def test_a_cache_that_cannot_write_gives_pictures(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_write_gives_images(tmp_path, monkeypatch):
     src = dota(tmp_path/'s'); c = DiskCache(tmp_path/'cache')
     def full(f, a): f.write(b'x'*99); raise OSError(errno.ENOSPC, 'No space left on device')
     with monkeypatch.context() as m, pytest.warns(UserWarning, match='cannot be kept') as said:

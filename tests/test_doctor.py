@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.cli.doctor import main
-from rotnb.data.doctor.boxes import KINDS, split_where
+from rotnb.data.doctor.boxes import CHECKS, split_where
 from rotnb.data.formats.table import FORMATS
 from rotnb.data.doctor.report import doctor
 from rotnb.data.formats.dota import read_dota
@@ -13,7 +13,7 @@ from rotnb.data.mend.sources import edit_form
 from rotnb.data.formats.edit import Shot
 from rotnb.data.synth.scenes import make_synth
 from rotnb.geometry.boxes import rbox2qbox
-from rotnb.geometry.fit import headed
+from rotnb.geometry.fit import with_heading
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'data'
 NAMES = 'dota yolo_obb coco ssdd dior fair1m rolabelimg labelme label_studio cvat csv'.split()
@@ -31,8 +31,8 @@ def synth(tmp_path_factory):
     root = make_synth(tmp_path_factory.mktemp('s')/'a', 10, 2, size=256, workers=1)
     annots = []
     for a in read_dota(root, 'train'):
-        in_ = ((a.qboxes>=0)&(a.qboxes<=256)).all((1,2)) & (headed(a.qboxes)[0][:,2:4].min(1)>3)
-        annots.append(replace(a, qboxes=rbox2qbox(headed(a.qboxes[in_])[0]), names=[n for n,k in zip(a.names, in_) if k],
+        in_ = ((a.quads>=0)&(a.quads<=256)).all((1,2)) & (with_heading(a.quads)[0][:,2:4].min(1)>3)
+        annots.append(replace(a, quads=rbox2qbox(with_heading(a.quads[in_])[0]), names=[n for n,k in zip(a.names, in_) if k],
                               difficult=a.difficult[in_], where=None, angle=None))
     return annots
 
@@ -56,13 +56,13 @@ def test_a_clean_set_raises_no_alarm(tmp_path, synth, name):
 # ---- planted faults ----
 
 def planted(annots, free):
-    "Faults by kind -> (picture, corners); the last box of a picture is spoilt or repeated"
+    "Faults by kind -> (image, corners); the last box of an image is spoilt or repeated"
     out,want = [],{}
     for i,a in enumerate(annots):
-        a = replace(a, qboxes=a.qboxes.copy(), names=list(a.names)); q,n = a.qboxes,a.names
+        a = replace(a, quads=a.quads.copy(), names=list(a.names)); q,n = a.quads,a.names
         def add(kind, box, name):
             want[kind] = a.image.name,np.array(box, float)
-            return replace(a, qboxes=np.concatenate([q, [box]]), names=[*n, name], difficult=np.append(a.difficult, 0))
+            return replace(a, quads=np.concatenate([q, [box]]), names=[*n, name], difficult=np.append(a.difficult, 0))
         common = max(set(sum((o.names for o in annots), [])), key=sum((o.names for o in annots), []).count)
         mid = rbox2qbox(np.array([[128.,128,20,10,.3]]))[0]
         if i==0 and len(a): a = replace(add('duplicate', q[0], n[0]), difficult=np.append(a.difficult, a.difficult[0]))
@@ -84,7 +84,7 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
     assert sorted(f.kind)==sorted(want), rep
     for r in f.itertuples():
         image,q = want[r.kind]
-        assert Path(r.image).name==image and min(np.abs(np.roll(rep.boxes.qboxes[r.box], k, 0)-q).max() for k in range(4))<.02, r
+        assert Path(r.image).name==image and min(np.abs(np.roll(rep.boxes.quads[r.box], k, 0)-q).max() for k in range(4))<.02, r
         assert r.file and (pd.notna(r.line) or r.object)
     slip = rep.boxes.names[f.box[f.kind=='name'].item()]; right = re.search(r"may be '(.*?)'", f.message[f.kind=='name'].item())[1]
     before = {p: p.read_bytes() for p in (tmp_path/'a').rglob('*') if p.is_file()}
@@ -100,7 +100,7 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
         first = int(np.flatnonzero(rep.boxes.pic==rep.boxes.annots.index(a))[0]) if len(a) else 0
         keep = [i for i in range(len(a)) if first+i not in gone]
         assert [right if a.names[i]==slip else a.names[i] for i in keep]==new[k].names
-        if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.qboxes[keep], new[k].qboxes)
+        if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.quads[keep], new[k].quads)
     same = [p for p in before if p.suffix!='.png' and p.parent.name!='images' and (tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()==before[p]]
     if len(before)>2*len(synth)-1: assert len(same)>=len(synth)-5                                # files without findings: the same bytes
 
@@ -117,15 +117,15 @@ def test_forms_and_readers_name_the_same_places(tmp_path, synth, name):
         assert len([p for p in at if form.read(at[p], text, Shot('', tuple(b.size[mine[0]]), vocab)).row])==len(mine)
         for i in mine:
             _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, Shot('', tuple(b.size[i]), vocab))
-            np.testing.assert_array_equal(p.row[0], b.qboxes[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
+            np.testing.assert_array_equal(p.row[0], b.quads[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
 
 @pytest.mark.parametrize('name', ['csv','cvat','coco','label_studio'])
-def test_many_pictures_of_one_file_are_mended_at_once(tmp_path, synth, name):
-    "First and last object of every picture go, neighbours in the file, and all of the last picture"
+def test_many_images_of_one_file_are_mended_at_once(tmp_path, synth, name):
+    "First and last object of every image go, neighbours in the file, and all of the last image"
     thin = rbox2qbox(np.array([[100.,90,30,.6,.5],[60.,150,40,.7,1.]]))
     def spoilt(a, last):
-        q,n = (thin,['ship']*2) if last else (np.concatenate([thin[:1],a.qboxes,thin[1:]]),['ship',*a.names,'ship'])
-        return replace(a, qboxes=q, names=n, difficult=np.zeros(len(n), int))
+        q,n = (thin,['ship']*2) if last else (np.concatenate([thin[:1],a.quads,thin[1:]]),['ship',*a.names,'ship'])
+        return replace(a, quads=q, names=n, difficult=np.zeros(len(n), int))
     bad = [spoilt(a, i==4) for i,a in enumerate(synth[:5])]
     write(bad, tmp_path/'a', name); rep = doctor(tmp_path/'a', images=False)
     name_ = {n for a in synth for n in a.names}-{'ship'}; old = sorted(name_)[0]
@@ -134,7 +134,7 @@ def test_many_pictures_of_one_file_are_mended_at_once(tmp_path, synth, name):
     got = {a.image.name:a for a in doctor(tmp_path/'b', images=False).boxes.annots}; was = {a.image.name:a for a in rep.boxes.annots}
     assert len(got)==5 and not len(got[bad[4].image.name])
     for a in bad[:4]:
-        np.testing.assert_array_equal(got[a.image.name].qboxes, was[a.image.name].qboxes[1:-1])
+        np.testing.assert_array_equal(got[a.image.name].quads, was[a.image.name].quads[1:-1])
         assert got[a.image.name].names==['a new class' if n==old else n for n in a.names[1:-1]]
 
 def test_what_a_format_cannot_hold_is_said(tmp_path, synth):
@@ -165,7 +165,7 @@ def test_lines_of_a_dota_file_by_kind(tmp_path, synth):
     t.write_text(t.read_text()+'\n'.join(rows.values())+'\n')
     rep = doctor(tmp_path/'a', vocab=None)
     for i,k in enumerate(rows, n+1): assert (t.name,i) in places(rep, k), (k, rep)
-    assert {k for k,v in places(rep, list(KINDS)) if k}=={t.name}
+    assert {k for k,v in places(rep, list(CHECKS)) if k}=={t.name}
 
 # ---- conventions ----
 
@@ -175,7 +175,7 @@ def rolabelimg(root, synth, change):
         t.write_text(re.sub(r'<angle>(.*?)</angle>', lambda m: f'<angle>{change(float(m[1])):.6f}</angle>', t.read_text()))
     return doctor(root)
 
-def test_angle_conventions_are_seen_in_the_pictures(tmp_path, synth):
+def test_angle_conventions_are_seen_in_the_images(tmp_path, synth):
     def said(name, f): return rolabelimg(tmp_path/name, synth, f).to_dataframe('reading').message.str.split(':').str[0].tolist()
     assert said('a', lambda t: -t)==['the angle turns the other way']
     assert said('b', lambda t: t+math.pi/2)==['the angle belongs to the other side']
@@ -184,24 +184,24 @@ def test_angle_conventions_are_seen_in_the_pictures(tmp_path, synth):
     assert len(turn)>.5*len(rep.boxes) and (turn.file.str.endswith('.xml')&turn.line.notna()).all()
 
 def test_axes_and_units(tmp_path, synth):
-    def rep(name, f, fmt='dota'): write([replace(a, qboxes=f(a.qboxes)) for a in synth], tmp_path/name, fmt); return doctor(tmp_path/name)
+    def rep(name, f, fmt='dota'): write([replace(a, quads=f(a.quads)) for a in synth], tmp_path/name, fmt); return doctor(tmp_path/name)
     assert rep('a', lambda q: q[...,::-1]).to_dataframe('reading').message.item().startswith('x and y have changed places')
     assert rep('b', lambda q: np.stack([q[...,0],256-q[...,1]], -1)).to_dataframe('reading').message.item().startswith('y counts from below')
     assert grave(rep('c', lambda q: q/256)).kind.tolist()==['unit']
 
-# ---- pictures ----
+# ---- images ----
 
-def test_pictures_that_are_broken_deep_or_odd(tmp_path, synth):
+def test_images_that_are_broken_deep_or_odd(tmp_path, synth):
     write(synth, tmp_path/'a', 'dota'); im = sorted((tmp_path/'a/images').iterdir()); pil = Image.open(im[0]).copy()
-    im[1].write_bytes(im[1].read_bytes()[:2000]); im[2].write_bytes(b'no picture')
+    im[1].write_bytes(im[1].read_bytes()[:2000]); im[2].write_bytes(b'no image')
     Image.fromarray(np.asarray(pil.convert('L')).astype(np.uint16)*200).save(im[3])
     pil.convert('RGBA').save(im[4]); Image.open(im[5]).convert('L').save(im[5])
     jpg = im[6].with_suffix('.jpg'); Image.open(im[6]).convert('CMYK').save(jpg); im[6].unlink()
     rep = doctor(tmp_path/'a'); got = {Path(f.image).stem:f.kind for f in grave(rep).itertuples() if f.kind not in ('twin','near_twin')}
-    assert got=={im[1].stem:'picture', im[2].stem:'picture', im[3].stem:'depth', im[4].stem:'mode', im[5].stem:'mode', im[6].stem:'mode'}, rep
-    assert rep.errors==2 and doctor(tmp_path/'a', images=False).errors==1                # without the pictures only the header that is none
+    assert got=={im[1].stem:'image', im[2].stem:'image', im[3].stem:'depth', im[4].stem:'mode', im[5].stem:'mode', im[6].stem:'mode'}, rep
+    assert rep.errors==2 and doctor(tmp_path/'a', images=False).errors==1                # without the images only the header that is none
 
-def test_pictures_that_pillow_does_not_know(tmp_path):
+def test_images_that_pillow_does_not_know(tmp_path):
     rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
     from rotnb.data.doctor.images import look_at
     a = np.arange(8*64*80).reshape(8,64,80).astype(np.uint16); f = tmp_path/'a.tif'
@@ -212,16 +212,16 @@ def test_pictures_that_pillow_does_not_know(tmp_path):
 @pytest.mark.parametrize('exif', ['displayed','raw'])
 @pytest.mark.parametrize('name', ['dota','yolo_obb'])
 def test_exif_is_named_voted_on_and_mended(tmp_path, synth, exif, name):
-    "Labels of pictures that EXIF turns, drawn on the displayed or on the stored one: no size is told, so they are read as displayed"
+    "Labels of images that EXIF turns, drawn on the displayed or on the stored one: no size is told, so they are read as displayed"
     write(synth[:6], tmp_path/'a', name); note = Image.Exif(); note[0x112] = 6
     for p in (tmp_path/'a/images').iterdir():
         im = Image.open(p).copy()                                                        # 6: shown turned clockwise, so stored turned the other way
         (im.transpose(Image.Transpose.ROTATE_90) if exif=='displayed' else im).save(p.with_suffix('.jpg'), exif=note, quality=98); p.unlink()
     rep = doctor(tmp_path/'a'); assert len(rep.to_dataframe('exif'))==6
-    won = rep.to_dataframe('reading').message.tolist(); assert (len(won)==1 and 'labels fit the stored picture' in won[0])==(exif=='raw'), rep.votes
+    won = rep.to_dataframe('reading').message.tolist(); assert (len(won)==1 and 'labels fit the stored image' in won[0])==(exif=='raw'), rep.votes
     res = rep.fix(tmp_path/'b', exif=exif); assert res.done[res.kind=='exif'].str.contains('upright').all()
     again = doctor(tmp_path/'b'); assert grave(again).empty, again
-    np.testing.assert_array_equal(again.boxes.qboxes, rep.boxes.qboxes)
+    np.testing.assert_array_equal(again.boxes.quads, rep.boxes.quads)
 
 def test_leaks_exact_and_near(tmp_path, synth):
     for s,some in (('train',synth[:6]), ('val',synth[6:9])):
@@ -233,7 +233,7 @@ def test_leaks_exact_and_near(tmp_path, synth):
     rep = doctor(tmp_path); got = {(f.kind,Path(f.image).stem) for f in grave(rep).itertuples() if 'l' in f.kind}
     assert {('leak',va[0].stem),('near_leak',va[1].stem)}<=got and [Path(o).stem for o in rep.to_dataframe('twin').image]==[tr[3].stem], rep
 
-def test_a_picture_listed_in_two_splits_is_a_leak_without_looking(tmp_path, synth):
+def test_a_image_listed_in_two_splits_is_a_leak_without_looking(tmp_path, synth):
     a = write(synth[:4], tmp_path/'a', 'ssdd'); (tmp_path/'a/splits').mkdir()
     for s,some in (('train',a[:3]), ('test',a[2:])): (tmp_path/f'a/splits/{s}.txt').write_text('\n'.join(o.image.stem for o in some))
     rep = doctor(tmp_path/'a', images=False); assert [Path(o).stem for o in rep.to_dataframe('leak').image]==[a[2].image.stem]
@@ -261,6 +261,6 @@ def test_real_sets_have_what_is_known_of_them(name):
     assert (rep.format,len(rep.boxes))==(format,n) and dict(grave(rep).kind.value_counts())==grave_, rep
     for k,v in info.items(): assert len(rep.to_dataframe(k))==v
 
-def test_one_real_picture_tells_clockwise_from_anticlockwise():
+def test_one_real_image_tells_clockwise_from_anticlockwise():
     p = real('fisheye_person'); assert grave(doctor(p, 'coco', rbox='deg')).empty
     assert doctor(p, 'coco', rbox='deg_ccw').to_dataframe('reading').message.item().startswith('the angle turns the other way')

@@ -7,7 +7,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, box_angle, compare_runs, eval_map
 from rotnb.evaluate.curves import angle_error, best_thresholds, box_errors, calibration, pr_curves, recall_at
-from rotnb.evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
+from rotnb.evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
 from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, CrossedQuadWarning, _crossed, image_record, match
 from rotnb.evaluate.task1 import merge_windows, read_task1, write_task1
 from rotnb.geometry.boxes import qbox2rbox, rbox2hbox, rbox2qbox
@@ -233,8 +233,8 @@ def test_box_errors_of_known_offsets():
 def test_every_box_has_one_kind(s, score):
     acc = accumulate(*s); f = acc.flat(); e = find_errors(acc, score=score); m = match(acc)
     seen = f.scores>=score
-    assert ((e.kind>=0)==seen).all() and (e.gt_kind>=0).all() and (e.kind<len(KINDS)).all()
-    name = np.array([*KINDS,''])
+    assert ((e.kind>=0)==seen).all() and (e.gt_kind>=0).all() and (e.kind<len(ERROR_KINDS)).all()
+    name = np.array([*ERROR_KINDS,''])
     k,g = name[e.kind],name[e.gt_kind]
     assert ((k=='correct')==(seen&(m.status==TRUE))).all() and ((k=='ignored')==(seen&(m.status==LEFT_OUT))).all()
     assert (k=='correct').sum()==(g=='correct').sum() and ((g=='ignored')==f.ignore).all() and not np.isin(k, ['missed']).any()
@@ -253,8 +253,8 @@ def test_each_kind_alone(kind):
     box,label = CASES[kind]
     target = dict(boxes=[S(0),[900,0,40,10,0]], labels=[0,1])
     e = find_errors(accumulate([dict(boxes=[box], scores=[.5], labels=[label])], [target], 2))
-    assert KINDS[e.kind[0]]==kind
-    assert KINDS[e.gt_kind[0]]==('missed' if kind=='background' else kind) and KINDS[e.gt_kind[1]]=='missed'
+    assert ERROR_KINDS[e.kind[0]]==kind
+    assert ERROR_KINDS[e.gt_kind[0]]==('missed' if kind=='background' else kind) and ERROR_KINDS[e.gt_kind[1]]=='missed'
 
 def test_costs_of_mending_everything():
     "One error of each kind, ranked before the true one"

@@ -1,4 +1,4 @@
-"Explorers without a browser: filters against brute force, messages, broken pictures, exports, large sets"
+"Explorers without a browser: filters against brute force, messages, broken images, exports, large sets"
 import io, json, re, time
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from fastcore.test import test_eq as eq
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from rotnb.data.labels.records import Annot
-from rotnb.evaluate.errors import KINDS, confusion_matrix
+from rotnb.evaluate.errors import ERROR_KINDS, confusion_matrix
 from rotnb.evaluate.matching import APAccumulator
 from rotnb.explore.box_table import annots_table
 from rotnb.explore.dataset_explorer import DatasetExplorer
@@ -18,7 +18,7 @@ from rotnb.learn.interpret import RotatedInterpretation
 VOCAB = ['plane','ship','harbor']
 
 def annots(n, seed=0, most=9, folder='pics'):
-    "Pictures with some boxes, axis-aligned ones among them, or none"
+    "Images with some boxes, axis-aligned ones among them, or none"
     rng,res = np.random.default_rng(seed),[]
     for i in range(n):
         k = rng.integers(0, most)
@@ -75,9 +75,9 @@ def test_a_brushed_range_holds_what_its_bars_count():
                 want = [f.values[i] if i else None, f.values[j+1] if j<len(n)-1 else None]
                 assert T.mask({k:want}).sum()==n[i:j+1].sum(), (k,i,j)
 
-def test_twenty_thousand_pictures():
+def test_twenty_thousand_images():
     few = annots(200, 3, 50)
-    big = [Annot(Path(f'{i}_{a.image.name}'), a.qboxes, a.names, a.difficult) for i in range(100) for a in few]
+    big = [Annot(Path(f'{i}_{a.image.name}'), a.quads, a.names, a.difficult) for i in range(100) for a in few]
     start = time.perf_counter()
     ex = DatasetExplorer(dict(train=big))
     made = time.perf_counter()-start
@@ -88,18 +88,18 @@ def test_twenty_thousand_pictures():
         n = len(ex.selected); ex.table.counts(ex.filters)
         took.append(time.perf_counter()-start)
     start = time.perf_counter(); ex.arrange('boxes', 'size').snapshot(); shown = time.perf_counter()-start
-    print(f'{len(ex.table):,} boxes in {len(big):,} pictures: opened in {made:.1f} s, filtered in {min(took)*1e3:.0f} ms, '
+    print(f'{len(ex.table):,} boxes in {len(big):,} images: opened in {made:.1f} s, filtered in {min(took)*1e3:.0f} ms, '
           f'a page in {shown*1e3:.0f} ms')
     assert len(ex.table)>450_000 and n and min(took)<.2 and made<60 and shown<2
 
 # --- data sets
 
-def test_sets_without_boxes_and_without_pictures():
+def test_sets_without_boxes_and_without_images():
     ex = DatasetExplorer([Annot(Path(f'{i}.png'), np.empty((0,4,2)), [], np.empty(0, int)) for i in range(3)])
     s = ex.snapshot()
-    assert [c['caption'] for c in s['cells']]==['0 boxes']*3 and s['counts']=='0 of 0 boxes in 3 of 3 pictures'
+    assert [c['caption'] for c in s['cells']]==['0 boxes']*3 and s['counts']=='0 of 0 boxes in 3 of 3 images'
     ex.figure(2)
-    with pytest.raises(ValueError, match='no pictures'): DatasetExplorer(dict(train=[]))
+    with pytest.raises(ValueError, match='no images'): DatasetExplorer(dict(train=[]))
     with pytest.raises(ValueError, match='Annot'): DatasetExplorer([dict(boxes=[])])
     with pytest.raises(ValueError, match="unknown class 'harbor'"): DatasetExplorer(annots(9), vocab=['plane','ship'])
 
@@ -108,7 +108,7 @@ def folder(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path/'pics').mkdir()
     for i in range(6): Image.fromarray(rng.integers(0, 255, (80,120,3), dtype=np.uint8)).save(tmp_path/'pics'/f'{i:04}.png')
-    (tmp_path/'pics'/'0001.png').write_bytes(b'no picture')
+    (tmp_path/'pics'/'0001.png').write_bytes(b'no image')
     return tmp_path
 
 def talk(ex):
@@ -168,8 +168,8 @@ def test_findings():
         ex = DatasetExplorer(a, found)
         eq(ex.filter(finding='sliver').selected[['image','box']].to_numpy().tolist(), [[i,2]])
         eq(ex.filter(finding='empty').images, [str(a[empty].image)])
-        eq(len(ex.filter(finding='tiny').selected), n[i])                             # a box that is not there: its picture
-        eq(ex.notes, ['1 of 4 findings name no picture of this set'])
+        eq(len(ex.filter(finding='tiny').selected), n[i])                             # a box that is not there: its image
+        eq(ex.notes, ['1 of 4 findings name no image of this set'])
     whole = table.assign(severity='info', box=[sum(n[:i])+2,-1,-1,-1])                # a report counts boxes through the set
     eq(DatasetExplorer(a, whole).filter(finding='sliver').selected[['image','box']].to_numpy().tolist(), [[i,2]])
     with pytest.raises(ValueError, match='no image'): DatasetExplorer(a, [dict(kind='x')])
@@ -189,13 +189,13 @@ def test_the_report_of_the_doctor(tmp_path):
         if r.box<0: continue
         box = ex.table.df.loc[r.row]
         assert box.cls==rep.boxes.names[r.box] and str(box.file)==r.image
-        np.testing.assert_allclose(box[['cx','cy']].to_numpy(float), rep.boxes.qboxes[r.box].mean(0), atol=.02) # files have two digits
+        np.testing.assert_allclose(box[['cx','cy']].to_numpy(float), rep.boxes.quads[r.box].mean(0), atol=.02) # files have two digits
     assert ex.filter(finding='sliver').selected.h.round(1).tolist()==[.3]
 
 # --- results
 
 class Planted(RotatedInterpretation):
-    "Pictures of noise"
+    "Images of noise"
     def file(self, i): return f'p{i}.png'
     def _image(self, i): return torch.rand(3, 100, 100, generator=torch.Generator().manual_seed(i))
 
@@ -204,7 +204,7 @@ def planted(seed=0, n=12, drop=.2, noise=1.):
     acc = APAccumulator(vocab=VOCAB)
     from rotnb.geometry.boxes import qbox2rbox
     for a in truth:
-        g,l = qbox2rbox(a.qboxes).reshape(-1,5),np.array([VOCAB.index(o) for o in a.names], int)
+        g,l = qbox2rbox(a.quads).reshape(-1,5),np.array([VOCAB.index(o) for o in a.names], int)
         keep = rng.random(len(g))>drop
         d = g[keep]+rng.normal(0, noise, (keep.sum(),5))*[1,1,1,1,.05]
         wrong = rng.random(len(d))<.2
@@ -234,8 +234,8 @@ def test_cells_points_and_thresholds():
         with pytest.raises(ValueError, match='fg'): ex.threshold(**bad)
     assert ex.iou==.8
 
-def test_pictures_keep_their_contrast():
-    "What a loader decodes to, int64, is not stretched as pictures of 16 bits are"
+def test_images_keep_their_contrast():
+    "What a loader decodes to, int64, is not stretched as images of 16 bits are"
     ex = ResultsExplorer(planted(n=2))
     ex.interp._image = lambda i: torch.randint(90, 110, (3,100,100))
     a = np.asarray(Image.open(io.BytesIO(ex.thumbs(0)[0])))
@@ -252,7 +252,7 @@ def test_filters_outlive_thresholds():
 def test_two_models():
     a,b = planted(0, 30),planted(1, 30, .4)
     ex = ResultsExplorer(a, b, ('A','B'), score=0.)
-    f = a.acc.flat(); found = [o.errors.gt_kind==KINDS.index('correct') for o in (a,b)]
+    f = a.acc.flat(); found = [o.errors.gt_kind==ERROR_KINDS.index('correct') for o in (a,b)]
     for name,m in (('only A',found[0]&~found[1]),('only B',~found[0]&found[1]),('both',found[0]&found[1])):
         rows = ex.reset().filter(versus=name).selected
         assert sorted(rows.truth)==np.flatnonzero(m&~f.ignore).tolist()
@@ -285,12 +285,12 @@ def test_exports(tmp_path):
 
 def test_names_cannot_break_a_page(tmp_path):
     a = annots(3)
-    a[0] = Annot(Path('</script><b>x.png'), a[0].qboxes, a[0].names, a[0].difficult)
+    a[0] = Annot(Path('</script><b>x.png'), a[0].quads, a[0].names, a[0].difficult)
     text = DatasetExplorer(a, title='<i>&').to_html(tmp_path/'a.html').read_text(encoding='utf-8')
     assert '</script><b>' not in text and '<i>&' not in text.split('<script')[0]
 
-def test_pictures_that_were_looked_at_are_let_go(tmp_path):
-    "Each opened picture is a widget of its own; the one before it is closed, on both sides"
+def test_images_that_were_looked_at_are_let_go(tmp_path):
+    "Each opened image is a widget of its own; the one before it is closed, on both sides"
     from ipywidgets.widgets.widget import _instances
     a = annots(4, folder=tmp_path)
     for o in a: Image.new('RGB', (100,100)).save(o.image)

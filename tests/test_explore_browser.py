@@ -13,7 +13,7 @@ def shot(page, name):
     if SHOTS: page.wait_for_timeout(300); page.screenshot(path=f'{SHOTS}/{name}.png')
 
 def settled(page):
-    "All pictures in view have come; those below are not asked for"
+    "All images in view have come; those below are not asked for"
     page.locator('.rx-thumb').first.scroll_into_view_if_needed()
     page.wait_for_function("""() => document.querySelector('.rx-thumb image') && ![...document.querySelectorAll('.rx-wait')].some(o => {
         const r = o.getBoundingClientRect(); return r.top>110 && r.bottom<innerHeight-40 })""")
@@ -82,7 +82,7 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     page.wait_for_selector('[data-save]')
     with page.expect_download() as d: page.locator('[data-save]').click()
     assert Path(d.value.path()).read_text().count('\n')==2
-    page.locator('.rx-thumb').first.click()                            # the large picture, on that box
+    page.locator('.rx-thumb').first.click()                            # the large image, on that box
     page.wait_for_selector('.rotnb .rn-canvas')
     page.wait_for_function('() => document.querySelector(".rotnb").rotnb.seen>0')
     page.locator('.rotnb').first.scroll_into_view_if_needed()
@@ -159,7 +159,7 @@ TWO = """async ([text, css, snapshot]) => {
     globalThis.T = { model, views, free: views.map(el => render({ model, el })) } }"""
 
 def test_two_views_of_one_explorer(page, synth, tmp_path):
-    "Both hear every answer: each picture goes where it belongs. The keyboard stays, lateness is said, and an ended view hears nothing more"
+    "Both hear every answer: each image goes where it belongs. The keyboard stays, lateness is said, and an ended view hears nothing more"
     from rotnb.explore.dataset_explorer import DatasetExplorer
     from rotnb.explore.explorer import ExplorerPanel
     ex = DatasetExplorer(synth); s = ex.snapshot(); s['cells'] = s['cells'][:6]
@@ -222,7 +222,7 @@ def test_pages_without_a_kernel(page, synth, tmp_path):
             assert seen[1]==[f['shown'] for f in s['fields']], want
         ex.reset()
     page.evaluate('() => document.querySelector("[data-widget]").explorer.send({reset: true})')
-    page.locator('.rx-cell[role=button]').first.click()                # results: a cell, then the large picture
+    page.locator('.rx-cell[role=button]').first.click()                # results: a cell, then the large image
     page.wait_for_selector('.rx-thumb[data-key^=b] image')
     page.locator('.rx-thumb').first.click()
     page.wait_for_function('() => document.querySelector("dialog .rotnb")?.rotnb?.seen>0')

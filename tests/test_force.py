@@ -21,8 +21,8 @@ from rotnb.interop.imagenet import load_backbone
 from rotnb.interop.mmrotate import detector_from_mmrotate, load_mmrotate, read_checkpoint
 from rotnb.models import create_detector
 
-FULL = dict(files=1500, pictures=104, pickles=35, kills=22, saves=300)
-SMOKE = dict(files=16, pictures=26, pickles=10, kills=2, saves=12)
+FULL = dict(files=1500, images=104, pickles=35, kills=22, saves=300)
+SMOKE = dict(files=16, images=26, pickles=10, kills=2, saves=12)
 def times(what): return pytest.mark.parametrize('n', [SMOKE[what], pytest.param(FULL[what], marks=pytest.mark.slow)])
 def fork(f): # slow in any size: a child of a process in which other tests have used torch's threads may wait for them for ever
     return pytest.mark.slow(pytest.mark.skipif('fork' not in multiprocessing.get_all_start_methods(), reason='needs fork')(f))
@@ -48,9 +48,9 @@ MODES = dict(png=['RGB','L','P','RGBA','LA','1','I;16'], jpg=['RGB','L','CMYK'],
 DAMAGE = dict(none=lambda d, r: d, half=lambda d, r: d[:len(d)//2], empty=lambda d, r: b'', noise=lambda d, r: r.randbytes(300),
     swapped=lambda d, r: bytes(b^(1<<r.randrange(8)) if r.random()<.01 else b for b in d), tail=lambda d, r: d+r.randbytes(50))
 
-@times('pictures')
-def test_damaged_pictures(tmp_path, n):
-    "Opened as three bands of bytes, or refused by name; half a picture is never opened"
+@times('images')
+def test_damaged_images(tmp_path, n):
+    "Opened as three bands of bytes, or refused by name; half an image is never opened"
     r,rng = random.Random(0),np.random.default_rng(0); every = [(e,m,k) for k in DAMAGE for e,v in MODES.items() for m in v]; r.shuffle(every)
     for i,(ext,mode,how) in enumerate(every[:n]):
         a = rng.integers(0, 255, (40,60,3), dtype=np.uint8); im = Image.fromarray(a)
@@ -89,7 +89,7 @@ def test_pickles_are_not_run(tmp_path, n):
         with pytest.raises(Exception), warnings.catch_warnings(): warnings.simplefilter('ignore'); way(marked(tmp_path/f'{i}.pth', kind, marker))
         assert not marker.exists(), kind
 
-def test_pickles_in_a_cache_and_as_a_picture(tmp_path):
+def test_pickles_in_a_cache_and_as_a_image(tmp_path):
     Image.new('RGB', (8,8)).save(tmp_path/'a.png'); c = DiskCache(tmp_path/'c'); c(tmp_path/'a.png'); marked(c.file(tmp_path/'a.png'), 'npy', tmp_path/'run')
     assert c(tmp_path/'a.png').size==(8,8)
     with pytest.raises(CorruptImageError): open_image(marked(tmp_path/'x.npy', 'npy', tmp_path/'run'))
@@ -159,7 +159,7 @@ def test_two_fixers(tmp_path, n):
         for p in ps: p.start()
         for p in ps: p.join(240)
         assert [p.exitcode for p in ps]==[0,0], format
-        q = read_format(root, format=format)[0].qboxes
+        q = read_format(root, format=format)[0].quads
         np.testing.assert_allclose(q[:,:,0].min(1), [5+each]*2, atol=.05, err_msg=format)
 
 def test_html_in_names(tmp_path):

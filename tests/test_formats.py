@@ -14,7 +14,7 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.formats.xml_text import *
 from rotnb.data.formats.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
-from rotnb.geometry.fit import from_masks, from_polygons, headed
+from rotnb.geometry.fit import from_masks, from_polygons, with_heading
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', Path(__file__).parents[2]/'shared'))/'data'
 few = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -31,7 +31,7 @@ def quiet(f, *args, **kw):
 def gap(a, b): # corners apart, whichever is first
     return min(np.abs(np.roll(a, k, 0)-b).max() for k in range(4))
 
-def pictures(root, n=2, size=(731,433)):
+def make_images(root, n=2, size=(731,433)):
     (root/'images').mkdir(parents=True)
     for i in range(n): Image.new('RGB', size).save(root/f'images/{i}.png')
     return [root/f'images/{i}.png' for i in range(n)]
@@ -46,7 +46,7 @@ box = st.tuples(coord, coord, side, side, st.floats(-3.14,3.14), st.sampled_from
 @given(st.lists(box, max_size=4))
 def test_round_trip(tmp_path_factory, name, rows):
     f,root = FORMATS[name],tmp_path_factory.mktemp('r')
-    ims = pictures(root)
+    ims = make_images(root)
     q = rbox2qbox(np.array([r[:5] for r in rows], float).reshape(-1,5))
     names = ['ship' if 'hrsc' in name else r[5] for r in rows]
     a = Annot(ims[0], q, names, np.array([r[6] for r in rows], int))
@@ -55,19 +55,19 @@ def test_round_trip(tmp_path_factory, name, rows):
     assert len(b['0.png'])==len(a) and len(b['1.png'])==0
     if 'names' in f.holds: assert b['0.png'].names==names
     if 'difficult' in f.holds: assert b['0.png'].difficult.tolist()==a.difficult.tolist()
-    for u,v,r in zip(b['0.png'].qboxes, q, rows):
+    for u,v,r in zip(b['0.png'].quads, q, rows):
         tol = .51 if name=='icdar' else .01
         assert gap(u, v)<tol
         if 'heading' in f.holds and not ('hrsc' in name and r[2]<r[3]+.1): assert np.abs(u-v).max()<tol
 
 @pytest.mark.parametrize('name', [k for k in WRITTEN if 'quad' in FORMATS[k].holds])
 def test_free_quads_survive_where_it_is_said(tmp_path, name):
-    ims = pictures(tmp_path, 1); q = np.array([[[10.,10],[60,12],[58,40],[12,33]]])
+    ims = make_images(tmp_path, 1); q = np.array([[[10.,10],[60,12],[58,40],[12,33]]])
     FORMATS[name].write([Annot(ims[0], q, ['ship'], np.array([0]))], tmp_path, '', ['ship'])
-    assert gap(quiet(FORMATS[name].read, tmp_path, None, None, 'raise')[0].qboxes[0], q[0])<.01
+    assert gap(quiet(FORMATS[name].read, tmp_path, None, None, 'raise')[0].quads[0], q[0])<.01
 
 def test_every_pair_of_formats_through_the_converter(tmp_path):
-    ims = pictures(tmp_path/'dota', 3); q = rbox2qbox(np.array([[300.,200,80,30,.4],[500,300,60,20,-1.2]]))
+    ims = make_images(tmp_path/'dota', 3); q = rbox2qbox(np.array([[300.,200,80,30,.4],[500,300,60,20,-1.2]]))
     annots = [Annot(o, q[:i], ['ship']*i, np.zeros(i, int)) for i,o in enumerate(ims)]
     FORMATS['dota'].write(annots, tmp_path/'dota', '', ['ship'])
     for k in WRITTEN:
@@ -75,12 +75,12 @@ def test_every_pair_of_formats_through_the_converter(tmp_path):
         assert res['']==(3,3), k
         quiet(convert, tmp_path/f'd_{k}', tmp_path/f'{k}_d', 'dota', format=k)
         back = {o.image.name:o for o in quiet(read_dota, tmp_path/f'{k}_d')}
-        assert all(gap(u, v)<(1 if k=='icdar' else .01) for a in annots for u,v in zip(back[a.image.name].qboxes, a.qboxes)), k
+        assert all(gap(u, v)<(1 if k=='icdar' else .01) for a in annots for u,v in zip(back[a.image.name].quads, a.quads)), k
 
 def test_converter_replaces_only_when_told_and_wholly(tmp_path):
-    ims = pictures(tmp_path/'a', 1); q = rbox2qbox(np.array([[300.,200,80,30,.4]]))
+    ims = make_images(tmp_path/'a', 1); q = rbox2qbox(np.array([[300.,200,80,30,.4]]))
     FORMATS['dota'].write([Annot(ims[0], q, ['ship'], np.array([1]))], tmp_path/'a', '', ['ship'])
-    FORMATS['dota'].write([Annot(o, q, ['ship'], np.array([1])) for o in pictures(tmp_path/'b', 1)], tmp_path/'b', '', ['ship'])
+    FORMATS['dota'].write([Annot(o, q, ['ship'], np.array([1])) for o in make_images(tmp_path/'b', 1)], tmp_path/'b', '', ['ship'])
     had = {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}
     with pytest.raises(ConvertError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
@@ -95,7 +95,7 @@ def test_polygon_and_heading_round_trip(r):
     r = np.array([r[:5]], float); q = rbox2qbox(r)
     b,iou = from_polygons(q)
     assert gap(rbox2qbox(b)[0], q[0])<1e-6 and iou[0]>1-1e-9
-    assert np.abs(rbox2qbox(headed(q)[0])-q).max()<1e-6
+    assert np.abs(rbox2qbox(with_heading(q)[0])-q).max()<1e-6
 
 def test_mask_without_pixels_and_bad_shape():
     assert np.isnan(from_masks(np.zeros((1,4,4)))[0]).all()
@@ -112,12 +112,12 @@ BROKEN = dict(hrsc='<HRSC_Image>\n<HRSC_Objects><HRSC_Object><Class_ID>1</Class_
 
 @pytest.mark.parametrize('name', BROKEN)
 def test_broken_xml_names_file_and_line(tmp_path, name):
-    pictures(tmp_path, 1); f = tmp_path/'annotations/0.xml'; f.parent.mkdir(); f.write_text(BROKEN[name])
+    make_images(tmp_path, 1); f = tmp_path/'annotations/0.xml'; f.parent.mkdir(); f.write_text(BROKEN[name])
     with pytest.raises(LabelError, match=r'0\.xml:2: .*(expected|lacks|none of)'): FORMATS[name].read(tmp_path, None, None, 'raise')
     assert len(quiet(FORMATS[name].read, tmp_path, None, None, 'warn')[0])==0
 
-def test_file_that_is_no_xml_takes_its_picture_out(tmp_path):
-    pictures(tmp_path); d = tmp_path/'annotations'; d.mkdir()
+def test_file_that_is_no_xml_takes_its_image_out(tmp_path):
+    make_images(tmp_path); d = tmp_path/'annotations'; d.mkdir()
     (d/'0.xml').write_text('<annotation><object>'); (d/'1.xml').write_text('<annotation/>')
     with pytest.raises(LabelError, match='0.xml: no XML'): read_format(tmp_path, format='rolabelimg')
     assert [o.image.name for o in quiet(read_format, tmp_path, format='rolabelimg', on_bad='warn')]==['1.png']
@@ -139,23 +139,23 @@ EXT = dict(coco='0.json', labelme='0.json', label_studio='0.json', cvat='0.xml',
 
 @pytest.mark.parametrize('name', GOOD)
 def test_fuzzed_files_never_crash(tmp_path, name):
-    pictures(tmp_path, 1); f = tmp_path/'labels'/EXT[name]; f.parent.mkdir(); f.write_text(GOOD[name])
+    make_images(tmp_path, 1); f = tmp_path/'labels'/EXT[name]; f.parent.mkdir(); f.write_text(GOOD[name])
     assert len(read_format(tmp_path, format=name)[0])==1 and sniff_format(f)==name
     rng = np.random.default_rng(0); s = GOOD[name]
     for _ in range(60):
         i,j = sorted(rng.integers(0, len(s)+1, 2)); kind = rng.integers(3)
         bad = s[:i]+s[j:] if kind==0 else s[:i]+rng.choice(list('0-"{}[],<>/.a\x00é'))+s[i+1:] if kind==1 else s[:i]+s[i:j]*2+s[j:]
         f.write_text(bad, encoding='utf-8')
-        try: assert all(np.isfinite(o.qboxes).all() for o in quiet(read_format, tmp_path, format=name, on_bad='warn'))
+        try: assert all(np.isfinite(o.quads).all() for o in quiet(read_format, tmp_path, format=name, on_bad='warn'))
         except (LabelError, DatasetLayoutError): pass
         try: sniff_format(f)
         except FormatError: pass
 
 def test_five_numbers_are_not_guessed(tmp_path):
-    pictures(tmp_path, 1); d = json.loads(GOOD['coco']); d['annotations'][0] = dict(image_id=1, category_id=1, bbox=[50,50,40,20,30])
+    make_images(tmp_path, 1); d = json.loads(GOOD['coco']); d['annotations'][0] = dict(image_id=1, category_id=1, bbox=[50,50,40,20,30])
     (tmp_path/'a.json').write_text(json.dumps(d))
     with pytest.raises(LabelError, match=r"annotations\[0\].*pass rbox='deg'"): read_format(tmp_path)
-    cw,ccw = (read_format(tmp_path, rbox=o)[0].qboxes[0] for o in ('deg','deg_ccw'))
+    cw,ccw = (read_format(tmp_path, rbox=o)[0].quads[0] for o in ('deg','deg_ccw'))
     np.testing.assert_allclose(cw, rbox2qbox(np.array([[50,50,40,20,np.pi/6]]))[0], atol=1e-6)
     np.testing.assert_allclose(ccw, rbox2qbox(np.array([[50,50,40,20,-np.pi/6]]))[0], atol=1e-6)
 
@@ -174,14 +174,14 @@ def test_dior_corners_are_those_of_the_xml():
     import xml.etree.ElementTree as E
     for a in read_real('dior_r', format='dior'):
         want = [[float(v.text) for v in o] for o in E.parse(real('dior_r')/f'oriented/{a.image.stem}.xml').getroot().iter('robndbox')]
-        np.testing.assert_array_equal(a.qboxes.reshape(-1,8), want)
+        np.testing.assert_array_equal(a.quads.reshape(-1,8), want)
 
 def test_hrsc_xml_agrees_with_the_other_labels_and_points_to_the_bow():
     a = next(o for o in read_real('hrsc', format='hrsc') if o.image.stem=='100000006')
-    d = a.qboxes[0,1]-a.qboxes[0,0]
-    assert a.names==['ship'] and d@(np.array([143,776])-a.qboxes[0].mean(0))>0
+    d = a.quads[0,1]-a.quads[0,0]
+    assert a.names==['ship'] and d@(np.array([143,776])-a.quads[0].mean(0))>0
     q = np.array((real('hrsc')/'yolo_obb/100000006.txt').read_text().split()[1:9], float).reshape(4,2)*[1172,816]
-    assert np.median([np.abs(a.qboxes[0]-p).sum(1).min() for p in q])<.1     # but for the corner that is clipped there
+    assert np.median([np.abs(a.quads[0]-p).sum(1).min() for p in q])<.1     # but for the corner that is clipped there
 
 def test_rsdd_boxes_are_the_outlines_of_its_coco_file():
     folder = real('labels_only')/'labels'; d = load_json(folder/'rsdd_coco/test_inshore.json')
@@ -199,7 +199,7 @@ def test_rolabelimg_samples_and_coco_in_degrees_agree():
     a = read_real('rolabelimg_piglet', format='rolabelimg')
     assert (len(a),sum(map(len, a)))==(9,91)
     x,c = read_real('fisheye_person', format='rolabelimg')[0],read_real('fisheye_person', format='coco', rbox='deg')[0]
-    assert len(x)==len(c)==89 and all(min(gap(q, o) for o in x.qboxes)<1e-6 for q in c.qboxes)
+    assert len(x)==len(c)==89 and all(min(gap(q, o) for o in x.quads)<1e-6 for q in c.quads)
     with pytest.raises(LabelError, match='rbox='): read_format(real('fisheye_person'), format='coco')
     n = [len(xml_entries(f, form=XML['rolabelimg'])) for f in sorted((real('rolabelimg_demo')/'labels').glob('*.xml'))]
     assert len(n)==4 and all(n)
@@ -211,8 +211,8 @@ def test_scene_text_is_the_same_in_three_formats():
     assert len(txt)==len(lm)==len(co)==10 and sum(map(len, txt))==sum(map(len, lm))==sum(map(len, co))
     co = {o.image.stem:o for o in co}
     for a,b in zip(txt, lm):
-        np.testing.assert_array_equal(a.qboxes, b.qboxes)
-        assert all(min(gap(q, o) for o in co[a.image.stem].qboxes)<1e-9 for q in a.qboxes)
+        np.testing.assert_array_equal(a.quads, b.quads)
+        assert all(min(gap(q, o) for o in co[a.image.stem].quads)<1e-9 for q in a.quads)
         assert int(a.difficult.sum())==int(co[a.image.stem].difficult.sum())
     with pytest.raises(FormatError, match='several formats'): sniff_format(p)
 

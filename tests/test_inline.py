@@ -33,7 +33,7 @@ def test_every_figure_appears_and_on_no_plate(tmp_path):
 # `draw`: the same plates with any OpenCV
 
 def plates(monkeypatch, *args, **kw):
-    "The picture, and where its plates lie"
+    "The image, and where its plates lie"
     got,place = [],D._place_plate
     monkeypatch.setattr(D, '_place_plate', lambda *a: got.append(place(*a)) or got[-1])
     return D.draw(*args, **kw),got
@@ -57,5 +57,5 @@ def test_a_caption_lies_within_its_plate(monkeypatch, size, lw):
     ink = (pic[y:y+h,x:x+w].sum(-1)<150)
     assert .05<ink.mean()<.5 and ink.any(0).nonzero()[0].max()>.8*w and not ink[:,[0,-1]].any()
 
-def test_a_picture_smaller_than_its_caption():
+def test_a_image_smaller_than_its_caption():
     assert D.draw(np.zeros((8,8,3), np.uint8), [[4,4,4,4,0]], ['a very long name']).shape==(8,8,3)

@@ -208,8 +208,8 @@ def test_predict(dls):
     shown,dec,pred = learn.predict(file)
     assert isinstance(pred, TensorDets) and pred.shape==(9,7)
     assert torch.equal(dec, pred)
-    for same_picture in (np.array(PILImage.create(file)), PILImage.create(file)):
-        assert torch.allclose(learn.predict(same_picture)[2], pred, atol=1e-4)
+    for same_image in (np.array(PILImage.create(file)), PILImage.create(file)):
+        assert torch.allclose(learn.predict(same_image)[2], pred, atol=1e-4)
     im,*_ = learn.predict(file, with_input=True)
     assert im.shape[-2:]==(96,96)
 
@@ -226,7 +226,7 @@ def test_show_batch(learn):
 @pytest.mark.parametrize('ds_idx', [0,1])
 def test_show_results(dls, ds_idx):
     learn = make(dls, score_thr=0., max_dets=5)
-    learn.show_results(ds_idx=ds_idx, max_n=2, score_thresh=.0)
+    learn.show_results(ds_idx=ds_idx, max_n=2, score_thr=.0)
     titles = [a.get_title() for a in plt.gcf().axes if a.images]
     assert titles==['truth','prediction, score >= 0']*2
     truth,pred = [a for a in plt.gcf().axes if a.images][:2]
@@ -470,7 +470,7 @@ def test_checkpoint_with_trackers(dls, tmp_path):
     assert same(best, now), 'a worse epoch after going on does not replace the best weights'
     assert same(state(new), best)
 
-def test_checkpoint_knows_which_pictures_were_hard(synth, tmp_path):
+def test_checkpoint_knows_which_images_were_hard(synth, tmp_path):
     "The epoch after an interruption is drawn by the weights it would have been drawn by"
     p,cbs = tmp_path/'c.pth',[]
     class Weights(Callback):
@@ -563,9 +563,9 @@ def test_checkpoint_is_left_alone_by_lr_find_validate_and_get_preds(dls, tmp_pat
 # data
 
 def scenes(dls):
-    "Pictures and labels in memory"
+    "Images and labels in memory"
     annots = list(dls.train_ds.items)[:4]
-    return [SimpleNamespace(pixels=np.array(PILImage.create(o.image)), boxes=o.qboxes, names=o.labels) for o in annots]
+    return [SimpleNamespace(pixels=np.array(PILImage.create(o.image)), boxes=o.quads, names=o.labels) for o in annots]
 
 def block(items, vocab=None, empty=False, **kw):
     return DataBlock((ImageBlock, RBoxBlock(), RBoxLblBlock(vocab)), n_inp=1, get_x=lambda o: o.pixels,

@@ -20,7 +20,7 @@ Q = rbox2qbox(np.array([[20.,15,20,10,.3]]))
 WRITTEN = [k for k,f in FORMATS.items() if f.write]
 
 def folder(root, files):
-    "Paths to text, bytes, or the size of a picture"
+    "Paths to text, bytes, or the size of an image"
     for k,v in files.items():
         f = Path(root)/k; f.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(v, tuple): Image.new('RGB', v).save(f, 'PNG')
@@ -34,7 +34,7 @@ def read(root, *args, **kw):
     return res,'\n'.join(str(o.message) for o in w if issubclass(o.category, LabelWarning))
 
 def written(root, name, names=('ship',), n=1):
-    "A set of one picture in a format"
+    "A set of one image in a format"
     folder(root, {f'images/{i}.png':(40,30) for i in range(n)})
     annots = [Annot(root/f'images/{i}.png', np.repeat(Q, len(names), 0), list(names), np.zeros(len(names), int)) for i in range(n)]
     FORMATS[name].write(annots, root, '', list(dict.fromkeys(names)))
@@ -108,7 +108,7 @@ def test_files_are_utf8_whatever_the_locale(tmp_path, monkeypatch):
     'imagesource:GoogleEarth\ngsd:0.146\n'+GOOD, 'acquisition dates:2016-05-04\nimagesource:GoogleEarth\ngsd:null\n'+GOOD, GOOD.replace(' ', '\t')])
 def test_dota_lines_as_they_come(tmp_path, text):
     a,w = read(folder(tmp_path, {'images/a.PNG':(40,30), 'labelTxt/a.TXT':text}))
-    assert (a[0].names,a[0].qboxes[0].ravel().tolist(),w)==(['ship'],[10,10,30,10,30,20,10,20],'')
+    assert (a[0].names,a[0].quads[0].ravel().tolist(),w)==(['ship'],[10,10,30,10,30,20,10,20],'')
 
 def test_commas_as_decimals_are_named(tmp_path):
     with pytest.raises(LabelError, match=r"a\.txt:1: expected .*numbers"):
@@ -119,7 +119,7 @@ def test_numbers_as_class_names_are_recognised_as_dota(tmp_path):
 
 @pytest.mark.parametrize('name', WRITTEN)
 def test_linked_folders_and_what_systems_leave_behind(tmp_path, name):
-    "A link to a folder of pictures is followed once, whichever way it goes; files of macOS and Jupyter are none of the set"
+    "A link to a folder of images is followed once, whichever way it goes; files of macOS and Jupyter are none of the set"
     root = written(tmp_path/'a', name, ['text' if name=='icdar' else 'ship'])
     (root/'images').rename(tmp_path/'pics'); (root/'images').symlink_to(tmp_path/'pics'); (tmp_path/'pics/up').symlink_to(tmp_path/'pics')
     folder(root, {'images/._0.png':b'Mac', 'images/.ipynb_checkpoints/0-checkpoint.png':(4,4), '__MACOSX/images/._0.png':b'Mac'})
@@ -129,7 +129,7 @@ def test_linked_folders_and_what_systems_leave_behind(tmp_path, name):
     assert [o.image.name for o in a]==['0.png'] and len(a[0])==1 and w==''
 
 @pytest.mark.parametrize('name', ['dota','yolo_obb','ssdd','labelme','icdar'])
-def test_two_pictures_of_one_name_are_no_empty_scene(tmp_path, name):
+def test_two_images_of_one_name_are_no_empty_scene(tmp_path, name):
     "a.png and a.jpg beside each other: whose the labels are cannot be told"
     root = written(tmp_path, name, ['text' if name=='icdar' else 'ship']); Image.new('RGB', (40,30)).save(root/'images/0.jpg')
     with pytest.raises(LabelError, match=r'0\.png: .*0\.jpg'): read(root, None, name)
@@ -138,15 +138,15 @@ def test_two_pictures_of_one_name_are_no_empty_scene(tmp_path, name):
     f = doctor(root, name, images=False).findings
     assert sorted(Path(o).name for o in f.image[f.kind=='shared'])==['0.jpg','0.png']
 
-def test_a_label_belongs_to_the_nearer_picture(tmp_path):
-    "A picture of another split does not borrow it"
+def test_a_label_belongs_to_the_nearer_image(tmp_path):
+    "An image of another split does not borrow it"
     xml = written(tmp_path/'w', 'ssdd').joinpath('annotations/0.xml').read_text()
     root = folder(tmp_path/'a', {'train/1.png':(40,30), 'train/1.xml':xml, 'test/1.png':(40,30), 'test/2.png':(40,30), 'test/2.xml':xml})
     assert [len(o) for o in read(root, 'train')[0]]==[1]
     a,w = read(root, 'test'); assert [len(o) for o in a]==[0,1] and '1 images have no label file' in w
 
 @pytest.mark.parametrize('name', WRITTEN)
-def test_pictures_of_one_name_are_not_written_over_each_other(tmp_path, name):
+def test_images_of_one_name_are_not_written_over_each_other(tmp_path, name):
     folder(tmp_path, {f'{d}/0.png':(40,30) for d in 'ab'})
     two = [Annot(tmp_path/d/'0.png', Q, ['ship'], np.array([0])) for d in 'ab']
     with pytest.raises(LabelError, match='called 0'): FORMATS[name].write(two, tmp_path/'out', '', ['ship'])
@@ -168,7 +168,7 @@ def test_lists_of_names_with_spaces(tmp_path):
 
 @pytest.mark.parametrize('name', WRITTEN)
 def test_empty_files(tmp_path, name):
-    "0 bytes: text without lines is an empty scene, any other an error that names it; so is a picture"
+    "0 bytes: text without lines is an empty scene, any other an error that names it; so is an image"
     root = written(tmp_path, name, ['text' if name=='icdar' else 'ship'], n=2)
     for f in root.rglob('*'):
         if f.suffix in ('.txt','.xml','.json','.csv') and '1' not in f.stem: f.write_bytes(b'')
@@ -176,7 +176,7 @@ def test_empty_files(tmp_path, name):
     else:
         with pytest.raises(LabelError, match=r'(?s)0\.xml|0\.json|all\.|annotations\.'): read(root, None, name)
     root = written(tmp_path/'b', name, ['text' if name=='icdar' else 'ship'], n=2); (root/'images/0.png').write_bytes(b'')
-    with pytest.raises(LabelError, match=r'(?s)1 pictures cannot be read.*0\.png'): read(root, None, name)
+    with pytest.raises(LabelError, match=r'(?s)1 images cannot be read.*0\.png'): read(root, None, name)
 
 def test_on_bad_takes_no_other_word(tmp_path):
     with pytest.raises(ValueError, match="on_bad is 'error'"): read_dota(folder(tmp_path, {'images/a.png':(40,30), 'labelTxt/a.txt':'x'}), on_bad='error')
@@ -202,7 +202,7 @@ def test_label_studio_as_it_is_exported(tmp_path):
     f = doctor(root, images=False).to_dataframe('empty'); assert [Path(o).name for o in f.image]==['b.png','c.png']
 
 def test_csv_as_tables_come(tmp_path):
-    "Other orders, an index, spaces in the head, a picture without boxes"
+    "Other orders, an index, spaces in the head, an image without boxes"
     head,box = ', image ,angle_deg,h,w,cy,cx,name','0,a.png,30,10,20,15,20,ship'
     root = folder(tmp_path, {'images/a.png':(40,30), 'images/b.png':(40,30), 'a.csv':f'{head}\n{box}\n1,b.png,,,,,,\n'})
     a,w = read(root); assert [len(o) for o in a]==[1,0] and w==''
@@ -238,26 +238,26 @@ def test_masks_in_every_spelling_of_coco(tmp_path):
     (root/'a.json').write_text(json.dumps(dict(images=[dict(id=77, file_name='sub/a.jpg')], categories=[dict(id=90, name='x'),dict(id=3, name='ship')],
         annotations=[dict(id=i, image_id=77, category_id=3, segmentation=s, bbox=[0,0,1,1], iscrowd=i%2) for i,s in enumerate(segs)])))
     a,w = read(root); assert w=='' and a[0].names==['ship']*4 and a[0].difficult.tolist()==[0,1,0,1]
-    for q in a[0].qboxes: assert np.allclose(sorted(q.tolist()), sorted([[10,5],[30,5],[30,15],[10,15]]), atol=.01)
+    for q in a[0].quads: assert np.allclose(sorted(q.tolist()), sorted([[10,5],[30,5],[30,15],[10,15]]), atol=.01)
 
 def test_shapes_of_labelme_and_cvat(tmp_path):
     shapes = [dict(label='a', shape_type='rectangle', points=[[30,20],[10,5]]), dict(label='b', shape_type='rotation', points=Q[0].tolist(), direction=.3),
               dict(label='c', shape_type='circle', points=[[1,1],[2,2]]), dict(label='d', shape_type=None, points=Q[0].tolist()), dict(label='e', shape_type='point', points=[[1,1]])]
     root = folder(tmp_path/'l', {'a.PNG':(40,30), 'a.json':json.dumps(dict(version='5', flags={}, shapes=shapes, imagePath='..\\a.PNG', imageData='aGk='*999))})
-    a,w = read(root); assert a[0].names==['a','b','c','d'] and '1 shapes are no areas' in w and np.allclose(a[0].qboxes[2], [[1-2**.5,1-2**.5],[1+2**.5,1-2**.5],[1+2**.5,1+2**.5],[1-2**.5,1+2**.5]])
-    assert a[0].qboxes[0].tolist()==[[10,5],[30,5],[30,20],[10,20]] and np.allclose(a[0].qboxes[[1,3]], Q)
+    a,w = read(root); assert a[0].names==['a','b','c','d'] and '1 shapes are no areas' in w and np.allclose(a[0].quads[2], [[1-2**.5,1-2**.5],[1+2**.5,1-2**.5],[1+2**.5,1+2**.5],[1-2**.5,1+2**.5]])
+    assert a[0].quads[0].tolist()==[[10,5],[30,5],[30,20],[10,20]] and np.allclose(a[0].quads[[1,3]], Q)
     c,t = Q[0].mean(0),np.rad2deg(.3)
     box = f'<box label="s" xtl="{c[0]-10}" ytl="{c[1]-5}" xbr="{c[0]+10}" ybr="{c[1]+5}" rotation="{{}}" occluded="0"><attribute name="x">y</attribute></box>'
     poly = f'<polygon label="s" points="{";".join(f"{x},{y}" for x,y in Q[0])}" z_order="0"/>'
     xml = f'<annotations><meta/><image id="3" name="sub/a.png" width="40" height="30">{box.format(t)}{box.format(t-360)}{poly}<tag label="t"/><polyline label="p" points="1,2"/></image></annotations>'
-    a,w = read(folder(tmp_path/'c', {'images/sub/a.png':(40,30), 'x.xml':xml})); assert np.allclose(a[0].qboxes, np.repeat(Q, 3, 0), atol=1e-4) and '1 shapes' in w
+    a,w = read(folder(tmp_path/'c', {'images/sub/a.png':(40,30), 'x.xml':xml})); assert np.allclose(a[0].quads, np.repeat(Q, 3, 0), atol=1e-4) and '1 shapes' in w
     with pytest.raises(LabelError, match='video'): read(folder(tmp_path/'v', {'a.png':(40,30), 'x.xml':'<annotations><track/></annotations>'}))
 
 def test_angles_of_any_turn(tmp_path):
     "roLabelImg counts on after a full turn, and backwards"
     obj = '<object><name> ship </name><robndbox><cx>20</cx><cy>15</cy><w>20</w><h>10</h><angle>{}</angle></robndbox></object>'
     root = folder(tmp_path, {'a.tif':(40,30), 'a.xml':f'<annotation>{"".join(obj.format(.3+k*2*np.pi) for k in (0,1,-1,3))}</annotation>'.encode('utf-8-sig')})
-    a,w = read(root); assert w=='' and a[0].names==['ship']*4 and np.allclose(a[0].qboxes, np.repeat(Q, 4, 0))
+    a,w = read(root); assert w=='' and a[0].names==['ship']*4 and np.allclose(a[0].quads, np.repeat(Q, 4, 0))
 
 def test_scene_text_with_commas_and_quotes(tmp_path):
     text = '\ufeff1,1,20,1,20,9,1,9,"Hi, there", 3,4\r\n1,1,20,1,20,9,1,9,###\r\n\r\n1,1,20,1,20,9,1,9,\n1,1,20,1,20,9,1,9'
@@ -272,7 +272,7 @@ def test_every_reader_to_every_writer(tmp_path, a):
     first = [Annot(tmp_path/f'pics/{i}.png', rbox2qbox(box(5*i)), ['ship']*(5*i), np.zeros(5*i, int)) for i in range(3)]
     def through(annots, k, root): # write in a format and read again
         for o in annots: (root/'images').mkdir(parents=True, exist_ok=True); shutil.copy(o.image, root/'images')
-        annots = [Annot(root/'images'/o.image.name, o.qboxes, [dict(icdar='text').get(k, 'ship')]*len(o), o.difficult) for o in annots]
+        annots = [Annot(root/'images'/o.image.name, o.quads, [dict(icdar='text').get(k, 'ship')]*len(o), o.difficult) for o in annots]
         FORMATS[k].write(annots, root, '', list({n for o in annots for n in o.names}), **(dict(border='keep') if FORMATS[k].clips else {})); return read(root, None, k)[0]
     def gap(u, v): return max((min(np.abs(np.roll(p, k, 0)-q).max() for k in range(4)) for p,q in zip(u, v)), default=0)
     mid = through(first, a, tmp_path/'a')
@@ -281,7 +281,7 @@ def test_every_reader_to_every_writer(tmp_path, a):
         for o in mid:                                                          # whole pixels make a rectangle a quad
             r = last[o.image.name]; assert len(r)==len(o)
             tol = .51 if k=='icdar' else 2. if a=='icdar' and 'quad' not in FORMATS[k].holds else .01
-            assert gap(r.qboxes, o.qboxes)<tol, (a,k)
+            assert gap(r.quads, o.quads)<tol, (a,k)
 
 def test_label_sources_pass_over_broken_images(tmp_path):
     root = written(tmp_path, 'coco'); f = root/'annotations/all.json'; d = json.loads(f.read_text())

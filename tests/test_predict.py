@@ -1,4 +1,4 @@
-"What is found in a picture depends on the picture alone: by every verb and command, with their defaults, in a terminal too"
+"What is found in an image depends on the image alone: by every verb and command, with their defaults, in a terminal too"
 import json, os, subprocess, sys, tracemalloc, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
@@ -24,7 +24,7 @@ def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('synth')/
 
 @pytest.fixture(scope='module')
 def trained(synth):
-    "A detector after some steps, in learners that fit pictures in in different ways"
+    "A detector after some steps, in learners that fit images in in different ways"
     set_seed(0)
     dls = {k:RotatedDataLoaders.from_dota(synth, bs=4, num_workers=0, **kw) for k,kw in KINDS.items()}
     learn = rotated_learner(dls['own'], 'rotated_fcos', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=64,
@@ -38,7 +38,7 @@ def exported(trained, tmp_path_factory):
     trained['own'].export(f.absolute())
     return f
 
-def picture(seed, w, h):
+def pixels_of(seed, w, h):
     "Part of a scene"
     side = max(w, h, 64)
     return make_scene(seed, side)[0][:h,:w]
@@ -61,10 +61,10 @@ sides = st.integers(1, 150)
 @pytest.mark.parametrize('kind', KINDS)
 @given(seed=st.integers(0, 50), w=sides, h=sides, others=st.lists(st.tuples(sides, sides), min_size=1, max_size=4), at=st.integers(0, 4))
 @few
-def test_a_picture_alone_and_in_any_company(trained, tmp_path_factory, kind, seed, w, h, others, at):
-    learn,pic = trained[kind],picture(seed, w, h)
+def test_a_image_alone_and_in_any_company(trained, tmp_path_factory, kind, seed, w, h, others, at):
+    learn,pic = trained[kind],pixels_of(seed, w, h)
     want = predict_image(learn, pic, 0.)
-    pics = [picture(i, *o) for i,o in enumerate(others)]; at = min(at, len(pics)); pics.insert(at, pic)
+    pics = [pixels_of(i, *o) for i,o in enumerate(others)]; at = min(at, len(pics)); pics.insert(at, pic)
     assert same(predict_images(learn, pics, 0., bs=3)[at], want)
     assert same(predict_scene(learn, pic, score_thr=0., progress=False), want)
     whole, = scene_windows(pic, 1024, 200, img_rate_thr=0, pad=False)
@@ -80,7 +80,7 @@ def test_a_picture_alone_and_in_any_company(trained, tmp_path_factory, kind, see
 def test_get_preds_and_validation_of_mixed_sizes(trained, synth, kind):
     "A padded batch of other sizes changes neither detections nor the figures of validation"
     learn = trained[kind]
-    pics = [picture(i, *o) for i,o in enumerate([(96,64),(40,90),(96,64),(33,70),(64,64)])]
+    pics = [pixels_of(i, *o) for i,o in enumerate([(96,64),(40,90),(96,64),(33,70),(64,64)])]
     alone = [learn.get_preds(dl=learn.dls.test_dl([o]))[0][0] for o in pics]
     for bs in (2,5):
         for a,b in zip(learn.get_preds(dl=learn.dls.test_dl(pics, bs=bs))[0], alone): assert same(unpad_dets(a), unpad_dets(b))
@@ -101,11 +101,11 @@ def test_tiles_of_scenes_smaller_than_a_tile(synth):
     dls = RotatedDataLoaders.from_dota(synth, tile=dict(size=128, overlap=32), bs=2, num_workers=0)
     assert {o.image.size for o in dls.valid.items}=={(96,96)} and dls.valid.one_batch()[0].shape[-2:]==(96,96)
 
-# --- what is a picture
+# --- what is an image
 
 def test_numbers_of_arrays_and_tensors(trained):
-    "Bytes, floats of 0 to 1 or 0 to 255, channels first or last: one picture"
-    learn,px = trained['own'],picture(1, 90, 80)
+    "Bytes, floats of 0 to 1 or 0 to 255, channels first or last: one image"
+    learn,px = trained['own'],pixels_of(1, 90, 80)
     want = predict_image(learn, px, 0.)
     assert len(want['scores'])>10
     chw = torch.tensor(px).permute(2,0,1)
@@ -116,24 +116,24 @@ def test_numbers_of_arrays_and_tensors(trained):
     assert all(same(o, want) for o in predict_images(learn, torch.stack([chw,chw]), 0.))
 
 @pytest.mark.parametrize('ext', ['png','jpg'])
-def test_a_picture_that_pil_has_opened_and_not_read(trained, tmp_path, ext):
-    "`Image.open` reads nothing yet; the caller's picture is left as it is"
+def test_a_image_that_pil_has_opened_and_not_read(trained, tmp_path, ext):
+    "`Image.open` reads nothing yet; the caller's image is left as it is"
     learn,f = trained['own'],tmp_path/f'x.{ext}'
-    Image.fromarray(picture(1, 60, 50)).save(f)
+    Image.fromarray(pixels_of(1, 60, 50)).save(f)
     im,want = Image.open(f),predict_image(learn, f, 0.)
     for _ in range(2): assert same(predict_image(learn, im, 0.), want)
     assert same(predict_scene(learn, Image.open(f), score_thr=0., progress=False), want)
     assert type(im) is type(Image.open(f)) and (np.asarray(im)==np.asarray(Image.open(f))).all()
 
 def test_settings_of_a_prediction_that_cannot_be_meant(trained):
-    learn,px = trained['own'],picture(1, 40, 40)
+    learn,px = trained['own'],pixels_of(1, 40, 40)
     for kw in (dict(bs=0), dict(bs=-1), dict(bs=1.5), dict(score_thr=None), dict(score_thr='high'), dict(score_thr=30)):
         with pytest.raises(ValueError, match=first(kw)): predict_images(learn, [px], **kw)
     for kw in (dict(size=0), dict(size=100.5), dict(size='a'), dict(num_workers=-1)):
         with pytest.raises(ValueError, match=f'{first(kw)} is'): predict_scene(learn, px, **kw, progress=False)
 
 def test_a_strip_takes_no_square(trained, synth):
-    "Memory with the length of a picture, in prediction and in loaders"
+    "Memory with the length of an image, in prediction and in loaders"
     learn,strip = trained['letterbox'],np.full((20,12000,3), 90, np.uint8)
     tracemalloc.start()
     try: predict_image(learn, strip); most = tracemalloc.get_traced_memory()[1]
@@ -157,7 +157,7 @@ print(most()-before)
 
 @pytest.mark.parametrize('w,h', [(1,1),(1,40),(300,1),(3,3)])
 @pytest.mark.parametrize('kind', KINDS)
-def test_pictures_of_hardly_a_pixel(trained, kind, w, h):
+def test_images_of_hardly_a_pixel(trained, kind, w, h):
     d = predict_image(trained[kind], np.full((h,w,3), 200, np.uint8), 0.)
     assert d['boxes'].isfinite().all()
 
@@ -170,7 +170,7 @@ def test_a_single_path_for_a_list(trained):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     d = tmp_path_factory.mktemp('pics')
-    for i,(w,h) in enumerate([(96,96),(60,90),(150,40)]): Image.fromarray(picture(i, w, h)).save(d/f'{i}.png')
+    for i,(w,h) in enumerate([(96,96),(60,90),(150,40)]): Image.fromarray(pixels_of(i, w, h)).save(d/f'{i}.png')
     return d
 
 @pytest.mark.parametrize('tty', [True,False], ids=['terminal','pipe'])
@@ -201,7 +201,7 @@ def test_the_command_finds_what_the_verbs_find(trained, exported, folder, tmp_pa
     "As typed into a terminal, with its defaults"
     monkeypatch.chdir(tmp_path)
     code,said = in_terminal('rotnb.cli.predict', exported, folder)
-    assert code==0 and '%' in said and 'detections in 3 pictures' in said and 'Traceback' not in said, said
+    assert code==0 and '%' in said and 'detections in 3 images' in said and 'Traceback' not in said, said
     assert (tmp_path/'predictions/Task1.zip').exists()
     code,said = in_terminal('rotnb.cli.predict', exported, folder, '--format', 'csv', '--score-thr', '.01')
     assert code==2 and 'begun with' in said, said
@@ -224,7 +224,7 @@ def test_a_shell_starts_the_command(exported, folder, tmp_path):
         while o := os.read(main, 65536): said += o
     except OSError: pass
     os.close(main)
-    assert p.wait(60)==0 and b'detections in 3 pictures' in said, said.decode()
+    assert p.wait(60)==0 and b'detections in 3 images' in said, said.decode()
 
 @pytest.mark.parametrize('module,args', [
     ('cli', ['--n-train','4','--n-valid','2','--epochs','1','--size','64']), ('bench', ['iou','--n','20']), ('convert', ['{set}','as_coco','--to','coco']),

@@ -169,11 +169,11 @@ def decode(p, d, version, swap, proj, factor=None):
     if swap and not w>h: w,h,t = h,w,norm(t+math.pi/2, version)
     return tensor([px+x, py+y, w, h, t])
 
-def assigned(priors, boxes, pos=.5, neg=.4, hbb=False):
+def assigned(priors, boxes, pos=.5, neg=.4, hbox=False):
     "MMDetection's rule, prior by prior and then object by object"
     if not len(boxes): return torch.full((len(priors),), NEG)
     upr = lambda b: torch.cat([(rbox2hbox(b)[:,:2]+rbox2hbox(b)[:,2:])/2, rbox2hbox(b)[:,2:]-rbox2hbox(b)[:,:2], b[:,4:]*0], 1)
-    iou = box_iou_rotated(upr(boxes) if hbb else boxes, upr(priors) if hbb else priors)
+    iou = box_iou_rotated(upr(boxes) if hbox else boxes, upr(priors) if hbox else priors)
     best,j = iou.max(0)
     m = torch.where(best>=pos, j, torch.where(best>=neg, IGN, NEG))
     for k in range(len(boxes)): m[iou[k]==iou[k].max()] = k
@@ -213,19 +213,19 @@ RETINA = dict(HEAD, type='mmdet.RetinaHead')
 LE90,OC,LE135 = ('le90',True,True),('oc',False,False),('le135',True,True)
 
 @pytest.mark.parametrize('form', [LE90,OC,LE135], ids=lambda o: o[0])
-@pytest.mark.parametrize('hbb', [False,True])
+@pytest.mark.parametrize('hbox', [False,True])
 @pytest.mark.parametrize('kind', ['l1','kld','none','ln','exp'])
-def test_retinanet_losses(form, hbb, kind):
-    "A batch with an empty picture, which counts for one positive; objects spelt in any way"
+def test_retinanet_losses(form, hbox, kind):
+    "A batch with an empty image, which counts for one positive; objects spelt in any way"
     loss = L1 if kind=='l1' else dict(type='GDLoss_v1', loss_type='kld', fun='log1p', tau=1, loss_weight=1.) if kind=='kld' else dict(type='KFLoss', fun=kind, loss_weight=5.)
     head = dict(RETINA, anchor_generator=anchors(form[0]), bbox_coder=coder(*form), loss_bbox=loss)
-    det = detector(type='mmdet.RetinaNet', bbox_head=head, train_cfg=train(calc='FakeRBboxOverlaps2D' if hbb else 'RBboxOverlaps2D'))
+    det = detector(type='mmdet.RetinaNet', bbox_head=head, train_cfg=train(calc='FakeRBboxOverlaps2D' if hbox else 'RBboxOverlaps2D'))
     out = some_out(det.stages[0])
     def box(p, d, g):
         if kind=='l1': return .2*(d-encode(p, g, *form)).abs().sum()
         if kind=='kld': return kld_v1(decode(p, d, *form), g)
         return 5*kfiou(decode(p, d, *form), g, d, encode(p, g, *form), kind)
-    want,terms,lvls = anchor_losses(out, TARGETS, box, hbb=hbb)
+    want,terms,lvls = anchor_losses(out, TARGETS, box, hbox=hbox)
     assert len(terms)>3 and len(set(lvls))>1
     if kind=='kld': want['loss_box'] = sum(torch.stack([t for t,l in zip(terms, lvls) if l==k]).mean() for k in set(lvls))   # GDLoss_v1 is a mean, level by level
     same(det.stages[0].loss(out, TARGETS), want)
@@ -317,7 +317,7 @@ def test_roi_trans_losses(version, kind):
     det = roi_trans(version, loss=None if kind=='smooth_l1' else dict(type='KFLoss', fun='ln', loss_weight=5.))
     for stage,factor,stds in zip(det.stages[1:], (2,None), ([.1,.1,.2,.2,.1],[.05,.05,.1,.1,.05])):
         priors = torch.cat([BOXES+torch.randn(5,5, generator=torch.Generator().manual_seed(k))*tensor([1.,1.,1.,1.,.05]) for k in range(8)])
-        if stage.hbb: priors = torch.cat([priors[:,:4], priors[:,4:]*0], 1)
+        if stage.hbox: priors = torch.cat([priors[:,:4], priors[:,4:]*0], 1)
         sample = stage.sample(priors[None].repeat(2,1,1), TARGETS)
         out = roi_out(stage, sample.priors, sample)
         stds,n,box = tensor(stds),(sample.matched!=IGN).sum(),[]
@@ -336,7 +336,7 @@ def layer_norm(x, sd, k, eps=1e-5): return F.layer_norm(x, x.shape[-1:], sd[f'{k
 def linear(x, sd, k): return F.linear(x, sd[f'{k}.weight'], sd.get(f'{k}.bias'))
 
 def window_attention(x, sd, k, heads, shift, ws=7):
-    "Attention of `(h, w, c)` in windows, which wrap round the padded picture where they are shifted, but do not look across its border"
+    "Attention of `(h, w, c)` in windows, which wrap round the padded image where they are shifted, but do not look across its border"
     h,w,c = x.shape
     x = F.pad(x, (0,0, 0,-w%ws, 0,-h%ws))
     H,W = x.shape[:2]
@@ -391,7 +391,7 @@ def convnext_tiny(sd, x):
 @pytest.mark.parametrize('name,net', [('oriented_rcnn_swin_tiny_fpn_1x_dota_le90',swin_tiny),('roi_trans_swin_tiny_fpn_1x_dota_le90',swin_tiny),('r3det_kfiou_ln_swin_tiny_adamw_fpn_1x_dota_ms_rr_oc',swin_tiny),
                                       ('rotated_retinanet_obb_kld_stable_convnext_adamw_fpn_1x_dota_le90',convnext_tiny)])
 def test_backbones_against_theirs_written_out(name, net):
-    "The maps that reach the neck, of a picture whose maps no window divides"
+    "The maps that reach the neck, of an image whose maps no window divides"
     sd = checkpoint(name, 'keys_0x')
     det,x = quietly(sd),torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(0))
     own = {k[9:]:v for k,v in sd.items() if k.startswith('backbone.')}

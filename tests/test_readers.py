@@ -23,7 +23,7 @@ def real(name):
     return SHARED/name
 
 def folder(root, **files):
-    "Names (with __ for /, _dot_ for .) to text, bytes, or the size of a picture"
+    "Names (with __ for /, _dot_ for .) to text, bytes, or the size of an image"
     for k,v in files.items():
         f = Path(root)/k.replace('__','/').replace('_dot_','.'); f.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(v, str): f.write_text(v)
@@ -49,7 +49,7 @@ def test_dota_text_round_trip(tmp_path_factory, rows):
     a = to_annot(r/'images/a.png', rows)
     write_dota([a], r/'labelTxt', decimals=2)
     b = read_dota(r)[0]
-    np.testing.assert_allclose(b.qboxes, a.qboxes, atol=1e-9)
+    np.testing.assert_allclose(b.quads, a.quads, atol=1e-9)
     assert (b.names,list(b.difficult))==(a.names,list(a.difficult))
 
 @few
@@ -60,7 +60,7 @@ def test_yolo_text_round_trip(tmp_path_factory, rows):
     a = to_annot(r/'images/a.png', rows)
     write_yolo_obb([a], r/'labels', ['a','b c'], border='keep')
     b = read_yolo_obb(r, vocab=['a','b c'])[0]
-    np.testing.assert_allclose(b.qboxes, a.qboxes, atol=1e-3)
+    np.testing.assert_allclose(b.quads, a.quads, atol=1e-3)
     assert b.names==a.names
 
 # ---- the policy ----
@@ -68,8 +68,8 @@ def test_yolo_text_round_trip(tmp_path_factory, rows):
 def test_missing_folder(tmp_path):
     for f in (read_dota, lambda p: read_yolo_obb(p, vocab=['a']), RotatedDataLoaders.from_dota, RotatedDataLoaders.from_yolo_obb):
         with pytest.raises(FileNotFoundError, match='no such folder'): f(tmp_path/'none')
-    (tmp_path/'pictures').mkdir()
-    with pytest.raises(DatasetLayoutError, match=r'expected train/images/ and train/labelTxt/.*found pictures/'):
+    (tmp_path/'images').mkdir()
+    with pytest.raises(DatasetLayoutError, match=r'expected train/images/ and train/labelTxt/.*found images/'):
         RotatedDataLoaders.from_dota(tmp_path)
 
 def test_image_without_label_is_an_empty_scene_said_once(tmp_path):
@@ -95,13 +95,13 @@ def test_unknown_class(tmp_path):
         read_dota(r, vocab=['plane','ships'])
     assert [len(o) for o in warned(lambda: read_dota(r, vocab=['plane'], on_bad='warn'))[0]]==[0]
 
-def test_corrupt_pictures(tmp_path):
-    r = folder(tmp_path, images__a_dot_png=(40,30), images__bad_dot_png=b'no picture', labelTxt__a_dot_txt=GOOD, labelTxt__bad_dot_txt=GOOD)
+def test_corrupt_images(tmp_path):
+    r = folder(tmp_path, images__a_dot_png=(40,30), images__bad_dot_png=b'no image', labelTxt__a_dot_txt=GOOD, labelTxt__bad_dot_txt=GOOD)
     with pytest.raises(LabelError, match='bad.png'): read_dota(r)
     a,w = warned(lambda: read_dota(r, on_bad='warn'))
-    assert [o.image.name for o in a]==['a.png'] and '1 pictures cannot be read' in w[0]
+    assert [o.image.name for o in a]==['a.png'] and '1 images cannot be read' in w[0]
 
-def test_truncated_picture_names_the_file_when_it_is_read(tmp_path):
+def test_truncated_image_names_the_file_when_it_is_read(tmp_path):
     r = folder(tmp_path, images__a_dot_png=(40,30), images__b_dot_png=(40,30), labelTxt__a_dot_txt=GOOD, labelTxt__b_dot_txt=GOOD)
     rng = np.random.default_rng(0); f = r/'images/b.png'
     Image.fromarray(rng.integers(0,255,(30,40,3),dtype=np.uint8)).save(f); f.write_bytes(f.read_bytes()[:2000])
@@ -142,7 +142,7 @@ def test_yolo_folders_of_the_yaml_file(tmp_path, tell):
         assert doctor(path).splits==['train','val']
 
 def test_yolo_yaml_that_does_not_fit(tmp_path):
-    "Folders that are not there are named; `train: images` of a set without splits is no split; a picture of a list that is not there is told"
+    "Folders that are not there are named; `train: images` of a set without splits is no split; an image of a list that is not there is told"
     r = told(tmp_path/'s', 'train: images/tr18\nval: images/va17')
     with pytest.raises(DatasetLayoutError, match='data.yaml says train: images/tr18'): read_yolo_obb(r, 'train')
     (r/'data.yaml').write_text('names: [ship]\ntrain: images')

@@ -1,4 +1,4 @@
-"Real pictures: the four training tiles of DOTA8 at 512 px, learnt by heart"
+"Real images: the four training tiles of DOTA8 at 512 px, learnt by heart"
 import os
 from pathlib import Path
 import pytest

@@ -75,8 +75,8 @@ def test_configurations_of_more_stages():
     assert [o['assigner'].keywords for o in kw['refine']]==[dict(pos=.6, neg=.5), dict(pos=.7, neg=.6)]
     assert (kw['refine'][1]['loss_box'].weight, kw['refine'][1]['cls_weight'])==(.5,.5)
     s2a = settings_from_config(settings('s2anet_r50_fpn_1x_dota_le135'))
-    assert (s2a['name'], s2a['refine'], s2a['shared'], s2a['hbb'], s2a['scales_per_octave'])==('s2anet', ({},), False, False, 1)
-    assert settings_from_config(settings('r3det_r50_fpn_1x_dota_oc'))['hbb'], "0.x compares anchors with upright boxes unless told otherwise"
+    assert (s2a['name'], s2a['refine'], s2a['shared'], s2a['hbox'], s2a['scales_per_octave'])==('s2anet', ({},), False, False, 1)
+    assert settings_from_config(settings('r3det_r50_fpn_1x_dota_oc'))['hbox'], "0.x compares anchors with upright boxes unless told otherwise"
 
 @needs_oracle
 def test_misfits_are_named():

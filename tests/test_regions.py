@@ -17,7 +17,7 @@ def gap(a, b): return min(np.abs(np.roll(np.reshape(a, (4,2)), k, 0)-b).max() fo
 WANT = quad(120, 90, 80, 30, 30)
 
 def folder(root, files, size=(400,200)):
-    "Pictures where no text is given"
+    "Images where no text is given"
     for k,v in files.items():
         f = Path(root)/k; f.parent.mkdir(parents=True, exist_ok=True)
         if v is None: Image.new('RGB', size).save(f)
@@ -48,19 +48,19 @@ BOX,UNTURNED = [80.,75.,80.,30.],[[80.,75,160,75,160,105,80,105]]
 @pytest.mark.parametrize('seg', [[], UNTURNED, [WANT.ravel().tolist()], None])
 def test_coco_with_the_angle_in_attributes(tmp_path, beside, seg):
     a,w = read(coco(tmp_path, dict(bbox=BOX, segmentation=seg, area=2400., **beside)))
-    assert gap(a[0].qboxes[0], WANT)<1e-6 and w==''
+    assert gap(a[0].quads[0], WANT)<1e-6 and w==''
 
 def test_a_pivot_that_the_file_does_not_tell_is_asked_for(tmp_path):
     root = coco(tmp_path, dict(bbox=BOX, rotation=30.))
     with pytest.raises(LabelError, match="pass pivot='middle' or pivot='corner'"): read(root)
     with pytest.raises(ValueError, match="pivot is 'left'"): read(root, pivot='left')
-    assert gap(read(root, pivot='middle')[0][0].qboxes[0], WANT)<1e-6
+    assert gap(read(root, pivot='middle')[0][0].quads[0], WANT)<1e-6
     c,s = np.cos(np.pi/6),np.sin(np.pi/6)
-    assert np.allclose(read(root, pivot='corner')[0][0].qboxes[0], [[80+x*c-y*s, 75+x*s+y*c] for x,y in ((0,0),(80,0),(80,30),(0,30))])
+    assert np.allclose(read(root, pivot='corner')[0][0].quads[0], [[80+x*c-y*s, 75+x*s+y*c] for x,y in ((0,0),(80,0),(80,30),(0,30))])
     for p in ('middle','corner'): assert (doctor(root, images=False, pivot=p).findings.kind=='angle').sum()==0
     assert convert(root, tmp_path.parent/f'{tmp_path.name}o', 'dota', pivot='corner')['']==(1,1)
     f = mended(root, quad(100, 80, 60, 20, 70), pivot='corner'); o = json.loads(f.read_text())['annotations'][0]
-    assert abs(o['rotation']-70)<1e-6 and gap(read(root, pivot='corner')[0][0].qboxes[0], quad(100, 80, 60, 20, 70))<1e-3
+    assert abs(o['rotation']-70)<1e-6 and gap(read(root, pivot='corner')[0][0].quads[0], quad(100, 80, 60, 20, 70))<1e-3
 
 @pytest.mark.parametrize('key', ['angle','theta','direction','orientation','rotate','degree','box_rot','rotationDeg'])
 @pytest.mark.parametrize('where', ['coco','voc','voc attribute','cvat','labelme','label_studio','csv'])
@@ -87,14 +87,14 @@ def test_what_is_no_angle_is_not_told(tmp_path):
 @pytest.mark.parametrize('beside', [dict(rbox=[120,90,80,30,.52]), dict(obb=WANT.ravel().tolist()), dict(meta=dict(corners=WANT.tolist())), dict(poly=WANT.ravel().tolist()), dict(tilt=30), dict(ang='30 deg')])
 def test_another_turned_box_beside_an_upright_one_is_told(tmp_path, beside):
     root = coco(tmp_path, dict(bbox=BOX, **beside)); assert sniff_format(root)=='coco'
-    (a,),w = read(root); assert gap(a.qboxes[0], quad(120, 90, 80, 30, 0))<1e-6 and 'looks like their angle' in w and [*beside][0] in w
+    (a,),w = read(root); assert gap(a.quads[0], quad(120, 90, 80, 30, 0))<1e-6 and 'looks like their angle' in w and [*beside][0] in w
     assert (doctor(root, images=False).findings.kind=='angle').sum()==1
     same = dict(rbox=[120,90,80,30,0.], corners=[80,75,160,75,160,105,80,105], keypoints=[1,2,2])
     assert read(coco(tmp_path/'same', dict(bbox=BOX, **same)))[1]==''
 
 def test_a_rotation_of_zero_hides_no_other_angle(tmp_path):
     zero = dict(attributes=dict(rotation=0.))
-    assert gap(read(coco(tmp_path/'a', dict(bbox=BOX, rotation=30., **zero)), pivot='middle')[0][0].qboxes[0], WANT)<1e-6
+    assert gap(read(coco(tmp_path/'a', dict(bbox=BOX, rotation=30., **zero)), pivot='middle')[0][0].quads[0], WANT)<1e-6
     with pytest.raises(LabelError, match='pass pivot'): read(coco(tmp_path/'b', dict(bbox=BOX, rotation=30., **zero)))
     assert 'angle is 30' in read(coco(tmp_path/'c', dict(bbox=BOX, angle=30., **zero)))[1]
 
@@ -102,8 +102,8 @@ def test_a_rotation_of_zero_hides_no_other_angle(tmp_path):
 def test_angles_in_attributes_of_xml(tmp_path, text, turned):
     box = '<bndbox><xmin>80</xmin><ymin>75</ymin><xmax>160</xmax><ymax>105</ymax></bndbox>'
     root = folder(tmp_path, {'a.png':None, 'a.xml':f'<annotation><object><name>ship</name>{box}{text}</object></annotation>'}); (a,),w = read(root)
-    assert gap(a.qboxes[0], WANT if turned else quad(120, 90, 80, 30, 0))<1e-6 and bool(w)!=turned
-    if turned: assert b'value="75.' in mended(root, NEW).read_bytes() and gap(read(root)[0][0].qboxes[0], NEW)<1e-3
+    assert gap(a.quads[0], WANT if turned else quad(120, 90, 80, 30, 0))<1e-6 and bool(w)!=turned
+    if turned: assert b'value="75.' in mended(root, NEW).read_bytes() and gap(read(root)[0][0].quads[0], NEW)<1e-3
 
 def test_an_angle_beside_the_corners_of_a_table(tmp_path):
     row = lambda q: f'image,name,x1,y1,x2,y2,x3,y3,x4,y4,angle\na.png,ship,{",".join(map(str, q.ravel()))},30\n'
@@ -112,7 +112,7 @@ def test_an_angle_beside_the_corners_of_a_table(tmp_path):
 
 def test_an_outline_at_another_angle_is_told(tmp_path):
     a,w = read(coco(tmp_path, dict(segmentation=[WANT.ravel().tolist()], bbox=BOX, attributes=dict(rotation=-30.))))
-    assert gap(a[0].qboxes[0], WANT)<1e-6 and 'the outline lies at 30.0 degrees' in w
+    assert gap(a[0].quads[0], WANT)<1e-6 and 'the outline lies at 30.0 degrees' in w
 
 # ---- regions of Label Studio ----
 
@@ -129,10 +129,10 @@ EXTRAS = [region('choices', 'c', choices=['x']), region('textarea', 't', text=['
 @pytest.mark.parametrize('drawn', [[region(rectanglelabels=['ship'])], [region('rectangle', 'bbox'), region('labels', labels=['ship'])], [region('labels', labels=['ship']), region('rectangle', 'bbox')]])
 def test_what_is_said_of_a_region_is_no_region(tmp_path, drawn, first):
     a,w = read(tasks(tmp_path, task(done(*(drawn+EXTRAS if first else EXTRAS+drawn)))))
-    assert a[0].names==['ship'] and w=='' and gap(a[0].qboxes[0], [[80,75],[160,75],[160,105],[80,105]])<1e-6
+    assert a[0].names==['ship'] and w=='' and gap(a[0].quads[0], [[80,75],[160,75],[160,105],[80,105]])<1e-6
     f = mended(tmp_path, WANT)                                                   # every result of the region has the new place
     places = [(r['value']['x'],r['value']['rotation']) for r in json.loads(f.read_text())[0]['annotations'][0]['result'] if 'width' in r.get('value', {})]
-    assert len(places)==len(drawn)+5 and len(set(places))==1 and gap(read(tmp_path)[0][0].qboxes[0], WANT)<1e-3
+    assert len(places)==len(drawn)+5 and len(set(places))==1 and gap(read(tmp_path)[0][0].quads[0], WANT)<1e-3
     s = label_sources(tmp_path)[0]; s.save(s.read(), [])
     assert [r.get('id') for r in json.loads(f.read_text())[0]['annotations'][0]['result']]==['im',None]
 
@@ -178,11 +178,11 @@ def test_json_min_by_any_control(tmp_path):
 
 def test_ellipses_stay_ellipses(tmp_path):
     e = dict(x=30, y=45, radiusX=10, radiusY=7.5, rotation=30)
-    root = tasks(tmp_path/'ls', task(done(region('ellipselabels', place=e, ellipselabels=['tank'])))); assert gap(read(root)[0][0].qboxes[0], WANT)<1e-6
+    root = tasks(tmp_path/'ls', task(done(region('ellipselabels', place=e, ellipselabels=['tank'])))); assert gap(read(root)[0][0].quads[0], WANT)<1e-6
     v = json.loads(mended(root, quad(150, 100, 60, 40, -20)).read_text())[0]['annotations'][0]['result'][0]['value']
     assert np.allclose([v[k] for k in ('x','y','radiusX','radiusY','rotation')], [37.5,50,7.5,10,340])
     root = folder(tmp_path/'cvat', {'a.png':None, 'x.xml':'<annotations><image name="a.png"><ellipse label="tank" cx="120" cy="90" rx="40" ry="15" rotation="30"/></image></annotations>'})
-    assert gap(read(root)[0][0].qboxes[0], WANT)<1e-6
+    assert gap(read(root)[0][0].quads[0], WANT)<1e-6
     o = ET.parse(mended(root, quad(150, 100, 60, 40, -20))).getroot()[0][0]; assert o.tag=='ellipse' and np.allclose([float(o.get(k)) for k in ('cx','cy','rx','ry','rotation')], [150,100,30,20,340])
     mended(root, [[10,10],[90,14],[80,60],[12,50]]); assert ET.parse(root/'x.xml').getroot()[0][0].tag=='polygon'
 
@@ -193,11 +193,11 @@ def project(root, *subsets, head=''):
     return folder(root, {**{f'images/{s}/a.png':None for s in subsets}, 'annotations.xml':f'<annotations><meta>{head}</meta>{x}</annotations>'})
 
 def test_subsets_of_a_project_are_its_splits(tmp_path):
-    "By folder or file; converted, edited, examined; pictures of one name"
+    "By folder or file; converted, edited, examined; images of one name"
     root = project(tmp_path/'p', 'Train', 'Validation')
     for p in (root, root/'annotations.xml'):
         assert [has_split(p, s, FORMATS['cvat']) for s in ('train','val','test')]==[True,True,False]
-        (a,),_ = read(p, 'val'); assert a.image==root/'images/Validation/a.png' and gap(a.qboxes[0], WANT)<1e-4
+        (a,),_ = read(p, 'val'); assert a.image==root/'images/Validation/a.png' and gap(a.quads[0], WANT)<1e-4
     assert convert(root, tmp_path/'o', 'dota')|{'losses':0}==dict(train=(1,1), val=(1,1), losses=0)
     s, = label_sources(root, 'val'); assert s.image.parent.name=='Validation'; base = s.read()
     s.save(base, [((base.rows[0][0],'tug',0),0)]); assert [read(root, k)[0][0].names for k in ('train','val')]==[['ship'],['tug']]
@@ -206,7 +206,7 @@ def test_subsets_of_a_project_are_its_splits(tmp_path):
 def test_a_job_tells_its_subset_at_the_head(tmp_path):
     text = '<annotations><meta><job><subset>Train</subset></job></meta><image id="0" name="a.png" width="400" height="200"><box label="ship" xtl="80" ytl="75" xbr="160" ybr="105" rotation="30"/></image></annotations>'
     root = folder(tmp_path, {'a.png':None, 'annotations.xml':text}); assert len(read(root, 'train')[0])==1 and not has_split(root, 'val', FORMATS['cvat'])
-    mended(root, NEW, split='train'); assert gap(read(root, 'train')[0][0].qboxes[0], NEW)<1e-3
+    mended(root, NEW, split='train'); assert gap(read(root, 'train')[0][0].quads[0], NEW)<1e-3
 
 def test_other_subsets_are_told(tmp_path):
     root = project(tmp_path, 'Train', 'Batch 7'); assert 'left out' in read(root, 'train')[1] and 'Batch 7' in read(root, 'train')[1]
@@ -225,15 +225,15 @@ def test_coco_stays_as_its_tool_wrote_it(tmp_path, seg):
     o = json.loads(mended(root, NEW).read_text())['annotations'][0]
     assert np.allclose(o['bbox'], [120,90,60,20]) and abs(o['attributes']['rotation']-75)<1e-6 and o['attributes']['id']==7 and abs(o['area']-1200)<.1
     assert not o['segmentation'] if not seg else gap(o['segmentation'][0], NEW if seg!=UNTURNED else quad(150, 100, 60, 20, 0))<1e-3
-    assert gap(read(root)[0][0].qboxes[0], NEW)<1e-3
-    free = [[10,10],[90,14],[80,60],[12,50]]; mended(root, free); assert gap(read(root)[0][0].qboxes[0], free)<1e-3
+    assert gap(read(root)[0][0].quads[0], NEW)<1e-3
+    free = [[10,10],[90,14],[80,60],[12,50]]; mended(root, free); assert gap(read(root)[0][0].quads[0], free)<1e-3
 
 def test_voc_of_cvat_stays_voc(tmp_path):
     root = folder(tmp_path, {'a.png':None, 'a.xml':'<annotation><object><name>ship</name><bndbox><xmin>80.0</xmin><ymin>75.0</ymin><xmax>160.0</xmax><ymax>105.0</ymax></bndbox>'
                              '<attributes><attribute><name>rotation</name><value>30.0</value></attribute></attributes></object></annotation>'})
-    assert gap(read(root)[0][0].qboxes[0], WANT)<1e-6
+    assert gap(read(root)[0][0].quads[0], WANT)<1e-6
     o = ET.parse(mended(root, NEW)).getroot()[0]; assert [float(v.text) for v in o.find('bndbox')]==[120,90,180,110] and float(o.findtext('.//value'))==75 and o.find('robndbox') is None
-    assert gap(read(root)[0][0].qboxes[0], NEW)<1e-3
+    assert gap(read(root)[0][0].quads[0], NEW)<1e-3
 
 def test_fields_that_repeat_a_box_follow_it(tmp_path):
     hull = lambda q: [*q.min(0),*q.max(0)]
@@ -256,7 +256,7 @@ def test_lists_units_and_controls_follow_a_box(tmp_path):
     root = folder(tmp_path/'ls', {'a.png':None, 'a.json':[dict(id=1, data=dict(image='a.png'), annotations=[dict(id=1, result=[part('rectanglelabels', rectanglelabels=['ship']), part('heading', number=30), part('angle', text=['30']), part('count', number=30)])])]})
     v = [r['value'] for r in json.loads(mended(root, NEW).read_text())[0]['annotations'][0]['result']]; assert (v[1]['number'],v[2]['text'],v[3]['number'])==(75,['75'],30)
     root = folder(tmp_path/'csv', {'a.png':None, 'a.csv':'image,name,cx,cy,w,h,angle_deg,area,rotation\na.png,ship,120,90,80,30,30,2400,30\n'})
-    assert mended(root, NEW).read_text().splitlines()[1].split(',')[-2:]==['1200','75'] and gap(read(root)[0][0].qboxes[0], NEW)<1e-3
+    assert mended(root, NEW).read_text().splitlines()[1].split(',')[-2:]==['1200','75'] and gap(read(root)[0][0].quads[0], NEW)<1e-3
 
 def test_two_class_names_are_refused(tmp_path):
     root = folder(tmp_path, {'a.png':None, 'a.xml':'<annotation><object><name>a</name><name>b</name><robndbox><cx>9</cx><cy>9</cy><w>8</w><h>4</h><angle>0</angle></robndbox></object></annotation>'})
@@ -269,7 +269,7 @@ def test_losses_name_what_evaluators_overwrite(tmp_path):
     a = Annot(Path('a.png'), WANT[None], ['ship'], np.ones(1, int))
     assert any('iscrowd' in s for s in losses([a], FORMATS['coco'])) and not any('iscrowd' in s for s in losses([a], FORMATS['labelme']))
 
-def test_labelme_finds_its_picture_in_every_layout(tmp_path):
+def test_labelme_finds_its_image_in_every_layout(tmp_path):
     root = folder(tmp_path/'a', {'images/train/x.png':None, 'images/val/y.png':None})
     for s,n in (('train','x'),('val','y')): FORMATS['dota'].write([Annot(root/f'images/{s}/{n}.png', WANT[None], ['ship'], np.ones(1, int))], root, s, ['ship'])
     for how in ('copy','link','none'):

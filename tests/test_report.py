@@ -60,7 +60,7 @@ def test_file_is_whole_or_as_it_was(learn, page, monkeypatch):
 
 def test_set_without_boxes(learn, tmp_path):
     "Figures that do not exist are dashes, not errors"
-    empty = [replace(o, qboxes=o.qboxes[:0], names=o.names[:0], difficult=o.difficult[:0]) for o in learn.dls.valid_ds.items]
+    empty = [replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) for o in learn.dls.valid_ds.items]
     s = learn.report(tmp_path/'r.html', dl=learn.dls.test_dl(empty, with_labels=True, num_workers=0)).read_text()
     assert '–' in s and 'nan' not in re.sub(r'<svg.*?</svg>|data:image[^"]*', '', s, flags=re.S)
 

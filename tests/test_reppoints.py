@@ -80,7 +80,7 @@ def test_losses_against_loops():
     focal = -(y*.25*(1-p)**2*p.log() + (1-y)*.75*p**2*(1-p).log())[matched!=IGN].sum()
     assert got['loss_cls'].mean().item()==pytest.approx((focal/(matched>=0).sum()).item(), rel=1e-4)
 
-def test_a_picture_without_objects_counts_for_one_positive():
+def test_a_image_without_objects_counts_for_one_positive():
     head = RepPointsHead(3, 8, feat_channels=8, stacked_convs=1, strides=(8,))
     out = head([torch.randn(2,8,8,8)])
     none,one = dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long()),dict(boxes=tensor([[30.,30.,20.,20.,0.]]), labels=tensor([1]))

@@ -191,7 +191,7 @@ def test_align_dtypes(dtype):
         assert out.dtype==dtype and out.equal(want.to(dtype)) and torch.autograd.grad(out.sum(), x)[0].dtype==dtype
 
 @pytest.mark.parametrize('o,r', [(1,8),(8,8),(4,4),(8,4),(4,8),(1,4)])
-def test_filters_turn_with_the_picture(o, r):
+def test_filters_turn_with_the_image(o, r):
     "A quarter turn of a filter turns its pixels by a quarter and moves its orientations on by a quarter"
     w = torch.randn(2,3,o,3,3); out = active_rotated_filter(w, r).view(2,r,3,o,3,3)
     for q in range(4): assert out[:,q*r//4].equal(w.rot90(-q, (3,4)).roll(q*o//4, 2))

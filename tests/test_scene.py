@@ -1,4 +1,4 @@
-"Scenes and folders predicted window by window: the same as files cut out and merged, whatever the workers, interruptions and broken pictures"
+"Scenes and folders predicted window by window: the same as files cut out and merged, whatever the workers, interruptions and broken images"
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -71,12 +71,12 @@ def apart(ours, theirs):
     assert len(k.unique())==len(k) and np.allclose(ours['scores'], theirs['scores'][k], atol=1e-5)
     return torch.cdist(a, b[k]).min(-1).values.max().item()
 
-def offline(learn, scene, folder, score_thr=.05, scales=(1.,), size=128, overlap=48, iou_threshold=.1, **_):
+def offline(learn, scene, folder, score_thr=.05, scales=(1.,), size=128, overlap=48, iou_thr=.1, **_):
     folder.mkdir(); ws = scene_windows(scene, size, overlap, scales, img_rate_thr=0)
     files = [folder/f'{w.name}.png' for w in ws]
     for w,f in zip(ws, files): Image.fromarray(w.pixels()).save(f)
     preds = predict_images(learn, files, score_thr)
-    return preds,merge_windows({f.stem:p for f,p in zip(files, preds)}, iou_threshold)[ws[0].name.split('__')[0]]
+    return preds,merge_windows({f.stem:p for f,p in zip(files, preds)}, iou_thr)[ws[0].name.split('__')[0]]
 
 # --- the same as offline
 
@@ -204,12 +204,12 @@ def test_nan_and_inf_are_left_out(synth):
     d = predict_scene(bright(synth, model=Odd()), np.zeros((128,128,3), np.uint8), **KW)
     assert d['boxes'].tolist()==[[20,20,9,9,0]] or torch.allclose(d['boxes'], torch.tensor([[20.,20,9,9,0]]), atol=1e-4)
 
-def test_an_error_of_the_model_is_not_blamed_on_a_picture(learn):
+def test_an_error_of_the_model_is_not_blamed_on_a_image(learn):
     learn.model.find = lambda o: 1/0
     with pytest.raises(ZeroDivisionError): predict_scene(learn, np.zeros((300,300,3), np.uint8), **KW)
 
 @pytest.mark.parametrize('kw,words', [
-    (dict(overlap=128),'overlap < size'), (dict(score_thr=-1),'score_thr'), (dict(iou_threshold=2),'iou_threshold'),
+    (dict(overlap=128),'overlap < size'), (dict(score_thr=-1),'score_thr'), (dict(iou_thr=2),'iou_thr'),
     (dict(scales=()),'no scales'), (dict(scales=(0,)),'positive'), (dict(cut='clip'),"'keep' or 'drop'")], ids=str)
 def test_settings_that_make_no_sense(learn, kw, words):
     with pytest.raises(ValueError, match=words): predict_scene(learn, np.zeros((300,300,3), np.uint8), **{**KW, **kw})
@@ -296,8 +296,8 @@ def test_a_folder_of_all_sorts(learn, tmp_path):
     Image.fromarray(squares(seed=9)[0]).save(pics/'sub/large.png')
     Image.fromarray(squares(80, 80, 1)[0]).convert('RGBA').save(pics/'sub/alpha.png')
     for mode in ('L','CMYK'): Image.new(mode, (50,60)).save(pics/f'{mode}.jpg')
-    (pics/'empty.png').write_bytes(b''); (pics/'notes.txt').write_text('no picture')
-    out = pics/'results'                                              # within the folder: must not be taken for pictures
+    (pics/'empty.png').write_bytes(b''); (pics/'notes.txt').write_text('no image')
+    out = pics/'results'                                              # within the folder: must not be taken for images
     preds,bad = predict_folder(learn, pics, out, ['dota','coco'], **KW)
     assert len(preds)==9 and [*bad]==['empty.png']
     seen = learn.model.seen
@@ -324,8 +324,8 @@ def test_pycocotools_takes_the_results(learn, tmp_path):
 
 def one(x=9.): return dict(boxes=torch.tensor([[x,9,4,4,.1]], dtype=torch.float64), scores=torch.tensor([.5]), labels=torch.tensor([0]))
 
-def test_two_pictures_never_share_an_id():
-    "A number is the id where it tells the picture from all others, else a checksum of the name"
+def test_two_images_never_share_an_id():
+    "A number is the id where it tells the image from all others, else a checksum of the name"
     ids = lambda *names: [o['image_id'] for o in coco_results({n:one() for n in names}, ['a'])]
     assert ids('train/1.png', 'val/2.png', 'x.png')[:2]==[1,2] and ids('12.5')[0]>=2**52
     for names in (('train/1.png','val/1.png','x.png'), ('1.png','001.png'), ('1.png','1.tif')):
@@ -355,7 +355,7 @@ def test_a_journal_that_lost_the_end_of_its_first_line(tmp_path):
     assert [*Journal(f, dict(size=1)).done]==['a']
 
 def test_names_that_dota_cannot_hold_are_told_before_the_work(learn, tmp_path):
-    Image.fromarray(squares(80, 80, 1)[0]).save(tmp_path/'my picture.png')
+    Image.fromarray(squares(80, 80, 1)[0]).save(tmp_path/'my image.png')
     with pytest.raises(ValueError, match='spaces'): predict_folder(learn, tmp_path, tmp_path/'out', **KW)
     assert learn.model.seen==0
     predict_folder(learn, tmp_path, tmp_path/'out', 'csv', **KW)
@@ -386,7 +386,7 @@ def test_classes_that_are_no_file_names_are_told_before_the_work(learn, tmp_path
     preds,bad = predict_folder(learn, tmp_path, tmp_path/'out', 'csv', **KW); assert list(preds)==['a.png'] and not bad
 
 def test_a_folder_as_coco_takes_the_ids_of_the_truth(learn, tmp_path):
-    "Pictures that the truth has not are told before the work"
+    "Images that the truth has not are told before the work"
     (tmp_path/'in').mkdir(); Image.fromarray(squares(128, 128, 4)[0]).save(tmp_path/'in/x.png')
     vocab = [str(o) for o in learn.dls.vocab]; file = tmp_path/'truth.json'
     file.write_text(json.dumps(dict(images=[dict(id=71, file_name='val/x.png')], annotations=[], categories=[dict(id=10+i, name=n) for i,n in enumerate(vocab[::-1])])))

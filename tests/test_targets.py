@@ -45,7 +45,7 @@ def delta_coder(cfg, **kw):
     return DeltaXYWHACoder(cfg['angle_version'], cfg['norm_factor'], cfg['edge_swap'], cfg.get('proj_xy', True),
                            stds=tuple(cfg.get('target_stds', [1.]*5)), **kw)
 
-# MMRotate's numbers; its random decodes are clamped to a picture of 1024 x 1024
+# MMRotate's numbers; its random decodes are clamped to an image of 1024 x 1024
 
 DELTAS = [f'DeltaXYWHT_{k}' for a in FORMS for k in (*(f'r_{a}_swap{s}_proj{p}' for s in '01' for p in '01'), f'r_{a}_norm', f'h_{a}_swap0', f'h_{a}_swap1')]
 
@@ -231,15 +231,15 @@ def plain_max_iou(iou, pos, neg, min_pos, low_quality, ties):
             else: m[row.argmax()] = j
     return m.tolist()
 
-@pytest.mark.parametrize('kw', [dict(), dict(pos=.7, neg=.3, min_pos=.3), dict(pos=.5, neg=.5, min_pos=.5, low_quality=False), dict(ties=False), dict(hbb=True)], ids=str)
+@pytest.mark.parametrize('kw', [dict(), dict(pos=.7, neg=.3, min_pos=.3), dict(pos=.5, neg=.5, min_pos=.5, low_quality=False), dict(ties=False), dict(hbox=True)], ids=str)
 @pytest.mark.parametrize('pairs', [2**22, 3000, 1])
 def test_max_iou(kw, pairs, monkeypatch):
     monkeypatch.setattr(assign, 'PAIRS', pairs)
     pri,_ = level_priors(AnchorPriors(scales_per_octave=1), [(12,12),(6,6)], [16,32])
     for seed in range(3):
         b,_ = scene(seed)
-        iou = box_iou_rotated(upright(b) if kw.get('hbb') else b, pri).numpy()
-        want = plain_max_iou(iou, **{**dict(pos=.5, neg=.4, min_pos=0., low_quality=True, ties=True), **{k:v for k,v in kw.items() if k!='hbb'}})
+        iou = box_iou_rotated(upright(b) if kw.get('hbox') else b, pri).numpy()
+        want = plain_max_iou(iou, **{**dict(pos=.5, neg=.4, min_pos=0., low_quality=True, ties=True), **{k:v for k,v in kw.items() if k!='hbox'}})
         assert max_iou_assign(pri, b, **kw).tolist()==want
 
 @pytest.mark.parametrize('pairs', [2**22, 500])
@@ -266,7 +266,7 @@ def test_ignored_objects(pairs, monkeypatch):
 
 def test_assigning_nothing():
     pri = AnchorPriors()((2,2), 8)
-    for f in (max_iou_assign, partial(max_iou_assign, hbb=True, ignore_iof=.5)):
+    for f in (max_iou_assign, partial(max_iou_assign, hbox=True, ignore_iof=.5)):
         assert f(pri, pri[:0]).tolist()==[NEG]*len(pri) and f(pri[:0], pri[:3]).tolist()==[]
     nan = tensor([[math.nan]*5])
     assert max_iou_assign(pri, nan).tolist()==[NEG]*len(pri)
@@ -275,8 +275,8 @@ def test_a_box_is_the_same_in_every_form():
     "Assignment looks at rectangles, whatever the form they are written in, upright ones around them included"
     pri,_ = level_priors(AnchorPriors(scales_per_octave=1), [(12,12),(6,6)], [16,32])
     b,_ = scene(4)
-    for hbb in (False,True):
-        one,*rest = (max_iou_assign(pri, canonicalize(b.double(), a), hbb=hbb, min_pos=.2, ties=False).tolist() for a in FORMS)
+    for hbox in (False,True):
+        one,*rest = (max_iou_assign(pri, canonicalize(b.double(), a), hbox=hbox, min_pos=.2, ties=False).tolist() for a in FORMS)
         differ = max(sum(x!=y for x,y in zip(one, o)) for o in rest)
         assert differ<=2, 'rounding of ties only'
 

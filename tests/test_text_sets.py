@@ -21,7 +21,7 @@ from rotnb.geometry.boxes import rbox2qbox
 YOLO,DOTA = '0 .1 .1 .5 .1 .5 .5 .1 .5\n','10 10 30 10 30 20 10 20 ship 0\n'
 
 def folder(root, files):
-    "Paths to text, or to the size of a picture"
+    "Paths to text, or to the size of an image"
     for k,v in files.items():
         f = Path(root)/k; f.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(v, tuple): Image.new('RGB', v).save(f, 'PNG')
@@ -29,7 +29,7 @@ def folder(root, files):
     return Path(root)
 
 def flat(root, n=6, labels='labels', line=YOLO, **more):
-    "Pictures in one folder, labels in another"
+    "Images in one folder, labels in another"
     return folder(root, {**{f'images/{i}.png':(40,30) for i in range(n)}, **{f'{labels}/{i}.txt':line for i in range(n)}, **more})
 
 def sides(dls): return [sorted(o.image.stem for o in ds.items) for ds in (dls.train_ds,dls.valid_ds)]
@@ -105,12 +105,12 @@ def test_a_split_that_leads_nowhere_is_an_error(tmp_path, lost, key):
 
 def test_lists_that_lead_nowhere_are_errors(tmp_path):
     r = flat(tmp_path/'a', **{'train.txt':'x/0.png\n1.png\n', 'val.txt':'/gone/z.png\n', 'classes.txt':'ship\n'})
-    with pytest.raises(LostSplitError, match=r"val.txt: none of its 1 pictures, such as '/gone/z.png'"): RotatedDataLoaders.from_yolo_obb(r, **quick)
+    with pytest.raises(LostSplitError, match=r"val.txt: none of its 1 images, such as '/gone/z.png'"): RotatedDataLoaders.from_yolo_obb(r, **quick)
     xml = '<annotation><object><name>s</name><robndbox><cx>9</cx><cy>9</cy><w>5</w><h>4</h><angle>1</angle></robndbox></object></annotation>'
     v = folder(tmp_path/'v', {**{f'JPEGImages/{o}.png':(40,30) for o in 'abc'}, **{f'Annotations/{o}.xml':xml for o in 'abc'},
                               'ImageSets/Main/train.txt':'a\nb\nlost\n', 'ImageSets/Main/val.txt':'7\n'})
-    with pytest.raises(LostSplitError, match='none of its 1 pictures'): RotatedDataLoaders.from_rolabelimg(v, **quick)
-    with pytest.warns(LabelWarning, match=r'(?s)1 names in the list of a split have no picture.*lost'): assert [o.image.stem for o in read_format(v, 'train')]==['a','b']
+    with pytest.raises(LostSplitError, match='none of its 1 images'): RotatedDataLoaders.from_rolabelimg(v, **quick)
+    with pytest.warns(LabelWarning, match=r'(?s)1 names in the list of a split have no image.*lost'): assert [o.image.stem for o in read_format(v, 'train')]==['a','b']
 
 def test_names_of_lists_do_not_cross_splits(tmp_path):
     "The same names below train and val: the words of a path decide, and where there are none it is asked"
@@ -120,7 +120,7 @@ def test_names_of_lists_do_not_cross_splits(tmp_path):
     (r/'val.txt').write_text('/x/val/images/c.png\n')
     with pytest.raises(LostSplitError): read_yolo_obb(r, 'val')
 
-def test_train_and_val_of_the_same_pictures_are_no_split(tmp_path, capsys):
+def test_train_and_val_of_the_same_images_are_no_split(tmp_path, capsys):
     r = flat(tmp_path, **{'data.yaml':'train: images\nval: images\nnames: [ship]\n'})
     dls = RotatedDataLoaders.from_yolo_obb(r, **quick)
     assert [len(o) for o in sides(dls)]==[5,1] and 'drawn at random' in capsys.readouterr().out and doctor(r, images=False).splits==['']
@@ -154,7 +154,7 @@ def test_splits_of_one_label_file_are_told_by_lists_and_folders(tmp_path, fmt, h
     FORMATS[fmt].write([Annot(r/f'images/{at(i)}{i}.png', q, ['ship'], np.zeros(1, int)) for i in range(6)], r, '', ['ship'])
     if how!='folders': folder(r, {f'{how}train.txt':'0\n1.jpg\nC:\\x\\2.png\n', f'{how}val.txt':'3\n4\n'})
     assert sides(RotatedDataLoaders.from_format(r, **quick))==[['0','1','2'],['3','4']] and doctor(r, images=False).splits==['train','val']
-    res = convert(r, tmp_path/'o', 'dota'); assert res['train']==(3,3) and res['val']==(2,2) and '1 pictures belong to none of the splits' in res['losses'][0] and '5.png' in res['losses'][0]
+    res = convert(r, tmp_path/'o', 'dota'); assert res['train']==(3,3) and res['val']==(2,2) and '1 images belong to none of the splits' in res['losses'][0] and '5.png' in res['losses'][0]
     if how!='folders':
         (r/f'{how}val.txt').write_text('gone\n')
         with pytest.raises(LostSplitError): RotatedDataLoaders.from_format(r, **quick)
@@ -259,8 +259,8 @@ def test_corners_inside_by_default(tmp_path):
     assert v.min()>=0 and v.max()<=1 and 0<len(v)<n
     inside = ((q>=0)&(q<=[200,100])).all((1,2)); new,iou = keep_inside(q, (200,100))
     np.testing.assert_array_equal(new[inside], q[inside]); assert (iou[inside]==1).all() and len(v)==(iou>0).sum() and (iou<=1+1e-6).all() and 20<inside.sum()
-    said = losses([a], FORMATS['yolo_obb']); assert f'{(~inside & (iou>0)).sum()} boxes leave their picture and were cut' in said[0] and f'{(iou==0).sum()} boxes lie outside' in said[1]
-    FORMATS['yolo_obb'].write([a], tmp_path, '', ['ship'], border='keep'); np.testing.assert_allclose(read_yolo_obb(tmp_path)[0].qboxes, q, atol=1e-3)
+    said = losses([a], FORMATS['yolo_obb']); assert f'{(~inside & (iou>0)).sum()} boxes leave their image and were cut' in said[0] and f'{(iou==0).sum()} boxes lie outside' in said[1]
+    FORMATS['yolo_obb'].write([a], tmp_path, '', ['ship'], border='keep'); np.testing.assert_allclose(read_yolo_obb(tmp_path)[0].quads, q, atol=1e-3)
     assert any('middle lies outside' in o for o in losses([a], FORMATS['yolo_obb'], 'keep'))
     with pytest.raises(ValueError, match="border is 'cut'"): FORMATS['yolo_obb'].write([a], tmp_path, '', ['ship'], border='cut')
 
@@ -277,7 +277,7 @@ def test_the_command_takes_names_and_border(tmp_path, capsys):
             main(str(r), str(tmp_path/'o'), 'yolo_obb', names=names, border=border, overwrite=True)
             assert float((tmp_path/'o/labels/0.txt').read_text().split()[1])==low and yolo_names(tmp_path/'o')==['plane','small ship']
     with pytest.raises(SystemExit): main(str(r), str(tmp_path/'o'), 'dota', names='gone.txt', overwrite=True)
-    assert 'boxes leave their picture' in capsys.readouterr().out
+    assert 'boxes leave their image' in capsys.readouterr().out
     with pytest.raises(ConvertError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
 
 def test_classes_txt_as_label_tools_write_it(tmp_path):
@@ -308,4 +308,4 @@ def test_each_real_folder_is_visited_once_behind_links(tmp_path):
     (tmp_path/'set').mkdir(); (tmp_path/'set/pics').symlink_to(tmp_path/'far/0')
     t = time.perf_counter(); files = walk_files(tmp_path/'set'); assert time.perf_counter()-t<10 and len(files)==40
     for s in ('train','val'): (tmp_path/f'two/{s}').mkdir(parents=True); (tmp_path/f'two/{s}/images').symlink_to(tmp_path/'far/39')
-    assert len(walk_files(tmp_path/'two'))==2                                    # two splits may share their pictures
+    assert len(walk_files(tmp_path/'two'))==2                                    # two splits may share their images

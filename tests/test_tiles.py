@@ -77,7 +77,7 @@ def test_single_band_and_place_on_earth(rio, tmp_path):
     assert s.crs.to_epsg()==32633 and s.transform*(2,0)==(500001,4600000)
 
 def modes(rio, d):
-    "Pictures of every kind by name: the file, and its pixels; 'deep' where percentiles decide, None where Pillow does"
+    "Images of every kind by name: the file, and its pixels; 'deep' where percentiles decide, None where Pillow does"
     im,grey,rgba = Image.fromarray(RGB),RGB[...,0],np.dstack([RGB,RGB[...,0]])
     thrice = lambda a: np.repeat(a[...,None], 3, -1)
     def pil(name, o, **kw): o.save(d/name, **kw); return d/name
@@ -100,8 +100,8 @@ def modes(rio, d):
         int16=(tif('i.tif', grey.astype(np.int16)-90), 'deep'), int32=(pil('i32.tif', Image.fromarray(grey.astype(np.int32)*999)), 'deep'),
         float=(tif('f.tif', np.where(grey<9, np.nan, grey/np.float32(255))), 'deep'))
 
-def test_an_opened_picture_equals_the_windows_of_its_scene(rio, tmp_path):
-    "Every kind of file: as a picture, as a scene, as bytes, as the item of a data set"
+def test_an_opened_image_equals_the_windows_of_its_scene(rio, tmp_path):
+    "Every kind of file: as an image, as a scene, as bytes, as the item of a data set"
     for name,(f,want) in modes(rio, tmp_path).items():
         a,s = np.array(open_image(f)),open_scene(f)
         h,w = (200,150) if 'turned' in name else (150,200)                     # as displayed
@@ -114,7 +114,7 @@ def test_an_opened_picture_equals_the_windows_of_its_scene(rio, tmp_path):
     rgb16,again = (np.array(open_image(tmp_path/o)).astype(int) for o in ('c16.png','b8.tif'))
     assert abs(rgb16[...,::-1]-again).max()<=1                                # OpenCV wrote blue first
 
-def test_deep_pictures_train_and_are_predicted(rio, tmp_path):
+def test_deep_images_train_and_are_predicted(rio, tmp_path):
     "A set of 8-band TIFF and one of 16-bit PNG, without `tile`"
     from rotnb.learn.infer import predict_images
     from rotnb.learn.learner import rotated_learner
@@ -162,7 +162,7 @@ def test_without_rasterio_tifs_go_through_pillow(rio, tmp_path, monkeypatch):
     with pytest.raises(CorruptImageError, match=r'rotnb\[geo\]'): open_scene(deep)
 
 def test_workers_read_for_themselves(rio, tmp_path):
-    "Windows of rasters and of pictures, in forked and in spawned processes, after the parent has read from them"
+    "Windows of rasters and of images, in forked and in spawned processes, after the parent has read from them"
     import multiprocessing as mp
     f = write_tif(rio, tmp_path/'a.tif', RGB); Image.fromarray(RGB).save(tmp_path/'a.png')
     ws = scene_windows(f, 64, 16)+scene_windows(tmp_path/'a.png', 64, 16)+[Window(f, 3, 4, 50, 60)]
@@ -324,7 +324,7 @@ def test_lazy_tiles_are_the_files(tmp_path, kind, request):
         tile = np.array(open_image(f.image))
         assert np.array_equal(tile if w.scale==1 else cv2.resize(tile, w.size, interpolation=cv2.INTER_AREA), np.array(open_image(w)))
         assert (f.names,f.difficult.tolist())==(t.names,t.difficult.tolist())
-        assert abs(f.qboxes*w.scale-t.qboxes).max(initial=0)<1e-3
+        assert abs(f.quads*w.scale-t.quads).max(initial=0)<1e-3
 
 def test_fractions_are_exact():
     "Against shapely, for boxes that lie over borders and corners"
@@ -344,12 +344,12 @@ def test_no_box_is_lost_without_a_word(tmp_path):
     a = read_dota(dota_set(tmp_path/'a', n=1))[0]
     with pytest.warns(LabelWarning, match='count in no window') as w: tiles = tile_annots([a], 200, 20, empty='drop')
     n = int(str(w[0].message).split()[0])
-    seen = {i for t in tiles for i,q in enumerate(a.qboxes) for p,d in zip(t.image.to_scene(t.qboxes), t.difficult) if not d and abs(p-q).max()<1e-6}
+    seen = {i for t in tiles for i,q in enumerate(a.quads) for p,d in zip(t.image.to_scene(t.quads), t.difficult) if not d and abs(p-q).max()<1e-6}
     assert n>0 and len(seen)+n==(a.difficult==0).sum()
 
 @pytest.mark.parametrize('workers', [0,2])
 def test_loaders_read_windows(rio, tmp_path, workers):
-    "A data set of rasters and of pictures trains from windows, with and without processes, whole or not"
+    "A data set of rasters and of images trains from windows, with and without processes, whole or not"
     root = dota_set(tmp_path/'t', n=2, ext='tif', write=lambda f,a: write_tif(rio, f, a))
     dota_set(tmp_path/'p', n=2, seed=1)
     sets = read_dota(root)+read_dota(tmp_path/'p')
@@ -399,7 +399,7 @@ def test_command_errors_in_plain_words(tmp_path, capsys):
     f.unlink(); refused('no images')
     f.write_bytes(good); (tmp_path/'a/val/labelTxt/P0000.txt').write_text('1 2 3\n'); refused('P0000.txt:1')
 
-def test_a_picture_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
+def test_a_image_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
     root = dota_set(tmp_path/'a', n=2)
     f = root/'images/P0001.png'; good = f.read_bytes()
     f.write_bytes(good[:len(good)//2])
@@ -416,6 +416,6 @@ def test_a_picture_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
 def test_same_name_twice_is_refused(tmp_path):
     root = dota_set(tmp_path/'a', n=1)
     (root/'images/sub').mkdir(); (root/'images/sub/P0000.png').write_bytes((root/'images/P0000.png').read_bytes())
-    with pytest.warns(LabelWarning), pytest.raises(SplitError, match='2 pictures .*P0000'): split_scenes(root, tmp_path/'b')
+    with pytest.warns(LabelWarning), pytest.raises(SplitError, match='2 images .*P0000'): split_scenes(root, tmp_path/'b')
     (root/'images/P0000.jpg').write_bytes((root/'images/P0000.png').read_bytes())
     with pytest.raises(LabelError, match='P0000.jpg: '): split_scenes(root, tmp_path/'b')

@@ -1,7 +1,7 @@
 """The real tools read what is written: each in an environment of its own, with pinned versions. Outside CI: `pytest -m tools`
 
 Environments are made when they are missing, in the folder ROTNB_TOOLS or in one that goes when the tests end. A reader in `tools` prints what its tool read as JSON: name of
-the picture -> rows of class, 8 corners and difficult flag."""
+the image -> rows of class, 8 corners and difficult flag."""
 import json, os, re, shutil, subprocess, sys, sysconfig
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +35,7 @@ TOOLS = dict(
     fiftyone=Tool(('fiftyone==1.22.1',)),
 )
 TABLE = [
-    Check('labelme', 'labelme', 'read_labelme.py {}', 'read_label_file opens every file, its picture is found'),
+    Check('labelme', 'labelme', 'read_labelme.py {}', 'read_label_file opens every file, its image is found'),
     Check('datumaro', 'cvat', 'read_datumaro.py {} cvat', 'import_from(cvat): rotated boxes and polygons', .02),
     Check('datumaro', 'dota', 'read_datumaro.py {} dota', 'import_from(dota)', .02, quads=False, under='train'),
     Check('label_studio', 'label_studio', 'read_label_studio.py {}', 'converted to YOLO-OBB by its converter', flag=False, quads=False),
@@ -66,7 +66,7 @@ def environment(tmp_path_factory):
     return make
 
 def truth(root, quads=True, difficult=True):
-    "Two pictures that are not square, in the usual folder"
+    "Two images that are not square, in the usual folder"
     (root/'images').mkdir(parents=True)
     for n,size in (('a',(400,200)), ('b',(300,500))): Image.new('RGB', size).save(root/f'images/{n}.png')
     q = rbox2qbox(np.array([[120.,90,80,30,.5],[250,60,60,20,-1.2],[60,150,40,20,2.9],[200,100,30,30,0]]))
@@ -88,7 +88,7 @@ def test_the_tool_reads_it(tmp_path, environment, check):
     got = json.loads(out.stdout.strip().splitlines()[-1])
     for a in annots:
         rows = got[a.image.stem]; assert len(rows)==len(a), (a.image.stem, rows)
-        for q,n,d in zip(a.qboxes, a.names, a.difficult):
+        for q,n,d in zip(a.quads, a.names, a.difficult):
             name,*xy,flag = min(rows, key=lambda r: gap(np.reshape(r[1:9], (4,2)), q))
             assert gap(np.reshape(xy[:8], (4,2)), q)<check.tol and name==n, (n, q.tolist(), rows)
             if check.flag: assert bool(flag)==bool(d), (n, rows)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tools
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
-    "The demo's pictures, exported with boxes brought in and with boxes as they are; nobody stands in the folder"
+    "The demo's images, exported with boxes brought in and with boxes as they are; nobody stands in the folder"
     root = tmp_path_factory.mktemp('demo')
     make_synth(root/'a', n_train=240, n_valid=60, size=320, seed=0)
     for b in ('clip','keep'): convert(root/'a', root/b, 'yolo_obb', border=b, images='link')
@@ -23,14 +23,14 @@ def demo(tmp_path_factory):
     os.chdir(at)
 
 def accepted(root):
-    "Pictures and boxes that Ultralytics trains and validates on"
+    "Images and boxes that Ultralytics trains and validates on"
     pytest.importorskip('ultralytics')
     from ultralytics.data.dataset import YOLODataset
     from ultralytics.data.utils import check_det_dataset
     d = check_det_dataset(str(root/'data.yaml'), autodownload=False)
     return {s:(len(o),sum(len(l['cls']) for l in o.labels)) for s in ('train','val') if (o := YOLODataset(img_path=d[s], data=d, task='obb', augment=False))}
 
-def test_ultralytics_takes_all_pictures_of_the_demo(demo):
+def test_ultralytics_takes_all_images_of_the_demo(demo):
     n = {s:(240 if s=='train' else 60, sum(map(len, read_format(demo/'clip', s)))) for s in ('train','val')}
     assert accepted(demo/'clip')==n
     assert accepted(demo/'keep')['train'][0]==38                                # a fifth: what border='clip' is for
@@ -46,7 +46,7 @@ def test_supervision_reads_the_corners(demo):
     seen = 0
     for name,_,det in ds:
         a = ours[Path(name).name]; assert len(det)==len(a)
-        if len(a): assert np.abs(det.data['xyxyxyxy']-a.qboxes).max()<.01; seen += len(a)
+        if len(a): assert np.abs(det.data['xyxyxyxy']-a.quads).max()<.01; seen += len(a)
     assert seen>1000
 
 def test_what_ultralytics_predicts_is_read_with_its_scores(tmp_path):

@@ -97,7 +97,7 @@ def mistakes(keep, dets, ranks):
 @pytest.mark.parametrize('ref,found,wrong', [(NEW['rotated_faster_rcnn'],322,0), (NEW['roi_trans'],657,0), (NEW['oriented_rcnn'],1993,13), (OLD,1413,6)])
 def test_nms_of_their_candidates(ref, found, wrong):
     """From their heads' outputs we get every box with area that they detect; exact NMS then keeps what they keep, but for what mmcv's IoU gets wrong: formula weights make proposals of Oriented R-CNN
-    slivers a thousand pixels long. Many of those look beyond the picture, see nothing and score alike: the order of equal scores is taken from the reference, whose sort leaves it open"""
+    slivers a thousand pixels long. Many of those look beyond the image, see nothing and score alike: the order of equal scores is taken from the reference, whose sort leaves it open"""
     z,det = opened(ref)
     dets,theirs = candidates(z, det),their_dets(z)
     real = (theirs['boxes'][:,2:4]>0).all(1)
@@ -114,7 +114,7 @@ def test_nms_of_their_candidates(ref, found, wrong):
 @needs_oracle
 @pytest.mark.parametrize('name', ['rotated_faster_rcnn','oriented_rcnn','roi_trans'])
 def test_detections(name):
-    "From picture to boxes: the same detections where equal scores and slivers do not decide, the same candidates everywhere"
+    "From image to boxes: the same detections where equal scores and slivers do not decide, the same candidates everywhere"
     z,det = opened(NEW[name])
     ref,last = their_dets(z),det.stages[-1]
     with torch.no_grad(): out = det.run_stages(z['input'])[1]
@@ -190,8 +190,8 @@ def target(n): return dict(boxes=A[:n], labels=torch.arange(n))
 def images(b, h=96, w=96): return torch.randn(b, 3, h, w, generator=torch.Generator().manual_seed(1))
 
 @every
-def test_a_picture_without_proposals(name):
-    "No anchor survives where the network says nothing finite; the other picture does not notice"
+def test_a_image_without_proposals(name):
+    "No anchor survives where the network says nothing finite; the other image does not notice"
     torch.manual_seed(0)
     m,x = create_detector(name, 3, score_thr=0., **TINY).eval(),images(2)
     bad = x.clone(); bad[0] = float('nan')

@@ -88,7 +88,7 @@ def test_names_survive_an_export(dls, learn):
 
 @pytest.mark.parametrize('vocab', [lambda v: v, lambda v: v[::-1]])
 def test_results_name_classes_as_the_detector_does(dls, learn, vocab):
-    learn.show_results(dl=other(dls, vocab(list(dls.vocab))).valid, max_n=1, score_thresh=0.)
+    learn.show_results(dl=other(dls, vocab(list(dls.vocab))).valid, max_n=1, score_thr=0.)
     texts = [{t.get_text().split(' 0')[0]:t.get_bbox_patch().get_facecolor()[:3] for t in a.texts} for a in plt.gcf().axes if a.images]
     for said in texts:
         for name,color in said.items():
@@ -117,12 +117,12 @@ def test_runs_are_compared_and_joined_by_name():
     with pytest.raises(ClassMismatchError, match='plane'): compare_runs(two, run(['car','plane','ship'], 'car', 'ship'))
     with pytest.raises(ClassMismatchError, match='plane'): two.merge(run(['car','plane','ship'], 'car', 'ship'))
 
-# pictures without truth
+# images without truth
 
 @pytest.mark.parametrize('n', [1,3])
-def test_show_results_of_new_pictures(dls, learn, n):
+def test_show_results_of_new_images(dls, learn, n):
     fresh = dls.test_dl([o.image for o in dls.valid_ds.items[:n]], bs=n)
-    learn.show_results(dl=fresh, score_thresh=0.)
+    learn.show_results(dl=fresh, score_thr=0.)
     axes = [a for a in plt.gcf().axes if a.images]
     assert len(axes)==n and all(a.get_title()=='prediction, score >= 0' for a in axes)
     assert any(t.get_text().split()[0] in dls.vocab for a in axes for t in a.texts)
@@ -130,7 +130,7 @@ def test_show_results_of_new_pictures(dls, learn, n):
 
 def test_results_of_a_test_loader_with_truth(dls, learn):
     fresh = dls.test_dl(dls.valid_ds.items, with_labels=True)
-    learn.show_results(dl=fresh, max_n=1, score_thresh=0.); plt.close('all')
+    learn.show_results(dl=fresh, max_n=1, score_thr=0.); plt.close('all')
     fresh.show_batch(max_n=1)
     assert any(t.get_text() in dls.vocab for a in plt.gcf().axes for t in a.texts)
     for f in (lambda dl: RotatedInterpretation.from_learner(learn, dl=dl), lambda dl: learn.report(dls.path/'no.html', dl=dl)):
@@ -166,7 +166,7 @@ def test_an_unknown_monitor(learn, cb):
 
 @pytest.mark.parametrize('cb', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau])
 def test_a_metric_that_is_no_number(dls, cb):
-    none = [replace(o, qboxes=o.qboxes[:0], names=o.names[:0], difficult=o.difficult[:0]) for o in dls.valid_ds.items]
+    none = [replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) for o in dls.valid_ds.items]
     learn = make(RotatedDataLoaders.from_annots(dls.train_ds.items, none, vocab=list(dls.vocab), bs=2, batch_tfms=[], path=dls.path, num_workers=0))
     (dls.path/'models').mkdir(exist_ok=True); (dls.path/'models/best.pth').write_bytes(b'of an earlier run')
     kw = dict(fname='best') if cb is SaveModelCallback else {}
@@ -210,7 +210,7 @@ def test_objects_without_a_prior_are_told_once(dls):
 
 @pytest.mark.parametrize('kind', ['none','ignored'])
 def test_nothing_to_learn_is_told(dls, kind):
-    none = lambda o: replace(o, qboxes=o.qboxes[:0], names=o.names[:0], difficult=o.difficult[:0]) if kind=='none' else replace(o, difficult=np.ones_like(o.difficult))
+    none = lambda o: replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) if kind=='none' else replace(o, difficult=np.ones_like(o.difficult))
     said = told(make(RotatedDataLoaders.from_annots([none(o) for o in dls.train_ds.items], dls.valid_ds.items, vocab=list(dls.vocab), bs=2, batch_tfms=[], path=dls.path, num_workers=0)))
     assert len(said)==1 and 'no object of the first epoch counts' in said[0]
 

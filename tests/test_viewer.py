@@ -7,7 +7,7 @@ from rotnb.data.labels.records import Annot, LabelError
 from rotnb.data.formats.json_text import write_coco
 from rotnb.data.mend.sources import LabelConflict, NotSaved, label_sources
 from rotnb.explore.label_fixer import LabelFixer
-from rotnb.explore.pyramid import Pyramid, open_picture
+from rotnb.explore.pyramid import Pyramid, open_source
 from rotnb.explore.viewer import STATIC, html_page, view
 
 ROOT = Path(__file__).parents[1]
@@ -26,22 +26,22 @@ def stray(r): return [o.name for o in r.rglob('*') if o.suffix=='.tmp']
 
 # --- what is sent
 
-def test_whole_pictures_travel_as_their_file(tmp_path):
+def test_whole_images_travel_as_their_file(tmp_path):
     a = np.random.default_rng(0).integers(0, 255, (40,60,3), dtype=np.uint8)
     Image.fromarray(a).save(tmp_path/'a.png')
-    assert view(tmp_path/'a.png').picture==(tmp_path/'a.png').read_bytes()
+    assert view(tmp_path/'a.png').image==(tmp_path/'a.png').read_bytes()
     im = Image.fromarray(a); im.getexif()[0x0112] = 6
     im.save(tmp_path/'turned.jpg', exif=im.getexif())                    # shown and counted in as it is displayed
     v = view(tmp_path/'turned.jpg')
-    assert v.picture!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.picture)).size==(40,60)
+    assert v.image!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.image)).size==(40,60)
     Image.fromarray((a[...,0].astype(np.uint16)*200)).save(tmp_path/'deep.tif')
-    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').picture))).std()>50
+    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').image))).std()>50
 
 @pytest.mark.parametrize('h,w', [(1000,1000),(513,1),(1,700),(1537,4000)])
 def test_tiles_cover_the_scene(h, w):
     "At every level the tiles put together are the scene, made smaller"
     a = np.random.default_rng(0).integers(0, 255, (h,w,3), dtype=np.uint8)
-    p = Pyramid(open_picture(a)[0], tile=256)
+    p = Pyramid(open_source(a)[0], tile=256)
     for l in range(p.levels):
         n = 256*2**l
         rows = [np.concatenate([np.asarray(Image.open(io.BytesIO(p.tile(l, i, j)))) for i in range(-(-w//n))], 1) for j in range(-(-h//n))]
@@ -68,7 +68,7 @@ def test_pages_hold_all_they_need(tmp_path):
     assert text.count('</script>')==2 and '<title>&lt;&amp;&gt;</title>' in text and not re.search(r'(src|href)="?http', text)
     data = json.loads(re.search(r'id="widgets">(.*?)</script>', text, re.S)[1])
     assert sorted(data)==['1','2'] and data['1']['state']['vocab']==['</script><b>']
-    assert base64.b64decode(data['1']['state']['picture']['$bytes'])==v.picture
+    assert base64.b64decode(data['1']['state']['image']['$bytes'])==v.image
 
 def test_package_data(): # MANIFEST.in puts these into the source archive, setup.py into the wheel; .ci/installed.py looks into one
     archive = re.search(r'recursive-include rotnb/explore/static (.*)', (ROOT/'MANIFEST.in').read_text())[1].split()
@@ -145,7 +145,7 @@ def test_killed_kernel(dota):
     assert 'still runs' in f.status['recovered']
     p.send_signal(signal.SIGKILL); p.wait(); p.stdout.close()
     f = fixer(dota)
-    assert '1 picture has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered'] and (dota/'labelTxt/a.txt').read_text()==A
+    assert '1 image has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered'] and (dota/'labelTxt/a.txt').read_text()==A
     g = fixer(dota); g.edit('delete', id=1); g.save()
     event(f, op='restore')
     assert f.unsaved==[0] and [o.name for o in f.edits.boxes]==['car','car','ship']
@@ -175,13 +175,13 @@ def test_two_editors(dota):
     event(f, op='mine'); assert (dota/'labelTxt/a.txt').exists()
 
 def _many(file, ks, gate):
-    "One of two editors of one COCO file: its own pictures, many saves"
+    "One of two editors of one COCO file: its own images, many saves"
     f = LabelFixer(file, format='coco', journal=Path(file).parent/f'j{ks[0]}', vocab=['car','ship'])
     gate.wait(120)
     for i in range(20): f.goto(ks[i%2]); f.edit('move', id=0, dx=1., dy=0.); f.save()
 
 def test_two_processes_save_one_file(tmp_path):
-    "Each saves 20 times into one file, each its own pictures, at the same time: nothing is lost, and the file is whole"
+    "Each saves 20 times into one file, each its own images, at the same time: nothing is lost, and the file is whole"
     (tmp_path/'images').mkdir()
     q = np.array([[[10,10],[40,10],[40,20],[10,20]]], float)
     for k in range(4): Image.new('RGB', (100,50)).save(tmp_path/f'images/{k}.png')

@@ -1,7 +1,7 @@
-"""Time of the doctor on many label files: python nbs/benchmarks/doctor.py [--files 20000] [--boxes 10] [--pictures]
+"""Time of the doctor on many label files: python nbs/benchmarks/doctor.py [--files 20000] [--boxes 10] [--images]
 
-Writes a DOTA folder of that many label files (and small pictures) into a temporary folder, examines the labels, and prints the wall clock and the CPU time of
-this process. With --pictures it looks at the pictures too, and says so apart."""
+Writes a DOTA folder of that many label files (and small images) into a temporary folder, examines the labels, and prints the wall clock and the CPU time of
+this process. With --images it looks at the images too, and says so apart."""
 import argparse, os, tempfile, time
 from pathlib import Path
 import numpy as np
@@ -11,7 +11,7 @@ from rotnb.data.formats.dota import DOTA_CLASSES
 from rotnb.geometry.boxes import rbox2qbox
 
 def write_set(root, n, boxes, size=64, seed=0):
-    "`n` pictures of noise, every fifth for validation, and their labels, a duplicate in every hundredth file"
+    "`n` images of noise, every fifth for validation, and their labels, a duplicate in every hundredth file"
     rng,names = np.random.default_rng(seed),DOTA_CLASSES['1.0']
     for s in ('train','val'):
         for d in ('images','labelTxt'): (root/s/d).mkdir(parents=True)
@@ -25,16 +25,16 @@ def write_set(root, n, boxes, size=64, seed=0):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     for k,v in dict(files=20000, boxes=10).items(): p.add_argument(f'--{k}', type=int, default=v)
-    p.add_argument('--pictures', action='store_true')
+    p.add_argument('--images', action='store_true')
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as d:
         write_set(Path(d)/'warm', 200, 10); doctor(Path(d)/'warm', images=False)    # numba compiles or loads its kernels once
         write_set(Path(d)/'set', args.files, args.boxes)
-        for images in (False,True)[:1+args.pictures]:
+        for images in (False,True)[:1+args.images]:
             w,c = time.perf_counter(),time.process_time()
             rep = doctor(Path(d)/'set', images=images); w,c = time.perf_counter()-w,time.process_time()-c
             parts,load = ', '.join(f'{k} {v:.1f} s' for k,v in rep.seconds.items()),os.getloadavg()[0]
-            print(f"{'labels and pictures' if images else 'labels only'}: {args.files} files, {len(rep.boxes)} boxes: {w:.1f} s, CPU {c:.1f} s "
+            print(f"{'labels and images' if images else 'labels only'}: {args.files} files, {len(rep.boxes)} boxes: {w:.1f} s, CPU {c:.1f} s "
                   f"({parts}); load {load:.1f} on {os.cpu_count()} cores; {rep.findings.kind.value_counts().to_dict()}")
 
 if __name__=='__main__': main()

@@ -1,4 +1,4 @@
-"""The lesson `tutorials/find_and_mend.ipynb` at another size, and two runs beside it: as many random pictures mended, and all of them.
+"""The lesson `tutorials/find_and_mend.ipynb` at another size, and two runs beside it: as many random images mended, and all of them.
 `python find_and_mend.py [--n_train 240 --n_valid 60 --size 320 --epochs 18 --k 60 --seed 0] [--short] [--out FILE]`
 runs the cells of the notebook, so there is one recipe."""
 import argparse, json, time
@@ -23,7 +23,7 @@ def lesson(at):
     return ns
 
 def mended(ns, to, images):
-    "mAP50 of a training in which other pictures were mended"
+    "mAP50 of a training in which other images were mended"
     spoilt = ns['bad'].with_name(to); shutil.copytree(ns['bad'], spoilt)
     for bak in (spoilt/'.rotnb/backup').rglob('*.bak'): shutil.copy(bak, spoilt/bak.relative_to(spoilt/'.rotnb/backup').with_suffix(''))
     fixer = LabelFixer(spoilt, 'dota', 'train', ns['vocab'], queue=images, journal='journal')
@@ -45,8 +45,8 @@ if __name__=='__main__':
     out,start = out and out.absolute(),time.perf_counter()
     ns = lesson(o)
     res = dict(settings=o, versions=versions(), labels=int(ns['n_boxes']), planted=len(ns['planted']),
-               careless=len(ns['careless']), pictures=len(ns['truth']),
-               queue=dict(pictures=len(ns['first']), careless=sum(i in ns['careless'] for i in ns['first']),
+               careless=len(ns['careless']), images=len(ns['truth']),
+               queue=dict(images=len(ns['first']), careless=sum(i in ns['careless'] for i in ns['first']),
                           wrong=ns['n_first'], labels=ns['of_first']),
                spoilt=dict(mAP50=ns['before'].acc.compute().map, mAP=ns['before'].acc.compute(metric='coco').map),
                mended=told(ns['before'].acc, ns['after'].acc))

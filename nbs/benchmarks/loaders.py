@@ -1,4 +1,4 @@
-"Pictures a second of rotnb's loaders beside fastai's plain one, on the same files"
+"Images a second of rotnb's loaders beside fastai's plain one, on the same files"
 import argparse, os, random, tempfile, time
 from statistics import median
 from rotnb.all import *
@@ -12,10 +12,10 @@ def loaders(annots, size, bs, workers):
     ours = lambda items=(), batch=None, **o: RotatedDataLoaders.from_annots(annots[2:], annots[:2],
                                    item_tfms=[*items, Resize(size, **fit)], batch_tfms=batch, **kw, **o)
     turn,big = [RandomFlip(),RandomRotate(180, p=1.)],[RandomResize(size, (.5,2.)),RandomBoxCrop(size)]
-    return {'fastai: pictures only, no augmentation': plain([]),
+    return {'fastai: images only, no augmentation': plain([]),
             'rotnb: with boxes, no augmentation': ours(batch=[]),
             'cache in memory': ours(batch=[], cache='memory'),
-            'fastai: pictures only, aug_transforms': plain(aug_transforms(max_warp=0)),
+            'fastai: images only, aug_transforms': plain(aug_transforms(max_warp=0)),
             'rotnb: with boxes, rotated_aug_transforms': ours(),
             'flip and rotate one by one': ours([AffineChain(*turn)], []),
             'flip and rotate the batch': ours([], [AffineChain(*turn)]),
@@ -44,7 +44,7 @@ def main():
         seen = {k:[] for k in dls}
         for run in range(a.runs+1):                                        # the first fills caches and compiles
             for k in random.sample(list(dls), len(dls)): seen[k].append(epoch(dls[k].train, clock))
-    print(f'Pictures a {unit}: {a.n} PNG files of {a.size} px, batches of {a.bs}, {a.workers} workers, median of {a.runs} epochs taking turns, '
+    print(f'Images a {unit}: {a.n} PNG files of {a.size} px, batches of {a.bs}, {a.workers} workers, median of {a.runs} epochs taking turns, '
           f'{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
     for k,v in seen.items():
         if k.startswith('fastai'): base = median(v[1:])

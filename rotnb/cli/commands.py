@@ -38,7 +38,7 @@ def all_read(
     src, # folder of a set, its yaml file, or its one label file
     annots=() # of `Annot`, read from it
 )->list: # of paths
-    "What is read of a set: all in its folder, pictures and labels wherever they lie"
+    "What is read of a set: all in its folder, images and labels wherever they lie"
     folders = {o for o in (Path(src), set_root(src)) if o.is_dir()}
     labels = {split_where(a.where[0])[0] for a in annots if a.where}
     return [src, *(a.image for a in annots), *labels, *(f for d in folders for f in walk_files(d))]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from functools import partial
 from fastcore.script import call_parse
-from ..geometry.fit import headed
+from ..geometry.fit import with_heading
 from ..data.labels.atomic import new_folder, reads_through
 from ..data.images.rasters import open_reader, walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
@@ -28,7 +28,7 @@ def losses(
 )->list: # of sentences
     "What writing these records in a format loses"
     res,holds = [],fmt.holds.split()
-    gaps = [g for a in annots for g in headed(a.qboxes)[1] if g>.5]
+    gaps = [g for a in annots for g in with_heading(a.quads)[1] if g>.5]
     if 'quad' not in holds and gaps: res.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n = sum(int((a.difficult>0).sum()) for a in annots)
     if 'difficult' not in holds and n: res.append(f'{n} difficult boxes are no longer marked: they will be trained on')
@@ -40,7 +40,7 @@ def losses(
     if 'heading' not in holds: res.append('corner 0 to 1 no longer tells a heading, if it did')
     if fmt.clips: res += border_losses(annots, border or 'clip')
     n = sum(open_reader(a.image).turn!=1 for a in annots if isinstance(a.image, (str,Path)) and Path(a.image).is_file())
-    if n: res.append(f'{n} pictures are turned by EXIF: labels count in displayed pixels; a tool that opens them as stored sees them beside the objects')
+    if n: res.append(f'{n} images are turned by EXIF: labels count in displayed pixels; a tool that opens them as stored sees them beside the objects')
     return res
 
 # %% ../../nbs/cli/04_convert.ipynb #47854f62
@@ -77,14 +77,14 @@ def _check_spared(src, dst, annots):
 
 # %% ../../nbs/cli/04_convert.ipynb #bca2e529
 def _place(annots, folder, images):
-    "Records whose pictures lie in `folder`, copied or linked there"
+    "Records whose images lie in `folder`, copied or linked there"
     seen,res = {},[]
     if images=='copy' or images=='link': folder.mkdir(parents=True, exist_ok=True)
     for a in annots: seen.setdefault(a.image.stem, []).append(a)
     for stem,same in seen.items():
         names = [a.image.name if len(same)==1 else f'{a.image.parent.name}_{a.image.name}' for a in same]
         if len({Path(n).stem for n in names})<len(names) or (images=='none' and len(same)>1):
-            raise ConvertError(f'{len(same)} pictures are called {stem}, such as {same[0].image} and {same[1].image}: rename them')
+            raise ConvertError(f'{len(same)} images are called {stem}, such as {same[0].image} and {same[1].image}: rename them')
         for a,n in zip(same, names):
             if images=='none': res.append(a); continue
             if images=='copy': shutil.copyfile(a.image, folder/n)
@@ -93,10 +93,10 @@ def _place(annots, folder, images):
     return res
 
 def _outside_splits(src, sets):
-    "What is said of pictures that no split has"
+    "What is said of images that no split has"
     every = {o.resolve() for o in walk_files(set_root(src)) if o.suffix.lower() in IMAGE_EXTS} if set_root(src).is_dir() else set()
     left = sorted(every-{Path(a.image).resolve() for v in sets.values() for a in v})
-    return [f"{len(left)} pictures belong to none of the splits {', '.join(sets)} and are left out, the first {left[0]}"] if left else []
+    return [f"{len(left)} images belong to none of the splits {', '.join(sets)} and are left out, the first {left[0]}"] if left else []
 
 def _write_set(sets, dst, write, images, names):
     "Write every split into a new folder, then let it take the place of `dst`"
@@ -109,11 +109,11 @@ def convert(
     dst, # folder to write
     to:str, # format to write, a key of `FORMATS`
     format:str=None, # format to read; recognised when absent
-    images:str='copy', # pictures: 'copy', 'link' (symbolic) or 'none'
+    images:str='copy', # images: 'copy', 'link' (symbolic) or 'none'
     overwrite:bool=False, # replace `dst` where it exists
     vocab=None, # class names in order; from the set when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
-    border:str=None, # YOLO: boxes that leave their picture, 'clip' (as Ultralytics needs it; when absent) or 'keep'
+    border:str=None, # YOLO: boxes that leave their image, 'clip' (as Ultralytics needs it; when absent) or 'keep'
     **options # for the reader: labels, images_in (names of folders), rbox, pivot, score_thr
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"
@@ -121,7 +121,7 @@ def convert(
     if to not in FORMATS: raise FormatError(f"unknown format {to!r}: known are {', '.join(FORMATS)}")
     if FORMATS[to].write is None: raise ConvertError(f'{to} is only read')
     if images not in ('copy','link','none'): raise ConvertError(f"images is {images!r}, expected 'copy', 'link' or 'none'")
-    if border is not None and not FORMATS[to].clips: raise ConvertError(f'{to} keeps boxes that leave their picture: border= is for YOLO')
+    if border is not None and not FORMATS[to].clips: raise ConvertError(f'{to} keeps boxes that leave their image: border= is for YOLO')
     if border not in (None,'clip','keep'): raise ConvertError(f"border is {border!r}, expected 'clip' or 'keep'")
     if 'images_in' in options: options['images'] = options.pop('images_in')
     format,fmt = get_format(src, format)
@@ -149,16 +149,16 @@ def main(
     dst:str, # folder to write
     to:str='dota', # format to write; an unknown name lists all
     format:str=None, # format to read; recognised by itself when not given
-    images:str='copy', # pictures: copy, link or none
+    images:str='copy', # images: copy, link or none
     overwrite:bool=False, # replace DST where it exists
     on_bad:str='raise', # labels with problems: raise, or warn and leave them out
     rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
     labels:str=None, # name of the label folder where it is not clear
-    images_in:str=None, # name of the picture folder where it is not clear
+    images_in:str=None, # name of the image folder where it is not clear
     name:str=None, # GeoJSON: the property that holds the class, or the class itself
     names:str=None, # class names in the order of their numbers: a file (classes.txt, data.yaml), or the names with commas between
-    border:str=None, # boxes that leave their picture, written as YOLO: clip (as Ultralytics needs it), or keep
+    border:str=None, # boxes that leave their image, written as YOLO: clip (as Ultralytics needs it), or keep
     score_thr:float=None, # YOLO predictions are no labels; a number takes those from this confidence on
 ):
     "Convert a data set of oriented boxes to another label format"

@@ -52,11 +52,11 @@ def main(
     labels:str=None, # name of the label folder where it is not clear
     rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
-    images_in:str=None, # name of the picture folder where it is not clear
+    images_in:str=None, # name of the image folder where it is not clear
     name:str=None, # GeoJSON: the property that holds the class, or the class itself
     kinds:str=','.join(mend.SAFE), # kinds of findings to mend
     names:str='', # class names to change: OLD=NEW,OLD=NEW
-    exif:str=None, # pictures with an EXIF rotation: displayed or raw, where the labels fit
+    exif:str=None, # images with an EXIF rotation: displayed or raw, where the labels fit
     dry:bool=False, # with --fix: only say what would be done
 ):
     "Examine a data set of oriented boxes; exit code 0 healthy, 1 errors, 2 wrong use"

@@ -52,25 +52,25 @@ def _numbers(name, text, kind):
     except ValueError: raise ValueError(f'--{name} {text}: expected numbers with commas between') from None
 
 def run_predict(model, path, out, format, bands, scales, device, overwrite, **kw):
-    "What the command does; the number of pictures that could not be read"
+    "What the command does; the number of images that could not be read"
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
     preds,bad = predict_folder(open_learner(model, device), path, out, format.split(','), resume=not overwrite,
                                progress=sys.stdout.isatty(), **kw)
-    print(f"{sum(len(p['scores']) for p in preds.values())} detections in {len(preds)} pictures, written into {out}")
+    print(f"{sum(len(p['scores']) for p in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
 
 @call_parse
 def main(
     model:str, # what learn.export wrote; opening it can run code, so only give files that you trust
-    path:str, # a picture or scene, or a folder of them
+    path:str, # an image or scene, or a folder of them
     out:str='predictions', # folder for the results
     format:str='dota', # dota, geojson, coco, csv, or several with commas between
-    size:int=1024, # side of a window, px of the network's picture
+    size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
     score_thr:float=.05, # least score of a detection
-    iou_threshold:float=.1, # overlap within a class above which the weaker of two boxes goes
+    iou_thr:float=.1, # overlap within a class above which the weaker of two boxes goes
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
     bs:int=None, # windows in a batch; without it as in training
     num_workers:int=None, # reading processes; without it 0 on a CPU, up to 8 elsewhere
@@ -78,10 +78,10 @@ def main(
     bands:str=None, # the three bands to show as red, green and blue, counted from 1: 4,3,2
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     overwrite:bool=False, # start afresh where OUT holds another run
-    image_ids:str=None, # for coco: the COCO file of the truth, whose numbers of pictures and classes are taken
+    image_ids:str=None, # for coco: the COCO file of the truth, whose numbers of images and classes are taken
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'windows that are done are kept, the same command goes on'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
-                           iou_threshold=iou_threshold, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
+                           iou_thr=iou_thr, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -51,14 +51,14 @@ def run_report(
     out='report.html', # file to write
     split:str=None, # None: the one that is validated on, where there are splits
     format:str=None, # recognised when absent
-    bs:int=None, # pictures in a batch; None: as many as in training
+    bs:int=None, # images in a batch; None: as many as in training
     **kw # for `learn.report`
 )->Path:
     "Measure an exported learner on a set and write the page"
-    if bs is not None and bs<1: raise ReportError(f'bs is {bs}: a batch needs a picture or more')
+    if bs is not None and bs<1: raise ReportError(f'bs is {bs}: a batch needs an image or more')
     learn = open_learner(model)
     annots = read_set(data, split, format, list(learn.dls.vocab))
-    if not annots: raise ReportError(f'{data} holds no pictures')
+    if not annots: raise ReportError(f'{data} holds no images')
     if Path(out).suffix.lower() not in ('.html','.htm'): spare(out, [model, *all_read(data, annots)])     # no reader reads pages
     dl = learn.dls.test_dl(annots, with_labels=True, num_workers=0, **({} if bs is None else dict(bs=bs)))
     return learn.report(out, dl=dl, **kw)
@@ -71,10 +71,10 @@ def main(
     out:str='report.html', # page to write
     split:str=None, # split to measure on; without it that of validation, where there are splits
     format:str=None, # label format; recognised by itself when not given
-    bs:int=None, # pictures in a batch
+    bs:int=None, # images in a batch
     title:str=None, # of the page
     iou:float=.5, # overlap of a match in curves and mistakes, .5 to 1
-    n_images:int=4, # pictures of largest loss that are shown
+    n_images:int=4, # images of largest loss that are shown
     n_boxes:int=16, # boxes shown of each kind of mistake
     protocol:str=None, # whose average precision the table of classes shows: dota-1.0, dota-1.5, mmrotate, voc07, voc12, coco
     difficulty:str=None, # truth of a difficulty above it is ignored: a number, or mmrotate (100); without it as in training

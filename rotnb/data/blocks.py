@@ -83,8 +83,8 @@ def _pad(xs, v):
 
 # %% ../../nbs/data/06_blocks.ipynb #5ae4836a
 class PadImages(Transform):
-    "Pad pictures of a batch that differ in size"
-    order = 1                                               # after `PadQuads`: the border is that of the picture itself
+    "Pad images of a batch that differ in size"
+    order = 1                                               # after `PadQuads`: the border is that of the image itself
     def __init__(self, multiple:int=32): super().__init__(); self.multiple = multiple
     def encodes(self, samples:list):
         sizes = [tuple(s[0].shape[-2:]) for s in samples]
@@ -134,9 +134,9 @@ class RBoxDL(TfmdDL):
 
 # %% ../../nbs/data/06_blocks.ipynb #6c933e85
 def own_sizes(
-    x # `(b, c, h, w)` pictures of a batch
+    x # `(b, c, h, w)` images of a batch
 )->list: # (h, w) of each before it was padded
-    "The sizes of a batch's pictures without their padding"
+    "The sizes of a batch's images without their padding"
     hw,own = getattr(x, 'own_sizes', (None,None))
     return own if hw==tuple(x.shape[-2:]) else [tuple(x.shape[-2:])]*len(x)
 
@@ -168,11 +168,11 @@ def _rgb(fn):
     return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
-    "A picture as RGB of 8 bits by the rule of `data.images.rasters`; what cannot be read is named"
+    "An image as RGB of 8 bits by the rule of `data.images.rasters`; what cannot be read is named"
     try: return PILImage.create(_rgb(fn))
     except CorruptImageError: raise
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise CorruptImageError(f'cannot read picture {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
+        raise CorruptImageError(f'cannot read image {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
 
 def NamedImageBlock(
     opener=open_image # file or array -> `PILImage`; also a cache

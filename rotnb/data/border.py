@@ -106,7 +106,7 @@ def rotated_aug_transforms(
     size:int|tuple=None, # output size (height, width) in pixels; the input's when absent
     xtra_tfms:list=None # further batch transforms
 )->list:
-    "Batch transforms for aerial pictures that keep rectangles rectangles"
+    "Batch transforms for aerial images that keep rectangles rectangles"
     kw = dict(size=size, mode='bilinear', pad_mode=PadMode.Zeros, align_corners=False)
     res = [Dihedral(p=1., **kw)] if dihedral else []
     if max_rotate: res.append(Rotate(max_deg=max_rotate, p=p_affine, **kw))

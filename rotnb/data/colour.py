@@ -26,7 +26,7 @@ class RandomHSV(RandTransform):
         hue:float=.015, # largest shift, in turns of the colour circle
         saturation:float=.7, # largest change of the factor: 1-.7 to 1+.7
         value:float=.4, # the same for the value
-        p:float=1. # share of pictures
+        p:float=1. # share of images
     ):
         super().__init__(p=p)
         store_attr(but='p')
@@ -51,16 +51,16 @@ class RandomHSV(RandTransform):
 
 # %% ../../nbs/data/04_colour.ipynb #99faeaa7
 class PixelTfm(RandTransform):
-    "Apply a transform of torchvision's to pictures, not to boxes"
+    "Apply a transform of torchvision's to images, not to boxes"
     order = 1
     def __init__(self,
-        tfm, # picture -> picture of the same size
+        tfm, # image -> image of the same size
         p:float=1. # share of samples, or of batches
     ):
         super().__init__(p=p)
         self.tfm = tfm
     def _same(self, x, y, size):
-        if size(x)!=size(y): raise ValueError(f'{self.tfm} makes pictures of {size(x)} px {size(y)} px: their boxes would be wrong')
+        if size(x)!=size(y): raise ValueError(f'{self.tfm} makes images of {size(x)} px {size(y)} px: their boxes would be wrong')
         return y
     def encodes(self, x:Image.Image): return self._same(x, self.tfm(x), lambda o: o.size)
     def encodes(self, x:TensorImage):

@@ -10,16 +10,16 @@ from pathlib import Path
 import cv2, numpy as np, torch
 from torch.nn import functional as F
 from ..geometry.boxes import rbox2hbox
-from ..geometry.fit import headed
+from ..geometry.fit import with_heading
 from .blocks import open_image
 from .images.rasters import LazyImage
-from .images.windows import Scene, open_scene
+from .images.windows import WindowedImage, open_scene
 
 # %% ../../nbs/data/07_crops.ipynb #601e1e82
 def _rboxes(boxes): # (n,5), (n,8) or (n,4,2)
     b = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, float)
     if not b.size: return np.zeros((0,5))
-    b = b if b.ndim==2 and b.shape[1]==5 else headed(b.reshape(-1,4,2))[0]
+    b = b if b.ndim==2 and b.shape[1]==5 else with_heading(b.reshape(-1,4,2))[0]
     if not np.isfinite(b).all() or (b[:,2:4]<=0).any(): raise ValueError('boxes to crop must be finite, with sides above 0')
     return b
 
@@ -48,12 +48,12 @@ def _one(scene, b, size_wh, up):
     return a if size_wh is None or k==tuple(size_wh) else cv2.resize(a, tuple(size_wh), interpolation=cv2.INTER_AREA)
 
 def crops(
-    image, # file, `Scene`, array (h,w,3), tensor or PIL picture
-    boxes, # (n,5) rboxes or (n,4,2) corners, pixels of the picture: `predict_image(...)['boxes']`, `annot.qboxes`
+    image, # file, `WindowedImage`, array (h,w,3), tensor or PIL image
+    boxes, # (n,5) rboxes or (n,4,2) corners, pixels of the image: `predict_image(...)['boxes']`, `annot.quads`
     size_wh:tuple=None, # (width, height) of all crops, pixels; None for the size of each box
     up:bool=False # the side along theta (corner 0 to 1, the heading) points up instead of right
 )->list: # of (h,w,3) uint8, one a box
-    "Upright pictures of what is inside each box"
-    if isinstance(image, LazyImage) and not isinstance(image, Scene): image = image.pixels()
-    scene = open_scene(image if isinstance(image, (str,Path,np.ndarray,Scene)) else np.asarray(open_image(image)))
+    "Upright images of what is inside each box"
+    if isinstance(image, LazyImage) and not isinstance(image, WindowedImage): image = image.pixels()
+    scene = open_scene(image if isinstance(image, (str,Path,np.ndarray,WindowedImage)) else np.asarray(open_image(image)))
     return [_one(scene, b, size_wh, up) for b in _rboxes(boxes)]

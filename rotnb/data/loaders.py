@@ -69,7 +69,7 @@ def read_splits(
 
 # %% ../../nbs/data/10_loaders.ipynb #dadc137f
 def _image(o): return o.image
-def _quads(o): return o.qboxes
+def _quads(o): return o.quads
 def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
@@ -88,12 +88,12 @@ def _check_numbers(size, bs, tile, num_workers):
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
-    "How pictures get the size of the network's input"
+    "How images get the size of the network's input"
     if rect: return RandomResize(size, (1,1), multiple=32)
     return [] if size is None else Letterbox(size)
 
 def _opener(cache):
-    "What opens pictures"
+    "What opens images"
     if isinstance(cache, str) and cache not in ('memory','disk'):
         raise ValueError(f"cache is {cache!r}; expected 'memory', 'disk' or an ImageCache")
     return MemoryCache() if cache=='memory' else DiskCache(user_cache()/'decoded') if cache=='disk' else ifnone(cache, open_image)
@@ -116,12 +116,12 @@ def from_annots(cls:RotatedDataLoaders,
     cut:str='keep', # boxes cut by the border: 'keep', 'clip' or 'drop'
     min_visible:float=0.3, # visible share under which a box is ignored, in [0,1]
     below:str='ignore', # boxes under `min_visible`: 'ignore' or 'drop'
-    tile=None, # train on windows of large scenes: their side in pixels, or a dict of settings of `tile_annots`; None: on whole pictures
+    tile=None, # train on windows of large scenes: their side in pixels, or a dict of settings of `tile_annots`; None: on whole images
     path='.', # where a `Learner` saves
     num_workers:int=None, # reading processes; 0 on small sets when absent
     rect:bool=False, # batches of like aspect, long side `size`, instead of squares
-    sampler=None, # order of training pictures: `loader -> indices`, see `data.samplers`
-    cache=None, # decoded pictures: 'memory', 'disk', or an `ImageCache`
+    sampler=None, # order of training images: `loader -> indices`, see `data.samplers`
+    cache=None, # decoded images: 'memory', 'disk', or an `ImageCache`
     difficulty=None, # boxes of a difficulty above it are ignored in training and by default in metrics: a number, or 'mmrotate' (100); None: 0
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):

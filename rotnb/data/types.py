@@ -179,9 +179,9 @@ def to_targets(
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
     "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label; score -1 is padding"
-    def show(self, ctx=None, vocab=None, score_thresh=0.3, **kwargs):
+    def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
         d = self.as_subclass(Tensor).detach().float().cpu()
-        d = d[d[:,5]>=score_thresh]
+        d = d[d[:,5]>=score_thr]
         return show_boxes(ctx, to_np(rbox2qbox(d[:,:5])), labels=to_np(d[:,6]).astype(int), scores=to_np(d[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
@@ -194,14 +194,14 @@ def _show_truth(ax, sample, vocab=None, **kwargs):
                       vocab=ifnone(vocab, getattr(l,'vocab',None)), **kwargs)
 
 def _legend(fig, samples, vocab=None):
-    "The classes of decoded samples under their pictures"
+    "The classes of decoded samples under their images"
     vocab = ifnone(vocab, getattr(samples[0][2], 'vocab', None))
     codes = torch.cat([o[2].as_subclass(Tensor) for o in samples])
     real = is_real(codes)&~is_ignored(codes)
     if vocab is not None: class_legend(fig, codes[real].tolist(), vocab, int(is_ignored(codes).sum()))
 
 def _grid(n, nrows=None, ncols=None, figsize=None, double=False):
-    "Axes for `n` pictures, or pairs of pictures, big enough to read a label"
+    "Axes for `n` images, or pairs of images, big enough to read a label"
     if nrows is None and ncols is None: ncols = 1 if double else min(n,3)
     nrows = nrows or math.ceil(n/ncols)
     ncols = ncols or math.ceil(n/nrows)
@@ -222,33 +222,33 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
 # %% ../../nbs/data/01_types.ipynb #af088622
 @dispatch
 def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
-                 score_thresh=0.3, vocab=None, **kwargs):
+                 score_thr=0.3, vocab=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize, double=True) if ctxs is None else ctxs
         for t,p,s,o in zip(axs[::2], axs[1::2], samples[:n], outs):
             _show_truth(t, s, vocab, **kwargs).set_title('truth', fontsize=9)
-            _show_dets(p, s[0], o[0], ifnone(vocab, getattr(s[2],'vocab',None)), score_thresh)
+            _show_dets(p, s[0], o[0], ifnone(vocab, getattr(s[2],'vocab',None)), score_thr)
     if ctxs is None and n: _legend(axs[0].figure, samples[:n], vocab)
     return axs
 
-def _show_dets(ax, im, dets, vocab, score_thresh):
+def _show_dets(ax, im, dets, vocab, score_thr):
     im.show(ctx=ax)
-    dets.show(ctx=ax, vocab=vocab, score_thresh=score_thresh)
-    ax.set_title(f'prediction, score >= {score_thresh:g}', fontsize=9)
+    dets.show(ctx=ax, vocab=vocab, score_thr=score_thr)
+    ax.set_title(f'prediction, score >= {score_thr:g}', fontsize=9)
 
 def show_detections(
-    ims, # decoded pictures
+    ims, # decoded images
     outs, # `TensorDets` of each
     ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
-    score_thresh=0.3, # detections of at least this, in [0,1]
+    score_thr=0.3, # detections of at least this, in [0,1]
     vocab=None # class names
 ): # axes
-    "Pictures of which no truth is known, with what was found in them"
+    "Images of which no truth is known, with what was found in them"
     n = min(len(ims), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
-        for ax,im,o in zip(axs, ims[:n], outs): _show_dets(ax, im, o, vocab, score_thresh)
+        for ax,im,o in zip(axs, ims[:n], outs): _show_dets(ax, im, o, vocab, score_thr)
     return axs
 
 # %% ../../nbs/data/01_types.ipynb #1b761b1a

@@ -115,7 +115,7 @@ def read_task1(
 _WINDOW = re.compile(r'(.+)__(\d+(?:\.\d+)?)__(-?\d+(?:\.\d+)?)___(-?\d+(?:\.\d+)?)(?:\.[a-zA-Z]\w*)?')
 
 def parse_window(
-    name:str # of a picture, with or without suffix
+    name:str # of an image, with or without suffix
 )->tuple: # scene, scale, x, y
     "Where a window comes from"
     m = _WINDOW.fullmatch(name)

@@ -116,13 +116,13 @@ def field_mask(
 class BoxTable:
     "Rows, their fields, and what a set of filters leaves of them"
     def __init__(self,
-        df:pd.DataFrame, # a row for each box, and for each picture without; `image` is the picture's number, ascending, `key` the row's
+        df:pd.DataFrame, # a row for each box, and for each image without; `image` is the image's number, ascending, `key` the row's
         fields, # of `Field`
-        n_images:int # pictures
+        n_images:int # images
     ):
         self.df,self.fields,self.n_images = df,{f.name:f for f in fields},n_images
         self.image,self.real = df.image.to_numpy(),np.isfinite(df.cx.to_numpy(float))
-        self.start = np.searchsorted(self.image, np.arange(n_images+1))    # where the rows of each picture begin
+        self.start = np.searchsorted(self.image, np.arange(n_images+1))    # where the rows of each image begin
         self.all = self.counts({})
 
     def __len__(self): return len(self.df)
@@ -162,7 +162,7 @@ def _masks(self:BoxTable, filters):
 @patch
 def counts(self:BoxTable,
     filters:dict # of `wanted`
-)->dict: # by field: (b,) numbers of boxes, or of pictures
+)->dict: # by field: (b,) numbers of boxes, or of images
     "What each bin and class holds under the filters of the other fields"
     m = self._masks(filters)
     return {k:self._count(f, m.get(k, m[None])) for k,f in self.fields.items()}
@@ -182,8 +182,8 @@ def in_order(
     by:str='images', # 'images' or 'boxes'
     sort:str=None, # column; None: as they come
     ascending:bool=True
-)->np.ndarray: # numbers of pictures, or rows
-    "What to show first; a picture stands where its first box would"
+)->np.ndarray: # numbers of images, or rows
+    "What to show first; an image stands where its first box would"
     rows = np.flatnonzero(mask)
     if sort is not None:
         x = table.df[sort].to_numpy()[rows] if sort in table.df else None
@@ -237,7 +237,7 @@ def _annot_rows(splits):
     "Columns of all annotations of a dict split -> annotations"
     annots = [a for o in splits.values() for a in o]
     n = np.array([len(a) for a in annots], int)
-    rows = np.maximum(n, 1)                                      # a picture without boxes has a row of its own
+    rows = np.maximum(n, 1)                                      # an image without boxes has a row of its own
     image = np.repeat(np.arange(len(annots)), rows)
     box = np.arange(len(image))-np.repeat(np.cumsum(rows)-rows, rows)
     real = np.repeat(n>0, rows)
@@ -245,7 +245,7 @@ def _annot_rows(splits):
     def put(x, fill, shape=()):
         res = np.full((len(image),*shape), fill, np.asarray(x).dtype if len(x) else None); res[real] = x
         return res
-    quads = np.concatenate([np.empty((0,4,2)), *(np.asarray(a.qboxes, float).reshape(-1,4,2) for a in annots)])
+    quads = np.concatenate([np.empty((0,4,2)), *(np.asarray(a.quads, float).reshape(-1,4,2) for a in annots)])
     boxes = put(qbox2rbox(quads).reshape(-1,5), np.nan, (5,))
     return annots,n,image,box,boxes,put
 
@@ -267,7 +267,7 @@ def annots_table(
         cls=cat(code, vocab), **dict(zip(BOX, boxes.T)), **shape_columns(boxes), count=n[image],
         difficult=put(np.array([int(d) for a in annots for d in a.difficult], int), 0)))
     fields = [class_field('cls', 'class', code, vocab, colors=colors_of(len(vocab))), *shape_fields(df),
-              number_field('count', 'boxes in the picture', df['count'], count_edges(n), per='image')]
+              number_field('count', 'boxes in the image', df['count'], count_edges(n), per='image')]
     if len(splits)>1: fields.append(class_field('split', 'split', split, list(splits), per='image'))
     if (df.difficult>0).any(): fields.append(class_field('difficult', 'difficult', np.where(box<0, -1, df.difficult>0), ['no','yes']))
     return BoxTable(df, fields, len(annots))
@@ -277,4 +277,4 @@ def unique_files(
 )->list:
     "Categories must differ: a file that is listed twice gets a number"
     again = pd.Series(names, dtype=object).duplicated()
-    return [f'{o} (picture {i})' if twice else o for i,(o,twice) in enumerate(zip(names, again))]
+    return [f'{o} (image {i})' if twice else o for i,(o,twice) in enumerate(zip(names, again))]

@@ -34,8 +34,8 @@ def splits_of(
         splits,vocab = {k:list(ds.items) for k,ds in zip(('train','valid'), (source.train_ds,source.valid_ds))},list(source.vocab)
     else: splits,vocab = (source if isinstance(source, dict) else {'all':list(source)}),None
     for a in (a for o in splits.values() for a in o):
-        if not hasattr(a, 'qboxes'):
-            raise ValueError(f'expected items with image, qboxes, names and difficult, as `Annot` has; got {type(a).__name__}: '
+        if not hasattr(a, 'quads'):
+            raise ValueError(f'expected items with image, quads, names and difficult, as `Annot` has; got {type(a).__name__}: '
                              'pass a dict of lists of `Annot` instead of these data loaders')
     return {k:o for k,o in splits.items() if len(o)},vocab
 
@@ -52,8 +52,8 @@ def as_findings(
     box = pd.to_numeric(df['box'], errors='coerce').fillna(-1).astype(int) if 'box' in df else -1
     return df.assign(box=box, message=df.message.fillna('') if 'message' in df else '').reset_index(drop=True)
 
-def _pictures_of(values, files):
-    "Number of the picture that each value names, -1 for none: by number, path, or a name that only one picture has"
+def _images_of(values, files):
+    "Number of the image that each value names, -1 for none: by number, path, or a name that only one image has"
     names = pd.Series(range(len(files)), [Path(f).name for f in files])
     at = {**names[~names.index.duplicated(keep=False)].to_dict(), **{str(f):i for i,f in enumerate(files)}}
     return np.array([v if isinstance(v, (int,np.integer)) and 0<=v<len(files) else at.get(str(v), -1) for v in values], int)
@@ -61,26 +61,26 @@ def _pictures_of(values, files):
 def place_findings(
     found, # of `as_findings`
     table, # `BoxTable`
-    files # picture files
-)->pd.DataFrame: # with the columns picture and row, -1 where there is none
+    files # image files
+)->pd.DataFrame: # with the columns image_no and row, -1 where there is none
     "Where in a table each finding belongs"
-    pic,box = _pictures_of(found.image, files),found.box.to_numpy(int)
+    pic,box = _images_of(found.image, files),found.box.to_numpy(int)
     real = np.append(np.flatnonzero(table.real), -1)
     row = real[np.where(box<len(real), box, -1)] if 'severity' in found else table.start[pic]+box
     ok = (pic>=0)&(box>=0)&(row>=table.start[pic])&(row<table.start[pic+1])
-    return found.assign(picture=pic, row=np.where(ok, row, -1))
+    return found.assign(image_no=pic, row=np.where(ok, row, -1))
 
 def finding_field(
     found, # of `place_findings`
     table # `BoxTable`
 ):
-    "A field of what was found; a finding about a picture belongs to all its rows"
-    f = found[found.picture>=0]
+    "A field of what was found; a finding about an image belongs to all its rows"
+    f = found[found.image_no>=0]
     code,kinds = pd.factorize(f.kind)
-    pic,row = f.picture.to_numpy(),f.row.to_numpy()
+    pic,row = f.image_no.to_numpy(),f.row.to_numpy()
     first,n = np.where(row>=0, row, table.start[pic]),np.where(row>=0, 1, table.start[pic+1]-table.start[pic])
     rows = np.repeat(first-np.cumsum(n)+n, n)+np.arange(n.sum())
-    return class_field('finding', 'finding (pictures)', np.repeat(code, n), list(kinds), rows=rows, per='image')
+    return class_field('finding', 'finding (images)', np.repeat(code, n), list(kinds), rows=rows, per='image')
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #59c9a5c3
 class DatasetExplorer(Explorer):
@@ -96,7 +96,7 @@ class DatasetExplorer(Explorer):
     ):
         splits,known = splits_of(source, format, on_bad)
         self.annots = [a for o in splits.values() for a in o]
-        if not self.annots: raise ValueError('no pictures: there is nothing to explore')
+        if not self.annots: raise ValueError('no images: there is nothing to explore')
         table = annots_table(splits, vocab or known)
         title = title or (Path(source).resolve().name if isinstance(source, (str,Path)) else 'data set')
         super().__init__(table, Thumbs(self.image, side), colors_of(len(table.fields['cls'].values)), title)
@@ -111,13 +111,13 @@ class DatasetExplorer(Explorer):
     def add_findings(self, findings): # self
         "Filter by what was found, in the place of what was given before"
         f = place_findings(as_findings(findings), self.table, [a.image for a in self.annots])
-        self.findings,lost = f,int((f.picture<0).sum())
+        self.findings,lost = f,int((f.image_no<0).sum())
         self.table.put(finding_field(f, self.table))
         self.filters.pop('finding', None)
-        self.notes = [f'{lost} of {len(f)} findings name no picture of this set'] if lost else []
+        self.notes = [f'{lost} of {len(f)} findings name no image of this set'] if lost else []
         text = f.kind+f.message.map(lambda o: f': {o}' if o else '')
         self._texts = text[f.row>=0].groupby(f.row).agg('; '.join).to_dict()
-        self._picture_texts = text[(f.row<0)&(f.picture>=0)].groupby(f.picture).agg('; '.join).to_dict()
+        self._image_texts = text[(f.row<0)&(f.image_no>=0)].groupby(f.image_no).agg('; '.join).to_dict()
         return self._changed()
 
     def caption(self, row): return '; '.join(o for o in (super().caption(row), self.said(row.Index)) if o)
@@ -127,5 +127,5 @@ class DatasetExplorer(Explorer):
 
     def layers(self, i):
         (l,rows), = super().layers(i)
-        if self.findings is not None: l.notes = ['; '.join(o for o in (self.said(r), self._picture_texts.get(i, '')) if o) for r in rows]
+        if self.findings is not None: l.notes = ['; '.join(o for o in (self.said(r), self._image_texts.get(i, '')) if o) for r in rows]
         return [(l,rows)]

@@ -19,10 +19,10 @@ from .thumbs import Thumbs, box_window, cell_boxes
 
 # %% ../../nbs/explore/06_explorer.ipynb #9f551368
 class Explorer:
-    "Boxes of many pictures, filtered, ordered, marked; a widget when shown"
+    "Boxes of many images, filtered, ordered, marked; a widget when shown"
     def __init__(self,
         table:BoxTable, # its column `key` tells boxes apart for good
-        thumbs:Thumbs, # pictures
+        thumbs:Thumbs, # images
         colors:list, # of classes, '#rrggbb'
         title:str='' # what is explored
     ):
@@ -33,7 +33,7 @@ class Explorer:
 
     layer_names = 'truth',
     def layers(self, i)->list: # of (`Layer`, (m,) row of each box), one for each of `layer_names`
-        "The boxes of a picture"
+        "The boxes of an image"
         rows = np.arange(*self.table.start[i:i+2])
         rows = rows[self.table.real[rows]]
         d = self.table.df.iloc[rows]
@@ -48,7 +48,7 @@ class Explorer:
         return self
 
     def _shown(self):
-        "Rows that pass, and pictures or rows in order; made once"
+        "Rows that pass, and images or rows in order; made once"
         if self._order is None:
             mask = self.table.mask(self.filters)
             self._order = mask,in_order(self.table, mask, self.by, self.sort, self.ascending)
@@ -73,7 +73,7 @@ def reset(self:Explorer): # self
 
 @patch
 def arrange(self:Explorer,
-    by:str=None, # 'images': a thumbnail a picture; 'boxes': a thumbnail a box
+    by:str=None, # 'images': a thumbnail an image; 'boxes': a thumbnail a box
     sort:str='', # column of numbers; None: as they come
     ascending:bool=None,
     page:int=0, # from 0
@@ -88,22 +88,22 @@ def arrange(self:Explorer,
 
 @patch(as_prop=True)
 def selected(self:Explorer)->pd.DataFrame:
-    "The boxes that pass all filters; a picture without boxes is a row with NaN"
+    "The boxes that pass all filters; an image without boxes is a row with NaN"
     return self.table.df[self._shown()[0]]
 
 @patch(as_prop=True)
 def images(self:Explorer)->list:
-    "The pictures that hold them: their names, once each"
+    "The images that hold them: their names, once each"
     m = self._shown()[0]
     return [*dict.fromkeys(self.name(i) for i in in_order(self.table, m, 'images', self.sort, self.ascending))]  # windows share a scene
 
 # %% ../../nbs/explore/06_explorer.ipynb #4a0e4b64
 @patch
 def mark(self:Explorer,
-    *keys, # 'i3' picture 3, 'b17' the box of key 17; none: all boxes that are selected
+    *keys, # 'i3' image 3, 'b17' the box of key 17; none: all boxes that are selected
     off=False # take the mark away
 ): # self
-    "Mark boxes or pictures, to be exported later"
+    "Mark boxes or images, to be exported later"
     df = self.table.df
     if keys: im,box = ([int(k[1:]) for k in keys if k[0]==c] for c in 'ib')
     else: im,box = [],self.selected.key.to_numpy(); keys = [f'b{k}' for k in box]
@@ -117,21 +117,21 @@ def mark(self:Explorer,
 
 @patch(as_prop=True)
 def marked(self:Explorer)->pd.DataFrame:
-    "The rows of marked boxes, and of marked pictures"
+    "The rows of marked boxes, and of marked images"
     return self.table.df.iloc[:0] if self._marked is None else self._marked.drop(columns='mark').drop_duplicates('key')
 
 @patch
 def export(self:Explorer,
-    path, # .txt: a picture a line; .csv or .json: a row for each box
+    path, # .txt: an image a line; .csv or .json: a row for each box
     marked:bool=False # what was marked; False: what is selected
 )->Path:
-    "Write a list of pictures or boxes"
+    "Write a list of images or boxes"
     path,df = Path(path),self.marked if marked else self.selected
     if path.suffix=='.txt':
         write_whole(path, ''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))))
     elif path.suffix=='.csv': write_whole(path, csv_table(df))
     elif path.suffix=='.json': write_whole(path, df.to_json(orient='records', indent=1, force_ascii=False))
-    else: raise ValueError(f'{path.name}: a list ends in .txt (pictures), .csv or .json (boxes)')
+    else: raise ValueError(f'{path.name}: a list ends in .txt (images), .csv or .json (boxes)')
     return path
 
 # %% ../../nbs/explore/06_explorer.ipynb #fba79f00
@@ -142,7 +142,7 @@ def box_of(self:Explorer, row:int)->tuple: # (5,)
 
 @patch
 def cell(self:Explorer,
-    o:int # picture, or row of the table: as `by` says
+    o:int # image, or row of the table: as `by` says
 )->dict:
     "What the page knows of a thumbnail"
     mask,_ = self._shown()
@@ -177,7 +177,7 @@ def snapshot(self:Explorer)->dict:
     self.page = int(np.clip(self.page, 0, max(pages-1, 0)))
     real = self.table.real
     n,im = (mask&real).sum(),len(np.unique(self.table.image[mask]))
-    count = f'{n:,} of {real.sum():,} boxes in {im:,} of {self.table.n_images:,} picture{"s"*(self.table.n_images!=1)}'
+    count = f'{n:,} of {real.sum():,} boxes in {im:,} of {self.table.n_images:,} image{"s"*(self.table.n_images!=1)}'
     sorts = [c for c in self.table.df.select_dtypes('number') if c not in ('image','box','key','truth','cx','cy','theta')]
     return dict(title=self.title, counts=count, notes=self.notes, fields=self.field_snapshot(), colors=self.colors,
         layers=list(self.layer_names), by=self.by, sort=self.sort, ascending=self.ascending, side=self.side, sorts=sorts, marks=len(self.marks),
@@ -230,7 +230,7 @@ def change(self:Explorer, filters=None, mark=None, reset=False, side=None, page=
 
 # %% ../../nbs/explore/06_explorer.ipynb #ef38cc85
 @patch(as_prop=True)
-def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture once one was opened
+def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large image once one was opened
     "The widget, made once"
     if self._widget is None:
         self._widget = ExplorerPanel(self)
@@ -241,11 +241,11 @@ def widget(self:Explorer): # ipywidgets.VBox: the panel, and the large picture o
 @patch
 def __repr__(self:Explorer):
     s = self.snapshot()
-    return f"{s['title']}: {s['counts']} (without a kernel: .figure() is a picture, .to_html(path) a page)"
+    return f"{s['title']}: {s['counts']} (without a kernel: .figure() is an image, .to_html(path) a page)"
 
 @patch
 def _repr_mimebundle_(self:Explorer, **kwargs):
-    "As the panel is shown, in Colab by ipywidgets 7 too, but with the large picture under it; words where no widgets are"
+    "As the panel is shown, in Colab by ipywidgets 7 too, but with the large image under it; words where no widgets are"
     box,(data,meta) = self.widget,self._widget._repr_mimebundle_(**kwargs)
     kind = next(k for k in data if 'widget-view' in k)
     return {**data, 'text/plain':repr(self), kind:{**data[kind], 'model_id':box.model_id}},meta
@@ -253,24 +253,24 @@ def _repr_mimebundle_(self:Explorer, **kwargs):
 # %% ../../nbs/explore/06_explorer.ipynb #778213f5
 @patch
 def open(self:Explorer,
-    key:str # 'i3' picture 3, 'b17' the box of key 17
+    key:str # 'i3' image 3, 'b17' the box of key 17
 ):
-    "Show a picture in the large view under the grid"
+    "Show an image in the large view under the grid"
     self.widget  # makes the place of the large view
     if key[0]=='i': i,row = int(key[1:]),None
     else: row = int(np.flatnonzero(self.table.df.key.to_numpy()==int(key[1:]))[0]); i = int(self.table.image[row])
     old,self._large.children = self._large.children,[self.large(i, row)]
-    for o in old: o.layout.close(); o.close()                # or every picture that was looked at would stay in the memory of both sides
+    for o in old: o.layout.close(); o.close()                # or every image that was looked at would stay in the memory of both sides
 
 @patch(as_prop=True)
 def vocab(self:Explorer)->list: return [str(o) for o in self.table.fields['cls'].values]
 
 @patch
 def large(self:Explorer,
-    i:int, # picture
+    i:int, # image
     row:int=None # of the table: where to look
 )->BoxViewer:
-    "A picture with all its boxes, in the viewer"
+    "An image with all its boxes, in the viewer"
     b = np.full(5, np.nan) if row is None else self.box_of(row)
     focus = [float(o) for o in box_window(b, 4, 128)] if np.isfinite(b).all() else None
     return view(self.thumbs.open(i), *(l for l,_ in self.layers(i)), vocab=self.vocab, focus=focus)

@@ -25,20 +25,20 @@ class RecordSource:
     def __init__(self, annot): self.annot,self.image = annot,Path(annot.image)
     def read(self):
         a = self.annot
-        rows = [(q.ravel().tolist(),n,int(d)) for q,n,d in zip(a.qboxes, a.names, a.difficult)]
-        return Base('', [repr(o) for o in rows], rows)
+        rows = [(q.ravel().tolist(),n,int(d)) for q,n,d in zip(a.quads, a.names, a.difficult)]
+        return LabelSnapshot('', [repr(o) for o in rows], rows)
     def save(self, base, mine, how='refuse'):
-        changes,new = plan(base, self.read().texts, mine, how)
+        changes,new = merge_edits(base, self.read().texts, mine, how)
         rows = [changes.get(i, o) for i,o in enumerate(self.read().rows)]+new
         o = to_annot(self.image, [r for r in rows if r is not None])
-        self.annot.qboxes,self.annot.names,self.annot.difficult = o.qboxes,o.names,o.difficult
+        self.annot.quads,self.annot.names,self.annot.difficult = o.quads,o.names,o.difficult
         return self.read()
 
 def in_queue(
-    sources, # of pictures
+    sources, # of images
     queue=None # of image, (image, score) or (image, score, reason); None: all, in their order
 )->list: # of (source, score, reason), highest score first
-    "The order in which pictures are looked at"
+    "The order in which images are looked at"
     if queue is None: return [(o,None,'') for o in sources]
     by = {o.image.name:o for o in sources} | {str(o.image.resolve()):o for o in sources}
     res = []
@@ -46,7 +46,7 @@ def in_queue(
         item = tuple(item) if isinstance(item, (tuple,list)) else (item,)
         image,score,reason = item+(None,'')[len(item)-1:]
         o = by.get(str(Path(image).resolve())) or by.get(Path(image).name)
-        if o is None: raise ValueError(f'{image} of the queue is not among the {len(sources)} pictures')
+        if o is None: raise ValueError(f'{image} of the queue is not among the {len(sources)} images')
         res.append((o,score,str(reason)))
     return sorted(res, key=lambda o: -(o[1] if o[1] is not None and o[1]==o[1] else -np.inf))
 
@@ -71,8 +71,8 @@ class LabelFixer(BoxViewer):
         files = isinstance(labels, (str,Path))
         sources = label_sources(labels, split, format, vocab, **(options or {})) if files else [RecordSource(o) for o in labels]
         self.items,self.hints,self.pages,self.index,self.said = in_queue(sources, queue),hints,{},-1,''
-        if not self.items: raise ValueError('no pictures to look at')
-        self.journal = Journal(labels if files else 'records', journal) if files else None
+        if not self.items: raise ValueError('no images to look at')
+        self.journal = EditLog(labels if files else 'records', journal) if files else None
         self.known = list(vocab or self._names(labels, format, split, files))
         left = self.journal.left() if self.journal else {}
         self.recovered = {i:left[str(s.image)] for i,(s,*_) in enumerate(self.items) if str(s.image) in left}
@@ -88,36 +88,36 @@ class LabelFixer(BoxViewer):
 # %% ../../nbs/explore/13_label_fixer.ipynb #ba792d47
 @patch(as_prop=True)
 def page(self:LabelFixer):
-    "The base and the edits of the picture in view"
+    "The base and the edits of the image in view"
     return self.pages[self.index]
 
 @patch(as_prop=True)
 def edits(self:LabelFixer):
-    "The boxes of the picture in view"
+    "The boxes of the image in view"
     return self.page[1]
 
 @patch(as_prop=True)
 def unsaved(self:LabelFixer)->list:
-    "Positions of pictures with edits that are not saved"
+    "Positions of images with edits that are not saved"
     return [i for i,(_,e) in self.pages.items() if e.dirty]
 
 @patch
 def goto(self:LabelFixer, index:int):
-    "Show a picture of the queue"
-    if not 0<=index<len(self.items): raise EditError(f'there are {len(self.items)} pictures: 0 to {len(self.items)-1}')
+    "Show an image of the queue"
+    if not 0<=index<len(self.items): raise EditError(f'there are {len(self.items)} images: 0 to {len(self.items)-1}')
     source = self.items[index][0]
     if index not in self.pages:
         base = source.read()
         self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds)
     with self.hold_sync():
-        if index!=self.index: self.set_picture(source.image); self.conflict = ''
+        if index!=self.index: self.set_image(source.image); self.conflict = ''
         self.index = index
         self.refresh()
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #68f802eb
 @patch
 def _hint(self:LabelFixer, image):
-    "Predictions for a picture, if there are any"
+    "Predictions for an image, if there are any"
     if callable(self.hints): return self.hints(image)
     return next((self.hints[k] for k in (image,str(image),image.name) if k in (self.hints or {})), None)
 
@@ -150,7 +150,7 @@ def _tell(self:LabelFixer):
     (s,score,reason),e = self.items[self.index],self.edits
     why = f'{reason}{"" if score is None else f" (score {score:.3g})"}'.strip()
     n = len(self.recovered)
-    old = f'{n} picture{"s have" if n>1 else " has"} unsaved edits of another session' if n else ''
+    old = f'{n} image{"s have" if n>1 else " has"} unsaved edits of another session' if n else ''
     if any(_runs(o['pid']) for o in self.recovered.values()): old += ', whose kernel still runs'
     self.status = dict(index=self.index, count=len(self.items), image=s.image.name, reason=why, undo=bool(e.past), redo=bool(e.future),
                        unsaved=len(self.unsaved), unsaved_here=e.dirty, flags=e.flags, conflict=self.conflict, recovered=old)
@@ -161,7 +161,7 @@ def edit(self:LabelFixer,
     op:str, # one of `EDITS`: move, resize, rotate, turn, add, insert, delete, rename, toggle_difficult, undo, redo
     **kwargs # its arguments, see `BoxEdits`
 ): # id of the box
-    "Make one edit in the picture in view"
+    "Make one edit in the image in view"
     if (name := kwargs.get('name')) is not None and name not in self.known:
         raise EditError(f'{name!r} is not among the classes: {", ".join(self.known)}; vocab= takes new ones')
     chosen = self.edits.apply(op, **kwargs)
@@ -186,12 +186,12 @@ def say(self:LabelFixer, text, kind='done'): # kind: 'done' or 'error'
 def adopt(self:LabelFixer, layer:int, index:int):
     "Take a prediction as a label"
     l = self.rows[layer]; c = self.codes[layer][index]
-    return self.edit('insert', quad=l.qboxes[index].ravel(), name=self.vocab[c] if c>=0 else self.known[0])
+    return self.edit('insert', quad=l.quads[index].ravel(), name=self.vocab[c] if c>=0 else self.known[0])
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #b9568d96
 @patch
 def _save(self:LabelFixer, i, how):
-    "Save one picture"
+    "Save one image"
     source,(base,e) = self.items[i][0],self.pages[i]
     base = source.save(base, e.mine, how)
     kept = e.saved_as(base)
@@ -200,9 +200,9 @@ def _save(self:LabelFixer, i, how):
 
 @patch
 def save(self:LabelFixer,
-    how:str='refuse' # where a file has changed since it was read: 'refuse', 'merge' or 'mine' (only the picture in view)
+    how:str='refuse' # where a file has changed since it was read: 'refuse', 'merge' or 'mine' (only the image in view)
 )->list: # label files written
-    "Save all that was edited; pictures that cannot be saved stay as they are, and the first reason is raised"
+    "Save all that was edited; images that cannot be saved stay as they are, and the first reason is raised"
     failed,done = [],[]
     for i in self.unsaved if how=='refuse' else [self.index]:
         try: self._save(i, how); done.append(self.items[i][0].file)
@@ -216,12 +216,12 @@ def save(self:LabelFixer,
 # %% ../../nbs/explore/13_label_fixer.ipynb #1b833096
 @patch
 def beside(self:LabelFixer)->Path:
-    "Save my version of the picture in view beside its label file"
+    "Save my version of the image in view beside its label file"
     return self.items[self.index][0].save_beside(self.page[0], self.edits.mine)
 
 @patch
 def reload(self:LabelFixer):
-    "Forget the edits of the picture in view and read its labels again"
+    "Forget the edits of the image in view and read its labels again"
     source = self.items[self.index][0]; base = source.read()
     self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags)),''
     self._keep(); self.refresh()
@@ -269,7 +269,7 @@ def annots(self:LabelFixer)->list: # of `Annot`
 
 @patch
 def save_as(self:LabelFixer,
-    folder, # root of a new set, without its pictures; must not exist, or be empty
+    folder, # root of a new set, without its images; must not exist, or be empty
     format:str='dota' # a key of `FORMATS`
 ):
     "Write all labels, with all edits, in another place"

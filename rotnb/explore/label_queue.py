@@ -60,7 +60,7 @@ def suspicious(
     kinds=('background','missed','class','localisation','angle','both','loose'), # of errors that can be the label's fault
     score:float=None # detections of at least this are believed, in [0,1]; None: `best_score`
 )->list: # for `LabelFixer(queue=)`: image, score, reason
-    "Pictures by how surely the model contradicts their labels"
+    "Images by how surely the model contradicts their labels"
     df = df[df.file.astype(bool)]
     df = contradictions(df, best_score(df) if score is None else score)
     res = []

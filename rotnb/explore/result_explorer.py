@@ -14,7 +14,7 @@ from ..geometry.boxes import rbox2qbox
 import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
-from ..evaluate.errors import KINDS, find_errors
+from ..evaluate.errors import ERROR_KINDS, find_errors
 from ..learn.interpret import line_style
 from .viewer import Layer
 from .box_table import colors_of
@@ -50,7 +50,7 @@ class ResultsExplorer(Explorer):
     "Every mistake of a model; of two models, what they disagree about"
     def __init__(self,
         interp, # `RotatedInterpretation`
-        other=None, # that of another model over the same pictures
+        other=None, # that of another model over the same images
         names=('this model','the other'), # what the two are called
         score:float=.3, # detections of at least this are looked at
         iou:float=None, # overlap of a match, in [.5, 1); that of `interp` when absent
@@ -58,7 +58,7 @@ class ResultsExplorer(Explorer):
         side:int=240 # longer side of a thumbnail, pixels
     ):
         self.interp,self.other,self.names = interp,other,tuple(names)
-        files = [str(interp.file(i) or f'picture {i}') for i in range(interp.acc.flat().n_images)]
+        files = [str(interp.file(i) or f'image {i}') for i in range(interp.acc.flat().n_images)]
         self.tables = ResultTables(interp.acc, files, interp.losses, other and other.acc, self.names, interp.bg)
         self.files,self.score,self.iou,self.picked = files,score,interp.iou if iou is None else iou,None
         self.layer_names = ('truth','prediction',*([self.names[1]] if other else []))
@@ -67,7 +67,7 @@ class ResultsExplorer(Explorer):
         if other: self.sort,self.ascending = 'differs',False
 
     def image(self, i):
-        "The picture that the model saw"
+        "The image that the model saw"
         im = self.interp._image(i)
         return im.clamp(0, 1) if im.is_floating_point() else im
 
@@ -122,7 +122,7 @@ def caption(self:ResultsExplorer, row):
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #3e81caf0
 def _runs(acc):
-    "Where the detections and truth of each picture begin"
+    "Where the detections and truth of each image begin"
     return [np.cumsum([0,*(len(getattr(o, k)) for o in acc.images)]) for k in ('labels','gt_labels')]
 
 @patch
@@ -132,13 +132,13 @@ def _found_by_other(self:ResultsExplorer, score, iou):
 
 @patch
 def layers(self:ResultsExplorer, i):
-    "Truth and detections of a picture"
+    "Truth and detections of an image"
     t,o = self.table,self.interp.acc.images[i]
     if not hasattr(self, '_starts'): self._starts = [_runs(e.acc) for e in (self.interp,self.other) if e]
     (d0,g0),g1 = (s[i] for s in self._starts[0]),len(o.gt_labels)
     truth_rows,det = t.truth_row[g0:g0+g1],np.flatnonzero(o.scores>=self.score)
     rows = t.det_row[d0+det]
-    said = lambda rows: [KINDS[k]+('' if v!=v else f', IoU {v:.2f}') for k,v in zip(t.fields['kind'].codes[rows], t.fields['iou'].x[rows])]
+    said = lambda rows: [ERROR_KINDS[k]+('' if v!=v else f', IoU {v:.2f}') for k,v in zip(t.fields['kind'].codes[rows], t.fields['iou'].x[rows])]
     res = [(Layer(rbox2qbox(o.gt_boxes), o.gt_labels.tolist(), ignored=o.ignore, name='truth', notes=said(truth_rows)),truth_rows),
            (Layer(rbox2qbox(o.boxes[det]), o.labels[det].tolist(), o.scores[det], name='prediction', notes=said(rows), dash=[6,3]),rows)]
     if self.other:

@@ -11,20 +11,20 @@ from functools import lru_cache
 from fastcore.basics import patch
 from ..evaluate.ap import check_same_truth
 from ..evaluate.classes import beside
-from ..evaluate.errors import KINDS, confusion_pairs, find_errors
+from ..evaluate.errors import ERROR_KINDS, confusion_pairs, find_errors
 from .box_table import BOX, BoxTable, class_field, colors_of, unique_files, log_edges, number_field, shape_columns
 
 # %% ../../nbs/explore/09_result_table.ipynb #874ce79e
-KIND_COLORS = dict(zip(KINDS, ('#009e73','#e69f00','#56b4e9','#0072b2','#cc79a7','#f0e442','#9955ff','#d55e00','#a0a0a0')))
-EMPTY = 2**40                                                   # keys of pictures without a row begin here
+KIND_COLORS = dict(zip(ERROR_KINDS, ('#009e73','#e69f00','#56b4e9','#0072b2','#cc79a7','#f0e442','#9955ff','#d55e00','#a0a0a0')))
+EMPTY = 2**40                                                   # keys of images without a row begin here
 
 class ResultTables:
     "The boxes of a run as tables, for any thresholds"
     def __init__(self,
         acc, # `APAccumulator`: detections and truth
-        files, # (n,) names of the pictures
-        losses=None, # (n,) of the pictures
-        other=None, # `APAccumulator` of another model on the same pictures
+        files, # (n,) names of the images
+        losses=None, # (n,) of the images
+        other=None, # `APAccumulator` of another model on the same images
         names=('this','other'), # of the two
         bg:float=.1, # overlap under which a detection lies at nothing, in (0, .5)
         keep:int=6 # tables remembered
@@ -37,7 +37,7 @@ class ResultTables:
         self.at,self.errors = lru_cache(keep)(self._at),lru_cache(keep)(self._errors)
 
     def _base(self, files, losses):
-        "A row for each detection, each truth, and each picture"
+        "A row for each detection, each truth, and each image"
         f,cat,I = self.flat,pd.Categorical.from_codes,self.flat.n_images
         image = np.concatenate([f.img, f.gt_img, np.arange(I)])
         boxes = np.concatenate([f.boxes, f.gt_boxes, np.full((I,5), np.nan)])
@@ -54,14 +54,14 @@ class ResultTables:
 def _at(self:ResultTables, score, iou): # `BoxTable`
     e,I,n = self.errors(score, iou),self.flat.n_images,self.n
     kind = np.concatenate([e.kind, np.where(e.gt_det<0, e.gt_kind, -1), np.full(I, -1)])
-    kind[n+self.m+np.setdiff1d(np.arange(I), self.base.image.to_numpy()[kind>=0])] = len(KINDS)   # pictures without a row get one
+    kind[n+self.m+np.setdiff1d(np.arange(I), self.base.image.to_numpy()[kind>=0])] = len(ERROR_KINDS)   # images without a row get one
     rows = np.flatnonzero(kind>=0)
     rows = rows[np.argsort(self.base.image.to_numpy()[rows], kind='stable')]
-    kind = np.where(kind<len(KINDS), kind, -1)[rows]
+    kind = np.where(kind<len(ERROR_KINDS), kind, -1)[rows]
     truth = np.concatenate([e.truth, np.arange(self.m), np.full(I, -1)])[rows]
     place = np.full(len(self.base)+1, -1); place[rows] = np.arange(len(rows))  # row of each detection and truth in the table
     of_truth = np.where(e.gt_det>=0, place[e.gt_det], place[n:n+self.m])
-    df = self.base.iloc[rows].assign(kind=pd.Categorical.from_codes(kind, KINDS), truth=truth,
+    df = self.base.iloc[rows].assign(kind=pd.Categorical.from_codes(kind, ERROR_KINDS), truth=truth,
         iou=np.append(np.where(e.truth>=0, e.iou, np.nan), np.full(self.m+I, np.nan))[rows],
         true=pd.Categorical.from_codes(np.append(self.flat.gt_labels, -1)[truth], self.vocab)).reset_index(drop=True)
     fields = [*self._fields(df), self._cells(score, iou, place[:n], of_truth)]
@@ -73,14 +73,14 @@ def _at(self:ResultTables, score, iou): # `BoxTable`
 @patch
 def _fields(self:ResultTables, df):
     code = lambda c: df[c].cat.codes
-    fields = [class_field('kind', 'kind', code('kind'), KINDS, colors=list(KIND_COLORS.values())),
+    fields = [class_field('kind', 'kind', code('kind'), ERROR_KINDS, colors=list(KIND_COLORS.values())),
         class_field('cls', 'class', code('cls'), self.vocab, colors=colors_of(len(self.vocab))),
         number_field('score', 'score', df.score, np.linspace(0, 1, 21)),
         number_field('iou', 'IoU with the truth behind it', df.iou, np.linspace(0, 1, 21)),
         number_field('size', 'size, px', df['size'], self.edges['size']),
         number_field('aspect', 'long / short side', df.aspect, self.edges['aspect']),
         number_field('angle', 'angle, °', df.angle, np.arange(-90, 91, 5), period=180)]
-    if 'loss' in df: fields.append(number_field('loss', 'loss of the picture', df.loss, log_edges(self.base.loss), per='image'))
+    if 'loss' in df: fields.append(number_field('loss', 'loss of the image', df.loss, log_edges(self.base.loss), per='image'))
     return fields
 
 # %% ../../nbs/explore/09_result_table.ipynb #ebe8b379
@@ -103,7 +103,7 @@ def matrix(self:ResultTables, table)->np.ndarray: # (K+1, K+1) as `confusion_mat
 @patch
 def _versus(self:ResultTables, df, fields, score, iou, truth_row):
     a,b = (find_errors(o, iou, min(self.bg, iou/2), score) for o in (self.acc,self.other))
-    a,b = (o.gt_kind==KINDS.index('correct') for o in (a,b))
+    a,b = (o.gt_kind==ERROR_KINDS.index('correct') for o in (a,b))
     code = np.where(self.flat.ignore, -1, np.where(a, np.where(b, 0, 1), np.where(b, 2, 3)))
     names = ['both',f'only {self.names[0]}',f'only {self.names[1]}','neither']
     diff = np.isin(code, (1,2))

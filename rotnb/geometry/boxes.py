@@ -134,12 +134,12 @@ def _least_rect(p, d, ctr):
 # %% ../../nbs/geometry/01_boxes.ipynb #0baea3fc
 @_tensors
 def qbox2rbox(
-    qboxes, # (..., 4, 2) or (..., 8) corners in pixels, in any order
+    quads, # (..., 4, 2) or (..., 8) corners in pixels, in any order
     angle='le90', # canonical form of the result
 ): # (..., 5) least-area rectangles; points that coincide give w = h = 0, points on a line h = 0, NaN gives NaN
     "Least-area rotated boxes around four points each, computed in float64"
     _check_angle(angle)
-    if qboxes.shape[-2:]!=(4,2): _check_last(qboxes, 8, 'qboxes (..., 4, 2) or')
-    p = qboxes.reshape(*(qboxes.shape[:-2] if qboxes.shape[-2:]==(4,2) else qboxes.shape[:-1]), 4, 2).double()
+    if quads.shape[-2:]!=(4,2): _check_last(quads, 8, 'quads (..., 4, 2) or')
+    p = quads.reshape(*(quads.shape[:-2] if quads.shape[-2:]==(4,2) else quads.shape[:-1]), 4, 2).double()
     ctr = p.mean(-2, keepdim=True); p = p-ctr             # about the centre, so that far boxes lose nothing
-    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr).to(qboxes.dtype), angle)
+    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr).to(quads.dtype), angle)

@@ -13,7 +13,7 @@ import numpy as np, torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 from ..geometry.boxes import hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
-from ..geometry.fit import headed
+from ..geometry.fit import with_heading
 from ..data.images.rasters import image_size
 from ..data.labels.records import Annot
 
@@ -21,13 +21,13 @@ from ..data.labels.records import Annot
 _unclamped = dict(clamping_mode=None) if 'clamping_mode' in signature(tv_tensors.BoundingBoxes.__new__).parameters else {}
 
 def to_tv_tensors(
-    qboxes, # (n,4,2) corners, pixels
-    size:tuple, # (width, height) of the picture
+    quads, # (n,4,2) corners, pixels
+    size:tuple, # (width, height) of the image
     format:str='XYXYXYXY' # or 'CXCYWHR'
 )->tv_tensors.BoundingBoxes:
     "Oriented boxes for torchvision's transforms"
-    q = np.asarray(qboxes, np.float64).reshape(-1,4,2)
-    if format=='CXCYWHR': d = headed(q)[0]*[1,1,1,1,-180/np.pi]
+    q = np.asarray(quads, np.float64).reshape(-1,4,2)
+    if format=='CXCYWHR': d = with_heading(q)[0]*[1,1,1,1,-180/np.pi]
     elif format=='XYXYXYXY': d = q.reshape(-1,8)
     else: raise ValueError(f"format is {format!r}, expected 'XYXYXYXY' or 'CXCYWHR'")
     return tv_tensors.BoundingBoxes(torch.as_tensor(d), format=format, canvas_size=(size[1],size[0]), **_unclamped)
@@ -51,7 +51,7 @@ def _need(name, what):
     except ImportError as e: raise ImportError(f'{what} needs {name}: pip install {name}') from e
 
 def to_supervision(
-    pred:dict, # boxes (k,5) in pixels, scores (k,), labels (k,), as a detector gives for one picture
+    pred:dict, # boxes (k,5) in pixels, scores (k,), labels (k,), as a detector gives for one image
     vocab=None, # class names, which supervision's labels then show
     sv=None # the module; imported when absent
 ): # supervision.Detections
@@ -84,7 +84,7 @@ def to_fiftyone(
     for a in annots:
         size = np.array(image_size(a.image))
         lines = [fo.Polyline(label=n, points=[[tuple(map(float, p)) for p in q/size]], closed=True, filled=True, difficult=int(d))
-                 for q,n,d in zip(a.qboxes, a.names, a.difficult)]
+                 for q,n,d in zip(a.quads, a.names, a.difficult)]
         res.append(fo.Sample(filepath=str(Path(a.image).resolve()), **{field: fo.Polylines(polylines=lines)}))
     return res
 
@@ -98,7 +98,7 @@ def _polyline(o, where):
 _pivots = dict(middle=0., corner=-.5) # where along both sides, from the middle, the upright box is held
 
 def _detection(o, where, size, pivot):
-    "Corners of a detection, in shares of the picture"
+    "Corners of a detection, in shares of the image"
     turn = getattr(o, 'rotation', None) or 0.
     if turn and pivot not in _pivots:
         raise ValueError(f"{where} has a rotation: say what it turns about, as it is not written: pivot='middle' (of CVAT) or 'corner' "

@@ -51,7 +51,7 @@ def _anchors(model, head):
     gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     form = gen.get('angle_version') if part_type(gen).startswith('Fake') else None
     return dict(octave_base_scale=gen.get('octave_base_scale', 4), strides=tuple(gen.get('strides', (8,16,32,64,128))), anchor_form=form,
-                hbb=_upright(head, assigner, part_type(gen)=='RotatedAnchorGenerator'),
+                hbox=_upright(head, assigner, part_type(gen)=='RotatedAnchorGenerator'),
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
 def _coded(head):
@@ -69,7 +69,7 @@ def _retinanet(model, head):
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
                 pos=how['pos'], neg=how['neg'], **(_coded(head) if code else {}),
-                **(dict(assigner=partial(max_iou_assign, hbb=kw['hbb'], **how)) if more else {}))
+                **(dict(assigner=partial(max_iou_assign, hbox=kw['hbox'], **how)) if more else {}))
 
 def _atss(model, head):
     kw,_,assigner = _anchors(model, head)
@@ -111,7 +111,7 @@ def _refined(model, head):
     if 'scales' in gen: gen = dict(gen, octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
     base = (_atss if 'ATSS' in part_type(head) else _retinanet)(dict(model, train_cfg=first), dict(head, anchor_generator=gen))
     if 'topk' in base:
-        base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbb=base['hbb']), scales_per_octave=1, ratios=(1.,))
+        base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
     stages = tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True))
     return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
@@ -125,10 +125,10 @@ def _later(head, cfg, weight, base):
                **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))))
     own['cls_weight'] *= weight
     how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
-    if _upright(head, assigner, part_type(head.get('anchor_generator') or dict(type=''))=='PseudoAnchorGenerator'): how['hbb'] = True
+    if _upright(head, assigner, part_type(head.get('anchor_generator') or dict(type=''))=='PseudoAnchorGenerator'): how['hbox'] = True
     how = {k:v for k,v in how.items() if k in ('pos','neg') or signature(max_iou_assign).parameters[k].default!=v}
     own = {k:v for k,v in own.items() if base.get(k)!=v}
-    same = 'assigner' not in base and not base['hbb'] and how==dict(pos=base['pos'], neg=base['neg'])
+    same = 'assigner' not in base and not base['hbox'] and how==dict(pos=base['pos'], neg=base['neg'])
     return own if same else dict(own, assigner=partial(max_iou_assign, **how))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #1dde6e31
@@ -226,7 +226,7 @@ def _rpn(head, train, test):
               priors=AnchorPriors(gen['scales'][0], 1, tuple(gen['ratios'])),
               border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0),
               **{k:v for k,v in test_from(test).items() if k!='score_thr'})
-    if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbb=True)
+    if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbox=True)
     if (weight := (head.get('loss_cls') or {}).get('loss_weight', 1.))!=1.: kw['cls_weight'] = weight
     return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
 
@@ -234,14 +234,14 @@ def _rpn(head, train, test):
 def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
     _unweighted('a class loss of RoIs', head.get('loss_cls'))
-    hbb,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
+    hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
     points = layer.get('sample_num', layer.get('sampling_ratio', 0))
-    pool = roi_align_upright if hbb else roi_align_rotated
+    pool = roi_align_upright if hbox else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
     means = {k:tuple(coder[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
-    return dict(_sampled(train), pool=pool, hbb=hbb, coder=own,
-                clip='sides' if glide else None if hbb else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight,
+    return dict(_sampled(train), pool=pool, hbox=hbox, coder=own,
+                clip='sides' if glide else None if hbox else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight,
                 strides=tuple(cut['featmap_strides']),
                 finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False),
                 fc_channels=head.get('fc_out_channels', 1024))

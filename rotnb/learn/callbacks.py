@@ -49,9 +49,9 @@ def unpad_dets(
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1
 def as_trained(
     model, # a `Detector`
-    x:Tensor # `(b, 3, h, w)` pictures in RGB
+    x:Tensor # `(b, 3, h, w)` images in RGB
 )->Tensor:
-    "The pictures with their colours in the order that the detector's weights know; done twice, as they were"
+    "The images with their colours in the order that the detector's weights know; done twice, as they were"
     return x.flip(1) if getattr(model, 'channels', 'rgb')=='bgr' else x
 
 def get_loader(
@@ -82,7 +82,7 @@ def class_names(
 
 # %% ../../nbs/learn/01_callbacks.ipynb #d813cf0a
 def as_classes(
-    y, # what a loader gives beside pictures: `TensorBoxLabel` codes are changed, all else stays
+    y, # what a loader gives beside images: `TensorBoxLabel` codes are changed, all else stays
     names, # vocabulary of the loader; None: unknown, codes stay
     vocab # the detector's
 ):
@@ -141,7 +141,7 @@ class FiniteGuard(Callback):
         x,truth,model = self.xb[0],self.learn.truth,get_model(self.model)
         if bad := [self._name(i) for i,o in enumerate(x) if not o.isfinite().all()]: return f"pixels are not finite in {', '.join(bad)}"
         if bad := [n for n,p in chain(model.named_parameters(), model.named_buffers()) if not p.isfinite().all()]:
-            return (f"the weights are not finite ({bad[0]} and {len(bad)-1} more): an earlier step was too large, or a picture not finite. "
+            return (f"the weights are not finite ({bad[0]} and {len(bad)-1} more): an earlier step was too large, or an image not finite. "
                     "Load good weights and lower the learning rate (learn.lr_find()) or clip gradients (GradientClip)")
         msgs = [f"{self._name(i)}: {', '.join(t)}{self._box(x, truth, i)}" for i,t in enumerate(self._terms(x, truth)) if t]
         msgs = msgs or ["each term of each image is finite, their sum is not: try bf16 or float32"]

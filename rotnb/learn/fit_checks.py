@@ -49,7 +49,7 @@ class _Watched:
         n,lost = int(self.n),int(self.lost)
         if not lost: return None
         return (f"{lost} of {n} objects of the first epoch lie at no prior of the detector, so nothing is learnt from them; their side is {float(self.side)/lost:.0f} px on average. "
-                "Train on larger pictures (size=), on windows (tile=), or with other strides or priors")
+                "Train on larger images (size=), on windows (tile=), or with other strides or priors")
 
 # %% ../../nbs/learn/05_fit_checks.ipynb #3996f21c
 def _set_direction(cb, metrics):
@@ -68,7 +68,7 @@ class FitChecks(Callback):
         names = [o for o in self.recorder.metric_names[1:] if o!='time']     # a text, which the recorder does not keep
         for cb in self.learn.cbs.filter(risinstance(TrackerCallback)): check_monitor(cb, names); _set_direction(cb, self.learn.metrics)
         if mix := self.learn.cbs.filter(risinstance(MixHandler)):
-            raise TypeError(f"{type(mix[0]).__name__} blends the labels of classification, not boxes: mix pictures and their boxes with "
+            raise TypeError(f"{type(mix[0]).__name__} blends the labels of classification, not boxes: mix images and their boxes with "
                             "MixUpBoxes(), Mosaic(size) or CopyPaste() among item_tfms")
 
     def before_epoch(self):
@@ -89,7 +89,7 @@ class FitChecks(Callback):
         said = self.watched and self.watched.told()
         self._unwatch()
         if self.epoch or hasattr(self.learn, 'lr_finder'): return
-        if not int(self.counted): said = "no object of the first epoch counts: the pictures hold none, or all are ignored. The detector learns to find nothing"
+        if not int(self.counted): said = "no object of the first epoch counts: the images hold none, or all are ignored. The detector learns to find nothing"
         if said: warnings.warn(said, FitWarning, stacklevel=2)
 
 # %% ../../nbs/learn/05_fit_checks.ipynb #0f9e5755

@@ -11,7 +11,7 @@ from ..geometry.boxes import rbox2qbox
 from ..plot.draw import PALETTE, _outline, show_boxes, upright_crop
 from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
-from ..evaluate.errors import COSTLY, KINDS, confusion_matrix, error_costs, find_errors
+from ..evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.classes import beside
 from ..evaluate.matching import APAccumulator
 from ..evaluate.protocols import get_rules
@@ -25,7 +25,7 @@ class _Collect(Callback):
     order = 60
     def __init__(self, acc): self.acc = acc
     def before_batch(self):
-        if not self.yb: raise ValueError('this loader gives pictures without truth, which tell no mistakes: take dls.test_dl(annots, with_labels=True), '
+        if not self.yb: raise ValueError('this loader gives images without truth, which tell no mistakes: take dls.test_dl(annots, with_labels=True), '
                                          'or learn.show_results(dl=...) for detections alone')
     def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
 
@@ -56,7 +56,7 @@ class RotatedInterpretation:
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
-        if not len(dl): raise ValueError('there are no pictures to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
+        if not len(dl): raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
         acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
         it = cls(learn, dl, acc, None, **kwargs)
@@ -92,8 +92,8 @@ def summary(self:RotatedInterpretation):
 def costs(self:RotatedInterpretation):
     "A DataFrame by kind of error: detections, truth, and what mending that kind alone would add to mAP"
     n,c = self.errors.counts(),error_costs(self.errors)
-    return pd.DataFrame([dict(detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in KINDS],
-                        index=pd.Index(KINDS, name='kind'))
+    return pd.DataFrame([dict(detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in ERROR_KINDS],
+                        index=pd.Index(ERROR_KINDS, name='kind'))
 
 # %% ../../nbs/learn/07_interpret.ipynb #0ba8908b
 @patch
@@ -107,7 +107,7 @@ def _opened(self:RotatedInterpretation, i):
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
 ): # path, or None
-    "The picture behind an image; of a window, that of the scene"
+    "The image behind an image; of a window, that of the scene"
     o = self._opened(i)
     if getattr(o, 'origin', None): o = Path(o.origin[0])
     return o if isinstance(o, Path) else None
@@ -118,7 +118,7 @@ def to_dataframe(self:RotatedInterpretation):
     f,e = self.acc.flat(),self.errors
     def part(what, img, boxes, labels, kind, **kw):
         d = dict(what=what, image=img, file=[str(self.file(i) or '') for i in img], cls=[self.vocab[o] for o in labels],
-                 kind=[KINDS[k] for k in kind], **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **kw)
+                 kind=[ERROR_KINDS[k] for k in kind], **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **kw)
         return pd.DataFrame({**d, 'loss':to_np(self.losses)[img]})
     gt_iou = np.where(e.gt_det>=0, e.iou[e.gt_det], 0.) if len(e.iou) else np.zeros(len(e.gt_det))
     true = np.append(np.array(self.vocab, object), '')[np.append(f.gt_labels, len(self.vocab))[e.truth]]  # '' where nothing explains it
@@ -129,11 +129,11 @@ def to_dataframe(self:RotatedInterpretation):
 @patch
 def worst(self:RotatedInterpretation,
     cls=None, # name of the class; None: all
-    kind=None, # of `KINDS`; None: whatever costs
+    kind=None, # of `ERROR_KINDS`; None: whatever costs
     n:int=None # rows; None: all
 ):
     "The boxes of one kind that matter most: detections by falling score, missed truth by falling size"
-    for o,known in ((cls,self.vocab),(kind,KINDS)):
+    for o,known in ((cls,self.vocab),(kind,ERROR_KINDS)):
         if o is not None and o not in known: raise ValueError(f"{o!r} is not among {', '.join(map(str, known))}")
     df = self.to_dataframe()
     keep = df.kind.isin([kind] if kind else COSTLY) & (df.cls.eq(cls) if cls is not None else True)
@@ -238,7 +238,7 @@ def _show(self:RotatedInterpretation, axs, i, score):
     f,e,im = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
     g,d = np.flatnonzero(f.gt_img==i),np.flatnonzero((f.img==i)&(f.scores>=score))
     p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # a caption for each kind and class; colours repeat after `p`
-    names = [f'{c}{"" if k in ("correct","ignored") else ": "+k}' for k in KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
+    names = [f'{c}{"" if k in ("correct","ignored") else ": "+k}' for k in ERROR_KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
     for ax,boxes,labels,kinds,scores,ign in [(axs[0],f.gt_boxes[g],f.gt_labels[g],e.gt_kind[g],None,f.ignore[g]),
                                             (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
         im.show(ctx=ax)
@@ -284,7 +284,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
 @patch
 def gallery(self:RotatedInterpretation,
     cls=None, # name of the class; None: all
-    kind=None, # of `KINDS`; None: whatever costs
+    kind=None, # of `ERROR_KINDS`; None: whatever costs
     n:int=24, # boxes
     ncols:int=8,
     context:float=2. # what a cutting shows, in longer sides of its box

@@ -36,7 +36,7 @@ class KeepRecord(Callback):
     order,kept,measured = 4,None,False  # before the recorder forgets
     def before_fit(self): self.kept,self.measured = _record(self.learn),False
     def before_train(self): self.kept = None
-    def after_batch(self): self.measured |= len(self.yb)>0   # pictures alone are predicted, by `validate` too
+    def after_batch(self): self.measured |= len(self.yb)>0   # images alone are predicted, by `validate` too
     def after_fit(self):
         if self.kept is None: return
         curves,metrics = self.kept

@@ -87,11 +87,11 @@ class RotatedLearner(Learner):
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with truth or without
-        max_n:int=9, # pictures
+        max_n:int=9, # images
         shuffle:bool=True, # others each time
-        **kwargs # `score_thresh`, `nrows`, `ncols`, `figsize`
+        **kwargs # `score_thr`, `nrows`, `ncols`, `figsize`
     ):
-        "Truth beside detections; of pictures without truth, the detections"
+        "Truth beside detections; of images without truth, the detections"
         if dl is None: dl = self.dls[ds_idx].new(shuffle=shuffle)
         for cb in self.cbs.filter(risinstance(KeepNormalize)): cb.to(dl)
         b,vocab = dl.one_batch(),class_names(self)

@@ -56,16 +56,16 @@ def plot_history(
 def figure(
     fig, # matplotlib figure, closed afterwards; None: nothing
     caption='', # what it shows, also for those who cannot see it
-    picture=False, # pixels rather than lines
+    image=False, # pixels rather than lines
 ): # a `Figure` element, or None
     "A figure inside the page"
     if fig is None: return None
     out = io.BytesIO()
     with plt.rc_context({'svg.fonttype':'none', 'svg.hashsalt':'rotnb'}):
-        form = dict(format='webp') if picture else dict(format='svg', metadata={'Date':None})
+        form = dict(format='webp') if image else dict(format='svg', metadata={'Date':None})
         fig.savefig(out, dpi=110, **form)
     plt.close(fig)
-    if picture: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
+    if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
     else:
         svg = out.getvalue().decode()
         body = H.Safe(svg[svg.index('<svg'):].replace(INK, 'currentColor').replace(NUMBERS, 'currentColor').replace('<svg ', '<svg role="img" ', 1))
@@ -169,11 +169,11 @@ def _worst(it, n_images, n_boxes):
     parts = []
     if len(it.losses) and n_images:
         axs = it.plot_top_losses(n_images)
-        parts.append(figure(axs[0,0].figure, 'Images of largest loss: truth left, detections right, with what is wrong', picture=True))
+        parts.append(figure(axs[0,0].figure, 'Images of largest loss: truth left, detections right, with what is wrong', image=True))
     for k in COSTLY if n_boxes else ():
         if (fig := it.gallery(kind=k, n=n_boxes)) is not None:
             text = f'Boxes of kind {k} that matter most, cut out upright; the truth behind them in white'
-            parts += [H.H3(k.capitalize()), figure(fig, text, picture=True)]
+            parts += [H.H3(k.capitalize()), figure(fig, text, image=True)]
     return 'Worst cases',parts or [H.P('None.')]
 
 # %% ../../nbs/learn/14_report.ipynb #1cfb80f4

@@ -16,7 +16,7 @@ from ..evaluate.task1 import short_scores, write_task1
 from ..data.labels.atomic import part_name, whole, write_whole
 from ..data.labels.records import ANGLE_UNITS, rbox_numbers
 from ..data.formats.table import csv_table
-from ..data.labels.ids import name_forms, name_stem, picture_ids
+from ..data.labels.ids import name_forms, name_stem, assign_image_ids
 from ..data.formats.json_text import load_json
 from ..data.images.places import NoPlaceError, place_of, reproject
 from ..data.images.windows import open_scene
@@ -36,7 +36,7 @@ def _checked(name, p, vocab):
     return b,s,l.astype(int)
 
 # %% ../../nbs/learn/09_results.ipynb #3941633b
-PIXELS_CRS = 'LOCAL_CS["pixels of the picture, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
+PIXELS_CRS = 'LOCAL_CS["pixels of the image, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
 _UNTOLD_CRS = 'LOCAL_CS["a map whose system the file does not tell",UNIT["unknown",1]]'
 def _crs_member(crs):
     "`crs` of a GeoJSON file: nothing for longitude and latitude"
@@ -47,7 +47,7 @@ def _crs_member(crs):
 
 def check_place(scene, crs): # as `geojson` takes them
     "Raise where a scene cannot be written in a system"
-    onto,_ = _onto_map(scene, crs, getattr(scene, 'name', None) or 'the picture')
+    onto,_ = _onto_map(scene, crs, getattr(scene, 'name', None) or 'the image')
     onto(np.zeros((1,2)))
 
 def _onto_map(scene, crs, name):
@@ -78,14 +78,14 @@ def _outline(ring, lonlat):
 def geojson(
     p:dict, # boxes (n,5) px, scores (n,), labels (n,)
     vocab, # class names
-    scene=None, # `Scene`, file, or whatever has `crs` and `transform`; None: coordinates are pixels
+    scene=None, # `WindowedImage`, file, or whatever has `crs` and `transform`; None: coordinates are pixels
     crs=None # system of the coordinates: None for the scene's own, 'lonlat' for maps on the web (RFC 7946), or 'EPSG:3857' and the like
 )->dict: # a FeatureCollection, a polygon for each detection
     "Detections on the map"
     scene = open_scene(scene) if isinstance(scene, (str,Path)) else scene
     name = getattr(scene, 'name', None)
     b,s,l = _checked(name or 'detections', p, vocab)
-    onto,crs = _onto_map(scene, crs, name or 'the picture')
+    onto,crs = _onto_map(scene, crs, name or 'the image')
     middle = b[:,:2].mean(0) if len(b) else np.zeros(2)
     (u,v) = np.diff(onto(middle+np.array([[0,0],[1,0],[0,0],[0,1]], float)), axis=0)[[0,2]]
     digits = max(0, math.ceil(3-math.log10(max(abs(u[0]*v[1]-u[1]*v[0]), 1e-30))/2))
@@ -97,29 +97,29 @@ def geojson(
 
 # %% ../../nbs/learn/09_results.ipynb #3c4e781e
 def distinct(
-    names, # of pictures: paths within a folder
+    names, # of images: paths within a folder
     *forms # functions of a name, best first
 )->dict: # name to its form
     "The first form in which all names differ"
     for f in forms:
         res = {n:f(PurePosixPath(n)) for n in names}
         if len(set(res.values()))==len(res): return res
-    raise ValueError(f'{len(res)} pictures, but only {len(set(res.values()))} different names: rename them')
+    raise ValueError(f'{len(res)} images, but only {len(set(res.values()))} different names: rename them')
 
 def task1_names(
-    names # of pictures: paths within a folder
+    names # of images: paths within a folder
 )->dict: # name to what a Task-1 file calls it
     "Names for Task-1 files"
     flat = lambda o: str(o).replace('/','_')
     res = distinct(names, name_stem, lambda o: flat(o.with_name(name_stem(o))), flat)
     if bad := [n for n,o in res.items() if len(o.split())!=1]:
         raise ValueError(f'{bad[0]!r} and {len(bad)-1} more: DOTA files cannot hold names with spaces; '
-                         'rename the pictures or choose another format')
+                         'rename the images or choose another format')
     return res
 
 # %% ../../nbs/learn/09_results.ipynb #386b7444
 def _found(names, ids):
-    "Name of a picture to its id in `ids`, a dict by file name: by the whole path, else by the name, else without the suffix"
+    "Name of an image to its id in `ids`, a dict by file name: by the whole path, else by the name, else without the suffix"
     by = [{} for _ in range(3)]
     for n,i in ids.items():
         for d,form in zip(by, name_forms(n)): d.setdefault(form, []).append(i)
@@ -127,13 +127,13 @@ def _found(names, ids):
     return {n:h[0][0] for n,h in hits.items() if h and len(h[0])==1}
 
 def coco_ids(
-    names, # of pictures
+    names, # of images
     vocab, # class names
-    image_ids=None # picture name to id, or the COCO file of the truth; None: as `write_coco` numbers them
-)->tuple: # picture name to id, and ids of the classes
-    "Ids of pictures and of classes in the truth that results are measured on"
+    image_ids=None # image name to id, or the COCO file of the truth; None: as `write_coco` numbers them
+)->tuple: # image name to id, and ids of the classes
+    "Ids of images and of classes in the truth that results are measured on"
     names,vocab = list(names),list(vocab)
-    if image_ids is None: return picture_ids(names),list(range(1, len(vocab)+1))
+    if image_ids is None: return assign_image_ids(names),list(range(1, len(vocab)+1))
     truth = None if isinstance(image_ids, dict) else load_json(image_ids)
     ids = _found(names, image_ids if truth is None else {o['file_name']:o['id'] for o in truth['images']})
     if lost := [n for n in names if n not in ids]: raise ValueError(f'no image id for {lost[0]} and {len(lost)-1} more')
@@ -143,10 +143,10 @@ def coco_ids(
     return ids,[cats[str(c)] for c in vocab]
 
 def coco_results(
-    preds:dict, # by picture name: dict(boxes, scores, labels)
+    preds:dict, # by image name: dict(boxes, scores, labels)
     vocab, # class names
     rbox:str=None, # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
-    image_ids=None # picture name to id, or the COCO file of the truth, whose classes have their ids there; None: as `write_coco` numbers them
+    image_ids=None # image name to id, or the COCO file of the truth, whose classes have their ids there; None: as `write_coco` numbers them
 )->list: # of dict(image_id, category_id, bbox, segmentation, score)
     "Detections as COCO has them"
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
@@ -162,7 +162,7 @@ def coco_results(
 _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
 
 def results_df(
-    preds:dict, # by picture name: dict(boxes, scores, labels)
+    preds:dict, # by image name: dict(boxes, scores, labels)
     vocab # class names
 )->pd.DataFrame: # a row a detection
     "Detections as a table"
@@ -204,12 +204,12 @@ def check_format(
     if format not in RESULT_FORMATS: raise ValueError(f"unknown format {format!r}: known are {', '.join(RESULT_FORMATS)}")
 
 def write_predictions(
-    preds:dict, # dict(boxes (n,5) px, scores, labels) of one picture, or such dicts by picture name
+    preds:dict, # dict(boxes (n,5) px, scores, labels) of one image, or such dicts by image name
     path, # file; for 'dota' a .zip or a folder
     vocab, # class names
     format:str=None, # a key of `RESULT_FORMATS`; by the suffix when absent
-    scene=None, # `Scene` or file of the one picture: its name, and for 'geojson' its place on the map
-    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the truth, or ids by picture name); of 'geojson': `crs`
+    scene=None, # `WindowedImage` or file of the one image: its name, and for 'geojson' its place on the map
+    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the truth, or ids by image name); of 'geojson': `crs`
 )->Path: # what was written
     "Detections as a file"
     path = Path(path)

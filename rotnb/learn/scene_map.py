@@ -21,7 +21,7 @@ from .metrics import RotatedMAP
 class NoTilesError(ValueError): "A validation set that is not made of windows of scenes"
 
 def _maps(dl, sizes):
-    "How to go back from the network's input to a picture of each size"
+    "How to go back from the network's input to an image of each size"
     def back(size):
         m = input_map(dl, PILImage.create(np.zeros((size[1],size[0],3), np.uint8)))
         return torch.linalg.inv(torch.cat([m, m.new_tensor([[0.,0.,1.]])]))[:2]
@@ -30,7 +30,7 @@ def _maps(dl, sizes):
 def scene_dets(
     dl, # the data loader of the windows
     records, # `ImageRecord` of each of its items, in their order
-    iou_threshold:float=0.1 # of NMS within each class of a scene, in [0,1]
+    iou_thr:float=0.1 # of NMS within each class of a scene, in [0,1]
 )->tuple: # records of the scenes, and dict(boxes (k,5), scores, labels) of each
     "Detections of windows merged to those of scenes"
     items = list(dl.items)
@@ -45,7 +45,7 @@ def scene_dets(
     name = lambda o: replace(o.image, scene=str(scenes[id(o.whole)][0])).name          # two scenes may have the same file name
     preds = {name(o): dict(boxes=map_boxes(torch.as_tensor(r.boxes), maps[o.image.size]), scores=r.scores, labels=r.labels)
              for o,r in zip(items, records)}
-    merged = merge_windows(preds, iou_threshold)
+    merged = merge_windows(preds, iou_thr)
     return ([a for _,a in scenes.values()],
             [{**merged[str(k)], 'boxes':qbox2rbox(merged[str(k)]['boxes'])} for k,_ in scenes.values()])
 
@@ -55,12 +55,12 @@ class SceneMAP(RotatedMAP):
     def __init__(self,
         metric:str='voc12', # 'voc12' (area under the curve), 'voc07' (11 points) or 'coco' (mean over IoU .50:.05:.95)
         iou:float=0.5, # threshold, in (0, 1]; `coco` has its own
-        nms_iou:float=0.1, # threshold of the NMS that merges windows, in [0, 1]
+        iou_thr:float=0.1, # threshold of the NMS that merges windows, in [0, 1]
         name:str=None, # in the training table; None: 'scene_mAP50', 'scene_mAP50_dota-1.0', ...
         protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
         difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
         super().__init__(metric, iou, name, protocol, difficulty)
-        self.nms_iou,self.dl = nms_iou,None
+        self.iou_thr,self.dl = iou_thr,None
         if name is None: self._name = f'scene_{self._name}'
 
     def accumulate(self, learn):
@@ -69,9 +69,9 @@ class SceneMAP(RotatedMAP):
 
     def compute(self, metric=None, iou=None, protocol=None, difficulty=None):
         vocab = self.acc.vocab
-        scenes,preds = scene_dets(self.dl, self.gather().images, self.nms_iou)
+        scenes,preds = scene_dets(self.dl, self.gather().images, self.iou_thr)
         code = {str(k):i for i,k in enumerate(vocab)}
-        truth = [dict(boxes=qbox2rbox(a.qboxes), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult)
+        truth = [dict(boxes=qbox2rbox(a.quads), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult)
                  for a in scenes]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)

@@ -15,7 +15,7 @@ from .callbacks import class_names
 
 # %% ../../nbs/learn/08_views.ipynb #eb7d6dac
 def _input(learn, image):
-    "The batch of one that the network gets, and its picture, `(h, w, 3)`"
+    "The batch of one that the network gets, and its image, `(h, w, 3)`"
     dl = learn.dls.test_dl([image], num_workers=0)
     x = dl.one_batch()[0]
     im = dl.decode_batch((x,), max_n=1)[0][0]
@@ -31,7 +31,7 @@ def pyramid(
     return model.neck(model.backbone(x))
 
 def _overlay(ax, pic, heat, title):
-    "A map in 0..1 over a picture"
+    "A map in 0..1 over an image"
     ax.imshow(pic.mean(-1), cmap='gray', vmin=0, vmax=1)
     h,w = pic.shape[:2]
     ax.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, extent=(-.5,w-.5,h-.5,-.5), interpolation='bilinear')
@@ -49,11 +49,11 @@ def _axes(n, ncols=4):
 # %% ../../nbs/learn/08_views.ipynb #c3587abc
 def show_features(
     learn:Learner,
-    image, # path, array `(h,w,3)` uint8 or PIL picture
+    image, # path, array `(h,w,3)` uint8 or PIL image
     level:int=None, # of the pyramid, 0 is the finest; None: the strength of each level
     n:int=7, # channels of the level, those that vary most
-): # axes, the first with the picture
-    "What the pyramid makes of a picture"
+): # axes, the first with the image
+    "What the pyramid makes of an image"
     x,pic = _input(learn, image)
     learn.model.eval()
     feats = [o[0].float() for o in pyramid(learn.model, x)]
@@ -66,7 +66,7 @@ def show_features(
     with figure_style():
         axs = _axes(len(maps)+1)
         for ax in axs.flat: ax.set_axis_off()
-        axs.flat[0].imshow(pic); axs.flat[0].set_title('picture')
+        axs.flat[0].imshow(pic); axs.flat[0].set_title('image')
         for ax,(m,t) in zip(axs.flat[1:], maps): _overlay(ax, pic, _unit(m), t)
     return axs
 
@@ -107,11 +107,11 @@ def grad_cam(
 # %% ../../nbs/learn/08_views.ipynb #782c5479
 def show_cam(
     learn:Learner,
-    image, # path, array `(h,w,3)` uint8 or PIL picture
+    image, # path, array `(h,w,3)` uint8 or PIL image
     about=0, # number of a detection, best first; or a class name; or a box `(5,)` in pixels of the network input
     level:int=None, # of the pyramid, 0 is the finest; None: the one that says most
 ): # the axis
-    "Which places of a picture argue for a detection, a class or a box"
+    "Which places of an image argue for a detection, a class or a box"
     x,pic = _input(learn, image)
     model,vocab,label = learn.model.eval(),class_names(learn),None
     if isinstance(about, str):

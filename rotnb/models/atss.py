@@ -23,7 +23,7 @@ def rotated_atss(
     angle:str='le90', # canonical form of the boxes
     loss_box=None, # a name in `box_losses` or a `BoxLoss`; None: twice 1 - IoU
     topk:int=9, # candidates of each level, see `atss_assign`
-    hbb:bool=False, # IoU with the circumscribed horizontal boxes
+    hbox:bool=False, # IoU with the circumscribed horizontal boxes
     octave_base_scale:float=4., # anchor side in strides
     anchor_form:str=None, # see `AnchorPriors`; for weights of MMRotate 1.x its angle version
     **kw # settings of `dense_detector` and `DenseHead`
@@ -31,5 +31,5 @@ def rotated_atss(
     "ATSS for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
         priors=AnchorPriors(octave_base_scale, 1, (1.,), form=anchor_form), coder=DeltaXYWHACoder(angle),
-        assigner=partial(atss_assign, topk=topk, hbb=hbb), loss_box=loss_box or box_loss('iou', weight=2., mode='linear'),
+        assigner=partial(atss_assign, topk=topk, hbox=hbox), loss_box=loss_box or box_loss('iou', weight=2., mode='linear'),
         fpn_extra='input', norm=True, scales=True, scale_angle='level', quality='centerness', centerness_hbb=True), **kw})

@@ -40,34 +40,34 @@ class SwinBlock(SwinTransformerBlock):
         return super()._attn(F.pad(x, (0,0, 0,-w%self.window_size[1], 0,-h%self.window_size[0])))[:,:h,:w]
 
 # %% ../../nbs/models/03_backbones.ipynb #161a212c
-_tried = (101,139),(300,200)  # (h, w) of pictures that tell: sides that no stride divides, and more pixels than most models are trained on
+_tried = (101,139),(300,200)  # (h, w) of images that tell: sides that no stride divides, and more pixels than most models are trained on
 
-def _maps(body, h, w): # (h, w) of each feature map of such a picture
+def _maps(body, h, w): # (h, w) of each feature map of such an image
     with torch.no_grad(): fs = body(torch.zeros(1, 3, h, w, device=next(body.parameters()).device))
     return [tuple(f.shape[1:3] if getattr(body, 'output_fmt', 'NCHW')=='NHWC' else f.shape[2:]) for f in fs]
 
 def _up(n, step): return -(-n//step)
 
 def _serving(body, strides, grid, sizes=_tried):
-    "Which map has which stride, `{stride: index}`, of pictures filled up to multiples of `grid`; where several have one, the deepest"
+    "Which map has which stride, `{stride: index}`, of images filled up to multiples of `grid`; where several have one, the deepest"
     found = [{(s,i) for s in strides for i,m in enumerate(_maps(body, h, w)) if m==(_up(h, s),_up(w, s))}
              for h,w in [[_up(n, g)*g for n,g in zip(size, grid)] for size in sizes]]
     return dict(sorted(set.intersection(*found)))
 
 def _one_size(name, size=None):
     which = f'{size[1]} x {size[0]} px' if size else 'one size'
-    return BackboneError(f"{name!r} takes pictures of {which} and no others; say for which it shall be made, as far as timm can: "
+    return BackboneError(f"{name!r} takes images of {which} and no others; say for which it shall be made, as far as timm can: "
                          "backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
 
 def _layout(name, make, strides, size):
-    "Indices of the maps of `strides`, the grid that a picture's sides are filled up to, and the largest picture or None"
+    "Indices of the maps of `strides`, the grid that an image's sides are filled up to, and the largest image or None"
     cfg = timm.get_pretrained_cfg(name)
     own = size or tuple(cfg.input_size[-2:] if cfg else (224,224))
     ways = [((g,g),_tried,None) for g in (1,4,32,64)] + [(own,_tried,None),(own,[own],own)]
     most,body = {},make()
     for grid,sizes,largest in ways:
         try: at = _serving(body, strides, grid, sizes)
-        except Exception: continue  # it takes no such picture, and says so in any way
+        except Exception: continue  # it takes no such image, and says so in any way
         if len(at)==len(strides) and (size or not largest): return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
         most = max(most, at, key=len)
     missing = [s for s in strides if s not in most]
@@ -80,7 +80,7 @@ _layouts = {} # of models that were tried before, which takes half a second: (na
 
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
-    grid,largest = (1,1),None # of learners exported before they were noted: pictures as they come
+    grid,largest = (1,1),None # of learners exported before they were noted: images as they come
     def __init__(self,
         name:str, # timm model name, optionally with its weights' tag
         pretrained:bool=False, # load timm's weights
@@ -88,7 +88,7 @@ class TimmBackbone(nn.Module):
         frozen:int=-1, # stages that do not learn: -1 none, 0 the stem, 1 the stem and the first stage, ...
         norm_eval:bool=False, # batch norms keep their statistics while training
         out_norm:bool=False, # a layer norm on each map, as MMDetection has for Swin and ConvNeXt
-        **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`; `img_size` for those made for one size of picture
+        **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`; `img_size` for those made for one size of image
         super().__init__()
         store_attr('name,pretrained,strides,frozen,norm_eval,out_norm,kw')
         if re.match(r'swin(v2)?_', name): kw = (dict(strict_img_size=False) | ({} if '_cr_' in name else dict(always_partition=True))) | kw
@@ -139,8 +139,8 @@ def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, ceil(h/stride), ceil(w
     "Feature maps, finest first"
     (h,w),(gh,gw) = x.shape[-2:],self.grid
     if self.largest and (h>self.largest[0] or w>self.largest[1]):
-        raise BackboneError(f"{self.name!r} was made for pictures of up to {self.largest[1]} x {self.largest[0]} px, this one has {w} x {h}; "
-                            "give it backbone_kw=dict(img_size=(height, width)), or cut pictures into windows")
+        raise BackboneError(f"{self.name!r} was made for images of up to {self.largest[1]} x {self.largest[0]} px, this one has {w} x {h}; "
+                            "give it backbone_kw=dict(img_size=(height, width)), or cut images into windows")
     nhwc = getattr(self.body, 'output_fmt', 'NCHW')=='NHWC'  # MobileNets and EfficientNets do not say
     fs = self.body(F.pad(x, (0, -w%gw, 0, -h%gh)) if gh>1 or gw>1 else x)
     if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]

@@ -61,8 +61,8 @@ def positives(
 def _alone(images, e):
     "What a batch norm's error means, or None"
     if 'more than 1 value per channel' not in str(e): return None
-    return ValueError(f"a batch of {len(images)} picture of {images.shape[-1]} x {images.shape[-2]} px leaves a norm one number a channel, and "
-                      "nothing to learn from: give it larger pictures, or more of them (bs=2 or more; drop_last=True leaves out a last one)")
+    return ValueError(f"a batch of {len(images)} image of {images.shape[-1]} x {images.shape[-2]} px leaves a norm one number a channel, and "
+                      "nothing to learn from: give it larger images, or more of them (bs=2 or more; drop_last=True leaves out a last one)")
 
 # %% ../../nbs/models/01_contract.ipynb #b6fdecf0
 class Detector(nn.Module):

@@ -70,7 +70,7 @@ class DenseHead(nn.Module):
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
-        clip_centers:bool=False): # move the centres of detections beyond the picture to its border, as MMRotate does
+        clip_centers:bool=False): # move the centres of detections beyond the image to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)

@@ -55,7 +55,7 @@ def rotated_fcos_tiny(
     angle:str='le90', # canonical form of the boxes
     **kw # settings of `rotated_fcos`, `dense_detector` and `DenseHead`
 )->Detector:
-    "Rotated FCOS, narrow and fine, for small pictures and small machines"
+    "Rotated FCOS, narrow and fine, for small images and small machines"
     return rotated_fcos(n_classes, backbone, pretrained, angle, **{**dict(
         strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=PSCAngle()),
         loss_box=box_loss('l1', weight=.5), loss_angle=box_loss('l1', weight=.5),

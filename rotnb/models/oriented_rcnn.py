@@ -26,4 +26,4 @@ def oriented_rcnn(
     return two_stage_detector(n_classes, backbone, pretrained, angle,
         rpn=dict(coder=MidpointOffsetCoder(angle), iou_thr=.8),
         rois=[dict(coder=DeltaXYWHACoder(angle, stds=(.1,.1,.2,.2,.1)),
-              pool=partial(roi_align_rotated, sampling_ratio=2), hbb=False)], **kw)
+              pool=partial(roi_align_rotated, sampling_ratio=2), hbox=False)], **kw)

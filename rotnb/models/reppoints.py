@@ -39,7 +39,7 @@ class PointSetCoder:
         priors:Tensor, # `(..., 5)` locations
         deltas:Tensor # `(..., 4k)`
     )->tuple: # `(..., k, 2)` px, the first points and the refined ones
-        "Points in the picture"
+        "Points in the image"
         p = deltas.unflatten(-1, (2,self.k,2)).flip(-1)*priors[...,None,None,2:4] + priors[...,None,None,:2]
         return p.unbind(-3)
 

@@ -21,7 +21,7 @@ def rotated_retinanet(
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes
     loss_box='l1', # a name in `box_losses` ('l1', 'smooth_l1', 'iou') or a `BoxLoss`
-    hbb:bool=False, # assign by circumscribed horizontal boxes
+    hbox:bool=False, # assign by circumscribed horizontal boxes
     pos:float=0.5, # IoU from which an anchor is positive
     neg:float=0.4, # IoU below which it is background
     octave_base_scale:float=4., # smallest anchor side in strides
@@ -33,7 +33,7 @@ def rotated_retinanet(
     "RetinaNet for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
         priors=AnchorPriors(octave_base_scale, scales_per_octave, tuple(ratios), form=anchor_form), coder=DeltaXYWHACoder(angle),
-        assigner=partial(max_iou_assign, pos=pos, neg=neg, hbb=hbb), loss_box=loss_box, fpn_extra='input'), **kw})
+        assigner=partial(max_iou_assign, pos=pos, neg=neg, hbox=hbox), loss_box=loss_box, fpn_extra='input'), **kw})
 
 # %% ../../nbs/models/08_retinanet.ipynb #522f4f33
 @register_detector
@@ -44,6 +44,6 @@ def rotated_retinanet_tiny(
     angle:str='le90', # canonical form of the boxes
     **kw # settings of `rotated_retinanet`, `dense_detector` and `DenseHead`
 )->Detector:
-    "Rotated RetinaNet, narrow and fine, for small pictures and small machines"
+    "Rotated RetinaNet, narrow and fine, for small images and small machines"
     return rotated_retinanet(n_classes, backbone, pretrained, angle, **{**dict(
         strides=(4,8,16,32), scales_per_octave=1, fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=1, norm=True), **kw})

@@ -57,7 +57,7 @@ class RoIHead(nn.Module):
         in_channels:int, # of the neck's levels
         coder, # such as `DeltaXYWHACoder()`
         pool=roi_align_upright, # `(map, rois (k,6), size, scale) -> (k, c, size, size)`
-        hbb:bool=True, # compare proposals with the upright boxes around objects
+        hbox:bool=True, # compare proposals with the upright boxes around objects
         assigner=partial(max_iou_assign, pos=.5, neg=.5, low_quality=False), # `(priors, boxes, ignore) -> matched`
         sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`
         loss_box=box_loss('smooth_l1', beta=1.), # a name in `box_losses` or a `BoxLoss`
@@ -74,7 +74,7 @@ class RoIHead(nn.Module):
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         quads:bool=False, # NMS of the coder's quadrilaterals instead of the boxes around them, for one that has them (`GlidingVertexCoder`)
-        clip:str=None): # what of boxes beyond the picture is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
+        clip:str=None): # what of boxes beyond the image is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
         super().__init__()
         loss_box = box_loss(loss_box)
         if quads and not hasattr(coder, 'quads'):
@@ -131,7 +131,7 @@ def sample(self:RoIHead, priors:Tensor, targets:list)->Sample:
 @patch
 def _sample_image(self:RoIHead, priors, t):
     boxes,ignore = t['boxes'].to(priors.dtype),t.get('ignore')
-    if self.hbb: boxes = upright(boxes)
+    if self.hbox: boxes = upright(boxes)
     ok = boxes.isfinite().all(1) & (boxes[:,2:4]>0).all(1)
     matched = self.assigner(priors, boxes, ignore)
     n = len(priors)

@@ -27,4 +27,4 @@ def roi_trans(
     return two_stage_detector(n_classes, backbone, pretrained, angle,
         rpn=dict(coder=DeltaXYWHCoder()),
         rois=[dict(coder=turn), dict(coder=place,
-              pool=partial(roi_align_rotated, sampling_ratio=2), hbb=False, agnostic=False, average=True)], **kw)
+              pool=partial(roi_align_rotated, sampling_ratio=2), hbox=False, agnostic=False, average=True)], **kw)

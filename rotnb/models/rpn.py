@@ -30,9 +30,9 @@ class RPNHead(DenseHead):
         in_channels:int, # of the neck's levels
         coder, # such as `DeltaXYWHCoder()` for upright proposals, `MidpointOffsetCoder()` for rotated ones
         priors=AnchorPriors(8., 1, (.5,1.,2.)), # generator
-        assigner=partial(max_iou_assign, pos=.7, neg=.3, min_pos=.3, hbb=True), # `(priors, boxes, ignore, lvls) -> matched`
+        assigner=partial(max_iou_assign, pos=.7, neg=.3, min_pos=.3, hbox=True), # `(priors, boxes, ignore, lvls) -> matched`
         sampler=partial(random_sample, num=256, pos_fraction=.5), # `matched -> matched`
-        border:float=0, # px, how far over the border of the picture an anchor that learns may reach; None: any
+        border:float=0, # px, how far over the border of the image an anchor that learns may reach; None: any
         loss_box=box_loss('smooth_l1', beta=1/9), # a name in `box_losses` or a `BoxLoss`
         loss_cls=partial(focal_loss, alpha=-1, gamma=0.), # `(logits, labels) -> (n,)`; this is cross entropy
         stacked_convs:int=1, # depth of the tower
@@ -59,10 +59,10 @@ class RPNHead(DenseHead):
 # %% ../../nbs/models/06_rpn.ipynb #f7f28050
 def inside(
     priors:Tensor, # `(n, 5)`
-    size, # `(h, w)` of the picture
+    size, # `(h, w)` of the image
     border:float=0 # px that a prior may reach over the border; None: any
 )->Tensor: # `(n,)` bool
-    "Which priors lie in the picture"
+    "Which priors lie in the image"
     if border is None: return torch.ones(len(priors), dtype=torch.bool, device=priors.device)
     x1,y1,x2,y2 = rbox2hbox(priors).unbind(1)
     return (x1>=-border) & (y1>=-border) & (x2<size[1]+border) & (y2<size[0]+border)

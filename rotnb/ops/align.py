@@ -63,9 +63,9 @@ def _turn_orientations(x, theta, neighbour): # (k, c, n, rows, cols): channels a
 
 def riroi_align_rotated(
     input:Tensor, # (b, c*n_orientations, h, w) map; the orientations of a feature side by side
-    rois:Tensor, # (k, 6): number of the picture in the batch, then cx, cy, w, h, theta
+    rois:Tensor, # (k, 6): number of the image in the batch, then cx, cy, w, h, theta
     output_size, # cells of the result: rows and columns, or one number for both
-    spatial_scale=1., # pixels of the map for one of the picture: 1/stride
+    spatial_scale=1., # pixels of the map for one of the image: 1/stride
     sampling_ratio=0, # points along each side of a cell; 0: one for every started pixel of the map
     n_orientations=8, # orientation channels of each feature
     clockwise=True, # the sense of theta, as displayed
@@ -82,8 +82,8 @@ def riroi_align_rotated(
 # %% ../../nbs/ops/07_align.ipynb #7d7f15e1
 def rotated_feature_align(
     input:Tensor, # (b, c, h, w) map
-    boxes:Tensor, # (b, h, w, 5): the box of each location, in pixels of the picture
-    spatial_scale=1/8, # pixels of the map for one of the picture: 1/stride
+    boxes:Tensor, # (b, h, w, 5): the box of each location, in pixels of the image
+    spatial_scale=1/8, # pixels of the map for one of the image: 1/stride
     points=1, # 1: the box's centre; 5: centre and corners
 )->Tensor: # (b, c, h, w)
     "The map plus what it reads at points of each location's box ([R3Det](https://arxiv.org/abs/1908.05612)). `boxes` get no gradient"

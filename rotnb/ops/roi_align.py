@@ -13,16 +13,16 @@ from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import device
 
 # %% ../../nbs/ops/06_roi_align.ipynb #8d193bd1
-# Columns of a lattice: picture, first corner, step along the width, step along the height, points along width and height of a cell
+# Columns of a lattice: image, first corner, step along the width, step along the height, points along width and height of a cell
 PIC,OX,OY,UX,UY,VX,VY,NU,NV = range(9)
 MOST = 1024
 
 # %% ../../nbs/ops/06_roi_align.ipynb #6d129ebc
 def roi_lattice(
-    rois:Tensor, # (k, 6): picture, cx, cy, w, h, theta
+    rois:Tensor, # (k, 6): image, cx, cy, w, h, theta
     shape:tuple, # (b, h, w) of the map
     cells:tuple, # rows and columns of the result
-    spatial_scale=1., # pixels of the map for one of the picture
+    spatial_scale=1., # pixels of the map for one of the image
     sampling_ratio=0, # points along each side of a cell; 0: one for every started pixel
     aligned=True, # pixel centres at whole numbers of map coordinates plus one half
     clockwise=True, # the sense of theta, as displayed
@@ -198,9 +198,9 @@ _roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 # %% ../../nbs/ops/06_roi_align.ipynb #77ba8656
 def roi_align_rotated(
     input:Tensor, # (b, c, h, w) map; float16 and bfloat16 are computed in float32
-    rois:Tensor, # (k, 6): number of the picture in the batch, then cx, cy, w, h, theta in its pixels and radians
+    rois:Tensor, # (k, 6): number of the image in the batch, then cx, cy, w, h, theta in its pixels and radians
     output_size, # cells of the result: rows and columns, or one number for both
-    spatial_scale=1., # pixels of the map for one of the picture: 1/stride
+    spatial_scale=1., # pixels of the map for one of the image: 1/stride
     sampling_ratio=0, # points along each side of a cell; 0: one for every started pixel of the map
     aligned=True, # False: half a pixel off and no box below one pixel, as the first RoIAlign had it
     clockwise=True, # the sense of theta, as displayed
@@ -208,7 +208,7 @@ def roi_align_rotated(
     "RoIAlign of rotated boxes ([Mask R-CNN](https://arxiv.org/abs/1703.06870)). The gradient is that of `input`; `rois` get none"
     rows,cols = (output_size,output_size) if isinstance(output_size, int) else output_size
     if input.ndim!=4: raise ValueError(f"input must be (b, c, h, w), got {tuple(input.shape)}")
-    if rois.ndim!=2 or rois.shape[1]!=6: raise ValueError(f"rois must be (k, 6): picture, cx, cy, w, h, theta; got {tuple(rois.shape)}")
+    if rois.ndim!=2 or rois.shape[1]!=6: raise ValueError(f"rois must be (k, 6): image, cx, cy, w, h, theta; got {tuple(rois.shape)}")
     if min(rows,cols)<1: raise ValueError(f"output_size must be positive, got {output_size}")
     if sampling_ratio<0: raise ValueError(f"sampling_ratio must be >= 0 (0: one point for every started pixel), got {sampling_ratio}")
     x = input.permute(0,2,3,1).to(torch.promote_types(input.dtype, torch.float32)).contiguous()

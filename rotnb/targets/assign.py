@@ -70,7 +70,7 @@ def max_iou_assign(
     pos:float=0.5, # IoU from which a prior is positive
     neg:float=0.4, # IoU below which it is background
     min_pos:float=0., # least IoU with which an object takes its best prior
-    hbb:bool=False, # compare with the circumscribed horizontal boxes
+    hbox:bool=False, # compare with the circumscribed horizontal boxes
     low_quality:bool=True, # let each object take its best prior, even below `pos`
     ties:bool=True, # and all priors that are equally good, not the first alone
     ignore_iof:float=None, # share of a prior inside an ignored object above which it is undecided; None: as `ignore_inside` says
@@ -79,7 +79,7 @@ def max_iou_assign(
     "Assign by the largest IoU"
     if not len(boxes): return priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    shapes,idx = hbox2rbox(rbox2hbox(boxes)) if hbb else boxes,(~ignore).nonzero()[:,0]
+    shapes,idx = hbox2rbox(rbox2hbox(boxes)) if hbox else boxes,(~ignore).nonzero()[:,0]
     free = torch.ones_like(priors[:,0], dtype=torch.bool) if ignore_iof is None else _inside_share(priors, shapes[ignore])<=ignore_iof
     matched = torch.where(free, NEG, IGN)
     if len(idx):
@@ -138,7 +138,7 @@ def atss_assign(
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # `(n,)` level of each prior; None: one level
     topk:int=9, # candidates of each level
-    hbb:bool=False # objects are the circumscribed horizontal boxes
+    hbox:bool=False # objects are the circumscribed horizontal boxes
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by an IoU threshold that each object finds for itself"
     matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
@@ -148,21 +148,21 @@ def atss_assign(
     best = priors.new_full((len(priors),), -1.)
     for idx in chunks((~ignore).nonzero()[:,0], len(priors)):
         if not len(idx): continue
-        p,g,iou = _atss_claims(priors, boxes[idx], counts, topk, hbb)
+        p,g,iou = _atss_claims(priors, boxes[idx], counts, topk, hbox)
         old,best = best,best.scatter_reduce(0, p, iou, 'amax')
         won = (iou==best[p]) & (iou>old[p])
         first = torch.full_like(matched, len(boxes)).scatter_reduce(0, p[won], idx[g[won]], 'amin')
         matched = torch.where(first<len(boxes), first, matched)
     return ignore_inside(matched, priors, boxes[ignore])
 
-def _atss_claims(priors, boxes, counts, topk, hbb):
+def _atss_claims(priors, boxes, counts, topk, hbox):
     "Priors that objects claim: index of the prior, of the object, and their IoU"
     near = [torch.cdist(o[:,:2], boxes[:,:2], compute_mode='donot_use_mm_for_euclid_dist').topk(min(topk, len(o)), 0, largest=False)[1]
             for o in priors.split(counts)]
     starts = torch.tensor([0,*counts[:-1]]).cumsum(0).tolist()
     p = torch.cat([i+s for i,s in zip(near, starts)])
     g = torch.arange(len(boxes), device=p.device).expand_as(p)
-    if hbb: boxes = hbox2rbox(rbox2hbox(boxes))
+    if hbox: boxes = hbox2rbox(rbox2hbox(boxes))
     iou = box_iou_rotated(priors[p.flatten()], boxes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
     threshold = iou.mean(0) + (iou.std(0) if len(iou)>1 else 0.)
     d,t = priors[p][...,:2]-boxes[:,:2],boxes[:,4]

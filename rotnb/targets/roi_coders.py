@@ -11,7 +11,7 @@ import math, torch
 from dataclasses import dataclass
 from torch import Tensor
 from ..geometry.boxes import rbox2hbox, rbox2qbox, qbox2rbox
-from .coders import spelt
+from .coders import to_coder_form
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #14d63aa5
 def upright(
@@ -23,18 +23,18 @@ def upright(
 
 def clip_sides(
     boxes:Tensor, # `(..., 5)` upright boxes
-    size # `(h, w)` of the picture
+    size # `(h, w)` of the image
 )->Tensor: # `(..., 5)`
-    "Upright boxes cut at the border of the picture"
+    "Upright boxes cut at the border of the image"
     lim,half = boxes.new_tensor([size[1],size[0]]),boxes[...,2:4]/2
     a,b = ((boxes[...,:2]+o).clamp(min=0).minimum(lim) for o in (-half, half))
     return torch.cat([(a+b)/2, b-a, boxes[...,4:]], -1)
 
 def clip_centers(
     boxes:Tensor, # `(..., 5)` rboxes
-    size # `(h, w)` of the picture
+    size # `(h, w)` of the image
 )->Tensor: # `(..., 5)`
-    "Boxes whose centres are moved into the picture, onto the last pixel at most"
+    "Boxes whose centres are moved into the image, onto the last pixel at most"
     lim = boxes.new_tensor([size[1]-1,size[0]-1])
     return torch.cat([boxes[...,:2].clamp(min=0).minimum(lim), boxes[...,2:]], -1)
 
@@ -83,7 +83,7 @@ class MidpointOffsetCoder:
     stds:tuple=(1.,1.,1.,1.,.5,.5)
     max_ratio:float=1000/16 # a side changes by this factor at most
     tie:float=.1 # px, corners as near as this count as equally high (or far right)
-    oc:str='old' # with angle 'oc', the range of the angle, see `spelt`: 'old' (MMRotate 1.x) or 'new' (0.x)
+    oc:str='old' # with angle 'oc', the range of the angle, see `to_coder_form`: 'old' (MMRotate 1.x) or 'new' (0.x)
     n = 6
     def start(self)->Tensor: return torch.zeros(6) # `(n,)` what an untrained head should say: the middles of the prior's sides
 
@@ -101,7 +101,7 @@ class MidpointOffsetCoder:
         xy,wh = _apply_hbox_deltas(priors, d, self.max_ratio)
         a,b = (d[:,4:].clamp(-.5,.5)*wh).unbind(1)
         top,right = torch.stack([a, -wh[:,1]/2], 1),torch.stack([wh[:,0]/2, b], 1)
-        return spelt(torch.cat([xy, _rectangle(top, right)], 1), self.angle, self.oc)
+        return to_coder_form(torch.cat([xy, _rectangle(top, right)], 1), self.angle, self.oc)
 
 def _rectangle(p, q):
     "Sides and angle of the rectangle around 0 with corners along `p` and `q`, as far out as the farther; `(k, 2)`, `(k, 2)` -> `(k, 3)`"

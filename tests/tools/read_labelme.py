@@ -1,4 +1,4 @@
-"labelme 7.9.1: `read_label_file` opens every file, with its picture"
+"labelme 7.9.1: `read_label_file` opens every file, with its image"
 import json, sys
 from pathlib import Path
 from labelme._label_file import read_label_file, read_label_file_image_path

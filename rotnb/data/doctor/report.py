@@ -29,8 +29,8 @@ class DoctorReport:
     options:dict           # what the reader was given besides
     boxes:Boxes            # all boxes as arrays, with their records
     findings:pd.DataFrame  # a row a finding: severity, kind, file, line, object, image, split, message, fix, box
-    votes:pd.DataFrame=None # how pictures voted on other readings, see `reading_votes`; None without pictures
-    seconds:dict=field(default_factory=dict) # time for labels and for pictures
+    votes:pd.DataFrame=None # how images voted on other readings, see `reading_votes`; None without images
+    seconds:dict=field(default_factory=dict) # time for labels and for images
 
     @property
     def splits(self): return list(dict.fromkeys(self.boxes.split))
@@ -39,7 +39,7 @@ class DoctorReport:
     def count(self, severity): return int((self.findings.severity==severity).sum())
 
     def to_dataframe(self,
-        kind=None, # kind or kinds to keep, see `KINDS`
+        kind=None, # kind or kinds to keep, see `CHECKS`
         severity=None # 'error', 'warning' or 'info'
     )->pd.DataFrame:
         "The findings, all or some"
@@ -96,7 +96,7 @@ def text(self:DoctorReport,
     if n.boxes: out += [f'{k:>7} {e[0]:>4.0f} |{_bars(c)}| {e[-1]:.0f} {u}' for k,(c,e,u) in self.histograms.items()]
     out += ['', ', '.join(f'{s.get(k, 0)} {k}s' for k in ('error','warning','info'))]
     for kind,g in self.findings.groupby('kind', sort=False):
-        out.append(f'{KINDS[kind].severity:>8}  {kind}: {len(g)} {KINDS[kind].what}')
+        out.append(f'{CHECKS[kind].severity:>8}  {kind}: {len(g)} {CHECKS[kind].what}')
         lines = [f'{_place(f, self.path)}: {f.message}'.removeprefix(': ').replace(f'{self.path}/', '') for f in g.head(most).itertuples()]
         out += ['          '+o for o in lines]
         if len(g)>most: out.append(f'          ... and {len(g)-most} more')
@@ -121,7 +121,7 @@ def _repr_html_(self:DoctorReport):
     for kind,g in self.findings.groupby('kind', sort=False):
         rows = ''.join(f'<tr>{left}{esc(_place(f, self.path))}</td>{left}{esc(f.message)}</td></tr>' for f in g.head(20).itertuples())
         more = f'<tr><td>... and {len(g)-20} more: report.to_dataframe({kind!r})</td></tr>' if len(g)>20 else ''
-        head = f'{KINDS[kind].severity}: {len(g)} {KINDS[kind].what} (<code>{kind}</code>)'
+        head = f'{CHECKS[kind].severity}: {len(g)} {CHECKS[kind].what} (<code>{kind}</code>)'
         out.append(f'<details><summary>{head}</summary><table>{rows}{more}</table></details>')
     return '\n'.join(out)
 
@@ -147,10 +147,10 @@ def _example(ax, rep, f):
     if im is None: ax.text(.5, .5, f.message[:160], ha='center', va='center', wrap=True, fontsize=7, transform=ax.transAxes); return
     ax.imshow(im, cmap='gray')
     if f.box<0: return
-    mine = b.pic==b.pic[f.box]; q = b.qboxes[mine]
+    mine = b.pic==b.pic[f.box]; q = b.quads[mine]
     show_boxes(ax, q, ignored=np.ones(len(q), bool), text_size=0, lw=.7)
-    show_boxes(ax, b.qboxes[f.box][None], [b.names[f.box]])
-    x,y = b.qboxes[f.box].mean(0); r = max(24, 1.1*np.ptp(b.qboxes[f.box], 0).max())
+    show_boxes(ax, b.quads[f.box][None], [b.names[f.box]])
+    x,y = b.quads[f.box].mean(0); r = max(24, 1.1*np.ptp(b.quads[f.box], 0).max())
     ax.set_xlim(x-r, x+r); ax.set_ylim(y+r, y-r)
 
 @patch
@@ -186,14 +186,14 @@ def _read(path, fmt, splits, vocab, options):
         try: sets[s or ''] = fmt.read(path, s, vocab, problems, **options)
         except LabelError as e: sets[s or ''] = []; found.append(Finding('file', str(e), str(path), '', s or ''))
         for kind,v in problems.found.items():
-            picture = kind in ('empty','picture','shared','size','scaled','turned','pages')
+            of_image = kind in ('empty','image','shared','size','scaled','turned','pages')
             for where,what in v:
                 k = 'bowtie' if kind=='degenerate' and what.startswith('corners cross') else kind
-                found.append(Finding(k, what or KINDS[k].what, '' if picture else where, where if picture else '', s or ''))
+                found.append(Finding(k, what or CHECKS[k].what, '' if of_image else where, where if of_image else '', s or ''))
     return sets,found
 
 def _with_images(found, annots):
-    "Findings of label files, with the picture where it is known"
+    "Findings of label files, with the image where it is known"
     by = {split_where(a.where[0])[0]:str(a.image) for a in annots if a.where}
     stem = {a.image.stem:str(a.image) for a in annots}
     def image(f):
@@ -202,8 +202,8 @@ def _with_images(found, annots):
     return [f if f.image or f.kind in ('orphan','file') else f._replace(image=image(f)) for f in found]
 
 # %% ../../../nbs/data/doctor/04_report.ipynb #3d733fbb
-def _pictures(b, normalised, workers):
-    "Findings that need the pictures, and the votes"
+def _images(b, normalised, workers):
+    "Findings that need the images, and the votes"
     files = list(dict.fromkeys(a.image for a in b.annots)); at = dict(zip(files, look_at_all(files, workers)))
     looks,names = [at[a.image] for a in b.annots],[a.image for a in b.annots]
     split,votes = dict(zip(names, b.split)),reading_votes(b)
@@ -213,7 +213,7 @@ def _pictures(b, normalised, workers):
     return found+check_reading(votes),votes
 
 def _listed_twice(b):
-    "Pictures that two splits list, told by their path"
+    "Images that two splits list, told by their path"
     seen,res = {},[]
     for a,s in zip(b.annots, b.split):
         if (o := seen.setdefault(a.image, s))!=s: res.append(Finding('leak', f'listed in {o} and in {s}', '', str(a.image), s))
@@ -224,11 +224,11 @@ def doctor(
     path, # folder of a set, or its one label file
     format:str=None, # a key of `FORMATS`; recognised when absent
     split:str=None, # one split only; train, val and test, as far as they are there, when absent
-    images:bool=True, # look at the pictures too: unreadable, modes, EXIF, leaks, readings
+    images:bool=True, # look at the images too: unreadable, modes, EXIF, leaks, readings
     vocab=None, # class names; for YOLO in the order of their numbers
     tiny:float=4., # root of the area under which a box is called tiny, pixels
     near:float=.95, # IoU from which two boxes count as nearly the same
-    workers:int=None, # threads for pictures; None for one a core
+    workers:int=None, # threads for images; None for one a core
     **options # for the reader: labels, images_in (names of folders), rbox
 )->DoctorReport:
     "Examine a data set"
@@ -242,7 +242,7 @@ def doctor(
     found = _with_images(found, b.annots)+check_labels(b, tiny, near)
     seconds,votes = dict(labels=time.perf_counter()-t0),None
     if images:
-        more,votes = _pictures(b, fmt.unit!='px', workers); found += more
-        seconds['pictures'] = time.perf_counter()-t0-seconds['labels']
+        more,votes = _images(b, fmt.unit!='px', workers); found += more
+        seconds['images'] = time.perf_counter()-t0-seconds['labels']
     elif len({a.image for a in b.annots})<len(b.annots): found += _listed_twice(b)
     return DoctorReport(path, format, dict(options, vocab=vocab), b, findings_table(found), votes, seconds)

@@ -67,7 +67,7 @@ def write_dota(
     folder.mkdir(parents=True, exist_ok=True)
     for a in annots:
         if bad := ''.join(map(odd_name, a.names)): raise LabelError(f'{a.image}: {bad}')
-        rows = [' '.join(f'{v:.{decimals}f}' for v in q.ravel())+f' {n} {int(d)}' for q,n,d in zip(a.qboxes, a.names, a.difficult)]
+        rows = [' '.join(f'{v:.{decimals}f}' for v in q.ravel())+f' {n} {int(d)}' for q,n,d in zip(a.quads, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.txt')
         res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
     return res

@@ -18,16 +18,16 @@ from ..labels.records import *
 from .dota import *
 from ..labels.search import parse_icdar_line, parse_ucas_line
 from .yolo import parse_yolo_line, parse_yolo_seg_line
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 
 # %% ../../../nbs/data/formats/11_edit.ipynb #d78c7066
 @dataclass
 class Shot:
-    "One picture of a label file"
-    name:str            # file name of the picture
+    "One image of a label file"
+    name:str            # file name of the image
     size:tuple          # (width, height), pixels
     names:list=None     # class names in order, for formats that number them
-    key:int=0           # its position among the pictures of the file
+    key:int=0           # its position among the images of the file
 
 @dataclass
 class Piece:
@@ -37,7 +37,7 @@ class Piece:
     place:object=None   # line number, or the name of an entry, as in the `where` of a record
     value:object=None   # what the form found there
     row:tuple=None      # (8 numbers in pixels, class name, difficult); None: not a usable box, or not read yet
-    shot:Shot=None      # the picture as it was read for
+    shot:Shot=None      # the image as it was read for
 
 # %% ../../../nbs/data/formats/11_edit.ipynb #d8ed3175
 class Form:
@@ -53,7 +53,7 @@ class Form:
         except (*MALFORMED, NotABox): row = None
         return replace(p, row=row[:3] if row is not None and 1e-6<area_of(row[0])<np.inf else None, shot=shot)
     def pieces(self, text, shot):
-        "The usable objects of one picture"
+        "The usable objects of one image"
         some = [self.read(o, text, shot) for o in self.objects(text, shot.key)]
         return [o for o in some if o.row is not None]
 
@@ -156,7 +156,7 @@ def df_values(row, d, what): # d: column -> text of the old row
     if 'name' in what: d['name'] = csv_cell(name)
     if 'difficult' in what and 'difficult' in d: d['difficult'] = str(int(diff))
     if 'box' not in what: return d
-    q = np.array(xy, float).reshape(4,2); (r,),_ = headed(q[None])
+    q = np.array(xy, float).reshape(4,2); (r,),_ = with_heading(q[None])
     angle = dict(theta=r[4], angle_deg=np.rad2deg(r[4]))
     new = dict(zip(('cx','cy','w','h'), r)) | angle if any(k in d for k in angle) else {}
     new |= dict(zip(XY, q.ravel())) | dict(zip('xmin ymin xmax ymax'.split(), (*q.min(0),*q.max(0))))
@@ -168,9 +168,9 @@ _record = re.compile(f'{_field}(?:,{_field})*')
 
 # %% ../../../nbs/data/formats/11_edit.ipynb #e0ec6a0e
 class CsvForm(Form):
-    "One table for all pictures"
+    "One table for all images"
     @lru_cache(1)
-    def table(self, text): # columns, and picture -> its rows
+    def table(self, text): # columns, and image -> its rows
         head,res,n = None,{},0
         for m in _record.finditer(text, text.startswith('\ufeff')):
             if not m[0].strip(): continue                                   # blank lines do not count

@@ -19,7 +19,7 @@ from .json_text import coco_row, labelme_row
 from .label_studio import *
 from .edit import *
 from .turned import is_upright, keep_in_step, turn_field, unturned
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
 
 # %% ../../../nbs/data/formats/13_edit_json.ipynb #9c67c9e5
@@ -44,7 +44,7 @@ def json_at(text, *path, start=0):
     return at
 
 @lru_cache(1)
-def json_top(text): # one file is asked for many of its pictures
+def json_top(text): # one file is asked for many of its images
     "The members of the whole: key or number -> (start, end, value)"
     return {k:(a,b,v) for k,a,b,v in json_kids(text, json_at(text)[0])}
 
@@ -100,7 +100,7 @@ class JsonForm(Form):
 
 # %% ../../../nbs/data/formats/13_edit_json.ipynb #fb874a2a
 class CocoForm(JsonForm):
-    "COCO: annotations of all pictures in one list"
+    "COCO: annotations of all images in one list"
     def __init__(self, rbox=None, pivot=None): self.rbox,self.pivot = rbox,pivot
     def part(self, text, key): return json_top(text)[key][2]
     def home(self, text, shot=None): return json_top(text)['annotations'][0]
@@ -165,7 +165,7 @@ def _outlined(a, upright):
 # %% ../../../nbs/data/formats/13_edit_json.ipynb #d98e9827
 @patch
 def place(self:CocoForm, a, q):
-    box,(r,),(gap,) = a.get('bbox') or [],*headed(q[None]); told = turn_field(a, self.pivot)
+    box,(r,),(gap,) = a.get('bbox') or [],*with_heading(q[None]); told = turn_field(a, self.pivot)
     five = len(box)==5 or not box and self.rbox
     upright = [*q.min(0),*(q.max(0)-q.min(0))]
     if 'area' in a: a['area'] = round(float(polygon_area(q)), 4)
@@ -182,7 +182,7 @@ def fresh(self:CocoForm, text, new, shot):
 
 # %% ../../../nbs/data/formats/13_edit_json.ipynb #d28c66be
 class LabelmeForm(JsonForm):
-    "labelme: the shapes of one picture"
+    "labelme: the shapes of one image"
     def home(self, text, shot=None): return json_top(text)['shapes'][0]
     def objects(self, text, key=None):
         home = self.home(text)
@@ -197,7 +197,7 @@ class LabelmeForm(JsonForm):
             s['flags'] = {**(s.get('flags') or {}), 'difficult':bool(diff)}
         if 'box' in what:
             s['points'],s['shape_type'] = [[round(float(x), 4),round(float(y), 4)] for x,y in np.reshape(xy, (4,2))],s.get('shape_type')
-            free = s['shape_type'] in ('rotation','oriented_rectangle') and headed(np.reshape(xy, (1,4,2)))[1][0]>.5   # no rectangle any more
+            free = s['shape_type'] in ('rotation','oriented_rectangle') and with_heading(np.reshape(xy, (1,4,2)))[1][0]>.5   # no rectangle any more
             if s['shape_type'] in (None,'rectangle','mask','circle') or free:
                 s['shape_type'] = 'polygon'
                 for k in ('mask','direction'): s.pop(k, None)

@@ -79,7 +79,7 @@ def _fmt(old, v):
 
 # %% ../../../nbs/data/formats/12_edit_xml.ipynb #6687bb4a
 @lru_cache(1)
-def _tree(text): return xml_spans(text.encode('latin-1'))                   # one file is asked for many of its pictures
+def _tree(text): return xml_spans(text.encode('latin-1'))                   # one file is asked for many of its images
 
 class XmlText(Form):
     "What XML forms share; a form adds `spans`, `holder`, `parse`, `set` and `make`"
@@ -119,7 +119,7 @@ def added(self:XmlText, text, objects, shot):
 
 # %% ../../../nbs/data/formats/12_edit_xml.ipynb #397c8a79
 class XmlObjects(XmlText):
-    "One file per picture, described by an `XmlForm`"
+    "One file per image, described by an `XmlForm`"
     def __init__(self, form, pivot=None):
         self.form,self.path,self.pivot,self.stored = form,form.objects.split('/'),pivot,form.stored
     def told(self, text, shot):
@@ -174,7 +174,7 @@ class XmlObjects(XmlText):
 
 # %% ../../../nbs/data/formats/12_edit_xml.ipynb #c4ec3b5c
 class CvatForm(XmlText):
-    "One file for all pictures, by CVAT"
+    "One file for all images, by CVAT"
     def spans(self, root, key):
         images = root.all('image')
         return [o for im in (images if key is None else [images[key]]) for o in im.kids if o.tag in CVAT_SHAPES]
@@ -191,7 +191,7 @@ class CvatForm(XmlText):
     @lru_cache(1)
     def shots(self, text): return ['/'.join(filter(None, (s,o.attrib.get('name', '')))) for o,s in zip(_tree(text).all('image'), self.subsets(text))]
     def within(self, text, split):
-        "Which of the pictures are of a split"
+        "Which of the images are of a split"
         some = self.subsets(text)
         return [of_subset(s, split, some) for s in some]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ...geometry.boxes import rbox2qbox
-from ...geometry.fit import from_masks, headed
+from ...geometry.fit import from_masks, with_heading
 from ...geometry.polygons import polygon_area
 from ..images.orient import same_shape, told_size
 from ..images.rasters import image_size
@@ -21,7 +21,7 @@ from ..labels.records import unknown_class
 from ..labels.records import *
 from .turned import PIVOTS, with_angle
 from ..labels.search import *
-from ..labels.ids import picture_ids
+from ..labels.ids import assign_image_ids
 
 # %% ../../../nbs/data/formats/06_json_text.ipynb #c0a44ad3
 def _once(pairs):
@@ -114,11 +114,11 @@ def _by_id(d, key, name, file, problems):
 # %% ../../../nbs/data/formats/06_json_text.ipynb #de88e1ed
 def coco_scenes(
     file, # the JSON file
-    problems, # annotations of unknown pictures are noted here
+    problems, # annotations of unknown images are noted here
     rbox:str=None, # see `coco_row`
     pivot:str=None # see `coco_row`
-)->list: # of (picture name, size -> entries, id)
-    "The pictures of a COCO file"
+)->list: # of (image name, size -> entries, id)
+    "The images of a COCO file"
     if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
     if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
     d = load_json(file)
@@ -139,7 +139,7 @@ def read_coco(
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
     rbox:str=None, # what five numbers in `bbox` mean, see `coco_row`
     pivot:str=None, # about what FiftyOne's `rotation` turns, see `coco_row`
-    images=None, # folder of the pictures, if they are not below `path`
+    images=None, # folder of the images, if they are not below `path`
     difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`
     "Read one COCO file"
@@ -152,7 +152,7 @@ def coco_names(file)->list:
 
 # %% ../../../nbs/data/formats/06_json_text.ipynb #ff272b2d
 def _file_names(images):
-    "Names of pictures in a file; where two have the same, all have their paths below the folder they share"
+    "Names of images in a file; where two have the same, all have their paths below the folder they share"
     names = [o.name for o in images]
     if len(set(names))==len(names): return names
     root = Path(os.path.commonpath([o.parent for o in images]))
@@ -167,12 +167,12 @@ def write_coco(
     "Labels as one COCO file; corners in `segmentation`, `difficult` in `ignore`"
     names,annots,images,res = list(names),list(annots),[],[]
     files = _file_names([a.image for a in annots])
-    ids = picture_ids(files, {f:a.id for f,a in zip(files, annots)})
+    ids = assign_image_ids(files, {f:a.id for f,a in zip(files, annots)})
     for f,a in zip(files, annots):
         if bad := [n for n in a.names if n not in names]: raise LabelError(f'{a.image}: {unknown_class(bad[0], names)}')
         w,h = image_size(a.image)
         images.append(dict(id=ids[f], file_name=f, width=w, height=h))
-        for q,n,d,r in zip(a.qboxes, a.names, a.difficult, headed(a.qboxes)[0]):
+        for q,n,d,r in zip(a.quads, a.names, a.difficult, with_heading(a.quads)[0]):
             lo = q.min(0); box = [*lo,*(q.max(0)-lo)] if rbox is None else rbox_numbers(r, rbox)[0]
             res.append(dict(id=len(res)+1, image_id=ids[f], category_id=names.index(n)+1, bbox=[round(float(o),4) for o in box],
                             segmentation=[[round(float(o),4) for o in q.ravel()]], area=round(float(polygon_area(q)),4), iscrowd=0, ignore=int(d)))
@@ -216,7 +216,7 @@ def labelme_entries(file, size=None):
                     for i,s in enumerate(shapes)], told_size(d.get('imageWidth'), d.get('imageHeight')))
 
 def _beside(image, folder, root):
-    "How labelme finds a picture: from the label file on; by its full path where it is not in the set"
+    "How labelme finds an image: from the label file on; by its full path where it is not in the set"
     image = Path(image).absolute()
     if not image.is_relative_to(Path(root).absolute()): return image.as_posix()
     return Path(os.path.relpath(image, Path(folder).absolute())).as_posix()
@@ -233,7 +233,7 @@ def write_labelme(
     for a in annots:
         w,h = image_size(a.image)
         shapes = [dict(label=n, points=q.round(4).tolist(), group_id=None, shape_type='polygon', flags=dict(difficult=True) if d else {})
-                  for q,n,d in zip(a.qboxes, a.names, a.difficult)]
+                  for q,n,d in zip(a.quads, a.names, a.difficult)]
         res.append(folder/f'{a.image.stem}.json')
         res[-1].write_text(json.dumps(dict(version='5.0.1', flags={}, shapes=shapes, imagePath=_beside(a.image, folder, root or folder.parent), imageData=None,
                                            imageHeight=h, imageWidth=w), indent=1), encoding='utf-8')

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 from ...geometry.boxes import rbox2qbox
 from ..images.rasters import image_size
 from ..labels.records import *
@@ -36,7 +36,7 @@ def value_of(r): # JSON-MIN lists the values themselves
     return r['value'] if isinstance(r.get('value'), dict) else r
 def place_of(r): return {k:v for k,v in value_of(r).items() if k in PLACE}
 def _labels(r): return [(k,str(n)) for k,v in value_of(r).items() if k.endswith('labels') and isinstance(v, list) for n in v]
-def _about_picture(r): # a choice, text or rating without a place
+def _about_image(r): # a choice, text or rating without a place
     v = value_of(r)
     return bool(set(v)&{'choices','text','rating','number','taxonomy','datetime','pairwise'}) and not place_of(r) and not _labels(r)
 
@@ -47,7 +47,7 @@ def find_regions(
     res,by = [],{}
     for part in listed:
         r = part[2]
-        if not isinstance(r, dict) or r.get('type')=='relation' or _about_picture(r): continue
+        if not isinstance(r, dict) or r.get('type')=='relation' or _about_image(r): continue
         at,names = json.dumps(place_of(r), sort_keys=True, default=str),_labels(r)
         key = r['id'] if isinstance(r.get('id'), str) and 'value' in r else at
         mine = by.get(key)
@@ -78,7 +78,7 @@ def _beside(reg):
 
 def label_studio_row(
     reg:Region, # one shape
-    size:tuple, # (width, height) of the picture in pixels
+    size:tuple, # (width, height) of the image in pixels
     name:str=None # one of its classes; the first when absent
 )->tuple: # a row for `keep_rows`
     "Corners, class and flag of one region"
@@ -131,15 +131,15 @@ def is_label_studio(d): # what a JSON file holds
 
 # %% ../../../nbs/data/formats/07_label_studio.ipynb #193551ff
 def task_image(task):
-    "The picture's name: Label Studio gives a URL, a local path, or an upload with eight digits before the name"
+    "The image's name: Label Studio gives a URL, a local path, or an upload with eight digits before the name"
     data = task.get('data', task)
     url = next((v for k,v in data.items() if isinstance(v, str) and Path(urlsplit(v).path).suffix.lower() in IMAGE_EXTS or
                 isinstance(v, str) and 'd=' in urlsplit(v).query), None)
-    if url is None: raise ValueError(f'a task without a picture: {short(data)}')
+    if url is None: raise ValueError(f'a task without an image: {short(data)}')
     o = urlsplit(url); name = parse_qs(o.query).get('d', [unquote(o.path)])[0]
     return re.sub(r'(^|/)[0-9a-f]{8}-(?=[^/]+$)', r'\1', name) if '/upload/' in name else name
 
-def label_studio_size(task, size): # size: (width, height) of the picture
+def label_studio_size(task, size): # size: (width, height) of the image
     "The size that a task tells, where it has another shape: percents fit any other"
     sizes = (told_size(r.get('original_width'), r.get('original_height')) for *_,r in task_results(task))
     told = next(filter(None, sizes), None)
@@ -163,7 +163,7 @@ def _tell(task, name, i, problems):
     if others: problems.add('several', name, f'task [{i}]: {others+1} annotations that no reviewer tells apart: annotation {at} counts')
 
 def label_studio_scenes(file, problems):
-    "(picture name, size -> entries) of each task"
+    "(image name, size -> entries) of each task"
     tasks = load_json(file)
     if not isinstance(tasks, list): raise ValueError('expected a list of tasks')
     res = []
@@ -176,11 +176,11 @@ def label_studio_scenes(file, problems):
 # %% ../../../nbs/data/formats/07_label_studio.ipynb #4770b0ef
 def to_place(
     q, # (4,2) corners, pixels
-    size, # (width, height) of the picture, pixels
+    size, # (width, height) of the image, pixels
     like=() # keys of the place that it had: an ellipse stays one, so does a polygon
 )->dict:
     "A quad in percent: a turned rectangle where it is one, else a polygon"
-    (r,),(gap,) = headed(q[None]); size = np.array(size, float)
+    (r,),(gap,) = with_heading(q[None]); size = np.array(size, float)
     if 'points' in like or gap>.01: return dict(points=(q/size*100).tolist())
     turn = dict(rotation=float(np.rad2deg(r[4])%360))
     if 'radiusX' in like: return dict(zip(('x','y','radiusX','radiusY'), [*(r[:2]/size*100).tolist(),*(r[2:4]/size*50).tolist()]))|turn
@@ -189,13 +189,13 @@ def to_place(
 def write_label_studio(
     annots, # of `Annot`
     file, # the JSON file to write
-    url:str='{name}' # of a picture: '/data/local-files/?d=images/{name}' for local storage
+    url:str='{name}' # of an image: '/data/local-files/?d=images/{name}' for local storage
 )->Path:
     "Labels as Label Studio tasks: rectangles as turned rectangles, other quads as polygons; `difficult` in the region's meta text"
     tasks = []
     for t,a in enumerate(annots, 1):
         size,res = image_size(a.image),[]
-        for i,(q,n,d) in enumerate(zip(a.qboxes, a.names, a.difficult)):
+        for i,(q,n,d) in enumerate(zip(a.quads, a.names, a.difficult)):
             v = to_place(q, size); kind = 'polygonlabels' if 'points' in v else 'rectanglelabels'
             res.append(dict(id=f'{i}', type=kind, from_name='label', to_name='image', original_width=int(size[0]), original_height=int(size[1]),
                             image_rotation=0, value={**v, kind:[n]}, **(dict(meta=dict(text=['difficult'])) if d else {})))

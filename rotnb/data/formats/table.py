@@ -17,7 +17,7 @@ from ..labels.records import *
 from ..labels.layout import *
 from ..images.orient import told_size
 from .turned import with_angle
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 from .dota import *
 from .yolo import *
 from ..labels.search import *
@@ -39,12 +39,12 @@ def annots2df(
     annots # of `Annot`
 )->pd.DataFrame: # a row a box
     "Boxes as a table"
-    rows = [(a.image.name, n, d, *q.ravel()) for a in annots for q,n,d in zip(a.qboxes, a.names, a.difficult)]
+    rows = [(a.image.name, n, d, *q.ravel()) for a in annots for q,n,d in zip(a.quads, a.names, a.difficult)]
     rows += [(a.image.name, '', 0, *[math.nan]*8) for a in annots if not len(a)]
     return pd.DataFrame(rows, columns=['image','name','difficult',*XY])
 
 def df_row(d:dict): # column -> text or number
-    "A row for `keep_rows` from a row of a table, or None for a picture without boxes"
+    "A row for `keep_rows` from a row of a table, or None for an image without boxes"
     num = lambda s: [number(d[k]) for k in s.split()]
     name,diff = d.get('name'),d.get('difficult')
     if name is None or name=='' or name!=name:
@@ -62,15 +62,15 @@ def df_row(d:dict): # column -> text or number
 _SIZES = [(p+'width',p+'height') for p in ('image_','img_','image','')]+[('img_w','img_h')]
 
 def _of_box(d, told):
-    "Whether width and height are those of a row's box, or can be no picture's that it lies in"
+    "Whether width and height are those of a row's box, or can be no image's that it lies in"
     if (row := df_row(d)) is None: return False
-    q = np.reshape(row[0], (4,2)); sides = [q.max(0)-q.min(0),*(headed(q[None])[0][0,2:4][::k] for k in (1,-1))]
+    q = np.reshape(row[0], (4,2)); sides = [q.max(0)-q.min(0),*(with_heading(q[None])[0][0,2:4][::k] for k in (1,-1))]
     return min(np.abs(np.subtract(o, told)).max() for o in sides)<1.5 or not ((q.mean(0)>=0)&(q.mean(0)<=told)).all()
 
 def table_size(
-    rows # of one picture, column -> text or number
+    rows # of one image, column -> text or number
 )->tuple: # (width, height), or None
-    "The size that a table tells of a picture: `image_width` and `image_height`, or `width` and `height` where they are not its boxes'"
+    "The size that a table tells of an image: `image_width` and `image_height`, or `width` and `height` where they are not its boxes'"
     for w,h in _SIZES:
         told = {told_size(d.get(w), d.get(h)) for d in rows}
         if len(told)!=1 or None in told: continue
@@ -99,8 +99,8 @@ def csv_table(
 def df_scenes(
     df, # table, or a CSV file
     problems=None
-)->list: # of (picture name, size -> entries)
-    "The pictures of a table"
+)->list: # of (image name, size -> entries)
+    "The images of a table"
     file = 'table' if isinstance(df, pd.DataFrame) else df
     if file is df: df = pd.read_csv(df, dtype=str, keep_default_na=False, encoding='utf-8-sig').map(lambda o: csv_text(o) if isinstance(o, str) else o)
     df = df.rename(columns=lambda o: str(o).strip())
@@ -114,7 +114,7 @@ def df_scenes(
 
 def df2annots(
     df, # table: a row a box
-    path, # folder of the pictures
+    path, # folder of the images
     **kw # for `read_scenes`: vocab, on_bad
 )->list: # of `Annot`
     "Records from a table"
@@ -137,7 +137,7 @@ class LabelFormat:
     unit:str='px'           # of coordinates
     angle:str='corners'     # unit, direction and range of the angle
     along:str='-'           # the side that lies along the angle
-    outside:str='kept'      # boxes that leave the picture, in real files
+    outside:str='kept'      # boxes that leave the image, in real files
     clips:bool=False        # `write` takes border=: 'clip' brings such boxes in, 'keep' does not
 
 def _pair_finder(path, split, dirs):
@@ -150,7 +150,7 @@ def _files(entries, write, exts=('.xml',), kind='entry', labels=(), prefix='', l
     return LabelFormat(partial(read_files, entries=entries, kind=kind, lines=lines, **find), partial(find_labelled, **find), write,
                        options=('labels','images'), **kw)
 def _within(fmt, path, split):
-    "Which pictures are in a split, where their folders or a list tell it; None where label files do"
+    "Which images are in a split, where their folders or a list tell it; None where label files do"
     try: fmt.find(path, split)
     except SplitError:
         files,path = list_files(path),Path(path); wanted = in_split(files, path, split)
@@ -158,7 +158,7 @@ def _within(fmt, path, split):
         fmt.find(path, None)
         return wanted
 def _of_splits(fmt):
-    "A format that has one file for all pictures: whose splits may be told by lists or by folders of pictures too"
+    "A format that has one file for all images: whose splits may be told by lists or by folders of images too"
     of = lambda path,split: split if split is None or _within(fmt, path, split) is None else None
     def read(path, split=None, vocab=None, on_bad='raise', **kw):
         wanted = None if split is None else _within(fmt, path, split)
@@ -171,7 +171,7 @@ def _whole(read, write, ext, options=('images',), **kw):
 
 # %% ../../../nbs/data/formats/10_table.ipynb #5ddb2de3
 def _apart(annots, name='stem'):
-    "The records, if no two pictures have the name by which their labels are found"
+    "The records, if no two images have the name by which their labels are found"
     by = {}
     for o in annots:
         k = getattr(o.image, name)
@@ -247,7 +247,7 @@ def format_table()->str: # markdown
     cols,what = 'unit angle along outside'.split(),dict(quad='free quads', heading='heading', difficult='difficult', names='class names')
     def lost(f): return 'not written' if f.write is None else ', '.join(v for k,v in what.items() if k not in f.holds.split()) or 'nothing'
     rows = [f"| {k} | {' | '.join(getattr(f,c) for c in cols)} | {lost(f)} |" for k,f in FORMATS.items()]
-    return '\n'.join(['| format | unit | angle, range | side along it | boxes that leave the picture | lost in writing |', '|'+'---|'*6, *rows])
+    return '\n'.join(['| format | unit | angle, range | side along it | boxes that leave the image | lost in writing |', '|'+'---|'*6, *rows])
 
 # %% ../../../nbs/data/formats/10_table.ipynb #41e8f9bb
 class FormatError(DatasetLayoutError): "A folder whose label format cannot be told"
@@ -322,7 +322,7 @@ def has_split(path, split, fmt):
     except DatasetLayoutError: return False
     return True
 
-def _pictures_of(path, split, fmt): # what tells that two names mean one split
+def _images_of(path, split, fmt): # what tells that two names mean one split
     dirs = fmt.find.keywords.get('dirs') if isinstance(fmt.find, partial) else None
     return find_split(path, split, dirs) if dirs else split
 
@@ -331,7 +331,7 @@ def list_splits(path, fmt)->list:
     res = {}
     for s in ('test','train','val'):                                        # `val: images/test` is test
         try:
-            if has_split(path, s, fmt) and (p := _pictures_of(path, s, fmt)) not in res.values(): res[s] = p
+            if has_split(path, s, fmt) and (p := _images_of(path, s, fmt)) not in res.values(): res[s] = p
         except LostSplitError as e:
             if s!='test': raise
             warnings.warn(f'{e}: left out', LabelWarning)

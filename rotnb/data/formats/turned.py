@@ -12,9 +12,9 @@ import xml.etree.ElementTree as ET
 from functools import lru_cache, partial
 from typing import NamedTuple
 import numpy as np
-from ..labels.records import Row
+from ..labels.records import ParsedBox
 from ...geometry.boxes import rbox2qbox
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
 
 # %% ../../../nbs/data/formats/03_turned.ipynb #162342f0
@@ -88,7 +88,7 @@ PIVOTS = 'middle','corner'
 TURNS  = {'attributes.rotation':'middle', 'rotation':None}    # degrees, clockwise; about what, None where that must be told
 
 def is_upright(xy): # 8 numbers
-    "Whether the sides of a quad lie along the picture's"
+    "Whether the sides of a quad lie along the image's"
     q = np.reshape(xy, (4,2)).astype(float); lo,hi = q.min(0),q.max(0)
     return bool((np.minimum(q-lo, hi-q)<=max(.02, 1e-3*(hi-lo).max())).all())
 
@@ -120,7 +120,7 @@ def unturned(
     pivot:str='middle' # or 'corner'
 )->tuple: # (x1, y1, x2, y2) of the upright box that it is turned from, and the degrees
     "What `turned_quad` makes a rectangle of"
-    r = headed(np.reshape(xy, (1,4,2)).astype(float))[0]; cx,cy,w,h,t = r[0]
+    r = with_heading(np.reshape(xy, (1,4,2)).astype(float))[0]; cx,cy,w,h,t = r[0]
     x,y = (cx-w/2,cy-h/2) if pivot=='middle' else rbox2qbox(r)[0,0]
     return (x,y,x+w,y+h),float(np.rad2deg(t))
 
@@ -134,7 +134,7 @@ def with_angle(
 )->tuple:
     "The row, turned by an angle that stands beside the box; with a word about angles that it was read without"
     if pivot not in (None,*PIVOTS): raise ValueError(f"pivot is {pivot!r}, expected {' or '.join(map(repr, PIVOTS))}")
-    found,row = [(f,v) for f,v in angle_fields(o) if f.path not in but],Row(*row)
+    found,row = [(f,v) for f,v in angle_fields(o) if f.path not in but],ParsedBox(*row)
     told = turn_field(o, pivot, known) if found else None
     if is_upright(row.xy) and row.fill>.999:
         if told and told[1]%360: return _turned(row, *told)
@@ -142,7 +142,7 @@ def with_angle(
         loud += [f'{f.path} is {f.value}' for f in _turned_lists(o)]
         return row._replace(unread='; '.join(loud)) if loud else row
     if not found: return row
-    t = np.rad2deg(headed(np.reshape(row.xy, (1,4,2)))[0][0,4])
+    t = np.rad2deg(with_heading(np.reshape(row.xy, (1,4,2)))[0][0,4])
     if not told or row.fill<=.999 or _off(t, told[1], 90)<=2: return row
     return row._replace(unread=f'{told[0].path} is {told[1]:g}, but the outline lies at {t:.1f} degrees')
 
@@ -158,7 +158,7 @@ _SIDES = dict(x=(0,4), y=(1,5), left=(0,), top=(1,), xmin=(0,), ymin=(1,), xtl=(
 
 def _spellings(q):
     "Lists that say a quad: the box around it, the box unturned, its corners from any one on, its centre; and what single numbers may say"
-    r = headed(q[None])[0][0]; lo,hi = q.min(0),q.max(0)
+    r = with_heading(q[None])[0][0]; lo,hi = q.min(0),q.max(0)
     lists = [[*lo,*(hi-lo)],[*lo,*hi],[*(r[:2]-r[2:4]/2),*r[2:4]],[*(r[:2]-r[2:4]/2),*(r[:2]+r[2:4]/2)],r[:4],r[:2],
              *(np.roll(s, k, 0) for s in (q,q[::-1]) for k in range(4))]
     return [np.ravel(o) for o in lists],[*lo,*hi,*r[:2],*(hi-lo),*r[2:4]],np.rad2deg(r[4])

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from xml.parsers import expat
 import numpy as np
-from ...geometry.fit import headed
+from ...geometry.fit import with_heading
 from ..images.orient import inverse_map, move_points, told_size, turn_map, turn_size
 from ..images.rasters import image_size, open_reader
 from ..labels.records import odd_name, unknown_class
@@ -76,9 +76,9 @@ class XmlForm:
     heading:tuple=()             # paths of a point at the front
     names:dict=field(default_factory=dict) # text at `name` to class name
     root:str='annotation'        # tag of the root
-    image:str='filename'         # path of the picture's name
+    image:str='filename'         # path of the image's name
     size:tuple=('size/width','size/height')
-    stored:bool=False            # numbers count in stored pixels where EXIF turns a picture, see `data.images.orient`
+    stored:bool=False            # numbers count in stored pixels where EXIF turns an image, see `data.images.orient`
     const:dict=field(default_factory=dict) # what else an object is written with: path to text
 
 def _under(parent, names): return tuple(f'{parent}/{o}' for o in names.split())
@@ -159,7 +159,7 @@ def _astray(place): raise ValueError(f'a box, but not in {place} where objects a
 
 def xml_entries(
     file, # label file
-    size=None, # of the picture; not needed
+    size=None, # of the image; not needed
     form:XmlForm=XML['rolabelimg'], # description
     pivot:str=None # see `xml_row`
 )->list: # of (where, text, parse) for `keep_rows`
@@ -175,12 +175,12 @@ def xml_entries(
 
 # %% ../../../nbs/data/formats/04_xml_text.ipynb #ab552717
 def spell(
-    qboxes, # (n,4,2) corners, pixels
+    quads, # (n,4,2) corners, pixels
     turn:float=360, # what the angle is modulo, degrees: 360, 180 or 90
     lo:float=0 # the least angle, degrees
-)->tuple: # (n,5) cx, cy, side along the angle, other side, angle in degrees in [lo, lo+turn); (n,) gap in pixels, see `headed`
+)->tuple: # (n,5) cx, cy, side along the angle, other side, angle in degrees in [lo, lo+turn); (n,) gap in pixels, see `with_heading`
     "Rectangles in the spelling of one format"
-    r,gap = headed(qboxes)
+    r,gap = with_heading(quads)
     cx,cy,w,h,t = r.T; t = np.rad2deg(t)
     swap = (w<h) if turn==180 else np.floor(((t-lo)%360)/90)%2==1 if turn==90 else np.zeros(len(w), bool)
     w,h,t = np.where(swap, h, w),np.where(swap, w, h),np.where(swap, t-90, t)
@@ -224,7 +224,7 @@ def _counted(a, form):
     "Size and corners in the pixels that a form counts in"
     size,o = image_size(a.image),open_reader(a.image).turn if form.stored else 1
     lying = turn_size(size, o)
-    return lying,move_points(a.qboxes, inverse_map(turn_map(lying, o)))
+    return lying,move_points(a.quads, inverse_map(turn_map(lying, o)))
 
 def write_xml(
     annots, # of `Annot`
@@ -241,10 +241,10 @@ def write_xml(
             raise LabelError(f'{a.image}: {unknown_class(bad[0], list(dict.fromkeys(form.names.values())))}')
         root = ET.Element(form.root)
         _put(root, form.image, a.image.name)
-        size,qboxes = _counted(a, form)
+        size,quads = _counted(a, form)
         for p,v in zip(form.size, size): _put(root, p, str(v))
-        rows,_ = spell(qboxes, form.turn, form.lo)
-        for q,r,n,d in zip(qboxes, rows, a.names, a.difficult): _object(root, form, q, r, n, d, fmt)
+        rows,_ = spell(quads, form.turn, form.lo)
+        for q,r,n,d in zip(quads, rows, a.names, a.difficult): _object(root, form, q, r, n, d, fmt)
         ET.indent(root)
         res.append(folder/f'{a.image.stem}.xml')
         ET.ElementTree(root).write(res[-1], encoding='utf-8', xml_declaration=True)

@@ -117,7 +117,7 @@ def write_yolo_obb(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labels/train'
     names, # class names in order
-    border:str='clip' # boxes that leave their picture: 'clip', brought in by `keep_inside`, or 'keep'
+    border:str='clip' # boxes that leave their image: 'clip', brought in by `keep_inside`, or 'keep'
 )->list: # the files written
     "Labels as YOLO-OBB text, one file per image; the format cannot carry *difficult*"
     if border not in ('clip','keep'): raise ValueError(f"border is {border!r}, expected 'clip' or 'keep'")
@@ -128,7 +128,7 @@ def write_yolo_obb(
         size = np.array(image_size(a.image))
         for n in a.names:
             if n not in names: raise LabelError(f'{a.image}: {unknown_class(n, names)}')
-        rows = [f'{names.index(n)} '+' '.join(f'{v:.8g}' for v in (q/size).ravel()) for q,n in zip(a.qboxes, a.names)]
+        rows = [f'{names.index(n)} '+' '.join(f'{v:.8g}' for v in (q/size).ravel()) for q,n in zip(a.quads, a.names)]
         res.append(folder/f'{a.image.stem}.txt')
         res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
     return res
@@ -144,7 +144,7 @@ def _parse_pred(line, size, names):
     return [o*s for o,s in zip(v[:8], (*size,)*4)],_name(k, names),_confidence(v[8])
 
 def _preds_in(file, size, names, vocab, problems):
-    "The predictions of one picture; what is wrong with them is noted"
+    "The predictions of one image; what is wrong with them is noted"
     rows = []
     for where,text,parse in line_entries(file, partial(_parse_pred, size=size, names=names)) if file else ():
         try: row = parse()
@@ -155,7 +155,7 @@ def _preds_in(file, size, names, vocab, problems):
 
 def read_yolo_preds(
     folder, # of the text files, 'runs/obb/predict/labels'
-    annots, # records of the pictures, as `read_format` gives them: those without a file have no detections
+    annots, # records of the images, as `read_format` gives them: those without a file have no detections
     names, # class names in the order of their numbers, or the file that has them: data.yaml, classes.txt
     vocab=None # class names in the order of the labels to give; `names` when absent
 )->list: # of dict(boxes (k,5), scores (k,), labels (k,)), one for each record
@@ -165,7 +165,7 @@ def read_yolo_preds(
     vocab = names if vocab is None else list(vocab)
     files = {o.stem:o for o in folder.glob('*.txt')}
     if not any(a.image.stem in files for a in annots):
-        raise DatasetLayoutError(f'{folder}: no text file is called like one of the {len(annots)} pictures')
+        raise DatasetLayoutError(f'{folder}: no text file is called like one of the {len(annots)} images')
     for a in annots:
         rows = _preds_in(files.get(a.image.stem), a.size or image_size(a.image), names, vocab, problems)
         q,name,score = zip(*rows) if rows else ((),)*3

@@ -49,7 +49,7 @@ class Place:
 
 # %% ../../../nbs/data/images/04_places.ipynb #7336d995
 def place_of(
-    scene # `Scene`, file, or whatever has `crs` and `transform`
+    scene # `WindowedImage`, file, or whatever has `crs` and `transform`
 )->Place: # None where there is none
     "The place of a scene"
     if isinstance(scene, (str,Path)): scene = open_reader(scene)

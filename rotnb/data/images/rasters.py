@@ -18,10 +18,10 @@ from PIL import Image
 from .orient import orientation_of, stored_window, turn_pixels, turn_size
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ad39c267
-class CorruptImageError(OSError): "A picture that cannot be read"
+class CorruptImageError(OSError): "An image that cannot be read"
 
 class LazyImage:
-    "A picture that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
+    "An image that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
     origin = None # its file, and text that says which part of it is shown and how; None: it comes from no file
 
 def real_type(dtype): # NumPy's, or GDAL's `complex_int16`, which NumPy does not know
@@ -31,7 +31,7 @@ def real_type(dtype): # NumPy's, or GDAL's `complex_int16`, which NumPy does not
 def amplitude(a): return np.abs(a).astype(np.float32) if a.dtype.kind=='c' else a
 
 class _Array:
-    "A picture in memory, or mapped to it"
+    "An image in memory, or mapped to it"
     crs = transform = nodata = gcps = None
     placed = False # whether the file has a place on the map that this reader cannot tell
     pages = turn = 1
@@ -48,17 +48,17 @@ class _Array:
         return amplitude(a if bands==(1,2,3) and a.shape[2]==3 else a[...,[b-1 for b in bands]])
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #e5a0c233
-MOST_PIXELS = 2**30 # of a picture that is decoded as a whole
+MOST_PIXELS = 2**30 # of an image that is decoded as a whole
 _pillow = threading.Lock()
 
-def _unlimited(file): # a picture of any size, not decoded yet
+def _unlimited(file): # an image of any size, not decoded yet
     with _pillow:                                                            # the limit is looked at in opening
         most,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
         try: return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
         finally: Image.MAX_IMAGE_PIXELS = most
 
 def is_deep(im:Image.Image)->bool: # opened, not decoded
-    "Whether a picture has more than 8 bits"
+    "Whether an image has more than 8 bits"
     raw = im.tile[0][3] if im.tile else ''
     deep = im.mode[0] in 'IF' or ';16' in str(raw if isinstance(raw, str) else raw[0] if raw else '')
     return deep or max(_tag(im, 258, (1,)))>8
@@ -84,8 +84,8 @@ def _told_nodata(im): # GDAL writes it as text
     except ValueError: return None
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #e7b822b1
-class _Picture(_Array):
-    "A picture that is decoded as a whole, once, when its pixels are asked for"
+class _Image(_Array):
+    "An image that is decoded as a whole, once, when its pixels are asked for"
     def __init__(self, file, name): # path, or bytes
         with _unlimited(file) as im:
             (w,h),mode,deep,self.turn = im.size,im.mode,is_deep(im),orientation_of(im)
@@ -125,7 +125,7 @@ class _Picture(_Array):
             else:
                 with _unlimited(self.file) as im: a,seen = self._plain(im)
             return a if seen is None else np.where(seen[...,None], a, a.dtype.type(self.nodata or 0))
-        except (OSError, SyntaxError, ValueError, cv2.error) as e: raise CorruptImageError(f'cannot read picture {self.name}: {e}') from e
+        except (OSError, SyntaxError, ValueError, cv2.error) as e: raise CorruptImageError(f'cannot read image {self.name}: {e}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #bb8d8003
 RASTER_EXTS = '.tif .tiff .vrt .jp2 .img .ntf .nitf .pix'.split()
@@ -204,15 +204,15 @@ if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_after_fo
 
 def _new_reader(source):
     if isinstance(source, np.ndarray): return _Array(source, 'array')
-    if isinstance(source, bytes): return _Picture(source, 'given as bytes')
+    if isinstance(source, bytes): return _Image(source, 'given as bytes')
     path,ext = Path(source),Path(source).suffix.lower()
-    if not path.exists(): raise FileNotFoundError(f'no such picture: {path}')
+    if not path.exists(): raise FileNotFoundError(f'no such image: {path}')
     rio = ext in RASTER_EXTS and find_spec('rasterio')
-    try: return _Array(np.load(path, mmap_mode='r'), path) if ext=='.npy' else _Raster(path) if rio else _Picture(path, path)
+    try: return _Array(np.load(path, mmap_mode='r'), path) if ext=='.npy' else _Raster(path) if rio else _Image(path, path)
     except CorruptImageError: raise
     except (OSError, SyntaxError, ValueError, EOFError) as e:
         hint = "; `pip install 'rotnb[geo]'` reads more kinds of TIFF, and by windows" if ext in RASTER_EXTS and not rio else ''
-        raise CorruptImageError(f'cannot read picture {path}: {e}{hint}') from e
+        raise CorruptImageError(f'cannot read image {path}: {e}{hint}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #84714c55
 def open_reader(
@@ -238,7 +238,7 @@ def close_reader(source): # file
 def image_size(
     image # file, array, or what has a `size` such as a `Window`
 )->tuple: # (width, height) in pixels
-    "Size of a picture, from its header"
+    "Size of an image, from its header"
     return open_reader(image).shape[1::-1] if isinstance(image, (str,Path,np.ndarray)) else image.size
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d8e8be2f
@@ -300,9 +300,9 @@ def tensor_array(t): # a tensor
     return (t.float() if t.is_floating_point() else t).numpy()
 
 def as_array(
-    fn # PIL picture, or tensor `(c,h,w)`, `(h,w,c)` or `(h,w)`; anything else stays as it is
+    fn # PIL image, or tensor `(c,h,w)`, `(h,w,c)` or `(h,w)`; anything else stays as it is
 ):
-    "A picture in memory as an array (h,w) or (h,w,c)"
+    "An image in memory as an array (h,w) or (h,w,c)"
     if isinstance(fn, Image.Image): return np.asarray(fn if fn.mode=='RGB' or fn.mode[0] in 'IF' else fn.convert('RGB'))
     if not isinstance(fn, torch.Tensor): return fn
     return tensor_array(fn.permute(1,2,0) if fn.ndim==3 and fn.shape[0] in (1,3,4) else fn)   # torch's order of axes
@@ -315,11 +315,11 @@ def read_rgb(
     r = _new_reader(source)
     (h,w),most = r.shape[:2],Image.MAX_IMAGE_PIXELS
     if most and h*w>2*most and not isinstance(source, np.ndarray):
-        raise CorruptImageError(f'{"bytes" if isinstance(source, bytes) else source}: {w} x {h} px are too many for one picture; '
+        raise CorruptImageError(f'{"bytes" if isinstance(source, bytes) else source}: {w} x {h} px are too many for one image; '
                                 '`tile=` of the loaders and `predict_scene` read it by windows')
     try: return to_uint8(r.crop(0, 0, w, h, r.bands), stretch_limits(r, r.bands), r.nodata)
     except CorruptImageError: raise
-    except OSError as e: raise CorruptImageError(f'cannot read picture {source}: {e}') from e
+    except OSError as e: raise CorruptImageError(f'cannot read image {source}: {e}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ef25608d
 def _leads_back(link, root):

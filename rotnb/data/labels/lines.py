@@ -26,7 +26,7 @@ def _yolo_kind(v): # v: numbers of one line, the first a class
     if len(v)==10 or len(v)==11 and v[10]>2: return 'yolo_preds'             # of a tracker, with a number behind
     if all(abs(o)<=2 for o in v[1:]): return 'yolo_obb' if len(v)==9 else 'yolo_seg' if len(v)%2 else None
 
-def _are_shares(xy): return all(abs(o)<=2 for o in xy) and not all(o.is_integer() for o in xy) # a corner of the picture may be labelled
+def _are_shares(xy): return all(abs(o)<=2 for o in xy) and not all(o.is_integer() for o in xy) # a corner of the image may be labelled
 
 def _slant(xy): # 8 numbers; 0 for rectangles
     "How far the corners of a quad are from a parallelogram"
@@ -67,11 +67,11 @@ def line_kind(
 
 # %% ../../../nbs/data/labels/05_lines.ipynb #83f68cf8
 KINDS_OF_LINES = dict(
-    dota="DOTA lines (eight pixels, class)", dota_shares="numbers from 0 to 1 where DOTA has pixels: multiply them by width and height of each picture",
+    dota="DOTA lines (eight pixels, class)", dota_shares="numbers from 0 to 1 where DOTA has pixels: multiply them by width and height of each image",
     yolo_obb="YOLO-OBB lines (class number, eight numbers from 0 to 1)", yolo_seg="outlines of YOLO (class number, points from 0 to 1)",
     yolo_preds="predictions of a YOLO-OBB model (class number, eight numbers from 0 to 1, confidence): `read_yolo_preds` gives them with their "
                "scores; score_thr= reads those above it as labels",
-    yolo_pixels="pixels where YOLO-OBB has numbers from 0 to 1 (class number, eight pixels): divide them by width and height of each picture",
+    yolo_pixels="pixels where YOLO-OBB has numbers from 0 to 1 (class number, eight pixels): divide them by width and height of each image",
     yolo="upright boxes of YOLO (class number, middle, width, height)", icdar="ICDAR lines (eight pixels and a text, with commas)",
     dota_commas="DOTA lines (eight pixels, class, difficult) with commas: write blanks instead",
     yolo_commas="numbers of YOLO with commas: write blanks instead",

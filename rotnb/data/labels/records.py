@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Difficult', 'UnknownClassError', 'unknown_class', 'odd_name', 'Annot', 'with_difficulty',
-           'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'Row', 'NotABox', 'explain',
-           'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'look_up', 'read_picture', 'read_pairs',
+           'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'ParsedBox', 'NotABox', 'explain',
+           'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'look_up', 'read_image', 'read_pairs',
            'outline_row', 'rbox_numbers', 'rbox_row', 'hbox_row']
 
 # %% ../../../nbs/data/labels/03_records.ipynb #987d1d9f
@@ -20,7 +20,7 @@ from PIL import Image
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_polygons
 from ...evaluate.protocols import difficulty_thr
-from ..images.orient import PictureSizeError, label_map, move_points
+from ..images.orient import ImageSizeError, label_map, move_points
 from ..images.rasters import open_reader
 
 # %% ../../../nbs/data/labels/03_records.ipynb #4a9d6dc1
@@ -58,17 +58,17 @@ def odd_name(
 # %% ../../../nbs/data/labels/03_records.ipynb #c20413d7
 @dataclass(eq=False)
 class Annot:
-    "One image and its oriented boxes, in pixels of the picture as it is displayed"
-    image:Path           # picture file
-    qboxes:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
+    "One image and its oriented boxes, in pixels of the image as it is displayed"
+    image:Path           # image file
+    quads:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
     names:list           # n class names
     difficult:np.ndarray # (n,) int; above `difficulty` a box is ignored in training and evaluation
-    size:tuple=None      # (width, height) of the picture in pixels
+    size:tuple=None      # (width, height) of the image in pixels
     where:list=None      # n places in label files: 'a.txt:3', 'a.json: shapes[0]'
     angle:np.ndarray=None # (n,) radians, as the file has it (not wrapped); NaN where it has corners
     difficulty:float=0    # the highest that still counts, see `evaluate.protocols`
-    id:int=None           # of the picture in the file that the record is from, where the format has ids
-    frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the picture, where they differ: `data.images.orient`
+    id:int=None           # of the image in the file that the record is from, where the format has ids
+    frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the image, where they differ: `data.images.orient`
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
@@ -92,17 +92,17 @@ class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not la
 class Problems:
     "Everything found wrong while reading one folder"
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
-                 vocab='labels have an unknown class', picture='pictures cannot be read', shared='pictures share a label file',
-                 size='pictures have another shape than their labels')
+                 vocab='labels have an unknown class', image='images cannot be read', shared='images share a label file',
+                 size='images have another shape than their labels')
     told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
-                 several='pictures have several annotations of equal standing: one is read',
-                 subset='pictures belong to a subset that is no train, val or test: left out',
+                 several='images have several annotations of equal standing: one is read',
+                 subset='images belong to a subset that is no train, val or test: left out',
                  angle='boxes are read without something that looks like their angle',
                  classless='layers have no property that is called after a class: their objects are called by the layer',
-                 loose='outlines fill less than half of their box', listed='names in the list of a split have no picture',
-                 scaled='pictures have another size than they were labelled at: boxes scaled',
-                 turned='pictures are turned by EXIF, their labels are not: boxes turned',
+                 loose='outlines fill less than half of their box', listed='names in the list of a split have no image',
+                 scaled='images have another size than they were labelled at: boxes scaled',
+                 turned='images are turned by EXIF, their labels are not: boxes turned',
                  pages='files have several pages: the first is read')
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
@@ -134,7 +134,7 @@ def area_of(xy): # xy: 8 numbers
 def _crosses(xy): # two equal loops: no area in all, but a triangle has some
     return 1e-6<area_of([*xy[:6],*xy[:2]])<np.inf
 
-class Row(NamedTuple):
+class ParsedBox(NamedTuple):
     "One box as a parser gives it; parsers may leave out what has a default"
     xy:list                # 8 numbers, pixels
     name:str
@@ -163,15 +163,15 @@ def keep_rows(
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
     kind:str='entry' # how to count what does not parse: 'parse' for lines
-)->list: # of `Row`
-    "The usable boxes among the entries of one picture"
+)->list: # of `ParsedBox`
+    "The usable boxes among the entries of one image"
     rows = []
     for where,text,parse in entries:
         try: row = parse()
         except NotABox as e: problems.add('skipped', where, str(e)); continue
         except MALFORMED as e: problems.add(kind, where, f'{explain(e)[:200]}: {text[:80]!r}'); continue
         if row is None: continue
-        row = Row(*row); row = row._replace(where=where, difficult=min(max(row.difficult, 0), 99))
+        row = ParsedBox(*row); row = row._replace(where=where, difficult=min(max(row.difficult, 0), 99))
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
         elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
@@ -182,11 +182,11 @@ def keep_rows(
 
 # %% ../../../nbs/data/labels/03_records.ipynb #c113c93b
 class Entries(list):
-    "The entries of one picture, with what their file says of the picture"
+    "The entries of one image, with what their file says of the image"
     def __init__(self, entries, size=None, stored=False):
         super().__init__(entries)
         self.size = size     # (width, height) that labels count in, see `told_size`; None where it is not told
-        self.stored = stored # whether the tool counts in stored pixels where EXIF turns a picture
+        self.stored = stored # whether the tool counts in stored pixels where EXIF turns an image
 
 def line_entries(
     file, # label file
@@ -197,31 +197,31 @@ def line_entries(
     return [(f'{file}:{i}', o.strip(), partial(parse, o)) for i,o in enumerate(text.splitlines(), 1)]
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f2191ece
-def to_annot(image, rows, size=None, id=None): # rows: `Row`, or what fits into one
+def to_annot(image, rows, size=None, id=None): # rows: `ParsedBox`, or what fits into one
     "One record from the rows of a label file"
-    xy,names,difficult,_,angle,where,_ = zip(*(Row(*r) for r in rows)) if rows else ((),)*7
+    xy,names,difficult,_,angle,where,_ = zip(*(ParsedBox(*r) for r in rows)) if rows else ((),)*7
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
                  size, list(where), np.array(angle, dtype=float), id=id)
 
 def look_up(file, problems):
     "(width, height) and EXIF orientation from the header, or None with the problem noted"
     try: r = open_reader(file)
-    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('picture', file, str(e.__cause__ or e)[:80]); return
+    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('image', file, str(e.__cause__ or e)[:80]); return
     if r.pages>1: problems.add('pages', file, f'{r.pages} pages')
     return r.shape[1::-1],r.turn
 
-def read_picture(
-    image, # picture file
+def read_image(
+    image, # image file
     entries, # (width, height) -> entries for `keep_rows`, as `Entries` where their file tells a size
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
     kind:str='entry' # how to count what does not parse
-)->Annot: # or None where the picture cannot be used
-    "The record of one picture, its boxes in the pixels that are displayed"
+)->Annot: # or None where the image cannot be used
+    "The record of one image, its boxes in the pixels that are displayed"
     if (look := look_up(image, problems)) is None: return
     size,turn = look; some = entries(size); told = getattr(some, 'size', None)
     try: m,how = label_map(told, size, turn, getattr(some, 'stored', False))
-    except PictureSizeError as e: problems.add('size', image, f'{e} ({some[0][0]})' if some else str(e)); return
+    except ImageSizeError as e: problems.add('size', image, f'{e} ({some[0][0]})' if some else str(e)); return
     rows = [r._replace(xy=move_points(r.xy, m).tolist()) for r in keep_rows(some, problems, vocab, kind)]
     if how and rows: problems.add(how, image, f'from {told[0]:g} x {told[1]:g} px to {size[0]} x {size[1]}' if how=='scaled' else '')
     return replace(to_annot(image, rows, size), frame=m)
@@ -233,10 +233,10 @@ def read_pairs(
     vocab=None, # known class names; None accepts any
     kind:str='entry' # how to count what does not parse: 'parse' for lines
 )->list: # of `Annot`
-    "Records of pictures that have a label file each; a picture or file that cannot be read leaves both out"
+    "Records of images that have a label file each; an image or file that cannot be read leaves both out"
     res = []
     for image,file in pairs:
-        try: a = read_picture(image, lambda size: entries(file, size) if file else [], problems, vocab, kind)
+        try: a = read_image(image, lambda size: entries(file, size) if file else [], problems, vocab, kind)
         except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
         if a is not None: res.append(a)
     return res

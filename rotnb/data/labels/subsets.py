@@ -17,7 +17,7 @@ def rename_annots(
     annots, # of `Annot`
     names:dict, # old name to new; None leaves the boxes out; names that are not in it stay
     vocab=None # names that may remain; None accepts any
-)->list: # of `Annot`; pictures without a box stay
+)->list: # of `Annot`; images without a box stay
     "Records with other class names"
     known = {}                                                              # windows of one scene go on sharing its record
     res = [_renamed(a, names, known) for a in annots]
@@ -28,7 +28,7 @@ def rename_annots(
 def _renamed(a, names, known):
     new = [names.get(o, o) for o in a.names]
     k = np.flatnonzero([o is not None for o in new])
-    kw = dict(qboxes=a.qboxes[k], names=[new[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
+    kw = dict(quads=a.quads[k], names=[new[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
               angle=None if a.angle is None else a.angle[k])
     if getattr(a, 'partial', None) is not None: kw['partial'] = a.partial[k]
     if (w := getattr(a, 'whole', None)) is not None:
@@ -65,9 +65,9 @@ def repeat_annots(
 # %% ../../../nbs/data/labels/10_subsets.ipynb #bcf14987
 def repeat_factors(
     annots, # of `Annot`
-    thresh:float=1e-3 # t: share of pictures below which a class is repeated, in (0,1]
+    thresh:float=1e-3 # t: share of images below which a class is repeated, in (0,1]
 ): # (n,) float, 1 or more
-    "How often each picture should come ([LVIS](https://arxiv.org/abs/1908.03195))"
+    "How often each image should come ([LVIS](https://arxiv.org/abs/1908.03195))"
     shown = [set(a.names) for a in annots]
     f = Counter(o for s in shown for o in s)
     r = {c: max(1., math.sqrt(thresh*len(shown)/k)) for c,k in f.items()}
@@ -75,10 +75,10 @@ def repeat_factors(
 
 def balance_annots(
     annots, # of `Annot`
-    thresh:float=1e-3, # share of pictures below which a class is repeated, in (0,1]
+    thresh:float=1e-3, # share of images below which a class is repeated, in (0,1]
     seed:int=0 # of who is rounded up
 )->list: # of `Annot`
-    "Pictures with rare classes repeated"
+    "Images with rare classes repeated"
     return repeat_annots(annots, repeat_factors(annots, thresh), seed)
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #fe8aa5b9
@@ -90,8 +90,8 @@ def _groups(annots, by):
 
 def subset_annots(
     annots, # of `Annot`
-    share:float, # of the pictures, in [0,1]
-    seed:int=0, # other seeds, other pictures
+    share:float, # of the images, in [0,1]
+    seed:int=0, # other seeds, other images
     by=None # function of an `Annot`: those of one value come or go together
 )->list: # of `Annot`, in the order given; at least one where `share` is not 0
     "A random part"
@@ -111,7 +111,7 @@ def kfolds(
     "Splits for cross-validation, stratified by class"
     annots = list(annots)
     groups = _groups(annots, by)
-    if not 2<=k<=len(groups): raise ValueError(f'{len(groups)} pictures or groups cannot make {k} folds: k lies between 2 and their number')
+    if not 2<=k<=len(groups): raise ValueError(f'{len(groups)} images or groups cannot make {k} folds: k lies between 2 and their number')
     count = [Counter(o for i in g for o in annots[i].names) for g in groups]
     fold = _deal([len(g) for g in groups], count, k, _rng(seed))
     inside = lambda j: {i for g,f in zip(groups, fold) if f==j for i in g}

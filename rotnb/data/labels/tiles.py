@@ -12,16 +12,16 @@ import numpy as np, torch
 from fastcore.basics import patch
 from .arguments import check_whole, named
 from ...geometry.visible import visible_fraction
-from ..images.windows import Scene, Window, scene_windows
+from ..images.windows import WindowedImage, Window, scene_windows
 from .records import Annot, Difficult, LabelError, LabelWarning
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #e8747ed1
 def window_fractions(
-    qboxes, # (n,4,2) corners, pixels of the scene
+    quads, # (n,4,2) corners, pixels of the scene
     windows:list # m of `Window`
 )->np.ndarray: # (m,n) in [0,1]; 1 only for boxes that are not cut at all
     "The share of each box that each window shows"
-    q,w = np.asarray(qboxes, float).reshape(-1,4,2),np.array([(o.x,o.y,o.w,o.h) for o in windows], float).reshape(-1,4)
+    q,w = np.asarray(quads, float).reshape(-1,4,2),np.array([(o.x,o.y,o.w,o.h) for o in windows], float).reshape(-1,4)
     lo,hi,a,b = q.min(1),q.max(1),w[:,None,:2],w[:,None,:2]+w[:,None,2:]
     whole = ((lo>=a) & (hi<=b)).all(-1)
     i,j = np.nonzero(((hi>a) & (lo<b)).all(-1) & ~whole)
@@ -32,7 +32,7 @@ def window_fractions(
 # %% ../../../nbs/data/labels/09_tiles.ipynb #14a5efb2
 @dataclass(eq=False)
 class TileAnnot(Annot):
-    "One window and its boxes, in pixels of the window's picture"
+    "One window and its boxes, in pixels of the window's image"
     whole:Annot=None # the record of its scene
     partial:np.ndarray=None # (n,) bool: boxes that count in another window; ignored whatever their difficulty
 
@@ -47,7 +47,7 @@ def _tile(a, w, f, iof_thr, below, mark_cut):
     counts = f>=iof_thr-1e-6                                                 # a share of 0.7 is not to fail by rounding
     difficult = np.where(counts, np.where((f<1) & mark_cut, 2, a.difficult), np.maximum(a.difficult, 1))
     k = np.flatnonzero(counts & (f>0) if below=='drop' else f>0)
-    return TileAnnot(w, w.to_window(a.qboxes[k]), [a.names[i] for i in k], difficult[k], w.size, whole=a, difficulty=a.difficulty, partial=~counts[k],
+    return TileAnnot(w, w.to_window(a.quads[k]), [a.names[i] for i in k], difficult[k], w.size, whole=a, difficulty=a.difficulty, partial=~counts[k],
                      where=a.where and [a.where[i] for i in k], angle=None if a.angle is None else a.angle[k])
 
 def tile_scene(
@@ -60,7 +60,7 @@ def tile_scene(
     "The records of some windows of one scene"
     if not 0<iof_thr<=1: raise ValueError(f'iof_thr must be in (0, 1], got {iof_thr}')
     if below not in ('ignore','drop'): raise ValueError(f"below is {below!r}, expected 'ignore' or 'drop'")
-    f = window_fractions(a.qboxes, windows)
+    f = window_fractions(a.quads, windows)
     lost = np.flatnonzero((f.max(0)<iof_thr-1e-6) & ~a.ignored)
     return [_tile(a, w, o, iof_thr, below, mark_cut) for w,o in zip(windows, f)],lost
 
@@ -77,10 +77,10 @@ def _check_empty(empty):
 
 @named
 def tile_annots(
-    annots, # of `Annot`, in pixels of whole scenes; `image` is a file or a `Scene`
-    size:int=1024, # side of a window's picture, pixels
-    overlap:int=None, # of neighbours, pixels of the picture; 200 of 1024, in proportion, when absent
-    scales:tuple=(1.,), # such as (0.5, 1, 1.5): pixels of the picture for one of the scene
+    annots, # of `Annot`, in pixels of whole scenes; `image` is a file or a `WindowedImage`
+    size:int=1024, # side of a window's image, pixels
+    overlap:int=None, # of neighbours, pixels of the image; 200 of 1024, in proportion, when absent
+    scales:tuple=(1.,), # such as (0.5, 1, 1.5): pixels of the image for one of the scene
     iof_thr:float=.7, # least share of a box in a window that makes it count, in (0,1]
     empty='drop', # windows without a box that counts: 'drop', 'keep', or the share of them to keep
     below:str='ignore', # boxes under `iof_thr`: 'ignore' or 'drop'
@@ -107,7 +107,7 @@ def tell_lost(
     n:int=None # boxes there are
 )->str:
     "What is lost, why, and what helps"
-    long = lambda o: float(np.ptp(o[0].qboxes[o[1]], 0).max())
+    long = lambda o: float(np.ptp(o[0].quads[o[1]], 0).max())
     a,i = max(lost, key=long); side = long((a,i))
     return (f'{len(lost)} boxes count in no window{f", of {n}" if n else ""}: none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed. '
             f'The longest: {a.names[i]} of {side:.0f} px in {a.image}. A window shows any box whole that is no longer than the overlap: '

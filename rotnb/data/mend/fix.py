@@ -16,7 +16,7 @@ from ..labels.records import odd_name, unknown_class
 from ..labels.records import LabelError, MALFORMED, explain
 from ..labels.layout import IMAGE_EXTS
 from ..formats.yolo import yolo_names
-from ..doctor.boxes import KINDS, ordered, split_where
+from ..doctor.boxes import CHECKS, ordered, split_where
 from ..images.orient import ORIENTATION, inverse_map, move_points
 from ..doctor.report import DoctorReport
 from .sources import edit_form
@@ -34,10 +34,10 @@ def _upright_note(data:bytes):
         if struct.unpack_from(e+'H', data, p)[0]==ORIENTATION: return data[:p+8]+struct.pack(e+'H', 1)+data[p+10:]
 
 def mend_exif(
-    file, # the picture, changed in place
+    file, # the image, changed in place
     exif:str # 'displayed' turns the pixels, 'raw' takes the note away
 )->str: # what was done
-    "A picture that every program shows the same way up"
+    "An image that every program shows the same way up"
     file = Path(file); data = file.read_bytes()
     with Image.open(io.BytesIO(data)) as im:
         kind = im.format; im.load()
@@ -57,7 +57,7 @@ def _plan(rep, kinds, names):
     "Edits of each label file: (place, op, value, box, row of the findings or -1); and why some rows are left"
     b,plan,seen,why = rep.boxes,{},set(),{}
     ops = dict(drop=lambda i: ('drop',None), rect=lambda i: ('quad',rbox2qbox(b.rboxes[i][None])[0]),
-               order=lambda i: ('quad',ordered(b.qboxes[i])[0]))
+               order=lambda i: ('quad',ordered(b.quads[i])[0]))
     some = rep.findings[rep.findings.kind.isin(kinds)&rep.findings.fix.isin(list(ops))]
     for r in sorted(some.itertuples(), key=lambda r: list(ops).index(r.fix)):   # who is dropped needs no rectangle
         at = int(r.line) if pd.notna(r.line) else r.object
@@ -71,7 +71,7 @@ def _plan(rep, kinds, names):
     return plan,why
 
 # %% ../../../nbs/data/mend/02_fix.ipynb #67bd5f47
-def _back(b, i, q): # (4,2) pixels of the picture
+def _back(b, i, q): # (4,2) pixels of the image
     "Corners in the numbers of the label file"
     return move_points(q, inverse_map(b.annots[b.pic[i]].frame)).ravel()
 
@@ -80,7 +80,7 @@ def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box 
     if len(some)>1: raise LabelError(f'{len(some)} objects begin at this place')
     p = form.read(some[0], text, Shot('', tuple(b.size[i].tolist()) if i>=0 else None, vocab)) if some else None
     usable = p is not None and p.row is not None
-    same = usable and 'box' not in changed(p.row, (_back(b, i, b.qboxes[i]),*p.row[1:])) if i>=0 else p is not None and not usable
+    same = usable and 'box' not in changed(p.row, (_back(b, i, b.quads[i]),*p.row[1:])) if i>=0 else p is not None and not usable
     if not same: raise LabelError('the file holds something else at this place than when it was examined')
     return p
 
@@ -134,7 +134,7 @@ def check_target(
     if root.resolve() in dst.resolve().parents: raise ValueError(f'{dst} lies in {root}: choose a folder beside it')
 
 def _check(rep, dst, kinds, names, exif):
-    if bad := set(kinds)-set(KINDS): raise ValueError(f"unknown kinds {', '.join(sorted(bad))}: known are {', '.join(KINDS)}")
+    if bad := set(kinds)-set(CHECKS): raise ValueError(f"unknown kinds {', '.join(sorted(bad))}: known are {', '.join(CHECKS)}")
     if exif not in (None,'displayed','raw'): raise ValueError(f"exif is {exif!r}, expected 'displayed' or 'raw'")
     if bad := next((o for o in names or () if o not in rep.boxes.names), None): raise ValueError(unknown_class(bad, sorted(set(rep.boxes.names))))
     check_target(rep.path, dst)
@@ -154,16 +154,16 @@ def _copy_tree(root, out, put):
             elif Path(top).is_relative_to(real): continue                                   # a folder around the set: no reader goes there
             else: to.mkdir(); done[real] = to; todo.append((o,to))
 
-def _copy(root, dst, new, pictures, exif, images):
-    "The set with its new files, written beside and moved into place when complete; what was done to each picture"
-    turned,said = {os.path.realpath(o) for o in pictures},{}
+def _copy(root, dst, new, rotated, exif, images):
+    "The set with its new files, written beside and moved into place when complete; what was done to each image"
+    turned,said = {os.path.realpath(o) for o in rotated},{}
     def put(a, b):
         link = images=='link' and a.suffix.lower() in IMAGE_EXTS and os.path.realpath(a) not in turned
         b.symlink_to(a.resolve()) if link else shutil.copy2(a, b)
     with new_folder(dst) as out:
         _copy_tree(root, out, put)
         for f,data in new.items(): (out/Path(f).relative_to(root)).write_bytes(data)
-        for f in map(Path, pictures):
+        for f in map(Path, rotated):
             said[str(f)] = mend_exif(out/f.relative_to(root), exif) if f.is_relative_to(root) else f'left: not in {root}'
     return said
 
@@ -173,8 +173,8 @@ def fix(
     dst, # new folder; must not exist
     kinds=SAFE, # kinds of findings to mend, see the table above
     names:dict=None, # class names to change: {'Ships': 'ship'}
-    exif:str=None, # pictures with an EXIF rotation: 'displayed' where labels fit the turned picture, 'raw' where they fit the stored one
-    images:str='copy', # other pictures: 'copy' or 'link' (symbolic)
+    exif:str=None, # images with an EXIF rotation: 'displayed' where labels fit the turned image, 'raw' where they fit the stored one
+    images:str='copy', # other images: 'copy' or 'link' (symbolic)
     dry:bool=False # write nothing, only tell
 )->pd.DataFrame: # the findings with a column `done`
     "Write a mended copy of a set"
@@ -182,8 +182,8 @@ def fix(
     vocab = rep.options.get('vocab') or (yolo_names(root) if rep.format.startswith('yolo') else [])
     plan,why = _plan(rep, kinds, names)
     new,done,renamed = _edit_all(rep, plan, list(vocab), root)
-    pictures = sorted(set(f.image[f.kind=='exif'])) if exif else []
-    said = dict.fromkeys(pictures, f'{exif}: to be done') if dry else _copy(root, dst, new, pictures, exif, images)
+    rotated = sorted(set(f.image[f.kind=='exif'])) if exif else []
+    said = dict.fromkeys(rotated, f'{exif}: to be done') if dry else _copy(root, dst, new, rotated, exif, images)
     def told(r):
         if r.Index in done or r.Index in why: return done.get(r.Index) or why[r.Index]
         if r.kind=='exif' and r.image in said: return said[r.image]

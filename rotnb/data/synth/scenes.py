@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'blend', 'shade', 'layout_at', 'make_scene', 'SynthFolderError', 'dota_text', 'kind_of', 'make_synth',
-           'CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'visible_fraction', 'Scene', 'KINDS', 'wave',
-           'moor', 'quayside', 'harbour', 'airport', 'house', 'suburb', 'car_park', 'industry', 'fields', 'stream',
-           'crossing', 'river', 'country', 'sports', 'wild']
+           'CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'fraction_in_image', 'Canvas', 'SCENE_KINDS',
+           'wave', 'moor', 'quayside', 'harbour', 'airport', 'house', 'suburb', 'car_park', 'industry', 'fields',
+           'stream', 'crossing', 'river', 'country', 'sports', 'wild']
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #f20fd3bf
 import json, os, subprocess, sys, cv2, numpy as np
@@ -18,8 +18,8 @@ from .canvas import *
 from .layouts import *
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #4823dbd6
-_all_ = ['CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'visible_fraction', 'Scene', # of `data.synth.canvas`
-         'KINDS', 'wave', 'moor', 'quayside', 'harbour', 'airport', 'house', 'suburb', 'car_park', 'industry', 'fields', 'stream',
+_all_ = ['CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'fraction_in_image', 'Canvas', # of `data.synth.canvas`
+         'SCENE_KINDS', 'wave', 'moor', 'quayside', 'harbour', 'airport', 'house', 'suburb', 'car_park', 'industry', 'fields', 'stream',
          'crossing', 'river', 'country', 'sports', 'wild'] # of `data.synth.layouts`
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #af2a304e
@@ -49,7 +49,7 @@ def shade(mask, at, alpha, shift):
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #1b674cbb
 @patch
-def draw(self:Scene):
+def draw(self:Canvas):
     "Paint all that was placed, shadows first"
     shadow,patches = np.zeros((self.size, self.size), np.float32),[]
     for name,q,heading,length,width in self.items:
@@ -65,7 +65,7 @@ def draw(self:Scene):
     for at,patch in patches: blend(self.canvas, at, patch)
 
 @patch
-def air(self:Scene): # (size, size) float32 opacity
+def air(self:Canvas): # (size, size) float32 opacity
     "Cloud and haze over the scene"
     rng = self.rng
     thick = np.zeros((self.size, self.size), np.float32)
@@ -75,7 +75,7 @@ def air(self:Scene): # (size, size) float32 opacity
     return thick
 
 @patch
-def camera(self:Scene): # (size, size, 3) uint8
+def camera(self:Canvas): # (size, size, 3) uint8
     "Exposure, colour cast, blur, noise and JPEG"
     rng,im = self.rng,self.canvas
     im = 255*np.clip(im/255, 0, 1)**rng.uniform(.8, 1.25)
@@ -88,24 +88,24 @@ def camera(self:Scene): # (size, size, 3) uint8
     return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[...,::-1])
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #47756816
-def layout_at(u): # a function of `KINDS`
+def layout_at(u): # a function of `SCENE_KINDS`
     "The layout at `u`, in [0, 1), of the cumulated weights"
-    return [*KINDS][int(np.searchsorted(np.cumsum([*KINDS.values()])[:-1], u, side='right'))]
+    return [*SCENE_KINDS][int(np.searchsorted(np.cumsum([*SCENE_KINDS.values()])[:-1], u, side='right'))]
 
 def make_scene(
     seed:int, # same seed and library versions: same bytes
     size:int=320, # side, px
-    kind=None, # a layout of `KINDS`; drawn by weight if None
+    kind=None, # a layout of `SCENE_KINDS`; drawn by weight if None
 ): # image (size, size, 3) uint8 RGB, corners (n, 4, 2) float32 px, n class names, difficult (n,) bool
-    "A synthetic aerial picture and its oriented boxes"
-    sc = Scene(seed, size)
+    "A synthetic aerial image and its oriented boxes"
+    sc = Canvas(seed, size)
     (kind or layout_at(sc.rng.random()))(sc)
     sc.draw()
     thick,found = sc.air(),[o for o in sc.items if o[0] in OBJECTS]
     image = sc.camera()
     def hard(q, length, width):
         hidden = cv2.fillConvexPoly(np.zeros((size, size), np.uint8), np.round(q).astype(np.int32), 1)
-        return visible_fraction(q, size)<.3 or max(length, width)<9 or (thick[hidden>0].mean() if hidden.any() else 1)>.55
+        return fraction_in_image(q, size)<.3 or max(length, width)<9 or (thick[hidden>0].mean() if hidden.any() else 1)>.55
     quads = np.array([o[1] for o in found], np.float32).reshape(-1,4,2)
     return image, quads, [o[0] for o in found], np.array([hard(o[1], *o[3:]) for o in found], bool)
 
@@ -116,16 +116,16 @@ class SynthFolderError(ValueError):
 VERSION = 2   # raise it when the same seed begins to draw another scene
 
 def dota_text(quads, names, difficult): # str
-    "Label file of one picture"
+    "Label file of one image"
     rows = [' '.join(f'{v:.2f}' for v in np.ravel(q))+f' {n} {int(d)}' for q,n,d in zip(quads, names, difficult)]
     return '\n'.join(['imagesource:synthetic', 'gsd:0.3', *rows])+'\n'
 
-def kind_of(i): # a function of `KINDS`
+def kind_of(i): # a function of `SCENE_KINDS`
     "Layout of a set's `i`-th scene: steps of the golden ratio keep every stretch of the set near the weights"
     return layout_at((i+1)*.6180339887 % 1)
 
 def _save_scene(folder, stem, seed, size):
-    "Make one scene and write its picture and labels"
+    "Make one scene and write its image and labels"
     image,*labels = make_scene(seed, size, kind_of(seed[-1]))
     png = cv2.imencode('.png', np.ascontiguousarray(image[...,::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
     write_whole(folder/'labelTxt'/f'{stem}.txt', dota_text(*labels), durable=False)
@@ -164,9 +164,9 @@ def _share(args, workers):
 # %% ../../../nbs/data/synth/05_scenes.ipynb #842504a7
 def make_synth(
     path, # folder to fill, made if absent
-    n_train:int=200, # pictures in train/
-    n_valid:int=40, # pictures in val/
-    size:int=320, # side of a picture, px
+    n_train:int=200, # images in train/
+    n_valid:int=40, # images in val/
+    size:int=320, # side of an image, px
     seed:int=0, # another seed, other scenes
     workers:int=None, # processes; None: one per core, at most 8, and one only for a small set
 )->Path: # the folder

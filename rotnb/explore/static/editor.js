@@ -1,6 +1,6 @@
 // The canvas with handles. A gesture is shown here while the pointer moves; what it does to the labels is computed in Python, from the event sent at its end.
 
-const HANDLE = 5, REACH = 30, SNAP = Math.PI / 12, LEAST = 1;      // CSS pixels; radians; picture pixels
+const HANDLE = 5, REACH = 30, SNAP = Math.PI / 12, LEAST = 1;      // CSS pixels; radians; image pixels
 
 class BoxEditor extends BoxCanvas {
   constructor(model, el) {
@@ -18,7 +18,7 @@ class BoxEditor extends BoxCanvas {
     this.tool = null;
     const button = (text, title, f) => node('button', 'rn-button', { type: 'button', textContent: text, title, onclick: f });
     this.b = {
-      previous: button('◀', 'Previous picture (PageUp)', () => this.send('previous')), next: button('▶', 'Next picture (PageDown)', () => this.send('next')),
+      previous: button('◀', 'Previous image (PageUp)', () => this.send('previous')), next: button('▶', 'Next image (PageDown)', () => this.send('next')),
       undo: button('Undo', 'Undo (Ctrl+Z)', () => this.send('undo')), redo: button('Redo', 'Redo (Ctrl+Y)', () => this.send('redo')),
       add: button('Add', 'Drag from stern to bow, then click at the side (a)', () => this.take_tool(this.tool ? null : 'add')),
       remove: button('Delete', 'Delete the box (Del)', () => this.on_chosen('delete')),
@@ -246,7 +246,7 @@ class BoxEditor extends BoxCanvas {
       'Delete': ['delete', () => this.on_chosen('delete')], 'Backspace': ['delete', () => this.on_chosen('delete')],
       'd': ['difficult', () => this.on_chosen('toggle_difficult')], 't': ['turn the heading', () => this.on_chosen('turn', { quarters: 1 })],
       'y': ['take a prediction as a label', () => { const c = this.chosen || this.hover; if (c && c[0] > 0) this.send('adopt', { layer: c[0], index: c[1] }); }],
-      'PageDown': ['next picture', () => this.send('next')], 'PageUp': ['previous picture', () => this.send('previous')],
+      'PageDown': ['next image', () => this.send('next')], 'PageUp': ['previous image', () => this.send('previous')],
       'ArrowLeft': ['nudge, or pan', nudge(-1, 0)], 'ArrowRight': ['nudge, or pan', nudge(1, 0)],
       'ArrowUp': ['nudge, or pan', nudge(0, -1)], 'ArrowDown': ['nudge, or pan', nudge(0, 1)],
       'Escape': ['stop adding, nothing selected', () => { this.keys.hidden = true; this.preview = this.lifted = this.gesture = null; this.tool ? this.take_tool(null) : this.choose(null); this.redraw(); }] };

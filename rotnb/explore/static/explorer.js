@@ -1,6 +1,6 @@
 // An explorer on a page. `api` is where answers come from: a kernel (live.js), or the page itself (offline.js):
 //   snapshot() what is to be shown now; on(f) call f when it changed; send(change); open(cell); save();
-//   picture(cell, f) calls f with {href, box} or {error}
+//   thumbnail(cell, f) calls f with {href, box} or {error}
 
 function mount(el, api) {
   const field = {}, ask = (name, want) => api.send({ filters: { [name]: want } })
@@ -57,7 +57,7 @@ function mount(el, api) {
     const page = (to, text, title) => make('button', { title, disabled: beyond(to) && '', onclick: () => api.send({ page: to }) }, text)
     const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rx-line', ...dash(i) }))
     const turn = () => api.send({ ascending: !s.ascending }), several = s.layers.length > 1
-    renew(tools, choice('by', s.by, [['images', 'pictures'], ['boxes', 'boxes']]),
+    renew(tools, choice('by', s.by, [['images', 'images'], ['boxes', 'boxes']]),
       choice('sort', s.sort, [['', 'in order'], ...s.sorts.map(o => [o, `by ${o}`])]),
       s.sort ? make('button', { title: 'turn the order round', onclick: turn }, s.ascending ? '↑' : '↓') : '',
       several ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',
@@ -121,7 +121,7 @@ function thumbnail(cell, api) {
   new IntersectionObserver((seen, o) => {
     if (!seen.some(e => e.isIntersecting)) return
     o.disconnect()
-    api.picture(cell, p => { got = p; paint() })
+    api.thumbnail(cell, p => { got = p; paint() })
   }, { rootMargin: '200px' }).observe(el)
   return { el, update(c, s) {
     Object.assign(cell, c); snap = s
@@ -133,7 +133,7 @@ function thumbnail(cell, api) {
 }
 const groups = s => s.side && s.layers.length > 1 ? s.layers.map((_, i) => [i]) : [s.layers.map((_, i) => i)]
 
-// A picture, or a window of it, with the boxes of some layers over it
+// An image, or a window of it, with the boxes of some layers over it
 function pane(got, cell, snap, layers) {
   const box = cell.window || got?.box
   if (!box) return make('div', { class: 'rx-wait' })

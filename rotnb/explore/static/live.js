@@ -2,7 +2,7 @@
 // a brush never runs ahead of what it shows.
 
 function live(model, el) {
-  const waiting = new Map(), queue = [], kept = new Map()      // by the name of a picture: a second view of this widget hears the same answers
+  const waiting = new Map(), queue = [], kept = new Map()      // by the name of an image: a second view of this widget hears the same answers
   let flying = 0, busy = false, later = null
   const note = make('p', { class: 'rx rx-warn rx-late', hidden: '' })
   const patience = new Patience(text => { note.textContent = text; note.hidden = !text })
@@ -43,13 +43,13 @@ function live(model, el) {
     note, patience, snapshot: () => model.get('snapshot'),
     on: f => listen('change:snapshot', f),
     save: () => ask({ save: true }), send,
-    open(cell) {                        // the large picture comes into the box under this one
+    open(cell) {                        // the large image comes into the box under this one
       const box = el.closest('.widget-vbox')?.lastElementChild
       const look = () => requestAnimationFrame(() => box.scrollIntoView({ block: 'end', behavior: 'smooth' }))
       if (box) new MutationObserver((_, o) => { o.disconnect(); look() }).observe(box, { childList: true, subtree: true })
       ask({ open: cell.key })
     },
-    picture(cell, f) {
+    thumbnail(cell, f) {
       const id = cell.window ? cell.key : `i${cell.image}`
       if (kept.has(id)) return f(kept.get(id))
       queue.push({ id, cell: { ...cell }, f, wanted: () => model.get('snapshot').cells.some(c => c.key === cell.key) })

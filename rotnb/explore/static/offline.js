@@ -1,4 +1,4 @@
-// A page without a kernel: `data` holds the rows' codes and some pictures; filters are worked out here, as BoxTable does in Python.
+// A page without a kernel: `data` holds the rows' codes and some images; filters are worked out here, as BoxTable does in Python.
 
 function offline(data, large) {
   const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer
@@ -6,7 +6,7 @@ function offline(data, large) {
   const base = data.snapshot, image = ints(data.image), marks = new Set(data.marks)
   const fields = base.fields.map(f => ({ ...f, ...data.fields[f.name] }))
     .map(f => ({ ...f, codes: ints(f.codes), rows: ints(f.rows), x: f.x && new Float64Array(bytes(f.x)) }))
-  const pictures = new Map(data.pictures.map(p => [p.image, p])), every = new Set(image).size
+  const images = new Map(data.images.map(p => [p.image, p])), every = new Set(image).size
   const state = { filters: {}, by: base.by, sort: base.sort, ascending: base.ascending, page: 0, side: base.side }
   let told = () => {}, snap
 
@@ -28,7 +28,7 @@ function offline(data, large) {
     })
     return res
   }
-  function inOrder(mask) {                // rows in embedded pictures
+  function inOrder(mask) {                // rows in embedded images
     const rows = data.boxes.filter(o => mask[o.row]), up = state.ascending ? 1 : -1
     const last = v => v === null ? 1 : 0    // what has no number
     if (state.sort) rows.sort((a, b) => {
@@ -38,7 +38,7 @@ function offline(data, large) {
     return state.by === 'boxes' ? rows : [...new Set(rows.map(o => o.image))]
   }
   function cell(o, mask) {
-    const p = pictures.get(state.by === 'boxes' ? o.image : o), b = p.boxes
+    const p = images.get(state.by === 'boxes' ? o.image : o), b = p.boxes
     const on = i => b.row[i] >= 0 && (state.by === 'boxes' ? b.row[i] === o.row : mask[b.row[i]] === 1)
     const key = state.by === 'boxes' ? o.key : `i${o}`, n = new Set(b.row.filter((r, i) => on(i))).size
     const held = Object.keys(state.filters).length && p.n ? `${n} of ${p.n}` : `${p.n} box${p.n === 1 ? '' : 'es'}`
@@ -56,9 +56,9 @@ function offline(data, large) {
     let n = 0
     mask.forEach((yes, i) => { if (yes) { some.add(image[i]); n += data.real[i] } })
     state.page = clamp(state.page, 0, Math.max(0, pages - 1))
-    const left = [...some].filter(i => !pictures.has(i)).length
-    snap = { ...base, ...state, pages, marks: marks.size, notes: left ? [`${count(left)} of these pictures are not in this page`] : [],
-      counts: `${count(n)} of ${data.total} boxes in ${count(some.size)} of ${count(every)} picture${every === 1 ? '' : 's'}`,
+    const left = [...some].filter(i => !images.has(i)).length
+    snap = { ...base, ...state, pages, marks: marks.size, notes: left ? [`${count(left)} of these images are not in this page`] : [],
+      counts: `${count(n)} of ${data.total} boxes in ${count(some.size)} of ${count(every)} image${every === 1 ? '' : 's'}`,
       fields: fields.map(f => ({ ...f, want: state.filters[f.name] || null, shown: counted(f, keep(f.name)) })),
       matrix: base.matrix && { ...base.matrix, want: state.filters.cell ? state.filters.cell[0] : null },
       curves: base.curves && { ...base.curves, picked: state.picked },
@@ -78,17 +78,17 @@ function offline(data, large) {
     Object.assign(state, { page: 0 }, rest)
     work()
   }
-  const picture = (c, f) => { const p = pictures.get(c.image); f(p.error ? { error: p.error } : { href: p.href, box: p.box }) }
-  const open = c => large(pictures.get(c.image), c, snap, fields.find(f => f.name === 'cls').values)
-  const save = () => download('marked.csv', 'key,picture,box\n' + [...marks].map(k => {
+  const thumbnail = (c, f) => { const p = images.get(c.image); f(p.error ? { error: p.error } : { href: p.href, box: p.box }) }
+  const open = c => large(images.get(c.image), c, snap, fields.find(f => f.name === 'cls').values)
+  const save = () => download('marked.csv', 'key,image,box\n' + [...marks].map(k => {
     const o = k[0] === 'i' ? { image: +k.slice(1), caption: '' } : data.boxes.find(b => b.key === k)
-    return [k, pictures.get(o?.image)?.name, o?.caption].map(v => `"${String(v ?? '').replaceAll('"', '""')}"`).join()
+    return [k, images.get(o?.image)?.name, o?.caption].map(v => `"${String(v ?? '').replaceAll('"', '""')}"`).join()
   }).join('\n') + '\n')
   work()
-  return { snapshot: () => snap, on: f => { told = f }, send, picture, open, save, fixed: true }
+  return { snapshot: () => snap, on: f => { told = f }, send, thumbnail, open, save, fixed: true }
 }
 
-// The viewer's canvas in a dialog, with the picture that the page holds
+// The viewer's canvas in a dialog, with the image that the page holds
 function dialog(viewer, Model) {
   const style = document.createElement('style'), url = URL.createObjectURL(new Blob([viewer.esm], { type: 'text/javascript' }))
   style.textContent = viewer.css
@@ -105,8 +105,8 @@ function dialog(viewer, Model) {
     const jpeg = Uint8Array.from(atob(p.href.split(',')[1]), c => c.charCodeAt(0))
     const look = w && [w[0] + w[0] - w[2], w[1] + w[1] - w[3], w[2] + w[2] - w[0], w[3] + w[3] - w[1]].map((v, i) => (v + w[i]) / 2)
     const scene = { id: '1', name: p.name, width: p.box[2], height: p.box[3], tile: 512, levels: 0 }
-    const picture = new DataView(jpeg.buffer), height = Math.round(innerHeight * .72)
-    const model = new Model({ ...viewer.state, scene, picture, layers, vocab, focus: look, height })
+    const pixels = new DataView(jpeg.buffer), height = Math.round(innerHeight * .72)
+    const model = new Model({ ...viewer.state, scene, pixels, layers, vocab, focus: look, height })
     const head = make('div', { class: 'rx-head' }, make('strong', {}, p.name), make('span', {}, cell.caption),
       make('span', { class: 'rx-space' }), make('button', { onclick: () => box.close() }, 'close ×'))
     const el = make('div'), box = make('dialog', { class: 'rx rx-dialog' }, head, el)

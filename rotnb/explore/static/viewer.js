@@ -1,5 +1,5 @@
-// A picture with layers of oriented boxes. No imports, nothing fetched: the text is a module once Python has added `export default`.
-// World coordinates are pixels of the whole picture, screen coordinates CSS pixels; `dpr` turns those into device pixels.
+// An image with layers of oriented boxes. No imports, nothing fetched: the text is a module once Python has added `export default`.
+// World coordinates are pixels of the whole image, screen coordinates CSS pixels; `dpr` turns those into device pixels.
 
 const node = (tag, cls, props = {}, ...kids) => {
   const o = Object.assign(document.createElement(tag), props);
@@ -55,11 +55,11 @@ const inside = (q, x, y) => {                                     // even-odd ru
 };
 const area = q => Math.abs((q[0] - q[4]) * (q[3] - q[7]) - (q[2] - q[6]) * (q[1] - q[5])) / 2;
 
-class Picture {                                                   // the preview and its halves, and tiles that come on demand
+class Pixels {                                                   // the preview and its halves, and tiles that come on demand
   constructor(view) { Object.assign(this, { view, halves: [], tiles: new Map(), asked: new Map(), failed: new Map(), serial: 0, bytes: null }); }
 
   async load(bytes) {
-    if (bytes && bytes === this.bytes) return;                    // of a new scene both `scene` and `picture` tell, or `scene` alone
+    if (bytes && bytes === this.bytes) return;                    // of a new scene both `scene` and `pixels` tell, or `scene` alone
     const serial = ++this.serial;
     this.bytes = bytes;
     if (bytes && bytes.byteLength) {
@@ -103,7 +103,7 @@ class Picture {                                                   // the preview
     ctx.imageSmoothingEnabled = k < 1;
     ctx.imageSmoothingQuality = 'medium';
     if (this.halves.length) {
-      const full = this.halves[0].width / W;                      // preview pixels to a picture pixel
+      const full = this.halves[0].width / W;                      // preview pixels to an image pixel
       let i = 0;
       while (i + 1 < this.halves.length && this.halves[i + 1].width / W >= k) i++;
       ctx.imageSmoothingEnabled = k < full || full < 1;
@@ -156,24 +156,24 @@ class BoxCanvas {
     Object.assign(this, { model, el, scale: 1, cx: 0, cy: 0, fitted: true, hover: null, frames: [], pending: 0, captions: 'auto' });
     this.off = [];
     this.build();
-    this.picture = new Picture(this);
+    this.pixels = new Pixels(this);
     this.patience = new Patience(text => { if (text) this.say(text); else if (this.note.textContent.startsWith(LATE)) this.say(''); });
     const on = (name, f) => { model.on(`change:${name}`, f); this.off.push(() => model.off(`change:${name}`, f)); };
     const message = (msg, buffers) => this.message(msg, buffers || []);
     model.on('msg:custom', message); this.off.push(() => model.off('msg:custom', message));
-    on('scene', () => this.take('scene')); on('picture', () => this.take('picture'));
+    on('scene', () => this.take('scene')); on('pixels', () => this.take('pixels'));
     on('layers', () => this.take('layers')); on('vocab', () => this.take('layers'));
     for (const o of ['score', 'opacity', 'hidden', 'hidden_classes', 'color_by', 'palette', 'ignored_color']) on(o, () => { this.bar(); this.redraw(); });
     on('selected', () => this.redraw()); on('height', () => this.resize()); on('focus', () => this.look());
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(this.stage);
     this.join(); on('group', () => this.join());
-    for (const o of ['scene', 'picture', 'layers']) this.take(o);
+    for (const o of ['scene', 'pixels', 'layers']) this.take(o);
     this.resize();
     this.root.rotnb = this;                                       // for tests, and for the curious in the console
   }
   destroy() {
-    this.off.forEach(f => f()); this.observer.disconnect(); this.picture.serial++; this.picture.close(); this.gone = true;
+    this.off.forEach(f => f()); this.observer.disconnect(); this.pixels.serial++; this.pixels.close(); this.gone = true;
     this.group?.delete(this);
     for (const o of [this.quiet, this.telling, this.saving]) clearTimeout(o);
     this.patience.stop();
@@ -196,16 +196,16 @@ class BoxCanvas {
     if (what === 'scene') {
       const old = this.scene;
       this.scene = { width: 0, height: 0, levels: 0, tile: 512, id: '', ...this.get('scene') };
-      this.canvas.setAttribute('aria-label', `Picture ${this.scene.name || ''} with oriented boxes`);
+      this.canvas.setAttribute('aria-label', `Image ${this.scene.name || ''} with oriented boxes`);
       if (!old || old.id !== this.scene.id) {
-        this.picture.close(); this.hover = null;
+        this.pixels.close(); this.hover = null;
         if (!old || old.width !== this.scene.width || old.height !== this.scene.height || !this.get('keep_view')) this.fitted = true;
         if (this.fitted) this.fit(false);
         this.look();
-        if (old) this.take('picture');                            // the same bytes are not sent twice: then `picture` does not change
+        if (old) this.take('pixels');                            // the same bytes are not sent twice: then `pixels` does not change
       }
     }
-    if (what === 'picture') this.picture.load(this.get('picture')).catch(e => this.say(`The picture cannot be shown: ${e.message}`));
+    if (what === 'pixels') this.pixels.load(this.get('pixels')).catch(e => this.say(`The image cannot be shown: ${e.message}`));
     if (what === 'layers') {
       this.layers = (this.get('layers') || []).map(o => new BoxLayer(o));
       this.hover = null; this.bar();
@@ -214,7 +214,7 @@ class BoxCanvas {
   }
   message(msg, buffers) {
     this.patience.heard();
-    if (msg.type === 'tile') this.picture.receive(msg, buffers).catch(e => this.say(e.message));
+    if (msg.type === 'tile') this.pixels.receive(msg, buffers).catch(e => this.say(e.message));
     if (msg.type === 'say') this.say(msg.text, msg.kind);
   }
   look() {                                                        // show the region that Python asks for
@@ -233,7 +233,7 @@ class BoxCanvas {
     const button = (text, title, f) => node('button', 'rn-button', { type: 'button', textContent: text, title, onclick: f });
     this.tools = node('div', 'rn-bar');
     this.tools.append(
-      button('Fit', 'Whole picture (f)', () => this.fit()), button('1:1', 'One picture pixel to a device pixel (o)', () => this.zoom_at(1 / this.dpr / this.scale)),
+      button('Fit', 'Whole image (f)', () => this.fit()), button('1:1', 'One image pixel to a device pixel (o)', () => this.zoom_at(1 / this.dpr / this.scale)),
       button('−', 'Zoom out (-)', () => this.zoom_at(1 / 1.5)), button('+', 'Zoom in (+)', () => this.zoom_at(1.5)));
     this.percent = node('span', 'rn-percent');
     this.switches = node('span', 'rn-switches');
@@ -377,7 +377,7 @@ class BoxCanvas {
   zoom_box([k, i]) { this.zoom_to(...this.layers[k].bounds.subarray(4 * i, 4 * i + 4), 1.5); }
   moved(tell = true, fitted = false) {
     this.fitted = fitted;
-    const { width: W, height: H } = this.scene;                   // some of the picture stays in sight
+    const { width: W, height: H } = this.scene;                   // some of the image stays in sight
     this.cx = clamp(this.cx, 0, W); this.cy = clamp(this.cy, 0, H);
     if (tell) {
       for (const o of this.group || []) if (o !== this && o.w) { o.scale = this.scale; o.cx = this.cx; o.cy = this.cy; o.moved(false, fitted); }
@@ -449,7 +449,7 @@ class BoxCanvas {
     this.stale = false;
     ctx.setTransform(1, 0, 0, 1, 0, 0);
     ctx.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    this.picture.draw(ctx);
+    this.pixels.draw(ctx);
     ctx.setTransform(this.dpr, 0, 0, this.dpr, 0, 0);
     this.boxes(ctx);
     this.percent.textContent = `${Math.round(this.scale * this.dpr * 1000) / 10}%`;
@@ -600,7 +600,7 @@ class BoxCanvas {
   }
 
   bindings() {
-    return { 'f': ['whole picture', () => this.fit()], 'o': ['one to one', () => this.zoom_at(1 / this.dpr / this.scale)],
+    return { 'f': ['whole image', () => this.fit()], 'o': ['one to one', () => this.zoom_at(1 / this.dpr / this.scale)],
       '+': ['zoom in', () => this.zoom_at(1.5)], '-': ['zoom out', () => this.zoom_at(1 / 1.5)],
       'n': ['next box', () => this.step(1)], 'p': ['previous box', () => this.step(-1)],
       'z': ['zoom to the box', () => this.chosen && this.zoom_box(this.chosen)],
@@ -632,15 +632,15 @@ class BoxCanvas {
   // --- files
 
   file(blob, ending) {
-    const a = node('a', '', { href: URL.createObjectURL(blob), download: `${(this.scene.name || 'picture').replace(/\.[^.]*$/, '')}.${ending}` });
+    const a = node('a', '', { href: URL.createObjectURL(blob), download: `${(this.scene.name || 'image').replace(/\.[^.]*$/, '')}.${ending}` });
     a.click();
     setTimeout(() => URL.revokeObjectURL(a.href), 10000);
   }
   save_png() { this.canvas.toBlob(b => this.file(b, 'png')); }
   save_svg() { this.file(new Blob([this.svg()], { type: 'image/svg+xml' }), 'svg'); }
-  svg() {                                                         // the picture as pixels, boxes and captions as shapes
+  svg() {                                                         // the image as pixels, boxes and captions as shapes
     const c = node('canvas', '', { width: this.canvas.width, height: this.canvas.height });
-    this.picture.draw(c.getContext('2d'));
+    this.pixels.draw(c.getContext('2d'));
     this.sift();
     const f = v => v.toFixed(2), parts = [];
     this.layers.forEach((l, k) => {

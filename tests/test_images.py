@@ -1,4 +1,4 @@
-"The picture that is shown, trained and predicted is the one the boxes were drawn on, whatever the file holds, and lies where the file says"
+"The image that is shown, trained and predicted is the one the boxes were drawn on, whatever the file holds, and lies where the file says"
 import json, struct, warnings
 import cv2, numpy as np, pytest
 from pathlib import Path
@@ -21,7 +21,7 @@ def plain(monkeypatch): # as without the extra `geo`
 
 # --- which way up, and how large
 
-BOX = np.array([[70,20],[110,30],[105,50],[65,40]], float)                    # in the displayed picture of 160 x 100 px
+BOX = np.array([[70,20],[110,30],[105,50],[65,40]], float)                    # in the displayed image of 160 x 100 px
 def shown(): # bright where the box is
     a = np.full((100,160,3), 20, np.uint8); cv2.fillPoly(a, [np.rint(BOX).astype(int)], (230,230,230))
     return a
@@ -41,7 +41,7 @@ def labels(form, q, wh, names=('ship',)): # file name and text as the tools writ
         '<possibleresult><name>ship</name></possibleresult><points>'+''.join(f'<point>{x},{y}</point>' for x,y in q[[0,1,2,3,0]])+'</points></object></objects></annotation>')
     if form=='label_studio': return 'a.json',json.dumps([dict(id=1, data=dict(image='a.jpg'), annotations=[dict(result=[dict(id='r', type='polygonlabels', original_width=w,
         original_height=h, value=dict(points=(q/wh*100).tolist(), polygonlabels=['ship']))])])])
-    r = headed(q[None])[0][0]
+    r = with_heading(q[None])[0][0]
     return 'a.xml',(f'<annotation><filename>a</filename><size><width>{w}</width><height>{h}</height></size><object><type>robndbox</type><name>ship</name><robndbox>'
         +''.join(f'<{k}>{v:.8f}</{k}>' for k,v in zip('cx cy w h angle'.split(), r))+'</robndbox></object></annotation>')
 TOLD = 'labelme coco cvat fair1m label_studio rolabelimg'.split()
@@ -55,14 +55,14 @@ def bright(image, q): # mean inside the box, and around it
 
 @pytest.mark.parametrize('o', [1,2,3,4,5,6,7,8])
 @pytest.mark.parametrize('form', TOLD)
-def test_boxes_lie_on_the_picture_however_exif_turns_it(tmp_path, form, o):
+def test_boxes_lie_on_the_image_however_exif_turns_it(tmp_path, form, o):
     "Counted in displayed pixels by default; in stored ones where the told size or the tool says so"
     photo(tmp_path/'a.jpg', o); stored = o!=1 and form=='rolabelimg'
     name,text = labels(form, move_points(BOX, inverse(o)) if stored else BOX, turn_size((160,100), o) if stored else (160,100)); (tmp_path/name).write_text(text)
     (a,),_ = quiet(read_format, tmp_path, format=form)
-    assert a.size==(160,100) and same(a.qboxes[0], BOX), a.qboxes
+    assert a.size==(160,100) and same(a.quads[0], BOX), a.quads
     for im in (np.asarray(open_image(a.image)), open_scene(a.image).pixels(), read_rgb(a.image.read_bytes()), cv2.imdecode(np.frombuffer(whole_thumb(a.image, 200)[0], np.uint8), 1)):
-        inside,outside = bright(im, a.qboxes[0]); assert im.shape==(100,160,3) and inside>220 and outside<40, (form, o)
+        inside,outside = bright(im, a.quads[0]); assert im.shape==(100,160,3) and inside>220 and outside<40, (form, o)
 
 def inverse(o):
     from rotnb.data.images.orient import inverse_map, turn_map
@@ -74,12 +74,12 @@ def inverse(o):
 def test_a_size_told_as_stored_turns_the_boxes(tmp_path, form, o, k):
     photo(tmp_path/'a.jpg', o); name,text = labels(form, k*move_points(BOX, inverse(o)), (100*k,160*k)); (tmp_path/name).write_text(text)
     (a,),said = quiet(read_format, tmp_path, format=form)
-    assert same(a.qboxes[0], BOX) and ('turned' in said or 'scaled' in said)
+    assert same(a.quads[0], BOX) and ('turned' in said or 'scaled' in said)
 
 @pytest.mark.parametrize('form', TOLD)
 def test_another_size_scales_and_another_shape_is_an_error(tmp_path, form):
     photo(tmp_path/'a.jpg', 1); name,text = labels(form, BOX*2.5, (400,250)); (tmp_path/name).write_text(text)
-    (a,),said = quiet(read_format, tmp_path, format=form); assert same(a.qboxes[0], BOX) and (form=='label_studio' or 'size' in said)
+    (a,),said = quiet(read_format, tmp_path, format=form); assert same(a.quads[0], BOX) and (form=='label_studio' or 'size' in said)
     kinds = set(quiet(doctor, tmp_path, format=form)[0].findings.kind); assert form=='label_studio' or 'scaled' in kinds
     for wh in ((100,160),(160,130)):
         (tmp_path/name).write_text(labels(form, BOX, wh)[1])
@@ -87,7 +87,7 @@ def test_another_size_scales_and_another_shape_is_an_error(tmp_path, form):
         left,said = quiet(read_format, tmp_path, format=form, on_bad='warn'); assert left==[] and 'another shape' in said and 'a.jpg' in said
         assert 'size' in set(quiet(doctor, tmp_path, format=form)[0].findings.kind)
     if form not in ('label_studio','coco'):                                                  # a size that says nothing
-        (tmp_path/name).write_text(labels(form, BOX, (0,0))[1]); (a,),said = quiet(read_format, tmp_path, format=form); assert same(a.qboxes[0], BOX) and not said
+        (tmp_path/name).write_text(labels(form, BOX, (0,0))[1]); (a,),said = quiet(read_format, tmp_path, format=form); assert same(a.quads[0], BOX) and not said
 
 @pytest.mark.parametrize('form', ['labelme','coco','cvat','rolabelimg'])
 def test_what_is_edited_goes_back_in_the_numbers_of_its_file(tmp_path, form):
@@ -95,20 +95,20 @@ def test_what_is_edited_goes_back_in_the_numbers_of_its_file(tmp_path, form):
     s, = label_sources(tmp_path, format=form); base = s.read(); (xy,n,d), = base.rows
     assert same(np.reshape(xy, (4,2)), BOX)
     s.save(base, [((np.reshape(xy, (4,2))+[3,5]).ravel().tolist(),n,d)][:1] and [(((np.reshape(xy, (4,2))+[3,5]).ravel().tolist(),n,d),0)])
-    (a,),_ = quiet(read_format, tmp_path, format=form); assert same(a.qboxes[0], BOX+[3,5])
+    (a,),_ = quiet(read_format, tmp_path, format=form); assert same(a.quads[0], BOX+[3,5])
     rep,_ = quiet(doctor, tmp_path, format=form); done,_ = quiet(rep.fix, tmp_path.parent/f'{tmp_path.name}-mended', names=dict(ship='boat'))
-    (a,),_ = quiet(read_format, tmp_path.parent/f'{tmp_path.name}-mended', format=form); assert a.names==['boat'] and same(a.qboxes[0], BOX+[3,5])
+    (a,),_ = quiet(read_format, tmp_path.parent/f'{tmp_path.name}-mended', format=form); assert a.names==['boat'] and same(a.quads[0], BOX+[3,5])
 
 @pytest.mark.parametrize('to', ['dota','yolo_obb','coco','labelme','cvat','rolabelimg','label_studio'])
-def test_converted_with_the_picture_beside_them(tmp_path, to):
+def test_converted_with_the_image_beside_them(tmp_path, to):
     (tmp_path/'set').mkdir(); photo(tmp_path/'set/a.jpg', 6); (tmp_path/'set/a.json').write_text(labels('labelme', BOX, (160,100))[1])
     res,_ = quiet(convert, tmp_path/'set', tmp_path/to, to); assert 'EXIF' in ' '.join(res['losses'])
-    (a,),said = quiet(read_format, tmp_path/to, format=to); assert same(a.qboxes[0], BOX) and 'scaled' not in said
+    (a,),said = quiet(read_format, tmp_path/to, format=to); assert same(a.quads[0], BOX) and 'scaled' not in said
     if to=='yolo_obb': # as Ultralytics reads: sizes by exif_size, pixels by cv2.imread
         v = np.array((tmp_path/to/'labels/a.txt').read_text().split()[1:], float).reshape(4,2); im = cv2.imread(str(tmp_path/to/'images/a.jpg'))
         inside,outside = bright(im, v*im.shape[1::-1]); assert inside>220 and outside<40
 
-def test_loaders_train_on_the_picture_that_is_shown(tmp_path):
+def test_loaders_train_on_the_image_that_is_shown(tmp_path):
     for i in range(4): photo(tmp_path/f'{i}.jpg', (1,3,6,8)[i]); (tmp_path/f'{i}.json').write_text(labels('labelme', BOX, (160,100))[1].replace('a.jpg', f'{i}.jpg'))
     for kw in (dict(size=160), dict(size=64, tile=dict(size=64, overlap=0, empty='keep', iof_thr=.1))):
         dls,_ = quiet(RotatedDataLoaders.from_labelme, tmp_path, valid_pct=.5, bs=2, batch_tfms=[], num_workers=0, **kw)
@@ -223,13 +223,13 @@ def test_radar_is_shown_by_its_amplitude(tmp_path, kind):
     np.testing.assert_array_equal(read_rgb(tmp_path/'a.tif'), read_rgb(np.abs(a))); np.testing.assert_array_equal(read_rgb(a), read_rgb(np.abs(a)))
     assert open_scene(tmp_path/'a.tif').read(0, 0, 60, 40, .25).mean()>60                  # waves do not cancel
 
-def test_pages_are_told_and_jp2_is_a_picture(tmp_path):
+def test_pages_are_told_and_jp2_is_a_image(tmp_path):
     ims = [Image.new('RGB', (60,40), c) for c in ('red','green','blue')]; ims[0].save(tmp_path/'a.tif', save_all=True, append_images=ims[1:])
     (tmp_path/'a.json').write_text(labels('labelme', BOX/4, (60,40))[1])
     (a,),said = quiet(read_format, tmp_path, format='labelme'); assert 'several pages' in said and '3 pages' in said
     assert 'pages' in set(quiet(doctor, tmp_path)[0].findings.kind)
     (tmp_path/'b').mkdir(); Image.fromarray(shown()).save(tmp_path/'b/a.jp2'); (tmp_path/'b/a.json').write_text(labels('labelme', BOX, (160,100))[1])
-    (a,),_ = quiet(read_format, tmp_path/'b', format='labelme'); assert a.image.suffix=='.jp2' and bright(np.asarray(open_image(a.image)), a.qboxes[0])[0]>200
+    (a,),_ = quiet(read_format, tmp_path/'b', format='labelme'); assert a.image.suffix=='.jp2' and bright(np.asarray(open_image(a.image)), a.quads[0])[0]>200
 
 # --- on the map
 
@@ -295,9 +295,9 @@ def test_sizes_that_a_table_tells(tmp_path, cols, size, k):
     if k is None:
         with pytest.raises(LabelError, match='another shape'): read_format(tmp_path)
         return
-    (a,),said = quiet(read_format, tmp_path); assert np.allclose(a.qboxes[0], np.array([[40,20],[70,20],[70,35],[40,35]])*k) and ('another size' in said)==(k!=1)
-    s, = label_sources(tmp_path); base = s.read(); s.save(base, [((a.qboxes[0]+4).ravel().tolist(),'ship',0)] and [(((a.qboxes[0]+4).ravel().tolist(),'ship',0),0)])
-    (b,),_ = quiet(read_format, tmp_path); assert np.allclose(b.qboxes, a.qboxes+4) and size in (tmp_path/'a.csv').read_text()
+    (a,),said = quiet(read_format, tmp_path); assert np.allclose(a.quads[0], np.array([[40,20],[70,20],[70,35],[40,35]])*k) and ('another size' in said)==(k!=1)
+    s, = label_sources(tmp_path); base = s.read(); s.save(base, [((a.quads[0]+4).ravel().tolist(),'ship',0)] and [(((a.quads[0]+4).ravel().tolist(),'ship',0),0)])
+    (b,),_ = quiet(read_format, tmp_path); assert np.allclose(b.quads, a.quads+4) and size in (tmp_path/'a.csv').read_text()
 
 # --- readers
 
@@ -323,9 +323,9 @@ def made(root, form):
 def test_new_readers_are_found_read_and_examined(tmp_path, form):
     names = made(tmp_path/'set', form); assert sniff_format(tmp_path/'set')==form
     (a,),_ = quiet(read_format, tmp_path/'set'); assert a.names==names
-    if form in ('dronevehicle','soda_a'): assert same(a.qboxes[0], BOX, .51)
-    if form=='voc': assert same(a.qboxes[0], np.array([[10,20],[40,20],[40,35],[10,35]]))
-    if form=='yolo': assert same(a.qboxes[0], np.array([[60,40],[100,40],[100,60],[60,60]]), 1e-6)
+    if form in ('dronevehicle','soda_a'): assert same(a.quads[0], BOX, .51)
+    if form=='voc': assert same(a.quads[0], np.array([[10,20],[40,20],[40,35],[10,35]]))
+    if form=='yolo': assert same(a.quads[0], np.array([[60,40],[100,40],[100,60],[60,60]]), 1e-6)
     rep,_ = quiet(doctor, tmp_path/'set'); assert rep.format==form and rep.errors==0, rep
     quiet(convert, tmp_path/'set', tmp_path/'out', 'dota'); (b,),_ = quiet(read_format, tmp_path/'out'); assert len(b)==len(a)
     assert callable(getattr(RotatedDataLoaders, f'from_{form}'))
@@ -352,10 +352,10 @@ def test_five_numbers_from_the_corner(tmp_path, unit):
     t = (np.rad2deg(t) if 'deg' in unit else t)*(-1 if 'ccw' in unit else 1)
     (tmp_path/'a.json').write_text(json.dumps(dict(images=[dict(id=1, file_name='a.jpg', width=160, height=100)], categories=[dict(id=1, name='ship')],
         annotations=[dict(id=1, image_id=1, category_id=1, bbox=[x,y,w,h,t])])))
-    a, = read_format(tmp_path, format='coco', rbox=unit); np.testing.assert_allclose(a.qboxes[0], rbox2qbox(r[None])[0], atol=1e-6)
+    a, = read_format(tmp_path, format='coco', rbox=unit); np.testing.assert_allclose(a.quads[0], rbox2qbox(r[None])[0], atol=1e-6)
     write_coco([a], tmp_path/'b/b.json', ['ship'], rbox=unit); np.testing.assert_allclose(json.loads((tmp_path/'b/b.json').read_text())['annotations'][0]['bbox'], [x,y,w,h,t], atol=1e-3)
-    s, = label_sources(tmp_path/'a.json', format='coco', rbox=unit); base = s.read(); s.save(base, [((a.qboxes[0]+2).ravel().tolist(),'ship',0)] and [(((a.qboxes[0]+2).ravel().tolist(),'ship',0),0)])
-    a2, = read_format(tmp_path/'a.json', format='coco', rbox=unit); np.testing.assert_allclose(a2.qboxes, a.qboxes+2, atol=1e-3)
+    s, = label_sources(tmp_path/'a.json', format='coco', rbox=unit); base = s.read(); s.save(base, [((a.quads[0]+2).ravel().tolist(),'ship',0)] and [(((a.quads[0]+2).ravel().tolist(),'ship',0),0)])
+    a2, = read_format(tmp_path/'a.json', format='coco', rbox=unit); np.testing.assert_allclose(a2.quads, a.quads+2, atol=1e-3)
 
 @pytest.mark.parametrize('crs', ['EPSG:32633','EPSG:4326',None,'EPSG:3857'])
 def test_polygons_on_the_map(tmp_path, crs):
@@ -366,14 +366,14 @@ def test_polygons_on_the_map(tmp_path, crs):
     (tmp_path/'a.geojson').write_text(json.dumps(dict(type='FeatureCollection', **member, features=[poly(xy, **{'class':'ship', 'difficult':1}), dict(type='Feature', properties={'class':'x'}, geometry=dict(type='Point', coordinates=[0,0]))])))
     assert sniff_format(tmp_path)=='geojson'
     (a,),said = quiet(read_format, tmp_path); assert a.names==['ship'] and a.difficult.tolist()==[1] and 'no areas' in said
-    np.testing.assert_allclose(min((np.roll(a.qboxes[0], i, 0) for i in range(4)), key=lambda o: np.abs(o-BOX).max()), BOX, atol=.02)
+    np.testing.assert_allclose(min((np.roll(a.quads[0], i, 0) for i in range(4)), key=lambda o: np.abs(o-BOX).max()), BOX, atol=.02)
     rep,_ = quiet(doctor, tmp_path); assert rep.errors==0; quiet(convert, tmp_path, tmp_path.parent/f'{tmp_path.name}-out', 'dota')
 
 def test_detections_written_on_the_map_are_read_as_labels(tmp_path):
     r = rio(); f = geotiff(tmp_path/'a.tif', crs='EPSG:32633', transform=r.Affine(.5,0,5e5,0,-.5,4.6e6))
     for crs in (None,'lonlat'):
         write_predictions(P, tmp_path/'a.geojson', ['ship'], scene=f, crs=crs); (a,),_ = quiet(read_format, tmp_path)
-        for q,b in zip(a.qboxes, rbox2qbox(P['boxes'])): assert same(q, b, .02)
+        for q,b in zip(a.quads, rbox2qbox(P['boxes'])): assert same(q, b, .02)
 
 @pytest.mark.parametrize('told,name,said', [(dict(CLASS='ship'), 'ship', False), (dict(vehicle='ship'), 'object', True), (dict(id=3), 'object', False)])
 def test_the_property_that_tells_the_class(tmp_path, told, name, said):
@@ -392,7 +392,7 @@ def test_a_layer_without_its_system_is_an_error(tmp_path):
 # --- crops
 
 def test_a_crop_is_exactly_its_box():
-    "Analytic picture: colours are coordinates"
+    "Analytic image: colours are coordinates"
     rng = np.random.default_rng(0); y,x = np.mgrid[:250,:250]; im = np.stack([x,y,0*x], -1).astype(np.uint8)
     b = np.c_[rng.uniform(80, 170, (40,2)),rng.uniform(3, 70, (40,2)),rng.uniform(-7, 7, 40)]
     for c,(cx,cy,w,h,t) in zip(crops(im, b), b):
