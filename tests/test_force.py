@@ -1,11 +1,12 @@
 """By force: damaged files, pickles that would run, kills at any moment, two editors at once, HTML in names. Nothing is lost, nothing is run.
 
 A few of each are tried with every run of the tests; `pytest -m slow tests/test_force.py` tries as many as `FULL` says."""
-import io, multiprocessing, os, pickle, random, shutil, signal, time, warnings, zipfile
+import multiprocessing, os, pickle, random, shutil, signal, time, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
-from test_corruption import FORMS, corrupt, good_set
+from good_sets import FORMS, good_set
+from corruptions import corrupt
 from rotnb.cli.convert import convert
 from rotnb.cli.split import split_scenes
 from rotnb.data.labels.records import DatasetLayoutError, LabelError

@@ -9,8 +9,8 @@ from statistics import median
 import pytest
 from fastcore.nbio import read_nb
 import rotnb
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 NBS = {str(o.relative_to(ROOT/'nbs')): read_nb(o) for o in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in o.parts}
 IMPORT_AS = dict(cv2='opencv-python-headless', PIL='pillow', yaml='pyyaml')  # where the package index has another name
 
@@ -187,7 +187,7 @@ def test_failures_are_expected_of_something():
 
 # --- names
 
-PYTHON = [*(ROOT/'rotnb').rglob('*.py'), *(ROOT/'tests').glob('*.py'), *(ROOT/'.ci').glob('*.py'), *(ROOT/'nbs').rglob('*.py'), ROOT/'setup.py']
+PYTHON = [*(ROOT/'rotnb').rglob('*.py'), *(ROOT/'tests').rglob('*.py'), *(ROOT/'.ci').glob('*.py'), *(ROOT/'nbs').rglob('*.py'), ROOT/'setup.py']
 
 def undefined(files):
     "(file, line, name) of names that nothing defines; of a file with `import *` ruff only suspects: there the star imports themselves are asked"
@@ -204,7 +204,6 @@ def star_names(file):
     "What the star imports of a file or a notebook bring"
     src,ns = code(read_nb(file)) if file.suffix=='.ipynb' else file.read_text(encoding='utf-8'),{}
     ns['__package__'] = '.'.join(file.relative_to(ROOT).parent.parts) if file.is_relative_to(ROOT/'rotnb') else ''
-    if file.parent==ROOT/'tests' and str(file.parent) not in sys.path: sys.path.append(str(file.parent))
     for o in ast.walk(ast.parse(src)):
         if isinstance(o, ast.ImportFrom) and o.names[0].name=='*': exec(ast.unparse(o), ns)
     return set(ns)

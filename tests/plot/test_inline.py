@@ -1,0 +1,60 @@
+"Figures as a reader of a notebook sees them: with Jupyter's own backend, loaded when the first figure asks for it"
+import os
+import numpy as np, nbformat, pytest
+from rotnb.plot import draw as D
+from paths import ROOT
+
+SETUP = '''import torch
+from rotnb.all import *
+dls = RotatedDataLoaders.from_synth('set', n_train=4, n_valid=2, size=96, bs=2, num_workers=0)
+learn = rotated_learner(dls, 'rotated_fcos_tiny', pretrained=False, score_thr=0.)'''
+FIGURES = ['dls.show_batch(max_n=2)', 'plt.subplots();', 'learn.show_results(max_n=1)', 'dls.valid.show_batch(max_n=1)',
+           'with learn.no_bar(): interp = RotatedInterpretation.from_learner(learn)\ninterp.plot_pr();', 'interp.plot_confusion_matrix();',
+           'interp.plot_errors();', 'interp.plot_top_losses(1);', 'plt.figure(); plt.plot([1,2]);']
+
+def run(tmp_path, *cells):
+    "The outputs of code cells, run in a kernel with its own backend"
+    nbclient = pytest.importorskip('nbclient')
+    env = {k:v for k,v in os.environ.items() if k!='MPLBACKEND'}
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
+    nbclient.NotebookClient(nb, timeout=180, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path)))).execute(
+        env={**env, 'PYTHONPATH':str(ROOT), 'OMP_NUM_THREADS':'1'})
+    return [c.outputs for c in nb.cells]
+
+def test_every_figure_appears_and_on_no_plate(tmp_path):
+    outs = run(tmp_path, SETUP, *FIGURES, 'print(plt.isinteractive(), plt.get_backend())')
+    for code,o in zip(FIGURES, outs[1:]):
+        shown = [d for d in o if 'image/png' in d.get('data', {})]
+        assert len(shown)==1, f'{len(shown)} figures of {code}'
+        assert 'needs_background' not in str(shown[0].metadata) or code.startswith('plt'), code
+    assert outs[-1][0].text.startswith('True') and 'inline' in outs[-1][0].text.lower()
+
+# `draw`: the same plates with any OpenCV
+
+def plates(monkeypatch, *args, **kw):
+    "The image, and where its plates lie"
+    got,place = [],D._place_plate
+    monkeypatch.setattr(D, '_place_plate', lambda *a: got.append(place(*a)) or got[-1])
+    return D.draw(*args, **kw),got
+
+def test_captions_of_overlapping_boxes_are_apart(monkeypatch):
+    boxes = np.array([[150,150,110,50,.4+.05*i] for i in range(4)])
+    _,at = plates(monkeypatch, np.zeros((300,300,3), np.uint8), boxes, ['building']*4, [.1]*4)
+    assert len(at)==4
+    for i,(x,y,w,h) in enumerate(at):
+        assert 0<=x and 0<=y and x+w<=300 and y+h<=300
+        for X,Y,W,H in at[:i]: assert x>=X+W or X>=x+w or y>=Y+H or Y>=y+h
+
+@pytest.mark.parametrize('size,lw', [(384,None), (384,3), (2000,None)])
+def test_a_caption_lies_within_its_plate(monkeypatch, size, lw):
+    "A plate is as wide as its text: nothing of the writing is beside it, and it is no mere plate"
+    ground = np.full((size,size,3), 90, np.uint8)
+    pic,[(x,y,w,h)] = plates(monkeypatch, ground, [[size/2,size/2,60,60,0]], [0], [.13], ['building'], lw=lw)
+    plain = D.draw(ground, [[size/2,size/2,60,60,0]], [0], lw=lw, text=False)
+    other = (pic!=plain).any(-1); other[y:y+h,x:x+w] = False
+    assert not other.any()
+    ink = (pic[y:y+h,x:x+w].sum(-1)<150)
+    assert .05<ink.mean()<.5 and ink.any(0).nonzero()[0].max()>.8*w and not ink[:,[0,-1]].any()
+
+def test_a_image_smaller_than_its_caption():
+    assert D.draw(np.zeros((8,8,3), np.uint8), [[4,4,4,4,0]], ['a very long name']).shape==(8,8,3)
