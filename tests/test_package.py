@@ -1,6 +1,6 @@
 "The package as a whole: metadata agree, every module has its notebook, notebooks build on earlier ones, layers keep their distance"
 import ast, importlib, json, os, re, runpy, subprocess, sys
-from collections import Counter, defaultdict
+from collections import Counter
 from configparser import ConfigParser
 from functools import cache
 from importlib.util import resolve_name
@@ -160,24 +160,6 @@ def test_import_says_nothing():
     "What is printed on import is the first thing that a notebook shows"
     out = subprocess.run([sys.executable, '-c', 'from rotnb.all import *'], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     assert (out.stdout,out.stderr)==('','')
-
-def test_all_has_the_public_names():
-    ns = {}
-    exec('from rotnb.all import *', ns)
-    names = '''rbox2qbox qbox2rbox rbox2hbox hbox2rbox canonicalize box_iou_rotated nms_rotated batched_nms_rotated
-        create_detector list_detectors eval_map RotatedDataLoaders RBoxBlock RBoxLblBlock
-        rotated_learner RotatedMAP predict_image draw load_learner'''.split()
-    assert not [o for o in names if not callable(ns.get(o))]
-
-def test_all_is_unambiguous():
-    "A name has one meaning in all modules that `rotnb.all` opens: of two, the later import would win in silence"
-    found = defaultdict(dict)
-    for o in ast.parse((ROOT/'rotnb/all.py').read_text(encoding='utf-8')).body:
-        if not isinstance(o, ast.ImportFrom) or not o.level: continue
-        mod = importlib.import_module(f'rotnb.{o.module}')
-        for n in (mod.__all__ if o.names[0].name=='*' else [a.name for a in o.names]): found[n].setdefault(id(getattr(mod, n)), o.module)
-    two = {n:sorted(by.values()) for n,by in found.items() if len(by)>1 and n not in ('encodes','decodes')}   # cases added to fastai's transforms
-    assert len(found)>300 and not two, two
 
 def test_failures_are_expected_of_something():
     "fastcore's `expect_fail` is a context manager: handed a function it never calls it, and the test cannot fail"
