@@ -3,61 +3,20 @@ import ast, importlib, json, os, re, runpy, subprocess, sys
 from collections import Counter
 from configparser import ConfigParser
 from functools import cache
-from importlib.util import resolve_name
 from pathlib import Path
 from statistics import median
 import pytest
 from fastcore.nbio import read_nb
 import rotnb
 from paths import ROOT
+from source import LESSONS, LIGHT, NBS, ORDER, PLACES, code, height, imports, module, place, room_of
 
-NBS = {str(o.relative_to(ROOT/'nbs')): read_nb(o) for o in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in o.parts}
 IMPORT_AS = dict(cv2='opencv-python-headless', PIL='pillow', yaml='pyyaml')  # where the package index has another name
 
 def settings():
     cp = ConfigParser(delimiters=['='])
     cp.read(ROOT/'settings.ini', encoding='utf-8')
     return cp['DEFAULT']
-
-def code(nb):
-    "All code of a notebook, without what only IPython reads"
-    src = '\n'.join(c.source for c in nb.cells if c.cell_type=='code')
-    return re.sub(r'^(\s*)[%!].*$', r'\1pass', src, flags=re.M)
-
-def module(nb):
-    "The module a notebook exports, or None"
-    m = re.search(r'^#\|\s*default_exp:?\s+(\S+)', code(nb), re.M)
-    return m and f'rotnb.{m[1]}'
-
-def imports(src, package=''):
-    "Full names of what a piece of source imports; `from a import b` gives `a` and `a.b`"
-    for o in ast.walk(ast.parse(src)):
-        if isinstance(o, ast.Import): yield from (a.name for a in o.names)
-        elif isinstance(o, ast.ImportFrom):
-            base = resolve_name('.'*o.level+(o.module or ''), package) if o.level else o.module
-            yield base
-            yield from (f'{base}.{a.name}' for a in o.names)
-
-# A folder imports only from those before it, a notebook only from those and from lower numbers of its own folder
-ORDER = ('geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth data/doctor data/mend '
-         'data learn explore interop cli').split()
-LIGHT = ORDER[:ORDER.index('data')]        # these never import fastai
-
-def place(f): # a notebook, relative to nbs
-    "(position of its folder, its number), or None for lessons, benchmarks and the index"
-    folder,m = Path(f).parent.as_posix(),re.match(r'(\d\d)_', Path(f).name)
-    return (ORDER.index(folder),int(m[1])) if folder in ORDER and m else None
-
-PLACES = {module(nb):place(f) for f,nb in NBS.items() if place(f) and module(nb)}
-
-@cache
-def height(mod):
-    "The place of a module's notebook; a file written by hand stands as high as what it imports"
-    if mod in PLACES: return PLACES[mod]
-    path = ROOT.joinpath(*mod.split('.'))
-    file,package = (path/'__init__.py', mod) if path.is_dir() else (path.with_suffix('.py'), mod.rpartition('.')[0])
-    if not mod.startswith('rotnb.') or not file.exists(): return (-1,0)
-    return max((height(o) for o in imports(file.read_text(encoding='utf-8'), package) if o!=mod), default=(-1,0))
 
 def python(src, **env):
     "Run `src` in an interpreter of its own, with the repository first on its path; what it prints"
@@ -108,19 +67,18 @@ def test_imports_only_what_stands_before(nb):
     assert not late, f'{nb} imports {late}'
 
 def test_every_notebook_has_a_place():
-    free = ('tutorials','benchmarks')
-    assert not [o for o in NBS if o!='index.ipynb' and Path(o).parts[0] not in free and not place(o)]
+    assert not [o for o in NBS if o!='index.ipynb' and room_of(o) not in LESSONS and not place(o)]
     twice = [o for o,n in Counter(filter(None, map(place, NBS))).items() if n>1]
     assert not twice, twice
 
 @pytest.mark.parametrize('folder', ORDER)
 def test_numbers_have_no_gaps(folder):
-    own = sorted(place(o)[1] for o in NBS if Path(o).parent.as_posix()==folder)
+    own = sorted(place(o)[1] for o in NBS if room_of(o)==folder)
     assert own==list(range(1, len(own)+1))
 
 def test_a_notebook_is_named_as_its_module():
     odd = {f:module(nb) for f,nb in NBS.items() if place(f) and module(nb)
-           and module(nb)!='rotnb.'+Path(f).parent.as_posix().replace('/','.')+'.'+Path(f).stem[3:]}
+           and module(nb)!=f'rotnb.{room_of(f)}.{Path(f).stem[3:]}'.replace('/', '.')}
     assert not odd, odd
 
 def test_readme_is_what_the_notebook_makes():
