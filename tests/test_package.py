@@ -1,7 +1,6 @@
 "The package as a whole: metadata agree, every module has its notebook, notebooks build on earlier ones, layers keep their distance"
-import ast, importlib, json, os, re, runpy, subprocess, sys
+import ast, importlib, json, os, re, subprocess, sys
 from collections import Counter
-from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -9,14 +8,9 @@ import pytest
 from fastcore.nbio import read_nb
 import rotnb
 from paths import ROOT
-from source import LESSONS, LIGHT, NBS, ORDER, PLACES, code, height, imports, module, place, room_of
+from source import LESSONS, LIGHT, NBS, ORDER, PLACES, code, height, imports, module, place, room_of, settings
 
 IMPORT_AS = dict(cv2='opencv-python-headless', PIL='pillow', yaml='pyyaml')  # where the package index has another name
-
-def settings():
-    cp = ConfigParser(delimiters=['='])
-    cp.read(ROOT/'settings.ini', encoding='utf-8')
-    return cp['DEFAULT']
 
 def python(src, **env):
     "Run `src` in an interpreter of its own, with the repository first on its path; what it prints"
@@ -80,19 +74,6 @@ def test_a_notebook_is_named_as_its_module():
     odd = {f:module(nb) for f,nb in NBS.items() if place(f) and module(nb)
            and module(nb)!=f'rotnb.{room_of(f)}.{Path(f).stem[3:]}'.replace('/', '.')}
     assert not odd, odd
-
-def test_readme_is_what_the_notebook_makes():
-    made = runpy.run_path(str(ROOT/'.ci/readme.py'))['readme']()
-    assert made==(ROOT/'README.md').read_text(encoding='utf-8'), 'run `python .ci/readme.py`'
-
-def test_ci_finds_both_commands_in_the_readme():
-    main_job,tests = subprocess.check_output([ROOT/'.ci/run', '--show'], text=True).split('\n\n')
-    assert main_job.endswith('rotnb-demo --path rotnb-demo') and tests.strip().endswith('pytest')
-
-@pytest.mark.parametrize('page', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
-def test_links_lead_somewhere(page):
-    links = re.findall(r'\]\((?!\w+:|#)([^)\s#]+)', (ROOT/page).read_text(encoding='utf-8'))
-    assert not [o for o in links if not (ROOT/o).exists()]
 
 # --- imports
 

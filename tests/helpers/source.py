@@ -1,5 +1,6 @@
 "The repository's own source as tests read it: notebooks, modules, their order, and their syntax"
 import ast, re
+from configparser import ConfigParser
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -11,6 +12,12 @@ ORDER = ('geometry plot ops targets losses models evaluate measure data/images d
          'data learn explore interop cli').split()
 LIGHT = ORDER[:ORDER.index('data')]                                  # these never import fastai
 LESSONS = ('tutorials','benchmarks')                                 # folders of notebooks that export nothing and bear no number
+
+def settings():
+    "Package metadata"
+    cp = ConfigParser(delimiters=['='])
+    cp.read(ROOT/'settings.ini', encoding='utf-8')
+    return cp['DEFAULT']
 
 def read_notebooks():
     "All notebooks by their path below nbs"
