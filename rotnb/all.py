@@ -77,7 +77,7 @@ from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
-from .data.labels.records import Annot, DatasetLayoutError, LabelError, LabelWarning
+from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning
 from .data.labels.layout import LostSplitError
 from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
 
