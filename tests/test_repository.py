@@ -127,3 +127,10 @@ def test_only_a_tag_publishes():
     assert any(fnmatch(s.get('uses', ''), 'pypa/gh-action-pypi-publish@*') for s in publish['steps'])
     assert not re.search(r'secrets\.|password|api[-_]token', ''.join(o.read_text() for o in (ROOT/'.github/workflows').glob('*.yml')))
     assert 'GITHUB_REF_NAME' in commands('release') and 'CHANGELOG.md' in commands('release')
+
+def test_links_follow_renumbered_notebooks(tmp_path):
+    followed = runpy.run_path(str(ROOT/'.ci/links.py'))['followed']
+    (tmp_path/'models').mkdir()
+    for o in ('05_head.ipynb','06_rpn.ipynb'): (tmp_path/'models'/o).touch()
+    text = '[a](models/04_head.ipynb#loss) [b](models/06_rpn.ipynb) [c](models/01_gone.ipynb) [d](https://x.org/04_head.ipynb)'
+    assert followed(text, tmp_path)==text.replace('04_head.ipynb#', '05_head.ipynb#')
