@@ -4,7 +4,8 @@ Writes learning/NAME.json as each ends; those that are there are not run again. 
 import json, sys, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import demo_loaders, recipe, versions, whole
+from rotnb.cli.demo import demo_loaders, recipe, versions
+from rotnb.data.labels.atomic import whole
 
 ROWS = Path(__file__).with_name('learning')
 # One width for all. Strides and stages are each family's own but for the finest level, which small objects need

@@ -1,13 +1,14 @@
 """Throughput and memory of `predict_scene` beside the bare model on the same windows in memory: `python scene.py --side 20000`.
 Half of the bare run comes before the scene and half after it, so that a machine growing slower or faster favours neither.
 Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time,
-which other programs on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
-from `make_scene`) and kept for the next run."""
+which other programs on the machine disturb least: what reading, storing and merging add to the model's work.
+A GeoTIFF is made first (tiled, deflate, blocks of 500 px from `make_scene`) and kept for the next run."""
 import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
 from rotnb.cli.demo import versions
-from rotnb.learn.results import whole
+from rotnb.data.images.windows import scene_windows
+from rotnb.data.labels.atomic import whole
 
 def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"
