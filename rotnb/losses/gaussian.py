@@ -9,7 +9,7 @@ __all__ = ['gaussian_loss', 'kld_loss', 'kfiou_loss', 'probiou_loss']
 import torch
 from torch import Tensor
 from typing import Callable
-from ..geometry.boxes import check_choice
+from ..geometry.boxes import check_choice, to_frame
 from ..geometry.gaussians import gaussian_wasserstein, kl_divergence, bhattacharyya, kfiou, prob_iou, safe_sqrt
 from .boxes import BoxLoss, box_losses, smooth_l1_loss
 
@@ -70,8 +70,7 @@ def kfiou_loss(
     check_choice('kfiou_loss', fun=(fun, *_kf_funs))
     if pred_deltas is None:
         pred,target = (o.float() if o.dtype in (torch.float16,torch.bfloat16) else o for o in (pred, target))
-        d,(c,s) = pred[:,:2]-target[:,:2],(target[:,4].cos(),target[:,4].sin())
-        pred_deltas = torch.stack([d[:,0]*c + d[:,1]*s, d[:,1]*c - d[:,0]*s], 1)/target[:,2:4].clamp(min=1e-7)
+        pred_deltas = to_frame(pred[:,:2], target)/target[:,2:4].clamp(min=1e-7)
         target_deltas = torch.zeros_like(pred_deltas)
     return smooth_l1_loss(pred_deltas[:,:2], target_deltas[:,:2], beta) + _kf_funs[fun](kfiou(pred, target), eps)
 

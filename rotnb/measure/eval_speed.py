@@ -6,6 +6,7 @@
 __all__ = ['eval_images', 'bench_eval', 'bench_eval_large']
 
 # %% ../../nbs/measure/04_eval_speed.ipynb #0052edfa
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -21,18 +22,18 @@ def eval_images(
     seed=0,
 ): # yields `(pred, target)` for each image, as `eval_map` takes them
     "Images to be evaluated, made one at a time"
-    r = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     for _ in range(n):
-        g,lab = r.random((n_gt,5))*[1024,1024,60,30,3]+[0,0,20,10,-1.5],r.integers(0, n_classes, n_gt)
-        i = r.integers(0, n_gt, n_det)
-        boxes = g[i]+r.normal(0, 1, (n_det,5))*[3,3,3,2,.05]
-        labels = np.where(r.random(n_det)<.8, lab[i], r.integers(0, n_classes, n_det))
-        yield dict(boxes=boxes, scores=r.random(n_det), labels=labels),dict(boxes=g, labels=lab)
+        gt,gt_labels = rng.random((n_gt,5))*[1024,1024,60,30,3]+[0,0,20,10,-1.5],rng.integers(0, n_classes, n_gt)
+        which = rng.integers(0, n_gt, n_det)
+        boxes = gt[which]+rng.normal(0, 1, (n_det,5))*[3,3,3,2,.05]
+        labels = np.where(rng.random(n_det)<.8, gt_labels[which], rng.integers(0, n_classes, n_det))
+        yield dict(boxes=boxes, scores=rng.random(n_det), labels=labels),dict(boxes=gt, labels=gt_labels)
 
 # %% ../../nbs/measure/04_eval_speed.ipynb #2180521e
 def _evaluate(images, n_classes=15):
     acc = APAccumulator(n_classes)
-    for p,t in images: acc.add([p], [t])
+    for pred,target in images: acc.add([pred], [target])
     return acc.compute(metric='coco').map
 
 def bench_eval(
@@ -43,19 +44,20 @@ def bench_eval(
 )->dict: # a row
     "Evaluation at ten thresholds beside torchvision's rotated IoU matrix"
     images = list(eval_images(n, seed=seed))
-    (a,_),(b,_) = (bench_scene('sparse', side, o) for o in (seed, seed+1))
-    fs = dict(ours=lambda: _evaluate(images), theirs=_torchvision_matrix(a, b))
-    t = take_turns({k:f for k,f in fs.items() if f}, runs)
-    peer = median(t['theirs']) if 'theirs' in t else None
-    return _row('AP at ten IoUs', f'{n} images', 200*n, 200*60*n, t['ours'], memory=peak_memory(fs['ours']), peer=peer, peer_runs=t.get('theirs'),
-                times_faster=peer and peer/median(t['ours']))
+    (boxes1,_),(boxes2,_) = (bench_scene('sparse', side, number) for number in (seed, seed+1))
+    runners = dict(ours=lambda: _evaluate(images), theirs=_torchvision_matrix(boxes1, boxes2))
+    times = take_turns({name:run for name,run in runners.items() if run}, runs)
+    peer = median(times['theirs']) if 'theirs' in times else None
+    return _row('AP at ten IoUs', f'{n} images', 200*n, 200*60*n, times['ours'], memory=peak_memory(runners['ours']),
+                peer=peer, peer_runs=times.get('theirs'), times_faster=peer and peer/median(times['ours']))
 
 def bench_eval_large(
     sizes=(125_000,250_000,500_000,1_000_000), # detections
     runs=1, seed=0,
 )->list: # a row to a size; images are made as they are added, and their making is in the time
     "Evaluation of many detections, with the memory it takes for each"
-    fs = {n:(lambda n: lambda: _evaluate(eval_images(n//200, seed=seed)))(n) for n in sizes}
-    t = take_turns(fs, runs)
-    mem = {n:peak_memory(f) for n,f in fs.items()}
-    return [_row('AP, streamed', f'{n//200} images', n, 60*n, t[n], memory=mem[n], bytes_each=mem[n] and mem[n]/n) for n in sizes]
+    def evaluate_images(n): return _evaluate(eval_images(n//200, seed=seed))
+    runners = {n:partial(evaluate_images, n) for n in sizes}
+    times = take_turns(runners, runs)
+    mem = {n:peak_memory(run) for n,run in runners.items()}
+    return [_row('AP, streamed', f'{n//200} images', n, 60*n, times[n], memory=mem[n], bytes_each=mem[n] and mem[n]/n) for n in sizes]

@@ -56,10 +56,10 @@ def exact_iou(
     boxes2, # (n, 5) boxes; pair i is box i of both
 ): # (n,) float64 array
     "IoU of pairs of boxes by polygon clipping in float64; 0 where a side is <= 0 or a number is NaN or inf"
-    a,b = _f64(boxes1),_f64(boxes2)
-    ok,out = _proper(a)&_proper(b),np.zeros(len(a))
+    first,second = _f64(boxes1),_f64(boxes2)
+    ok,out = _proper(first)&_proper(second),np.zeros(len(first))
     part = np.empty(ok.sum())
-    _exact_iou(a[ok], b[ok], part)
+    _exact_iou(first[ok], second[ok], part)
     out[ok] = part
     return out
 
@@ -67,11 +67,11 @@ def exact_iou(
 def _decimal_cos_sin(t):
     "By their series; `t` of some dozens of radians costs some dozens of digits, which are there"
     out = [Decimal(0),Decimal(0)]
-    term,k = Decimal(1),0
-    while k<abs(t) or abs(term)>Decimal('1e-60'):
-        out[k%2] += term*(1-k%4//2*2)
-        k += 1
-        term = term*t/k
+    term,power = Decimal(1),0
+    while power<abs(t) or abs(term)>Decimal('1e-60'):
+        out[power%2] += term*(1-power%4//2*2)
+        power += 1
+        term = term*t/power
     return out
 
 def digits_iou(
@@ -94,14 +94,14 @@ def nms_mistakes(
     tol=1e-6, # an IoU so near to the threshold may be decided either way
 )->list: # of indices; empty if all is right
     "Boxes that greedy NMS on exact IoU would have decided differently, given its decisions on better boxes"
-    b,s,keep = _f64(boxes),_f64(scores),np.asarray(keep, np.int64)
-    order = np.argsort(-s, kind='stable')
-    order = order[np.isfinite(s[order]) & np.isfinite(b[order]).all(1)] # others are no detections
-    out,kept = [],np.zeros(len(b), bool)
+    boxes,scores,keep = _f64(boxes),_f64(scores),np.asarray(keep, np.int64)
+    order = np.argsort(-scores, kind='stable')
+    order = order[np.isfinite(scores[order]) & np.isfinite(boxes[order]).all(1)] # others are no detections
+    out,kept = [],np.zeros(len(boxes), bool)
     kept[keep] = True
-    for k,j in enumerate(order):
-        better = order[:k][kept[order[:k]]]
-        top = exact_iou(b[better], np.repeat(b[j:j+1], len(better), 0)).max(initial=0)
-        if top>iou_threshold+tol if kept[j] else top<=iou_threshold-tol or not len(better): out.append(int(j))
+    for rank,box in enumerate(order):
+        better = order[:rank][kept[order[:rank]]]
+        top = exact_iou(boxes[better], np.repeat(boxes[box:box+1], len(better), 0)).max(initial=0)
+        if top>iou_threshold+tol if kept[box] else top<=iou_threshold-tol or not len(better): out.append(int(box))
     good = order[kept[order]]
     return out if np.array_equal(keep, good) else sorted({*out, *keep[~np.isin(keep, good)].tolist()}) or keep.tolist()

@@ -9,6 +9,7 @@ __all__ = ['SCENES', 'NMS_SIZES', 'N_CLASSES', 'N_IMAGES', 'bench_scene', 'take_
 # %% ../../nbs/measure/03_speed.ipynb #969abca8
 import ctypes, math, os, time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,15 +27,15 @@ def _sparse(r, n): return _boxes(r, n, r.uniform(0, 4096*math.sqrt(n/2000), (n,2
 def _clustered(r, n):
     "What a dense head gives: some 20 detections about each object"
     true = _sparse(r, max(n//20, 1))
-    b = true[r.integers(0, len(true), n)]
-    return b+r.standard_normal((n,5))*[4,4,2,2,.1]
+    boxes = true[r.integers(0, len(true), n)]
+    return boxes+r.standard_normal((n,5))*[4,4,2,2,.1]
 
 def _car_park(r, n):
     "Cars of 45 by 20 px side by side in bays of 50 by 23 px, some four detections of each, the whole place at 30 degrees"
     cars = max(n//4, 1)
-    k = r.integers(0, cars, n)
+    bay = r.integers(0, cars, n)
     wide = math.ceil(math.sqrt(cars*2))
-    xy = np.stack([k//wide*50.,k%wide*23.], 1)+r.normal(0, 1.5, (n,2))
+    xy = np.stack([bay//wide*50.,bay%wide*23.], 1)+r.normal(0, 1.5, (n,2))
     c,s = math.cos(math.pi/6),math.sin(math.pi/6)
     return np.concatenate([xy@[[c,s],[-s,c]], r.normal((45,20), 1.5, (n,2)), r.normal(math.pi/6, .03, (n,1))], 1)
 
@@ -49,8 +50,8 @@ def bench_scene(
     device='cpu',
 ): # boxes (n, 5), scores (n,), float32
     "Boxes of a scene; 'sparse' is as dense as 2000 boxes in 4096 px, whatever `n`"
-    r = np.random.default_rng([seed, *kind.encode()])
-    return tuple(torch.from_numpy(o.astype(np.float32)).to(device) for o in (SCENES[kind](r, n), r.random(n)))
+    rng = np.random.default_rng([seed, *kind.encode()])
+    return tuple(torch.from_numpy(part.astype(np.float32)).to(device) for part in (SCENES[kind](rng, n), rng.random(n)))
 
 # %% ../../nbs/measure/03_speed.ipynb #732f190e
 def _timed(f, device):
@@ -58,9 +59,9 @@ def _timed(f, device):
     if device=='cpu':
         start = time.perf_counter(); f()
         return time.perf_counter()-start
-    a,b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(); a.record(); f(); b.record(); torch.cuda.synchronize()
-    return a.elapsed_time(b)/1e3
+    begin,end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(); begin.record(); f(); end.record(); torch.cuda.synchronize()
+    return begin.elapsed_time(end)/1e3
 
 def take_turns(
     fs:dict, # name: function without arguments
@@ -68,12 +69,12 @@ def take_turns(
     device='cpu',
 )->dict: # name: list of seconds
     "Time functions side by side: each once, `runs` times over, after a round that does not count"
-    for f in fs.values(): f()
-    rounds = [{k:_timed(f, device) for k,f in fs.items()} for _ in range(runs)]
-    return {k:[o[k] for o in rounds] for k in fs}
+    for run in fs.values(): run()
+    rounds = [{name:_timed(run, device) for name,run in fs.items()} for _ in range(runs)]
+    return {name:[seconds[name] for seconds in rounds] for name in fs}
 
 # %% ../../nbs/measure/03_speed.ipynb #5d266a6d
-def _proc_status(key): return 1024*int(next(l for l in open('/proc/self/status') if l.startswith(key+':')).split()[1])
+def _proc_status(key): return 1024*int(next(line for line in open('/proc/self/status') if line.startswith(key+':')).split()[1])
 
 @contextmanager
 def _fresh_pages():
@@ -116,10 +117,11 @@ def machine_peaks(
     "Peak rates of writing memory and of arithmetic, with as many threads as numba uses"
     dtype = torch.float64 if device=='cpu' else torch.float32
     big = torch.empty(mb*2**20, dtype=torch.uint8, device=device)
-    a = torch.rand(n, n, dtype=dtype, device=device); c = torch.empty_like(a)
+    factor = torch.rand(n, n, dtype=dtype, device=device); product = torch.empty_like(factor)
     with _torch_threads(numba.get_num_threads()):
-        t = take_turns(dict(write=lambda: big.fill_(1), flops=lambda: torch.mm(a, a, out=c)), runs, device)
-    return dict(write=big.numel()/min(t['write']), flops=2*n**3/min(t['flops']), dtype=str(dtype)[6:], threads=numba.get_num_threads())
+        times = take_turns(dict(write=lambda: big.fill_(1), flops=lambda: torch.mm(factor, factor, out=product)), runs, device)
+    return dict(write=big.numel()/min(times['write']), flops=2*n**3/min(times['flops']), dtype=str(dtype)[6:],
+                threads=numba.get_num_threads())
 
 # %% ../../nbs/measure/03_speed.ipynb #adbee85f
 class Counted(float):
@@ -130,8 +132,8 @@ def _counting(name):
     op = getattr(float, name)
     def f(self, *o):
         Counted.done += 1
-        r = op(self, *o)
-        return Counted(r) if type(r) is float else r
+        result = op(self, *o)
+        return Counted(result) if type(result) is float else result
     return f
 
 for _o in 'add radd sub rsub mul rmul truediv rtruediv neg abs lt le gt ge eq ne'.split():
@@ -142,11 +144,11 @@ def count_operations(
     boxes2, # (m, 5) boxes
 )->float: # operations
     "How many operations the IoU of a pair takes on average, over all n * m pairs"
-    A,B = (np.vectorize(Counted, otypes=[object])(prepare(o.cpu().numpy())) for o in (boxes1,boxes2))
+    cols1,cols2 = (np.vectorize(Counted, otypes=[object])(prepare(boxes.cpu().numpy())) for boxes in (boxes1,boxes2))
     start = Counted.done
-    for i in range(A.shape[1]):
-        for j in range(B.shape[1]): pair_iou(A, i, B, j)
-    return (Counted.done-start)/(A.shape[1]*B.shape[1])
+    for i in range(cols1.shape[1]):
+        for j in range(cols2.shape[1]): pair_iou(cols1, i, cols2, j)
+    return (Counted.done-start)/(cols1.shape[1]*cols2.shape[1])
 
 # %% ../../nbs/measure/03_speed.ipynb #4fe6b0cc
 def iou_floor(
@@ -157,8 +159,8 @@ def iou_floor(
 )->dict: # `ops` and `bytes` per pair, `floor` seconds, `bound` 'memory' or 'arithmetic'
     "The least time for the IoU matrix of these boxes on a machine of such rates"
     n,m = len(boxes1),len(boxes2)
-    pick = lambda b: b[torch.linspace(0, len(b)-1, min(sample, len(b))).long().to(b.device)]
-    ops,byts = count_operations(pick(boxes1), pick(boxes2)),4+20*(n+m)/(n*m)
+    some = lambda boxes: boxes[torch.linspace(0, len(boxes)-1, min(sample, len(boxes))).long().to(boxes.device)]
+    ops,byts = count_operations(some(boxes1), some(boxes2)),4+20*(n+m)/(n*m)
     memory,arithmetic = n*m*byts/peaks['write'],n*m*ops/peaks['flops']
     return dict(ops=ops, bytes=byts, floor=max(memory, arithmetic), bound='memory' if memory>arithmetic else 'arithmetic')
 
@@ -167,10 +169,10 @@ def _torchvision_matrix(a, b):
     "torchvision's rotated IoU of the same boxes as a function without arguments, or None if this version has none"
     from torchvision.ops import box_iou
     deg = torch.tensor([1,1,1,1,-180/math.pi], device=a.device)
-    x,y = a*deg,b*deg
-    try: box_iou(x[:1], y[:1], fmt='cxcywhr')
+    boxes1,boxes2 = a*deg,b*deg
+    try: box_iou(boxes1[:1], boxes2[:1], fmt='cxcywhr')
     except (TypeError, ValueError, RuntimeError, NotImplementedError): return None
-    return lambda: box_iou(x, y, fmt='cxcywhr')
+    return lambda: box_iou(boxes1, boxes2, fmt='cxcywhr')
 
 def _row(work, kind, n, pairs, times, **kw):
     return dict(work=work, scene=kind, n=n, pairs=pairs, seconds=median(times), fastest=min(times), runs=times, **kw)
@@ -183,13 +185,13 @@ def bench_iou(
     peer=True, # time torchvision too
 )->dict: # a row
     "One IoU matrix"
-    (a,_),(b,_) = (bench_scene(kind, n, s, device) for s in (seed, seed+1))
-    fs = dict(ours=lambda: box_iou_rotated(a, b), theirs=_torchvision_matrix(a, b) if peer else None)
-    t = take_turns({k:f for k,f in fs.items() if f}, runs, device)
-    floor,theirs = iou_floor(a, b, peaks),t.get('theirs')
-    return _row('IoU matrix', kind, n, n*n, t['ours'], memory=peak_memory(fs['ours'], device), output=4*n*n, **floor,
-                over_floor=median(t['ours'])/floor['floor'], peer=theirs and median(theirs), peer_runs=theirs,
-                times_faster=theirs and median(theirs)/median(t['ours']))
+    (boxes1,_),(boxes2,_) = (bench_scene(kind, n, number, device) for number in (seed, seed+1))
+    runners = dict(ours=lambda: box_iou_rotated(boxes1, boxes2), theirs=_torchvision_matrix(boxes1, boxes2) if peer else None)
+    times = take_turns({name:run for name,run in runners.items() if run}, runs, device)
+    floor,theirs = iou_floor(boxes1, boxes2, peaks),times.get('theirs')
+    return _row('IoU matrix', kind, n, n*n, times['ours'], memory=peak_memory(runners['ours'], device), output=4*n*n, **floor,
+                over_floor=median(times['ours'])/floor['floor'], peer=theirs and median(theirs), peer_runs=theirs,
+                times_faster=theirs and median(theirs)/median(times['ours']))
 
 # %% ../../nbs/measure/03_speed.ipynb #6bb91d30
 NMS_SIZES = 1000,2000,5000,10_000,20_000,50_000,100_000,200_000
@@ -202,25 +204,28 @@ def bench_nms(
 )->list: # a row to a size
     "NMS against the number of boxes; the last row has the exponent over all sizes"
     data = {n:bench_scene(kind, n, seed, device) for n in sizes}
-    fs = {n:(lambda b,s: lambda: nms_rotated(b, s, iou_threshold))(*o) for n,o in data.items()}
-    t = take_turns(fs, runs, device)
-    rows = [_row('NMS', kind, n, n*n, t[n], kept=len(f()), memory=peak_memory(f, device)) for n,f in fs.items()]
-    if len(rows)>1: rows[-1]['exponent'] = float(np.polyfit(*np.log([(o['n'],o['fastest']) for o in rows]).T, 1)[0])
+    runners = {n:partial(nms_rotated, *scene, iou_threshold) for n,scene in data.items()}
+    times = take_turns(runners, runs, device)
+    rows = [_row('NMS', kind, n, n*n, times[n], kept=len(run()), memory=peak_memory(run, device)) for n,run in runners.items()]
+    if len(rows)>1: rows[-1]['exponent'] = float(np.polyfit(*np.log([(row['n'],row['fastest']) for row in rows]).T, 1)[0])
     return rows
 
 def bench_nms_against_matrix(n=50_000, side=2000, runs=7, seed=0, device='cpu'):
     "NMS of `n` sparse boxes beside torchvision's IoU of `side` x `side` sparse ones; None without torchvision's"
-    (b,s),(a,_),(c,_) = (bench_scene('sparse', *o, device) for o in ((n,seed), (side,seed), (side,seed+1)))
-    theirs = _torchvision_matrix(a, c)
+    (boxes,scores),(left,_),(right,_) = (bench_scene('sparse', *scene, device) for scene in ((n,seed), (side,seed), (side,seed+1)))
+    theirs = _torchvision_matrix(left, right)
     if theirs is None: return None
-    t = take_turns(dict(ours=lambda: nms_rotated(b, s, .3), theirs=theirs), runs, device)
-    return _row('NMS beside a matrix', 'sparse', n, n*n, t['ours'], peer=median(t['theirs']), peer_runs=t['theirs'], peer_side=side,
-                times_faster=median(t['theirs'])/median(t['ours']))
+    times = take_turns(dict(ours=lambda: nms_rotated(boxes, scores, .3), theirs=theirs), runs, device)
+    return _row('NMS beside a matrix', 'sparse', n, n*n, times['ours'],
+                peer=median(times['theirs']), peer_runs=times['theirs'], peer_side=side,
+                times_faster=median(times['theirs'])/median(times['ours']))
 
 def bench_batched(n=2000, runs=7, seed=0, device='cpu'):
     "One call for a batch: 16 images of `n` detections each, clustered, 15 classes; nobody suppresses across images or classes"
-    b,s = (torch.cat(o) for o in zip(*(bench_scene('clustered', n, seed+i, device) for i in range(N_IMAGES))))
-    c = torch.arange(len(b), device=device)
-    idxs = c//n*N_CLASSES+c%N_CLASSES
-    t = take_turns(dict(ours=lambda: batched_nms_rotated(b, s, idxs, .3)), runs, device)['ours']
-    return _row('batched NMS', f'{N_IMAGES} x clustered', len(b), len(b)*n, t, kept=len(batched_nms_rotated(b, s, idxs, .3)))
+    scenes = [bench_scene('clustered', n, seed+image, device) for image in range(N_IMAGES)]
+    boxes,scores = (torch.cat(parts) for parts in zip(*scenes))
+    place = torch.arange(len(boxes), device=device)
+    idxs = place//n*N_CLASSES+place%N_CLASSES
+    times = take_turns(dict(ours=lambda: batched_nms_rotated(boxes, scores, idxs, .3)), runs, device)['ours']
+    kept = len(batched_nms_rotated(boxes, scores, idxs, .3))
+    return _row('batched NMS', f'{N_IMAGES} x clustered', len(boxes), len(boxes)*n, times, kept=kept)

@@ -16,13 +16,13 @@ from .exact import exact_iou
 
 # %% ../../nbs/measure/02_stress.ipynb #f5a736f1
 def _boxes(r, n, place=800, lo=10, hi=110):
-    u = lambda a,b,k: r.uniform(a, b, (n,k))
-    return np.concatenate([u(0,place,2), u(lo,hi,2), u(-math.pi,math.pi,1)], 1)
+    uniform = lambda a,b,k: r.uniform(a, b, (n,k))
+    return np.concatenate([uniform(0,place,2), uniform(lo,hi,2), uniform(-math.pi,math.pi,1)], 1)
 
 def _set(b, **cols):
     "A copy of boxes with some columns replaced: `w=...`"
     b = b.copy()
-    for k,v in cols.items(): b[:,('x','y','w','h','t').index(k)] = v
+    for name,values in cols.items(): b[:,('x','y','w','h','t').index(name)] = values
     return b
 
 def _moved(b, along, across=0):
@@ -32,8 +32,8 @@ def _moved(b, along, across=0):
 
 def _jitter(r, b, place=.3, side=.3, turn=1.):
     "Neighbours: moved and resized by a share of their sides and turned by so many radians, normally distributed"
-    g,d = r.standard_normal(b.shape),b[:,2:4].max(1, keepdims=True)
-    return np.concatenate([b[:,:2]+g[:,:2]*place*d, b[:,2:4]*np.exp(side*g[:,2:4]), b[:,4:]+turn*g[:,4:]], 1)
+    noise,longest = r.standard_normal(b.shape),b[:,2:4].max(1, keepdims=True)
+    return np.concatenate([b[:,:2]+noise[:,:2]*place*longest, b[:,2:4]*np.exp(side*noise[:,2:4]), b[:,4:]+turn*noise[:,4:]], 1)
 
 # %% ../../nbs/measure/02_stress.ipynb #4e4f9d55
 def _near(eps): return lambda r,a: (a, a*(1+eps*r.uniform(-1, 1, a.shape)))
@@ -53,9 +53,9 @@ _like = {
 # %% ../../nbs/measure/02_stress.ipynb #9523ce2b
 def _grid(r, n):
     "Boxes with corners on a lattice of 10 px, upright or at 45 degrees"
-    b = np.concatenate([10*r.integers(0, 9, (n,2)), 10*r.integers(1, 5, (n,2)), math.pi/4*r.integers(-4, 5, (n,1))], 1).astype(float)
-    xy,t = b[:,:2]+10*r.integers(-2, 3, (n,2)),b[:,4:]+math.pi/4*r.integers(0, 4, (n,1))
-    return b, np.concatenate([xy, 10*r.integers(1, 5, (n,2)), t], 1)
+    boxes = np.concatenate([10*r.integers(0, 9, (n,2)), 10*r.integers(1, 5, (n,2)), math.pi/4*r.integers(-4, 5, (n,1))], 1).astype(float)
+    xy,t = boxes[:,:2]+10*r.integers(-2, 3, (n,2)),boxes[:,4:]+math.pi/4*r.integers(0, 4, (n,1))
+    return boxes, np.concatenate([xy, 10*r.integers(1, 5, (n,2)), t], 1)
 
 _touching = {
     'shared edges, lattice': lambda r,a: _grid(r, len(a)),
@@ -69,21 +69,27 @@ def _sliver(r, a): return _set(a, w=a[:,2]*10, h=a[:,2]/100)
 def _slivers(r, a):
     "Nearly parallel and nearly on each other: a width aside, and an angle at which they still meet"
     a = _sliver(r, a)
-    b = _moved(a, .01*r.standard_normal(len(a)), r.uniform(-1, 1, len(a)))
-    return a, _set(b, t=a[:,4]+.001*r.standard_normal(len(a)))
+    other = _moved(a, .01*r.standard_normal(len(a)), r.uniform(-1, 1, len(a)))
+    return a, _set(other, t=a[:,4]+.001*r.standard_normal(len(a)))
+
+def _with_neighbours(r, boxes, *how): return boxes, _jitter(r, boxes, *how)
 
 def _scaled(k, place): # boxes of sides up to 1.1*k, centres within `place`
-    return lambda r,a: (lambda b: (b, _jitter(r, b)))(np.concatenate([a[:,:2]*(place/800), a[:,2:4]*(k/100), a[:,4:]], 1))
+    return lambda r,a: _with_neighbours(r, np.concatenate([a[:,:2]*(place/800), a[:,2:4]*(k/100), a[:,4:]], 1))
+
+def _tiny_pairs(r, a):
+    boxes = _set(a, w=a[:,2]*1e-4, h=a[:,3]*1e-4)
+    return boxes, _set(boxes, w=boxes[:,2]*1.3, t=boxes[:,4]+1)
 
 _extreme = {
     'slivers 1000:1':        _slivers,
     'slivers crossed':       lambda r,a: (_sliver(r, a), _set(_sliver(r, a), t=a[:,4]+r.uniform(.01, math.pi-.01, len(a)))),
-    'thin, up to 200:1':     lambda r,a: (lambda b: (b, _jitter(r, b, .02, .2, .1)))(_set(a, h=a[:,2]*r.uniform(.005, .1, len(a)))),
+    'thin, up to 200:1':     lambda r,a: _with_neighbours(r, _set(a, h=a[:,2]*r.uniform(.005, .1, len(a))), .02, .2, .1),
     '0.01 px boxes':         _scaled(.01, .02),
-    '0.01 px boxes, 800 px': lambda r,a: (lambda b: (b, _set(b, w=b[:,2]*1.3, t=b[:,4]+1)))(_set(a, w=a[:,2]*1e-4, h=a[:,3]*1e-4)),
+    '0.01 px boxes, 800 px': _tiny_pairs,
     'normalised to [0, 1]':  _scaled(.05, 1.),
     'sides of 1e6':          _scaled(1e6, 8e6),
-    'centres at 5e4':        lambda r,a: (lambda b: (b, _jitter(r, b)))(_set(a, x=a[:,0]+5e4, y=a[:,1]-5e4)),
+    'centres at 5e4':        lambda r,a: _with_neighbours(r, _set(a, x=a[:,0]+5e4, y=a[:,1]-5e4)),
     'generic':               lambda r,a: (a, _jitter(r, a)),
     'apart':                 lambda r,a: (a, _moved(a, 1+r.uniform(1e-3, 1, len(a)))),
 }
@@ -92,10 +98,10 @@ _extreme = {
 _BAD = math.nan,math.inf,-math.inf,0.,-5.
 
 def _degenerate(r, a):
-    b,i = _jitter(r, a),np.arange(len(a))
-    col = np.where(i%len(_BAD)<3, r.integers(0, 5, len(a)), r.integers(2, 4, len(a))) # zero and negative are bad for sides only
-    b[i,col] = np.array(_BAD)[i%len(_BAD)]
-    return np.where(i[:,None]%2, a, b),np.where(i[:,None]%2, b, a)
+    other,place = _jitter(r, a),np.arange(len(a))
+    col = np.where(place%len(_BAD)<3, r.integers(0, 5, len(a)), r.integers(2, 4, len(a))) # zero and negative are bad for sides only
+    other[place,col] = np.array(_BAD)[place%len(_BAD)]
+    return np.where(place[:,None]%2, a, other),np.where(place[:,None]%2, other, a)
 
 # %% ../../nbs/measure/02_stress.ipynb #86e0c882
 _deg = lambda x,y,w,h,t: (x,y,w,h,-math.radians(t)) # detectron2 and rotated_maskrcnn: degrees, counter-clockwise
@@ -126,48 +132,52 @@ def stress_pairs(
 ): # boxes1 (n, 5), boxes2 (n, 5), float32 tensors
     "The pairs of a stress set"
     if name not in STRESS: raise ValueError(f"no stress set {name!r}: there are {', '.join(STRESS)}")
-    r = np.random.default_rng([seed, *name.encode()])
-    return tuple(torch.from_numpy(np.ascontiguousarray(o, np.float32)) for o in STRESS[name](r, _boxes(r, n)))
+    rng = np.random.default_rng([seed, *name.encode()])
+    return tuple(torch.from_numpy(np.ascontiguousarray(boxes, np.float32)) for boxes in STRESS[name](rng, _boxes(rng, n)))
 
 # %% ../../nbs/measure/02_stress.ipynb #f53e7012
 def _diagonal(f, a, b, k=8):
     "Values of pairs from a function that makes matrices"
-    return np.concatenate([np.diagonal(np.asarray(f(a[i:i+k], b[i:i+k]))) for i in range(0, len(a), k)])
+    return np.concatenate([np.diagonal(np.asarray(f(a[start:start+k], b[start:start+k]))) for start in range(0, len(a), k)])
 
-def _corners(b):
-    b = b.astype(np.float64)
-    (c,s),(w,h) = (np.cos(b[:,4]),np.sin(b[:,4])),(b[:,2]/2,b[:,3]/2)
+def _corners(boxes):
+    boxes = boxes.astype(np.float64)
+    (c,s),(w,h) = (np.cos(boxes[:,4]),np.sin(boxes[:,4])),(boxes[:,2]/2,boxes[:,3]/2)
     u,v = np.stack([c*w,s*w], 1),np.stack([-s*h,c*h], 1)
-    return b[:,None,:2]+np.stack([-u-v,u-v,u+v,v-u], 1)
+    return boxes[:,None,:2]+np.stack([-u-v,u-v,u+v,v-u], 1)
 
-def _over_union(inter, a, b):
-    a,b = a.astype(np.float64),b.astype(np.float64)
-    return inter/(a[:,2]*a[:,3]+b[:,2]*b[:,3]-inter)
+def _over_union(inter, boxes1, boxes2):
+    boxes1,boxes2 = boxes1.astype(np.float64),boxes2.astype(np.float64)
+    return inter/(boxes1[:,2]*boxes1[:,3]+boxes2[:,2]*boxes2[:,3]-inter)
 
 def _torchvision():
     from torchvision.ops import box_iou
     box_iou(torch.zeros(1,5), torch.zeros(1,5), fmt='cxcywhr')   # TypeError before 0.27
     deg = torch.tensor([1,1,1,1,-180/math.pi])                   # degrees, counter-clockwise
-    return lambda a,b: _diagonal(lambda x,y: box_iou(torch.from_numpy(x)*deg, torch.from_numpy(y)*deg, fmt='cxcywhr'), a, b)
+    def matrix(a, b): return box_iou(torch.from_numpy(a)*deg, torch.from_numpy(b)*deg, fmt='cxcywhr')
+    return lambda a,b: _diagonal(matrix, a, b)
 
 def _cv2():
     import cv2
     rect = lambda b: ((float(b[0]),float(b[1])), (float(b[2]),float(b[3])), math.degrees(b[4]))
     def area(x, y):
-        kind,p = cv2.rotatedRectangleIntersection(rect(x), rect(y))
-        return 0. if p is None or len(p)<3 else cv2.contourArea(cv2.convexHull(p))
+        kind,points = cv2.rotatedRectangleIntersection(rect(x), rect(y))
+        return 0. if points is None or len(points)<3 else cv2.contourArea(cv2.convexHull(points))
     return lambda a,b: _over_union(np.array([area(x, y) for x,y in zip(a,b)]), a, b)
 
 def _shapely():
     import shapely
-    return lambda a,b: _over_union(shapely.area(shapely.intersection(shapely.polygons(_corners(a)), shapely.polygons(_corners(b)))), a, b)
+    def overlap(a, b): return shapely.area(shapely.intersection(*(shapely.polygons(_corners(o)) for o in (a, b))))
+    return lambda a,b: _over_union(overlap(a, b), a, b)
 
 def _supervision():
     f = importlib.import_module('supervision').oriented_box_iou_batch
     return lambda a,b: _diagonal(f, _corners(a), _corners(b))
 
 # %% ../../nbs/measure/02_stress.ipynb #c48daa1b
-def _rotnb(device): return lambda a,b: box_iou_rotated(*(torch.from_numpy(o).to(device) for o in (a,b)), aligned=True).cpu().numpy()
+def _rotnb(device):
+    def load(boxes): return torch.from_numpy(boxes).to(device)
+    return lambda a,b: box_iou_rotated(load(a), load(b), aligned=True).cpu().numpy()
 
 PEERS = {'torchvision': _torchvision, 'opencv-python-headless': _cv2, 'shapely': _shapely, 'supervision': _supervision}
 
@@ -188,8 +198,8 @@ def _careful(f, a, b):
     try: return np.asarray(f(a, b), np.float64)
     except Exception: # whatever a peer throws
         if len(a)==1: return np.array([math.nan])
-        k = len(a)//2
-        return np.concatenate([_careful(f, a[:k], b[:k]), _careful(f, a[k:], b[k:])])
+        half = len(a)//2
+        return np.concatenate([_careful(f, a[:half], b[:half]), _careful(f, a[half:], b[half:])])
 
 def measure_iou(
     f, # an implementation
@@ -197,11 +207,12 @@ def measure_iou(
     boxes2, # (n, 5) float32 tensor
 )->dict: # `n`, `max_err`, `wrong`, `invalid`, `asymmetric`
     "Compare an implementation with the truth"
-    a,b = boxes1.numpy(),boxes2.numpy()
-    with np.errstate(all='ignore'): got,back = _careful(f, a, b),_careful(f, b, a)  # no warnings for the boxes that are no boxes
-    want = exact_iou(a, b)
+    first,second = boxes1.numpy(),boxes2.numpy()
+    with np.errstate(all='ignore'): # no warnings about improper boxes
+        got,back = _careful(f, first, second),_careful(f, second, first)
+    want = exact_iou(first, second)
     err = np.abs(got-want)
-    return dict(n=len(a), max_err=float(np.nanmax(err, initial=0)), wrong=int((~(err<=.01)).sum()),
+    return dict(n=len(first), max_err=float(np.nanmax(err, initial=0)), wrong=int((~(err<=.01)).sum()),
                 invalid=int((~((got>=0)&(got<=1.001))).sum()), asymmetric=int((got!=back).sum()))
 
 def iou_wall(
@@ -211,8 +222,9 @@ def iou_wall(
     sets=STRESS, # names
 )->list: # of dicts: `set`, `impl` and what `measure_iou` gives
     "Every implementation on every stress set"
-    fs = iou_implementations() if implementations is None else implementations
-    return [dict(set=s, impl=k, **measure_iou(f, *stress_pairs(s, n, seed))) for s in sets for k,f in fs.items()]
+    functions = iou_implementations() if implementations is None else implementations
+    return [dict(set=name, impl=impl, **measure_iou(function, *stress_pairs(name, n, seed)))
+            for name in sets for impl,function in functions.items()]
 
 # %% ../../nbs/measure/02_stress.ipynb #13916d6d
 def _cell(o): return f"{o['max_err']:.0e}" + (f" {o['wrong']}" if o['wrong'] else '') + (f" ({o['invalid']})" if o['invalid'] else '')
@@ -221,9 +233,10 @@ def format_wall(
     rows, # of `iou_wall`
 )->str:
     "A line to a set: largest error, how many are off by more than 0.01 (if any), how many are (invalid); then the sum over proper boxes"
-    sets,impls = (list(dict.fromkeys(o[k] for o in rows)) for k in ('set','impl'))
-    cells = {(o['set'],o['impl']):_cell(o) for o in rows}
-    total = [sum(o['wrong'] for o in rows if o['impl']==i and o['set']!=DEGENERATE) for i in impls]
-    lines = [['', *impls], *[[s, *(cells[s,i] for i in impls)] for s in sets], ['wrong, proper boxes', *map(str, total)]]
-    wide = [max(map(len, o)) for o in zip(*lines)]
-    return '\n'.join('  '.join(t.ljust(w) for t,w in zip(l, wide)).rstrip() for l in lines)
+    sets,impls = (list(dict.fromkeys(row[key] for row in rows)) for key in ('set','impl'))
+    cells = {(row['set'],row['impl']):_cell(row) for row in rows}
+    proper = [row for row in rows if row['set']!=DEGENERATE]
+    total = [str(sum(row['wrong'] for row in proper if row['impl']==impl)) for impl in impls]
+    lines = [['', *impls], *[[name, *(cells[name,impl] for impl in impls)] for name in sets], ['wrong, proper boxes', *total]]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join('  '.join(text.ljust(width) for text,width in zip(line, widths)).rstrip() for line in lines)

@@ -32,4 +32,4 @@ def rotated_atss(
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
         priors=AnchorPriors(octave_base_scale, 1, (1.,), form=anchor_form), coder=DeltaXYWHACoder(angle),
         assigner=partial(atss_assign, topk=topk, hbox=hbox), loss_box=loss_box or box_loss('iou', weight=2., mode='linear'),
-        fpn_extra='input', norm=True, scales=True, scale_angle='level', quality='centerness', centerness_hbb=True), **kw})
+        fpn_extra='input', norm=True, scales=True, scale_angle='level', quality='centerness', centerness_hbox=True), **kw})

@@ -30,8 +30,9 @@ def check_weights(
         if hub.constants.HF_HUB_OFFLINE: raise OSError('HF_HUB_OFFLINE is set')
         hub.get_session().head(hub.constants.ENDPOINT, timeout=5)
     except Exception as e:
-        raise MissingWeightsError(f"the trained weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}): train from scratch with "
-                           f"pretrained=False, or fetch {repo} where there is a network and copy it into {hub.constants.HF_HUB_CACHE}") from None
+        raise MissingWeightsError(
+            f"the trained weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}): train from scratch "
+            f"with pretrained=False, or fetch {repo} where there is a network and copy it into {hub.constants.HF_HUB_CACHE}") from None
 
 class SwinBlock(SwinTransformerBlock):
     "timm's block, but a map is padded to whole windows and then shifted, as in the paper's code for detection, not the other way about"
@@ -68,7 +69,8 @@ def _layout(name, make, strides, size):
     for grid,sizes,largest in ways:
         try: at = _serving(body, strides, grid, sizes)
         except Exception: continue  # it takes no such image, and says so in any way
-        if len(at)==len(strides) and (size or not largest): return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
+        if len(at)==len(strides) and (size or not largest):
+            return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
         most = max(most, at, key=len)
     missing = [s for s in strides if s not in most]
     if not missing: raise _one_size(name, own)
@@ -139,8 +141,8 @@ def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, ceil(h/stride), ceil(w
     "Feature maps, finest first"
     (h,w),(gh,gw) = x.shape[-2:],self.grid
     if self.largest and (h>self.largest[0] or w>self.largest[1]):
-        raise BackboneError(f"{self.name!r} was made for images of up to {self.largest[1]} x {self.largest[0]} px, this one has {w} x {h}; "
-                            "give it backbone_kw=dict(img_size=(height, width)), or cut images into windows")
+        raise BackboneError(f"{self.name!r} was made for images of up to {self.largest[1]} x {self.largest[0]} px, this one has "
+                            f"{w} x {h}; give it backbone_kw=dict(img_size=(height, width)), or cut images into windows")
     nhwc = getattr(self.body, 'output_fmt', 'NCHW')=='NHWC'  # MobileNets and EfficientNets do not say
     fs = self.body(F.pad(x, (0, -w%gw, 0, -h%gh)) if gh>1 or gw>1 else x)
     if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]

@@ -12,15 +12,16 @@ from dataclasses import replace
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
-from ..geometry.boxes import check_choice, hbox2rbox, rbox2hbox
+from ..geometry.boxes import check_choice, circumscribed_hbox
 from ..targets.priors import level_priors
 from ..targets.assign import IGN
 from ..targets.coders import centerness
+from ..targets.roi_coders import clip_centers
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from .contract import Detector, StageOut, positives
+from .contract import Detector, StageOut, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -66,10 +67,10 @@ class DenseHead(nn.Module):
         prior_prob:float=0.01, # of a class at a location, before training
         score_thr:float=0.05, # least class score of a detection
         nms_pre:int=2000, # best candidates of each level that reach the NMS
-        nms_pre_of:str='pairs', # candidates are 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
+        nms_pre_of:str='pairs', # candidates: 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
-        centerness_hbb:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
+        centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
         clip_centers:bool=False): # move the centres of detections beyond the image to its border, as MMRotate does
         super().__init__()
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
@@ -185,7 +186,7 @@ def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     b,matched = len(targets),self.assign(out, targets)
-    pos = positives(out, matched, targets)
+    pos = matched_objects(out, matched, targets)
     by_image = lambda v,avg_factor: v.new_zeros(b).index_add(0, pos.img, v)*b/avg_factor # its mean over the images is the batch's loss
     iou = self._iou(pos) if self.quality=='iou' else None
     weight,avg_factor = (1.,self.avg_factor(matched)) if iou is None else (iou,iou.sum().clamp(min=1))
@@ -193,7 +194,7 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     terms = dict(loss_cls=self._cls_loss(out, matched, pos, iou).sum(1)*(self.cls_weight*b/avg_factor))
     if self.loss_angle: terms['loss_angle'] = by_image(self._angle_loss(pos)*weight, avg_factor)
     if self.quality=='centerness':
-        weight = centerness(pos.priors, hbox2rbox(rbox2hbox(pos.boxes)) if self.centerness_hbb else pos.boxes)
+        weight = centerness(pos.priors, circumscribed_hbox(pos.boxes, 'le90') if self.centerness_hbox else pos.boxes)
         logits = out.quality[pos.img,pos.pri]
         terms['loss_quality'] = by_image(F.binary_cross_entropy_with_logits(logits, weight, reduction='none'), avg_factor)
         avg_factor = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
@@ -208,11 +209,11 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
     scores = out.logits.sigmoid()
     factor = None if out.quality is None else out.quality.sigmoid()
     counts = out.lvls.bincount(minlength=len(self.strides)).tolist()
-    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i], out.size)
+    return [self._detect_image(s, d, p, counts, None if factor is None else factor[i], out.size_hw)
             for i,(s,d,p) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
-def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
+def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_hw):
     picks,start = [],0
     for n in counts:
         s,k = scores[start:start+n],self.nms_pre
@@ -225,9 +226,9 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size):
     pri,labels = (picks:=torch.cat(picks))//self.n_classes,picks%self.n_classes
     s,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
     if factor is not None: s = s*factor[pri]
-    ok = boxes.isfinite().all(1) & s.isfinite() & (boxes[:,2:4]>0).all(1)
+    ok = valid_boxes(boxes) & s.isfinite()
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
-    if self.clip_centers and size: boxes[:,:2] = boxes[:,:2].clamp(min=0).minimum(boxes.new_tensor([size[1]-1, size[0]-1]))
+    if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
     keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)[:self.max_per_img]
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 

@@ -12,7 +12,6 @@ from ..targets.assign import fcos_assign
 from ..targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from ..targets.angle_coders import PlainAngle, PSCAngle
 from ..losses.boxes import box_loss
-from ..losses import gaussian  # lists the kld loss
 from .contract import Detector, register_detector
 from .dense_head import dense_detector
 

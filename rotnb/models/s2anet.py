@@ -21,14 +21,14 @@ from .retinanet import rotated_retinanet
 def align_offsets(
     boxes:Tensor, # `(b, h, w, 5)` the box of each location, px
     stride:int, # of the level, px
-    size:int=3 # of the kernel
-)->Tensor: # `(b, 2*size*size, h, w)` cells, y before x
+    kernel:int=3 # side of the kernel, cells
+)->Tensor: # `(b, 2*kernel*kernel, h, w)` cells, y before x
     "How far from where a convolution would look it has to look to cover each box"
-    r = torch.arange(size, device=boxes.device, dtype=boxes.dtype)-size//2
+    r = torch.arange(kernel, device=boxes.device, dtype=boxes.dtype)-kernel//2
     ry,rx = (o.flatten() for o in torch.meshgrid(r, r, indexing='ij'))
     gy,gx = (torch.arange(n, device=boxes.device, dtype=boxes.dtype) for n in boxes.shape[1:3])
     x,y,w,h,a = (boxes.detach()/boxes.new_tensor([stride]*4+[1.]))[...,None,:].unbind(-1)
-    u,v = w/size*rx,h/size*ry
+    u,v = w/kernel*rx,h/kernel*ry
     at_x,at_y = x + a.cos()*u - a.sin()*v,y + a.sin()*u + a.cos()*v
     d = torch.stack([at_y-gy[:,None,None]-ry, at_x-gx[:,None]-rx], -1).flatten(3).permute(0,3,1,2)
     return torch.where(d.isfinite(), d, 0.)  # where there is no box the kernel stays as it is
@@ -52,7 +52,8 @@ class AlignConv(nn.Module):
     )->list: # `(b, c, h, w)` for each level
         "Features for the boxes"
         convs = list(self.convs)*(len(feats) if self.shared else 1)
-        return [deform_conv(x, align_offsets(o, s), c.weight).relu() for x,o,s,c in zip(feats, box_maps(boxes, feats), self.strides, convs)]
+        levels = zip(feats, box_maps(boxes, feats), self.strides, convs)
+        return [deform_conv(x, align_offsets(o, stride), conv.weight).relu() for x,o,stride,conv in levels]
 
 # %% ../../nbs/models/15_s2anet.ipynb #874f3eae
 class ODMHead(DenseHead):
@@ -61,7 +62,8 @@ class ODMHead(DenseHead):
         "Make the layers"
         super().build(in_channels)
         if in_channels%8 or not self.stacked_convs:
-            raise ValueError(f"ODMHead: {in_channels} channels and {self.stacked_convs} stacked_convs; it needs a multiple of 8 and at least 1")
+            raise ValueError(f"ODMHead: {in_channels} channels and {self.stacked_convs} stacked_convs; "
+                             "it needs a multiple of 8 and at least 1")
         n = in_channels//8
         self.or_weight,self.or_bias = nn.Parameter(torch.empty(n, in_channels, 1, 3, 3)),nn.Parameter(torch.zeros(in_channels))
         nn.init.kaiming_normal_(self.or_weight.data[:,:,0], nonlinearity='linear')

@@ -17,7 +17,8 @@ from .iou import check_boxes,prepared
 
 # %% ../../nbs/ops/04_nms.ipynb #19f48faa
 N_LEVELS = 16
-# A grid has a row for each level, and in a last row x0, y0, x1, y1, top. Its columns: px, px, cells along x and y, number of the first cell
+# A grid has a row for each level, and in a last row x0, y0, x1, y1, top.
+# Its columns: px, px, cells along x and y, number of the first cell
 REACH,SIDE,NX,NY,FIRST = range(5)
 
 @device

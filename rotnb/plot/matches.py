@@ -14,9 +14,11 @@ from .style import INK
 # %% ../../nbs/plot/03_matches.ipynb #4cdcbe41
 def _array(o): return np.asarray(getattr(o, 'detach', lambda: o)(), dtype=float)
 
-def _outlines(ax, boxes, color=None, **kw): # color: number of it; None: a colour each
+def _color(i): return PALETTE[i%len(PALETTE)]
+
+def _outlines(ax, boxes, index=None, **kw): # index: of the colour; None: a colour each
     from matplotlib.patches import Polygon
-    for i,q in enumerate(rbox2qbox(boxes)): ax.add_patch(Polygon(q, fill=False, ec=PALETTE[(i if color is None else color)%len(PALETTE)], **kw))
+    for i,quad in enumerate(rbox2qbox(boxes)): ax.add_patch(Polygon(quad, fill=False, ec=_color(i if index is None else index), **kw))
 
 def show_matches(
     ax, # matplotlib axis
@@ -33,10 +35,10 @@ def show_matches(
     ax.plot(x[matched==-1], y[matched==-1], '.', ms=1.5, color=INK, alpha=.4, mew=0)
     ax.plot(x[matched==-2], y[matched==-2], 'o', ms=4, mfc='none', mec=IGNORED, mew=.8)
     _outlines(ax, boxes, lw=2)
-    for j in np.unique(matched[matched>=0]):
-        on = matched==j
-        if shapes: _outlines(ax, priors[on], j, lw=.6, alpha=.7)
-        ax.scatter(x[on], y[on], 14*2.**lvls[on], color=PALETTE[j%len(PALETTE)], ec=INK, lw=.6, zorder=3)
+    for obj in np.unique(matched[matched>=0]):
+        on = matched==obj
+        if shapes: _outlines(ax, priors[on], obj, lw=.6, alpha=.7)
+        ax.scatter(x[on], y[on], 14*2.**lvls[on], color=_color(obj), ec=INK, lw=.6, zorder=3)
     ax.set(aspect='equal', xticks=[], yticks=[])
     ax.invert_yaxis()
     return ax

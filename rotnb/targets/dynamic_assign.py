@@ -9,8 +9,9 @@ __all__ = ['dynamic_k', 'dsl_assign', 'simota_assign']
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..geometry.boxes import to_frame
 from ..ops.iou import box_iou_rotated
-from .assign import NEG, local_xy, ignore_inside
+from .assign import NEG, ignore_inside
 
 # %% ../../nbs/targets/07_dynamic_assign.ipynb #fdc009df
 def dynamic_k(
@@ -41,7 +42,7 @@ def _match(priors, boxes, ignore, candidates, costs, topk):
         matched[i] = torch.where(m>=0, j[m], NEG)
     return ignore_inside(matched, priors, boxes[ignore]) if len(boxes) else matched
 
-def _inside(priors, boxes): return (local_xy(priors[:,:2], boxes).abs() < boxes[:,2:4]/2).all(-1)
+def _inside(priors, boxes): return (to_frame(priors[:,None,:2], boxes).abs() < boxes[:,2:4]/2).all(-1)
 
 # %% ../../nbs/targets/07_dynamic_assign.ipynb #ea9f5dac
 def dsl_assign(
@@ -85,7 +86,7 @@ def simota_assign(
     fine:float=1e5 # cost of a prior that is not in the object and its centre square
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by the cost of class and box (SimOTA, in the rotated frame)"
-    def central(p, b): return (local_xy(p[:,:2], b).abs() < radius*p[:,2:3,None]).all(-1)
+    def central(p, b): return (to_frame(p[:,None,:2], b).abs() < radius*p[:,2:3,None]).all(-1)
     def costs(i, j):
         iou = box_iou_rotated(decoded[i], boxes[j]).to(logits.dtype)
         # cross-entropy of the root of the score, which in YOLOX is class times objectness
