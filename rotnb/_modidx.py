@@ -3151,6 +3151,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.DenseHead._box_loss': ( 'models/dense_head.html#densehead._box_loss',
                                                                                           'rotnb/models/dense_head.py'),
+                                         'rotnb.models.dense_head.DenseHead._candidates': ( 'models/dense_head.html#densehead._candidates',
+                                                                                            'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.DenseHead._cls_loss': ( 'models/dense_head.html#densehead._cls_loss',
                                                                                           'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.DenseHead._detect_image': ( 'models/dense_head.html#densehead._detect_image',

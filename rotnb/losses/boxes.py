@@ -43,7 +43,8 @@ class BoxLoss:
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
         if self.on=='upright':
             plain,angle = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
-            return self(*(plain.decode(priors, torch.cat([o[:,:coder.split], angle], 1)) for o in (deltas, coder.encode(priors, boxes))))
+            both = deltas,coder.encode(priors, boxes)
+            return self(*(plain.decode(priors, torch.cat([given[:,:coder.split], angle], 1)) for given in both))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
         if self.on!='boxes': pairs += (deltas[:,:n_deltas], coder.encode(priors, boxes)[:,:n_deltas])
         return self(*pairs)
@@ -106,15 +107,16 @@ def loss_landscape(
 ): # a matplotlib figure
     "Curves of box losses against an error of angle, offset and aspect ratio"
     import matplotlib.pyplot as plt
-    target,v = torch.tensor([box]*201),torch.linspace(-1, 1, 201)
-    errors = {'angle, radians':(v*math.pi, lambda b,v: b[:,4].add_(v)), 'offset along w, px':(v*1.5*box[2], lambda b,v: b[:,0].add_(v)),
-              'aspect ratio, times':(4**v, lambda b,v: b[:,2:4].mul_(torch.stack([v,1/v], 1).sqrt()))}
+    target,step = torch.tensor([box]*201),torch.linspace(-1, 1, 201)
+    errors = {'angle, radians':(step*math.pi, lambda b,step: b[:,4].add_(step)),
+              'offset along w, px':(step*1.5*box[2], lambda b,step: b[:,0].add_(step)),
+              'aspect ratio, times':(4**step, lambda b,step: b[:,2:4].mul_(torch.stack([step,1/step], 1).sqrt()))}
     fig,axs = plt.subplots(1, 3, figsize=(10,2.6), sharey=scale, layout='constrained')
     for ax,(name,(x,change)) in zip(axs, errors.items()):
         pred = target.clone(); change(pred, x)
-        for i,(k,f) in enumerate(losses.items()):
-            y = f(pred, target); y = (y-y.min())/(y.max()-y.min()).clamp(min=1e-9) if scale else y
-            ax.plot(x, y, ('-','--',':')[i//4%3], color=f'C{i%4}', label=k)
+        for number,(key,loss) in enumerate(losses.items()):
+            y = loss(pred, target); y = (y-y.min())/(y.max()-y.min()).clamp(min=1e-9) if scale else y
+            ax.plot(x, y, ('-','--',':')[number//4%3], color=f'C{number%4}', label=key)
         ax.set_xlabel(name)
     axs[2].set(xscale='log', xticks=[.25,1,4], xticklabels=['1/4','1','4']); axs[2].minorticks_off()
     axs[0].set_title('loss', loc='left', size=10); axs[2].legend(fontsize=8, loc='upper left', bbox_to_anchor=(1,1))
@@ -124,7 +126,7 @@ def loss_landscape(
 box_losses = dict(
     l1=BoxLoss(l1_loss, 'deltas'), smooth_l1=BoxLoss(smooth_l1_loss, 'deltas'), balanced_l1=BoxLoss(balanced_l1_loss, 'deltas'),
     smooth_focal=BoxLoss(smooth_focal_loss, 'deltas'), iou=BoxLoss(rotated_iou_loss, 'boxes'),
-    **{o:BoxLoss(rotated_iou_loss, 'boxes', kwargs=dict(mode=o)) for o in ('giou','diou','ciou')})
+    **{mode:BoxLoss(rotated_iou_loss, 'boxes', kwargs=dict(mode=mode)) for mode in ('giou','diou','ciou')})
 
 def box_loss(
     loss, # a name in `box_losses` or a `BoxLoss`

@@ -48,8 +48,10 @@ class RPNHead(DenseHead):
         "Make the layers"
         self.tower = tower(in_channels, self.feat_channels, self.stacked_convs, self.norm)
         ni = self.feat_channels if self.stacked_convs else in_channels
-        self.cls,self.box = (nn.Conv2d(ni, self.n*o, 1) for o in (1, self.coder.n))
-        for o in (self.cls, self.box): nn.init.normal_(o.weight, std=.01); nn.init.zeros_(o.bias)
+        self.cls,self.box = (nn.Conv2d(ni, self.n*width, 1) for width in (1, self.coder.n))
+        for conv in (self.cls, self.box):
+            nn.init.normal_(conv.weight, std=.01)
+            nn.init.zeros_(conv.bias)
 
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of logits, deltas and None
         "What the layers say about level `i`"
@@ -72,37 +74,38 @@ def within_image(
 def assign(self:RPNHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
     "Which object each prior answers for, of those in the sample"
     matched = torch.full(out.priors.shape[:2], IGN, device=out.priors.device)
-    for m,p,t in zip(matched, out.priors, targets):
-        ok = within_image(p, out.size_hw, self.border)
-        m[ok] = self.sampler(self.assigner(p[ok], t['boxes'], t.get('ignore'), out.lvls[ok]))
+    for found,priors,target in zip(matched, out.priors, targets):
+        ok = within_image(priors, out.size_hw, self.border)
+        found[ok] = self.sampler(self.assigner(priors[ok], target['boxes'], target.get('ignore'), out.lvls[ok]))
     return matched
 
 @patch
 def avg_factor(self:RPNHead, matched:Tensor): # of `(b, N)` priors
     "What the losses of a batch are divided by: the size of the sample; an image without one of a kind counts as if it had one"
-    return sum((o.sum(1).clamp(min=1).sum() for o in (matched>=0, matched==NEG)))
+    return sum((kind.sum(1).clamp(min=1).sum() for kind in (matched>=0, matched==NEG)))
 
 @patch
 def loss(self:RPNHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
-    return super(RPNHead, self).loss(out, [{**t, 'labels':torch.zeros_like(t['labels'])} for t in targets])
+    return super(RPNHead, self).loss(out, [{**target, 'labels':torch.zeros_like(target['labels'])} for target in targets])
 
 # %% ../../nbs/models/06_rpn.ipynb #2d200478
 @patch
 @torch.no_grad()
 def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, N, 5)`, best first; rows without area are padding
     "Proposals of each image"
-    ps = [self._propose(s, d, p, out.lvls, out.size_hw) for s,d,p in zip(out.logits[...,0].sigmoid(), out.deltas, out.priors)]
-    return nn.utils.rnn.pad_sequence(ps, batch_first=True)
+    images = zip(out.logits[...,0].sigmoid(), out.deltas, out.priors)
+    proposals = [self._propose(*image, out.lvls, out.size_hw) for image in images]
+    return nn.utils.rnn.pad_sequence(proposals, batch_first=True)
 
 @patch
 def _propose(self:RPNHead, scores, deltas, priors, lvls, size_hw):
     scores,picks,start = scores.nan_to_num(-1.),[],0
-    for n in lvls.bincount(minlength=len(self.strides)).tolist():
-        picks.append(scores[start:start+n].topk(min(self.nms_pre, n))[1]+start); start += n
-    i = torch.cat(picks)
-    boxes = self.coder.decode(priors[i], deltas[i])
+    for count in lvls.bincount(minlength=len(self.strides)).tolist():
+        picks.append(scores[start:start+count].topk(min(self.nms_pre, count))[1]+start); start += count
+    best = torch.cat(picks)
+    boxes = self.coder.decode(priors[best], deltas[best])
     if not boxes[:,4].any(): boxes = clip_sides(boxes, size_hw)
     ok = valid_boxes(boxes)
-    boxes,i = boxes[ok],i[ok]
-    return boxes[batched_nms(rbox2hbox(boxes), scores[i], lvls[i], self.iou_thr)[:self.max_per_img]]
+    boxes,best = boxes[ok],best[ok]
+    return boxes[batched_nms(rbox2hbox(boxes), scores[best], lvls[best], self.iou_thr)[:self.max_per_img]]

@@ -40,17 +40,20 @@ def ignore_inside(
 def _overlaps(priors, gt):
     """IoU and index of each prior's best object (priors are boxes or point sets), and the pairs `(object, prior)` where a prior
     is the object's best"""
-    best,j,top,pairs,start = [],[],gt.new_zeros(len(gt)),[],0
-    for p in chunks(priors, len(gt)):
-        iou = box_iou_rotated(gt, p) if p.ndim==2 else convex_iou(p, rbox2qbox(gt)).T
-        b,i = iou.max(0)
-        t = iou.amax(1) if len(p) else top
-        g,k = ((iou==t[:,None]) & (t[:,None]>1e-9)).nonzero(as_tuple=True)     # the chunk's best, kept if no other chunk has better
-        best.append(b); j.append(i); pairs.append((g, k+start, iou[g,k]))
-        top = torch.maximum(top.to(t.dtype), t); start += len(p)
-    g,k,v = (torch.cat(o) for o in zip(*pairs))
-    keep = v==top[g]
-    return torch.cat(best),torch.cat(j),top,g[keep],k[keep]
+    best,obj,top,pairs,start = [],[],gt.new_zeros(len(gt)),[],0
+    for part in chunks(priors, len(gt)):
+        iou = box_iou_rotated(gt, part) if part.ndim==2 else convex_iou(part, rbox2qbox(gt)).T
+        top_iou,which = iou.max(0)
+        best_iou = iou.amax(1) if len(part) else top
+        is_best = (iou==best_iou[:,None]) & (best_iou[:,None]>1e-9)
+        objects,hits = is_best.nonzero(as_tuple=True)           # the chunk's best, kept if no other chunk has better
+        best.append(top_iou)
+        obj.append(which)
+        pairs.append((objects, hits+start, iou[objects,hits]))
+        top = torch.maximum(top.to(best_iou.dtype), best_iou); start += len(part)
+    objects,hits,ious = (torch.cat(column) for column in zip(*pairs))
+    keep = ious==top[objects]
+    return torch.cat(best),torch.cat(obj),top,objects[keep],hits[keep]
 
 # %% ../../nbs/targets/02_assign.ipynb #965203be
 def max_iou_assign(
@@ -74,11 +77,11 @@ def max_iou_assign(
     free = torch.ones_like(priors[:,0], dtype=torch.bool) if ignore_iof is None else _inside_share(priors, shapes[ignore])<=ignore_iof
     matched = torch.where(free, NEG, IGN)
     if len(idx):
-        best,j,top,g,p = _overlaps((priors if points is None else points)[free], shapes[idx])
-        m = matched[free]
-        m[best>=neg] = IGN
-        m[best>=pos] = idx[j[best>=pos]]
-        matched[free] = _take_best(m, idx, top, g, p, min_pos, ties) if low_quality else m
+        best,nearest,top,g,p = _overlaps((priors if points is None else points)[free], shapes[idx])
+        found = matched[free]
+        found[best>=neg] = IGN
+        found[best>=pos] = idx[nearest[best>=pos]]
+        matched[free] = _take_best(found, idx, top, g, p, min_pos, ties) if low_quality else found
     return ignore_inside(matched, priors, boxes[ignore]) if ignore_iof is None else matched
 
 def _take_best(matched, idx, top, g, p, min_pos, ties):
@@ -93,7 +96,7 @@ def _take_best(matched, idx, top, g, p, min_pos, ties):
 def _inside_share(priors, boxes):
     "Largest share of each prior that lies inside one of `boxes`"
     if not len(boxes): return priors.new_zeros(len(priors))
-    return torch.cat([box_iou_rotated(p, boxes, 'iof').amax(1) for p in chunks(priors, len(boxes))])
+    return torch.cat([box_iou_rotated(part, boxes, 'iof').amax(1) for part in chunks(priors, len(boxes))])
 
 # %% ../../nbs/targets/02_assign.ipynb #fbaaf606
 def fcos_assign(
@@ -107,9 +110,9 @@ def fcos_assign(
     "Assign by position in the object and by its size (FCOS with centre sampling, in the rotated frame)"
     if not len(boxes): return priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    r = priors.new_tensor(ranges)[lvls]
-    parts = zip(chunks(priors, len(boxes)), chunks(r, len(boxes)))
-    matched = torch.cat([_fcos_match(p, boxes, ~ignore, q, radius) for p,q in parts])
+    limits = priors.new_tensor(ranges)[lvls]
+    parts = zip(chunks(priors, len(boxes)), chunks(limits, len(boxes)))
+    matched = torch.cat([_fcos_match(part, boxes, ~ignore, span, radius) for part,span in parts])
     return ignore_inside(matched, priors, boxes[ignore])
 
 def _fcos_match(priors, boxes, allowed, r, radius):
@@ -148,10 +151,11 @@ def atss_assign(
 
 def _atss_claims(priors, boxes, counts, topk, hbox):
     "Priors that objects claim: index of the prior, of the object, and their IoU"
-    near = [torch.cdist(o[:,:2], boxes[:,:2], compute_mode='donot_use_mm_for_euclid_dist').topk(min(topk, len(o)), 0, largest=False)[1]
-            for o in priors.split(counts)]
+    exact = dict(compute_mode='donot_use_mm_for_euclid_dist')
+    near = [torch.cdist(level[:,:2], boxes[:,:2], **exact).topk(min(topk, len(level)), 0, largest=False)[1]
+            for level in priors.split(counts)]
     starts = torch.tensor([0,*counts[:-1]]).cumsum(0).tolist()
-    p = torch.cat([i+s for i,s in zip(near, starts)])
+    p = torch.cat([index+start for index,start in zip(near, starts)])
     g = torch.arange(len(boxes), device=p.device).expand_as(p)
     if hbox: boxes = circumscribed_hbox(boxes, 'le90')
     iou = box_iou_rotated(priors[p.flatten()], boxes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
@@ -176,8 +180,8 @@ def nearest_assign(
     (lo,hi),strides = rbox2hbox(boxes[idx]).unflatten(1, (2,2)).unbind(1),priors[:,2].unique()
     xy,wh = (lo+hi)/2,(hi-lo).clamp(min=1e-6)
     lvl = (strides <= wh.prod(-1, keepdim=True).sqrt()/scale).sum(1).clamp(min=1)-1
-    found = [_nearest(priors, xy, wh, priors[:,2]==s, (lvl==i).nonzero()[:,0], topk) for i,s in enumerate(strides)]
-    p,g,d = (torch.cat(o) for o in zip(*found))
+    found = [_nearest(priors, xy, wh, priors[:,2]==stride, (lvl==index).nonzero()[:,0], topk) for index,stride in enumerate(strides)]
+    p,g,d = (torch.cat(column) for column in zip(*found))
     least = priors.new_full((len(priors),), torch.inf).scatter_reduce(0, p, d, 'amin')
     won = d==least[p]
     first = torch.full_like(matched, len(boxes)).scatter_reduce(0, p[won], idx[g[won]], 'amin')
@@ -186,6 +190,6 @@ def nearest_assign(
 def _nearest(priors, xy, wh, there, g, k):
     "Of each object in `g` the `k` nearest of the priors that are `there`: prior, object and distance"
     p = there.nonzero()[:,0]
-    best = [((priors[p,:2]-xy[c,None])/wh[c,None]).norm(dim=-1).topk(min(k, len(p)), largest=False) for c in chunks(g, len(p))]
-    d,j = (torch.cat(o) for o in zip(*best))
-    return p[j].flatten(),g[:,None].expand_as(j).flatten(),d.flatten()
+    best = [((priors[p,:2]-xy[some,None])/wh[some,None]).norm(dim=-1).topk(min(k, len(p)), largest=False) for some in chunks(g, len(p))]
+    d,nearest = (torch.cat(column) for column in zip(*best))
+    return p[nearest].flatten(),g[:,None].expand_as(nearest).flatten(),d.flatten()

@@ -30,11 +30,12 @@ def to_coder_form(
     oc:str='old' # with angle 'oc', the range of the angle: OpenCV's 'old' one, [-pi/2, 0), or its 'new' one, (0, pi/2]
 )->Tensor: # `(n, 5)` the same rectangles
     "Boxes in the spelling that a network learns: canonical, with 'oc' as told"
-    b = canonicalize(boxes, angle)
-    if angle!='oc' or oc=='new': return b
-    half,quarter = b.new_tensor([math.pi,math.pi/2])        # in the precision of the boxes: of two plain numbers `where` makes float32
-    right = b[:,4:]>=quarter
-    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-torch.where(right, half, quarter)], 1)
+    canonical = canonicalize(boxes, angle)
+    if angle!='oc' or oc=='new': return canonical
+    xy,wh,theta = canonical.split([2,2,1], 1)
+    half,quarter = theta.new_tensor([math.pi,math.pi/2])        # in the precision of the boxes: of two plain numbers `where` makes float32
+    right = theta>=quarter
+    return torch.cat([xy, torch.where(right, wh, wh.flip(1)), theta-torch.where(right, half, quarter)], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #6b730459
 @dataclass
@@ -134,8 +135,8 @@ def side_distances(
     boxes:Tensor # `(n, 5)` one for each prior
 )->Tensor: # `(n, 4)` px, negative outside
     "Distances left, top, right, bottom from points to the sides of boxes, along the boxes' own axes"
-    d,half = to_frame(priors[:,:2], boxes),boxes[:,2:4]/2
-    return torch.cat([half+d, half-d], 1)
+    local,half = to_frame(priors[:,:2], boxes),boxes[:,2:4]/2
+    return torch.cat([half+local, half-local], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #172a85d3
 def centerness(

@@ -69,6 +69,6 @@ def level_priors(
     strides:list, # stride of each level in pixels
     device=None)->tuple: # priors `(n, 5)` and their level `(n,)`
     "Priors of all levels, and the level of each"
-    ps = [gen(sz, s, device) for sz,s in zip(sizes, strides)]
-    lvls = torch.cat([torch.full((len(p),), i, device=device) for i,p in enumerate(ps)])
+    ps = [gen(sz, stride, device) for sz,stride in zip(sizes, strides)]
+    lvls = torch.cat([torch.full((len(priors),), level, device=device) for level,priors in enumerate(ps)])
     return torch.cat(ps), lvls

@@ -34,7 +34,7 @@ def random_sample(
 )->Tensor: # `(n,)` those not kept are `IGN`
     "Keep `num` priors, positives and background in proportion"
     out = torch.full_like(matched, IGN)
-    pos,neg = (o.nonzero()[:,0] for o in (matched>=0, matched==NEG))
+    pos,neg = (which.nonzero()[:,0] for which in (matched>=0, matched==NEG))
     pos = pos[_draw(pos, int(num*pos_fraction), first, generator)]
     n_neg = num-len(pos)
     if neg_pos_ub>=0: n_neg = min(n_neg, int(neg_pos_ub*max(1,len(pos))))
