@@ -11,7 +11,6 @@ import numpy as np
 from functools import lru_cache
 from fastcore.basics import patch
 from ..geometry.boxes import rbox2qbox
-import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
 from ..evaluate.errors import ERROR_KINDS, find_errors
@@ -128,7 +127,7 @@ def _runs(acc):
 @patch
 def _found_by_other(self:ResultsExplorer, score, iou):
     "The truth of each detection of the other model, -1 for none"
-    return find_errors(self.other.acc, iou, min(self.interp.bg, iou/2), score).truth
+    return find_errors(self.other.acc, iou, min(self.interp.bg, iou/2), score).gt
 
 @patch
 def layers(self:ResultsExplorer, i):

@@ -9,7 +9,7 @@ __all__ = ['KIND_COLORS', 'EMPTY', 'BACKGROUND', 'ResultTables']
 import numpy as np, pandas as pd
 from functools import lru_cache
 from fastcore.basics import patch
-from ..evaluate.ap import check_same_truth
+from ..evaluate.resampling import check_same_gt
 from ..evaluate.classes import beside
 from ..evaluate.errors import ERROR_KINDS, confusion_pairs, find_errors
 from .box_table import BOX, BoxTable, class_field, colors_of, unique_files, log_edges, number_field, shape_columns
@@ -29,7 +29,7 @@ class ResultTables:
         bg:float=.1, # overlap under which a detection lies at nothing, in (0, .5)
         keep:int=6 # tables remembered
     ):
-        if other is not None: other = check_same_truth(acc, other)
+        if other is not None: other = check_same_gt(acc, other)
         self.acc,self.other,self.names,self.bg,self.flat = acc,other,names,bg,acc.flat()
         self.n,self.m,self.vocab = len(self.flat.labels),len(self.flat.gt_labels),[*map(str, self.flat.vocab)]
         self.base = self._base([str(o) for o in files], losses)
@@ -58,11 +58,11 @@ def _at(self:ResultTables, score, iou): # `BoxTable`
     rows = np.flatnonzero(kind>=0)
     rows = rows[np.argsort(self.base.image.to_numpy()[rows], kind='stable')]
     kind = np.where(kind<len(ERROR_KINDS), kind, -1)[rows]
-    truth = np.concatenate([e.truth, np.arange(self.m), np.full(I, -1)])[rows]
+    truth = np.concatenate([e.gt, np.arange(self.m), np.full(I, -1)])[rows]
     place = np.full(len(self.base)+1, -1); place[rows] = np.arange(len(rows))  # row of each detection and truth in the table
     of_truth = np.where(e.gt_det>=0, place[e.gt_det], place[n:n+self.m])
     df = self.base.iloc[rows].assign(kind=pd.Categorical.from_codes(kind, ERROR_KINDS), truth=truth,
-        iou=np.append(np.where(e.truth>=0, e.iou, np.nan), np.full(self.m+I, np.nan))[rows],
+        iou=np.append(np.where(e.gt>=0, e.iou, np.nan), np.full(self.m+I, np.nan))[rows],
         true=pd.Categorical.from_codes(np.append(self.flat.gt_labels, -1)[truth], self.vocab)).reset_index(drop=True)
     fields = [*self._fields(df), self._cells(score, iou, place[:n], of_truth)]
     if self.other is not None: df,fields = self._versus(df, fields, score, iou, of_truth)

@@ -10,7 +10,7 @@ from functools import partial
 from statistics import median
 
 import numpy as np
-from ..evaluate.ap import APAccumulator
+from ..evaluate.accumulator import APAccumulator
 from .speed import _row, _torchvision_matrix, bench_scene, peak_memory, take_turns
 
 # %% ../../nbs/measure/04_eval_speed.ipynb #83806f0a
