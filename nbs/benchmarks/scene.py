@@ -6,7 +6,7 @@ from `make_scene`) and kept for the next run."""
 import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import versions
+from rotnb.learn.report import versions
 from rotnb.learn.results import whole
 
 def make_tif(file, side, block=500, n=8):
