@@ -5,8 +5,8 @@ import argparse, json, time
 from pathlib import Path
 import matplotlib; matplotlib.use('agg')
 from rotnb.all import *
-from rotnb.cli.demo import versions
 from rotnb.data.labels.atomic import whole
+from rotnb.learn.report import versions
 
 LESSON = Path(__file__).parents[1]/'tutorials/find_and_mend.ipynb'
 

@@ -6,9 +6,9 @@ A GeoTIFF is made first (tiled, deflate, blocks of 500 px from `make_scene`) and
 import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import versions
 from rotnb.data.images.windows import scene_windows
 from rotnb.data.labels.atomic import whole
+from rotnb.learn.report import versions
 
 def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"

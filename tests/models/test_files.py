@@ -44,9 +44,8 @@ def test_a_classifier_and_a_learner(tmp_path):
     f = tmp_path/'r.pth'; torch.save(body.body.state_dict(), f)
     b = bytearray(f.read_bytes()); b[len(b)//2] ^= 1; f.write_bytes(b)
     with pytest.raises(WeightsError, match='damaged'): load_backbone(body, f)
-    from rotnb.cli import predict, report
-    with pytest.raises(ValueError, match='damaged'): predict.open_learner(f, 'cpu')
-    with pytest.raises(report.ReportError, match='damaged'): report.open_learner(f)
+    from rotnb.learn.learner import open_learner
+    with pytest.raises(ValueError, match='damaged'): open_learner(f, 'cpu')
 
 def test_what_has_no_sums_is_let_through(tmp_path):
     f = tmp_path/'a'; f.write_bytes(b'no archive'); check_sums(f)
