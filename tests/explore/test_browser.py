@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 SHOTS = os.environ.get('ROTNB_SHOTS') and Path(os.environ['ROTNB_SHOTS'])  # a folder: keep images of what was seen
-VIEW = 'document.querySelector(".rotnb").rotnb'
+VIEW = 'document.querySelector(".rn-viewer").rotnb'
 SCENE = '''
 import numpy as np
 from rotnb.explore.viewer import view
@@ -69,7 +69,7 @@ n = 600
 boxes = np.stack([r.uniform(0, 2000, n), r.uniform(0, 2000, n), r.uniform(20, 90, n), r.uniform(8, 40, n), r.uniform(-1.5, 1.5, n)], -1)
 v = view(r.integers(0, 255, (2000,2000,3), dtype=np.uint8), dict(boxes=boxes, labels=r.integers(0, 16, n), scores=r.random(n)))
 v''')
-    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.pixels.halves.length')
     drawn,gaps,idle = page.evaluate(f'''async () => {{
         const v = {VIEW}, frame = () => new Promise(requestAnimationFrame);
         const run = async f => {{ const gaps = []; let last = await frame();
@@ -77,7 +77,7 @@ v''')
             return gaps }};
         const idle = await run(() => 0);
         v.frames.length = 0;
-        return [v.frames, await run(i => v.zoom_at(i % 2 ? 1.02 : 1/1.02, 200, 150)), idle]; }}''')
+        return [v.frames, await run(i => v.zoomAt(i % 2 ? 1.02 : 1/1.02, 200, 150)), idle]; }}''')
     mid = lambda o: sorted(o)[len(o)//2]
     print(f'600 boxes: {mid(drawn):.1f} ms to draw, {mid(gaps):.1f} ms from frame to frame, {mid(idle):.1f} where nothing is drawn')
     assert len(drawn)>=50 and mid(drawn)<25 and mid(gaps)<250   # a frame is the browser's work too, without a GPU: 17 ms idle, 100 on two busy cores
@@ -100,11 +100,11 @@ v''')
     page.wait_for_function(f'() => {VIEW}.seen==1')
     page.mouse.click(canvas(page)['x']+20, canvas(page)['y']+20)
     page.keyboard.press('n')                                                      # next box: far too small to see, so it is zoomed to
-    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.image.tiles.size>0 && !{VIEW}.pending', timeout=15000)
+    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.pixels.tiles.size>0 && !{VIEW}.pending', timeout=15000)
     page.wait_for_timeout(300)
     lab.kernel(page, 'v.reader.join()')
-    page.wait_for_function(f'() => {VIEW}.image.halves[0]?.width==2048')
-    assert page.evaluate(f'() => {VIEW}.image.tiles.size')>0                    # a new preview leaves the tiles
+    page.wait_for_function(f'() => {VIEW}.pixels.halves[0]?.width==2048')
+    assert page.evaluate(f'() => {VIEW}.pixels.tiles.size')>0                    # a new preview leaves the tiles
     px = page.evaluate(f'''() => {{
         const v = {VIEW}, c = v.canvas.getContext('2d');
         v.model.set('hidden', ['truth']); v.draw();
@@ -186,7 +186,7 @@ def test_page_without_kernel(page, tmp_path):
         def read(self, x, y, w, h, scale=1.): return np.full((int(np.ceil(h*scale)),int(np.ceil(w*scale)),3), 90, np.uint8)
     v = view(Scene(), dict(boxes=[[3000.,1500,300,100,.5],[100,100,50,20,0]], labels=['ship','car']), dict(boxes=[[3010.,1500,300,100,.4]], scores=[.7]))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==3 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.seen==3 && {VIEW}.pixels.halves.length')
     page.mouse.move(*at(page, 3000, 1500))
     page.wait_for_selector('.rn-tip:visible')
     assert '300.0 × 100.0 px' in page.locator('.rn-tip').inner_text()
@@ -194,7 +194,7 @@ def test_page_without_kernel(page, tmp_path):
     page.wait_for_function(f'() => {VIEW}.seen==2')
     for scheme in ('light','dark'):
         page.emulate_media(color_scheme=scheme)
-        ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rotnb')).color, getComputedStyle(document.body).backgroundColor]
+        ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rn-viewer')).color, getComputedStyle(document.body).backgroundColor]
             .map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
         assert abs(ink-paper)>180, (scheme, ink, paper)
         if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')
@@ -212,10 +212,10 @@ def test_ink_on_paper(page, tmp_path, theme):
     from rotnb.explore.viewer import view
     v,(style,paper) = view(np.full((60,90,3), 200, np.uint8), dict(boxes=[[30.,30,20,10,0]], labels=['ship'])),THEMES[theme]
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==1')
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.seen==1')
     page.add_style_tag(content=style+f' body {{ background: {paper}; color: {"black" if paper=="white" else "white"} }}'+css('explorer.css'))
-    page.evaluate("() => { document.body.append(Object.assign(document.createElement('div'), { className: 'rx', textContent: 'an explorer' })) }")
-    for o in ('.rotnb','.rx'):
+    page.evaluate("() => { document.body.append(Object.assign(document.createElement('div'), { className: 'rn-explorer', textContent: 'an explorer' })) }")
+    for o in ('.rn-viewer','.rn-explorer'):
         ink,ground = page.evaluate("""o => { const luma = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0)
             const e = document.querySelector(o), clear = e => getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)'
             let p = e; while (clear(p)) p = p.parentElement
@@ -232,7 +232,7 @@ def test_one_pixel_and_no_boxes(page, tmp_path):
     from rotnb.explore.viewer import view
     v = view(np.full((1,1,3), 200, np.uint8), np.zeros((0,5)))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.image.halves.length && {VIEW}.seen===0')
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.pixels.halves.length && {VIEW}.seen===0')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     before = page.evaluate(f'() => {VIEW}.scale')
@@ -241,7 +241,7 @@ def test_one_pixel_and_no_boxes(page, tmp_path):
     page.locator('.rn-canvas').focus()
     for k in 'nzpcf': page.keyboard.press(k)
     page.evaluate(f"""() => {{ const v = {VIEW}; v.model.set('scene', {{...v.scene, id: '2'}}) }}""")
-    page.wait_for_function(f'() => {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.pixels.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     if SHOTS: page.screenshot(path=SHOTS/'pixel.png')
@@ -255,10 +255,10 @@ def test_images_alike_focus_and_a_kernel_that_is_late(lab, page):
         Image.new('RGB', (300,200), (90,120,150)).save(r/f'images/{n}.png')
         (r/f'labelTxt/{n}.txt').write_text('100 100 180 100 180 130 100 130 ship 0\n20 20 40 20 40 30 20 30 car 0\n')
     lab.open(page, 'alike.ipynb', "from rotnb.explore.label_fixer import LabelFixer\nf = LabelFixer('alike', journal='journal2')\nf")
-    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.pixels.halves.length')
     page.locator('.rn-canvas').focus(); press(lab, page, 'PageDown')
     assert lab.kernel(page, 'print(f.index)')=='1'
-    page.wait_for_function(f'() => {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.pixels.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)[3]==255                                           # not left blank because the bytes had not changed
     page.locator('.rn-switches input').first.focus()

@@ -29,13 +29,13 @@ def stray(r): return [o.name for o in r.rglob('*') if o.suffix=='.tmp']
 def test_whole_images_travel_as_their_file(tmp_path):
     a = np.random.default_rng(0).integers(0, 255, (40,60,3), dtype=np.uint8)
     Image.fromarray(a).save(tmp_path/'a.png')
-    assert view(tmp_path/'a.png').image==(tmp_path/'a.png').read_bytes()
+    assert view(tmp_path/'a.png').pixels==(tmp_path/'a.png').read_bytes()
     im = Image.fromarray(a); im.getexif()[0x0112] = 6
     im.save(tmp_path/'turned.jpg', exif=im.getexif())                    # shown and counted in as it is displayed
     v = view(tmp_path/'turned.jpg')
-    assert v.image!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.image)).size==(40,60)
+    assert v.pixels!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.pixels)).size==(40,60)
     Image.fromarray((a[...,0].astype(np.uint16)*200)).save(tmp_path/'deep.tif')
-    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').image))).std()>50
+    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').pixels))).std()>50
 
 @pytest.mark.parametrize('h,w', [(1000,1000),(513,1),(1,700),(1537,4000)])
 def test_tiles_cover_the_scene(h, w):
@@ -68,13 +68,13 @@ def test_pages_hold_all_they_need(tmp_path):
     assert text.count('</script>')==2 and '<title>&lt;&amp;&gt;</title>' in text and not re.search(r'(src|href)="?http', text)
     data = json.loads(re.search(r'id="widgets">(.*?)</script>', text, re.S)[1])
     assert sorted(data)==['1','2'] and data['1']['state']['vocab']==['</script><b>']
-    assert base64.b64decode(data['1']['state']['image']['$bytes'])==v.image
+    assert base64.b64decode(data['1']['state']['pixels']['$bytes'])==v.pixels
 
 def test_package_data(): # MANIFEST.in puts these into the source archive, setup.py into the wheel; .ci/installed.py looks into one
     archive = re.search(r'recursive-include rotnb/explore/static (.*)', (ROOT/'MANIFEST.in').read_text())[1].split()
     wheel = re.findall(r"'static/([^']*)'", (ROOT/'setup.py').read_text())
     have = [o.name for o in STATIC.iterdir()]
-    assert {'viewer.js','viewer.css','editor.js','page.js'}<=set(have)
+    assert {'view.js','viewer.css','editor.js','page.js'}<=set(have)
     for rule in (archive, wheel): assert all(any(Path(o).match(g) for g in rule) for o in have)
 
 # --- what is saved

@@ -1,4 +1,4 @@
-// What all widgets share. Scripts are joined into one module, this one first: no imports, nothing fetched.
+// What all widgets share. A widget is one module: its scripts are joined, this one first, and nothing is fetched.
 
 const clamp = (x, lo, hi) => Math.min(Math.max(x, lo), hi)
 
