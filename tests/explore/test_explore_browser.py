@@ -74,9 +74,9 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     page.locator('[data-set=by]').select_option('boxes')
     page.wait_for_selector('.rn-thumb[data-key^=b] image')
     page.locator('[data-set=sort]').select_option('size')
-    page.wait_for_timeout(400); settled(page)
     least = lab.kernel(page, 'print(ex.selected.nsmallest(1, "size").key.iloc[0])')
-    assert page.locator('.rn-thumb').first.get_attribute('data-key')==f'b{least}'
+    page.wait_for_selector(f'.rn-thumb[data-key=b{least}]:first-child')
+    settled(page)
     page.locator('.rn-thumb').nth(1).hover()
     page.locator('.rn-thumb').nth(1).locator('.rn-star').click()       # mark
     page.wait_for_selector('[data-save]')
@@ -158,6 +158,9 @@ TWO = """async ([text, css, snapshot]) => {
     const views = [0, 1].map(() => document.body.appendChild(document.createElement('div')))
     globalThis.T = { model, views, free: views.map(el => render({ model, el })) } }"""
 
+ANSWERS = """() => { for (let asked; (asked = T.model.sent.pop()); )               // in another order than the questions
+    T.model.tell('msg:custom', { thumb: asked.thumb, box: [asked.image, 0, asked.image + 1, 1] }, [new Uint8Array(1)]) }"""
+
 def test_two_views_of_one_explorer(page, synth, tmp_path):
     "Both hear every answer: each image goes where it belongs. The keyboard stays, lateness is said, and an ended view hears nothing more"
     from rotnb.explore.dataset_explorer import DatasetExplorer
@@ -167,12 +170,13 @@ def test_two_views_of_one_explorer(page, synth, tmp_path):
     page.set_viewport_size(dict(width=1300, height=3000))
     page.evaluate(TWO, [str(ExplorerPanel._esm), str(ExplorerPanel._css), s])
     page.wait_for_function('() => T.model.sent.length==6')
-    page.evaluate("""() => { T.views[1].explorer.patience.ms = 200                    // answers in another order than the questions
-        for (let n; (n = T.model.sent.pop()); ) T.model.tell('msg:custom', { thumb: n.thumb, box: [n.image, 0, n.image+1, 1] }, [new Uint8Array(1)]) }""")
+    page.evaluate('() => { T.views[1].explorer.patience.ms = 200 }')
+    page.evaluate(ANSWERS)
     page.wait_for_function('() => document.querySelectorAll("image").length>=6')
-    page.evaluate("() => { for (let n; (n = T.model.sent.pop()); ) T.model.tell('msg:custom', { thumb: n.thumb, box: [n.image, 0, n.image+1, 1] }, [new Uint8Array(1)]) }")
+    page.evaluate(ANSWERS)
     page.wait_for_function('() => document.querySelectorAll("image").length==12')
-    got = page.evaluate('() => [...document.querySelectorAll(".rn-thumb")].map(o => [o.dataset.key, "i"+o.querySelector("image").getAttribute("x")])')
+    got = page.evaluate('''() => [...document.querySelectorAll('.rn-thumb')].map(o =>
+        [o.dataset.key, 'i' + o.querySelector('image').getAttribute('x')])''')
     assert all(a==b for a,b in got), got
     page.evaluate("() => { T.views[1].querySelector('.rn-class-bar').focus(); T.model.tell('change:snapshot') }")
     assert page.evaluate("() => document.activeElement===T.views[1].querySelector('.rn-class-bar')")

@@ -52,7 +52,8 @@ def test_tiles_cover_the_scene(h, w):
 
 def test_layers_on_the_wire():
     boxes = np.array([[10.,10,4,2,.1],[np.nan]*5])
-    v = view(np.zeros((20,20,3), np.uint8), dict(boxes=boxes, labels=['b','a'], scores=[.5,.6], ignore=[0,1], notes=['x','y']), boxes[:0], vocab=['a','b'])
+    scored = dict(boxes=boxes, labels=['b','a'], scores=[.5,.6], ignore=[0,1], notes=['x','y'])
+    v = view(np.zeros((20,20,3), np.uint8), scored, boxes[:0], vocab=['a','b'])
     l,empty = v.layers
     assert np.frombuffer(l['labels'], '<i4').tolist()==[1,0] and len(l['quads'])==2*64 and np.isnan(np.frombuffer(l['quads'])[8:]).all()
     assert (empty['quads'],[o['name'] for o in v.layers])==(b'', ['prediction','truth'])
@@ -139,13 +140,15 @@ print('ready', flush=True); time.sleep(60)'''
 
 def test_killed_kernel(dota):
     "What it had edited is offered, restored, saved; an edit of somebody else in between is a conflict like any other"
-    p = subprocess.Popen([sys.executable, '-c', KILLED, dota], stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH':str(ROOT)})
+    env = {**os.environ, 'PYTHONPATH':str(ROOT)}
+    p = subprocess.Popen([sys.executable, '-c', KILLED, dota], stdout=subprocess.PIPE, text=True, env=env)
     assert p.stdout.readline().strip()=='ready'
     f = fixer(dota)
     assert 'still runs' in f.status['recovered']
     p.send_signal(signal.SIGKILL); p.wait(); p.stdout.close()
     f = fixer(dota)
-    assert '1 image has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered'] and (dota/'labelTxt/a.txt').read_text()==A
+    assert '1 image has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered']
+    assert (dota/'labelTxt/a.txt').read_text()==A
     g = fixer(dota); g.edit('delete', id=1); g.save()
     event(f, op='restore')
     assert f.unsaved==[0] and [o.name for o in f.edits.boxes]==['car','car','ship']
@@ -185,7 +188,8 @@ def test_two_processes_save_one_file(tmp_path):
     (tmp_path/'images').mkdir()
     q = np.array([[[10,10],[40,10],[40,20],[10,20]]], float)
     for k in range(4): Image.new('RGB', (100,50)).save(tmp_path/f'images/{k}.png')
-    file = write_coco([Annot(tmp_path/f'images/{k}.png', q, ['ship'], np.zeros(1, int)) for k in range(4)], tmp_path/'all.json', ['car','ship'])
+    annots = [Annot(tmp_path/f'images/{k}.png', q, ['ship'], np.zeros(1, int)) for k in range(4)]
+    file = write_coco(annots, tmp_path/'all.json', ['car','ship'])
     ctx = multiprocessing.get_context('spawn'); gate = ctx.Barrier(2)
     p = ctx.Process(target=_many, args=(file, (0,2), gate)); p.start()
     _many(file, (1,3), gate)
@@ -205,7 +209,9 @@ def test_refused_before_anything_is_written(dota):
     "A class that the format cannot spell, an edit that it cannot hold, a class nobody knows"
     y = dota.parent/'yolo'
     for o in ('images','labels'): (y/o).mkdir(parents=True)
-    shutil.copy(dota/'images/a.png', y/'images'); (y/'labels/a.txt').write_text('0 .1 .1 .5 .1 .5 .5 .1 .5\n'); (y/'data.yaml').write_text('names: [ship]')
+    shutil.copy(dota/'images/a.png', y/'images')
+    (y/'labels/a.txt').write_text('0 .1 .1 .5 .1 .5 .5 .1 .5\n')
+    (y/'data.yaml').write_text('names: [ship]')
     f = fixer(y, format='yolo_obb')
     event(f, op='toggle_difficult', id=0); assert 'cannot hold' in f.said
     event(f, op='rename', id=0, name='bus'); assert 'not among the classes' in f.said
