@@ -56,7 +56,7 @@ v''')
     settings = lab.kernel(page, 'print(v.hidden, v.hidden_classes, v.score, [o.tolist() for o in v.shown()])')
     assert settings=="[] ['car'] 0.5 [[True, False], [True, False]]"
     page.locator('.rn-canvas').focus()
-    for k in ('x','d','d','0','0','a'): page.keyboard.press(k)                    # cut, delete, restart, new cell, if the notebook heard them
+    for k in ('x','d','d','0','0','a'): page.keyboard.press(k)          # to the notebook: cut, delete, restart, new cell
     page.wait_for_timeout(200)
     assert page.locator('.jp-CodeCell').count()==1 and page.locator('.jp-Dialog').count()==0
     assert lab.kernel(page, 'print(v.vocab)')=="['ship', 'car']"
@@ -201,7 +201,8 @@ def test_page_without_kernel(page, tmp_path):
     for scheme in ('light','dark'):
         page.emulate_media(color_scheme=scheme)
         ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rn-viewer')).color,
-            getComputedStyle(document.body).backgroundColor].map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
+            getComputedStyle(document.body).backgroundColor].map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number))
+            .map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
         assert abs(ink-paper)>180, (scheme, ink, paper)
         if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')
 
