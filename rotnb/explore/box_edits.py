@@ -8,15 +8,16 @@ __all__ = ['LEAST', 'SNAP', 'EDITS', 'EditError', 'Box', 'BoxEdits', 'unit', 'is
 
 # %% ../../nbs/explore/12_box_edits.ipynb #e80be4aa
 import hashlib, json, math, os, secrets, time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
+from ..geometry.boxes import rbox2qbox
+from ..geometry.fit import with_heading
+from ..geometry.polygons import polygon_area
 from ..data.labels.atomic import write_whole
 from ..data.mend.sources import LabelSnapshot
 from ..data.loaders import user_cache
-from ..geometry.fit import with_heading
-from ..geometry.boxes import rbox2qbox
 
 # %% ../../nbs/explore/12_box_edits.ipynb #c020b5c2
 class EditError(ValueError): "An edit that cannot be made; nothing has changed"
@@ -41,72 +42,95 @@ class BoxEdits:
         rows, # (8 numbers, class, difficult) of each, as `LabelSource.read().rows`
         flags:bool=True # whether the format holds the difficult flag
     ):
-        self.boxes = tuple(Box(i, tuple(map(float, o[0])), o[1], bool(o[2])) for i,o in enumerate(rows))
-        self.origin = {o.id:o.id for o in self.boxes}                  # id -> number of the object on disk
+        self.boxes = tuple(Box(i, tuple(map(float, quad)), name, bool(difficult)) for i,(quad,name,difficult) in enumerate(rows))
+        self.origin = {box.id:box.id for box in self.boxes}            # id -> number of the object on disk
         self.saved,self.past,self.future,self.next,self.flags = self.boxes,[],[],len(self.boxes),flags
     def __len__(self): return len(self.boxes)
     def __getitem__(self, id):
-        for o in self.boxes:
-            if o.id==id: return o
+        for box in self.boxes:
+            if box.id==id: return box
         raise EditError(f'there is no box {id}: it was deleted, or undone')
     @property
     def dirty(self): return self.boxes!=self.saved
     @property
-    def mine(self): return [(o.row,self.origin.get(o.id)) for o in self.boxes]      # as `LabelSource.save` takes them
+    def mine(self): return [(box.row,self.origin.get(box.id)) for box in self.boxes]      # as `LabelSource.save` takes them
 
 # %% ../../nbs/explore/12_box_edits.ipynb #96a0fe39
 @patch
 def become(self:BoxEdits, boxes):
     "A new state, which can be undone"
     boxes = tuple(boxes)
-    if boxes!=self.boxes: self.past.append(self.boxes); self.future.clear(); self.boxes = boxes
+    if boxes==self.boxes: return
+    self.past.append(self.boxes)
+    self.future.clear()
+    self.boxes = boxes
 
 @patch
-def change(self:BoxEdits, id, **kw):
+def change(self:BoxEdits, id, **kwargs):
     old = self[id]
-    new = replace(old, **kw)
+    new = replace(old, **kwargs)
     if not np.isfinite(new.quad).all(): raise EditError('a corner would be nowhere')
-    self.become(new if o is old else o for o in self.boxes)
+    self.become(new if box is old else box for box in self.boxes)
     return id
 
 @patch
 def insert(self:BoxEdits, quad, name):
-    q = tuple(map(float, np.ravel(quad)))
-    if len(q)!=8 or not np.isfinite(q).all(): raise EditError('a box needs four corners')
+    numbers = tuple(map(float, np.ravel(quad)))
+    if len(numbers)!=8 or not np.isfinite(numbers).all(): raise EditError('a box needs four corners')
     self.next += 1
-    self.become((*self.boxes, Box(self.next-1, q, str(name))))
+    self.become((*self.boxes, Box(self.next-1, numbers, str(name))))
     return self.next-1
 
 # %% ../../nbs/explore/12_box_edits.ipynb #3f37bc4d
-def unit(v): return v/max(np.hypot(*v), 1e-12)
+def unit(
+    v # (2,)
+)->np.ndarray:
+    "The vector of length 1 in the same direction"
+    return v/max(np.hypot(*v), 1e-12)
 
-def is_convex(q):
+def is_convex(
+    quad # (4,2)
+)->bool:
     "Whether four corners go round once, to one side"
-    d = np.roll(q, -1, 0)-q; e = np.roll(d, -1, 0)
-    c = d[:,0]*e[:,1]-d[:,1]*e[:,0]
-    return bool((c>0).all() or (c<0).all())
+    side = np.roll(quad, -1, 0)-quad
+    after = np.roll(side, -1, 0)
+    cross = side[:,0]*after[:,1]-side[:,1]*after[:,0]
+    return bool((cross>0).all() or (cross<0).all())
 
-def edge_moved(q, k, p):
-    "The quad with edge `k` through point `p`; the opposite edge stays, at least `LEAST` away"
-    a,b,far = k,(k+1)%4,q[[(k+2)%4,(k+3)%4]].mean(0)
-    d = unit(q[b]-q[a]); n = np.array([d[1],-d[0]])                    # outwards for corners that run clockwise
-    mid = (q[a]+q[b])/2
-    if n@(mid-far)<0: n = -n
-    q = q.copy(); q[[a,b]] += n*max((p-mid)@n, LEAST-(mid-far)@n)
-    return q
+def edge_moved(
+    quad, # (4,2) corners, pixels
+    k:int, # edge from corner k to the next
+    point # (2,) pixels
+)->np.ndarray: # (4,2)
+    "The quad with edge `k` through a point; the opposite edge stays, at least `LEAST` away"
+    start,end,opposite = k,(k+1)%4,quad[[(k+2)%4,(k+3)%4]].mean(0)
+    along = unit(quad[end]-quad[start])
+    out = np.array([along[1],-along[0]])                               # outwards for corners that run clockwise
+    middle = (quad[start]+quad[end])/2
+    if out@(middle-opposite)<0: out = -out
+    moved = quad.copy()
+    moved[[start,end]] += out*max((point-middle)@out, LEAST-(middle-opposite)@out)
+    return moved
 
-def corner_moved(q, k, p):
-    "The quad with corner `k` at point `p`"
-    (r,),(gap,) = with_heading(q[None])
+def corner_moved(
+    quad, # (4,2) corners, pixels
+    k:int, # corner
+    point # (2,) pixels
+)->np.ndarray: # (4,2)
+    "The quad with corner `k` at a point; a rectangle stays one, its opposite corner in place"
+    if polygon_area(quad[None], signed=True)[0]<0: return corner_moved(quad[::-1], 3-k, point)[::-1]   # counter-clockwise
+    (box,),(gap,) = with_heading(quad[None])
     if gap>.75:                                                        # more than rounding to whole pixels does to a rectangle
-        q = q.copy(); q[k] = p
-        if not is_convex(q): raise EditError('the corners would cross')
-        return q
-    u = np.array([math.cos(r[4]),math.sin(r[4])]); v = np.array([-u[1],u[0]])
-    fixed,su,sv = q[(k+2)%4],(-1,1,1,-1)[k],(-1,-1,1,1)[k]
-    w,h = max(su*((p-fixed)@u), LEAST),max(sv*((p-fixed)@v), LEAST)
-    c = fixed+u*su*w/2+v*sv*h/2
-    return rbox2qbox(np.array([[*c,w,h,r[4]]]))[0]
+        moved = quad.copy()
+        moved[k] = point
+        if not is_convex(moved): raise EditError('the corners would cross')
+        return moved
+    theta = box[4]
+    u,v = np.array([math.cos(theta),math.sin(theta)]),np.array([-math.sin(theta),math.cos(theta)])
+    fixed,right,down = quad[(k+2)%4],(-1,1,1,-1)[k],(-1,-1,1,1)[k]     # where the corner lies, along u and v
+    w,h = max(right*((point-fixed)@u), LEAST),max(down*((point-fixed)@v), LEAST)
+    centre = fixed+u*right*w/2+v*down*h/2
+    return rbox2qbox(np.array([[*centre,w,h,theta]]))[0]
 
 # %% ../../nbs/explore/12_box_edits.ipynb #46d72f8d
 SNAP = math.pi/12 # headings that a snapped rotation takes: every 15 degrees
@@ -120,15 +144,18 @@ def move(self:BoxEdits, id:int, dx:float, dy:float):
 def resize(self:BoxEdits, id:int, handle:int, x:float, y:float):
     "Drag a handle to a point: 0 to 3 are corners, 4 to 7 the edges from those corners on; 5 is the front"
     if handle not in range(8): raise EditError(f'handles are 0 to 7, got {handle}')
-    q,p = self[id].q,np.array([x,y], float)
-    return self.change(id, quad=tuple((corner_moved(q, handle, p) if handle<4 else edge_moved(q, handle-4, p)).ravel()))
+    quad,point = self[id].q,np.array([x,y], float)
+    moved = corner_moved(quad, handle, point) if handle<4 else edge_moved(quad, handle-4, point)
+    return self.change(id, quad=tuple(moved.ravel()))
 
 @patch
 def rotate(self:BoxEdits, id:int, theta:float, snap:bool=False):
     "Turn a box about its middle until its heading (corner 0 to 1) is `theta`, radians clockwise; `snap` rounds to 15 degrees"
-    q = self[id].q; c,d = q.mean(0),q[1]-q[0]+q[2]-q[3]
-    t = (round(theta/SNAP)*SNAP if snap else theta)-math.atan2(d[1], d[0])
-    return self.change(id, quad=tuple(((q-c)@[[math.cos(t),math.sin(t)],[-math.sin(t),math.cos(t)]]+c).ravel()))
+    quad = self[id].q
+    centre,heading = quad.mean(0),quad[1]-quad[0]+quad[2]-quad[3]
+    turn = (round(theta/SNAP)*SNAP if snap else theta)-math.atan2(heading[1], heading[0])
+    turned = (quad-centre)@[[math.cos(turn),math.sin(turn)],[-math.sin(turn),math.cos(turn)]]+centre
+    return self.change(id, quad=tuple(turned.ravel()))
 
 @patch
 def turn(self:BoxEdits, id:int, quarters:int=1):
@@ -139,14 +166,17 @@ def turn(self:BoxEdits, id:int, quarters:int=1):
 @patch
 def add(self:BoxEdits, x0:float, y0:float, x1:float, y1:float, width:float, name:str):
     "A new box: its middle line from stern to bow, and its width, pixels"
-    v = np.array([x1-x0,y1-y0], float); n = math.hypot(*v)
-    if not n>=LEAST or not abs(width)>=LEAST: raise EditError(f'too small: a box needs {LEAST:g} px each way')
-    return self.insert(rbox2qbox(np.array([[(x0+x1)/2,(y0+y1)/2,n,abs(width),math.atan2(v[1], v[0])]]))[0], name)
+    dx,dy = float(x1-x0),float(y1-y0)
+    length = math.hypot(dx, dy)
+    if not length>=LEAST or not abs(width)>=LEAST: raise EditError(f'too small: a box needs {LEAST:g} px each way')
+    box = [(x0+x1)/2,(y0+y1)/2,length,abs(width),math.atan2(dy, dx)]
+    return self.insert(rbox2qbox(np.array([box]))[0], name)
 
 @patch
 def delete(self:BoxEdits, id:int):
     "Remove a box"
-    old = self[id]; self.become(o for o in self.boxes if o is not old)
+    old = self[id]
+    self.become(box for box in self.boxes if box is not old)
 
 @patch
 def rename(self:BoxEdits, id:int, name:str):
@@ -162,11 +192,17 @@ def toggle_difficult(self:BoxEdits, id:int):
 # %% ../../nbs/explore/12_box_edits.ipynb #e16dceb9
 @patch
 def undo(self:BoxEdits):
-    if self.past: self.future.append(self.boxes); self.boxes = self.past.pop()
+    "Take back the last edit"
+    if not self.past: return
+    self.future.append(self.boxes)
+    self.boxes = self.past.pop()
 
 @patch
 def redo(self:BoxEdits):
-    if self.future: self.past.append(self.boxes); self.boxes = self.future.pop()
+    "Make again what was taken back"
+    if not self.future: return
+    self.past.append(self.boxes)
+    self.boxes = self.future.pop()
 
 # %% ../../nbs/explore/12_box_edits.ipynb #1ea47a1a
 EDITS = 'move resize rotate turn add insert delete rename toggle_difficult undo redo'.split()
@@ -187,12 +223,12 @@ def saved_as(self:BoxEdits,
     base:LabelSnapshot # what is on disk now
 )->LabelSnapshot: # the same with the numbers of these boxes, or None where it holds others
     "Take the present state for saved"
-    order = sorted((o for o in self.boxes if o.id in self.origin), key=lambda o: self.origin[o.id])
-    order += [o for o in self.boxes if o.id not in self.origin]
-    if [o.name for o in order]!=[o[1] for o in base.rows]: return
-    if any(abs(np.subtract(o.quad, r[0])).max()>2 for o,r in zip(order, base.rows)): return
-    self.origin,self.saved = {o.id:i for i,o in enumerate(order)},self.boxes
-    return LabelSnapshot(base.digest, base.texts, [o.row for o in order])
+    kept = sorted((box for box in self.boxes if box.id in self.origin), key=lambda box: self.origin[box.id])
+    order = kept+[box for box in self.boxes if box.id not in self.origin]
+    if [box.name for box in order]!=[row[1] for row in base.rows]: return
+    if any(abs(np.subtract(box.quad, row[0])).max()>2 for box,row in zip(order, base.rows)): return
+    self.origin,self.saved = {box.id:i for i,box in enumerate(order)},self.boxes
+    return LabelSnapshot(base.digest, base.texts, [box.row for box in order])
 
 # %% ../../nbs/explore/12_box_edits.ipynb #6e6d9f9c
 class EditLog:
@@ -205,30 +241,33 @@ class EditLog:
         self.set = hashlib.sha256(str(Path(path).resolve()).encode()).hexdigest()[:16]
         self.own = f'{self.set}-{secrets.token_hex(4)}'                # two editors of one set have two journals
     def _file(self, image): return self.home/self.own/f'{hashlib.sha256(str(image).encode()).hexdigest()[:16]}.json'
+    def _others(self): return [file for file in self.home.glob(f'{self.set}-*/*.json') if file.parent.name!=self.own]
 
-    def keep(self, image, base, edits):
+    def keep(self,
+        image, # path
+        base, # `LabelSnapshot`: what was on disk
+        edits # `BoxEdits`
+    ):
         "Write the state of one image; nothing unsaved, nothing kept"
-        f = self._file(image)
-        if not edits.dirty: f.unlink(missing_ok=True); return
-        f.parent.mkdir(parents=True, exist_ok=True)
-        boxes = [dict(id=o.id, quad=o.quad, name=o.name, difficult=o.difficult, origin=edits.origin.get(o.id)) for o in edits.boxes]
-        write_whole(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
+        file = self._file(image)
+        if not edits.dirty: return file.unlink(missing_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        boxes = [{**asdict(box), 'origin':edits.origin.get(box.id)} for box in edits.boxes]
+        write_whole(file, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
 
-    def left(self):
-        "What other sessions left: records by image, the newest of each"
-        res = {}
-        for f in self.home.glob(f'{self.set}-*/*.json'):
-            if f.parent.name==self.own: continue
-            try: d = json.loads(f.read_text())
+    def left(self)->dict: # image -> record
+        "What other sessions left, the newest of each image"
+        records = {}
+        for file in self._others():
+            try: record = json.loads(file.read_text())
             except (OSError, ValueError): continue                     # it is being written, or is no journal
-            d['file'] = f
-            if d['image'] not in res or d['time']>res[d['image']]['time']: res[d['image']] = d
-        return res
+            image = record['image']
+            if image not in records or record['time']>records[image]['time']: records[image] = {**record, 'file':file}
+        return records
 
     def discard(self):
         "Forget what other sessions left"
-        for f in self.home.glob(f'{self.set}-*/*.json'):
-            if f.parent.name!=self.own: f.unlink(missing_ok=True)
+        for file in self._others(): file.unlink(missing_ok=True)
 
 # %% ../../nbs/explore/12_box_edits.ipynb #38ba94be
 def restored(
@@ -236,10 +275,12 @@ def restored(
     flags:bool=True # whether the format holds the difficult flag
 )->tuple: # base and edits
     "The state that a journal holds; undo goes back to what had been read"
-    b = record['base']
-    base = LabelSnapshot(b['digest'], b['texts'], [tuple(o) for o in b['rows']])
+    base = record['base']
+    base = LabelSnapshot(base['digest'], base['texts'], [tuple(row) for row in base['rows']])
     edits = BoxEdits(base.rows, flags)
     new = iter(range(edits.next, edits.next+len(record['boxes'])))       # ids of boxes that are not on disk
-    boxes = [Box(next(new) if o['origin'] is None else o['origin'], tuple(o['quad']), o['name'], o['difficult']) for o in record['boxes']]
-    edits.become(boxes); edits.next += len(boxes)
+    boxes = [Box(next(new) if box['origin'] is None else box['origin'], tuple(box['quad']), box['name'], box['difficult'])
+             for box in record['boxes']]
+    edits.become(boxes)
+    edits.next += len(boxes)
     return base,edits

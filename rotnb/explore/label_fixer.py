@@ -24,14 +24,14 @@ class RecordSource:
     holds,file = ['quad','heading','difficult','names'],None
     def __init__(self, annot): self.annot,self.image = annot,Path(annot.image)
     def read(self):
-        a = self.annot
-        rows = [(q.ravel().tolist(),n,int(d)) for q,n,d in zip(a.quads, a.names, a.difficult)]
-        return LabelSnapshot('', [repr(o) for o in rows], rows)
+        annot = self.annot
+        rows = [(quad.ravel().tolist(),name,int(hard)) for quad,name,hard in zip(annot.quads, annot.names, annot.difficult)]
+        return LabelSnapshot('', [repr(row) for row in rows], rows)
     def save(self, base, mine, how='refuse'):
         changes,new = merge_edits(base, self.read().texts, mine, how)
-        rows = [changes.get(i, o) for i,o in enumerate(self.read().rows)]+new
-        o = to_annot(self.image, [r for r in rows if r is not None])
-        self.annot.quads,self.annot.names,self.annot.difficult = o.quads,o.names,o.difficult
+        rows = [changes.get(i, row) for i,row in enumerate(self.read().rows)]+new
+        edited = to_annot(self.image, [row for row in rows if row is not None])
+        self.annot.quads,self.annot.names,self.annot.difficult = edited.quads,edited.names,edited.difficult
         return self.read()
 
 def in_queue(
@@ -39,21 +39,22 @@ def in_queue(
     queue=None # of image, (image, score) or (image, score, reason); None: all, in their order
 )->list: # of (source, score, reason), highest score first
     "The order in which images are looked at"
-    if queue is None: return [(o,None,'') for o in sources]
-    by = {o.image.name:o for o in sources} | {str(o.image.resolve()):o for o in sources}
+    if queue is None: return [(source,None,'') for source in sources]
+    by_name = {source.image.name:source for source in sources} | {str(source.image.resolve()):source for source in sources}
     res = []
     for item in queue:
         item = tuple(item) if isinstance(item, (tuple,list)) else (item,)
         image,score,reason = item+(None,'')[len(item)-1:]
-        o = by.get(str(Path(image).resolve())) or by.get(Path(image).name)
-        if o is None: raise ValueError(f'{image} of the queue is not among the {len(sources)} images')
-        res.append((o,score,str(reason)))
-    return sorted(res, key=lambda o: -(o[1] if o[1] is not None and o[1]==o[1] else -np.inf))
+        source = by_name.get(str(Path(image).resolve())) or by_name.get(Path(image).name)
+        if source is None: raise ValueError(f'{image} of the queue is not among the {len(sources)} images')
+        res.append((source,score,str(reason)))
+    known = lambda score: score if score is not None and score==score else -np.inf
+    return sorted(res, key=lambda item: -known(item[1]))
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #2ccfc36e
 class LabelFixer(BoxViewer):
     "Edit oriented labels on the canvas and save them where they came from"
-    _esm,_css = esm('viewer.js', 'editor.js', main='BoxEditor'),css('viewer.css', 'editor.css')
+    _esm,_css = esm(*VIEWER, 'edits.js', 'editor.js', main='BoxEditor'),css('viewer.css', 'editor.css')
     status = t.Dict().tag(sync=True)                              # what the bar shows
 
     def __init__(self,
@@ -69,23 +70,29 @@ class LabelFixer(BoxViewer):
     ):
         super().__init__(**kwargs)
         files = isinstance(labels, (str,Path))
-        sources = label_sources(labels, split, format, vocab, **(options or {})) if files else [RecordSource(o) for o in labels]
-        self.items,self.hints,self.pages,self.index,self.said = in_queue(sources, queue),hints,{},-1,''
+        sources = label_sources(labels, split, format, vocab, **(options or {})) if files else [*map(RecordSource, labels)]
+        self.items,self.hints,self.pages = in_queue(sources, queue),hints,{}
+        self.index,self.said,self.conflict = -1,'',''
         if not self.items: raise ValueError('no images to look at')
         self.journal = EditLog(labels if files else 'records', journal) if files else None
         self.known = list(vocab or self._names(labels, format, split, files))
         left = self.journal.left() if self.journal else {}
-        self.recovered = {i:left[str(s.image)] for i,(s,*_) in enumerate(self.items) if str(s.image) in left}
-        self.conflict = ''
+        images = [str(source.image) for source,*_ in self.items]
+        self.recovered = {index:left[image] for index,image in enumerate(images) if image in left}
         self.goto(0)
 
     def _names(self, path, format, split, files):
         "Classes in the order of the format, or those that occur"
         fmt = get_format(path, format)[1] if files else None
         if fmt and fmt.names: return fmt.names(path, split)
-        return sorted({row[1] for s,*_ in self.items for row in s.read().rows})
+        return sorted({row[1] for source,*_ in self.items for row in source.read().rows})
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #ba792d47
+@patch(as_prop=True)
+def source_in_view(self:LabelFixer):
+    "The place of the labels of the image in view"
+    return self.items[self.index][0]
+
 @patch(as_prop=True)
 def page(self:LabelFixer):
     "The base and the edits of the image in view"
@@ -99,10 +106,12 @@ def edits(self:LabelFixer):
 @patch(as_prop=True)
 def unsaved(self:LabelFixer)->list:
     "Positions of images with edits that are not saved"
-    return [i for i,(_,e) in self.pages.items() if e.dirty]
+    return [index for index,(_,edits) in self.pages.items() if edits.dirty]
 
 @patch
-def goto(self:LabelFixer, index:int):
+def goto(self:LabelFixer,
+    index:int # position in the queue, from 0
+):
     "Show an image of the queue"
     if not 0<=index<len(self.items): raise EditError(f'there are {len(self.items)} images: 0 to {len(self.items)-1}')
     source = self.items[index][0]
@@ -110,7 +119,9 @@ def goto(self:LabelFixer, index:int):
         base = source.read()
         self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds)
     with self.hold_sync():
-        if index!=self.index: self.set_image(source.image); self.conflict = ''
+        if index!=self.index:
+            self.set_image(source.image)
+            self.conflict = ''
         self.index = index
         self.refresh()
 
@@ -119,22 +130,23 @@ def goto(self:LabelFixer, index:int):
 def _hint(self:LabelFixer, image):
     "Predictions for an image, if there are any"
     if callable(self.hints): return self.hints(image)
-    return next((self.hints[k] for k in (image,str(image),image.name) if k in (self.hints or {})), None)
+    return next((self.hints[key] for key in (image,str(image),image.name) if key in (self.hints or {})), None)
 
 @patch
 def refresh(self:LabelFixer,
     chosen:int=None # id of the box to select; the one that is selected when absent
 ):
     "Show the boxes as they are"
-    e = self.edits; ids = [o.id for o in e.boxes]
-    if chosen is None and self.selected and self.selected['layer']=='labels' and self.selected['index']<len(self.shown_ids):
-        chosen = self.shown_ids[self.selected['index']]
-    quads = np.array([o.quad for o in e.boxes]).reshape(-1,4,2)
-    boxes = dict(boxes=quads, labels=[o.name for o in e.boxes], ignore=[o.difficult for o in e.boxes])
-    hint = self._hint(self.items[self.index][0].image)
-    self.known += sorted({o.name for o in e.boxes}-set(self.known))
+    boxes,hint = self.edits.boxes,self._hint(self.source_in_view.image)
+    ids,picked = [box.id for box in boxes],self.selected
+    if chosen is None and picked and picked['layer']=='labels' and picked['index']<len(self.shown_ids):
+        chosen = self.shown_ids[picked['index']]
+    quads = np.array([box.quad for box in boxes]).reshape(-1,4,2)
+    labels = dict(boxes=quads, labels=[box.name for box in boxes], ignore=[box.difficult for box in boxes])
+    self.known += sorted({box.name for box in boxes}-set(self.known))
+    layers = [labels] if hint is None else [labels,hint]
     with self.hold_sync():
-        self.set_boxes(boxes, *([] if hint is None else [hint]), vocab=self.known, names=['labels','prediction'][:1+(hint is not None)])
+        self.set_boxes(*layers, vocab=self.known, names=['labels','prediction'][:len(layers)])
         self.layers = [{**self.layers[0], 'ids':np.array(ids, '<i4').tobytes()}, *self.layers[1:]]
         self.selected = {'layer':'labels', 'index':ids.index(chosen)} if chosen in ids else None
         self._tell()
@@ -147,13 +159,14 @@ def _runs(pid):
 
 @patch
 def _tell(self:LabelFixer):
-    (s,score,reason),e = self.items[self.index],self.edits
+    "Say why the image is here, and what waits for an answer"
+    (source,score,reason),edits,n_left = self.items[self.index],self.edits,len(self.recovered)
     why = f'{reason}{"" if score is None else f" (score {score:.3g})"}'.strip()
-    n = len(self.recovered)
-    old = f'{n} image{"s have" if n>1 else " has"} unsaved edits of another session' if n else ''
-    if any(_runs(o['pid']) for o in self.recovered.values()): old += ', whose kernel still runs'
-    self.status = dict(index=self.index, count=len(self.items), image=s.image.name, reason=why, undo=bool(e.past), redo=bool(e.future),
-                       unsaved=len(self.unsaved), unsaved_here=e.dirty, flags=e.flags, conflict=self.conflict, recovered=old)
+    left = f'{n_left} image{"s have" if n_left>1 else " has"} unsaved edits of another session' if n_left else ''
+    if any(_runs(record['pid']) for record in self.recovered.values()): left += ', whose kernel still runs'
+    self.status = dict(index=self.index, count=len(self.items), image=source.image.name, reason=why,
+                       undo=bool(edits.past), redo=bool(edits.future), flags=edits.flags,
+                       unsaved=len(self.unsaved), unsaved_here=edits.dirty, conflict=self.conflict, recovered=left)
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #e06dab41
 @patch
@@ -173,7 +186,7 @@ def edit(self:LabelFixer,
 def _keep(self:LabelFixer):
     "Note the state in the journal; without one, the edits live as long as the kernel, and that is said once"
     if not self.journal: return
-    try: self.journal.keep(self.items[self.index][0].image, *self.page)
+    try: self.journal.keep(self.source_in_view.image, *self.page)
     except OSError as e: self.say(f'Unsaved edits cannot be noted in {self.journal.home} ({e}): save often', 'error')
 
 @patch
@@ -183,89 +196,100 @@ def say(self:LabelFixer, text, kind='done'): # kind: 'done' or 'error'
     self.send(dict(type='say', text=text, kind=kind))
 
 @patch
-def adopt(self:LabelFixer, layer:int, index:int):
+def adopt(self:LabelFixer,
+    layer:int, # number of a layer of predictions, from 1
+    index:int # row in it
+):
     "Take a prediction as a label"
-    l = self.rows[layer]; c = self.codes[layer][index]
-    return self.edit('insert', quad=l.quads[index].ravel(), name=self.vocab[c] if c>=0 else self.known[0])
+    code,quad = self.codes[layer][index],self.rows[layer].quads[index]
+    return self.edit('insert', quad=quad.ravel(), name=self.vocab[code] if code>=0 else self.known[0])
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #b9568d96
 @patch
-def _save(self:LabelFixer, i, how):
+def _save(self:LabelFixer, index, how):
     "Save one image"
-    source,(base,e) = self.items[i][0],self.pages[i]
-    base = source.save(base, e.mine, how)
-    kept = e.saved_as(base)
-    self.pages[i] = (kept,e) if kept else (base,BoxEdits(base.rows, e.flags))   # boxes of others came in: begin anew
-    if self.journal: self.journal.keep(source.image, *self.pages[i])
+    source,(base,edits) = self.items[index][0],self.pages[index]
+    base = source.save(base, edits.mine, how)
+    kept = edits.saved_as(base)
+    self.pages[index] = (kept,edits) if kept else (base,BoxEdits(base.rows, edits.flags))   # boxes of others came in: begin anew
+    if self.journal: self.journal.keep(source.image, *self.pages[index])
 
 @patch
 def save(self:LabelFixer,
     how:str='refuse' # where a file has changed since it was read: 'refuse', 'merge' or 'mine' (only the image in view)
 )->list: # label files written
     "Save all that was edited; images that cannot be saved stay as they are, and the first reason is raised"
-    failed,done = [],[]
-    for i in self.unsaved if how=='refuse' else [self.index]:
-        try: self._save(i, how); done.append(self.items[i][0].file)
-        except (LabelError,OSError) as e: failed.append((i,e))
-    self.conflict = next((f'{self.items[i][0].image.name}: {e}' for i,e in failed if isinstance(e, LabelConflict)), '')
-    if self.conflict and self.index not in [i for i,_ in failed]: self.goto(failed[0][0])
+    failed,done = {},[]
+    for index in self.unsaved if how=='refuse' else [self.index]:
+        try:
+            self._save(index, how)
+            done.append(self.items[index][0].file)
+        except (LabelError,OSError) as e: failed[index] = e
+    conflicts = [f'{self.items[index][0].image.name}: {e}' for index,e in failed.items() if isinstance(e, LabelConflict)]
+    self.conflict = conflicts[0] if conflicts else ''
+    if self.conflict and self.index not in failed: self.goto(next(iter(failed)))
     self.refresh()
-    if failed: raise failed[0][1]
+    for e in failed.values(): raise e
     return done
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #1b833096
 @patch
 def beside(self:LabelFixer)->Path:
     "Save my version of the image in view beside its label file"
-    return self.items[self.index][0].save_beside(self.page[0], self.edits.mine)
+    return self.source_in_view.save_beside(self.page[0], self.edits.mine)
 
 @patch
 def reload(self:LabelFixer):
     "Forget the edits of the image in view and read its labels again"
-    source = self.items[self.index][0]; base = source.read()
+    base = self.source_in_view.read()
     self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags)),''
-    self._keep(); self.refresh()
+    self._keep()
+    self.refresh()
 
 @patch
 def restore(self:LabelFixer):
     "Take up the edits that a killed kernel left"
-    for i,o in self.recovered.items():
-        self.pages[i] = restored(o, 'difficult' in self.items[i][0].holds)
-        if self.journal: self.journal.keep(self.items[i][0].image, *self.pages[i]); o['file'].unlink(missing_ok=True)
-    some,self.recovered = list(self.recovered),{}
-    self.goto(some[0] if some else self.index)
+    for index,record in self.recovered.items():
+        source = self.items[index][0]
+        self.pages[index] = restored(record, 'difficult' in source.holds)
+        if self.journal: self.journal.keep(source.image, *self.pages[index])
+        record['file'].unlink(missing_ok=True)
+    first = next(iter(self.recovered), self.index)
+    self.recovered = {}
+    self.goto(first)
 
 @patch
 def discard(self:LabelFixer):
     "Forget the edits that a killed kernel left"
-    for o in self.recovered.values(): o['file'].unlink(missing_ok=True)
-    self.recovered = {}; self._tell()
+    for record in self.recovered.values(): record['file'].unlink(missing_ok=True)
+    self.recovered = {}
+    self._tell()
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #bf1aeca1
 @patch
-def _event(self:LabelFixer, op, **kw):
+def _event(self:LabelFixer, op, **kwargs):
     "What the canvas asks for"
     if op in ('next','previous'): self.goto(self.index+(1 if op=='next' else -1))
-    elif op=='adopt': self.adopt(**kw)
+    elif op=='adopt': self.adopt(**kwargs)
     elif op=='beside': self.say(f'saved beside: {self.beside().name}')
     elif op in ('reload','restore','discard'): getattr(self, op)()
     elif op in ('save','merge','mine'):
-        names = [o.name if o else 'the record' for o in self.save('refuse' if op=='save' else op)]
+        names = [file.name if file else 'the record' for file in self.save('refuse' if op=='save' else op)]
         self.say(f'saved {", ".join(names[:3])}{", ..." if names[3:] else ""}' if names else 'nothing to save')
-    else: self.edit(op, **kw)
+    else: self.edit(op, **kwargs)
 
 @patch
 def _on_message(self:LabelFixer, widget, msg, buffers):
     if msg.get('type')!='edit': return BoxViewer._on_message(self, widget, msg, buffers)
-    try: self._event(**{k:v for k,v in msg.items() if k!='type'})
+    try: self._event(**{key:value for key,value in msg.items() if key!='type'})
     except Exception as e: self.say(f'{e}' if isinstance(e, (ValueError,OSError)) else f'{type(e).__name__}: {e}', 'error')
     self.send(dict(type='heard'))
 
 @patch
 def annots(self:LabelFixer)->list: # of `Annot`
     "The labels as they are now, with all edits"
-    rows = lambda i, s: [o.row for o in self.pages[i][1].boxes] if i in self.pages else s.read().rows
-    return [to_annot(s.image, rows(i, s)) for i,(s,*_) in enumerate(self.items)]
+    def rows(index, source): return [box.row for box in self.pages[index][1].boxes] if index in self.pages else source.read().rows
+    return [to_annot(source.image, rows(index, source)) for index,(source,*_) in enumerate(self.items)]
 
 @patch
 def save_as(self:LabelFixer,
@@ -277,7 +301,7 @@ def save_as(self:LabelFixer,
     folder = Path(folder)
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
-    if any(folder.resolve().is_relative_to(Path(s.root).resolve()) for s,*_ in self.items if s.file):
+    if any(folder.resolve().is_relative_to(Path(source.root).resolve()) for source,*_ in self.items if source.file):
         raise ValueError(f'{folder} lies in the set that is edited, which would read both: name a folder beside it')
     with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
 

@@ -13,28 +13,32 @@ def best_score(
     df # `RotatedInterpretation.to_dataframe()`
 )->float: # in [0,1]; 0 without detections
     "The score of best F1: from there on up, what is found and what is right are in balance"
-    some = df[df.kind!='ignored']
-    d = some[some.what=='detection'].sort_values('score', ascending=False)
-    f1 = 2*(d.kind=='correct').cumsum()/(np.arange(1, len(d)+1)+(some.what=='truth').sum())
-    return float(d.score[f1.idxmax()]) if len(d) else 0.
+    counted = df[df.kind!='ignored']
+    detections = counted[counted.what=='detection'].sort_values('score', ascending=False)
+    found,n_truth = (detections.kind=='correct').cumsum(),(counted.what=='truth').sum()
+    f1 = 2*found/(np.arange(1, len(detections)+1)+n_truth)
+    return float(detections.score[f1.idxmax()]) if len(detections) else 0.
 
 # %% ../../nbs/explore/11_label_queue.ipynb #c5945472
 ALIKE = 50 # boxes among which a contradiction is common or rare
 
 def _weight(share):
-    n = np.maximum(ALIKE*share, 1)                               # contradictions among `ALIKE`: the odds, over their greatest
-    return (ALIKE-n)/n/(ALIKE-1)
+    contradictions = np.maximum(ALIKE*share, 1)                  # among `ALIKE`: the odds of agreement, over their greatest
+    return (ALIKE-contradictions)/contradictions/(ALIKE-1)
 
-def _near(x, how):
+def _near(numbers, how):
     "For each of a row of numbers, the mean or median of the nearest `ALIKE`, itself included"
-    n = len(x)
-    return getattr(pd.Series(x, dtype=float).rolling(ALIKE, min_periods=1), how)().to_numpy()[np.clip(np.arange(n)+ALIKE//2, ALIKE-1, n-1)]
+    n = len(numbers)
+    rolling = pd.Series(numbers, dtype=float).rolling(ALIKE, min_periods=1)
+    return getattr(rolling, how)().to_numpy()[np.clip(np.arange(n)+ALIKE//2, ALIKE-1, n-1)]
 
-def _loose(d):
+def _loose(matches):
     "How much worse than usual found labels fit: 0 up to two deviations, 1 from four on"
-    far = np.log(np.maximum(1-d.iou, 1e-3)).iloc[np.argsort((d.w*d.h).to_numpy(), kind='stable')]
-    off = far-_near(far, 'median')
-    return (off/np.maximum(1.4826*_near(off.abs(), 'median'), .05)/2-1).clip(0, 1).reindex(d.index)
+    by_area = np.argsort((matches.w*matches.h).to_numpy(), kind='stable')
+    misfit = np.log(np.maximum(1-matches.iou, 1e-3)).iloc[by_area]
+    off = misfit-_near(misfit, 'median')
+    deviation = np.maximum(1.4826*_near(off.abs(), 'median'), .05)
+    return (off/deviation/2-1).clip(0, 1).reindex(matches.index)
 
 # %% ../../nbs/explore/11_label_queue.ipynb #77e9657e
 def contradictions(
@@ -42,17 +46,18 @@ def contradictions(
     score:float # detections of at least this are believed
 )->pd.DataFrame: # the rows at odds, with `weight` in [0, 1]
     "Sure detections that the labels deny, labels that no sure detection supports or that fit it badly, each label once"
-    d = df[(df.what=='detection') & (df.score>=score) & ~df.kind.isin(('ignored','duplicate'))].sort_values('score', ascending=False)
-    odd = d.kind!='correct'
-    d = d.assign(weight=_weight(_near(odd, 'mean')))
-    found = d.truth[~odd]
-    at = d[odd & ~d.truth.isin(found)]                           # a label that is found as it stands is not in doubt
-    at = at[(at.truth<0) | ~at.truth.duplicated()]
-    loose = d[~odd].assign(kind='loose', weight=d.weight*_loose(d[~odd]))
-    g = df[(df.what=='truth') & (df.kind!='ignored')]
-    lost = ~g.truth.isin(found)
-    lost = g.assign(kind='missed', weight=_weight(lost.groupby(g.cls).transform('mean')))[lost & ~g.truth.isin(at.truth)]
-    return pd.concat([at, lost, loose[loose.weight>0]])
+    sure = df[(df.what=='detection') & (df.score>=score) & ~df.kind.isin(('ignored','duplicate'))]
+    sure = sure.sort_values('score', ascending=False)
+    odd = sure.kind!='correct'
+    sure = sure.assign(weight=_weight(_near(odd, 'mean')))
+    found = sure.truth[~odd]
+    denied = sure[odd & ~sure.truth.isin(found)]                 # a label that is found as it stands is not in doubt
+    denied = denied[(denied.truth<0) | ~denied.truth.duplicated()]
+    loose = sure[~odd].assign(kind='loose', weight=sure.weight*_loose(sure[~odd]))
+    truth = df[(df.what=='truth') & (df.kind!='ignored')]
+    lost = ~truth.truth.isin(found)
+    missed = truth.assign(kind='missed', weight=_weight(lost.groupby(truth.cls).transform('mean')))
+    return pd.concat([denied, missed[lost & ~truth.truth.isin(denied.truth)], loose[loose.weight>0]])
 
 # %% ../../nbs/explore/11_label_queue.ipynb #13e05596
 def suspicious(
@@ -62,10 +67,10 @@ def suspicious(
 )->list: # for `LabelFixer(queue=)`: image, score, reason
     "Images by how surely the model contradicts their labels"
     df = df[df.file.astype(bool)]
-    df = contradictions(df, best_score(df) if score is None else score)
-    res = []
-    for file,o in df[df.kind.isin(kinds)].groupby('file'):
-        n = o.groupby('kind').agg(n=('weight','size'), top=('score','max'))
-        text = ', '.join(f'{int(r.n)} {k}'+(f' (up to {r.top:.2f})' if r.top==r.top else '') for k,r in n.iterrows())
-        res.append((file,float(o.weight.sum()),text))
-    return sorted(res, key=lambda o: -o[1])
+    odd = contradictions(df, best_score(df) if score is None else score)
+    queue = []
+    for file,rows in odd[odd.kind.isin(kinds)].groupby('file'):
+        counts = rows.groupby('kind').agg(n=('weight','size'), top=('score','max'))
+        reasons = [f'{int(row.n)} {kind}'+(f' (up to {row.top:.2f})' if row.top==row.top else '') for kind,row in counts.iterrows()]
+        queue.append((file,float(rows.weight.sum()),', '.join(reasons)))
+    return sorted(queue, key=lambda item: -item[1])

@@ -24,17 +24,21 @@ def rgb8(
         image = image.detach().cpu()
         image = (image.float() if image.is_floating_point() else image).numpy()
         if image.ndim==3 and image.shape[0] in (1,3,4): image = image.transpose(1,2,0)
-    a = np.asarray(image)
-    if a.ndim==2: a = a[...,None]
-    if a.ndim!=3 or a.shape[-1] not in (1,3,4):
-        raise ValueError(f'expected an image (h, w), (h, w, 3) or tensor (3, h, w), got {a.shape}')
-    a = np.repeat(a, 3, -1) if a.shape[-1]==1 else a[...,:3]
-    if a.dtype==bool: a = a.astype(np.uint8)*255
-    if a.dtype==np.int64 and a.size and 0<=a.min() and a.max()<=255: a = a.astype(np.uint8)   # what fastai decodes bytes to
-    if a.dtype!=np.uint8 and a.size:
-        lo,hi = (0,1) if a.dtype.kind=='f' and 0<=np.nanmin(a) and np.nanmax(a)<=1 else np.nanpercentile(a, (2,98))
-        a = np.nan_to_num((a.astype(np.float32)-lo)/max(hi-lo, 1e-9)*255).clip(0, 255).round().astype(np.uint8)
-    return np.ascontiguousarray(a)
+    px = np.asarray(image)
+    if px.ndim==2: px = px[...,None]
+    if px.ndim!=3 or px.shape[-1] not in (1,3,4):
+        raise ValueError(f'expected an image (h, w), (h, w, 3) or tensor (3, h, w), got {px.shape}')
+    px = np.repeat(px, 3, -1) if px.shape[-1]==1 else px[...,:3]
+    return np.ascontiguousarray(_to_bytes(px))
+
+def _to_bytes(px):
+    "Values of any type as uint8: what is neither bytes nor in [0,1] is stretched between its 2nd and 98th percentile"
+    if px.dtype==bool: px = px.astype(np.uint8)*255
+    if px.dtype==np.int64 and px.size and 0<=px.min() and px.max()<=255: px = px.astype(np.uint8)   # what fastai decodes bytes to
+    if px.dtype==np.uint8 or not px.size: return px
+    unit = px.dtype.kind=='f' and 0<=np.nanmin(px) and np.nanmax(px)<=1
+    low,high = (0,1) if unit else np.nanpercentile(px, (2,98))
+    return np.nan_to_num((px.astype(np.float32)-low)/max(high-low, 1e-9)*255).clip(0, 255).round().astype(np.uint8)
 
 # %% ../../nbs/explore/01_pyramid.ipynb #e7118089
 WHOLE = 4096 # images whose longer side is at most this travel as one message
@@ -57,13 +61,13 @@ def open_source(
 
 # %% ../../nbs/explore/01_pyramid.ipynb #ad735f92
 def encode(
-    a, # (h,w,3) uint8 RGB
+    px, # (h,w,3) uint8 RGB
     kind='.png', # or '.jpg'
     quality:int=90 # of JPEG
 )->bytes:
     "A compressed image"
     args = [cv2.IMWRITE_PNG_COMPRESSION,1] if kind=='.png' else [cv2.IMWRITE_JPEG_QUALITY,quality]
-    return cv2.imencode(kind, cv2.cvtColor(a, cv2.COLOR_RGB2BGR), args)[1].tobytes()
+    return cv2.imencode(kind, cv2.cvtColor(px, cv2.COLOR_RGB2BGR), args)[1].tobytes()
 
 class Pyramid:
     "Tiles of a scene; level `l` is made smaller by `2**l`"
@@ -76,11 +80,12 @@ class Pyramid:
         self.tile = lru_cache(128)(self._tile)
     def _tile(self, level:int, i:int, j:int)->bytes:
         "The tile of column `i` and row `j`; at the right and lower border it is cut"
-        s,size = self.scene,self.side*2**level
-        x,y = i*size,j*size
-        if not (0<=level<self.levels and 0<=x<s.width and 0<=y<s.height): raise IndexError(f'there is no tile {level, i, j}')
-        a = s.read(x, y, min(size, s.width-x), min(size, s.height-y), 2.**-level)
-        return encode(a) if level==0 else encode(a, '.jpg')
+        scene,side = self.scene,self.side*2**level
+        x,y = i*side,j*side
+        if not (0<=level<self.levels and 0<=x<scene.width and 0<=y<scene.height):
+            raise IndexError(f'there is no tile {level, i, j}')
+        px = scene.read(x, y, min(side, scene.width-x), min(side, scene.height-y), 2.**-level)
+        return encode(px) if level==0 else encode(px, '.jpg')
 
 # %% ../../nbs/explore/01_pyramid.ipynb #5ba36e5f
 def strips(
@@ -89,17 +94,22 @@ def strips(
     step:int=512 # rows of the scene read at once
 ): # yields (the same (h,w,3) uint8 array, fuller each time; share that is done)
     "The whole scene, small, as it grows"
-    H,W = scene.height,scene.width; k = min(1., side/max(H, W, 1))
-    out = np.zeros((max(1, round(H*k)),max(1, round(W*k)),3), np.uint8)
-    for y in range(0, H, step):
-        h = min(step, H-y); a,b = round(y*k),max(round((y+h)*k), round(y*k)+(y+h==H and y==0))
-        if b>a: out[a:b] = cv2.resize(scene.read(0, y, W, h, k), (out.shape[1],b-a), interpolation=cv2.INTER_AREA)
-        yield out,(y+h)/H
+    height,width = scene.height,scene.width
+    scale = min(1., side/max(height, width, 1))
+    out = np.zeros((max(1, round(height*scale)),max(1, round(width*scale)),3), np.uint8)
+    for y in range(0, height, step):
+        rows = min(step, height-y)
+        only = y==0 and rows==height                             # a flat scene has one row all the same
+        top,bottom = round(y*scale),max(round((y+rows)*scale), round(y*scale)+only)
+        if bottom>top:
+            strip = scene.read(0, y, width, rows, scale)
+            out[top:bottom] = cv2.resize(strip, (out.shape[1],bottom-top), interpolation=cv2.INTER_AREA)
+        yield out,(y+rows)/height
 
 def small(
     scene, # what to read from
     side:int # most pixels of the longer side
 )->np.ndarray: # (h,w,3) uint8
     "The whole scene, small"
-    for a,_ in strips(scene, side): pass
-    return a
+    for px,_ in strips(scene, side): pass
+    return px

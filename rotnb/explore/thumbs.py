@@ -17,27 +17,37 @@ from ..data.images.rasters import RASTER_EXTS
 from .pyramid import encode, open_source, rgb8, small
 
 # %% ../../nbs/explore/05_thumbs.ipynb #911b4560
-def _shrunk(a, side):
-    k = side/max(a.shape[:2])
-    return a if k>=1 else cv2.resize(a, [max(1, round(n*k)) for n in a.shape[1::-1]], interpolation=cv2.INTER_AREA)
+def _shrunk(px, side):
+    scale = side/max(px.shape[:2])
+    return px if scale>=1 else cv2.resize(px, [max(1, round(n*scale)) for n in px.shape[1::-1]], interpolation=cv2.INTER_AREA)
 
-def _jpeg(a): return encode(np.ascontiguousarray(a), '.jpg', 80)
+def _jpeg(px): return encode(np.ascontiguousarray(px), '.jpg', 80)
 
-def whole_thumb(o, side):
-    "JPEG of an image, and the region it shows: all of it"
-    if not isinstance(o, (str,Path)) or Path(o).suffix.lower() in RASTER_EXTS: scene = open_source(o)[0]; return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
-    with Image.open(o) as im:
-        k = orientation_of(im); w,h = turn_size(im.size, k)
+def whole_thumb(
+    image, # what `open_source` takes
+    side:int # longer side at most, pixels
+)->tuple: # JPEG, and (x1, y1, x2, y2) of what it shows
+    "A thumbnail of an image, all of it"
+    if not isinstance(image, (str,Path)) or Path(image).suffix.lower() in RASTER_EXTS:
+        scene = open_source(image)[0]
+        return _jpeg(small(scene, side)),(0,0,scene.width,scene.height)
+    with Image.open(image) as im:
+        turn = orientation_of(im)
+        width,height = turn_size(im.size, turn)
         im.draft('RGB', (side,side))                     # of a JPEG only a half, a quarter, an eighth is decoded
-        return _jpeg(_shrunk(turn_pixels(rgb8(im), k), side)),(0,0,w,h)
+        return _jpeg(_shrunk(turn_pixels(rgb8(im), turn), side)),(0,0,width,height)
 
-def window_thumb(scene, window, side):
-    "JPEG of the part of a window inside a scene, and that part"
-    x1,y1 = (max(0, int(np.floor(o))) for o in window[:2])
-    x2,y2 = (min(n, int(np.ceil(o))) for o,n in zip(window[2:], (scene.width,scene.height)))
+def window_thumb(
+    scene, # what to read from
+    window, # (x1, y1, x2, y2) pixels, may leave the scene
+    side:int # longer side at most, pixels
+)->tuple: # JPEG, and (x1, y1, x2, y2) of what it shows
+    "A thumbnail of the part of a window that lies inside a scene"
+    x1,y1 = (max(0, int(np.floor(start))) for start in window[:2])
+    x2,y2 = (min(most, int(np.ceil(end))) for end,most in zip(window[2:], (scene.width,scene.height)))
     if x2<=x1 or y2<=y1: return _jpeg(np.full((1,1,3), 128, np.uint8)),(x1,y1,x1+1,y1+1)   # the window is beside the image
-    a = scene.read(x1, y1, x2-x1, y2-y1, min(1., side/max(x2-x1, y2-y1)))
-    return _jpeg(_shrunk(a, side)),(x1,y1,x2,y2)
+    px = scene.read(x1, y1, x2-x1, y2-y1, min(1., side/max(x2-x1, y2-y1)))
+    return _jpeg(_shrunk(px, side)),(x1,y1,x2,y2)
 
 # %% ../../nbs/explore/05_thumbs.ipynb #4e0a08d5
 class Thumbs:
@@ -75,9 +85,14 @@ def box_window(
     least:float=48. # side at least, pixels
 )->tuple: # (x1, y1, x2, y2)
     "A square window around a box"
-    cx,cy,w,h = (float(o) for o in box[:4])
-    r = max(context*max(w, h), least)/2
-    return tuple(round(o, 1) for o in (cx-r, cy-r, cx+r, cy+r))
+    cx,cy,width,height = map(float, box[:4])
+    half = max(context*max(width, height), least)/2
+    return tuple(round(edge, 1) for edge in (cx-half, cy-half, cx+half, cy+half))
+
+def _within(quads, window):
+    "Which quads reach into a window; (n,8) and (x1, y1, x2, y2)"
+    x,y = quads[:,::2],quads[:,1::2]
+    with np.errstate(all='ignore'): return (x.min(1)<window[2])&(x.max(1)>window[0])&(y.min(1)<window[3])&(y.max(1)>window[1])
 
 def cell_boxes(
     layers, # of (`Layer` whose labels are class indices, (m,) row of each box in the table or -1)
@@ -87,16 +102,15 @@ def cell_boxes(
 )->dict: # lists: layer, label (-1 ignored), row, on, q: 8 numbers each
     "Boxes of a thumbnail, for the page"
     res = dict(layer=[], label=[], row=[], on=[], q=[])
-    for k,(l,rows) in enumerate(layers):
-        q = l.quads.reshape(-1,8)
-        ok = np.isfinite(q).all(1)
-        if window is not None:
-            x,y = q[:,::2],q[:,1::2]
-            with np.errstate(all='ignore'): ok &= (x.min(1)<window[2])&(x.max(1)>window[0])&(y.min(1)<window[3])&(y.max(1)>window[1])
+    for number,(layer,rows) in enumerate(layers):
+        quads = layer.quads.reshape(-1,8)
+        drawn = np.isfinite(quads).all(1)
+        if window is not None: drawn &= _within(quads, window)
         on = (rows>=0)&np.append(mask, False)[rows]
-        i = np.flatnonzero(ok)
-        i = i[np.argsort(~on[i], kind='stable')][:most][::-1]        # what is wanted is drawn last, on top
-        labels = np.where(False if l.ignored is None else l.ignored, -1, l.labels).astype(int)
-        new = dict(layer=[k]*len(i), label=labels[i].tolist(), row=rows[i].tolist(), on=on[i].tolist(), q=np.round(q[i], 1).tolist())
-        for o in res: res[o] += new[o]
+        at = np.flatnonzero(drawn)
+        at = at[np.argsort(~on[at], kind='stable')][:most][::-1]        # what is wanted is drawn last, on top
+        labels = np.where(False if layer.ignored is None else layer.ignored, -1, layer.labels).astype(int)
+        new = dict(layer=[number]*len(at), label=labels[at].tolist(), row=rows[at].tolist(), on=on[at].tolist(),
+                   q=np.round(quads[at], 1).tolist())
+        for key in res: res[key] += new[key]
     return res
