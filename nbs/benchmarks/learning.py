@@ -6,7 +6,7 @@ from pathlib import Path
 from rotnb.all import *
 from rotnb.cli.demo_run import demo_loaders
 from rotnb.cli.recipe import recipe
-from rotnb.data.labels.atomic import whole
+from rotnb.data.labels.atomic import atomic_path
 from rotnb.learn.report import versions
 
 ROWS = Path(__file__).with_name('learning')
@@ -56,4 +56,4 @@ if __name__=='__main__':
         file = ROWS/f'{name}.json'
         if file.exists(): continue
         row = train(name, int(sys.argv[1])); print(row, flush=True)
-        with whole(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))
+        with atomic_path(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))

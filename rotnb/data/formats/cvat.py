@@ -18,7 +18,7 @@ from ..labels.records import odd_name
 from ..labels.records import *
 from ..labels.layout import ALIASES
 from ..labels.search import *
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from .turned import with_angle
 from .xml_text import *
 
@@ -87,7 +87,7 @@ def cvat_scenes(
             problems.add('entry', f'{file}:{o.line}', f'<{o.tag}> is not in an <image> of <annotations>')
     def entries(im, size):
         some = [(f'{file}:{o.line}', f'<{o.tag} {o.attrib}'[:80], partial(cvat_row, o)) for o in im if o.tag!='tag']
-        return Entries(some, told_size(im.get('width'), im.get('height')))
+        return Entries(some, declared_size(im.get('width'), im.get('height')))
     subsets,res = _subsets(root),[]
     for im,s in zip(root.findall('image'), subsets):
         if of_subset(s, split, subsets): res.append((f'{s}/{im.get("name","")}' if s else im.get('name',''), partial(entries, im)))

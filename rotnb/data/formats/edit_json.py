@@ -14,7 +14,7 @@ from json.decoder import scanstring
 import numpy as np
 from fastcore.basics import patch
 from ..labels.records import *
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from .json_text import coco_row, labelme_row
 from .label_studio import *
 from .edit import *
@@ -121,7 +121,7 @@ class CocoForm(JsonForm):
         return [o for v in by.values() for o in v] if key is None else by.get(self.part(text, 'images')[key]['id'], [])
     def told(self, text, shot):
         o = self.part(text, 'images')[shot.key]
-        return told_size(o.get('width'), o.get('height'))
+        return declared_size(o.get('width'), o.get('height'))
     def parse(self, a, text, shot): return coco_row(a, self.names(text), self.rbox, self.pivot)
 
 # %% ../../../nbs/data/formats/13_edit_json.ipynb #346ed017
@@ -187,7 +187,7 @@ class LabelmeForm(JsonForm):
     def objects(self, text, key=None):
         home = self.home(text)
         return [Member(a, b, f'shapes[{n}]', v, home=home, number=n) for n,a,b,v in json_kids(text, home)]
-    def told(self, text, shot): return told_size(*(json_top(text).get(o, (0,0,0))[2] for o in ('imageWidth','imageHeight')))
+    def told(self, text, shot): return declared_size(*(json_top(text).get(o, (0,0,0))[2] for o in ('imageWidth','imageHeight')))
     def parse(self, s, text, shot): return labelme_row(s)
     def set(self, s, row, what, text, shot):
         xy,name,diff = row

@@ -18,7 +18,7 @@ from .edit import *
 from .turned import keep_in_step, turn_field, unturned
 from .xml_text import *
 from .cvat import *
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from .xml_text import _object, _put, _rolled
 
 # %% ../../../nbs/data/formats/12_edit_xml.ipynb #4141c7d3
@@ -124,7 +124,7 @@ class XmlObjects(XmlText):
         self.form,self.path,self.pivot,self.stored = form,form.objects.split('/'),pivot,form.stored
     def told(self, text, shot):
         root = parse_xml(text.encode('latin-1'))
-        return told_size(*(at(root, p) for p in self.form.size))
+        return declared_size(*(at(root, p) for p in self.form.size))
     def spans(self, root, key): return root.all(self.form.objects)
     def holder(self, root, shot):
         if len(self.path)==1: return root
@@ -181,7 +181,7 @@ class CvatForm(XmlText):
     def holder(self, root, shot): return root.all('image')[shot.key]
     def told(self, text, shot):
         o = _tree(text).all('image')[shot.key].attrib
-        return told_size(o.get('width'), o.get('height'))
+        return declared_size(o.get('width'), o.get('height'))
     def parse(self, o): return cvat_row(o)
     @lru_cache(1)
     def subsets(self, text):

@@ -15,7 +15,7 @@ from PIL import Image
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_masks, with_heading
 from ...geometry.polygons import polygon_area
-from ..images.orient import same_shape, told_size
+from ..images.orient import same_shape, declared_size
 from ..images.rasters import image_size
 from ..labels.records import unknown_class
 from ..labels.records import *
@@ -128,7 +128,7 @@ def coco_scenes(
         where = f"{file}: annotations[{n}]"
         try: by[a['image_id']].append((where, short(a), partial(coco_row, a, names, rbox, pivot)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(a)}')
-    told = {i['id']: told_size(i.get('width'), i.get('height')) for i in d['images']
+    told = {i['id']: declared_size(i.get('width'), i.get('height')) for i in d['images']
             if isinstance(i, dict) and isinstance(i.get('id'), (int,float,str))}
     return [(name, lambda size,k=k: Entries(by[k], told[k]), k) for k,name in images.items()]
 
@@ -213,7 +213,7 @@ def labelme_entries(file, size=None):
     "The shapes of one labelme file"
     d = load_json(file); shapes = _listed(d, 'shapes')
     return Entries([(f'{file}: shapes[{i}]', short({k:v for k,v in s.items() if k!='mask'} if isinstance(s, dict) else s), partial(labelme_row, s))
-                    for i,s in enumerate(shapes)], told_size(d.get('imageWidth'), d.get('imageHeight')))
+                    for i,s in enumerate(shapes)], declared_size(d.get('imageWidth'), d.get('imageHeight')))
 
 def _beside(image, folder, root):
     "How labelme finds an image: from the label file on; by its full path where it is not in the set"

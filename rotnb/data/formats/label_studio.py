@@ -20,7 +20,7 @@ from ..images.rasters import image_size
 from ..labels.records import *
 from ..labels.layout import *
 from .json_text import load_json, short
-from ..images.orient import same_shape, told_size
+from ..images.orient import same_shape, declared_size
 from .turned import with_angle
 
 # %% ../../../nbs/data/formats/07_label_studio.ipynb #a09977d8
@@ -141,7 +141,7 @@ def task_image(task):
 
 def label_studio_size(task, size): # size: (width, height) of the image
     "The size that a task tells, where it has another shape: percents fit any other"
-    sizes = (told_size(r.get('original_width'), r.get('original_height')) for *_,r in task_results(task))
+    sizes = (declared_size(r.get('original_width'), r.get('original_height')) for *_,r in task_results(task))
     told = next(filter(None, sizes), None)
     return None if told is None or same_shape(told, size) else told
 

@@ -7,7 +7,7 @@ __all__ = ['SODA_CLASSES', 'parse_yolo_box_line', 'read_yolo', 'soda_row', 'soda
 
 # %% ../../../nbs/data/formats/08_more_sets.ipynb #e526a06c
 from functools import partial
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..labels.records import *
 from .json_text import load_json, short
 from .yolo import _confidence, _name, _read_yolo
@@ -63,4 +63,4 @@ def soda_entries(file, size=None):
     names = {o['id']: str(o['name']) for o in d.get('categories') or ()} or dict(enumerate([*SODA_CLASSES,'ignore']))
     image = d.get('images'); image = image[0] if isinstance(image, list) and image else image if isinstance(image, dict) else {}
     return Entries([(f'{file}: annotations[{i}]', short(a), partial(soda_row, a, names)) for i,a in enumerate(d['annotations'])],
-                   told_size(image.get('width'), image.get('height')))
+                   declared_size(image.get('width'), image.get('height')))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from ..labels.records import *
 from ..labels.layout import *
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from .turned import with_angle
 from ...geometry.fit import with_heading
 from .dota import *
@@ -72,7 +72,7 @@ def table_size(
 )->tuple: # (width, height), or None
     "The size that a table tells of an image: `image_width` and `image_height`, or `width` and `height` where they are not its boxes'"
     for w,h in _SIZES:
-        told = {told_size(d.get(w), d.get(h)) for d in rows}
+        told = {declared_size(d.get(w), d.get(h)) for d in rows}
         if len(told)!=1 or None in told: continue
         try:
             if w!='width' or not any(_of_box(d, min(told)) for d in rows): return told.pop()

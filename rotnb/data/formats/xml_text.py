@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.parsers import expat
 import numpy as np
 from ...geometry.fit import with_heading
-from ..images.orient import inverse_map, move_points, told_size, turn_map, turn_size
+from ..images.orient import inverse_map, move_points, declared_size, turn_map, turn_size
 from ..images.rasters import image_size, open_reader
 from ..labels.records import odd_name, unknown_class
 from ..labels.records import *
@@ -171,7 +171,7 @@ def xml_entries(
     astray = [n for n in root.iter() if n.tag in tags and n not in inside]
     return Entries([(f'{file}:{o.line}', f'<{o.tag}> {at(o, form.name)}', partial(xml_row, o, form, pivot)) for o in objects]+
                    [(f'{file}:{n.line}', f'<{n.tag}>', partial(_astray, f'<{form.root}>/{form.objects}')) for n in astray],
-                   told_size(*(at(root, p) for p in form.size)), form.stored)
+                   declared_size(*(at(root, p) for p in form.size)), form.stored)
 
 # %% ../../../nbs/data/formats/04_xml_text.ipynb #ab552717
 def spell(

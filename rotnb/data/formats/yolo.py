@@ -11,7 +11,8 @@ import re, yaml
 from functools import partial
 from pathlib import Path
 import numpy as np
-from ..images.rasters import image_size, walk_files
+from ..images.rasters import image_size
+from ..images.walk import walk_files
 from ..labels.records import unknown_class
 from ..labels.records import *
 from ..labels.layout import *

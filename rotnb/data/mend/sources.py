@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..labels.atomic import alone, sweep, write_whole
+from ..labels.atomic import file_lock, sweep, write_atomic
 from ..formats.table import FORMATS, get_format
 from ..images.orient import inverse_map, label_map, move_points
 from ..images.rasters import image_size, open_reader
@@ -76,7 +76,7 @@ def label_sources(
     names = list(vocab or yolo_names(path)) if format in ('yolo_obb','yolo_seg') else None
     make = lambda image, file, key=0, called=None: LabelSource(image, file, format, form, root, names, key, called)
     if hasattr(form, 'shots'):
-        file,base = fmt.find(path, split); pics = Images(find.get('images') or base)
+        file,base = fmt.find(path, split); pics = ImageIndex(find.get('images') or base)
         text = form.decode(file.read_bytes()); mine = form.within(text, split) if hasattr(form, 'within') else None
         found = [(pics.find(o),k,o) for k,o in enumerate(form.shots(text)) if o and (mine is None or mine[k])]
         return [make(image, file, k, called) for image,k,called in found if image]
@@ -216,7 +216,7 @@ def backup(self:LabelSource, work):
     rel = full.relative_to(self.root.absolute()) if full.is_relative_to(self.root.absolute()) else Path(full.name)
     to = work/'backup'/rel.with_name(rel.name+'.bak')
     if to.exists() or not self.file.exists(): return
-    write_whole(to, self.file.read_bytes())
+    write_atomic(to, self.file.read_bytes())
     sweep(self.file.parent)
 
 @patch
@@ -231,12 +231,12 @@ def save(self:LabelSource,
         now = _digest(self.file.read_bytes()) if self.file.exists() else ''
         if now!=digest: raise LabelConflict(f'{self.file} changed while it was saved: save again')
     try:
-        with alone(work/'lock', wait=60):                               # two editors of one set take turns
+        with file_lock(work/'lock', wait=60):                               # two editors of one set take turns
             text,digest = self.rewritten(base, mine, how)
             if text is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self.backup(work)
-                write_whole(self.file, self.form.encode(text), follow=True, ready=same)
+                write_atomic(self.file, self.form.encode(text), follow=True, ready=same)
     except OSError as e: raise NotSaved(f'{self.file} was not saved, and is as it was: {_why(e)}') from e
     return self.read()
 
@@ -248,5 +248,5 @@ def save_beside(self:LabelSource, base:LabelSnapshot, mine:list)->Path:
         text,_ = self.rewritten(base, mine, 'mine')
         if text is None: text = self.load()[0]
         to = next(o for i in range(1, 10**6) if not (o := self.file.with_name(f'{self.file.name}.mine{i if i>1 else ""}')).exists())
-        return write_whole(to, self.form.encode(text))
+        return write_atomic(to, self.form.encode(text))
     except OSError as e: raise NotSaved(f'nothing was saved beside {self.file}: {_why(e)}') from e
