@@ -73,19 +73,22 @@ from .data.labels.records import *
 from .data.labels.layout import *
 from .data.labels.lines import line_kind
 from .data.labels.inside import keep_inside, annots_inside
+from .data.formats.format import LabelFormat, FilePerImage, FileForAll, LabelProbe, register_format
+from .data.formats.edit import ImageRef, LabelEditor, LineEditor, LineFormat
 from .data.formats.dota import *
 from .data.formats.yolo import *
 from .data.synth.scenes import make_scene, make_synth, SynthFolderError
 from .data.labels.tiles import *
 from .data.loaders import *
-from .data.labels.search import read_files, read_whole, read_scenes, write_icdar
+from .data.labels.search import read_files, read_whole, read_scenes
+from .data.formats.csv_table import *
 from .data.formats.turned import PIVOTS, turned_quad, with_angle
 from .data.formats.xml_text import XML, XmlForm, write_xml
 from .data.formats.cvat import read_cvat, write_cvat
 from .data.labels.ids import assign_image_ids
 from .data.formats.json_text import read_coco, write_coco, write_labelme
 from .data.formats.label_studio import write_label_studio
-from .data.formats.more_sets import read_yolo
+from .data.formats.yolo_preds import read_yolo_preds
 from .data.formats.geojson import read_geojson
 from .data.formats.table import *
 from .data.labels.subsets import *

@@ -27,7 +27,7 @@ def losses(
     border:str=None # as in `convert`
 )->list: # of sentences
     "What writing these records in a format loses"
-    res,holds = [],fmt.holds.split()
+    res,holds = [],fmt.holds
     gaps = [g for a in annots for g in with_heading(a.quads)[1] if g>.5]
     if 'quad' not in holds and gaps: res.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n = sum(int((a.difficult>0).sum()) for a in annots)
@@ -46,13 +46,14 @@ def losses(
 # %% ../../nbs/cli/04_convert.ipynb #47854f62
 class ConvertError(ValueError): "Something that whoever started the command can put right"
 
-_EXTS = {*IMAGE_EXTS, '.txt', '.xml', '.json', '.csv', '.yaml', '.yml', '.cache', '.bak'}
+_EXTS = {*IMAGE_EXTS, '.yaml', '.yml', '.cache', '.bak'}
 _DIRS = {o.lower() for o in [*DOTA_DIRS, 'annotations']}
 
 def _check_set(dst):
     "Raise if a folder that is to be replaced holds anything but a set"
     every = [o for o in dst.rglob('*') if not o.is_dir() and o.name not in ('.DS_Store','Thumbs.db')]
-    odd = [o for o in every if o.suffix.lower() not in _EXTS or any(p[0]=='.' and p!='.rotnb' for p in o.relative_to(dst).parts)]
+    exts = {*_EXTS, *(ext for fmt in FORMATS.values() for ext in fmt.exts)}
+    odd = [o for o in every if o.suffix.lower() not in exts or any(p[0]=='.' and p!='.rotnb' for p in o.relative_to(dst).parts)]
     if odd: raise ConvertError(f'{dst} holds {odd[0].relative_to(dst)}, which is no part of a label set: it is not replaced; choose another name')
     def known():
         try: return sniff_format(dst)

@@ -12,7 +12,7 @@ import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
 from fastcore.all import patch
 from ..geometry.boxes import rbox2qbox
 from ..data.labels.atomic import write_whole
-from ..data.formats.table import csv_table
+from ..data.formats.csv_table import csv_table
 from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BOX, BoxTable, in_order
 from .thumbs import Thumbs, box_window, cell_boxes

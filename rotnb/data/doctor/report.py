@@ -192,13 +192,13 @@ def _read(path, fmt, splits, vocab, options):
                 found.append(Finding(k, what or CHECKS[k].what, '' if of_image else where, where if of_image else '', s or ''))
     return sets,found
 
-def _with_images(found, annots):
+def _with_images(found, annots, fmt):
     "Findings of label files, with the image where it is known"
     by = {split_where(a.where[0])[0]:str(a.image) for a in annots if a.where}
     stem = {a.image.stem:str(a.image) for a in annots}
     def image(f):
         file = split_where(f.where)[0]
-        return by.get(file) or stem.get(Path(file).stem.removeprefix('gt_'), '')
+        return by.get(file) or stem.get(fmt.image_stem(file), '')
     return [f if f.image or f.kind in ('orphan','file') else f._replace(image=image(f)) for f in found]
 
 # %% ../../../nbs/data/doctor/04_report.ipynb #3d733fbb
@@ -239,10 +239,10 @@ def doctor(
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     b = gather(sets)
-    found = _with_images(found, b.annots)+check_labels(b, tiny, near)
+    found = _with_images(found, b.annots, fmt)+check_labels(b, tiny, near)
     seconds,votes = dict(labels=time.perf_counter()-t0),None
     if images:
-        more,votes = _images(b, fmt.unit!='px', workers); found += more
+        more,votes = _images(b, fmt.relative, workers); found += more
         seconds['images'] = time.perf_counter()-t0-seconds['labels']
     elif len({a.image for a in b.annots})<len(b.annots): found += _listed_twice(b)
     return DoctorReport(path, format, dict(options, vocab=vocab), b, findings_table(found), votes, seconds)
