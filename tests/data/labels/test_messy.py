@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.data.formats.table import *
+from rotnb.data.formats.csv_table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
