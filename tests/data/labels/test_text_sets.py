@@ -17,6 +17,7 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.images.walk import walk_files
 from rotnb.data.labels.tiles import tile_annots
 from rotnb.data.formats.yolo import *
+from rotnb.data.formats.yolo_preds import read_yolo_preds
 from rotnb.geometry.boxes import rbox2qbox
 
 YOLO,DOTA = '0 .1 .1 .5 .1 .5 .5 .1 .5\n','10 10 30 10 30 20 10 20 ship 0\n'
