@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from fastai.vision.all import *
 from ..plot.draw import draw
 from ..models import list_detectors
-from ..data.labels.atomic import alone, sweep, whole, write_whole
+from ..data.labels.atomic import file_lock, sweep, atomic_path, write_atomic
 from ..data.blocks import open_image
 from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format
@@ -56,7 +56,7 @@ def write_json(
     data # dicts, lists, numbers and strings; anything else as text
 ):
     "Write plain data as JSON, whole or not at all"
-    write_whole(file, json.dumps(data, indent=1, default=str)+'\n')
+    write_atomic(file, json.dumps(data, indent=1, default=str)+'\n')
 
 # %% ../../nbs/cli/04_demo_run.ipynb #5cd91f9f
 class RunLog(Callback):
@@ -94,7 +94,7 @@ class RunLog(Callback):
 
 # %% ../../nbs/cli/04_demo_run.ipynb #86ab264f
 def _save_figure(fig, file):
-    with whole(file) as part: fig.savefig(part, dpi=100)
+    with atomic_path(file) as part: fig.savefig(part, dpi=100)
     plt.close(fig)
 
 # %% ../../nbs/cli/04_demo_run.ipynb #8379dae2
@@ -113,7 +113,7 @@ def save_images(
     annot = max(learn.dls.valid_ds.items, key=len)  # the image with most to see
     image = open_image(annot.image)
     drawn = draw(np.array(image), **predict_image(learn, image), vocab=learn.dls.vocab)
-    with whole(path/'prediction.png') as part: Image.fromarray(drawn).save(part)
+    with atomic_path(path/'prediction.png') as part: Image.fromarray(drawn).save(part)
 
 # %% ../../nbs/cli/04_demo_run.ipynb #2a72a708
 def write_metrics(
@@ -162,7 +162,7 @@ def run_demo(
     check_positive(epochs=epochs, size=size, bs=bs, lr=lr, n_train=n_train, n_valid=n_valid)
     if model not in list_detectors(): raise UserError(f"--model {model!r} is unknown; there are {', '.join(list_detectors())}")
     check_path(path, data)
-    with alone(path/'checkpoint/lock'), ExitStack() as stack:
+    with file_lock(path/'checkpoint/lock'), ExitStack() as stack:
         prepare_folder(path, resume)
         sweep(path, path/'checkpoint')
         log = RunLog(path/'checkpoint/log.json', settings, resume)
@@ -176,5 +176,5 @@ def run_demo(
         learn.fit_one_cycle(epochs, slice(lr/10, lr) if pretrained else lr, cbs=cbs, **recipe['fit'])
         write_metrics(learn, path, log)
         save_images(learn, path, log.epochs)
-        with whole(path/'model.pkl') as part: learn.export(part.absolute())
+        with atomic_path(path/'model.pkl') as part: learn.export(part.absolute())
         return learn

@@ -8,7 +8,7 @@ __all__ = ['all_read', 'check_spared']
 # %% ../../nbs/cli/02_overwrite.ipynb #a1c00003
 from pathlib import Path
 from ..data.labels.atomic import reads_through
-from ..data.images.rasters import walk_files
+from ..data.images.walk import walk_files
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from .commands import UserError

@@ -14,12 +14,12 @@ from typing import Annotated
 import cv2, numpy as np
 from fastprogress.fastprogress import progress_bar
 from fastcore.script import call_parse
-from ..data.labels.atomic import alone, sweep, write_whole
-from ..data.images.rasters import walk_files
+from ..data.labels.atomic import file_lock, sweep, write_atomic
+from ..data.images.walk import walk_files
 from ..data.images.windows import Window, filled_enough, open_scene, window_grid
 from ..data.labels.records import Annot, DatasetLayoutError
 from ..data.labels.layout import IMAGE_EXTS
-from ..data.labels.tiles import tell_lost, tile_scene
+from ..data.labels.tiles import lost_message, tile_scene
 from ..data.formats.table import get_format, list_splits
 from .commands import UserError, command
 
@@ -68,7 +68,7 @@ def label_lines(
     return ''.join(f"{' '.join(map(str, quad.ravel()))} {name} {difficult}\n"
                    for quad,name,difficult in zip(quads, tile.names, tile.difficult))
 
-def _put(file, data): write_whole(file, data, durable=False)          # windows can be made again
+def _put(file, data): write_atomic(file, data, durable=False)          # windows can be made again
 
 def _pixels(window, padding, value):
     "Pixels of a window in OpenCV's order of channels"
@@ -113,7 +113,7 @@ def _forget(dst, before, now):
             if found and found[1] in changed and file.parent.name in ('images','annfiles'): file.unlink()
 
 def _note(dst, settings, source, finished):
-    write_whole(dst/'split.json', json.dumps(dict(settings, source=source, finished=finished), indent=1))
+    write_atomic(dst/'split.json', json.dumps(dict(settings, source=source, finished=finished), indent=1))
 
 def _start(dst, settings, source):
     "Make the target, or check that it is an unfinished one of the same settings"
@@ -126,7 +126,7 @@ def _start(dst, settings, source):
         if before is None or old!=settings:
             diff = ', '.join(f'{k} {old.get(k)} then and {v} now' for k,v in settings.items() if old.get(k)!=v)
             raise UserError(f'{dst} was begun with other settings ({diff or "by an older rotnb"}): choose another name')
-        sweep(dst, *[dst/split/name for split in {*before, *source} for name in ('images','annfiles')], alone=True)
+        sweep(dst, *[dst/split/name for split in {*before, *source} for name in ('images','annfiles')], exclusive=True)
         _forget(dst, before, source)
     _note(dst, settings, source, False)
 
@@ -194,7 +194,7 @@ def split_scenes(
     kw = dict(sizes=list(sizes), gaps=list(gaps), rates=list(rates), img_rate_thr=img_rate_thr, iof_thr=iof_thr, padding=padding,
               padding_value=list(padding_value), ext=ext, mark_cut=mark_cut)
     if dst.is_file(): raise UserError(f'{dst} is a file')
-    with alone(dst/'.lock'):
+    with file_lock(dst/'.lock'):
         settings,source = dict(src=str(src), **kw),_state(sets)
         _start(dst, settings, source)
         tiles,lost = _tile_all(sets, sizes, gaps, rates, img_rate_thr, iof_thr, mark_cut)
@@ -203,7 +203,7 @@ def split_scenes(
             raise UserError(f'images of {src} were changed while they were split: run the same command again to renew their windows')
         _note(dst, settings, source, True)
     counts = {split: _counts(scenes) for split,scenes in tiles.items()}
-    return {**counts, 'lost': [tell_lost(lost, iof_thr)] if lost else []}
+    return {**counts, 'lost': [lost_message(lost, iof_thr)] if lost else []}
 
 # %% ../../nbs/cli/09_split.ipynb #ebc03d34
 def _write_all(tiles, dst, ext, padding, value, n_workers):
