@@ -58,11 +58,12 @@ from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
+from .evaluate.accumulator import APAccumulator, eval_map
+from .evaluate.resampling import compare_runs
 from .evaluate.classes import ClassMismatchError
 from .evaluate.task1 import merge_windows, read_task1, write_task1
-from .evaluate.matching import APAccumulator
 from .evaluate.curves import best_thresholds, calibration, pr_curves
-from .evaluate.ap import APResult, compare_runs, eval_map
+from .evaluate.ap import APResult
 from .evaluate.errors import confusion_matrix
 
 # measure: overlaps beside exact values
@@ -83,9 +84,11 @@ from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfol
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
-from .data.formats.yolo import read_yolo_obb, read_yolo_preds, write_yolo_obb
-from .data.formats.json_text import read_coco, write_coco
-from .data.formats.table import FormatError, annots2df, df2annots, format_table, get_format, read_format, sniff_format
+from .data.formats.yolo_preds import read_yolo_preds
+from .data.formats.coco import read_coco, write_coco
+from .data.formats.csv_table import annots2df, df2annots
+from .data.formats.yolo import read_yolo_obb, write_yolo_obb
+from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
 # data: synthetic scenes, and the doctor (its report's `fix` comes with mend)
 from .data.synth.scenes import make_scene, make_synth

@@ -6,9 +6,9 @@ A GeoTIFF is made first (tiled, deflate, blocks of 500 px from `make_scene`) and
 import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import versions
 from rotnb.data.images.windows import scene_windows
-from rotnb.data.labels.atomic import whole
+from rotnb.data.labels.atomic import atomic_path
+from rotnb.learn.report import versions
 
 def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"
@@ -16,7 +16,7 @@ def make_tif(file, side, block=500, n=8):
     rng,blocks = np.random.default_rng(0),[make_scene(i, block)[0] for i in range(n)]
     kw = dict(width=side, height=side, count=3, dtype='uint8', tiled=True, blockxsize=256, blockysize=256,
               compress='deflate', photometric='rgb', crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
-    with whole(file) as tmp, rasterio.open(tmp, 'w', driver='GTiff', **kw) as ds:
+    with atomic_path(file) as tmp, rasterio.open(tmp, 'w', driver='GTiff', **kw) as ds:
         for y in range(0, side, block):
             row = np.concatenate([np.rot90(blocks[rng.integers(n)], rng.integers(4)) for _ in range(0, side, block)], 1)[:side-y,:side]
             ds.write(np.moveaxis(row, -1, 0), window=rasterio.windows.Window(0, y, side, len(row)))
@@ -113,4 +113,4 @@ if __name__=='__main__':
                **s, compared=apart(a), versions=versions())
     print(json.dumps(res, indent=1))
     if a.json:
-        with whole(a.json) as f: f.write_text(json.dumps(res, indent=1)+'\n')
+        with atomic_path(a.json) as f: f.write_text(json.dumps(res, indent=1)+'\n')
