@@ -30,7 +30,8 @@ def notebooks():
 def title(file):
     "Title and subtitle of a notebook"
     first = next(c.source for c in read_nb(file).cells if c.cell_type=='markdown')
-    return re.match(r'# (.*)\n+> (.*)', first).groups()
+    name,sub = re.match(r'# (.*)\n+(?:`.*`\n+)?((?:>.*\n?)+)', first).groups()
+    return name,' '.join(o.strip('> ') for o in sub.splitlines()).rstrip('.')
 
 # --- one name
 

@@ -46,7 +46,9 @@ def test_console_scripts_resolve():
 @pytest.mark.parametrize('nb', NBS)
 def test_title_and_subtitle(nb):
     first = next(c.source for c in NBS[nb].cells if c.cell_type=='markdown')
-    assert re.match(r'# \S.*\n+> \S', first), f'starts with {first[:80]!r}; `# name` and `> one line` are wanted'
+    own = module(NBS[nb])
+    wanted = rf'# \S.*\n+(`{own}`\n+)?> \S'
+    assert re.match(wanted, first), f'starts with {first[:80]!r}; a title, the module in backticks and `> one line` are wanted'
 
 def test_one_notebook_for_each_module():
     exported = Counter(filter(None, map(module, NBS.values())))

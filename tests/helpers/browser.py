@@ -37,9 +37,10 @@ class Lab:
         (quiet/'page_config.json').write_text('{"exposeAppInBrowser": true}')    # `jupyterapp`; only JupyterLab has a flag for it
         (home/'jupyter_config_dir/jupyter_server_config.py').write_text('')
         self.log = open(Path(folder)/'lab.log', 'w')
-        self.proc = subprocess.Popen([sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1',
-            f'--port={self.port}', '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}',
-            f'--ServerApp.root_dir={self.root}', '--LabApp.extension_manager=readonly'], env=env, cwd=self.root, stdout=self.log, stderr=self.log)
+        cmd = [sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}',
+               '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={self.root}',
+               '--LabApp.extension_manager=readonly']
+        self.proc = subprocess.Popen(cmd, env=env, cwd=self.root, stdout=self.log, stderr=self.log)
         for _ in range(240):
             try: urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api?token={self.token}', timeout=5).close(); return
             except OSError:
