@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 import pytest, yaml
 from paths import ROOT
-from source import NBS, room_of, settings
+from source import NBS, code, room_of, settings
 
 PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'nbs/benchmarks/README.md']
 PAGES += [f'docs/{o.name}' for o in sorted((ROOT/'docs').glob('*.md'))]
@@ -51,6 +51,14 @@ def test_dead_links_are_found(tmp_path):
     page.write_text(text)
     assert list(dead(page, text))==['#other','b.md','c.png']
 
+def test_the_map_is_true():
+    "Every row of CONTRIBUTING's map whose answer is a name in a notebook: the notebook has that name"
+    text = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    rows = [o for o in text[text.index('## Map'):].splitlines() if o.startswith('| ') and o.endswith(' |')][1:]
+    answers = [re.search(r'`([\w.]+)` in \[.*\]\(nbs/(.*)\)', o) for o in rows]
+    wrong = [m[0] for m in answers if m and not re.search(rf'\b{m[1].rpartition(".")[2]}\b', code(NBS[m[2]]))]
+    assert len(rows)==16 and len([m for m in answers if m])>7 and not wrong, wrong
+
 OURS = r'https?://[\w.-]*rotnb[\w.-]*\.(?:github\.io|org|dev|ai|io)|readthedocs\.(?:io|org)/\S*rotnb'
 
 def test_no_link_leads_to_a_site_of_ours():
@@ -92,7 +100,7 @@ def test_pages_of_a_site(tmp_path):
     assert (tmp_path/'docs/index.html').exists()
     assert '<table' in readme and '.ipynb"' not in readme and 'href="../models/01_contract.html"' in lesson
     known = {o.as_posix() for o in site['files']()}
-    assert {'docs/learn.md','nbs/index.ipynb','rotnb/explore/static/viewer.js'}<=known
+    assert {'docs/learn.md','nbs/index.ipynb','rotnb/explore/static/explorer.js'}<=known
 
 def test_ci_finds_both_commands_in_the_readme():
     main_job,tests = subprocess.check_output([ROOT/'.ci/run', '--show'], text=True).split('\n\n')

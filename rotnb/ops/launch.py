@@ -30,7 +30,8 @@ def cuda_ready()->bool:
         if cuda.is_available(): cuda.current_context(); return True
         why = 'numba finds no usable CUDA driver or toolkit'
     except Exception as e: why = str(e).splitlines()[0]  # a broken driver shows in many ways, and none may stop a detector
-    warnings.warn(f'{why}; the operators of rotnb run on the CPU, through a copy. `pip install "rotnb[cuda]"` brings the compiler')
+    warnings.warn(f'{why}; the operators of rotnb run on the CPU, through a copy. '
+                  '`pip install "numba-cuda[cu13]"` brings the compiler')
     return False
 
 def on_cuda(

@@ -144,7 +144,7 @@ def test_the_learner_is_as_it_was(fcos):
 # --- GeoTIFF
 
 @pytest.fixture
-def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
+def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install rasterio")
 
 def write_tif(rio, path, a, block=64, **kw):
     kw = dict(height=a.shape[0], width=a.shape[1], count=3, dtype=a.dtype, blockxsize=block, blockysize=block, **kw)

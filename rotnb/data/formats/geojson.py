@@ -75,7 +75,7 @@ def _onto_pixels(image, crs):
     if place is None and crs is None: return np.asarray
     if place is None:
         raise ValueError(f"{image} has no place on the map that could be read, polygons on the map need one "
-                         "(pip install 'rotnb[geo]')")
+                         "(pip install rasterio)")
     def to_pixels(xy):
         if crs=='EPSG:4326' and (np.abs(xy)>[360,90]).any():
             raise ValueError(f'{xy[0].tolist()} is not a longitude and latitude: the layer does not give its system (crs)')

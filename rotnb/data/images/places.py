@@ -59,7 +59,7 @@ def place_of(
     reader = open_reader(file) if isinstance(file, (str,Path)) else scene
     if getattr(reader, 'placed', False):
         why = ('it is given by rational polynomials (RPC), which need heights: gdalwarp -rpc puts the image on the map'
-               if find_spec('rasterio') else "pip install 'rotnb[geo]'")
+               if find_spec('rasterio') else "pip install rasterio")
         warnings.warn(f'{file or "the scene"} has a place on the map that is not read: {why}', PlaceWarning, stacklevel=3)
 
 # %% ../../../nbs/data/images/04_places.ipynb #2c88db5b
@@ -72,7 +72,7 @@ def _crs_text(crs):
 def _transformed(x, y, crs, to):
     if find_spec('rasterio'): return import_module('rasterio.warp').transform(crs, to, x.tolist(), y.tolist())[:2]
     if find_spec('pyproj'): return import_module('pyproj').Transformer.from_crs(crs, to, always_xy=True).transform(x, y)
-    raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install 'rotnb[geo]'")
+    raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install rasterio")
 
 def reproject(
     xy, # (...,2) coordinates

@@ -104,7 +104,7 @@ class _Image(_Array):
         if not tiff: w,h = turn_size((w,h), self.turn)               # Pillow gives the displayed size of a TIFF
         if h*w>MOST_PIXELS:
             raise CorruptImageError(f'{name}: {w} x {h} px are too many to decode at once; write a tiled GeoTIFF '
-                                    "(gdal_translate -co TILED=YES), which is read by windows with `pip install 'rotnb[geo]'`")
+                                    "(gdal_translate -co TILED=YES), which is read by windows with `pip install rasterio`")
         self.file,self.name,self.array = file,name,None
         self.lock,self.limits = threading.Lock(),{}
         self.keep,self.shape,self.bands = grey or mode=='RGB',(h,w,1 if grey else 3),(1,1,1) if grey else (1,2,3)
@@ -221,7 +221,7 @@ def _new_reader(source):
     try: return _Array(np.load(path, mmap_mode='r'), path) if ext=='.npy' else _Raster(path) if rio else _Image(path, path)
     except CorruptImageError: raise
     except (OSError, SyntaxError, ValueError, EOFError) as e:
-        hint = "; `pip install 'rotnb[geo]'` reads more kinds of TIFF, and by windows" if ext in RASTER_EXTS and not rio else ''
+        hint = "; `pip install rasterio` reads more kinds of TIFF, and by windows" if ext in RASTER_EXTS and not rio else ''
         raise CorruptImageError(f'cannot read image {path}: {e}{hint}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #84714c55

@@ -204,7 +204,7 @@ def test_images_that_are_broken_deep_or_odd(tmp_path, synth):
     assert rep.errors==2 and doctor(tmp_path/'a', images=False).errors==1                # without the images only the header that is none
 
 def test_images_that_pillow_does_not_know(tmp_path):
-    rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
+    rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install rasterio")
     from rotnb.data.doctor.images import probe_image
     a = np.arange(8*64*80).reshape(8,64,80).astype(np.uint16); f = tmp_path/'a.tif'
     with rio.open(f, 'w', driver='GTiff', height=64, width=80, count=8, dtype='uint16') as ds: ds.write(a)

@@ -12,7 +12,7 @@ from rotnb.data.images.rasters import image_size
 from rotnb.data.mend.sources import label_sources
 from rotnb.explore.thumbs import whole_thumb
 
-def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
+def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install rasterio")
 @pytest.fixture
 def plain(monkeypatch): # as without the extra `geo`
     monkeypatch.setattr(rasters, 'find_spec', lambda name: None); rasters._READERS.clear()

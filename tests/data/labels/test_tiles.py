@@ -20,7 +20,7 @@ from paths import ROOT
 # --- rasters
 
 @pytest.fixture
-def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
+def rio(): return pytest.importorskip('rasterio', reason="rasterio is not installed: pip install rasterio")
 
 def write_tif(rio, path, a, **kw):
     "Channels last; tiled unless told otherwise"
