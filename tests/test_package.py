@@ -93,7 +93,7 @@ def test_console_scripts_resolve():
 @pytest.mark.parametrize('nb', NBS)
 def test_title_and_subtitle(nb):
     first = next(c.source for c in NBS[nb].cells if c.cell_type=='markdown')
-    assert re.match(r'# \S.*\n+> \S', first), f'starts with {first[:80]!r}; `# name` and `> one line` are wanted'
+    assert re.match(r'# \S.*\n+(`\S+`\n+)?> \S', first), f'starts with {first[:80]!r}; `# what it is for`, the module path in backticks and `> one line` are wanted'
 
 def test_one_notebook_for_each_module():
     exported = Counter(filter(None, map(module, NBS.values())))

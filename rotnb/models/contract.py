@@ -73,7 +73,17 @@ def _alone(images, e):
 
 # %% ../../nbs/models/01_contract.ipynb #b6fdecf0
 class Detector(nn.Module):
-    "A backbone, a neck and a chain of stages"
+    """A backbone, a neck and a chain of stages
+
+    >>> from rotnb.models import create_detector
+    >>> detector = create_detector('rotated_retinanet_tiny', n_classes=3)
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> target = dict(boxes=torch.tensor([[30., 30, 24, 12, .5]]), labels=torch.tensor([1]))
+    >>> sorted(detector(images, [target, target]))
+    ['loss_box', 'loss_cls']
+    >>> sorted(detector.eval()(images)[0])
+    ['boxes', 'labels', 'scores']
+    """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
     def __init__(self,

@@ -43,7 +43,18 @@ def tower(
 
 # %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
 class DenseHead(nn.Module):
-    "Scored boxes from every location of every level"
+    """Scored boxes from every location of every level
+
+    >>> from rotnb.targets.priors import PointPriors
+    >>> from rotnb.targets.assign import fcos_assign
+    >>> from rotnb.targets.coders import DistanceAngleCoder
+    >>> head = DenseHead(3, 16, PointPriors(), DistanceAngleCoder(), fcos_assign, 'iou', strides=(8,), feat_channels=16)
+    >>> out = head([torch.rand(1, 16, 6, 8)])
+    >>> tuple(out.logits.shape), tuple(out.deltas.shape), tuple(out.priors.shape)
+    ((1, 48, 3), (1, 48, 5), (1, 48, 5))
+    >>> [sorted(found) for found in head.detect(out)]
+    [['boxes', 'labels', 'scores']]
+    """
     def __init__(self,
         n_classes:int,
         in_channels:int, # of the neck's levels
