@@ -108,7 +108,7 @@ def build(self:DenseHead, in_channels:int):
 
 @patch
 def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
-    "What the layers say about level `i`"
+    "Outputs of the layers for level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
@@ -123,7 +123,7 @@ def forward(self:DenseHead,
     feats:list, # `(b, c, h, w)` for each level
     boxes:Tensor=None # `(b, N, 5)` from the stage before, if this one has no priors of its own
 )->StageOut:
-    "What the network says about each prior"
+    "Outputs of the network for each prior"
     if len(feats)!=len(self.strides):
         raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
     if self.align: feats = self.align(feats, boxes)
