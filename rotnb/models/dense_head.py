@@ -6,7 +6,7 @@
 __all__ = ['tower', 'DenseHead', 'box_maps', 'dense_detector']
 
 # %% ../../nbs/models/05_dense_head.ipynb #0b417e92
-import math, torch
+import torch
 import torch.nn.functional as F
 from dataclasses import replace
 from inspect import signature

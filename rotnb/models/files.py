@@ -7,7 +7,6 @@ __all__ = ['DamagedFile', 'check_sums', 'load_tensors']
 
 # %% ../../nbs/models/02_files.ipynb #347b4358
 import torch, zipfile
-from pathlib import Path
 
 # %% ../../nbs/models/02_files.ipynb #ec183426
 class DamagedFile(ValueError): "A file of tensors whose bytes have changed since it was written"

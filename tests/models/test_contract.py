@@ -1,6 +1,6 @@
 "The registry, and which boxes count"
 import math, subprocess, sys, warnings
-import pytest, torch
+import pytest
 from torch import tensor
 from rotnb.models import contract
 from rotnb.models.contract import list_detectors, register_detector, valid_boxes
