@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss, hbox_giou_loss
 from ..losses.focal import focal_loss
-from ..losses import gaussian  # lists the Gaussian losses
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder
