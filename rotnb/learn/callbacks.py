@@ -34,24 +34,24 @@ def pad_dets(
     k:int # rows an image gets; the best are kept
 )->TensorDets: # `(b, k, 7)`; rows without a detection have score -1
     "Detections of a batch as one tensor"
-    rows = [torch.cat([d['boxes'], d['scores'][:,None], d['labels'][:,None].to(d['boxes'])], 1)[:k] for d in dets]
-    res = torch.stack([F.pad(r, (0,0,0,k-len(r)), value=-1) for r in rows])
+    rows = [torch.cat([det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes'])], 1)[:k] for det in dets]
+    res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
     return TensorDets(res)
 
 def unpad_dets(
     dets:Tensor # `(k, 7)` one image's rows of `pad_dets`
 )->dict: # `dict(boxes, scores, labels)`
     "The detections among padded rows"
-    d = torch.as_tensor(dets).as_subclass(Tensor)
-    d = d[d[:,5]>=0]
-    return dict(boxes=d[:,:5], scores=d[:,5], labels=d[:,6].long())
+    rows = torch.as_tensor(dets).as_subclass(Tensor)
+    rows = rows[rows[:,5]>=0]
+    return dict(boxes=rows[:,:5], scores=rows[:,5], labels=rows[:,6].long())
 
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1
 def as_trained(
     model, # a `Detector`
     x:Tensor # `(b, 3, h, w)` images in RGB
 )->Tensor:
-    "The images with their colours in the order that the detector's weights know; done twice, as they were"
+    "Images with their channels in the order that the detector was trained on; applied twice, as they were"
     return x.flip(1) if getattr(model, 'channels', 'rgb')=='bgr' else x
 
 def get_loader(
@@ -61,35 +61,41 @@ def get_loader(
     return getattr(dl, 'dl', dl)
 
 class _Each:
-    "A model that is shown each size of a padded batch by itself; once called it steps aside"
+    "A model that sees each size of a padded batch by itself; after one call it gives the model back to the learner"
     def __init__(self, learn, sizes): self.learn,self.sizes,self.model = learn,sizes,learn.model
 
     def __call__(self, x, *targets):
         self.learn.model = self.model
-        groups = [[i for i,o in enumerate(self.sizes) if o==s] for s in dict.fromkeys(self.sizes)]
-        outs = [self.model(x[g][...,:self.sizes[g[0]][0],:self.sizes[g[0]][1]], *([t[i] for i in g] for t in targets)) for g in groups]
+        groups = [[i for i,own in enumerate(self.sizes) if own==size] for size in dict.fromkeys(self.sizes)]
+        outs = [self._run(x, targets, group) for group in groups]
         back = tensor(sum(groups, [])).argsort().tolist()
-        dets = [d for o in outs for d in (o[1] if targets else o)]
-        dets = [dets[i] for i in back]
-        return ({k:torch.cat([o[0][k] for o in outs])[back] for k in outs[0][0]}, dets) if targets else dets
+        found = [det for out in outs for det in (out[1] if targets else out)]
+        dets = [found[i] for i in back]
+        return ({key:torch.cat([out[0][key] for out in outs])[back] for key in outs[0][0]}, dets) if targets else dets
+
+    def _run(self, x, targets, group): # group: indices of images of one size
+        h,w = self.sizes[group[0]]
+        return self.model(x[group][...,:h,:w], *([target[i] for i in group] for target in targets))
+
 def class_names(
     learn # a learner with a detector
-)->list: # names, in the order of the detector's numbers; None where nobody knows
-    "What the numbers that the detector gives are called: by the detector itself, or else by the learner's data"
+)->list: # names, in the order of the detector's numbers; None where they are unknown
+    "The names of the detector's classes: its own, or else those of the learner's data"
     model = getattr(learn, 'model', None)
     names = getattr(model and get_model(model), 'vocab', None)
-    return list(names) if names is not None else None if (v := getattr(learn.dls, 'vocab', None)) is None else list(v)
+    if names is None: names = getattr(learn.dls, 'vocab', None)
+    return None if names is None else list(names)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #d813cf0a
 def as_classes(
-    y, # what a loader gives beside images: `TensorBoxLabel` codes are changed, all else stays
+    y, # a batch item beside the images: `TensorBoxLabel` codes are changed, anything else stays
     names, # vocabulary of the loader; None: unknown, codes stay
     vocab # the detector's
 ):
     "Codes of the loader's classes as those of the detector's, by name"
     if same_classes(names, vocab) or not isinstance(y, TensorBoxLabel): return y
-    codes,m = y.as_subclass(Tensor),class_map(names, vocab)
-    new = m.to(codes.device)[class_index(codes).clamp(min=0)]
+    codes,mapping = y.as_subclass(Tensor),class_map(names, vocab)
+    new = mapping.to(codes.device)[class_index(codes).clamp(min=0)]
     return TensorBoxLabel(torch.where(is_real(codes), torch.where(is_ignored(codes), ignored_code(new), new), codes))
 
 class DetectionCallback(Callback):
@@ -100,7 +106,8 @@ class DetectionCallback(Callback):
 
     def before_batch(self):
         x,model = self.xb[0],get_model(self.model)
-        if self.yb: self.learn.yb = tuple(as_classes(o, getattr(get_loader(self.dl), 'vocab', None), class_names(self.learn)) for o in self.yb)
+        names,vocab = getattr(get_loader(self.dl), 'vocab', None),class_names(self.learn)
+        if self.yb: self.learn.yb = tuple(as_classes(part, names, vocab) for part in self.yb)
         self.learn.truth = to_targets(*self.yb, x.shape[-2:], model.angle) if self.yb else None
         self.learn.xb = (as_trained(model, x), *([self.learn.truth] if self.yb else []))
         if not self.training and len(set(sizes := own_sizes(x)))>1: self.learn.model = _Each(self.learn, sizes)
@@ -121,8 +128,8 @@ _fastai_tta = Learner.tta
 def tta(self:Learner, *args, **kwargs):
     "Average predictions over augmented passes; not those of a detector"
     if any(isinstance(cb, DetectionCallback) for cb in self.cbs):
-        raise TypeError('tta averages rows, but those of detections are other boxes in every pass: predict each pass by itself and join the boxes, '
-                        'for instance with `weighted_boxes_fusion`')
+        raise TypeError('tta averages rows, but the rows of detections are other boxes in every pass: '
+                        'predict each pass by itself and join the boxes, for instance with `weighted_boxes_fusion`')
     return _fastai_tta(self, *args, **kwargs)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #057fedb5
@@ -139,11 +146,13 @@ class FiniteGuard(Callback):
     def explain(self)->str:
         "What is wrong with the batch at hand"
         x,truth,model = self.xb[0],self.learn.truth,get_model(self.model)
-        if bad := [self._name(i) for i,o in enumerate(x) if not o.isfinite().all()]: return f"pixels are not finite in {', '.join(bad)}"
-        if bad := [n for n,p in chain(model.named_parameters(), model.named_buffers()) if not p.isfinite().all()]:
-            return (f"the weights are not finite ({bad[0]} and {len(bad)-1} more): an earlier step was too large, or an image not finite. "
+        if bad := [self._name(i) for i,pixels in enumerate(x) if not pixels.isfinite().all()]:
+            return f"pixels are not finite in {', '.join(bad)}"
+        if bad := [name for name,param in chain(model.named_parameters(), model.named_buffers()) if not param.isfinite().all()]:
+            return (f"the weights are not finite ({bad[0]} and {len(bad)-1} more): an earlier step was too large, "
+                    "or an image not finite. "
                     "Load good weights and lower the learning rate (learn.lr_find()) or clip gradients (GradientClip)")
-        msgs = [f"{self._name(i)}: {', '.join(t)}{self._box(x, truth, i)}" for i,t in enumerate(self._terms(x, truth)) if t]
+        msgs = [f"{self._name(i)}: {', '.join(terms)}{self._box(x, truth, i)}" for i,terms in enumerate(self._terms(x, truth)) if terms]
         msgs = msgs or ["each term of each image is finite, their sum is not: try bf16 or float32"]
         return "\n  ".join(["the loss is not finite.", *msgs])
 
@@ -153,30 +162,30 @@ class FiniteGuard(Callback):
 def _terms(self:FiniteGuard, x, truth):
     "Names of the loss terms that are not finite, for each image"
     model = get_model(self.model)
-    kept = {k:o.clone() for k,o in model.named_buffers()}  # batch norms would count this batch again
+    kept = {name:value.clone() for name,value in model.named_buffers()}  # batch norms would count this batch again
     losses,_ = model.run_stages(as_trained(model, x), truth)
-    for k,o in model.named_buffers(): o.copy_(kept[k])
-    return [[k for k,o in losses.items() if not o[i].isfinite()] for i in range(len(x))]
+    for name,value in model.named_buffers(): value.copy_(kept[name])
+    return [[name for name,value in losses.items() if not value[i].isfinite()] for i in range(len(x))]
 
 @patch
 def _box(self:FiniteGuard, x, truth, i):
     "The first box of image `i` that alone gives a loss that is not finite"
-    none = [{k:o[:0] for k,o in t.items()} for t in truth]
-    for j,b in enumerate(truth[i]['boxes']):
-        one = {k:o[j:j+1] for k,o in truth[i].items()}
+    none = [{key:value[:0] for key,value in own.items()} for own in truth]
+    for j,box in enumerate(truth[i]['boxes']):
+        one = {key:value[j:j+1] for key,value in truth[i].items()}
         if self._terms(x, [*none[:i], one, *none[i+1:]])[i]:
-            numbers,name = tuple(round(o,3) for o in b.tolist()),class_names(self.learn)[int(one['labels'])]
+            numbers,name = tuple(round(value,3) for value in box.tolist()),class_names(self.learn)[int(one['labels'])]
             return f" from box {j}, (cx,cy,w,h,theta) = {numbers}, class {name!r}"
     return ''
 
 @patch
 def _name(self:FiniteGuard, i):
-    "The file of image `i` of the batch, as far as the data loader tells"
+    "The file of image `i` of the batch, if the data loader knows it"
     idxs,items = getattr(self.dl, '_DataLoader__idxs', None),getattr(self.dl, 'items', None)
-    k = self.iter*(getattr(self.dl, 'bs', None) or 0) + i
-    if idxs is None or items is None or k>=len(idxs): return f'image {i} of batch {self.iter}'
-    file = getattr(items[idxs[k]], 'image', items[idxs[k]])
-    return f'image {file}' if isinstance(file, (str,Path)) else f'image of item {idxs[k]}'
+    at = self.iter*(getattr(self.dl, 'bs', None) or 0) + i
+    if idxs is None or items is None or at>=len(idxs): return f'image {i} of batch {self.iter}'
+    file = getattr(items[idxs[at]], 'image', items[idxs[at]])
+    return f'image {file}' if isinstance(file, (str,Path)) else f'image of item {idxs[at]}'
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5af5de2e
 class CheckpointError(ValueError): "A checkpoint that cannot be continued from"
@@ -219,11 +228,11 @@ class Checkpoint(Callback):
         self.asleep = [cb for cb in self.asleep if not cb.run]
 
 # %% ../../nbs/learn/01_callbacks.ipynb #14f06a29
-def _plain(o):
+def _plain(data):
     "Without NumPy's numbers and fastai's lists, which `torch.load(weights_only=True)` refuses"
-    if isinstance(o, dict): return {k:_plain(v) for k,v in o.items()}
-    if isinstance(o, (list,tuple,L)): return [_plain(v) for v in o]
-    return o.item() if isinstance(o, np.generic) else o.tolist() if isinstance(o, np.ndarray) else o
+    if isinstance(data, dict): return {key:_plain(value) for key,value in data.items()}
+    if isinstance(data, (list,tuple,L)): return [_plain(value) for value in data]
+    return data.item() if isinstance(data, np.generic) else data.tolist() if isinstance(data, np.ndarray) else data
 
 @patch
 def _trackers(self:Checkpoint):
@@ -233,21 +242,23 @@ def _trackers(self:Checkpoint):
 
 @patch
 def _write(self:Checkpoint):
-    r = self.recorder
-    state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn), fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch,
-                 curves=dict(lrs=r.lrs, losses=[o.item() for o in r.losses], iters=r.iters, values=r.values),
-                 trackers={k:{o:getattr(cb,o,0) for o in names} for k,(cb,names) in self._trackers().items()})
-    with whole(self.path) as f: torch.save(_plain(state), f)
+    recorder = self.recorder
+    curves = dict(lrs=recorder.lrs, losses=[loss.item() for loss in recorder.losses], iters=recorder.iters, values=recorder.values)
+    trackers = {key:{name:getattr(cb, name, 0) for name in names} for key,(cb,names) in self._trackers().items()}
+    state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn),
+                 fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=trackers)
+    with whole(self.path) as file: torch.save(_plain(state), file)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
 @patch
 def _read(self:Checkpoint):
     try:
         state = load_tensors(self.path, self.dls.device)
-        return {'classes':None, **{k:v for k,v in state.items() if k=='classes'},
-                **{k:state[k] for k in ('model','opt','fit','epoch','n_epoch','curves','trackers')}}
+        return {'classes':None, **{key:value for key,value in state.items() if key=='classes'},
+                **{key:state[key] for key in ('model','opt','fit','epoch','n_epoch','curves','trackers')}}
     except Exception as e:
-        raise CheckpointError(f"{self.path} is not readable as a checkpoint ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); delete it to start afresh") from e
+        why = ': '.join([type(e).__name__, *str(e).splitlines()[:1]])
+        raise CheckpointError(f"{self.path} is not readable as a checkpoint ({why}); delete it to start afresh") from e
 
 @patch
 def _continue(self:Checkpoint, state):
@@ -272,9 +283,11 @@ def _continue(self:Checkpoint, state):
 @patch
 def _recall(self:Checkpoint, curves, trackers, **_):
     "Give the recorder its curves and trackers what they held"
-    r = self.recorder
-    r.lrs,r.iters,r.losses,r.values = curves['lrs'],curves['iters'],[tensor(o) for o in curves['losses']],[L(o) for o in curves['values']]
-    s = r.smooth_loss
-    if r.losses: s.count,s.val = len(r.losses),r.losses[-1]*(1-s.beta**len(r.losses))
-    for k,(cb,_) in self._trackers().items():
-        for name,v in trackers.get(k, {}).items(): setattr(cb, name, v)
+    recorder = self.recorder
+    recorder.lrs,recorder.iters = curves['lrs'],curves['iters']
+    recorder.losses = [tensor(loss) for loss in curves['losses']]
+    recorder.values = [L(row) for row in curves['values']]
+    smooth = recorder.smooth_loss
+    if recorder.losses: smooth.count,smooth.val = len(recorder.losses),recorder.losses[-1]*(1-smooth.beta**len(recorder.losses))
+    for key,(cb,_) in self._trackers().items():
+        for name,value in trackers.get(key, {}).items(): setattr(cb, name, value)

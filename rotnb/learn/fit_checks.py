@@ -14,7 +14,7 @@ from fastai.callback.mixup import MixHandler
 from .callbacks import *
 
 # %% ../../nbs/learn/05_fit_checks.ipynb #0cea9c5c
-class FitWarning(UserWarning): "Something that this fit does not do, though it was asked for"
+class FitWarning(UserWarning): "Something that this fit was asked for and does not do"
 
 def check_monitor(
     cb:TrackerCallback,
@@ -22,8 +22,8 @@ def check_monitor(
 ):
     "An unknown `monitor` is a `ValueError` that lists those there are"
     if cb.monitor in names: return
-    low = {str(o).lower():o for o in names}
-    near = [low[o] for o in get_close_matches(str(cb.monitor).lower(), low, 1, cutoff=.5)]
+    by_lower = {str(name).lower():name for name in names}
+    near = [by_lower[name] for name in get_close_matches(str(cb.monitor).lower(), by_lower, 1, cutoff=.5)]
     raise ValueError(f"{type(cb).__name__} monitors {cb.monitor!r}, which is no column of the training table"
                      + (f"; did you mean {near[0]!r}?" if near else '.') + f" There are: {', '.join(map(str, names))}")
 
@@ -35,26 +35,27 @@ class _Watched:
         self.n,self.lost,self.side = 0,0,0.
 
     def __call__(self, priors, boxes, ignore=None, *args, **kwargs):
-        m = self.func(priors, boxes, ignore, *args, **kwargs)
-        hit = torch.zeros(len(boxes)+2, dtype=torch.bool, device=m.device)
-        hit[m] = True                                                   # -1 and -2 are its last two
+        matches = self.func(priors, boxes, ignore, *args, **kwargs)
+        hit = torch.zeros(len(boxes)+2, dtype=torch.bool, device=matches.device)
+        hit[matches] = True                                                   # -1 and -2 are its last two
         real = torch.ones_like(hit[:-2]) if ignore is None else ~ignore
         lost = real & ~hit[:-2]
         self.n,self.lost = self.n+real.sum(),self.lost+lost.sum()       # tensors: a GPU does not wait
         self.side = self.side+(boxes[:,2:4].prod(-1).clamp(min=0).sqrt()*lost).sum()
-        return m
+        return matches
 
-    def told(self):
-        "What there is to say, or None"
+    def message(self):
+        "The warning, or None"
         n,lost = int(self.n),int(self.lost)
         if not lost: return None
-        return (f"{lost} of {n} objects of the first epoch lie at no prior of the detector, so nothing is learnt from them; their side is {float(self.side)/lost:.0f} px on average. "
+        return (f"{lost} of {n} objects of the first epoch lie at no prior of the detector, so nothing is learnt from them; "
+                f"their side is {float(self.side)/lost:.0f} px on average. "
                 "Train on larger images (size=), on windows (tile=), or with other strides or priors")
 
 # %% ../../nbs/learn/05_fit_checks.ipynb #3996f21c
 def _set_direction(cb, metrics):
     "A tracker of a metric that falls keeps the least; fastai would keep the largest"
-    falls = any(getattr(m, 'lower_is_better', False) and m.name==cb.monitor for m in metrics)
+    falls = any(getattr(metric, 'lower_is_better', False) and metric.name==cb.monitor for metric in metrics)
     if falls and cb.comp is np.greater: cb.comp,cb.min_delta = np.less,-cb.min_delta
 
 class FitChecks(Callback):
@@ -65,8 +66,10 @@ class FitChecks(Callback):
     def before_fit(self):
         self.trained,self.counted,self.nan,self.muted = False,0,set(),[]
         if hasattr(self.learn, 'gather_preds'): return
-        names = [o for o in self.recorder.metric_names[1:] if o!='time']     # a text, which the recorder does not keep
-        for cb in self.learn.cbs.filter(risinstance(TrackerCallback)): check_monitor(cb, names); _set_direction(cb, self.learn.metrics)
+        names = [name for name in self.recorder.metric_names[1:] if name!='time']     # a text, which the recorder does not keep
+        for cb in self.learn.cbs.filter(risinstance(TrackerCallback)):
+            check_monitor(cb, names)
+            _set_direction(cb, self.learn.metrics)
         if mix := self.learn.cbs.filter(risinstance(MixHandler)):
             raise TypeError(f"{type(mix[0]).__name__} blends the labels of classification, not boxes: mix images and their boxes with "
                             "MixUpBoxes(), Mosaic(size) or CopyPaste() among item_tfms")
@@ -81,23 +84,26 @@ class FitChecks(Callback):
 
     def after_pred(self):
         if not self.training: return
-        if bad := [h['lr'] for h in self.opt.hypers if not h['lr']>=0]:
+        if bad := [hyper['lr'] for hyper in self.opt.hypers if not hyper['lr']>=0]:
             raise ValueError(f"the learning rate is {bad[0]:g}: a step would make the loss larger; give 0 or more")
-        if self.epoch==0: self.counted = self.counted+sum((~t['ignore']).sum() for t in self.learn.truth)
+        if self.epoch==0: self.counted = self.counted+sum((~target['ignore']).sum() for target in self.learn.truth)
 
     def after_train(self):
-        said = self.watched and self.watched.told()
+        text = self.watched and self.watched.message()
         self._unwatch()
         if self.epoch or hasattr(self.learn, 'lr_finder'): return
-        if not int(self.counted): said = "no object of the first epoch counts: the images hold none, or all are ignored. The detector learns to find nothing"
-        if said: warnings.warn(said, FitWarning, stacklevel=2)
+        if not int(self.counted):
+            text = "no object of the first epoch counts: the images hold none, or all are ignored. The detector learns to find nothing"
+        if text: warnings.warn(text, FitWarning, stacklevel=2)
 
 # %% ../../nbs/learn/05_fit_checks.ipynb #0f9e5755
 @patch
 def _watch(self:FitChecks):
     stage = get_model(self.model).stages[0]
     self.spot = 'first_assigner' if hasattr(stage, 'first_assigner') else 'assigner'
-    if hasattr(stage, self.spot): setattr(stage, self.spot, watched := _Watched(getattr(stage, self.spot))); self.watched = watched
+    if not hasattr(stage, self.spot): return
+    self.watched = _Watched(getattr(stage, self.spot))
+    setattr(stage, self.spot, self.watched)
 
 @patch
 def _unwatch(self:FitChecks):
@@ -108,15 +114,17 @@ def _unwatch(self:FitChecks):
 
 @patch
 def after_epoch(self:FitChecks):
-    "Trackers see epochs of training only, and it is told when what they follow is not a number"
+    "Trackers see only epochs of training; a warning where the value they follow is NaN"
     for cb in self.learn.cbs.filter(risinstance(TrackerCallback)):
         if not self.trained: cb.run = False
         elif cb.run and _is_nan(self.recorder.values[-1], cb.idx): self._mute(cb)
 
 @patch
 def _mute(self:FitChecks, cb):
-    "An epoch of unknown worth is neither better nor worse: the tracker does not see it"
-    if not getattr(cb, 'every_epoch', False): cb.run = False; self.muted.append(cb)
+    "An epoch without a value is neither better nor worse: the tracker does not see it"
+    if not getattr(cb, 'every_epoch', False):
+        cb.run = False
+        self.muted.append(cb)
     if cb.monitor in self.nan: return
     self.nan.add(cb.monitor)
     warnings.warn(f"{cb.monitor} is not a number in epoch {self.epoch} (does the validation set hold objects that count?): "
@@ -126,12 +134,14 @@ def _is_nan(values, i): return i<len(values) and (values[i] is None or values[i]
 
 @patch
 def after_fit(self:FitChecks):
-    "Nothing was best: what is loaded at the end is what there is"
-    self._unwatch(); self.before_epoch()
+    "Where no epoch was best, keep the last weights, so that there is something to load"
+    self._unwatch()
+    self.before_epoch()
     for cb in self.learn.cbs.filter(risinstance(TrackerCallback)):
         if not self.trained: cb.run = False
         elif isinstance(cb, SaveModelCallback) and cb.run and not (cb.every_epoch or cb.at_end) and math.isinf(cb.best):
             cb._save(cb.fname)
             warnings.warn(f"no epoch was best by {cb.monitor}: the last weights are kept as {cb.fname!r}", FitWarning, stacklevel=2)
+
 @patch
 def after_cancel_fit(self:FitChecks): self._unwatch()

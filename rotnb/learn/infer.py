@@ -46,8 +46,8 @@ def map_boxes(
     angle:str='le90' # canonical form of the result
 )->Tensor: # `(n, 5)`
     "Boxes moved by an affine map"
-    q = rbox2qbox(boxes.double()) @ mat[:,:2].T.double() + mat[:,2].double()
-    return qbox2rbox(q, angle).to(boxes.dtype)
+    quads = rbox2qbox(boxes.double()) @ mat[:,:2].T.double() + mat[:,2].double()
+    return qbox2rbox(quads, angle).to(boxes.dtype)
 
 # %% ../../nbs/learn/11_infer.ipynb #a3a7cc36
 def _corners(w, h): return tensor([[0.,0],[w,0],[w,h],[0,h]]).double()
@@ -60,17 +60,19 @@ class _Way(NamedTuple):
     back:Tensor # (3,3) from there to the image
     edges:Tensor # (2,2) least and largest x, y of a centre, px of the image
 
-def _way_in(dl, size):
-    "The way of images of (width, height) `size`, which must be shown whole"
-    mat,out = _way(dl, PILImage.create(np.zeros((*size[::-1],3), np.uint8)))
-    at = _corners(*size)@mat[:,:2].T+mat[:,2]
+def _way_in(dl, size_wh):
+    "The way of images of one size, which must be shown whole"
+    mat,out = _way(dl, PILImage.create(np.zeros((*size_wh[::-1],3), np.uint8)))
+    at = _corners(*size_wh)@mat[:,:2].T+mat[:,2]
     if at.min()<-1 or (at-tensor(out)).max()>1:
-        raise ValueError(f"the learner's transforms cut images of {size[0]} x {size[1]} px to {out[0]} x {out[1]}: choose another size, "
-                         "or a learner that fits images in, as Letterbox(size) does")
+        raise ValueError(f"the learner's transforms cut images of {size_wh[0]} x {size_wh[1]} px to {out[0]} x {out[1]}: "
+                         "choose another size, or a learner that fits images in, as Letterbox(size) does")
     back = torch.linalg.inv(_square(mat))
-    seen,px = _corners(*out)@back[:2,:2].T+back[:2,2],back[:2,:2].det().abs().sqrt()
-    lo,hi,wh = seen.amin(0),seen.amax(0),tensor(size).double()
-    return _Way(out, back, torch.stack([torch.where(lo<-px, 0., -math.inf), torch.where(hi>wh+px, wh, math.inf)]))
+    seen = _corners(*out)@back[:2,:2].T+back[:2,2]
+    low,high,pixel = seen.amin(0),seen.amax(0),back[:2,:2].det().abs().sqrt()
+    size = tensor(size_wh).double()
+    edges = torch.stack([torch.where(low<-pixel, 0., -math.inf), torch.where(high>size+pixel, size, math.inf)])
+    return _Way(out, back, edges)
 
 # %% ../../nbs/learn/11_infer.ipynb #397aebf2
 class _Ahead(GetAttr):
@@ -79,13 +81,13 @@ class _Ahead(GetAttr):
     def __init__(self, dls, n=2): self.dls,self.dl,self.n = dls,first(dls),n
     def __len__(self): return sum(map(len, self.dls))
     def __iter__(self):
-        it = chain.from_iterable(self.dls)
+        batches = chain.from_iterable(self.dls)
         with ThreadPoolExecutor(1) as pool:
             try:
-                wait = deque(pool.submit(next, it, None) for _ in range(self.n))
-                while (b := wait.popleft().result()) is not None:
-                    wait.append(pool.submit(next, it, None))
-                    yield b
+                wait = deque(pool.submit(next, batches, None) for _ in range(self.n))
+                while (batch := wait.popleft().result()) is not None:
+                    wait.append(pool.submit(next, batches, None))
+                    yield batch
             finally: pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/learn/11_infer.ipynb #771219fb
@@ -105,41 +107,47 @@ def _loader(learn, items, bs, num_workers):
     return dl
 
 # %% ../../nbs/learn/11_infer.ipynb #4889f2ea
-def _rows(p, way, place, score_thr, angle):
+def _rows(rows, way, place, score_thr, angle):
     "Padded detections of one image as (n,7) float32: box in px of where `place` (2,3) puts it, score, label"
-    p = p.as_subclass(Tensor)
-    p = p[(p[:,5]>=score_thr) & p.isfinite().all(1)].double()
-    at = p[:,:2]@way.back[:2,:2].T+way.back[:2,2]
-    p = p[((at>=way.edges[0]) & (at<=way.edges[1])).all(1)]
+    rows = rows.as_subclass(Tensor)
+    rows = rows[(rows[:,5]>=score_thr) & rows.isfinite().all(1)].double()
+    at = rows[:,:2]@way.back[:2,:2].T+way.back[:2,2]
+    rows = rows[((at>=way.edges[0]) & (at<=way.edges[1])).all(1)]
     mat = way.back[:2] if place is None else place.double()@way.back
-    return torch.cat([map_boxes(p[:,:5], mat, angle), p[:,5:7]], 1).float().numpy()
+    return torch.cat([map_boxes(rows[:,:5], mat, angle), rows[:,5:7]], 1).float().numpy()
 
-def _give_back(): # glibc keeps what lies free between small blocks that live: most of an image's pixels; other systems do not know the call
+def _give_back():
+    "Return free memory to the system: glibc keeps what lies between small live blocks, most of an image's pixels; others lack the call"
     with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)
 
 class _Take(Callback):
     "Notes detections batch by batch"
     run_train = False
-    def __init__(self, todo, note, score_thr): store_attr(); self.n,self.t = 0,time.perf_counter()
+    def __init__(self, todo, note, score_thr):
+        store_attr()
+        self.n,self.t = 0,time.perf_counter()
     def after_batch(self):
         preds,angle = self.learn.pred.cpu(),get_model(self.model).angle
-        self.note([(i, _rows(p, way, place, self.score_thr, angle)) for p,(i,way,place) in zip(preds, self.todo[self.n:])])
+        self.note([(i, _rows(pred, way, place, self.score_thr, angle)) for pred,(i,way,place) in zip(preds, self.todo[self.n:])])
         self.n += len(preds)
-        if time.perf_counter()-self.t>2: _give_back(); self.t = time.perf_counter() # takes 30 ms
+        if time.perf_counter()-self.t>2:
+            _give_back()                                            # takes 30 ms
+            self.t = time.perf_counter()
 
 # %% ../../nbs/learn/11_infer.ipynb #19e75ea1
-def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda o: None, error=lambda o,e: e):
+def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda item: None,
+            error=lambda item,e: e):
     "Call `note` with [(index, rows)] of each batch of `items`; `place(item)` is (2,3) from the image to where its boxes go, or None"
     if bs is not None: check_whole('bs', bs)
     if num_workers is not None: check_whole('num_workers', num_workers, 0)
-    dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(o)) for o in items]
-    ways = {o: _way_in(dl, o) for o in dict.fromkeys(sizes)}
+    dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(item)) for item in items]
+    ways = {size_wh: _way_in(dl, size_wh) for size_wh in dict.fromkeys(sizes)}
     groups = groupby(range(len(items)), lambda i: ways[sizes[i]].out).values()     # of one size of input
     order = sum(groups, [])
     take = _Take([(i, ways[sizes[i]], place(items[i])) for i in order], note, score_thr)
     try:
         with learn.no_logging(), (nullcontext() if progress else learn.no_bar()):
-            learn.validate(dl=_Ahead([_loader(learn, [items[i] for i in g], bs, num_workers) for g in groups]), cbs=take)
+            learn.validate(dl=_Ahead([_loader(learn, [items[i] for i in group], bs, num_workers) for group in groups]), cbs=take)
     except Exception:
         for i in order[take.n:take.n+dl.bs]:
             try: open_image(items[i])
@@ -151,8 +159,8 @@ def rows_dets(
     rows # (n,7): box, score, label
 )->dict: # `dict(boxes (n,5), scores (n,), labels (n,))`
     "Rows of detections as a detector gives them"
-    t = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    return dict(boxes=t[:,:5], scores=t[:,5], labels=t[:,6].long())
+    dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
+    return dict(boxes=dets[:,:5], scores=dets[:,5], labels=dets[:,6].long())
 
 def predict_images(
     learn:Learner,
@@ -162,8 +170,9 @@ def predict_images(
 )->list: # of `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
     "Detections in many images, each in its own pixels and as if it were alone"
     check_unit(score_thr=score_thr)
-    if isinstance(images, (str,Path)): raise ValueError(f'{images}: predict_images takes a list; predict_image one image, predict_folder a folder')
-    items = [o if isinstance(o, (str,Path,LazyImage)) else open_image(o) for o in images]
+    if isinstance(images, (str,Path)):
+        raise ValueError(f'{images}: predict_images takes a list; predict_image one image, predict_folder a folder')
+    items = [image if isinstance(image, (str,Path,LazyImage)) else open_image(image) for image in images]
     res = {}
     if items: _detect(learn, items, res.update, score_thr, bs)
     return [rows_dets(res[i]) for i in range(len(items))]

@@ -25,20 +25,21 @@ class _Collect(Callback):
     order = 60
     def __init__(self, acc): self.acc = acc
     def before_batch(self):
-        if not self.yb: raise ValueError('this loader gives images without truth, which tell no mistakes: take dls.test_dl(annots, with_labels=True), '
-                                         'or learn.show_results(dl=...) for detections alone')
-    def after_batch(self): self.acc.add([unpad_dets(o) for o in self.learn.pred], self.learn.truth)
+        if self.yb: return
+        raise ValueError('this loader gives images without ground truth, so there are no mistakes to show: '
+                         'take dls.test_dl(annots, with_labels=True), or learn.show_results(dl=...) for detections alone')
+    def after_batch(self): self.acc.add([unpad_dets(dets) for dets in self.learn.pred], self.learn.truth)
 
 # %% ../../nbs/learn/07_interpret.ipynb #aa8da959
 class RotatedInterpretation:
     "What a detector gets wrong"
     def __init__(self,
         learn, # the learner
-        dl, # the loader that was looked at, in order
-        acc:APAccumulator, # its detections and truth, in pixels of the network input
+        dl, # the loader that was measured, in order
+        acc:APAccumulator, # its detections and ground truth, in pixels of the network input
         losses:Tensor, # (n,) of each image
         iou=0.5, # overlap of a match, in [.5, 1]
-        bg=0.1, # overlap under which a detection lies at nothing, in (0, iou)
+        bg=0.1, # overlap below which a detection counts as background, in (0, iou)
         symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
         protocol=None): # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
         store_attr()
@@ -48,21 +49,25 @@ class RotatedInterpretation:
     def from_learner(cls,
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
-        dl=None, # or this one; the items of one that is shuffled, in order
-        difficulty=None, # truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the protocol or the loader has it
+        dl=None, # or this one; the items of a shuffled one, in order
+        difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100);
+                         # None: as the protocol or the loader has it
         **kwargs # `iou`, `bg`, `symmetry`, `protocol`
     ):
-        "Look at a set once"
+        "Run the detector over a set once"
         if dl is None and ds_idx==1: dl = learn.dls[1].new(shuffle=False, drop_last=False)
         if dl is None or getattr(dl, 'shuffle', False):
             dl = learn.dls.test_dl(ifnone(dl, learn.dls[ds_idx]).items, with_labels=True)  # without augmentation
-        if not len(dl): raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
+        if not len(dl):
+            raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
         acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
         it = cls(learn, dl, acc, None, **kwargs)
-        find_errors(it.acc, it.iou, it.bg); box_errors(it.acc, it.iou, it.symmetry)  # settings that make no sense are told before the work
+        find_errors(it.acc, it.iou, it.bg)              # settings that make no sense raise here, before the work
+        box_errors(it.acc, it.iou, it.symmetry)
         with keep_history(learn):
-            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False, cbs=_Collect(it.acc))
+            _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False,
+                                            cbs=_Collect(it.acc))
         return it
 
     @property
@@ -77,11 +82,11 @@ def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
     res,curves = self.acc.compute(self.iou, protocol=self.protocol),pr_curves(self.acc, self.iou)
     best,off = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry).medians()
-    rows = []
-    for i,c in enumerate(self.vocab):
-        point = {k:best.get(c, {}).get(j) for k,j in dict(F1='f1', score='score', precision='precision', recall='recall').items()}
+    rows,sources = [],dict(F1='f1', score='score', precision='precision', recall='recall')
+    for i,name in enumerate(self.vocab):
+        point = {key:best.get(name, {}).get(source) for key,source in sources.items()}
         rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point,
-                         angle_err=off[c]['angle'], centre_err=off[c]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
+                         angle_err=off[name]['angle'], centre_err=off[name]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
     df = pd.DataFrame(rows, index=self.vocab, dtype=float)
     total = beside('all', self.vocab)
     df.loc[total] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off[total]['angle'], off[total]['centre'],
@@ -91,40 +96,48 @@ def summary(self:RotatedInterpretation):
 @patch
 def costs(self:RotatedInterpretation):
     "A DataFrame by kind of error: detections, truth, and what mending that kind alone would add to mAP"
-    n,c = self.errors.counts(),error_costs(self.errors)
-    return pd.DataFrame([dict(detections=n[k]['detections'].sum(), truth=n[k]['truth'].sum(), mAP_gain=c.get(k, math.nan)) for k in ERROR_KINDS],
-                        index=pd.Index(ERROR_KINDS, name='kind'))
+    counts,gains = self.errors.counts(),error_costs(self.errors)
+    rows = [dict(detections=counts[kind]['detections'].sum(), truth=counts[kind]['truth'].sum(), mAP_gain=gains.get(kind, math.nan))
+            for kind in ERROR_KINDS]
+    return pd.DataFrame(rows, index=pd.Index(ERROR_KINDS, name='kind'))
 
 # %% ../../nbs/learn/07_interpret.ipynb #0ba8908b
 @patch
 def _opened(self:RotatedInterpretation, i):
     "What image `i` of the loader is read from, or None"
     items = getattr(self.dl, 'items', None)
-    o = None if items is None else getattr(items[i], 'image', items[i])
-    return Path(o) if isinstance(o, str) else o
+    item = None if items is None else getattr(items[i], 'image', items[i])
+    return Path(item) if isinstance(item, str) else item
 
 @patch
 def file(self:RotatedInterpretation,
     i:int # image, in the order of the loader
 ): # path, or None
     "The image behind an image; of a window, that of the scene"
-    o = self._opened(i)
-    if getattr(o, 'origin', None): o = Path(o.origin[0])
-    return o if isinstance(o, Path) else None
+    opened = self._opened(i)
+    if getattr(opened, 'origin', None): opened = Path(opened.origin[0])
+    return opened if isinstance(opened, Path) else None
 
 @patch
 def to_dataframe(self:RotatedInterpretation):
     "A row for every box"
-    f,e = self.acc.flat(),self.errors
-    def part(what, img, boxes, labels, kind, **kw):
-        d = dict(what=what, image=img, file=[str(self.file(i) or '') for i in img], cls=[self.vocab[o] for o in labels],
-                 kind=[ERROR_KINDS[k] for k in kind], **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **kw)
-        return pd.DataFrame({**d, 'loss':to_np(self.losses)[img]})
-    gt_iou = np.where(e.gt_det>=0, e.iou[e.gt_det], 0.) if len(e.iou) else np.zeros(len(e.gt_det))
-    true = np.append(np.array(self.vocab, object), '')[np.append(f.gt_labels, len(self.vocab))[e.truth]]  # '' where nothing explains it
-    return pd.concat([part('detection', f.img, f.boxes, f.labels, e.kind, score=f.scores, iou=e.iou, true=true, truth=e.truth),
-                      part('truth', f.gt_img, f.gt_boxes, f.gt_labels, e.gt_kind, score=np.nan, iou=gt_iou,
-                           true=np.array(self.vocab, object)[f.gt_labels], truth=np.arange(len(f.gt_labels)))], ignore_index=True)
+    flat,errors = self.acc.flat(),self.errors
+    gt_iou = np.where(errors.gt_det>=0, errors.iou[errors.gt_det], 0.) if len(errors.iou) else np.zeros(len(errors.gt_det))
+    names = np.array([*self.vocab, ''], object)                                 # '' where no ground truth explains a detection
+    true = names[np.append(flat.gt_labels, len(self.vocab))[errors.truth]]
+    dets = self._frame('detection', flat.img, flat.boxes, flat.labels, errors.kind,
+                       score=flat.scores, iou=errors.iou, true=true, truth=errors.truth)
+    truth = self._frame('truth', flat.gt_img, flat.gt_boxes, flat.gt_labels, errors.gt_kind,
+                        score=np.nan, iou=gt_iou, true=names[flat.gt_labels], truth=np.arange(len(flat.gt_labels)))
+    return pd.concat([dets, truth], ignore_index=True)
+
+@patch
+def _frame(self:RotatedInterpretation, what, img, boxes, labels, kind, **columns):
+    "Rows of `to_dataframe` for detections, or for ground truth"
+    files,names = [str(self.file(i) or '') for i in img],[self.vocab[label] for label in labels]
+    box = dict(zip(('cx','cy','w','h','theta'), boxes.T))
+    return pd.DataFrame(dict(what=what, image=img, file=files, cls=names, kind=[ERROR_KINDS[code] for code in kind],
+                             **box, **columns, loss=to_np(self.losses)[img]))
 
 @patch
 def worst(self:RotatedInterpretation,
@@ -133,12 +146,13 @@ def worst(self:RotatedInterpretation,
     n:int=None # rows; None: all
 ):
     "The boxes of one kind that matter most: detections by falling score, missed truth by falling size"
-    for o,known in ((cls,self.vocab),(kind,ERROR_KINDS)):
-        if o is not None and o not in known: raise ValueError(f"{o!r} is not among {', '.join(map(str, known))}")
+    for name,known in ((cls,self.vocab),(kind,ERROR_KINDS)):
+        if name is not None and name not in known: raise ValueError(f"{name!r} is not among {', '.join(map(str, known))}")
     df = self.to_dataframe()
     keep = df.kind.isin([kind] if kind else COSTLY) & (df.cls.eq(cls) if cls is not None else True)
     df = df[keep & ((df.what=='detection') | (df.kind=='missed'))]
-    return df.assign(area=df.w*df.h).sort_values(['score','area'], ascending=False).drop(columns='area').head(len(df) if n is None else n)
+    df = df.assign(area=df.w*df.h).sort_values(['score','area'], ascending=False).drop(columns='area')
+    return df.head(len(df) if n is None else n)
 
 # %% ../../nbs/learn/07_interpret.ipynb #1bc0d567
 @patch
@@ -148,19 +162,20 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
     normalize:bool=True # colour by the share of the row
 ):
     "Which class is taken for which"
-    m = confusion_matrix(self.acc, score, self.iou)
-    share = m/np.maximum(m.sum(1, keepdims=True), 1) if normalize else m/max(m.max(), 1)
+    matrix = confusion_matrix(self.acc, score, self.iou)
+    share = matrix/np.maximum(matrix.sum(1, keepdims=True), 1) if normalize else matrix/max(matrix.max(), 1)
     names = [*map(str, self.vocab), beside('background', self.vocab)]
-    ax.imshow(np.ma.masked_where(m==0, share), cmap='cividis', vmin=0, vmax=1)
-    for (i,j),n in np.ndenumerate(m):
+    ax.imshow(np.ma.masked_where(matrix==0, share), cmap='cividis', vmin=0, vmax=1)
+    for (i,j),n in np.ndenumerate(matrix):
         if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')
     ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='detected', ylabel='true',
            title=f'score >= {score:g}, IoU >= {self.iou:g}')
-    ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor'); ax.set_yticklabels(names)
+    ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor')
+    ax.set_yticklabels(names)
 
 def _plot_curves(ax, rows, vocab, **labels):
     "A line for each `(class, x, y, caption)`"
-    for c,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(c)))
+    for name,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(name)))
     ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
     ax.grid(True)
     if rows: side_legend(ax)
@@ -173,9 +188,9 @@ def plot_pr(self:RotatedInterpretation, ax,
 ):
     "Precision over recall"
     ap = dict(zip(self.vocab, self.acc.compute(self.iou).ap))
-    curves = {c:o for c,o in pr_curves(self.acc, self.iou).items() if classes is None or c in classes}
-    rows = [(c,np.append(0., o.recall),np.append(o.precision[:1], o.precision),f'{c} {ap[c]:.2f}')
-            for c,o in curves.items() if len(o.scores)]
+    curves = {name:curve for name,curve in pr_curves(self.acc, self.iou).items() if classes is None or name in classes}
+    rows = [(name,np.append(0., curve.recall),np.append(curve.precision[:1], curve.precision),f'{name} {ap[name]:.2f}')
+            for name,curve in curves.items() if len(curve.scores)]
     _plot_curves(ax, rows, self.vocab, xlabel='recall', ylabel='precision', title=f'AP at IoU {self.iou:g}')
 
 @patch
@@ -184,28 +199,28 @@ def plot_f1(self:RotatedInterpretation, ax,
     classes=None # names; None: all with truth
 ):
     "F1 over the score threshold; a dot marks the best"
-    curves = {c:o for c,o in pr_curves(self.acc, self.iou).items() if classes is None or c in classes}
+    curves = {name:curve for name,curve in pr_curves(self.acc, self.iou).items() if classes is None or name in classes}
     best = best_thresholds(curves)
     rows = []
-    for c,o in curves.items():
-        if not len(o.scores): continue
-        x = np.concatenate([o.scores[:1], o.scores, [0]])[::-1]
-        y = np.concatenate([[0], o.f1, o.f1[-1:]])[::-1]        # nothing is kept beyond the best score
-        rows.append((c,x,y,f"{c} {best[c]['f1']:.2f} at {best[c]['score']:.2f}"))
+    for name,curve in curves.items():
+        if not len(curve.scores): continue
+        x = np.concatenate([curve.scores[:1], curve.scores, [0]])[::-1]
+        y = np.concatenate([[0], curve.f1, curve.f1[-1:]])[::-1]        # nothing is kept beyond the best score
+        rows.append((name,x,y,f"{name} {best[name]['f1']:.2f} at {best[name]['score']:.2f}"))
     _plot_curves(ax, rows, self.vocab, xlabel='score threshold', ylabel='F1', title=f'F1 at IoU {self.iou:g}')
-    for c,b in best.items():
-        if b['f1']>0: ax.plot(b['score'], b['f1'], 'o', ms=5, mec=INK, color=line_style(self.vocab.index(c))['color'])
+    for name,point in best.items():
+        if point['f1']>0: ax.plot(point['score'], point['f1'], 'o', ms=5, mec=INK, color=line_style(self.vocab.index(name))['color'])
 
 # %% ../../nbs/learn/07_interpret.ipynb #45927cfa
 @patch
 @on_axis
 def plot_errors(self:RotatedInterpretation, ax):
     "What mending each kind of error would add to mAP, with how many there are"
-    t = self.costs().loc[list(COSTLY)][::-1]
-    gain = t.mAP_gain.fillna(0.)        # without truth there is nothing to gain
-    bars = ax.barh(t.index, gain, color=PALETTE[1], ec=INK, lw=.6)
-    n = t.detections.where(t.index!='missed', t.truth)
-    ax.bar_label(bars, [f' {g:+.3f}  ({int(k)})' for g,k in zip(gain, n)], color=INK, fontsize=8)
+    table = self.costs().loc[list(COSTLY)][::-1]
+    gain = table.mAP_gain.fillna(0.)        # without truth there is nothing to gain
+    bars = ax.barh(table.index, gain, color=PALETTE[1], ec=INK, lw=.6)
+    n = table.detections.where(table.index!='missed', table.truth)
+    ax.bar_label(bars, [f' {value:+.3f}  ({int(count)})' for value,count in zip(gain, n)], color=INK, fontsize=8)
     ax.set(xlabel='mAP gained if mended', xlim=(min(0, gain.min()*1.3), max(gain.max()*1.4, .01)),
            title=f'errors at IoU {self.iou:g} (how many)')
 
@@ -229,22 +244,31 @@ def plot_calibration(self:RotatedInterpretation, ax,
 def _image(self:RotatedInterpretation, i):
     "Decoded network input"
     self.dl.before_iter()  # fastai tells transforms only here that nothing is to be random
-    b = self.dl.after_batch(to_device(self.dl.do_batch([self.dl.do_item(i)]), self.dl.device))
-    return self.dl.decode_batch(b, max_n=1)[0][0]
+    batch = self.dl.after_batch(to_device(self.dl.do_batch([self.dl.do_item(i)]), self.dl.device))
+    return self.dl.decode_batch(batch, max_n=1)[0][0]
+
+@patch
+def _captions(self:RotatedInterpretation):
+    "A caption for each kind and class, and how many of them a kind has: a multiple of the palette, so that colours stay"
+    period = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))
+    classes = [*self.vocab, *['']*(period-len(self.vocab))]
+    said = {kind:'' if kind in ('correct','ignored') else f': {kind}' for kind in ERROR_KINDS}
+    return period,[f'{name}{said[kind]}' for kind in ERROR_KINDS for name in classes]
 
 @patch
 def _show(self:RotatedInterpretation, axs, i, score):
     "Truth and detections of one image, on two axes"
-    f,e,im = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
-    g,d = np.flatnonzero(f.gt_img==i),np.flatnonzero((f.img==i)&(f.scores>=score))
-    p = len(PALETTE)*math.ceil(len(self.vocab)/len(PALETTE))     # a caption for each kind and class; colours repeat after `p`
-    names = [f'{c}{"" if k in ("correct","ignored") else ": "+k}' for k in ERROR_KINDS for c in [*self.vocab, *[''] * (p-len(self.vocab))]]
-    for ax,boxes,labels,kinds,scores,ign in [(axs[0],f.gt_boxes[g],f.gt_labels[g],e.gt_kind[g],None,f.ignore[g]),
-                                            (axs[1],f.boxes[d],f.labels[d],e.kind[d],f.scores[d],None)]:
-        im.show(ctx=ax)
-        show_boxes(ax, rbox2qbox(boxes), labels+p*kinds, scores, names, ign, max_text=15)
+    flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
+    truth,dets = np.flatnonzero(flat.gt_img==i),np.flatnonzero((flat.img==i)&(flat.scores>=score))
+    period,names = self._captions()
+    shown = [(flat.gt_boxes[truth], flat.gt_labels[truth], errors.gt_kind[truth], None, flat.ignore[truth]),
+             (flat.boxes[dets], flat.labels[dets], errors.kind[dets], flat.scores[dets], None)]
+    for ax,(boxes,labels,kinds,scores,ignored) in zip(axs, shown):
+        image.show(ctx=ax)
+        show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15)
     name = getattr(self._opened(i), 'name', None) or f'image {i}'
-    axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth'); axs[1].set_title(f'detections, score >= {score:g}')
+    axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth')
+    axs[1].set_title(f'detections, score >= {score:g}')
 
 @patch
 def plot_top_losses(self:RotatedInterpretation,
@@ -262,7 +286,7 @@ def plot_top_losses(self:RotatedInterpretation,
 # %% ../../nbs/learn/07_interpret.ipynb #deacf942
 @patch
 def _note(self:RotatedInterpretation, r):
-    "What stands over a cutting: class and score, and what is wrong"
+    "The caption of a crop: class and score, and what is wrong"
     head = r['cls'] if np.isnan(r.score) else f"{r['cls']} {r.score:.2f}"
     if r.kind in ('class','both'): return f'{head}\ntrue: {r.true}'
     return f'{head}\nIoU {r.iou:.2f}' if r.kind in ('localisation','angle','duplicate','correct') else f'{head}\n{r.kind}'
@@ -270,14 +294,14 @@ def _note(self:RotatedInterpretation, r):
 @patch
 def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     "One box in a square of `ax` with its corner `at`; `row` is its place in `to_dataframe`"
-    box = lambda b: rbox2qbox(np.atleast_2d(b).astype(float))@m[:,:2].T+m[:,2]+at
-    me,f,n = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat(),len(ax.patches)
-    pic,m = upright_crop(image, me, side, context)
+    box = lambda b: rbox2qbox(np.atleast_2d(b).astype(float))@matrix[:,:2].T+matrix[:,2]+at
+    me,flat,n_before = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat(),len(ax.patches)
+    pic,matrix = upright_crop(image, me, side, context)
     ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
-    g = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
-    if g>=0: _outline(ax, box(f.gt_boxes[g])[0]-.5, 'white', True, 1.)
+    matched = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
+    if matched>=0: _outline(ax, box(flat.gt_boxes[matched])[0]-.5, 'white', True, 1.)
     show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
-    for o in ax.patches[n:]: o.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
+    for patch_ in ax.patches[n_before:]: patch_.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
     ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 
 # %% ../../nbs/learn/07_interpret.ipynb #890e466b
@@ -287,9 +311,9 @@ def gallery(self:RotatedInterpretation,
     kind=None, # of `ERROR_KINDS`; None: whatever costs
     n:int=24, # boxes
     ncols:int=8,
-    context:float=2. # what a cutting shows, in longer sides of its box
+    context:float=2. # side of a crop, in longer sides of its box
 ): # the figure, or None if there is no such box
-    "Boxes of one kind, cut out upright, those that `worst` puts first"
+    "Boxes of one kind, cropped upright, in the order of `worst`"
     rows = self.worst(cls, kind)
     rows = rows[np.isfinite(rows[['cx','cy','w','h','theta']]).all(axis=1) & (rows[['w','h']]>0).all(axis=1)].head(n)
     if not len(rows): return None
@@ -298,9 +322,12 @@ def gallery(self:RotatedInterpretation,
     nrows = math.ceil(len(rows)/ncols)
     with figure_style():    # all on one axis: many axes are slow
         fig,ax = plt.subplots(figsize=(1.35*ncols,1.68*nrows+.5), layout='constrained')
-        for i,(k,r) in enumerate(rows.iterrows()): self._cut(ax, np.array([i%ncols*130,i//ncols*162]), k, r, images[r.image], context)
-        ax.set(xlim=(-5,ncols*130-5), ylim=(nrows*162-37,-35), aspect='equal'); ax.set_axis_off()
-    class_legend(fig, [self.vocab.index(c) for c in rows['cls']], self.vocab)
+        for i,(row,box) in enumerate(rows.iterrows()):
+            at = np.array([i%ncols*130,i//ncols*162])
+            self._cut(ax, at, row, box, images[box.image], context)
+        ax.set(xlim=(-5,ncols*130-5), ylim=(nrows*162-37,-35), aspect='equal')
+        ax.set_axis_off()
+    class_legend(fig, [self.vocab.index(name) for name in rows['cls']], self.vocab)
     return fig
 
 def _pixels(im):

@@ -20,15 +20,16 @@ def _pack(key, rows):
     return _HEAD.pack(_MARK, len(key.encode()), len(rows), zlib.crc32(body))+body
 
 def _unpack(data, at):
-    "Key and rows of the record at byte `at`, and where the next one begins; None if it is not whole"
+    "Key and rows of the record at byte `at`, and where the next one begins; None if it is incomplete"
     if len(data)-at<_HEAD.size: return None
-    mark,k,n,crc = _HEAD.unpack_from(data, at)
-    at += _HEAD.size; end = at+k+28*n
+    mark,n_key,n_rows,crc = _HEAD.unpack_from(data, at)
+    at += _HEAD.size
+    end = at+n_key+28*n_rows
     if mark!=_MARK or end>len(data) or zlib.crc32(memoryview(data)[at:end])!=crc: return None
-    return data[at:at+k].decode(), np.frombuffer(data, '<f4', 7*n, at+k).reshape(n,7), end
+    return data[at:at+n_key].decode(), np.frombuffer(data, '<f4', 7*n_rows, at+n_key).reshape(n_rows,7), end
 
 # %% ../../nbs/learn/10_journal.ipynb #3af8e32e
-class JournalError(ValueError): "A journal that cannot be gone on with"
+class JournalError(ValueError): "A journal that cannot be resumed"
 
 class Journal:
     "Detections by window; in memory, and in a file that only grows"
@@ -48,20 +49,23 @@ class Journal:
         "Note windows that are done"
         items = list(items)
         if self.file:
-            with open(self.file, 'ab') as f: f.write(b''.join(_pack(*o) for o in items))
+            with open(self.file, 'ab') as file: file.write(b''.join(_pack(*item) for item in items))
         self.done.update(items)
 
     def _read(self):
         data = self.file.read_bytes()
         line,end,_ = data.partition(b'\n')
-        try: old = json.loads(line); old.pop('rotnb_journal')
+        try:
+            old = json.loads(line)
+            old.pop('rotnb_journal')
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise JournalError(f'{self.file} is no journal of rotnb: name another folder') from None
-        if diff := [f'{k} {old.get(k)}, now {self.settings.get(k)}' for k in {**old, **self.settings} if old.get(k)!=self.settings.get(k)]:
-            raise JournalError(f"{self.file} was begun with {'; '.join(diff)}: "
-                               'use the same settings or another folder, or start afresh (--overwrite, resume=False; for a scene delete it)')
-        if not end:                                                     # lost: the first record would be taken for settings
-            with open(self.file, 'ab') as f: f.write(b'\n')
+            raise JournalError(f'{self.file} is not a journal of rotnb: name another folder') from None
+        now = self.settings
+        if diff := [f'{key} {old.get(key)}, now {now.get(key)}' for key in {**old, **now} if old.get(key)!=now.get(key)]:
+            raise JournalError(f"{self.file} was begun with {'; '.join(diff)}: use the same settings or another folder, "
+                               'or start afresh (--overwrite, resume=False; for a scene delete it)')
+        if not end:                                                     # cut off there: the first record would be taken for settings
+            with open(self.file, 'ab') as file: file.write(b'\n')
         at = len(line)+1
-        while (r := _unpack(data, at)): self.done[r[0]],at = r[1:]
+        while (record := _unpack(data, at)): self.done[record[0]],at = record[1:]
         if at<len(data): os.truncate(self.file, at)

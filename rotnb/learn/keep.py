@@ -14,12 +14,13 @@ _CURVES = 'lrs','iters','losses','values','metric_names'
 
 def _record(learn):
     "`(object, attributes)` of the recorder's curves, and of each metric"
-    r = getattr(learn, 'recorder', None)
-    if r is None: return [],[]
-    return [(r,{k:v for k,v in vars(r).items() if k in _CURVES})],[(m,dict(vars(m))) for m in learn.metrics if hasattr(m, '__dict__')]
+    recorder = getattr(learn, 'recorder', None)
+    if recorder is None: return [],[]
+    curves = {key:value for key,value in vars(recorder).items() if key in _CURVES}
+    return [(recorder,curves)],[(metric,dict(vars(metric))) for metric in learn.metrics if hasattr(metric, '__dict__')]
 
 def _give_back(kept):
-    for o,state in kept: vars(o).update(state)
+    for owner,state in kept: vars(owner).update(state)
 
 @contextmanager
 def keep_history(

@@ -24,8 +24,8 @@ def detector_splitter(
     return L(m.backbone, nn.ModuleList([m.neck, m.stages])).map(params)
 
 def _batch_tfms(dl): # of other loaders than fastai's, none
-    o = getattr(get_loader(dl), 'after_batch', None)
-    return o if isinstance(o, Pipeline) else None
+    tfms = getattr(get_loader(dl), 'after_batch', None)
+    return tfms if isinstance(tfms, Pipeline) else None
 
 def _norms(tfms): return tfms.fs.filter(risinstance(Normalize))
 
@@ -38,7 +38,7 @@ def _normalize(dls, backbone):
     return norm
 
 class KeepNormalize(Callback):
-    "Normalise what other loaders give too: those of `learn.dls = ...`, `learn.validate(dl=...)`"
+    "Normalise batches of other loaders too: those of `learn.dls = ...`, `learn.validate(dl=...)`"
     def __init__(self, norm:Normalize): self.norm = norm
     def to(self, dl):
         tfms = _batch_tfms(dl)
@@ -59,15 +59,15 @@ def with_classes(
 
 # %% ../../nbs/learn/06_learner.ipynb #645157a2
 def _checked(model, vocab, kw):
-    "A detector ready made, if it fits the data"
-    if kw: raise TypeError(f"rotated_learner got a Detector ready made and settings for one: {', '.join(kw)}")
+    "A given detector, if it fits the data"
+    if kw: raise TypeError(f"rotated_learner got a Detector and settings for another: {', '.join(kw)}")
     if model.vocab is None and model.n_classes!=len(vocab):
         raise ValueError(f"the detector has {model.n_classes} classes, the data have {len(vocab)}: {', '.join(map(str, vocab))}")
     return model
 
 # %% ../../nbs/learn/06_learner.ipynb #66c5e7a0
 class RotatedLearner(Learner):
-    "A `Learner` whose detector keeps its classes and its record, whatever it is shown"
+    "A `Learner` that keeps its detector's classes and its record of training when it is given other data"
     @property
     def dls(self): return self.__dict__['dls']
     @dls.setter
@@ -87,18 +87,18 @@ class RotatedLearner(Learner):
 
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
-        dl=None, # or this one, with truth or without
+        dl=None, # or this one, with ground truth or without
         max_n:int=9, # images
         shuffle:bool=True, # others each time
         **kwargs # `score_thr`, `nrows`, `ncols`, `figsize`
     ):
-        "Truth beside detections; of images without truth, the detections"
+        "Ground truth beside detections; of images without ground truth, the detections"
         if dl is None: dl = self.dls[ds_idx].new(shuffle=shuffle)
         for cb in self.cbs.filter(risinstance(KeepNormalize)): cb.to(dl)
-        b,vocab = dl.one_batch(),class_names(self)
-        dets = self.get_preds(dl=[b[:1]])[0]
-        b = tuple(as_classes(o, getattr(get_loader(dl), 'vocab', None), vocab) for o in b)
-        dl.show_results(b, dets, max_n=max_n, vocab=vocab, **kwargs)
+        batch,vocab = dl.one_batch(),class_names(self)
+        dets = self.get_preds(dl=[batch[:1]])[0]
+        batch = tuple(as_classes(part, getattr(get_loader(dl), 'vocab', None), vocab) for part in batch)
+        dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
 
 # %% ../../nbs/learn/06_learner.ipynb #87eb1013
 def rotated_learner(
@@ -123,14 +123,17 @@ def rotated_learner(
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
-    if isinstance(arch, Detector): model,pretrained = _checked(arch, dls.vocab, kw),getattr(arch.backbone, 'pretrained', False)
+    if isinstance(arch, Detector):
+        model = _checked(arch, dls.vocab, kw)
+        pretrained = getattr(arch.backbone, 'pretrained', False)
     else: model = create_detector(arch, len(dls.vocab), backbone=backbone, pretrained=pretrained, angle=angle, **kw)
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
     norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
-    learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, path=path, model_dir=model_dir,
-        wd=wd, wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms, metrics=RotatedMAP() if metrics is None else metrics,
-        cbs=L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks())+norm+L(cbs))
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks())+norm
+    learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
+        metrics=RotatedMAP() if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
+        train_bn=train_bn, moms=moms)
     if pretrained: learn.freeze()
     return learn
 

@@ -21,9 +21,9 @@ class RotatedMetric(Metric):
     def __init__(self,
         iou, # threshold, in (0, 1]
         name, # in the training table
-        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
-        if difficulty is not None: difficulty_thr(difficulty)                # an unknown one is told before the training
-        if not all(0<o<=1 for o in np.atleast_1d(iou)):
+        difficulty=None): # ground truth of a difficulty above it is ignored; None: as the loader has it
+        if difficulty is not None: difficulty_thr(difficulty)                # an unknown one raises before the training
+        if not all(0<value<=1 for value in np.atleast_1d(iou)):
             raise ValueError(f'{type(self).__name__}: iou is {iou}, it must lie between 0 and 1')
         self.iou,self._name,self.difficulty = iou,name,difficulty
         self.reset()
@@ -35,24 +35,27 @@ class RotatedMetric(Metric):
 
     def accumulate(self, learn):
         if learn.training: return  # there are losses, not detections
-        self.source = first(o for o in learn.metrics if isinstance(o, RotatedMetric))
+        self.source = first(metric for metric in learn.metrics if isinstance(metric, RotatedMetric))
         if self.source is not self: return
         self._acc.vocab = class_names(learn)
         self._acc.n_classes = len(self._acc.vocab)
-        self._acc.add([unpad_dets(o) for o in learn.pred], learn.truth)
+        self._acc.add([unpad_dets(metric) for metric in learn.pred], learn.truth)
         self.n_all = learn.dl.n if getattr(learn.dl, 'world_size', 1)>1 else None  # a `DistributedDL`
 
     def judged(self):
-        "The accumulator as this metric's `difficulty` has it"
+        "The accumulator under this metric's `difficulty`"
         if self.difficulty is None: return self.acc
-        res = copy(self.acc); res.difficulty = difficulty_thr(self.difficulty)
-        return res
+        acc = copy(self.acc)
+        acc.difficulty = difficulty_thr(self.difficulty)
+        return acc
 
     def gather(self):
         "The accumulator with the images of all ranks, once after a validation"
-        s = self.source
-        if s.n_all is not None: s._acc.gather(s.n_all); s.n_all = None
-        return s._acc
+        source = self.source
+        if source.n_all is not None:
+            source._acc.gather(source.n_all)
+            source.n_all = None
+        return source._acc
 
     def __getstate__(self): # an exported learner carries no data
         return {**self.__dict__, '_acc':APAccumulator(self.acc.n_classes, self.acc.vocab), 'source':self, 'n_all':None}
@@ -70,8 +73,8 @@ class RotatedMAP(RotatedMetric):
         iou:float=0.5, # threshold, in (0, 1]; `coco` has its own
         name:str=None, # in the training table; None: 'mAP50', 'mAP50_07', 'mAP50:95', 'mAP50_dota-1.0', ...
         protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
-        difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
-        rules = get_rules(metric, protocol, difficulty)     # an unknown one is told before the training
+        difficulty=None): # ground truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
+        rules = get_rules(metric, protocol, difficulty)     # an unknown one raises before the training
         self.metric,self.protocol = metric,protocol
         after = f'_{rules.name}' if protocol is not None else '_07' if metric=='voc07' else ''
         super().__init__(iou, name or ('mAP50:95' if rules.ious else f'mAP{round(iou*100)}')+after, difficulty)
@@ -80,13 +83,13 @@ class RotatedMAP(RotatedMetric):
         metric:str=None, # 'voc12', 'voc07' or 'coco'; None: this metric's own
         iou:float=None, # threshold or several; None: this metric's own
         protocol=None, # in place of `metric`; None: this metric's own, where no `metric` is asked for
-        difficulty=None # truth of a difficulty above it is ignored; None: this metric's own
+        difficulty=None # ground truth of a difficulty above it is ignored; None: this metric's own
     )->APResult: # the whole table, see `evaluate.ap`
         "Result by class of the last validation, by this or another rule"
         return self.acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))
 
     def rules(self, metric=None, protocol=None, difficulty=None):
-        "The last arguments of `APAccumulator.compute`: what is asked for, else this metric's own"
+        "The last arguments of `APAccumulator.compute`: those given, else this metric's own"
         if metric is None and protocol is None: protocol = self.protocol
         return metric or self.metric,None,protocol,ifnone(difficulty, self.difficulty)
 
@@ -99,24 +102,24 @@ class RotatedF1(RotatedMetric):
         score:float=None, # keep detections of at least this; None: of each class, the threshold of its best F1
         iou:float=0.5, # threshold, in (0, 1]
         name:str=None, # in the training table; None: 'F1_50'
-        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
+        difficulty=None): # ground truth of a difficulty above it is ignored; None: as the loader has it
         self.score = score
         super().__init__(iou, name or f'F1_{round(iou*100)}', difficulty)
 
     def figure(self):
         curves = pr_curves(self.judged(), self.iou)
-        points = best_thresholds(curves) if self.score is None else {k:c.at(self.score) for k,c in curves.items()}
-        return float(np.mean([o['f1'] for o in points.values()])) if points else math.nan
+        points = best_thresholds(curves) if self.score is None else {name:curve.at(self.score) for name,curve in curves.items()}
+        return float(np.mean([point['f1'] for point in points.values()])) if points else math.nan
 
 class AngleError(RotatedMetric):
     "Median angle error in degrees of the boxes that were found; the lower the better"
-    lower_is_better = True # for trackers; fastai tells it from names with 'loss' or 'error'
+    lower_is_better = True # for trackers; fastai assumes it of names with 'loss' or 'error'
     def __init__(self,
         symmetry=180, # degrees after which an object looks the same: 360, 180, 90 or 0 (round), or a dict by class name
         iou:float=0.5, # threshold, in (0, 1], of being found
         score:float=0., # only detections of at least this
         name:str='angle_err', # in the training table
-        difficulty=None): # truth of a difficulty above it is ignored; None: as the loader has it
+        difficulty=None): # ground truth of a difficulty above it is ignored; None: as the loader has it
         store_attr('symmetry,score')
         super().__init__(iou, name, difficulty)
 

@@ -23,8 +23,8 @@ class CloseMixing(Callback):
         self.last,self.kinds = last,kinds
 
     def _switch(self, on):
-        for o in get_loader(self.dls.train).after_item.fs:
-            if isinstance(o, self.kinds): o.switch(on)
+        for tfm in get_loader(self.dls.train).after_item.fs:
+            if isinstance(tfm, self.kinds): tfm.switch(on)
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self._switch(self.n_epoch<=self.last or self.epoch<self.n_epoch-self.last)
     def after_fit(self): self._switch(True)
@@ -65,13 +65,15 @@ class TrackDifficulty(Callback):
 
     def after_loss(self):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
-        o,dl = get_model(self.model).by_image,self.dls.train
-        self.seen.append((dl._DataLoader__idxs[self.iter*dl.bs:][:len(o)], o))
+        losses,dl = get_model(self.model).by_image,self.dls.train
+        self.seen.append((dl._DataLoader__idxs[self.iter*dl.bs:][:len(losses)], losses))
 
     def after_train(self):
-        for idxs,o in of_all_ranks([(list(idxs), o.float().tolist()) for idxs,o in self.seen]):
-            for i,v in zip(idxs, o):
-                if math.isfinite(v): self.losses[i] = v if np.isnan(self.losses[i]) else self.momentum*self.losses[i]+(1-self.momentum)*v
+        for idxs,losses in of_all_ranks([(list(idxs), losses.float().tolist()) for idxs,losses in self.seen]):
+            for i,loss in zip(idxs, losses):
+                if not math.isfinite(loss): continue
+                before = self.losses[i]
+                self.losses[i] = loss if np.isnan(before) else self.momentum*before+(1-self.momentum)*loss
         self.seen = []
         self._weigh()
 
@@ -82,5 +84,5 @@ class TrackDifficulty(Callback):
 @patch
 def weights(self:TrackDifficulty):
     "(n,) of the next epoch; 1 for images not yet seen"
-    l = self.losses/max(np.nanmean(self.losses), 1e-12)
-    return np.clip(np.where(np.isnan(l), 1., l).clip(0)**self.power, *self.limits)
+    share = self.losses/max(np.nanmean(self.losses), 1e-12)
+    return np.clip(np.where(np.isnan(share), 1., share).clip(0)**self.power, *self.limits)

@@ -11,7 +11,7 @@ from datetime import date
 from importlib.metadata import version
 from fastai.vision.all import *
 from fastcore import xml as H
-from .. import __version__
+from . import __version__
 from ..plot.style import INK, NUMBERS, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
@@ -22,40 +22,45 @@ from ..data.labels.atomic import write_whole
 # %% ../../nbs/learn/14_report.ipynb #695ce699
 def versions()->dict:
     "Versions of what a result depends on"
-    return dict(rotnb=__version__, python=platform.python_version(), **{o:version(o) for o in ('torch','fastai','timm','numba','numpy')},
+    return dict(rotnb=__version__, python=platform.python_version(), 
+                **{name:version(name) for name in ('torch','fastai','timm','numba','numpy')},
                 machine=f'{platform.system()} {platform.machine()}', threads=torch.get_num_threads(), device=str(default_device()))
 
 # %% ../../nbs/learn/14_report.ipynb #ecd18e3f
 def history(
     learn # a learner, trained in this process or exported after training
 )->list: # of dicts, one for each epoch
-    "Losses and metrics of each epoch, as the recorder has them"
-    r = getattr(learn, 'recorder', None)
-    names = [o for o in getattr(r, 'metric_names', []) if o not in ('epoch','time')]
-    return [dict(epoch=i, **dict(zip(names, v))) for i,v in enumerate(getattr(r, 'values', []))]
+    "Losses and metrics of each epoch, from the recorder"
+    recorder = getattr(learn, 'recorder', None)
+    names = [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch','time')]
+    return [dict(epoch=i, **dict(zip(names, row))) for i,row in enumerate(getattr(recorder, 'values', []))]
 
 def plot_history(
     epochs:list # dicts with `epoch` from 0, losses and metrics; None where a value is missing
 ): # figure
     "Losses and metrics against the epoch"
-    keys = [k for k in dict.fromkeys(k for o in epochs for k in o) if k not in ('epoch','seconds')]
-    col = {k:np.array([math.nan if o.get(k) is None else o[k] for o in epochs], float) for k in keys}
-    losses = [k for k in keys if k.endswith('loss')]
-    share = [k for k in keys if k not in losses and not (np.nan_to_num(col[k])>1).any()]
-    panels = [o for o in (losses, share, *[[k] for k in keys if k not in losses+share]) if o]
+    keys = [key for key in dict.fromkeys(key for row in epochs for key in row) if key not in ('epoch','seconds')]
+    col = {key:np.array([math.nan if row.get(key) is None else row[key] for row in epochs], float) for key in keys}
+    losses = [key for key in keys if key.endswith('loss')]
+    share = [key for key in keys if key not in losses and not (np.nan_to_num(col[key])>1).any()]
+    panels = [panel for panel in (losses, share, *[[key] for key in keys if key not in losses+share]) if panel]
     with figure_style():
         fig,axs = plt.subplots(1, max(len(panels), 1), figsize=(4.5*max(len(panels), 1),3.2), squeeze=False, layout='constrained')
-        for ax,ks in zip(axs[0], panels):
-            for i,k in enumerate(ks): ax.plot([o['epoch']+1 for o in epochs], col[k], marker='.', label=k, **line_style(1+4*i))
-            ax.set(xlabel='epoch', ylabel='loss' if ks is losses else 'average precision' if all('AP' in k for k in ks) else '')
-            ax.grid(True); ax.legend(); ax.xaxis.get_major_locator().set_params(integer=True)
-            if ks is share: ax.set_ylim(0, 1)
+        for ax,panel in zip(axs[0], panels):
+            for i,key in enumerate(panel):
+                ax.plot([row['epoch']+1 for row in epochs], col[key], marker='.', label=key, **line_style(1+4*i))
+            what = 'loss' if panel is losses else 'average precision' if all('AP' in key for key in panel) else ''
+            ax.set(xlabel='epoch', ylabel=what)
+            ax.grid(True)
+            ax.legend()
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            if panel is share: ax.set_ylim(0, 1)
     return fig
 
 # %% ../../nbs/learn/14_report.ipynb #2cd9ae18
 def figure(
     fig, # matplotlib figure, closed afterwards; None: nothing
-    caption='', # what it shows, also for those who cannot see it
+    caption='', # what it shows; also the text for screen readers
     image=False, # pixels rather than lines
 ): # a `Figure` element, or None
     "A figure inside the page"
@@ -68,7 +73,8 @@ def figure(
     if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
     else:
         svg = out.getvalue().decode()
-        body = H.Safe(svg[svg.index('<svg'):].replace(INK, 'currentColor').replace(NUMBERS, 'currentColor').replace('<svg ', '<svg role="img" ', 1))
+        svg = svg[svg.index('<svg'):].replace('<svg ', '<svg role="img" ', 1)
+        body = H.Safe(svg.replace(INK, 'currentColor').replace(NUMBERS, 'currentColor'))          # follows the page's colour scheme
     return H.Figure(body, H.Figcaption(caption) if caption else None)
 
 def _cell(v, decimals):
@@ -82,69 +88,72 @@ def table(
     decimals=3,
 ): # a `Table` element in a box that scrolls
     "A DataFrame as a table"
-    num = [pd.api.types.is_numeric_dtype(df[c]) for c in df]
-    def td(c, v, n):
-        bar = f'--v:{100*float(v):.1f}%' if c in bars and v is not None and not pd.isna(v) else None
-        return H.Td(_cell(v, decimals), cls=' '.join(['n']*n+['bar']*(bar is not None)) or None, style=bar)
-    rows = [H.Tr(H.Th(str(i), scope='row'), *[td(*o) for o in zip(df, r, num)]) for i,r in zip(df.index, df.itertuples(index=False))]
-    head = H.Tr(H.Th(str(df.index.name or '')), *[H.Th(str(c), scope='col', cls='n' if n else None) for c,n in zip(df, num)])
+    num = [pd.api.types.is_numeric_dtype(df[column]) for column in df]
+    def td(column, value, is_num):
+        bar = f'--v:{100*float(value):.1f}%' if column in bars and value is not None and not pd.isna(value) else None
+        return H.Td(_cell(value, decimals), cls=' '.join(['n']*is_num+['bar']*(bar is not None)) or None, style=bar)
+    rows = [H.Tr(H.Th(str(name), scope='row'), *map(td, df, row, num)) for name,row in zip(df.index, df.itertuples(index=False))]
+    head = H.Tr(H.Th(str(df.index.name or '')), *[H.Th(str(column), scope='col', cls='n' if n else None) for column,n in zip(df, num)])
     return H.Div(H.Table(H.Caption(caption) if caption else None, H.Thead(head), H.Tbody(*rows)), cls='wide')
 
 # %% ../../nbs/learn/14_report.ipynb #3e6738a2
-def _tiles(items): return H.Div(*[H.Div(H.Div(v, cls='big'), H.Div(k)) for k,v in items], cls='tiles')
+def _tiles(items): return H.Div(*[H.Div(H.Div(value, cls='big'), H.Div(name)) for name,value in items], cls='tiles')
 
 def _summary(it):
     voc,coco = it.acc.compute(.5),it.acc.compute(metric='coco')
     lo,hi = it.acc.bootstrap(.5, n=300).interval() if it.acc.images else (math.nan,)*2
-    f = it.acc.flat()
+    flat = it.acc.flat()
     costs = it.costs().mAP_gain.loc[list(COSTLY)].dropna()
     worst = f' Mending {costs.idxmax()} alone would add {costs.max():.3f} to mAP50.' if len(costs) and costs.max()>0 else ''
-    tiles = [('mAP50', _cell(voc.map, 3)), ('mAP50:95', _cell(coco.map, 3)), ('images', str(f.n_images)),
-             ('boxes to be found', str(int(voc.n_gt.sum()))), ('detections', str(len(f.scores)))]
+    tiles = [('mAP50', _cell(voc.map, 3)), ('mAP50:95', _cell(coco.map, 3)), ('images', str(flat.n_images)),
+             ('boxes to be found', str(int(voc.n_gt.sum()))), ('detections', str(len(flat.scores)))]
     sure = f'Another set of as many such images would give an mAP50 from {lo:.3f} to {hi:.3f} in 95 of 100 cases (bootstrap).'
-    return 'Summary',[_tiles(tiles), H.P('' if math.isnan(lo) else sure, worst),
-        H.P('mAP50 is the area under the curve (metric voc12, a match at an IoU of 0.5 or more), mAP50:95 the mean of 101 recalls and ten thresholds '
-            f'(metric coco, without its limit of 100 detections); IoU is exact. {_ignored(it)}'), _protocols(it)]
+    what = ('mAP50 is the area under the curve (metric voc12, a match at an IoU of 0.5 or more), mAP50:95 the mean of 101 recalls '
+            f'and ten thresholds (metric coco, without its limit of 100 detections); IoU is exact. {_ignored(it)}')
+    return 'Summary',[_tiles(tiles), H.P('' if math.isnan(lo) else sure, worst), H.P(what), _protocols(it)]
 
 def _ignored(it):
-    "What difficult truth means for the figures of the page"
-    d,n = it.acc.difficulty,int(it.acc.flat().ignore.sum())
-    rule = 'that the loader ignores' if d is None else f'of a difficulty above {d:g}'
-    return f'Truth {rule} is neither asked for nor held against a detection: {n} of {len(it.acc.flat().ignore)} boxes.'
+    "What difficult ground truth means for the figures of the page"
+    difficulty,n_ignored = it.acc.difficulty,int(it.acc.flat().ignore.sum())
+    rule = 'that the loader ignores' if difficulty is None else f'of a difficulty above {difficulty:g}'
+    return f'Ground truth {rule} is neither asked for nor held against a detection: {n_ignored} of {len(it.acc.flat().ignore)} boxes.'
+
+def _iou_rule(rules): return '.50:.95' if rules.ious else 'above .5' if rules.above else '.5 or more'
 
 def _protocols(it):
     "mAP as each evaluation has it"
-    rs = [it.acc.compute(.5, protocol=p) for p in PROTOCOLS]
-    at = lambda o: '.50:.95' if o.ious else 'above .5' if o.above else '.5 or more'
-    said = lambda r: dict(curve=r.rules.curve, IoU=at(r.rules), truth=int(r.n_gt.sum()), mAP=r.map)
-    df = pd.DataFrame([said(r) for r in rs], index=pd.Index([r.metric for r in rs], name='protocol'))
+    results = [it.acc.compute(.5, protocol=protocol) for protocol in PROTOCOLS]
+    rows = [dict(curve=result.rules.curve, IoU=_iou_rule(result.rules), truth=int(result.n_gt.sum()), mAP=result.map)
+            for result in results]
+    df = pd.DataFrame(rows, index=pd.Index([result.metric for result in results], name='protocol'))
     return H.Details(H.Summary('The same detections by the rules of other programs'), table(df, ['mAP'],
         'truth: boxes that are asked for; dota-1.0, dota-1.5 and mmrotate as their evaluation has them, voc07 by default'))
 
 # %% ../../nbs/learn/14_report.ipynb #d2ef7cb0
 def _ap(it):
     df = it.summary()
-    one = {t:it.acc.compute(t).ap for t in (.5,.75)}
+    voc = {thr:it.acc.compute(thr).ap for thr in (.5,.75)}
     coco = it.acc.compute(metric='coco')
     bounds = it.acc.bootstrap(.5, n=300).intervals() if it.acc.images else {}
     every = lambda ap: [*ap, np.nanmean(ap) if (~np.isnan(ap)).any() else math.nan]
-    sure = [f'{lo:.2f} to {hi:.2f}' if not math.isnan(lo) else '–' for lo,hi in (bounds.get(c, (math.nan,)*2) for c in it.vocab)]
+    sure = [f'{lo:.2f} to {hi:.2f}' if not math.isnan(lo) else '–' for lo,hi in (bounds.get(name, (math.nan,)*2) for name in it.vocab)]
     index = pd.Index(df.index, name='class')
-    ap = {'truth':df.truth, 'found':df.found, 'AP50':every(one[.5]), '95 % of AP50':[*sure,''], 'AP75':every(one[.75]),
+    ap = {'truth':df.truth, 'found':df.found, 'AP50':every(voc[.5]), '95 % of AP50':[*sure,''], 'AP75':every(voc[.75]),
           'AP50:95':every(coco.ap), 'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
     off = df[['angle_err','centre_err','ECE']].set_axis(['angle, degrees','centre, px','calibration error'], axis=1).rename_axis('class')
-    ths = pd.DataFrame({f'{t:.2f}':[coco.map_at(t)] for t in coco.iou_thresholds}, index=['mAP'])
+    ths = pd.DataFrame({f'{thr:.2f}':[coco.map_at(thr)] for thr in coco.iou_thresholds}, index=['mAP'])
     return 'Average precision',[table(pd.DataFrame(ap, index), ['AP50','AP75','AP50:95','best F1']),
         table(ths, ths.columns, 'mAP (COCO) at each IoU threshold'),
         table(off, caption='Medians of how far off found boxes are, and how far scores are from probabilities', decimals=2)]
 
 def _slices(it):
     def part(by):
-        a,b = it.acc.compute_by(by),it.acc.compute_by(by, metric='coco')
-        return table(pd.DataFrame({'truth':[int(r.n_gt.sum()) for r in a.values()], 'mAP50':[r.map for r in a.values()],
-                                   'mAP50:95':[r.map for r in b.values()]}, index=pd.Index(list(a), name=by)), ['mAP50','mAP50:95'])
-    text = ('The same by size (square root of the area, px of the network input), by sides (long over short), by direction of the longer '
-            'side (degrees) and by crowding (truths within one diagonal).')
+        voc,coco = it.acc.compute_by(by),it.acc.compute_by(by, metric='coco')
+        columns = {'truth':[int(result.n_gt.sum()) for result in voc.values()], 'mAP50':[result.map for result in voc.values()],
+                   'mAP50:95':[result.map for result in coco.values()]}
+        return table(pd.DataFrame(columns, index=pd.Index(list(voc), name=by)), ['mAP50','mAP50:95'])
+    text = ('The same by size (square root of the area, px of the network input), by sides (long over short), '
+            'by direction of the longer side (degrees) and by crowding (objects within one diagonal).')
     return 'Where it is weak',[H.P(text), H.Div(*map(part, SLICES), cls='grid')]
 
 # %% ../../nbs/learn/14_report.ipynb #c60a3a86
@@ -154,14 +163,14 @@ def _curves(it):
                      figure(it.plot_calibration().figure, 'Share of true over the score; on the dotted line scores are probabilities')]
 
 def _errors(it):
-    n,c = it.errors.counts(),it.costs()
-    by = {k:n[k]['truth' if k=='missed' else 'detections'] for k in ('correct',*COSTLY)}
+    counts,gains = it.errors.counts(),it.costs()
+    by = {kind:counts[kind]['truth' if kind=='missed' else 'detections'] for kind in ('correct',*COSTLY)}
     by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class'))
-    side = .34*(len(it.vocab)+1)+.7+.08*max(len(str(o)) for o in [*it.vocab,'background'])      # cells, and names beside them
-    text = 'Every detection has one kind, and so has every truth. A gain is for that kind alone mended; gains do not add up.'
+    side = .34*(len(it.vocab)+1)+.7+.08*max(len(str(name)) for name in [*it.vocab,'background'])      # cells, and names beside them
+    text = 'Every detection and every ground truth has one kind. A gain is that of mending this kind alone; gains do not add up.'
     return 'Mistakes',[H.P(text),
         figure(it.plot_errors().figure, 'What mending each kind would add to mAP, and how many there are'),
-        table(c.rename(columns={'mAP_gain':'mAP gained'})),
+        table(gains.rename(columns={'mAP_gain':'mAP gained'})),
         table(by, caption='Detections of each kind by the class they say, and missed truth'),
         figure(it.plot_confusion_matrix(figsize=(side+1,side)).figure, 'Which class is taken for which, in counts')]
 
@@ -170,16 +179,16 @@ def _worst(it, n_images, n_boxes):
     if len(it.losses) and n_images:
         axs = it.plot_top_losses(n_images)
         parts.append(figure(axs[0,0].figure, 'Images of largest loss: truth left, detections right, with what is wrong', image=True))
-    for k in COSTLY if n_boxes else ():
-        if (fig := it.gallery(kind=k, n=n_boxes)) is not None:
-            text = f'Boxes of kind {k} that matter most, cut out upright; the truth behind them in white'
-            parts += [H.H3(k.capitalize()), figure(fig, text, image=True)]
+    for kind in COSTLY if n_boxes else ():
+        if (fig := it.gallery(kind=kind, n=n_boxes)) is not None:
+            text = f'Boxes of kind {kind} that matter most, cut out upright; the truth behind them in white'
+            parts += [H.H3(kind.capitalize()), figure(fig, text, image=True)]
     return 'Worst cases',parts or [H.P('None.')]
 
 # %% ../../nbs/learn/14_report.ipynb #1cfb80f4
 def _training(it):
     rows = history(it.learn)
-    if not rows: return 'Training',[H.P('The learner brings no record of its training.')]
+    if not rows: return 'Training',[H.P('The learner has no record of its training.')]
     lrs = it.learn.recorder.lrs
     text = f'{len(rows)} epochs, {len(lrs)} steps, largest learning rate {max(lrs):.2g}.' if len(lrs) else f'{len(rows)} epochs.'
     df = pd.DataFrame(rows).assign(epoch=lambda d: d.epoch+1).set_index('epoch')
@@ -196,7 +205,7 @@ def _settings(it):
             'network input':'x'.join(map(str, x.shape[:0:-1][:2])) if x is not None else '–',
             'item transforms':_names(it.dl.after_item.fs), 'batch transforms':_names(it.dl.after_batch.fs)}
     recipe = json.loads(json.dumps(it.learn.model.recipe() if hasattr(it.learn.model, 'recipe') else {}, default=str))
-    rows = lambda d: H.Dl(*[e for k,v in d.items() for e in (H.Dt(k), H.Dd(str(v)))])
+    rows = lambda d: H.Dl(*[element for key,value in d.items() for element in (H.Dt(key), H.Dd(str(value)))])
     return 'Settings',[H.H3('Data'), rows(data), H.H3('Versions'), rows(versions()), H.H3('Detector'),
                        H.Pre(yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120))]
 
@@ -242,13 +251,13 @@ def report_html(
     n_boxes:int=16, # shown of each kind of mistake
 )->str:
     "The page as text"
-    parts = [f(interp) for f in (_summary, _training, _ap, _slices, _curves, _errors)]
+    parts = [section(interp) for section in (_summary, _training, _ap, _slices, _curves, _errors)]
     parts += [_worst(interp, n_images, n_boxes), _settings(interp)]
     ref = lambda name: name.lower().replace(' ', '-')
     name = getattr(interp.learn.model, 'name', None) or type(interp.learn.model).__name__
     made = f'{name}, {date.today():%d %B %Y}, rotnb {__version__}'
-    nav = H.Nav(H.Ul(*[H.Li(H.A(o, href=f'#{ref(o)}')) for o,_ in parts]), aria_label='Contents')
-    body = [H.Section(H.H2(o, id=ref(o)), *[e for e in es if e is not None]) for o,es in parts]
+    nav = H.Nav(H.Ul(*[H.Li(H.A(heading, href=f'#{ref(heading)}')) for heading,_ in parts]), aria_label='Contents')
+    body = [H.Section(H.H2(heading, id=ref(heading)), *[o for o in elements if o is not None]) for heading,elements in parts]
     meta = H.Meta(charset='utf-8'),H.Meta(name='viewport', content='width=device-width, initial-scale=1')
     head = H.Head(*meta, H.Title(title), H.Style(H.Safe(_STYLE)))
     page = H.Html(head, H.Body(H.Header(H.H1(title), H.P(made)), nav, H.Main(*body)), doctype=True, lang='en')
@@ -256,7 +265,7 @@ def report_html(
 
 # %% ../../nbs/learn/14_report.ipynb #6dafd074
 def _place(path):
-    "Where a page can be written: found out before minutes are spent on it"
+    "The path, if a page can be written there; checked before minutes are spent on it"
     if path.is_dir(): raise ValueError(f'{path} is a folder: name a file in it, such as {path/"report.html"}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -274,7 +283,7 @@ def write_report(
     n_boxes:int=16, # shown of each kind of mistake
     **kwargs # `iou`, `bg`, `symmetry`, `protocol`, `difficulty` of `RotatedInterpretation`
 )->Path:
-    "Look at a set once and write a page about it"
+    "Run the detector over a set once and write a page about it"
     path = _place(Path(path))
     if min(n_images, n_boxes)<0: raise ValueError(f'n_images is {n_images}, n_boxes {n_boxes}: give 0 for none, or more')
     with learn.no_bar(), learn.no_logging(): interp = RotatedInterpretation.from_learner(learn, ds_idx, dl, **kwargs)

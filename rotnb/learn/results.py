@@ -26,18 +26,18 @@ def _plain(x): return x.detach().cpu().double().numpy() if hasattr(x, 'detach') 
 
 def _checked(name, p, vocab):
     "Boxes (n,5), scores (n,), labels (n,) as arrays"
-    b,s,l = _plain(p['boxes']),short_scores(p['scores']),_plain(p['labels'])
-    b = b.reshape(-1, 5) if b.size==0 else b
-    if b.shape!=(len(s),5) or len(l)!=len(s):
-        raise ValueError(f'{name}: boxes {b.shape}, scores {s.shape}, labels {l.shape}; expected (n,5), (n,), (n,)')
-    if not (np.isfinite(b).all() and np.isfinite(s).all()): raise ValueError(f'{name}: boxes or scores are not finite')
-    if len(l) and not 0<=l.min()<=l.max()<len(vocab):
-        raise ValueError(f'{name}: labels run from {l.min():g} to {l.max():g}, there are {len(vocab)} classes')
-    return b,s,l.astype(int)
+    boxes,scores,labels = _plain(p['boxes']),short_scores(p['scores']),_plain(p['labels'])
+    boxes = boxes.reshape(-1, 5) if boxes.size==0 else boxes
+    if boxes.shape!=(len(scores),5) or len(labels)!=len(scores):
+        raise ValueError(f'{name}: boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}; expected (n,5), (n,), (n,)')
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()): raise ValueError(f'{name}: boxes or scores are not finite')
+    if len(labels) and not 0<=labels.min()<=labels.max()<len(vocab):
+        raise ValueError(f'{name}: labels run from {labels.min():g} to {labels.max():g}, there are {len(vocab)} classes')
+    return boxes,scores,labels.astype(int)
 
 # %% ../../nbs/learn/09_results.ipynb #3941633b
 PIXELS_CRS = 'LOCAL_CS["pixels of the image, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
-_UNTOLD_CRS = 'LOCAL_CS["a map whose system the file does not tell",UNIT["unknown",1]]'
+_UNKNOWN_CRS = 'LOCAL_CS["a map whose system the file does not name",UNIT["unknown",1]]'
 def _crs_member(crs):
     "`crs` of a GeoJSON file: nothing for longitude and latitude"
     code = crs.to_epsg() if hasattr(crs, 'to_epsg') else int(crs[5:]) if str(crs).upper().startswith('EPSG:') else None
@@ -51,48 +51,49 @@ def check_place(scene, crs): # as `geojson` takes them
     onto(np.zeros((1,2)))
 
 def _onto_map(scene, crs, name):
-    "The way of (...,2) pixels into a system, and the system"
+    "A function from (...,2) pixels to coordinates of a system, and the system"
     place = place_of(scene)
-    if crs is None: return (np.asarray,PIXELS_CRS) if place is None else (place.to_map,place.crs or _UNTOLD_CRS)
+    if crs is None: return (np.asarray,PIXELS_CRS) if place is None else (place.to_map,place.crs or _UNKNOWN_CRS)
     if place is None: raise NoPlaceError(f'{name} has no place on the map: crs={crs!r} cannot be given')
     to = 'EPSG:4326' if crs=='lonlat' else crs
     return (lambda xy: reproject(place.to_map(xy), place.crs, to)),to
 
-def _rings(q, digits): # q: (n,4,2)
+def _rings(quads, digits): # quads: (n,4,2)
     "Closed rings, counterclockwise"
-    d = q-q[:,:1]; n = np.roll(d, -1, 1)
-    left = (d[...,0]*n[...,1]-d[...,1]*n[...,0]).sum(1)<0
-    q = np.where(left[:,None,None], q[:,::-1], q)
-    return [[[round(v, digits) for v in pt] for pt in (*o,o[0])] for o in q.tolist()]
+    shift = quads-quads[:,:1]
+    following = np.roll(shift, -1, 1)
+    left = (shift[...,0]*following[...,1]-shift[...,1]*following[...,0]).sum(1)<0
+    quads = np.where(left[:,None,None], quads[:,::-1], quads)
+    return [[[round(v, digits) for v in point] for point in (*quad,quad[0])] for quad in quads.tolist()]
 
 def _outline(ring, lonlat):
     "The geometry of one ring; in two parts where it crosses the antimeridian, as RFC 7946 asks"
-    x = [o[0] for o in ring]
+    x = [point[0] for point in ring]
     if not lonlat or max(x)-min(x)<180: return dict(type='Polygon', coordinates=[ring])
-    whole = geometry.Polygon([(a+360 if a<0 else a,b) for a,b in ring])
-    east,west = whole.intersection(geometry.box(0, -90, 180, 90)),whole.intersection(geometry.box(180, -90, 360, 90))
-    rings = lambda o, by: [[[a-by,b] for a,b in geometry.polygon.orient(o).exterior.coords]]
-    return dict(type='MultiPolygon', coordinates=[rings(o, by) for o,by in ((east,0),(west,360)) if o.area])
+    polygon = geometry.Polygon([(a+360 if a<0 else a,b) for a,b in ring])
+    east,west = polygon.intersection(geometry.box(0, -90, 180, 90)),polygon.intersection(geometry.box(180, -90, 360, 90))
+    rings = lambda part, by: [[[a-by,b] for a,b in geometry.polygon.orient(part).exterior.coords]]
+    return dict(type='MultiPolygon', coordinates=[rings(part, by) for part,by in ((east,0),(west,360)) if part.area])
 
 # %% ../../nbs/learn/09_results.ipynb #8d6d3f2a
 def geojson(
     p:dict, # boxes (n,5) px, scores (n,), labels (n,)
     vocab, # class names
-    scene=None, # `WindowedImage`, file, or whatever has `crs` and `transform`; None: coordinates are pixels
+    scene=None, # `WindowedImage`, file, or anything with `crs` and `transform`; None: coordinates are pixels
     crs=None # system of the coordinates: None for the scene's own, 'lonlat' for maps on the web (RFC 7946), or 'EPSG:3857' and the like
 )->dict: # a FeatureCollection, a polygon for each detection
     "Detections on the map"
     scene = open_scene(scene) if isinstance(scene, (str,Path)) else scene
     name = getattr(scene, 'name', None)
-    b,s,l = _checked(name or 'detections', p, vocab)
+    boxes,scores,labels = _checked(name or 'detections', p, vocab)
     onto,crs = _onto_map(scene, crs, name or 'the image')
-    middle = b[:,:2].mean(0) if len(b) else np.zeros(2)
+    middle = boxes[:,:2].mean(0) if len(boxes) else np.zeros(2)
     (u,v) = np.diff(onto(middle+np.array([[0,0],[1,0],[0,0],[0,1]], float)), axis=0)[[0,2]]
     digits = max(0, math.ceil(3-math.log10(max(abs(u[0]*v[1]-u[1]*v[0]), 1e-30))/2))
     what = lambda v,k,a: {'class':str(vocab[k]), 'score':float(v), 'angle':round(math.degrees(a),4)}
     member = _crs_member(crs)
-    feats = [dict(type='Feature', id=i, geometry=_outline(ring, not member), properties=what(*r))
-             for i,(ring,*r) in enumerate(zip(_rings(onto(rbox2qbox(b)), digits), s, l, b[:,4]))]
+    feats = [dict(type='Feature', id=i, geometry=_outline(ring, not member), properties=what(*numbers))
+             for i,(ring,*numbers) in enumerate(zip(_rings(onto(rbox2qbox(boxes)), digits), scores, labels, boxes[:,4]))]
     return dict(type='FeatureCollection', **(dict(name=name) if name else {}), **member, features=feats)
 
 # %% ../../nbs/learn/09_results.ipynb #3c4e781e
@@ -101,8 +102,8 @@ def distinct(
     *forms # functions of a name, best first
 )->dict: # name to its form
     "The first form in which all names differ"
-    for f in forms:
-        res = {n:f(PurePosixPath(n)) for n in names}
+    for form in forms:
+        res = {name:form(PurePosixPath(name)) for name in names}
         if len(set(res.values()))==len(res): return res
     raise ValueError(f'{len(res)} images, but only {len(set(res.values()))} different names: rename them')
 
@@ -110,9 +111,9 @@ def task1_names(
     names # of images: paths within a folder
 )->dict: # name to what a Task-1 file calls it
     "Names for Task-1 files"
-    flat = lambda o: str(o).replace('/','_')
-    res = distinct(names, name_stem, lambda o: flat(o.with_name(name_stem(o))), flat)
-    if bad := [n for n,o in res.items() if len(o.split())!=1]:
+    flat = lambda path: str(path).replace('/','_')
+    res = distinct(names, name_stem, lambda path: flat(path.with_name(name_stem(path))), flat)
+    if bad := [name for name,path in res.items() if len(path.split())!=1]:
         raise ValueError(f'{bad[0]!r} and {len(bad)-1} more: DOTA files cannot hold names with spaces; '
                          'rename the images or choose another format')
     return res
@@ -121,41 +122,46 @@ def task1_names(
 def _found(names, ids):
     "Name of an image to its id in `ids`, a dict by file name: by the whole path, else by the name, else without the suffix"
     by = [{} for _ in range(3)]
-    for n,i in ids.items():
-        for d,form in zip(by, name_forms(n)): d.setdefault(form, []).append(i)
-    hits = {n:[d[o] for d,o in zip(by, name_forms(n)) if o in d][::-1] for n in names}
-    return {n:h[0][0] for n,h in hits.items() if h and len(h[0])==1}
+    for name,number in ids.items():
+        for table,form in zip(by, name_forms(name)): table.setdefault(form, []).append(number)
+    hits = {name:[table[form] for table,form in zip(by, name_forms(name)) if form in table][::-1] for name in names}
+    return {name:hit[0][0] for name,hit in hits.items() if hit and len(hit[0])==1}
 
 def coco_ids(
     names, # of images
     vocab, # class names
-    image_ids=None # image name to id, or the COCO file of the truth; None: as `write_coco` numbers them
+    image_ids=None # image name to id, or the COCO file of the ground truth; None: as `write_coco` numbers them
 )->tuple: # image name to id, and ids of the classes
-    "Ids of images and of classes in the truth that results are measured on"
+    "Ids of images and of classes in the ground truth that results are measured on"
     names,vocab = list(names),list(vocab)
     if image_ids is None: return assign_image_ids(names),list(range(1, len(vocab)+1))
     truth = None if isinstance(image_ids, dict) else load_json(image_ids)
-    ids = _found(names, image_ids if truth is None else {o['file_name']:o['id'] for o in truth['images']})
-    if lost := [n for n in names if n not in ids]: raise ValueError(f'no image id for {lost[0]} and {len(lost)-1} more')
+    ids = _found(names, image_ids if truth is None else {entry['file_name']:entry['id'] for entry in truth['images']})
+    if lost := [name for name in names if name not in ids]: raise ValueError(f'no image id for {lost[0]} and {len(lost)-1} more')
     if truth is None: return ids,list(range(1, len(vocab)+1))
-    cats = {str(o['name']):o['id'] for o in truth['categories']}
-    if lost := [c for c in vocab if str(c) not in cats]: raise ValueError(f'{image_ids} has no category {lost[0]!r}: there are {list(cats)}')
-    return ids,[cats[str(c)] for c in vocab]
+    cats = {str(entry['name']):entry['id'] for entry in truth['categories']}
+    if lost := [name for name in vocab if str(name) not in cats]:
+        raise ValueError(f'{image_ids} has no category {lost[0]!r}: there are {list(cats)}')
+    return ids,[cats[str(name)] for name in vocab]
 
 def coco_results(
     preds:dict, # by image name: dict(boxes, scores, labels)
     vocab, # class names
     rbox:str=None, # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
-    image_ids=None # image name to id, or the COCO file of the truth, whose classes have their ids there; None: as `write_coco` numbers them
+    image_ids=None # image name to id, or the COCO file of the ground truth, which has ids of classes too;
+                   # None: as `write_coco` numbers them
 )->list: # of dict(image_id, category_id, bbox, segmentation, score)
     "Detections as COCO has them"
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
     (ids,cats),res = coco_ids(preds, vocab, image_ids),[]
-    for name,p in preds.items():
-        b,s,l = _checked(name, p, vocab); q = rbox2qbox(b); lo,hi = q.min(1),q.max(1)
-        box = np.concatenate([lo,hi-lo], 1) if rbox is None else rbox_numbers(b, rbox)
-        res += [dict(image_id=ids[name], category_id=cats[k], bbox=o, segmentation=[c], score=float(v))
-                for k,v,o,c in zip(l, s, box.round(4).tolist(), q.reshape(-1,8).round(3).tolist())]
+    for name,pred in preds.items():
+        boxes,scores,labels = _checked(name, pred, vocab)
+        quads = rbox2qbox(boxes)
+        low,high = quads.min(1),quads.max(1)
+        numbers = np.concatenate([low,high-low], 1) if rbox is None else rbox_numbers(boxes, rbox)
+        numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
+        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score))
+                for label,score,bbox,outline in zip(labels, scores, numbers, corners)]
     return res
 
 # %% ../../nbs/learn/09_results.ipynb #412bed00
@@ -164,33 +170,34 @@ _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
 def results_df(
     preds:dict, # by image name: dict(boxes, scores, labels)
     vocab # class names
-)->pd.DataFrame: # a row a detection
+)->pd.DataFrame: # one row per detection
     "Detections as a table"
     rows = []
-    for name,p in preds.items():
-        b,s,l = _checked(name, p, vocab)
-        rows += [(name, str(vocab[k]), v, *o) for k,v,o in zip(l, s, np.concatenate([b,rbox2qbox(b).reshape(-1,8)], 1))]
+    for name,pred in preds.items():
+        boxes,scores,labels = _checked(name, pred, vocab)
+        places = np.concatenate([boxes, rbox2qbox(boxes).reshape(-1,8)], 1)
+        rows += [(name, str(vocab[label]), score, *place) for label,score,place in zip(labels, scores, places)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 # %% ../../nbs/learn/09_results.ipynb #8b3657c1
 def _write_dota(preds, file, vocab):
     names = task1_names(preds)
-    for n,p in preds.items(): _checked(n, p, vocab)
-    preds = {names[n]:p for n,p in preds.items()}
+    for name,pred in preds.items(): _checked(name, pred, vocab)
+    preds = {names[name]:pred for name,pred in preds.items()}
     if file.suffix.lower()=='.zip':
-        with whole(file) as f: return write_task1(preds, vocab, f)
+        with whole(file) as part: return write_task1(preds, vocab, part)
     tmp = part_name(file/'Task1')
     try:
-        for f in sorted(write_task1(preds, vocab, tmp).iterdir()): os.replace(f, file/f.name)
+        for part in sorted(write_task1(preds, vocab, tmp).iterdir()): os.replace(part, file/part.name)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 def _write_geojson(preds, file, vocab, scene=None, crs=None):
     if len(preds)!=1: raise ValueError(f'{file}: a GeoJSON file holds one scene, these are {len(preds)}; write a file for each')
-    for p in preds.values(): write_whole(file, json.dumps(geojson(p, vocab, scene, crs)))
+    for pred in preds.values(): write_whole(file, json.dumps(geojson(pred, vocab, scene, crs)))
 
 def _write_coco(preds, file, vocab, **kw): write_whole(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
-    digits = {c:6 if c=='theta' else 4 for c in _COLUMNS[3:]}
+    digits = {column:6 if column=='theta' else 4 for column in _COLUMNS[3:]}
     write_whole(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv)
@@ -209,12 +216,12 @@ def write_predictions(
     vocab, # class names
     format:str=None, # a key of `RESULT_FORMATS`; by the suffix when absent
     scene=None, # `WindowedImage` or file of the one image: its name, and for 'geojson' its place on the map
-    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the truth, or ids by image name); of 'geojson': `crs`
+    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the ground truth, or ids by image name); of 'geojson': `crs`
 )->Path: # what was written
     "Detections as a file"
     path = Path(path)
     if format is None and (format := _SUFFIXES.get(path.suffix.lower())) is None:
-        raise ValueError(f"{path}: the suffix does not tell the format; pass format=, one of {', '.join(RESULT_FORMATS)}")
+        raise ValueError(f"{path}: the suffix names no known format; pass format=, one of {', '.join(RESULT_FORMATS)}")
     check_format(format)
     if scene is not None: scene = open_scene(scene)
     if {'boxes','scores','labels'}<=set(preds): preds = {scene.name if scene else path.stem: preds}

@@ -39,17 +39,18 @@ def _place(w):
 # %% ../../nbs/learn/12_scene.ipynb #4d12ee15
 def _stamp(scene):
     "Text that tells one scene from another"
-    scene = open_scene(scene); a = scene.source
-    if isinstance(a, Path): s = a.stat(); what = [s.st_size, s.st_mtime_ns]
-    else: what = [*a.shape, zlib.crc32(np.ascontiguousarray(a[::max(1, len(a)//256)]))]
+    scene = open_scene(scene)
+    source = scene.source
+    if isinstance(source, Path): what = [source.stat().st_size, source.stat().st_mtime_ns]
+    else: what = [*source.shape, zlib.crc32(np.ascontiguousarray(source[::max(1, len(source)//256)]))]
     limits = None if scene.limits is None else np.asarray(scene.limits).tolist()
     return ' '.join(map(str, [scene.name, *what, scene.bands, limits]))
 
 def _keys(windows):
     stamps = {}
-    for w in windows:
-        if id(w.scene) not in stamps: stamps[id(w.scene)] = _stamp(w.scene)
-    return [f'{stamps[id(w.scene)]} {w.x} {w.y} {w.w} {w.h} {w.scale!r}' for w in windows]
+    for window in windows:
+        if id(window.scene) not in stamps: stamps[id(window.scene)] = _stamp(window.scene)
+    return [f'{stamps[id(window.scene)]} {window.x} {window.y} {window.w} {window.h} {window.scale!r}' for window in windows]
 
 def predict_windows(
     learn:Learner,
@@ -63,12 +64,12 @@ def predict_windows(
     "Detections of windows, before they are merged"
     check_unit(score_thr=score_thr)
     journal,keys = ifnone(journal, Journal()),_keys(windows)
-    todo = [i for i,k in enumerate(keys) if k not in journal.done]
+    todo = [i for i,key in enumerate(keys) if key not in journal.done]
     if todo:
         if progress and len(todo)<len(windows): print(f'{len(windows)-len(todo)} of {len(windows)} windows are done')
-        note = lambda found: journal.add((keys[todo[i]], r) for i,r in found)
+        note = lambda found: journal.add((keys[todo[i]], rows) for i,rows in found)
         _detect(learn, [windows[i] for i in todo], note, score_thr, bs, num_workers, progress, _place, WindowError)
-    return [journal.done[k] for k in keys]
+    return [journal.done[key] for key in keys]
 
 # %% ../../nbs/learn/12_scene.ipynb #97d8afb3
 def cut_elsewhere(
@@ -77,15 +78,19 @@ def cut_elsewhere(
     room:float=2. # px of a window's image from its border that count as touching it
 )->list: # for each window (n,) bool
     "Boxes that the border of their window may have cut, at places that another window shows whole"
-    at,scale = np.array([[o.x,o.y,o.x+o.w,o.y+o.h] for o in windows], float),np.array([o.scale for o in windows])
-    size,g,res = np.array(image_size(windows[0].scene)),at.copy(),[]
-    g[:,:2][at[:,:2]<=0],g[:,2:][at[:,2:]>=size] = -np.inf,np.inf             # where the scene ends no window cuts
-    for a,s,r in zip(at, scale, rows):
-        b = rbox2hbox(torch.tensor(r[:,:5]).double()).numpy()[:,None]
-        near = (scale==s) & (at[:,:2]<a[2:]).all(1) & (at[:,2:]>a[:2]).all(1)
-        inside = ((b[...,:2]>=g[near,:2]+room/s) & (b[...,2:]<=g[near,2:]-room/s)).all(-1) # (n, windows near)
-        res.append(~inside[:,(at[near]==a).all(1)][:,0] & inside.any(1))
-    return res
+    at = np.array([[window.x,window.y,window.x+window.w,window.y+window.h] for window in windows], float)
+    scales,size_wh = np.array([window.scale for window in windows]),np.array(image_size(windows[0].scene))
+    limits,cut = at.copy(),[]
+    limits[:,:2][at[:,:2]<=0] = -np.inf                                 # where the scene ends no window cuts
+    limits[:,2:][at[:,2:]>=size_wh] = np.inf
+    for own,scale,found in zip(at, scales, rows):
+        hboxes = rbox2hbox(torch.tensor(found[:,:5]).double()).numpy()[:,None]
+        near = (scales==scale) & (at[:,:2]<own[2:]).all(1) & (at[:,2:]>own[:2]).all(1)
+        low,high = limits[near,:2]+room/scale,limits[near,2:]-room/scale
+        whole = ((hboxes[...,:2]>=low) & (hboxes[...,2:]<=high)).all(-1)         # (n, windows near)
+        in_own = whole[:,(at[near]==own).all(1)][:,0]
+        cut.append(~in_own & whole.any(1))
+    return cut
 
 # %% ../../nbs/learn/12_scene.ipynb #f4889e42
 def merge_rows(
@@ -93,33 +98,34 @@ def merge_rows(
     iou_thr:float=.1 # of NMS within each class, in [0, 1]
 )->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
     "Detections of a scene's windows as those of the scene"
-    t = torch.from_numpy(np.concatenate([np.zeros((0,7), np.float32), *rows]))
-    return rows_dets(t[batched_nms_rotated(t[:,:5], t[:,5], t[:,6], iou_thr)].numpy())
+    dets = torch.from_numpy(np.concatenate([np.zeros((0,7), np.float32), *rows]))
+    return rows_dets(dets[batched_nms_rotated(dets[:,:5], dets[:,5], dets[:,6], iou_thr)].numpy())
 
 def _merged(windows, rows, iou_thr, cut):
     if len(windows)==1: return rows_dets(rows[0]) # nothing was seen twice: what the detector's own NMS left is the answer
-    if cut=='drop': rows = [r[~o] for r,o in zip(rows, cut_elsewhere(windows, rows))]
+    if cut=='drop': rows = [found[~is_cut] for found,is_cut in zip(rows, cut_elsewhere(windows, rows))]
     return merge_rows(rows, iou_thr)
 
 def _check(iou_thr, cut, size):
-    check_unit(iou_thr=iou_thr); check_whole('size', size, what='pixels')
+    check_unit(iou_thr=iou_thr)
+    check_whole('size', size, what='pixels')
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
 
 # %% ../../nbs/learn/12_scene.ipynb #de5dd815
 def _weights(model):
-    "Checksum of a model's weights and of its settings, as far as it tells them"
+    "Checksum of a model's weights and of its recipe, if it has one"
     model = get_model(model)
     crc = zlib.crc32(repr(model.recipe()).encode()) if hasattr(model, 'recipe') else 0
-    for k,v in model.state_dict().items():
-        px = v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        crc = zlib.crc32(px, zlib.crc32(k.encode(), crc))
+    for name,weight in model.state_dict().items():
+        data = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(data, zlib.crc32(name.encode(), crc))
     return f'{crc:08x}'
 
 def _transforms(dl):
     "Checksum of the transforms on a window's way to the model, wherever they run"
-    fs = [f for p in (dl.after_item, dl.after_batch) for f in p.fs if getattr(f, 'split_idx', None)!=0]
+    fs = [tfm for pipe in (dl.after_item, dl.after_batch) for tfm in pipe.fs if getattr(tfm, 'split_idx', None)!=0]
     what = re.sub(r", device='[^']*'| at 0x[0-9a-f]+", '', str(fs))
     return f'{zlib.crc32(what.encode()):08x}'
 
@@ -129,15 +135,15 @@ def predict_scene(
     learn:Learner,
     path, # file, array, tensor, PIL image or `WindowedImage`; see `open_scene` for bands and for more than 8 bits
     size:int=1024, # most px of a side of a window's image; less where the scene is smaller
-    overlap:int=None, # of neighbouring windows, px of the image; 200 of 1024, in proportion, when absent; no less than the longest object,
-                      # so that each is whole in one window
+    overlap:int=None, # of neighbouring windows, px of the image; 200 of 1024, in proportion, when absent;
+                      # no less than the longest object, so that each is whole in one window
     scales:tuple=(1.,), # such as (.5, 1, 1.5): px of the image for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
     iou_thr:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
     bs:int=None, # most windows in a batch; None: as in validation
     num_workers:int=None, # reading processes; None: 0 on a CPU, up to 8 elsewhere
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
-    resume=None, # folder of a journal, by which an interrupted run is gone on with; None: no journal
+    resume=None, # folder of a journal, with which an interrupted run is resumed; None: no journal
     progress:bool=True # show a bar
 )->dict: # `dict(boxes (k,5) px of the scene, scores (k,), labels (k,))`, best first
     "Detections in a scene of any size"
@@ -159,47 +165,52 @@ def find_images(
     path,exts = Path(path),{*IMAGE_EXTS, *RASTER_EXTS}
     if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}')
     if path.is_file(): return {path.name:path}
-    inside = lambda o: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in o.resolve().parents
-    res = {o.relative_to(path).as_posix():o for o in walk_files(path) if o.suffix.lower() in exts and not inside(o)}
+    inside = lambda file: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in file.resolve().parents
+    res = {file.relative_to(path).as_posix():file for file in walk_files(path) if file.suffix.lower() in exts and not inside(file)}
     if not res: raise FileNotFoundError(f"{path}: no images; looked for {', '.join(sorted(exts))}")
     return res
 
 def _open_all(files, open_as, bad):
     "Scenes by name; those that cannot be opened are noted in `bad`"
     res = {}
-    for n,f in files.items():
-        try: scene = open_as(f)
-        except Exception as e: bad[n] = f'{e}'
-        else: res[n] = replace(scene, name=n)
+    for name,file in files.items():
+        try: scene = open_as(file)
+        except Exception as e: bad[name] = f'{e}'
+        else: res[name] = replace(scene, name=name)
     return res
 
 def _predict_all(learn, windows, bad, **kw):
-    "Rows by image name; images with windows that cannot be read are noted in `bad`, and the rest goes on"
+    "Rows by image name; images with windows that cannot be read are noted in `bad`, and the others continue"
     while True:
-        todo = {n:ws for n,ws in windows.items() if n not in bad}
+        todo = {name:own for name,own in windows.items() if name not in bad}
         if not todo: return {}
         try: rows = iter(predict_windows(learn, sum(todo.values(), []), **kw))
-        except WindowError as e: bad[e.window.scene.name] = f'{e}'; continue
-        return {n:[next(rows) for _ in ws] for n,ws in todo.items()}
+        except WindowError as e:
+            bad[e.window.scene.name] = f'{e}'
+            continue
+        return {name:[next(rows) for _ in own] for name,own in todo.items()}
 
 def _targets(names, out, format):
     "The files of a format: one, or for GeoJSON one an image"
     if format!='geojson': return [out/dict(dota='Task1.zip', coco='results.json', csv='results.csv')[format]]
-    return [out/f'{o}.geojson' for o in distinct(names, lambda o: str(o.with_suffix('')), str).values()]
+    return [out/f'{name}.geojson' for name in distinct(names, lambda name: str(name.with_suffix('')), str).values()]
 
 # %% ../../nbs/learn/12_scene.ipynb #95532d0d
 def _check_targets(targets, out, read):
-    "Raise if a result would replace what is read, or what is of no prediction"
-    for f in (o for o in targets if os.path.lexists(o)):
-        if o := reads_through(read, f): raise ValueError(f'{o} is read, and would be replaced by the results in {out}: name another folder')
+    "Raise if a result would replace a file that is read, or one that is not from a prediction"
+    for target in filter(os.path.lexists, targets):
+        if source := reads_through(read, target):
+            raise ValueError(f'{source} is read, and would be replaced by the results in {out}: name another folder')
         if not (out/'windows.journal').exists():
-            raise FileExistsError(f'{f} is there, and of no prediction ({out} has no windows.journal): name another folder, or move it away')
+            raise FileExistsError(f'{target} exists and is not from a prediction ({out} has no windows.journal): '
+                                  'name another folder, or move it away')
 
 def _write(preds, out, vocab, format, scenes, image_ids=None, crs=None):
     "Results of a folder: one file, or for GeoJSON one an image"
     files = _targets(preds, out, format)
     if format=='geojson':
-        return [write_predictions({n:p}, f, vocab, scene=scenes[n], crs=crs) for f,(n,p) in zip(files, preds.items())]
+        return [write_predictions({name:pred}, file, vocab, scene=scenes[name], crs=crs)
+                for file,(name,pred) in zip(files, preds.items())]
     return [write_predictions(preds, *files, vocab, format, **(dict(image_ids=image_ids) if format=='coco' else {}))]
 
 # %% ../../nbs/learn/12_scene.ipynb #e1d24d1b
@@ -209,7 +220,7 @@ def predict_folder(
     folder, # of images and scenes, at any depth; or one of them
     out, # folder for the results
     format='dota', # 'dota', 'geojson', 'coco', 'csv', or several
-    resume:bool=True, # go on with a run that was begun in `out`; False: start afresh
+    resume:bool=True, # continue a run that was begun in `out`; False: start afresh
     open_as=open_scene, # file -> `WindowedImage`; `partial(open_scene, bands=(4,3,2))` for other bands
     iou_thr:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
@@ -217,30 +228,32 @@ def predict_folder(
     overlap:int=None, # of neighbouring windows, px of the image; 200 of 1024, in proportion, when absent
     scales:tuple=(1.,), # px of the image for one of the scene
     score_thr:float=.05, # least score of a detection, 0 to 1
-    image_ids=None, # for 'coco': the COCO file of the truth, or ids by image name; None: as `write_coco` numbers images
+    image_ids=None, # for 'coco': the COCO file of the ground truth, or ids by image name; None: as `write_coco` numbers images
     crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
     **kwargs
-)->tuple: # detections by image name, and what was wrong with those that could not be read
+)->tuple: # detections by image name, and the errors of images that could not be read
     "Detections in all images below a folder, written to files"
     _check(iou_thr, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
     formats = listify(format)
-    for f in formats: check_format(f)
+    for fmt in formats: check_format(fmt)
     out,bad,files = Path(out),{},find_images(folder, out)
-    if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab) # a name that cannot be written is no surprise for the end of the run
+    if 'dota' in formats:                                           # a name that cannot be written raises now, not at the end of the run
+        task1_names(files)
+        task1_files(learn.dls.vocab)
     if 'coco' in formats: coco_ids(files, learn.dls.vocab, image_ids)
     truth = [image_ids] if isinstance(image_ids, (str,Path)) else []
     with alone(out/'.lock'):
-        _check_targets([t for f in formats for t in _targets(files, out, f)], out, [*files.values(), *truth])
+        _check_targets([target for fmt in formats for target in _targets(files, out, fmt)], out, [*files.values(), *truth])
         sweep(out)
         if not resume: (out/'windows.journal').unlink(missing_ok=True)
         journal = _journal(out/'windows.journal', learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
         scenes = _open_all(files, open_as, bad)
         if crs is not None and 'geojson' in formats:
-            for s in scenes.values(): check_place(s, crs)                         # known now rather than at the end of the run
-        windows = {n:_windows(s, size, overlap, scales) for n,s in scenes.items()}
+            for scene in scenes.values(): check_place(scene, crs)                         # known now rather than at the end of the run
+        windows = {name:_windows(scene, size, overlap, scales) for name,scene in scenes.items()}
         rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
-        preds = {n:_merged(windows[n], r, iou_thr, cut) for n,r in rows.items()}
-        for f in formats: _write(preds, out, learn.dls.vocab, f, scenes, image_ids, crs)
-    if bad: print('\n'.join([f'{len(bad)} of {len(files)} images could not be read:', *(f'  {n}: {e}' for n,e in bad.items())]))
+        preds = {name:_merged(windows[name], found, iou_thr, cut) for name,found in rows.items()}
+        for fmt in formats: _write(preds, out, learn.dls.vocab, fmt, scenes, image_ids, crs)
+    if bad: print('\n'.join([f'{len(bad)} of {len(files)} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
     return preds,bad

@@ -20,12 +20,12 @@ from .metrics import RotatedMAP
 # %% ../../nbs/learn/13_scene_map.ipynb #bbe2aa29
 class NoTilesError(ValueError): "A validation set that is not made of windows of scenes"
 
-def _maps(dl, sizes):
+def _maps(dl, sizes): # sizes: of (width, height)
     "How to go back from the network's input to an image of each size"
-    def back(size):
-        m = input_map(dl, PILImage.create(np.zeros((size[1],size[0],3), np.uint8)))
-        return torch.linalg.inv(torch.cat([m, m.new_tensor([[0.,0.,1.]])]))[:2]
-    return {o: back(o) for o in sizes}
+    def back(width, height):
+        mat = input_map(dl, PILImage.create(np.zeros((height,width,3), np.uint8)))
+        return torch.linalg.inv(torch.cat([mat, mat.new_tensor([[0.,0.,1.]])]))[:2]
+    return {size_wh: back(*size_wh) for size_wh in sizes}
 
 def scene_dets(
     dl, # the data loader of the windows
@@ -34,20 +34,22 @@ def scene_dets(
 )->tuple: # records of the scenes, and dict(boxes (k,5), scores, labels) of each
     "Detections of windows merged to those of scenes"
     items = list(dl.items)
-    if not items or not all(isinstance(getattr(o,'image',None), Window) and hasattr(o,'whole') for o in items):
+    if not items or not all(isinstance(getattr(tile,'image',None), Window) and hasattr(tile,'whole') for tile in items):
         raise NoTilesError('SceneMAP needs windows of scenes for validation: make the loaders with tile=1024, or leave it out')
     if getattr(dl, 'shuffle', False):
         raise NoTilesError('SceneMAP needs windows in their order, these are shuffled: '
                            'validate dls.test_dl(dls.train.items, with_labels=True)')
     if len(items)!=len(records): raise NoTilesError(f'{len(items)} windows but {len(records)} of them predicted: SceneMAP needs all')
-    maps,scenes = _maps(dl, {o.image.size for o in items}),{}
-    for o in items: scenes.setdefault(id(o.whole), (len(scenes), o.whole))
-    name = lambda o: replace(o.image, scene=str(scenes[id(o.whole)][0])).name          # two scenes may have the same file name
-    preds = {name(o): dict(boxes=map_boxes(torch.as_tensor(r.boxes), maps[o.image.size]), scores=r.scores, labels=r.labels)
-             for o,r in zip(items, records)}
+    maps,scenes = _maps(dl, {tile.image.size for tile in items}),{}
+    for tile in items: scenes.setdefault(id(tile.whole), (len(scenes), tile.whole))
+    preds = {}
+    for tile,record in zip(items, records):
+        number = scenes[id(tile.whole)][0]                          # two scenes may have the same file name
+        boxes = map_boxes(torch.as_tensor(record.boxes), maps[tile.image.size])
+        preds[replace(tile.image, scene=str(number)).name] = dict(boxes=boxes, scores=record.scores, labels=record.labels)
     merged = merge_windows(preds, iou_thr)
-    return ([a for _,a in scenes.values()],
-            [{**merged[str(k)], 'boxes':qbox2rbox(merged[str(k)]['boxes'])} for k,_ in scenes.values()])
+    return ([annot for _,annot in scenes.values()],
+            [{**merged[str(key)], 'boxes':qbox2rbox(merged[str(key)]['boxes'])} for key,_ in scenes.values()])
 
 # %% ../../nbs/learn/13_scene_map.ipynb #30df3ffe
 class SceneMAP(RotatedMAP):
@@ -58,7 +60,7 @@ class SceneMAP(RotatedMAP):
         iou_thr:float=0.1, # threshold of the NMS that merges windows, in [0, 1]
         name:str=None, # in the training table; None: 'scene_mAP50', 'scene_mAP50_dota-1.0', ...
         protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
-        difficulty=None): # truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
+        difficulty=None): # ground truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
         super().__init__(metric, iou, name, protocol, difficulty)
         self.iou_thr,self.dl = iou_thr,None
         if name is None: self._name = f'scene_{self._name}'
@@ -70,9 +72,10 @@ class SceneMAP(RotatedMAP):
     def compute(self, metric=None, iou=None, protocol=None, difficulty=None):
         vocab = self.acc.vocab
         scenes,preds = scene_dets(self.dl, self.gather().images, self.iou_thr)
-        code = {str(k):i for i,k in enumerate(vocab)}
-        truth = [dict(boxes=qbox2rbox(a.quads), labels=np.array([code[n] for n in a.names], int), ignore=a.ignored, difficulty=a.difficult)
-                 for a in scenes]
+        code = {str(name):i for i,name in enumerate(vocab)}
+        labels = [np.array([code[name] for name in annot.names], int) for annot in scenes]
+        truth = [dict(boxes=qbox2rbox(annot.quads), labels=own, ignore=annot.ignored, difficulty=annot.difficult)
+                 for annot,own in zip(scenes, labels)]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)
         return acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))

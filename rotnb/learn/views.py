@@ -35,7 +35,8 @@ def _overlay(ax, pic, heat, title):
     ax.imshow(pic.mean(-1), cmap='gray', vmin=0, vmax=1)
     h,w = pic.shape[:2]
     ax.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, extent=(-.5,w-.5,h-.5,-.5), interpolation='bilinear')
-    ax.set(title=title, xlim=(-.5,w-.5), ylim=(h-.5,-.5)); ax.set_axis_off()
+    ax.set(title=title, xlim=(-.5,w-.5), ylim=(h-.5,-.5))
+    ax.set_axis_off()
 
 def _unit(x):
     "Stretched to 0..1"
@@ -56,31 +57,33 @@ def show_features(
     "What the pyramid makes of an image"
     x,pic = _input(learn, image)
     learn.model.eval()
-    feats = [o[0].float() for o in pyramid(learn.model, x)]
+    feats = [level_map[0].float() for level_map in pyramid(learn.model, x)]
     name = lambda i: f'level {i}, stride {x.shape[-1]//feats[i].shape[-1]}'
-    if level is None: maps = [(o.abs().mean(0),name(i)) for i,o in enumerate(feats)]
+    if level is None: maps = [(level_map.abs().mean(0),name(i)) for i,level_map in enumerate(feats)]
     elif not 0<=level<len(feats): raise ValueError(f'level {level}: there are levels 0 to {len(feats)-1}')
     else:
         best = feats[level].flatten(1).var(1).topk(min(n, len(feats[level])))[1].tolist()
-        maps = [(feats[level][c],f'{name(level)}, channel {c}') for c in best]
+        maps = [(feats[level][channel],f'{name(level)}, channel {channel}') for channel in best]
     with figure_style():
         axs = _axes(len(maps)+1)
         for ax in axs.flat: ax.set_axis_off()
-        axs.flat[0].imshow(pic); axs.flat[0].set_title('image')
-        for ax,(m,t) in zip(axs.flat[1:], maps): _overlay(ax, pic, _unit(m), t)
+        axs.flat[0].imshow(pic)
+        axs.flat[0].set_title('image')
+        for ax,(heat,title) in zip(axs.flat[1:], maps): _overlay(ax, pic, _unit(heat), title)
     return axs
 
 # %% ../../nbs/learn/08_views.ipynb #50902003
 def _asked(model, out, about, label):
     "The number whose gradient is taken"
-    k,last = model.n_classes,model.stages[-1]
+    n_classes,last = model.n_classes,model.stages[-1]
     if not isinstance(about, Tensor):
-        p = out.logits.softmax(-1) if out.logits.shape[-1]>k else out.logits.sigmoid()
-        return p[0,:,about].sum()
+        probs = out.logits.softmax(-1) if out.logits.shape[-1]>n_classes else out.logits.sigmoid()
+        return probs[0,:,about].sum()
     boxes = last.boxes(out)[0].float()
     same = box_iou_rotated(boxes, about[None].float())[:,0]>=.5
-    if not same.any(): same[(boxes[:,:2]-about[:2]).norm(dim=1).nan_to_num(math.inf).argmin()] = True   # no detection: the nearest place
-    logits = out.logits[0,:,:k].unflatten(0, (len(boxes),-1)).amax(1)         # of the anchors of a place the best
+    if not same.any():                                                          # no detection there: the nearest place
+        same[(boxes[:,:2]-about[:2]).norm(dim=1).nan_to_num(math.inf).argmin()] = True
+    logits = out.logits[0,:,:n_classes].unflatten(0, (len(boxes),-1)).amax(1)         # of the anchors of a place the best
     logits = logits.masked_fill(~same[:,None], -math.inf)
     return logits.max() if label is None else logits[:,label].max()
 
@@ -89,7 +92,7 @@ def grad_cam(
     x:Tensor, # `(1, 3, h, w)`, normalised
     about, # class index, or a box `(5,)` in pixels of `x`
     label:int=None, # class that a box is taken for; None: its best
-    level:int=None, # of the pyramid; None: the one that says most
+    level:int=None, # of the pyramid; None: the one that contributes most
 )->tuple: # map `(h, w)` of the level, >= 0, and the level
     "Which places of a level argue for a class or a box"
     feats = []
@@ -98,18 +101,18 @@ def grad_cam(
         with torch.enable_grad(): y = _asked(model, model.run_stages(x.detach().clone().requires_grad_())[1], about, label)
     finally: hook.remove()
     grads = torch.autograd.grad(y, feats, allow_unused=True)
-    pairs = [(torch.zeros_like(a) if g is None else g, a.detach()) for g,a in zip(grads, feats)]
-    if level is None: level = int(torch.stack([(g*a).abs().sum() for g,a in pairs]).argmax())
-    g,a = pairs[level]
-    weight = g if isinstance(about, Tensor) else g.mean((-2,-1), keepdim=True)
-    return (weight*a).sum(1)[0].relu(),level
+    pairs = [(torch.zeros_like(act) if grad is None else grad, act.detach()) for grad,act in zip(grads, feats)]
+    if level is None: level = int(torch.stack([(grad*act).abs().sum() for grad,act in pairs]).argmax())
+    grad,act = pairs[level]
+    weight = grad if isinstance(about, Tensor) else grad.mean((-2,-1), keepdim=True)
+    return (weight*act).sum(1)[0].relu(),level
 
 # %% ../../nbs/learn/08_views.ipynb #782c5479
 def show_cam(
     learn:Learner,
     image, # path, array `(h,w,3)` uint8 or PIL image
     about=0, # number of a detection, best first; or a class name; or a box `(5,)` in pixels of the network input
-    level:int=None, # of the pyramid, 0 is the finest; None: the one that says most
+    level:int=None, # of the pyramid, 0 is the finest; None: the one that contributes most
 ): # the axis
     "Which places of an image argue for a detection, a class or a box"
     x,pic = _input(learn, image)
@@ -118,10 +121,10 @@ def show_cam(
         if about not in vocab: raise ValueError(f'{about!r} is not among {", ".join(vocab)}')
         what,boxes,name = vocab.index(about),None,about
     elif isinstance(about, int):
-        with torch.no_grad(): d = model(x)[0]
-        if about>=len(d['boxes']): raise ValueError(f"detection {about}: there are {len(d['boxes'])}")
-        what,label = d['boxes'][about],int(d['labels'][about])
-        boxes,name = what[None],f"{vocab[label]} {float(d['scores'][about]):.2f}"
+        with torch.no_grad(): dets = model(x)[0]
+        if about>=len(dets['boxes']): raise ValueError(f"detection {about}: there are {len(dets['boxes'])}")
+        what,label = dets['boxes'][about],int(dets['labels'][about])
+        boxes,name = what[None],f"{vocab[label]} {float(dets['scores'][about]):.2f}"
     else:
         what = torch.as_tensor(about, dtype=x.dtype, device=x.device)
         boxes,name = what[None],'box'
