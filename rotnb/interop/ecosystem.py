@@ -22,27 +22,29 @@ _unclamped = dict(clamping_mode=None) if 'clamping_mode' in signature(tv_tensors
 
 def to_tv_tensors(
     quads, # (n,4,2) corners, pixels
-    size:tuple, # (width, height) of the image
+    size_wh:tuple, # (width, height) of the image, pixels
     format:str='XYXYXYXY' # or 'CXCYWHR'
 )->tv_tensors.BoundingBoxes:
     "Oriented boxes for torchvision's transforms"
-    q = np.asarray(quads, np.float64).reshape(-1,4,2)
-    if format=='CXCYWHR': d = with_heading(q)[0]*[1,1,1,1,-180/np.pi]
-    elif format=='XYXYXYXY': d = q.reshape(-1,8)
+    quads = np.asarray(quads, np.float64).reshape(-1,4,2)
+    if format=='CXCYWHR': numbers = with_heading(quads)[0]*[1,1,1,1,-180/np.pi]
+    elif format=='XYXYXYXY': numbers = quads.reshape(-1,8)
     else: raise ValueError(f"format is {format!r}, expected 'XYXYXYXY' or 'CXCYWHR'")
-    return tv_tensors.BoundingBoxes(torch.as_tensor(d), format=format, canvas_size=(size[1],size[0]), **_unclamped)
+    return tv_tensors.BoundingBoxes(torch.as_tensor(numbers), format=format, canvas_size=(size_wh[1],size_wh[0]), **_unclamped)
 
 def from_tv_tensors(
     boxes:tv_tensors.BoundingBoxes # of any format
 )->np.ndarray: # (n,4,2) corners, pixels
     "Corners of torchvision's boxes"
-    f = boxes.format.name
-    if f=='XYWHR': boxes = convert_bounding_box_format(boxes, new_format='CXCYWHR'); f = 'CXCYWHR'
-    if f not in ('CXCYWHR','XYXYXYXY'): boxes = convert_bounding_box_format(boxes, new_format='XYXY')
-    d = boxes.as_subclass(torch.Tensor).double().cpu().numpy()
-    if f=='XYXYXYXY': return d.reshape(-1,4,2)
-    if f=='CXCYWHR': return rbox2qbox(d*[1,1,1,1,-np.pi/180])
-    x1,y1,x2,y2 = d.T
+    name = boxes.format.name
+    if name=='XYWHR':
+        boxes = convert_bounding_box_format(boxes, new_format='CXCYWHR')
+        name = 'CXCYWHR'
+    if name not in ('CXCYWHR','XYXYXYXY'): boxes = convert_bounding_box_format(boxes, new_format='XYXY')
+    numbers = boxes.as_subclass(torch.Tensor).double().cpu().numpy()
+    if name=='XYXYXYXY': return numbers.reshape(-1,4,2)
+    if name=='CXCYWHR': return rbox2qbox(numbers*[1,1,1,1,-np.pi/180])
+    x1,y1,x2,y2 = numbers.T
     return np.stack([x1,y1,x2,y1,x2,y2,x1,y2], -1).reshape(-1,4,2)
 
 # %% ../../nbs/interop/06_ecosystem.ipynb #839422dc
@@ -57,21 +59,22 @@ def to_supervision(
 ): # supervision.Detections
     "A detector's boxes as supervision's detections"
     sv = sv or _need('supervision', 'to_supervision')
-    r,s,l = (torch.as_tensor(pred[k]).detach().float().cpu().numpy() for k in ('boxes','scores','labels'))
-    r = r.reshape(-1,5)
-    data = {'xyxyxyxy': rbox2qbox(r)} | ({} if vocab is None else dict(class_name=np.array([vocab[int(i)] for i in l], dtype=str)))
-    return sv.Detections(xyxy=rbox2hbox(r), confidence=s, class_id=l.astype(int), data=data)
+    rboxes,scores,labels = (torch.as_tensor(pred[key]).detach().float().cpu().numpy() for key in ('boxes','scores','labels'))
+    rboxes = rboxes.reshape(-1,5)
+    data = {'xyxyxyxy': rbox2qbox(rboxes)}
+    if vocab is not None: data['class_name'] = np.array([vocab[int(label)] for label in labels], dtype=str)
+    return sv.Detections(xyxy=rbox2hbox(rboxes), confidence=scores, class_id=labels.astype(int), data=data)
 
 def from_supervision(
     dets # supervision.Detections
 )->dict: # boxes (k,5) le90, scores (k,), labels (k,)
-    "supervision's detections as a detector's answer; upright where there are no corners"
-    q = dets.data.get('xyxyxyxy'); n = len(dets.xyxy)
-    boxes = (hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if q is None else
-             qbox2rbox(np.asarray(q, np.float32).reshape(-1,4,2)))
+    "supervision's detections as a detector gives them; upright where there are no corners"
+    corners,n_dets = dets.data.get('xyxyxyxy'),len(dets.xyxy)
+    boxes = (hbox2rbox(np.asarray(dets.xyxy, np.float32).reshape(-1,4)) if corners is None else
+             qbox2rbox(np.asarray(corners, np.float32).reshape(-1,4,2)))
     return dict(boxes=torch.from_numpy(np.ascontiguousarray(boxes)).float(),
-                scores=torch.as_tensor(np.ones(n) if dets.confidence is None else np.asarray(dets.confidence)).float(),
-                labels=torch.as_tensor(np.zeros(n) if dets.class_id is None else np.asarray(dets.class_id)).long())
+                scores=torch.as_tensor(np.ones(n_dets) if dets.confidence is None else np.asarray(dets.confidence)).float(),
+                labels=torch.as_tensor(np.zeros(n_dets) if dets.class_id is None else np.asarray(dets.class_id)).long())
 
 # %% ../../nbs/interop/06_ecosystem.ipynb #510e859f
 def to_fiftyone(
@@ -81,11 +84,11 @@ def to_fiftyone(
 )->list: # of fiftyone.Sample
     "Records as FiftyOne samples"
     fo,res = fo or _need('fiftyone', 'to_fiftyone'),[]
-    for a in annots:
-        size = np.array(image_size(a.image))
-        lines = [fo.Polyline(label=n, points=[[tuple(map(float, p)) for p in q/size]], closed=True, filled=True, difficult=int(d))
-                 for q,n,d in zip(a.quads, a.names, a.difficult)]
-        res.append(fo.Sample(filepath=str(Path(a.image).resolve()), **{field: fo.Polylines(polylines=lines)}))
+    for annot in annots:
+        size = np.array(image_size(annot.image))
+        lines = [fo.Polyline(label=name, points=[[tuple(map(float, point)) for point in quad/size]], closed=True, filled=True,
+                             difficult=int(level)) for quad,name,level in zip(annot.quads, annot.names, annot.difficult)]
+        res.append(fo.Sample(filepath=str(Path(annot.image).resolve()), **{field: fo.Polylines(polylines=lines)}))
     return res
 
 def _polyline(o, where):
@@ -95,18 +98,18 @@ def _polyline(o, where):
     if pts.shape!=(4,2): raise ValueError(f'{where} is not one quad')
     return pts
 
-_pivots = dict(middle=0., corner=-.5) # where along both sides, from the middle, the upright box is held
+_pivots = dict(middle=0., corner=-.5) # the fixed point, from the middle, in sides of the upright box
 
 def _detection(o, where, size, pivot):
     "Corners of a detection, in shares of the image"
     turn = getattr(o, 'rotation', None) or 0.
     if turn and pivot not in _pivots:
-        raise ValueError(f"{where} has a rotation: say what it turns about, as it is not written: pivot='middle' (of CVAT) or 'corner' "
-                         f"(the upper left one, of Label Studio); pivot is {pivot!r}")
+        raise ValueError(f"{where} has a rotation, but not the point it turns about: give pivot='middle' (as CVAT has it) or 'corner' "
+                         f"(the upper left one, as Label Studio has it); pivot is {pivot!r}")
     x,y,w,h = np.array(o.bounding_box, float)*[*size,*size]
-    t,at = np.deg2rad(float(turn)),_pivots.get(pivot, 0.)*np.array([w,h])
-    mid = [x+w/2,y+h/2]+at-np.array([[np.cos(t),-np.sin(t)],[np.sin(t),np.cos(t)]])@at
-    return rbox2qbox(np.array([[*mid,w,h,t]]))[0]/size
+    theta,at = np.deg2rad(float(turn)),_pivots.get(pivot, 0.)*np.array([w,h])
+    mid = [x+w/2,y+h/2]+at-np.array([[np.cos(theta),-np.sin(theta)],[np.sin(theta),np.cos(theta)]])@at
+    return rbox2qbox(np.array([[*mid,w,h,theta]]))[0]/size
 
 # %% ../../nbs/interop/06_ecosystem.ipynb #7c786264
 def from_fiftyone(
@@ -114,15 +117,16 @@ def from_fiftyone(
     field:str='ground_truth', # of the samples, with Polylines or Detections
     pivot:str=None # what a `rotation` of detections turns about: 'middle' (from CVAT), 'corner' (the upper left, from Label Studio)
 )->list: # of `Annot`
-    "Records from FiftyOne samples; a polyline that is no closed quad is an error"
+    "Records from FiftyOne samples; a polyline that is not a closed quad is an error"
     res = []
-    for s in samples:
-        size,v = np.array(image_size(s['filepath'])),s[field]
-        kind = next((k for k in ('polylines','detections') if hasattr(v, k)), None)
-        if v is not None and kind is None: raise ValueError(f"{s['filepath']}: {field} holds {type(v).__name__}, expected Polylines or Detections")
-        objs = getattr(v, kind) if kind else []
-        where = [f"{s['filepath']}: {field}.{kind}[{i}]" for i in range(len(objs))]
-        q = [_polyline(o, p) if kind=='polylines' else _detection(o, p, size, pivot) for o,p in zip(objs, where)]
-        res.append(Annot(Path(s['filepath']), np.array(q, float).reshape(-1,4,2)*size, [o.label for o in objs],
-                         np.array([int(getattr(o, 'difficult', 0) or 0) for o in objs], int)))
+    for sample in samples:
+        size,value = np.array(image_size(sample['filepath'])),sample[field]
+        kind = next((attr for attr in ('polylines','detections') if hasattr(value, attr)), None)
+        if value is not None and kind is None:
+            raise ValueError(f"{sample['filepath']}: {field} holds {type(value).__name__}, expected Polylines or Detections")
+        objs = getattr(value, kind) if kind else []
+        where = [f"{sample['filepath']}: {field}.{kind}[{i}]" for i in range(len(objs))]
+        quads = [_polyline(obj, place) if kind=='polylines' else _detection(obj, place, size, pivot) for obj,place in zip(objs, where)]
+        res.append(Annot(Path(sample['filepath']), np.array(quads, float).reshape(-1,4,2)*size, [obj.label for obj in objs],
+                         np.array([int(getattr(obj, 'difficult', 0) or 0) for obj in objs], int)))
     return res

@@ -26,9 +26,13 @@ classifier_rows = [
     (r'^backbone\.body\.features\.([1357])\.(\d+)\.',                     lambda m,_: f'backbone.body.layers_{_tv[m[1]]}.blocks.{m[2]}.'),
     (r'^backbone\.body\.features\.([246])\.(?=norm|reduction)',            lambda m,_: f'backbone.body.layers_{int(m[1])//2}.downsample.'),
     (r'^backbone\.body\.features\.([246])\.',                              lambda m,_: f'backbone.body.stages_{int(m[1])//2}.downsample.'),
-    (r'(?<=\.)block\.0\.', 'conv_dw.'), (r'(?<=\.)block\.2\.', 'norm.'), (r'(?<=\.)block\.3\.', 'mlp.fc1.'),
-    (r'(?<=\.)block\.5\.', 'mlp.fc2.'),
-    (r'(?<=\.)layer_scale$', 'gamma', torch.flatten), (r'(?<=\.)mlp\.0\.', 'mlp.fc1.'), (r'(?<=\.)mlp\.3\.', 'mlp.fc2.')]
+    (r'(?<=\.)block\.0\.',        'conv_dw.'),
+    (r'(?<=\.)block\.2\.',        'norm.'),
+    (r'(?<=\.)block\.3\.',        'mlp.fc1.'),
+    (r'(?<=\.)block\.5\.',        'mlp.fc2.'),
+    (r'(?<=\.)layer_scale$',      'gamma', torch.flatten),
+    (r'(?<=\.)mlp\.0\.',          'mlp.fc1.'),
+    (r'(?<=\.)mlp\.3\.',          'mlp.fc2.')]
 
 def load_backbone(
     detector, # or a `TimmBackbone`
@@ -37,10 +41,11 @@ def load_backbone(
 ): # `detector`
     "Give the backbone ImageNet weights in the names of torchvision, timm or OpenMMLab"
     sd,_ = read_checkpoint(path_or_state_dict)
-    if any(k.startswith('backbone.') for k in sd): sd = {k[9:]:v for k,v in sd.items() if k.startswith('backbone.')}
+    own = {key.removeprefix('backbone.'):weight for key,weight in sd.items() if key.startswith('backbone.')}
+    sd = own or sd
     body = detector if isinstance(detector, TimmBackbone) else detector.backbone
     whole = nn.ModuleDict(dict(backbone=body))
-    rows = [r for r in backbone_rows if not (r[0].endswith(r'(\d)\.') and 'norm' in r[0])]
-    new = rename_keys({f'backbone.{k}':v for k,v in sd.items()}, whole, rows+classifier_rows)
+    rows = [row for row in backbone_rows if not (row[0].endswith(r'(\d)\.') and 'norm' in row[0])]
+    new = rename_keys({f'backbone.{key}':weight for key,weight in sd.items()}, whole, rows+classifier_rows)
     fill_weights(whole, new, strict, f'the backbone {body.name}', optional=r'backbone\.norms\.')
     return detector

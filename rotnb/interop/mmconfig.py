@@ -35,12 +35,19 @@ _matching = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', ma
 def _overlap(d):
     "Settings of `max_iou_assign` that an assigner of MMDetection has; ignored objects count by area where it says so"
     if part_type(dict(dict(type='MaxIoUAssigner'), **d))!='MaxIoUAssigner': raise unknown_part('the assigner', d, ('MaxIoUAssigner',))
-    return {o:d[k] for k,o in _matching.items() if k in d} | (dict(ignore_iof=d['ignore_iof_thr']) if d.get('ignore_iof_thr', -1)>0 else {})
+    settings = {ours:d[theirs] for theirs,ours in _matching.items() if theirs in d}
+    if d.get('ignore_iof_thr', -1)>0: settings['ignore_iof'] = d['ignore_iof_thr']
+    return settings
 
 def _upright(head, assigner, otherwise):
     "Whether priors are compared with the upright boxes around objects"
     calculator = part_type(assigner.get('iou_calculator', dict(type='')))
     return bool(head.get('assign_by_circumhbbox', otherwise)) or calculator.startswith('Fake')
+
+def _fixed(head, **only):
+    "Raise for a setting of a head of which only one value is known here"
+    for key,value in only.items():
+        if head.get(key, value)!=value: raise ConfigError(f"{key}={head[key]!r} of a {part_type(head)} is not known here; {value!r} is")
 
 def _unweighted(what, d):
     if (d or {}).get('loss_weight', 1.)!=1.: raise ConfigError(f"{what} with loss_weight={d['loss_weight']} is not known here; 1 is")
@@ -55,9 +62,8 @@ def _anchors(model, head):
                 angle=angle_from(head['bbox_coder']), clip_centers=True), gen, assigner
 
 def _coded(head):
-    "What the branch of its own says that RetinaNet may have for the angle"
-    for k,v in dict(use_encoded_angle=True, shield_reg_angle=False).items():
-        if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
+    "Settings of the separate branch that RetinaNet may have for the angle"
+    _fixed(head, use_encoded_angle=True, shield_reg_angle=False)
     return dict(loss_angle=box_loss_from(head['loss_angle']), squash_angle=head.get('use_normalized_angle_feat', False))
 
 def _retinanet(model, head):
@@ -65,7 +71,8 @@ def _retinanet(model, head):
     code = head.get('angle_coder')
     coder = delta_coder_from(head['bbox_coder'], **(dict(angle_coder=angle_coder_from(code), plain_angle=True) if code else {}))
     how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
-    more = {k:v for k,v in how.items() if k not in ('pos','neg') and signature(max_iou_assign).parameters[k].default!=v}
+    usual = signature(max_iou_assign).parameters
+    more = {key:value for key,value in how.items() if key not in ('pos','neg') and usual[key].default!=value}
     return dict(_dense(model, head), name='rotated_retinanet', **kw, coder=coder, loss_box=box_loss_from(head['loss_bbox']),
                 scales_per_octave=gen.get('scales_per_octave', 3), ratios=tuple(gen.get('ratios', (1.,.5,2.))),
                 pos=how['pos'], neg=how['neg'], **(_coded(head) if code else {}),
@@ -80,11 +87,8 @@ def _atss(model, head):
                 topk=assigner.get('topk', 9), **old)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #a5003d17
-_fcos_same = dict(norm_on_bbox=True, centerness_on_reg=True, dcn_on_last_conv=False)
-
 def _fcos(model, head):
-    for k,v in _fcos_same.items():
-        if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
+    _fixed(head, norm_on_bbox=True, centerness_on_reg=True, dcn_on_last_conv=False)
     _unweighted('a centerness loss', head.get('loss_centerness'))
     radius = head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None
     ranges = head.get('regress_ranges')
@@ -98,7 +102,7 @@ def _fcos(model, head):
                 **(dict(assigner=partial(fcos_assign, ranges=tuple(map(tuple, ranges)), radius=radius)) if ranges else {}))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #ae49b945
-def _several(*vs): return next(([*v] if isinstance(v, (list,tuple)) else [v] for v in vs if v), [])
+def _several(*values): return next(([*value] if isinstance(value, (list,tuple)) else [value] for value in values if value), [])
 
 def _refined(model, head):
     later = _several(model.get('bbox_head_refine'), model.get('refine_heads'), model.get('odm_head'))
@@ -113,21 +117,21 @@ def _refined(model, head):
     if 'topk' in base:
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
-    stages = tuple(_later(o, c, w, base) for o,c,w in zip(later, cfgs, weights, strict=True))
+    stages = tuple(_later(own, cfg, weight, base) for own,cfg,weight in zip(later, cfgs, weights, strict=True))
     return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
 
 def _later(head, cfg, weight, base):
-    "What a refining head has otherwise than the first"
+    "Settings in which a refining head differs from the first"
     if not head.get('with_orconv', True): raise ConfigError("with_orconv=False: an ODM without rotating filters is not known here")
     loss,assigner = box_loss_from(head['loss_bbox']),cfg.get('assigner') or {}
     own = dict(coder=delta_coder_from(head['bbox_coder']), loss_box=replace(loss, weight=loss.weight*weight),
-               **{k:head.get(k, base[k]) for k in ('stacked_convs','feat_channels')},
+               **{key:head.get(key, base[key]) for key in ('stacked_convs','feat_channels')},
                **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))))
     own['cls_weight'] *= weight
     how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
     if _upright(head, assigner, part_type(head.get('anchor_generator') or dict(type=''))=='PseudoAnchorGenerator'): how['hbox'] = True
-    how = {k:v for k,v in how.items() if k in ('pos','neg') or signature(max_iou_assign).parameters[k].default!=v}
-    own = {k:v for k,v in own.items() if base.get(k)!=v}
+    how = {key:value for key,value in how.items() if key in ('pos','neg') or signature(max_iou_assign).parameters[key].default!=value}
+    own = {key:value for key,value in own.items() if base.get(key)!=value}
     same = 'assigner' not in base and not base['hbox'] and how==dict(pos=base['pos'], neg=base['neg'])
     return own if same else dict(own, assigner=partial(max_iou_assign, **how))
 
@@ -138,10 +142,11 @@ def _reppoints(model, head):
     same = part_type(head)=='RotatedRepPointsHead' and not head.get('use_reassign')
     if not same: warn(f"{part_type(head)}: detects as rotated_reppoints, but how it chooses what to learn from is not known here; "
                       "training goes on as rotated_reppoints")
-    losses = [head.get(f'loss_bbox_{o}') or {} for o in ('init','refine')]
-    if any(part_type(o)!='ConvexGIoULoss' for o in losses) and same:
+    losses = [head.get(f'loss_bbox_{part}') or {} for part in ('init','refine')]
+    if any(part_type(part)!='ConvexGIoULoss' for part in losses) and same:
         raise unknown_part('the points\' loss', losses[0], ('ConvexGIoULoss',))
-    first,later = (((model.get('train_cfg') or head.get('train_cfg') or {}).get(o) or {}).get('assigner') or {} for o in ('init','refine'))
+    train = model.get('train_cfg') or head.get('train_cfg') or {}
+    first,later = ((train.get(part) or {}).get('assigner') or {} for part in ('init','refine'))
     chosen = dict(first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
                   assigner=partial(max_iou_assign, pos=later.get('pos_iou_thr', .4), neg=later.get('neg_iou_thr', .3))) if same else {}
     usual = 'oc' if model.get('type')=='RotatedRepPoints' else 'le90'
@@ -150,14 +155,14 @@ def _reppoints(model, head):
                 gradient_mul=head.get('gradient_mul', .1),
                 strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')),
                 stacked_convs=head.get('stacked_convs', 3),
-                **dict(zip(('first_weight','box_weight'), (o.get('loss_weight', 1.) for o in losses))), **chosen)
+                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **chosen)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
 _uprighted = 'square_classes','rotation_agnostic_classes','agnostic_resize_classes'
 
 def _h2rbox(model, head):
     kind,coded = part_type(head),head.get('angle_coder')
-    some = ', '.join(f'{k}={head[k]}' for k in _uprighted if head.get(k))
+    some = ', '.join(f'{key}={head[key]}' for key in _uprighted if head.get(key))
     warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
          "training goes on as rotated_fcos, from oriented boxes"+
          (f". MMRotate turns boxes of some classes upright, and H2RBox-v2 shrinks some ({some}); here they stay as found" if some else ''))
@@ -167,8 +172,7 @@ def _h2rbox(model, head):
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #743c39a2
 def _rtmdet(model, head):
-    for k,v in dict(share_conv=True, pred_kernel_size=1, with_objectness=False, scale_angle=False).items():
-        if head.get(k, v)!=v: raise ConfigError(f"{k}={head[k]!r} of a {part_type(head)} is not known here; {v!r} is")
+    _fixed(head, share_conv=True, pred_kernel_size=1, with_objectness=False, scale_angle=False)
     if part_type(model['neck'])!='CSPNeXtPAFPN': raise unknown_part('the neck', model['neck'], ('CSPNeXtPAFPN',))
     loss = head.get('loss_cls', {})
     if part_type(dict(dict(type='QualityFocalLoss'), **loss))!='QualityFocalLoss' or loss.get('beta', 2.)!=2.:
@@ -200,23 +204,25 @@ def settings_from_config(
     "What a configuration of MMRotate is here"
     model = read_config(cfg) if isinstance(cfg, str) else cfg
     model = model.get('model', model)
-    heads = [k for k,v in model.items() if re.search('head|refine', k) and isinstance(v, (dict,list))]
+    heads = [name for name,value in model.items() if re.search('head|refine', name) and isinstance(value, (dict,list))]
     head = model[heads[0]] if heads and isinstance(model[heads[0]], dict) else {}
     key = part_type(head) if len(heads)==1 and 'type' in head else part_type(model) if 'type' in model else None
     if key not in readers:
-        found = ', '.join(f'{k} {_types(model[k])}' for k in heads) or 'no head'
+        found = ', '.join(f'{name} {_types(model[name])}' for name in heads) or 'no head'
         raise ConfigError(f"a {model.get('type')} with {found} is not known here; known are {', '.join(readers)}")
     return readers[key](model, head)
 
-def _types(d): return ', '.join(o.get('type', '?') if isinstance(o, dict) else str(o) for o in (d if isinstance(d, list) else [d]))
+def _types(d):
+    parts = d if isinstance(d, list) else [d]
+    return ', '.join(part.get('type', '?') if isinstance(part, dict) else str(part) for part in parts)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #0f73fb9d
 def _sampled(d):
     "Assigner and sampler of a training configuration"
-    a,s = d.get('assigner'),d.get('sampler')
-    assign = dict(assigner=partial(max_iou_assign, **_overlap(a))) if a else {}
-    return assign | (dict(sampler=partial(random_sample, num=s['num'], pos_fraction=s['pos_fraction'],
-                                          neg_pos_ub=s.get('neg_pos_ub', -1))) if s else {})
+    assigner,sampler = d.get('assigner'),d.get('sampler')
+    assign = dict(assigner=partial(max_iou_assign, **_overlap(assigner))) if assigner else {}
+    return assign | (dict(sampler=partial(random_sample, num=sampler['num'], pos_fraction=sampler['pos_fraction'],
+                                          neg_pos_ub=sampler.get('neg_pos_ub', -1))) if sampler else {})
 
 def _rpn(head, train, test):
     gen = head['anchor_generator']
@@ -225,7 +231,7 @@ def _rpn(head, train, test):
     kw = dict(_sampled(train), coder=proposal_coder_from(head['bbox_coder']),
               priors=AnchorPriors(gen['scales'][0], 1, tuple(gen['ratios'])),
               border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0),
-              **{k:v for k,v in test_from(test).items() if k!='score_thr'})
+              **{key:value for key,value in test_from(test).items() if key!='score_thr'})
     if 'assigner' in kw: kw['assigner'] = partial(kw['assigner'], hbox=True)
     if (weight := (head.get('loss_cls') or {}).get('loss_weight', 1.))!=1.: kw['cls_weight'] = weight
     return kw | (dict(loss_box=box_loss_from(head['loss_bbox'])) if 'loss_bbox' in head else {})
@@ -238,7 +244,7 @@ def _roi(cut, head, train, weight):
     points = layer.get('sample_num', layer.get('sampling_ratio', 0))
     pool = roi_align_upright if hbox else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
-    means = {k:tuple(coder[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in coder}
+    means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
     return dict(_sampled(train), pool=pool, hbox=hbox, coder=own,
                 clip='sides' if glide else None if hbox else 'centers', loss_box=box_loss_from(head['loss_bbox']), weight=weight,
@@ -249,19 +255,19 @@ def _roi(cut, head, train, weight):
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
 def _two_stage(model, _):
-    rpn,roi,train,test = (model[k] or {} if k in model else {} for k in ('rpn_head','roi_head','train_cfg','test_cfg'))
+    rpn,roi,train,test = (model[key] or {} if key in model else {} for key in ('rpn_head','roi_head','train_cfg','test_cfg'))
     heads,body = _listed(roi['bbox_head'], 1),backbone_from(model['backbone'])
-    n,rcnn = len(heads),test.get('rcnn') or {}
-    rois = [_roi(*o) for o in zip(_listed(roi['bbox_roi_extractor'], n), heads, _listed(train.get('rcnn'), n),
-                                  roi.get('stage_loss_weights', [1]*n))]
-    name = ('roi_trans' if n==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    n_heads,rcnn = len(heads),test.get('rcnn') or {}
+    rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
+                                  roi.get('stage_loss_weights', [1]*n_heads))]
+    name = ('roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
-    neck = {k:v for k,v in neck_from(model['neck']).items() if k!='relu_extra'}
+    neck = {key:value for key,value in neck_from(model['neck']).items() if key!='relu_extra'}
     if not model['neck'].get('add_extra_convs'): neck['fpn_extra'] = 'pool'
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=tuple(rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
-                **{k:v for k,v in test_from(rcnn).items() if k!='nms_pre'},
+                **{key:value for key,value in test_from(rcnn).items() if key!='nms_pre'},
                 **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
 
 readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}

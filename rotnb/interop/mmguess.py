@@ -10,30 +10,30 @@ import re
 from .mmparts import ConfigError
 
 # %% ../../nbs/interop/03_mmguess.ipynb #c7c6b0cb
-def _count(sd, pat): return len({m[1] for k in sd if (m := re.match(pat, k))})
+def _count(sd, pat): return len({match[1] for key in sd if (match := re.match(pat, key))})
 
 def _guess_backbone(sd):
     if 'backbone.patch_embed.projection.weight' in sd:
         return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']),
                     depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])
     if 'backbone.downsample_layers.0.0.weight' in sd:
-        c,n = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
-        return dict(type='ConvNeXt', arch={96:'tiny' if n==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[c])
+        width,n_blocks = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
+        return dict(type='ConvNeXt', arch={96:'tiny' if n_blocks==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[width])
     depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if 'backbone.layer1.0.conv3.weight' in sd else 2)
     if 'backbone.conv1.weight' not in sd or depth not in (18,34,50,101,152):
-        raise ConfigError("the backbone is none that is known by its keys; give the configuration as `cfg`, "
+        raise ConfigError("the keys show no backbone that is known here; give the configuration as `cfg`, "
                           "or make the detector with `create_detector`")
     return dict(type='ResNet', depth=depth, frozen_stages=1, norm_eval=True)
 
 def _guess_neck(sd):
-    n = _count(sd, r'neck\.lateral_convs\.(\d+)')
-    last,extra = sd[f'neck.lateral_convs.{n-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n}.conv.weight')
+    n_lateral = _count(sd, r'neck\.lateral_convs\.(\d+)')
+    last,extra = sd[f'neck.lateral_convs.{n_lateral-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n_lateral}.conv.weight')
     return dict(type='FPN', out_channels=last[0],
                 add_extra_convs=extra is not None and ('on_output' if extra.shape[1]==last[0]!=last[1] else 'on_input'),
                 norm_cfg=dict(type='GN') if 'neck.lateral_convs.0.gn.weight' in sd else None)
 
 # %% ../../nbs/interop/03_mmguess.ipynb #532fdf32
-_untold = 'of which the keys tell neither size nor ratio; give the configuration as `cfg`'
+_unknown = 'whose size and ratio the keys do not show; give the configuration as `cfg`'
 _forms = dict(le90=(None,True,True), oc=(None,False,False), le135=(1,False,True))  # norm_factor, edge_swap and proj_xy by angle version
 
 def _delta(angle, line, form=None, **kw):
@@ -42,8 +42,8 @@ def _delta(angle, line, form=None, **kw):
         'type':'DeltaXYWHTRBBoxCoder', 'angle_version' if line=='1.x' else 'angle_range':angle}
 
 def _anchors(angle, line, boxes):
-    "Its anchors, of which the keys tell the number at a location"
-    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_untold}")
+    "Its anchors: the keys show only their number at a location"
+    if boxes not in (1,9): raise ConfigError(f"{boxes} anchors at a location, {_unknown}")
     return dict(type='FakeRotatedAnchorGenerator' if line=='1.x' else 'RotatedAnchorGenerator', angle_version=angle,
                 scales_per_octave=3 if boxes==9 else 1, ratios=[1.,.5,2.] if boxes==9 else [1.])
 
@@ -54,17 +54,18 @@ def _guess_code(n, **psc):
     if n==1: return {}
     if n in (3,6): return dict(angle_coder=dict(type='PSCCoder', dual_freq=n==6, num_step=3, **psc),
                                loss_angle=dict(type='L1Loss', loss_weight=.2))
-    if 180%n: raise ConfigError(f"an angle branch of {n} outputs is of no angle coder known here; give the configuration as `cfg`")
+    if 180%n: raise ConfigError(f"an angle branch of {n} outputs belongs to no angle coder known here; give the configuration as `cfg`")
     return dict(angle_coder=dict(type='CSLCoder', omega=180//n, radius=1 if n==180 else 3),
                 loss_angle=dict(type='SmoothFocalLoss', loss_weight=.2 if n==180 else .8))
 
 def _guess_retinanet(sd, angle, line):
     boxes,code = len(sd['bbox_head.retina_reg.weight'])//5,sd.get('bbox_head.retina_angle_cls.weight')
-    n = 1 if code is None else len(code)//boxes
-    psc = dict(use_normalized_angle_feat=True) if n in (3,6) else {}  # its anchors are written plainly
+    n_angle = 1 if code is None else len(code)//boxes
+    psc = dict(use_normalized_angle_feat=True) if n_angle in (3,6) else {}  # its anchors are written plainly
     return dict(type='RotatedRetinaHead' if boxes==9 else 'RotatedATSSHead', num_classes=len(sd['bbox_head.retina_cls.weight'])//boxes,
                 anchor_generator=_anchors(None if psc else angle, line, boxes), assign_by_circumhbbox=None,
-                bbox_coder=_delta(angle, line), loss_bbox=dict(type='L1Loss'), **psc, **_guess_code(n, **(dict(thr_mod=0.) if n==3 else {})))
+                bbox_coder=_delta(angle, line), loss_bbox=dict(type='L1Loss'), **psc,
+                **_guess_code(n_angle, **(dict(thr_mod=0.) if n_angle==3 else {})))
 
 def _guess_atss(sd, angle, line):
     return dict(type='RotatedATSSHead', num_classes=len(sd['bbox_head.atss_cls.weight']),
@@ -73,10 +74,10 @@ def _guess_atss(sd, angle, line):
 
 # %% ../../nbs/interop/03_mmguess.ipynb #f920c1ae
 def _guess_fcos(sd, angle, line):
-    n,own = len(sd['bbox_head.conv_angle.weight']),'bbox_head.scale_angle.scale' in sd
+    n_angle,own = len(sd['bbox_head.conv_angle.weight']),'bbox_head.scale_angle.scale' in sd
     return dict(type='RotatedFCOSHead', num_classes=len(sd['bbox_head.conv_cls.weight']), center_sampling=True, norm_on_bbox=True,
                 scale_angle=own, bbox_coder=dict(angle_version=angle),
-                loss_bbox=dict(type='RotatedIoULoss' if n==1 else 'IoULoss'), **_guess_code(n))
+                loss_bbox=dict(type='RotatedIoULoss' if n_angle==1 else 'IoULoss'), **_guess_code(n_angle))
 
 def _guess_reppoints(sd, angle, line):
     points = dict(type='ConvexGIoULoss')
@@ -98,7 +99,8 @@ def _guess_two_stage(sd, angle, line):
     "Heads of a detector with proposals, as MMRotate's configurations for DOTA have them"
     many = 'roi_head.bbox_head.0.fc_cls.weight' in sd
     names = [f'roi_head.bbox_head.{i}.' for i in range(2)] if many else ['roi_head.bbox_head.']
-    n,(oriented,glide) = len(sd[f'{names[0]}fc_cls.weight'])-1,(len(sd['rpn_head.rpn_reg.weight'])==18, f'{names[0]}fc_fix.weight' in sd)
+    n_classes,glide = len(sd[f'{names[0]}fc_cls.weight'])-1,f'{names[0]}fc_fix.weight' in sd
+    oriented = len(sd['rpn_head.rpn_reg.weight'])==18
     version = {'angle_version' if line=='1.x' else 'angle_range':angle}
     rpn = dict(feat_channels=len(sd['rpn_head.rpn_cls.weight'][0]),
                anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
@@ -107,9 +109,9 @@ def _guess_two_stage(sd, angle, line):
     cuts = [dict(roi_layer=dict(type='RoIAlignRotated', sample_num=2) if oriented or i else dict(type='RoIAlign'),
                  featmap_strides=[4,8,16,32]) for i in range(len(names))]
     coders = [dict(version, target_stds=[.1,.1,.2,.2])] if glide else _roi_coders(angle, line, oriented, len(names))
-    heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n, fc_out_channels=len(sd[f'{p}shared_fcs.0.weight']),
-                  loss_bbox=dict(type='SmoothL1Loss'),
-                  bbox_coder=c, reg_class_agnostic=len(sd[f'{p}fc_reg.weight'])<=5) for p,c in zip(names, coders)]
+    heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n_classes,
+                  fc_out_channels=len(sd[f'{prefix}shared_fcs.0.weight']), loss_bbox=dict(type='SmoothL1Loss'),
+                  bbox_coder=coder, reg_class_agnostic=len(sd[f'{prefix}fc_reg.weight'])<=5) for prefix,coder in zip(names, coders)]
     roi = dict(bbox_roi_extractor=cuts if many else cuts[0], bbox_head=heads if many else heads[0])
     return dict(type='FasterRCNN', rpn_head=rpn, roi_head=roi, test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.8 if oriented else .7))))
 
@@ -117,24 +119,25 @@ def _guess_two_stage(sd, angle, line):
 _usual = dict(s2anet='le135', r3det='oc')  # angle versions, of those that do not have le90
 
 def _guess_head(sd, name, kind, boxes, **kw):
-    convs,n = sd[f'{name}.reg_convs.0.conv.weight'],_count(sd, re.escape(name)+r'\.cls_convs\.(\d+)')
-    k = next(len(sd[o]) for c in ('retina','odm') if (o := f'{name}.{c}_cls.weight') in sd)
+    convs,n_convs = sd[f'{name}.reg_convs.0.conv.weight'],_count(sd, re.escape(name)+r'\.cls_convs\.(\d+)')
+    n_logits = next(len(sd[key]) for key in (f'{name}.retina_cls.weight',f'{name}.odm_cls.weight') if key in sd)
     loss = dict(type='SmoothL1Loss', beta=.11)
-    return dict(type=kind, num_classes=k//boxes, feat_channels=len(convs), stacked_convs=n, loss_bbox=loss, **kw)
+    return dict(type=kind, num_classes=n_logits//boxes, feat_channels=len(convs), stacked_convs=n_convs, loss_bbox=loss, **kw)
 
 def _guess_refined(sd, angle, line):
-    heads = sorted({m[1] for k in sd if (m := re.match(r'((?:bbox_head_refine|refine_head)\.\d+|odm_head)\.', k))})
-    first = next(o for o in ('bbox_head_init','fam_head','bbox_head') if f'{o}.retina_cls.weight' in sd)
-    boxes,odm = len(sd[f'{first}.retina_reg.weight'])//5,any('.or_conv.' in k for k in sd)
+    heads = sorted({match[1] for key in sd if (match := re.match(r'((?:bbox_head_refine|refine_head)\.\d+|odm_head)\.', key))})
+    first = next(name for name in ('bbox_head_init','fam_head','bbox_head') if f'{name}.retina_cls.weight' in sd)
+    boxes,odm = len(sd[f'{first}.retina_reg.weight'])//5,any('.or_conv.' in key for key in sd)
     coder = _delta(angle, line)
     kind = 'RotatedRetinaHead' if odm or boxes==9 else 'RotatedATSSHead'
-    a = _guess_head(sd, first, kind, boxes, anchor_generator=_anchors(angle, line, boxes), bbox_coder=coder)
-    if odm: a['assign_by_circumhbbox'] = None
-    later = [_guess_head(sd, o, 'S2ARefineHead' if odm else 'R3RefineHead', 1, bbox_coder=coder) for o in heads]
+    first_head = _guess_head(sd, first, kind, boxes, anchor_generator=_anchors(angle, line, boxes), bbox_coder=coder)
+    if odm: first_head['assign_by_circumhbbox'] = None
+    later = [_guess_head(sd, name, 'S2ARefineHead' if odm else 'R3RefineHead', 1, bbox_coder=coder) for name in heads]
     ious = [dict(assigner={} if odm else dict(pos_iou_thr=(6+i)/10, neg_iou_thr=(5+i)/10)) for i in range(len(heads))]
-    if odm and line=='0.x': return dict(type='S2ANet', fam_head=a, odm_head=later[0], train_cfg=dict(fam_cfg=ious[0], odm_cfg=ious[0]))
+    if odm and line=='0.x':
+        return dict(type='S2ANet', fam_head=first_head, odm_head=later[0], train_cfg=dict(fam_cfg=ious[0], odm_cfg=ious[0]))
     train = dict(init=dict(assigner={}), refine=ious)
-    return dict(type='RefineSingleStageDetector', bbox_head_init=a, bbox_head_refine=later, train_cfg=train)
+    return dict(type='RefineSingleStageDetector', bbox_head_init=first_head, bbox_head_refine=later, train_cfg=train)
 
 # %% ../../nbs/interop/03_mmguess.ipynb #550ce343
 _rtm_sizes = {96:(.167,.375), 128:(.33,.5), 192:(.67,.75), 256:(1,1)}
@@ -142,7 +145,7 @@ _rtm_sizes = {96:(.167,.375), 128:(.33,.5), 192:(.67,.75), 256:(1,1)}
 def _guess_rtmdet(sd, angle, line):
     width = len(sd['neck.out_convs.0.conv.weight'])
     if width not in _rtm_sizes:
-        raise ConfigError(f"a neck of {width} channels is of no size of RTMDet known by it; give the configuration as `cfg`")
+        raise ConfigError(f"a neck of {width} channels belongs to no size of RTMDet; give the configuration as `cfg`")
     deep,wide = _rtm_sizes[width]
     head = dict(type='RotatedRTMDetSepBNHead', num_classes=len(sd['bbox_head.rtm_cls.0.weight']),
                 feat_channels=len(sd['bbox_head.cls_convs.0.0.conv.weight']),
@@ -153,23 +156,27 @@ def _guess_rtmdet(sd, angle, line):
                 neck=dict(type='CSPNeXtPAFPN', out_channels=width, num_csp_blocks=_count(sd, r'neck\.top_down_blocks\.0\.blocks\.(\d+)')))
 
 # %% ../../nbs/interop/03_mmguess.ipynb #df04fb2a
+_only_new = re.compile(r'bbox_head_(init|refine)\.|bbox_head\.(rtm|atss)_|bbox_head\.moment_transfer')
+_only_old = re.compile(r'(fam|odm|refine)_head\.|align_conv\.|feat_refine_module\.')
+
 def line_of(
     sd:dict # an MMRotate state dict
 ): # '0.x', '1.x', or None where both have these keys
     "The line of MMRotate that has such keys"
-    n = lambda k: len(sd.get(f'bbox_head.{k}.weight', ()))
-    psc = n('conv_angle') in (3,6) or n('retina_angle_cls') in (27,54)
-    if psc or any(re.match(r'bbox_head_(init|refine)\.|bbox_head\.(rtm|atss)_|bbox_head\.moment_transfer', k) for k in sd): return '1.x'
-    old = n('retina_reg')==5 # ATSS has RetinaNet's names there
-    return '0.x' if old or any(re.match(r'(fam|odm|refine)_head\.|align_conv\.|feat_refine_module\.', k) for k in sd) else None
+    count = lambda key: len(sd.get(f'bbox_head.{key}.weight', ()))
+    psc = count('conv_angle') in (3,6) or count('retina_angle_cls') in (27,54)
+    if psc or any(_only_new.match(key) for key in sd): return '1.x'
+    old = count('retina_reg')==5                # ATSS has RetinaNet's names there
+    return '0.x' if old or any(_only_old.match(key) for key in sd) else None
 
 def _alone(head, **neck):
-    "What guesses a model with one head, of what guesses the head"
-    def f(sd, angle, line):
+    "A guess at a model with one head, from a guess at the head"
+    def guess(sd, angle, line):
         convs = sd.get('bbox_head.cls_convs.0.conv.weight')
-        own = dict(stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'), **({} if convs is None else dict(feat_channels=len(convs))))
+        own = dict(stacked_convs=_count(sd, r'bbox_head\.cls_convs\.(\d+)'))
+        if convs is not None: own['feat_channels'] = len(convs)
         return dict(bbox_head=dict(head(sd, angle, line), **own), neck=dict(_guess_neck(sd), **neck))
-    return f
+    return guess
 
 guesses = dict(rotated_atss=_alone(_guess_atss), rotated_fcos=_alone(_guess_fcos, relu_before_extra_convs=True),
                rotated_retinanet=_alone(_guess_retinanet), rotated_reppoints=_alone(_guess_reppoints),
@@ -179,18 +186,19 @@ guesses = dict(rotated_atss=_alone(_guess_atss), rotated_fcos=_alone(_guess_fcos
 def guess_config(
     sd:dict, # an MMRotate state dict
     family:str, # the detector it is of
-    angle:str=None, # angle version, which the keys do not tell; None: that of most of MMRotate's configurations
-    line:str=None # of MMRotate, '0.x' or '1.x'; None: as the keys tell, else 1.x
+    angle:str=None, # angle version, which the keys do not show; None: that of most of MMRotate's configurations
+    line:str=None # of MMRotate, '0.x' or '1.x'; None: as the keys show, else 1.x
 )->dict: # `model` of a configuration, as far as it matters here
-    "What the keys of a checkpoint tell about its configuration"
+    "As much of the configuration as the keys and shapes of a checkpoint show"
     if family not in guesses:
-        raise ConfigError(f"weights alone do not tell all of a {family}; give the configuration as `cfg`, "
+        raise ConfigError(f"weights alone do not show all settings of a {family}; give the configuration as `cfg`, "
                           "or make the detector with `create_detector`")
-    angle,told = angle or _usual.get(family, 'le90'),line_of(sd)
+    angle,known = angle or _usual.get(family, 'le90'),line_of(sd)
     if angle not in _forms: raise ConfigError(f"angle={angle!r}: weights of MMRotate are of {', '.join(_forms)}")
-    if line not in ((None,told) if told else (None,'0.x','1.x')):
-        raise ConfigError(f"line={line!r}, but " + (f"the keys of these weights are of MMRotate {told}" if told else "MMRotate has '0.x' and '1.x'"))
-    line = told or line or '1.x'
+    if line not in ((None,known) if known else (None,'0.x','1.x')):
+        why = f"the keys of these weights are of MMRotate {known}" if known else "MMRotate has '0.x' and '1.x'"
+        raise ConfigError(f"line={line!r}, but {why}")
+    line = known or line or '1.x'
     model = dict(test_cfg=_test(line, .4 if family=='rotated_reppoints' else .1)) | guesses[family](sd, angle, line)
     if 'backbone' not in model: model['backbone'] = _guess_backbone(sd)
     return model if 'neck' in model else dict(model, neck=_guess_neck(sd))

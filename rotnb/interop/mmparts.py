@@ -18,19 +18,20 @@ from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder
 
 # %% ../../nbs/interop/01_mmparts.ipynb #2da468dc
-class ConfigError(ValueError): "A configuration that says something we cannot do"
+class ConfigError(ValueError): "A configuration with settings that are not known here"
 
 def read_config(
     text:str # of a resolved configuration (no `_base_`): Python assignments, or JSON
 )->dict:
-    "What a configuration says, without running it"
+    "The values of a configuration, without running it"
     if text.lstrip().startswith('{'): return json.loads(text)
     names = dict(inf=float('inf'), nan=float('nan'))
-    for o in ast.parse(text).body:
-        if not (isinstance(o, ast.Assign) and isinstance(o.targets[0], ast.Name)): continue
-        try: names[o.targets[0].id] = _value(o.value, names)
+    for statement in ast.parse(text).body:
+        if not (isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)): continue
+        name = statement.targets[0].id
+        try: names[name] = _value(statement.value, names)
         except ConfigError:
-            if o.targets[0].id=='model': raise  # what the model does not use may be what it likes
+            if name=='model': raise              # other values may be any code: they are not used
     if '_base_' in names:
         raise ConfigError(f"the configuration builds on {names['_base_']}; "
                           "give the resolved one, as `Config.fromfile(f).pretty_text` or a checkpoint has it")
@@ -39,9 +40,10 @@ def read_config(
 def _value(o, names):
     if isinstance(o, ast.Constant): return o.value
     if isinstance(o, ast.Name) and o.id in names: return names[o.id]
-    if isinstance(o, (ast.List,ast.Tuple)): return [_value(v, names) for v in o.elts]
-    if isinstance(o, ast.Dict): return {_value(k, names):_value(v, names) for k,v in zip(o.keys, o.values)}
-    if isinstance(o, ast.Call) and getattr(o.func, 'id', '')=='dict': return {k.arg:_value(k.value, names) for k in o.keywords}
+    if isinstance(o, (ast.List,ast.Tuple)): return [_value(item, names) for item in o.elts]
+    if isinstance(o, ast.Dict): return {_value(key, names):_value(item, names) for key,item in zip(o.keys, o.values)}
+    if isinstance(o, ast.Call) and getattr(o.func, 'id', '')=='dict':
+        return {keyword.arg:_value(keyword.value, names) for keyword in o.keywords}
     if isinstance(o, ast.UnaryOp) and isinstance(o.op, ast.USub): return -_value(o.operand, names)
     raise ConfigError(f"line {o.lineno} of the configuration is more than plain data: {ast.unparse(o)[:80]}")
 
@@ -66,9 +68,11 @@ _gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqr
 
 def _gaussian_loss(d, table, **default):
     "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
-    if (of := d.get('representation', 'xy_wh_r'))!='xy_wh_r': raise ConfigError(f"a {part_type(d)} of {of!r} is not known here; 'xy_wh_r' is")
+    if (of := d.get('representation', 'xy_wh_r'))!='xy_wh_r':
+        raise ConfigError(f"a {part_type(d)} of {of!r} is not known here; 'xy_wh_r' is")
     name,kw = table[d['loss_type']]
-    kw = {**kw, **{k:d.get(k, v) for k,v in default.items()}, **{k:d[k] for k in ('alpha','sqrt','normalize') if k in d}}
+    given = {key:d[key] for key in ('alpha','sqrt','normalize') if key in d}
+    kw = {**kw, **{key:d.get(key, value) for key,value in default.items()}, **given}
     return box_loss(name, weight=d.get('loss_weight', 1.), **kw)
 
 def _iou_mode(d): return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
@@ -80,8 +84,9 @@ _box_losses = dict(
                                        gamma=d.get('gamma', 2.)),
     RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
-    GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),  # it knows neither weights nor what to divide by
-    KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),  # whatever is written: it swallows `beta`
+    # GDLoss_v1 takes neither weights nor a divisor; KFLoss ignores the `beta` that is given
+    GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),
+    KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
     GIoULoss=lambda d: BoxLoss(upright_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
@@ -128,7 +133,7 @@ def angle_from(d:dict)->str: # of a coder
 # %% ../../nbs/interop/01_mmparts.ipynb #c4cc2bed
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
-    kw = {k:v for k,v in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if v}
+    kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
     if part_type(d) in ('ResNet','ResNetV1d'): return dict(backbone=f"resnet{d['depth']}" + 'd'*part_type(d).endswith('d'), backbone_kw=kw)
     if part_type(d)=='CSPNeXt':
         sizes = {(.167,.375):'tiny', (.33,.5):'s', (.67,.75):'m', (1,1):'l', (1.33,1.25):'x'}
@@ -137,7 +142,7 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
             raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep "
                               f"and {d.get('widen_factor')} times as wide is not known here")
         return dict(backbone=f'cspnext_{size}', backbone_kw=kw)
-    kw |= {k:d[k] for k in ('drop_path_rate',) if k in d}
+    kw |= {key:d[key] for key in ('drop_path_rate',) if key in d}
     if part_type(d)=='SwinTransformer':
         sizes = {(96,6):'tiny', (96,18):'small', (128,18):'base', (192,18):'large'}
         size = sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]
@@ -154,7 +159,7 @@ def neck_from(d:dict)->dict: # keywords of `dense_detector`
                 **({'fpn_norm':'group' if part_type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
-    "How detections are chosen"
+    "Thresholds and NMS of inference"
     nms = d.get('nms', {})
     return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
                 iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)))
@@ -172,5 +177,5 @@ def proposal_coder_from(
     d:dict # `bbox_coder` of a proposal head, or of a head that glides vertices
 ):
     "A coder of upright boxes, or of midpoint offsets"
-    kw = {k:tuple(d[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in d}
+    kw = {key:tuple(d[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in d}
     return MidpointOffsetCoder(angle_from(d), **_line(d), **kw) if part_type(d)=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)

@@ -20,7 +20,7 @@ from .mmconfig import settings_from_config
 from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #b461139f
-class WeightsError(ValueError): "A file or dictionary that holds no weights we can open"
+class WeightsError(ValueError): "A file or dictionary without weights that can be opened"
 
 _howto = ("Only tensors and plain data are opened, as anything else in a pickle can run code. Where the file comes from and is trusted, "
           "save the weights alone: `ck = torch.load(f, weights_only=False); "
@@ -33,26 +33,28 @@ def read_checkpoint(
     if isinstance(src, (str,Path)): src = _load(src)
     if not isinstance(src, dict): raise WeightsError(f"expected a dictionary of tensors, found {type(src).__name__}. {_howto}")
     meta = src.get('meta') or {}
-    sd = next((src[k] for k in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(k), dict)), src)
-    sd = {k:torch.as_tensor(v) for k,v in sd.items() if k!='steps' and not isinstance(v, (str,dict,type(None)))}  # steps: of MMEngine's average
+    sd = next((src[key] for key in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(key), dict)), src)
+    sd = {key:torch.as_tensor(value) for key,value in sd.items() if not isinstance(value, (str,dict,type(None)))}
+    sd.pop('steps', None)                                           # of MMEngine's running average
     if not sd: raise WeightsError(f"no tensors in it, only {', '.join(map(str, list(src)[:5])) or 'nothing'}")
-    for p in ('module.','model.','detector.','ema_model.')*2:
-        if all(k.startswith(p) for k in sd): sd = {k[len(p):]:v for k,v in sd.items()}
-    twins = {'ema_'+k.replace('.', '_') for k in sd}  # MMDetection 2 saves its running average under the plain names, and the other weights under these
-    return {k:v for k,v in sd.items() if k not in twins},meta
+    for prefix in ('module.','model.','detector.','ema_model.')*2:
+        if all(key.startswith(prefix) for key in sd): sd = {key[len(prefix):]:value for key,value in sd.items()}
+    # MMDetection 2 saves its running average under the plain names, and the weights of the last step under these
+    twins = {'ema_'+key.replace('.', '_') for key in sd}
+    return {key:value for key,value in sd.items() if key not in twins},meta
 
 def _load(file):
     try: return load_tensors(file)
     except OSError: raise
     except DamagedFile as e: raise WeightsError(str(e)) from e
-    except Exception as e:  # what is no pickle, or has bytes swapped, fails in any way
+    except Exception as e:  # unpickling a damaged or a foreign file can fail in any way
         found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
         if found: raise WeightsError(f"{file} holds more than weights (a {found[1]}). {_howto}") from e
         why = str(e).split('\n')[0].split('.')[0] or 'it is empty'
-        raise WeightsError(f"{file} is no checkpoint, or not all of one ({why}); download or save it again") from e
+        raise WeightsError(f"{file} is no checkpoint, or not a complete one ({why}); download or save it again") from e
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #cf8e702f
-def _nth(seq, kind, i): return [j for j,m in enumerate(seq) if isinstance(m, kind)][i]
+def _nth(seq, kind, i): return [j for j,module in enumerate(seq) if isinstance(module, kind)][i]
 
 def _tower(name, stage):
     def f(m, det):
@@ -103,16 +105,16 @@ def dense_rows(
     stage:int=0 # which stage of ours it is
 )->list: # of rows
     "Rows of a head with two towers: RetinaNet, FCOS, ATSS and those built on them"
-    h,s = re.escape(head),f'stages.{stage}.'
+    name,ours = re.escape(head),f'stages.{stage}.'
     return [
-        (rf'^{h}\.cls_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('cls_tower', stage)),
-        (rf'^{h}\.reg_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('box_tower', stage)),
-        (rf'^{h}\.(?:retina|atss|conv|odm)_cls\.',                   f'{s}cls.'),
-        (rf'^{h}\.(?:retina|atss|conv|odm)_reg\.(\w+)$',            rf'{s}box.\1#0'),
-        (rf'^{h}\.(?:retina_angle_cls|conv_angle)\.(\w+)$',     rf'{s}box.\1#1'),
-        (rf'^{h}\.(?:atss|conv)_centerness\.',                   f'{s}quality_conv.'),
-        (rf'^{h}\.scales\.(\d+)\.scale$',                       rf'{s}level_scale#\1'),
-        (rf'^{h}\.scale_angle\.scale$',                          f'{s}angle_scale')]
+        (rf'^{name}\.cls_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('cls_tower', stage)),
+        (rf'^{name}\.reg_convs\.(?P<i>\d+)\.(?P<layer>conv|gn)\.', _tower('box_tower', stage)),
+        (rf'^{name}\.(?:retina|atss|conv|odm)_cls\.',                   f'{ours}cls.'),
+        (rf'^{name}\.(?:retina|atss|conv|odm)_reg\.(\w+)$',            rf'{ours}box.\1#0'),
+        (rf'^{name}\.(?:retina_angle_cls|conv_angle)\.(\w+)$',     rf'{ours}box.\1#1'),
+        (rf'^{name}\.(?:atss|conv)_centerness\.',                   f'{ours}quality_conv.'),
+        (rf'^{name}\.scales\.(\d+)\.scale$',                       rf'{ours}level_scale#\1'),
+        (rf'^{name}\.scale_angle\.scale$',                          f'{ours}angle_scale')]
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #5c4c044e
 def _rtm_tower(m, det):
@@ -131,12 +133,12 @@ rtmdet_rows = [
 # %% ../../nbs/interop/04_mmrotate.ipynb #96ed7aa5
 def _aligned(head, stage):
     "Rows of a stage that refines, as 1.x names it"
-    h,s = re.escape(head),f'stages.{stage}.'
+    name,ours = re.escape(head),f'stages.{stage}.'
     return dense_rows(head, stage) + [
-        (rf'^{h}\.or_conv\.indices$',                           None),
-        (rf'^{h}\.or_conv\.',                                  f'{s}or_'),
-        (rf'^{h}\.feat_refine_module\.deform_conv\.',          f'{s}align.convs.0.'),
-        (rf'^{h}\.feat_refine_module\.',                       f'{s}align.')]
+        (rf'^{name}\.or_conv\.indices$',                           None),
+        (rf'^{name}\.or_conv\.',                                  f'{ours}or_'),
+        (rf'^{name}\.feat_refine_module\.deform_conv\.',          f'{ours}align.convs.0.'),
+        (rf'^{name}\.feat_refine_module\.',                       f'{ours}align.')]
 
 def refine_rows(
     n:int=4 # stages that refine, at most
@@ -144,8 +146,8 @@ def refine_rows(
     "Rows of S2A-Net and R3Det, in the words of either line"
     old = [(r'^align_conv\.ac\.(\d)\.deform_conv\.', r'stages.1.align.convs.\1.'),
            (r'^feat_refine_module\.(\d)\.', lambda m,_: f'stages.{int(m[1])+1}.align.')]
-    firsts = [o for h in ('bbox_head_init','fam_head','bbox_head') for o in dense_rows(h)]
-    later = [o for i in range(n) for h in ('bbox_head_refine','refine_head') for o in _aligned(f'{h}.{i}', i+1)]
+    firsts = [row for name in ('bbox_head_init','fam_head','bbox_head') for row in dense_rows(name)]
+    later = [row for i in range(n) for name in ('bbox_head_refine','refine_head') for row in _aligned(f'{name}.{i}', i+1)]
     return old + firsts + _aligned('odm_head', 1) + later
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #8d79bd9e
@@ -159,13 +161,13 @@ reppoints_rows = dense_rows()[:2] + [_unused] + [(rf'^bbox_head\.reppoints_{thei
 class Family:
     "How to know a family's checkpoints, and how to read them"
     name:str # of the detector
-    tells:tuple # regular expressions, each of which some key must match
+    patterns:tuple # regular expressions, each of which some key must match
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
-    fits:Callable=lambda sd: True # what shapes must tell beside
-    sets:Callable=lambda det: None # what a detector with such weights must know
+    accepts:Callable=lambda sd: True # a further condition on shapes
+    apply:Callable=lambda det: None # what to set in a detector with such weights
 
 def _swap(det):
-    for o in det.stages[1:]: o.align.swapped = True
+    for stage in det.stages[1:]: stage.align.swapped = True
 
 def _exchange(det): det.stages[0].swapped = True
 
@@ -180,7 +182,7 @@ two_stage_rows = [
 
 families = [
     Family('s2anet',            (r'(?:odm_head|bbox_head_refine\.0)\.or_conv',), refine_rows()),
-    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows(), sets=_swap),
+    Family('r3det',             (r'(?:refine_head|bbox_head_refine)\.0\.retina_cls',), refine_rows(), apply=_swap),
     Family('gliding_vertex',      (r'rpn_head', r'roi_head\.bbox_head\.fc_fix'), two_stage_rows),
     Family('roi_trans',           (r'rpn_head', r'roi_head\.bbox_head\.1\.fc_cls'), two_stage_rows),
     Family('oriented_rcnn',       (r'rpn_head', r'roi_head\.bbox_head\.fc_cls'), two_stage_rows,
@@ -189,19 +191,19 @@ families = [
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
-    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, sets=_exchange),
-    Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, sets=_bgr)]
+    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange),
+    Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, apply=_bgr)]
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #7e9b002d
 def find_family(
     sd:dict # an MMRotate state dict
 )->Family:
-    "The first family whose tells are all there"
-    for f in families:
-        if all(any(re.match(t, k) for k in sd) for t in f.tells) and f.fits(sd): return f
-    heads = sorted({k.split('.')[0] for k in sd})
+    "The first family all of whose patterns some key matches"
+    for family in families:
+        if all(any(re.match(pattern, key) for key in sd) for pattern in family.patterns) and family.accepts(sd): return family
+    heads = sorted({key.split('.')[0] for key in sd})
     raise WeightsError(f"weights of no family known here: {len(sd)} tensors of {', '.join(heads[:8])}. "
-                          f"There are: {', '.join(f.name for f in families)}")
+                          f"There are: {', '.join(family.name for family in families)}")
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #2c939a55
 def rename_keys(
@@ -211,38 +213,42 @@ def rename_keys(
 )->dict: # our names to `(their names, tensor)`
     "The weights under our names"
     parts = {}
-    for key,v in sd.items():
+    for key,weight in sd.items():
         name = key
         for pat,to,*how in rows:
             if name is None: break
-            if m := re.search(pat, name):
-                for f in how: v = f(v)
-                if callable(to): to = to(m, detector)
-                name = None if to is None else name[:m.start()] + m.expand(to) + name[m.end():]
+            if found := re.search(pat, name):
+                for change in how: weight = change(weight)
+                if callable(to): to = to(found, detector)
+                name = None if to is None else name[:found.start()] + found.expand(to) + name[found.end():]
         if name is None: continue
         base,_,i = name.partition('#')
-        parts.setdefault(base, []).append((int(i or 0), key, v))
-    return {k:([o[1] for o in sorted(v)], _joined(k, [o[2] for o in sorted(v, key=lambda o: o[0])], detector)) for k,v in parts.items()}
+        parts.setdefault(base, []).append((int(i or 0), key, weight))
+    joined = {}
+    for ours,own in parts.items():
+        own = sorted(own, key=lambda part: part[:2])
+        joined[ours] = [theirs for _,theirs,_ in own],_joined(ours, [weight for *_,weight in own], detector)
+    return joined
 
-def _joined(name, vs, detector):
+def _joined(name, weights, detector):
     "One tensor of several: numbers become a vector, convolutions of one location stand together prior by prior"
-    if len(vs)==1 and '_scale' not in name: return vs[0]
-    if vs[0].ndim==0: return torch.stack(vs) if len(vs)>1 else vs[0]
+    if len(weights)==1 and '_scale' not in name: return weights[0]
+    if weights[0].ndim==0: return torch.stack(weights) if len(weights)>1 else weights[0]
     n = detector.stages[int(name.split('.')[1])].n
-    if any(len(v)%n for v in vs): return torch.cat(vs)
-    return torch.cat([v.reshape(n, -1, *v.shape[1:]) for v in vs], 1).flatten(0,1)
+    if any(len(weight)%n for weight in weights): return torch.cat(weights)
+    return torch.cat([weight.reshape(n, -1, *weight.shape[1:]) for weight in weights], 1).flatten(0,1)
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #6619f7c7
 class KeysError(WeightsError): "Weights that do not fit a detector"
 
 def _misfits(new, own):
     "One line for each kind of misfit"
-    missing,extra = [k for k in own if k not in new],[k for k in new if k not in own]
-    shapes = [f"{k}: {tuple(new[k][1].shape)} in the checkpoint, {tuple(own[k].shape)} here"
-              for k in new if k in own and new[k][1].shape!=own[k].shape]
-    lines = [('not in the checkpoint', missing), ('not in the detector', [o for k in extra for o in new[k][0]]),
+    missing,extra = [key for key in own if key not in new],[key for key in new if key not in own]
+    shapes = [f"{key}: {tuple(new[key][1].shape)} in the checkpoint, {tuple(own[key].shape)} here"
+              for key in new if key in own and new[key][1].shape!=own[key].shape]
+    lines = [('not in the checkpoint', missing), ('not in the detector', [theirs for key in extra for theirs in new[key][0]]),
              ('of another shape', shapes)]
-    return [f"{len(l)} {what}: {', '.join(l)}" for what,l in lines if l]
+    return [f"{len(keys)} {what}: {', '.join(keys)}" for what,keys in lines if keys]
 
 def fill_weights(
     model, # a module
@@ -253,15 +259,15 @@ def fill_weights(
 ):
     "Load what fits, name what does not"
     own = model.state_dict()
-    for k in own:
-        if k.endswith('num_batches_tracked') or re.match(optional, k): new.setdefault(k, ([k], own[k]))
-        if k in new and new[k][1].squeeze().shape==own[k].squeeze().shape:  # a 1x1 convolution is a linear layer
-            new[k] = (new[k][0], new[k][1].reshape(own[k].shape))
+    for key in own:
+        if key.endswith('num_batches_tracked') or re.match(optional, key): new.setdefault(key, ([key], own[key]))
+        if key in new and new[key][1].squeeze().shape==own[key].squeeze().shape:  # a 1x1 convolution is a linear layer
+            new[key] = (new[key][0], new[key][1].reshape(own[key].shape))
     if bad := _misfits(new, own):
         msg = f"the checkpoint does not fit {name}\n" + '\n'.join(bad)
         if strict: raise KeysError(msg)
         warn(msg)
-    model.load_state_dict({k:v for k,(_,v) in new.items() if k in own and v.shape==own[k].shape}, strict=False)
+    model.load_state_dict({key:weight for key,(_,weight) in new.items() if key in own and weight.shape==own[key].shape}, strict=False)
 
 def load_mmrotate(
     detector, # from `create_detector`, with the settings of the checkpoint's
@@ -272,33 +278,38 @@ def load_mmrotate(
     sd,_ = read_checkpoint(path_or_state_dict)
     family = find_family(sd)
     fill_weights(detector, rename_keys(sd, detector, common_rows+family.rows), strict, detector.name or 'the detector')
-    if (detector.name or '').startswith(family.name): family.sets(detector)
+    if (detector.name or '').startswith(family.name): family.apply(detector)
     return detector
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #2de3c554
-_old_meta,_new_meta = {'mmcv_version','mmdet_version','CLASSES','PALETTE'},{'mmengine_version','dataset_meta','experiment_name'}
+_old_meta = {'mmcv_version','mmdet_version','CLASSES','PALETTE'}
+_new_meta = {'mmengine_version','dataset_meta','experiment_name'}
 
-def _told(src, meta):
-    "Angle version and line of MMRotate, as far as what is noted beside the weights and the name of their file tell them"
+def _noted(src, meta):
+    "Angle version and line of MMRotate, from the notes beside the weights and from the file's name; None where they are not there"
     name = Path(src).name if isinstance(src, (str,Path)) else ''
-    m = re.search(r'([-_])(le90|le135|oc)(?![a-z0-9])', name)
-    line = '0.x' if _old_meta & set(meta) else '1.x' if _new_meta & set(meta) else {'_':'0.x', '-':'1.x'}[m[1]] if m else None
-    return dict(angle=m and m[2], line=line)
+    found = re.search(r'([-_])(le90|le135|oc)(?![a-z0-9])', name)
+    by_name = {'_':'0.x', '-':'1.x'}[found[1]] if found else None
+    line = '0.x' if _old_meta & set(meta) else '1.x' if _new_meta & set(meta) else by_name
+    return dict(angle=found and found[2], line=line)
 
 def _assumed(sd, family, given, found):
-    "What the weights, and what is `given`, leave open, and how it was taken"
+    "What the weights and what is `given` leave open, and what was assumed"
     code = found.get('angle_coder')
     rows = [(not given['angle'], f"angle={found['angle']!r}"),
-            (not (given['line'] or line_of(sd)), "line='1.x' (of MMRotate; '0.x' has other anchors, angle deltas, order of candidates)"),
-            (family=='rotated_fcos' and not getattr(code, 'dual_freq', True), "thr_mod=0.47 of its PSC (H2RBox-v2 has 0: angle_coder=PSCAngle(3))"),
-            ('coder' in found or 'rois_kw' in found, "edge_swap, proj_xy, norm_factor and stds of deltas as its configurations for DOTA have them"),
+            (not (given['line'] or line_of(sd)),
+             "line='1.x' (of MMRotate; '0.x' has other anchors, angle deltas, order of candidates)"),
+            (family=='rotated_fcos' and not getattr(code, 'dual_freq', True),
+             "thr_mod=0.47 of its PSC (H2RBox-v2 has 0: angle_coder=PSCAngle(3))"),
+            ('coder' in found or 'rois_kw' in found,
+             "edge_swap, proj_xy, norm_factor and stds of deltas as its configurations for DOTA have them"),
             (True, 'losses, assignment and thresholds of those configurations')]
     return '; '.join(text for on,text in rows if on)
 
 def detector_from_mmrotate(
     path_or_state_dict, # file of MMRotate 0.x or 1.x, or what it holds
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
-    line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file tells
+    line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file shows
     **kw # settings of `create_detector`, which win
 ): # a detector in evaluation mode
     "Make the detector that a checkpoint is of, with its weights"
@@ -306,10 +317,12 @@ def detector_from_mmrotate(
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
     cfg = cfg or meta.get('cfg') or meta.get('config')
     if not cfg:
-        family,told = find_family(sd).name,_told(path_or_state_dict, meta)
-        given = dict(angle=kw.get('angle') or told['angle'], line=line or line_of(sd) or told['line'])
-        cfg,known = guess_config(sd, family, **given),', '.join(f'{k}={v!r}' for k,v in {**given, **kw}.items() if v is not None)
-        warn(f"the checkpoint has no configuration. Assumed, as its weights do not tell: {_assumed(sd, family, given, settings_from_config(cfg))}"
-             f"{f'. Given or told: {known}' if known else ''}")
+        family,noted = find_family(sd).name,_noted(path_or_state_dict, meta)
+        given = dict(angle=kw.get('angle') or noted['angle'], line=line or line_of(sd) or noted['line'])
+        cfg = guess_config(sd, family, **given)
+        known = ', '.join(f'{key}={value!r}' for key,value in {**given, **kw}.items() if value is not None)
+        assumed = _assumed(sd, family, given, settings_from_config(cfg))
+        warn(f"the checkpoint has no configuration. Assumed, as its weights do not show it: {assumed}"
+             f"{f'. Given or found: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
     return load_mmrotate(det, sd).eval()

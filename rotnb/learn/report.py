@@ -11,7 +11,7 @@ from datetime import date
 from importlib.metadata import version
 from fastai.vision.all import *
 from fastcore import xml as H
-from . import __version__
+from .. import __version__
 from ..plot.style import INK, NUMBERS, figure_style, line_style
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
@@ -22,7 +22,7 @@ from ..data.labels.atomic import write_whole
 # %% ../../nbs/learn/14_report.ipynb #695ce699
 def versions()->dict:
     "Versions of what a result depends on"
-    return dict(rotnb=__version__, python=platform.python_version(), 
+    return dict(rotnb=__version__, python=platform.python_version(),
                 **{name:version(name) for name in ('torch','fastai','timm','numba','numpy')},
                 machine=f'{platform.system()} {platform.machine()}', threads=torch.get_num_threads(), device=str(default_device()))
 

@@ -10,7 +10,7 @@ from rotnb.interop.mmparts import ConfigError, box_loss_from, delta_coder_from
 from rotnb.interop.mmrotate import WeightsError, detector_from_mmrotate, find_family
 
 FILES = [f'{f.parent.name}/{f.stem}' for f in (*oracle_files('keys/*.txt'), *oracle_files('keys_0x/*.txt'))]
-REFUSED = {'keys_0x/redet_re50_refpn_1x_dota_le90':'the backbone is none that is known by its keys'}  # until there is a rotation-equivariant one
+REFUSED = {'keys_0x/redet_re50_refpn_1x_dota_le90':'the keys show no backbone that is known here'}  # until there is a rotation-equivariant one
 PUBLISHED = dict(gliding=41_367_656, oriented_rcnn=41_365_098, r3det=42_129_416, r3det_refine=47_617_820, r3det_tiny=37_408_776, r3det_tiny_kld=39_769_096, roi=55_352_511,
                  rotated_faster=41_363_556, rotated_fcos=32_147_803, rotated_fcos_csl=32_560_397, rotated_retinanet=36_641_012,
                  rotated_retinanet_obb_csl=37_574_537, s2anet=36_466_024+4*256*256*9, rotated_reppoints=36_832_371,
@@ -155,7 +155,7 @@ def test_what_weights_do_not_tell_is_named_or_read_from_the_file(tmp_path):
     det,said = told(sd)
     assert all(o in said for o in ("angle='le90'","line='1.x'","edge_swap","norm_factor","losses")) and coder(det).edge_swap
     det,said = told(sd, angle='oc', line='0.x')
-    assert not coder(det).edge_swap and coder(det).oc=='new' and 'Given or told: angle=\'oc\', line=\'0.x\'' in said and "'0.x' has other" not in said
+    assert not coder(det).edge_swap and coder(det).oc=='new' and 'Given or found: angle=\'oc\', line=\'0.x\'' in said and "'0.x' has other" not in said
     for stem,meta,line in (('rotated_retinanet_hbb_r50_fpn_1x_dota_oc-e8a7c7df',{},'0.x'),('rotated-retinanet-rbox-oc_r50_fpn_1x_dior-dbdbc2f8',{},'1.x'),
                            ('mine_oc',dict(mmengine_version='0.7.1'),'1.x'),('mine-oc',dict(CLASSES=('a',)),'0.x')):
         torch.save(dict(state_dict=sd, meta=meta), f := tmp_path/f'{stem}.pth')

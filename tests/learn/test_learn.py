@@ -611,7 +611,7 @@ def test_learner_takes_a_detector(dls):
     learn = rotated_learner(dls, model)
     assert learn.model is model
     assert all(p.requires_grad for p in model.parameters()), 'a backbone without trained weights is not frozen'
-    with pytest.raises(TypeError, match='ready made.*strides'): rotated_learner(dls, model, strides=(8,))
+    with pytest.raises(TypeError, match='got a Detector.*strides'): rotated_learner(dls, model, strides=(8,))
     wrong = create_detector('rotated_fcos', len(dls.vocab)+1, **TINY)
     with pytest.raises(ValueError, match=f'{len(dls.vocab)+1} classes.*{len(dls.vocab)}'): rotated_learner(dls, wrong)
 

@@ -399,7 +399,7 @@ def test_results_replace_nothing_but_results(learn, tmp_path, format, name):
     pics = tmp_path/'pics'; pics.mkdir(); Image.fromarray(squares(100, 90, 2)[0]).save(pics/'0.png')
     (pics/name).write_text('mine')
     for resume in (True,False):
-        with pytest.raises(FileExistsError, match='of no prediction'): predict_folder(learn, pics, pics, format, resume=resume, **KW)
+        with pytest.raises(FileExistsError, match='not from a prediction'): predict_folder(learn, pics, pics, format, resume=resume, **KW)
     assert (pics/name).read_text()=='mine' and len(list(pics.iterdir()))==2
     for _ in range(2): predict_folder(learn, pics, tmp_path/'out', format, resume=False, **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==sorted([name,'windows.journal'])
