@@ -534,7 +534,8 @@ def test_checkpoint_errors(dls, tmp_path):
     p = tmp_path/'c.pth'
     interrupted(dls, p)
     with pytest.raises(CheckpointError, match='run of 4 epochs, this one has 5'): make(dls).fit_one_cycle(5, cbs=Checkpoint(p))
-    with pytest.raises(CheckpointError, match='does not fit this model') as e: make(dls, fpn_channels=8).fit_one_cycle(4, cbs=Checkpoint(p))
+    with pytest.raises(CheckpointError, match='does not fit this model') as e:
+        make(dls, fpn_channels=8).fit_one_cycle(4, cbs=Checkpoint(p))
     assert '\\n' not in str(e.value)
     count = Count()
     make(dls, fpn_channels=8).fit_one_cycle(1, cbs=[Checkpoint(p, resume=False), count])
