@@ -32,9 +32,11 @@ def losses(
     "What writing these records in a format loses"
     lost,holds = [],fmt.holds
     gaps = [gap for annot in annots for gap in with_heading(annot.quads)[1] if gap>.5]
-    if 'quad' not in holds and gaps: lost.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
+    if 'quad' not in holds and gaps:
+        lost.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n_difficult,n_very = (sum(int((annot.difficult>level).sum()) for annot in annots) for level in (0,1))
-    if 'difficult' not in holds and n_difficult: lost.append(f'{n_difficult} difficult boxes are no longer marked: they will be trained on')
+    if 'difficult' not in holds and n_difficult:
+        lost.append(f'{n_difficult} difficult boxes are no longer marked: they will be trained on')
     if 'difficult' in holds and n_difficult and fmt.unheeded: lost.append(f'{n_difficult} difficult boxes {fmt.unheeded}')
     names = {name for annot in annots for name in annot.names}
     if 'names' not in holds and len(names)>1: lost.append(f'{len(names)} classes became one')
