@@ -173,7 +173,8 @@ def from_format(cls:RotatedDataLoaders,
     format,fmt = get_format(path, format)
     options = {k: kwargs.pop(k) for k in every if k in kwargs}
     check_options(format, options)
-    has = lambda s: s is None or has_split(path, s, fmt)
+    whole = path.is_file() and not is_yaml(path)
+    has = lambda s: s is None and whole or has_split(path, s, fmt)
     if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
     if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
     annots = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)
