@@ -105,7 +105,7 @@ def _joined(own, given):
 
 # %% ../../nbs/data/10_loaders.ipynb #9f099279
 def _samplers(sets, sampler):
-    "Arguments of the two loaders: batches of like aspect where `sets` are given; the training set in an order of one's own"
+    "Arguments of the two loaders: batches of like aspect where `sets` are given; the training set in an order of its own"
     train,valid = [dict(sampler=AspectSampler(image_size(o.image) for o in annots)) for annots in sets] or ({},{})
     return [train if sampler is None else dict(sampler=sampler), valid]
 
