@@ -10,7 +10,7 @@ import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
-from .labels.atomic import sweep, whole
+from .labels.atomic import sweep, atomic_path
 from .images.rasters import LazyImage, image_size
 from .blocks import *
 
@@ -105,7 +105,7 @@ class DiskCache(ImageCache):
         return pixels if pixels.dtype==np.uint8 and pixels.ndim==3 else None
     def keep(self, fn, part, pixels):
         try:
-            with whole(self.file(fn, part), durable=False) as new, open(new, 'wb') as file: np.save(file, pixels)
+            with atomic_path(self.file(fn, part), durable=False) as new, open(new, 'wb') as file: np.save(file, pixels)
         except OSError as e:
             why = e.strerror or e
             if not self.warned: warnings.warn(f'images cannot be kept in {self.folder} ({why}): they are read from their own files')

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ...plot.draw import show_boxes
-from ..labels.atomic import write_whole
+from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
 from ..formats.table import check_options, get_format, list_splits
 from .boxes import *
-from .images import check_modes, check_scenes, look_at_all
+from .images import check_modes, check_scenes, probe_images
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
 # %% ../../../nbs/data/doctor/04_report.ipynb #8f21b07f
@@ -136,7 +136,7 @@ def to_json(self:DoctorReport,
                         histograms={k:dict(counts=c.tolist(), edges=e.tolist(), unit=u) for k,(c,e,u) in self.histograms.items()},
                         votes=votes, findings=found, seconds=self.seconds), indent=1, ensure_ascii=False, default=str)
     if file and not Path(file).parent.is_dir(): raise FileNotFoundError(errno.ENOENT, 'no such folder', str(file))
-    if file: write_whole(file, s)
+    if file: write_atomic(file, s)
     return s
 
 # %% ../../../nbs/data/doctor/04_report.ipynb #4aa48ca5
@@ -192,19 +192,19 @@ def _read(path, fmt, splits, vocab, options):
                 found.append(Finding(k, what or CHECKS[k].what, '' if of_image else where, where if of_image else '', s or ''))
     return sets,found
 
-def _with_images(found, annots):
+def _with_images(found, annots, fmt):
     "Findings of label files, with the image where it is known"
     by = {split_where(a.where[0])[0]:str(a.image) for a in annots if a.where}
     stem = {a.image.stem:str(a.image) for a in annots}
     def image(f):
         file = split_where(f.where)[0]
-        return by.get(file) or stem.get(Path(file).stem.removeprefix('gt_'), '')
+        return by.get(file) or stem.get(fmt.image_stem(file), '')
     return [f if f.image or f.kind in ('orphan','file') else f._replace(image=image(f)) for f in found]
 
 # %% ../../../nbs/data/doctor/04_report.ipynb #3d733fbb
 def _images(b, normalised, workers):
     "Findings that need the images, and the votes"
-    files = list(dict.fromkeys(a.image for a in b.annots)); at = dict(zip(files, look_at_all(files, workers)))
+    files = list(dict.fromkeys(a.image for a in b.annots)); at = dict(zip(files, probe_images(files, workers)))
     looks,names = [at[a.image] for a in b.annots],[a.image for a in b.annots]
     split,votes = dict(zip(names, b.split)),reading_votes(b)
     found = check_modes(list(at.values()), files, [split[f] for f in files])+check_scenes(looks, names, b.split)
@@ -238,11 +238,11 @@ def doctor(
     check_options(format, options)
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
-    b = gather(sets)
-    found = _with_images(found, b.annots)+check_labels(b, tiny, near)
+    b = gather_boxes(sets)
+    found = _with_images(found, b.annots, fmt)+check_labels(b, tiny, near)
     seconds,votes = dict(labels=time.perf_counter()-t0),None
     if images:
-        more,votes = _images(b, fmt.unit!='px', workers); found += more
+        more,votes = _images(b, fmt.relative, workers); found += more
         seconds['images'] = time.perf_counter()-t0-seconds['labels']
     elif len({a.image for a in b.annots})<len(b.annots): found += _listed_twice(b)
     return DoctorReport(path, format, dict(options, vocab=vocab), b, findings_table(found), votes, seconds)

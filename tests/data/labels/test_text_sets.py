@@ -3,9 +3,10 @@ import inspect, json, time, warnings
 from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
-from rotnb.cli.convert import ConvertError, convert, losses, main
+from rotnb.cli.commands import UserError
+from rotnb.cli.convert import convert, losses, main
 from rotnb.data.labels.records import *
-from rotnb.data.labels.arguments import AKA, ELSEWHERE, UnknownArgumentError
+from rotnb.data.labels.arguments import SYNONYMS, ELSEWHERE, UnknownArgumentError
 from rotnb.data.formats.table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.formats.dota import read_dota
@@ -13,9 +14,10 @@ from rotnb.data.labels.layout import LostSplitError
 from rotnb.data.labels.inside import keep_inside
 from rotnb.data.labels.lines import line_kind
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.images.rasters import walk_files
+from rotnb.data.images.walk import walk_files
 from rotnb.data.labels.tiles import tile_annots
 from rotnb.data.formats.yolo import *
+from rotnb.data.formats.yolo_preds import read_yolo_preds
 from rotnb.geometry.boxes import rbox2qbox
 
 YOLO,DOTA = '0 .1 .1 .5 .1 .5 .5 .1 .5\n','10 10 30 10 30 20 10 20 ship 0\n'
@@ -55,7 +57,7 @@ def test_keywords_of_fastai_travel(tmp_path):
 def test_hints_name_arguments_that_exist():
     known = {k for f in (RotatedDataLoaders.from_annots, RotatedDataLoaders.from_format, tile_annots) for k in inspect.signature(f).parameters}
     known |= {'val_bs','shuffle','score_thr','iou_thr','iou_threshold','max_dets'}
-    assert all(o in known for v in AKA.values() for o in v.split()) and not set(AKA) & set(ELSEWHERE)
+    assert all(o in known for v in SYNONYMS.values() for o in v.split()) and not set(SYNONYMS) & set(ELSEWHERE)
 
 @pytest.mark.parametrize('kw, say', [(dict(size='64'), "size is '64'"), (dict(size=(64,)), 'height, width'), (dict(bs=0), 'bs is 0'), (dict(tile='64'), 'tile is'), (dict(num_workers='2'), 'num_workers is'),
                                      (dict(size=0), 'size is 0'), (dict(tile=dict(gap=3)), "did you mean 'overlap'"), (dict(tile=dict(size='64')), "'64'")])
@@ -278,7 +280,7 @@ def test_the_command_takes_names_and_border(tmp_path, capsys):
             assert float((tmp_path/'o/labels/0.txt').read_text().split()[1])==low and yolo_names(tmp_path/'o')==['plane','small ship']
     with pytest.raises(SystemExit): main(str(r), str(tmp_path/'o'), 'dota', names='gone.txt', overwrite=True)
     assert 'boxes leave their image' in capsys.readouterr().out
-    with pytest.raises(ConvertError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
+    with pytest.raises(UserError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
 
 def test_classes_txt_as_label_tools_write_it(tmp_path):
     "Beside images/ and labels/ (Label Studio), in labels/ (LabelImg); a yaml file goes before it; it is no label file"
