@@ -222,7 +222,7 @@ def apply(self:BoxEdits,
 def saved_as(self:BoxEdits,
     base:LabelSnapshot # what is on disk now
 )->LabelSnapshot: # the same with the numbers of these boxes, or None where it holds others
-    "Take the present state for saved"
+    "Mark the present state as saved"
     kept = sorted((box for box in self.boxes if box.id in self.origin), key=lambda box: self.origin[box.id])
     order = kept+[box for box in self.boxes if box.id not in self.origin]
     if [box.name for box in order]!=[row[1] for row in base.rows]: return
@@ -248,7 +248,7 @@ class EditLog:
         base, # `LabelSnapshot`: what was on disk
         edits # `BoxEdits`
     ):
-        "Write the state of one image; nothing unsaved, nothing kept"
+        "Write the state of one image; where nothing is unsaved, remove it"
         file = self._file(image)
         if not edits.dirty: return file.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)

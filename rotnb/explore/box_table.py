@@ -138,7 +138,7 @@ class BoxTable:
         self.all = self.counts({})
 
     def check(self, *names):
-        "Are there such fields?"
+        "Raise where there is no such field"
         if bad := [name for name in names if name not in self.fields]:
             raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
 
@@ -221,14 +221,16 @@ BOX = ['cx','cy','w','h','theta']
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
-    "What filters ask about a box"
+    "Size, aspect ratio and angle of boxes"
     w,h,theta = np.asarray(boxes, float).reshape(-1,5)[:,2:].T
     with np.errstate(all='ignore'):
         long,short,angle = np.maximum(w,h),np.minimum(w,h),np.rad2deg(np.where(w<h, theta+np.pi/2, theta))
         return dict(size=np.sqrt(np.where(w*h>0, w*h, np.nan)), aspect=np.where(short>0, long/short, np.nan), angle=(angle+90)%180-90)
 
-def shape_fields(df)->list:
-    "Their fields"
+def shape_fields(
+    df # with `shape_columns`
+)->list:
+    "Fields of size, aspect ratio and angle"
     return [number_field('size', 'size, px', df['size'], log_edges(df['size'])),
             number_field('aspect', 'long / short side', df.aspect, log_edges(df.aspect)),
             number_field('angle', 'angle, °', df.angle, np.arange(-90, 91, 5), period=180)]

@@ -113,7 +113,7 @@ class DatasetExplorer(Explorer):
     def add_findings(self,
         findings # DataFrame, list of dicts, or a report with `.findings`
     ): # self
-        "Filter by what was found, in the place of what was given before"
+        "Filter by these findings, instead of earlier ones"
         found = place_findings(as_findings(findings), self.table, [annot.image for annot in self.annots])
         self.findings,lost = found,int((found.image_no<0).sum())
         self.table.put(finding_field(found, self.table))

@@ -47,7 +47,7 @@ class Explorer:
         return 'no boxes' if row.cx!=row.cx else f'{row.cls}, {row.size:.0f} px'
 
     def _changed(self, page=0):
-        "What is shown is no longer what it was"
+        "Draw anew: the filters, the order or the table are others"
         self.page,self._order = page,None
         if self._widget is not None: self._widget.refresh()
         return self
@@ -86,7 +86,7 @@ def arrange(self:Explorer,
 ): # self
     "What the grid shows first"
     by,sort,ascending = by or self.by,self.sort if sort=='' else sort,self.ascending if ascending is None else ascending
-    in_order(self.table, np.zeros(len(self.table), bool), by, sort, ascending)       # says what is wrong
+    in_order(self.table, np.zeros(len(self.table), bool), by, sort, ascending)       # raises before anything has changed
     self.by,self.sort,self.ascending = by,sort,ascending
     if side is not None: self.side = side
     return self._changed(page)

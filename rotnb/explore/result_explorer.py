@@ -78,7 +78,7 @@ class ResultsExplorer(Explorer):
     ): # self
         "Match anew; filters and marks stay"
         score,iou = self.score if score is None else float(score),self.iou if iou is None else float(iou)
-        self.table = self.tables.at(score, iou)                  # says what is wrong, before anything changed
+        self.table = self.tables.at(score, iou)                  # raises before anything has changed
         self.score,self.iou = score,iou
         return self._changed()
 
@@ -87,7 +87,7 @@ class ResultsExplorer(Explorer):
         score:float # of a point of its PR curve
     ): # self
         "The detections behind a point of a PR curve, the lowest scores first"
-        wanted = self.table.wanted(cls=cls, score=(score,None))  # says what is wrong, before anything changed
+        wanted = self.table.wanted(cls=cls, score=(score,None))  # raises before anything has changed
         if score<self.score: self.threshold(score)
         self.by,self.sort,self.ascending,self.picked = 'boxes','score',True,dict(cls=cls, score=score)
         self.filters = {name:want for name,want in self.filters.items() if name!='cell'} | wanted

@@ -183,7 +183,7 @@ def _preview(self:BoxViewer):
 # %% ../../nbs/explore/03_viewer.ipynb #20d78617
 @patch
 def _on_message(self:BoxViewer, _, msg, buffers):
-    "Tiles on demand; a tile that cannot be read is said, not swallowed"
+    "Tiles on demand; a tile that cannot be read is reported"
     if msg.get('type')!='tiles' or self.pyramid is None or msg.get('scene')!=self.scene['id']: return
     for key in msg['keys']:
         head = dict(type='tile', scene=msg['scene'], key=key)

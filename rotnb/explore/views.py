@@ -20,7 +20,7 @@ from .thumbs import box_window, cell_boxes, data_url
 
 # %% ../../nbs/explore/06_views.ipynb #117850d5
 class ExplorerPanel(anywidget.AnyWidget):
-    "Draws the snapshots of an explorer and tells it what was clicked"
+    "Draws the snapshots of an explorer, and calls it for what was clicked"
     _esm,_css = esm('charts.js', 'explorer.js', 'live.js', main='LiveExplorer'),css('explorer.css')
     snapshot = traitlets.Dict().tag(sync=True)
 
@@ -141,7 +141,7 @@ def plot_cell(
     colors, # of classes
     side=320 # of the thumbnail, pixels
 ):
-    "One thumbnail with its boxes; those that do not pass are thin"
+    "One thumbnail with its boxes; boxes that do not pass are thin"
     from matplotlib.collections import PolyCollection
     try:
         jpeg,box = thumbs(cell['image'], cell['window'], side)
