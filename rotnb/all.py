@@ -47,12 +47,15 @@ from .models.pafpn import *
 from .models.rtmdet import *
 from .models.rotated_faster_rcnn import *
 from .models.gliding_vertex import *
-from .evaluate.task1 import *
-from .evaluate.classes import *
+from .evaluate.task1 import merge_windows, parse_window, read_task1, write_task1
+from .evaluate.classes import ClassMismatchError, class_map, rename_labels
 from .evaluate.protocols import Protocol, PROTOCOLS, METRICS, DIFFICULTIES, COCO_IOUS, difficulty_thr, get_rules
-from .evaluate.matching import *
+from .evaluate.overlaps import CrossedQuadWarning, image_record
+from .evaluate.matching import Outcome, match
+from .evaluate.ap import APResult, SLICES, average_precision
+from .evaluate.resampling import compare_runs
+from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import *
-from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError, alone, new_folder, whole, write_whole

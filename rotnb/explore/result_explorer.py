@@ -12,7 +12,6 @@ import numpy as np
 from fastcore.basics import patch
 from ..geometry.boxes import rbox2qbox
 from ..plot.style import line_style
-import rotnb.evaluate.ap  # `APAccumulator.compute`
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
 from ..evaluate.errors import ERROR_KINDS
@@ -134,7 +133,7 @@ def _starts(acc):
 @patch
 def _found_by_other(self:ResultsExplorer, score, iou):
     "The truth of each detection of the other model, -1 for none"
-    return self.tables.found(score, iou, self.other.acc).truth
+    return self.tables.found(score, iou, self.other.acc).gt
 
 @patch
 def _notes(self:ResultsExplorer, rows):

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..plot.draw import IGNORED, PALETTE
-from ..evaluate.ap import check_same_truth
+from ..evaluate.resampling import check_same_gt
 from ..evaluate.classes import beside
 from ..evaluate.errors import ERROR_KINDS, confusion_pairs, find_errors
 from .box_table import BOX, BoxTable, class_field, colors_of, unique_files, log_edges, number_field, shape_columns
@@ -32,7 +32,7 @@ class ResultTables:
         bg:float=.1, # overlap under which a detection lies at nothing, in (0, .5)
         keep:int=6 # tables remembered
     ):
-        if other is not None: other = check_same_truth(acc, other)
+        if other is not None: other = check_same_gt(acc, other)
         self.acc,self.other,self.names,self.bg,self.flat = acc,other,names,bg,acc.flat()
         self.n_dets,self.n_gts,self.vocab = len(self.flat.labels),len(self.flat.gt_labels),[*map(str, self.flat.vocab)]
         self.base = self._base([*map(str, files)], losses)
@@ -71,8 +71,8 @@ def _at(self:ResultTables, score, iou): # `BoxTable`
     rows = np.flatnonzero(kind>=0)
     rows = rows[np.argsort(self.base.image.to_numpy()[rows], kind='stable')]
     kind = np.where(kind<len(ERROR_KINDS), kind, -1)[rows]
-    truth = np.concatenate([errors.truth, np.arange(n_gts), np.full(n_images, -1)])[rows]
-    overlap = np.append(np.where(errors.truth>=0, errors.iou, np.nan), np.full(n_gts+n_images, np.nan))[rows]
+    truth = np.concatenate([errors.gt, np.arange(n_gts), np.full(n_images, -1)])[rows]
+    overlap = np.append(np.where(errors.gt>=0, errors.iou, np.nan), np.full(n_gts+n_images, np.nan))[rows]
     place = np.full(len(self.base)+1, -1)                        # row of each detection and truth in the table
     place[rows] = np.arange(len(rows))
     det_row,truth_row = place[:n_dets],np.where(errors.gt_det>=0, place[errors.gt_det], place[n_dets:n_dets+n_gts])

@@ -9,7 +9,7 @@ __all__ = ['eval_images', 'bench_eval', 'bench_eval_large']
 from statistics import median
 
 import numpy as np
-from ..evaluate.ap import APAccumulator
+from ..evaluate.accumulator import APAccumulator
 from .speed import _row, _torchvision_matrix, bench_scene, peak_memory, take_turns
 
 # %% ../../nbs/measure/04_eval_speed.ipynb #83806f0a

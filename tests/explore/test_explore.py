@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from rotnb.data.labels.records import Annot
 from rotnb.evaluate.errors import ERROR_KINDS, confusion_matrix
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.explore.box_table import annots_table
 from rotnb.explore.dataset_explorer import DatasetExplorer
 from rotnb.explore.views import ExplorerPanel

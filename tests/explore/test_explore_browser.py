@@ -29,7 +29,7 @@ import numpy as np, torch
 from types import SimpleNamespace
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.types import to_targets
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.explore.result_explorer import ResultsExplorer
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.plot.style import INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner

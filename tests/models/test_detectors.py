@@ -3,7 +3,7 @@ import copy, json, math, pickle, subprocess, sys
 import numpy as np, pytest, torch
 from torch import tensor
 from rotnb.data.synth.scenes import make_scene
-from rotnb.evaluate.ap import eval_map
+from rotnb.evaluate import eval_map
 from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
