@@ -2049,6 +2049,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'rotnb/explore/box_edits.py'),
                                          'rotnb.explore.box_edits.is_convex': ( 'explore/box_edits.html#is_convex',
                                                                                 'rotnb/explore/box_edits.py'),
+                                         'rotnb.explore.box_edits.mean_rectangle': ( 'explore/box_edits.html#mean_rectangle',
+                                                                                     'rotnb/explore/box_edits.py'),
                                          'rotnb.explore.box_edits.restored': ( 'explore/box_edits.html#restored',
                                                                                'rotnb/explore/box_edits.py'),
                                          'rotnb.explore.box_edits.unit': ('explore/box_edits.html#unit', 'rotnb/explore/box_edits.py')},
