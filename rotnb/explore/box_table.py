@@ -97,7 +97,7 @@ def count_edges(
 
 # %% ../../nbs/explore/04_box_table.ipynb #677ececf
 def field_mask(
-    field:Field,
+    field:Field, # what is filtered by
     want:list, # of `Field.wanted`
     n:int # rows
 )->np.ndarray: # (n,) bool
@@ -137,7 +137,9 @@ class BoxTable:
         self.fields |= {field.name:field for field in fields}
         self.all = self.counts({})
 
-    def check(self, *names):
+    def check(self,
+        *names # of fields
+    ):
         "Raise where there is no such field"
         if bad := [name for name in names if name not in self.fields]:
             raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
@@ -184,11 +186,11 @@ def _count(self:BoxTable, field, mask):
 
 # %% ../../nbs/explore/04_box_table.ipynb #2fe3106e
 def in_order(
-    table:BoxTable,
+    table:BoxTable, # whose rows
     mask:np.ndarray, # (n,) rows to be shown
     by:str='images', # 'images' or 'boxes'
     sort:str=None, # column; None: as they come
-    ascending:bool=True
+    ascending:bool=True # the smallest first
 )->np.ndarray: # numbers of images, or rows
     "What to show first; an image stands where its first box would"
     rows = np.flatnonzero(mask)
