@@ -78,7 +78,7 @@ def _back(b, i, q): # (4,2) pixels of the image
 def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
     if len(some)>1: raise LabelError(f'{len(some)} objects begin at this place')
-    p = form.read(some[0], text, Shot('', tuple(b.size[i].tolist()) if i>=0 else None, vocab)) if some else None
+    p = form.read(some[0], text, Shot('', tuple(b.size_wh[i].tolist()) if i>=0 else None, vocab)) if some else None
     usable = p is not None and p.row is not None
     same = usable and 'box' not in changed(p.row, (_back(b, i, b.quads[i]),*p.row[1:])) if i>=0 else p is not None and not usable
     if not same: raise LabelError('the file holds something else at this place than when it was examined')

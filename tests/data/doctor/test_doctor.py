@@ -116,9 +116,9 @@ def test_forms_and_readers_name_the_same_places(tmp_path, synth, name):
     for file in {split_where(w)[0] for w in b.where}:
         text = form.decode(Path(file).read_bytes()); at = {o.place:o for o in form.objects(text)}
         mine = [i for i,w in enumerate(b.where) if split_where(w)[0]==file]
-        assert len([p for p in at if form.read(at[p], text, Shot('', tuple(b.size[mine[0]]), vocab)).row])==len(mine)
+        assert len([p for p in at if form.read(at[p], text, Shot('', tuple(b.size_wh[mine[0]]), vocab)).row])==len(mine)
         for i in mine:
-            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, Shot('', tuple(b.size[i]), vocab))
+            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, Shot('', tuple(b.size_wh[i]), vocab))
             np.testing.assert_array_equal(p.row[0], b.quads[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
 
 @pytest.mark.parametrize('name', ['csv','cvat','coco','label_studio'])
