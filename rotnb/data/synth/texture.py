@@ -21,16 +21,16 @@ def value_noise(
     "Sum of random grids enlarged to `size`"
     side = size if stretch==1 else math.ceil(size*1.45)
     out,var = np.zeros((side, side), np.float32), 0
-    for o in range(octaves):
-        step = max(cell/2**o, 1)
+    for octave in range(octaves):
+        step = max(cell/2**octave, 1)
         grid = rng.standard_normal((int(side/step)+3, int(side/step/stretch)+3), np.float32)
-        out += .6**o * cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC if step>1 else cv2.INTER_LINEAR)
-        var += .36**o
+        out += .6**octave * cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC if step>1 else cv2.INTER_LINEAR)
+        var += .36**octave
     out /= np.float32(math.sqrt(var)*.75)
     if stretch==1: return out
-    M = cv2.getRotationMatrix2D((side/2, side/2), -math.degrees(theta), 1)
-    M[:,2] += (size-side)/2
-    return cv2.warpAffine(out, M, (size, size))
+    matrix = cv2.getRotationMatrix2D((side/2, side/2), -math.degrees(theta), 1)
+    matrix[:,2] += (size-side)/2
+    return cv2.warpAffine(out, matrix, (size, size))
 
 # %% ../../../nbs/data/synth/01_texture.ipynb #bb2174a9
 GROUND = dict(  # kind: (base colours, strength of broad grain, of fine grain)
@@ -47,8 +47,8 @@ GROUND = dict(  # kind: (base colours, strength of broad grain, of fine grain)
 # %% ../../../nbs/data/synth/01_texture.ipynb #f7896c3d
 def vary(rng, colour, spread=.08):
     "`colour` made a little brighter or darker and a little off in hue"
-    c = np.asarray(colour, np.float32)*(1+rng.normal(0, spread)) + rng.normal(0, spread*28, 3)
-    return np.clip(c, 8, 250).astype(np.float32)
+    varied = np.asarray(colour, np.float32)*(1+rng.normal(0, spread)) + rng.normal(0, spread*28, 3)
+    return np.clip(varied, 8, 250).astype(np.float32)
 
 def pick(rng, options):
     "One of `options`, whatever they are"
@@ -92,9 +92,9 @@ class Pen:
         sun=(.7,.7), # (2,) direction in which shadows fall, in the image
         ss:int=4, # supersampling
     ):
-        c,s = math.cos(heading),math.sin(heading)
+        cos,sin = math.cos(heading),math.sin(heading)
         self.half,self.ss = np.array([length/2, width/2]),ss
-        self.axes = np.array([[c,s],[-s,c]])
+        self.axes = np.array([[cos,sin],[-sin,cos]])
         self.sun = self.axes@np.asarray(sun)
         reach = np.abs(self.axes.T)@self.half + 1
         self.x0,self.y0 = np.floor(np.asarray(centre)-reach).astype(int)
