@@ -17,7 +17,8 @@ from .canvas import *
 from .layouts import *
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #4823dbd6
-_all_ = ['CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'fraction_in_image', 'blend', 'shade', 'Canvas', # of `data.synth.canvas`
+_all_ = ['CLASSES', 'MOST', 'SIZES', 'object_quad', 'overlapping', 'fraction_in_image', 'blend', 'shade',
+         'Canvas', # of `data.synth.canvas`
          'SCENE_KINDS', 'wave', 'moor', 'quayside', 'harbour', 'airport', 'house', 'suburb', 'car_park', 'industry', 'fields', 'stream',
          'crossing', 'river', 'country', 'sports', 'wild'] # of `data.synth.layouts`
 
