@@ -86,14 +86,19 @@ def modes(rio, d):
     bits,four = (grey>128).astype(np.uint8),grey//16
     cmyk = np.asarray(im.convert('CMYK').convert('RGB'))
     return dict(
-        one_bit_png=(pil('1.png', Image.fromarray(grey>128)), thrice(bits*255)), one_bit_tif=(tif('1.tif', bits, nbits=1), thrice(bits*255)),
-        four_bits=(tif('4.tif', four, nbits=4), thrice(four*17)), white_is_zero=(tif('w.tif', 255-grey, photometric='MINISWHITE'), thrice(grey)),
+        one_bit_png=(pil('1.png', Image.fromarray(grey>128)), thrice(bits*255)), one_bit_tif=(tif('1.tif', bits, nbits=1),
+        thrice(bits*255)),
+        four_bits=(tif('4.tif', four, nbits=4), thrice(four*17)), white_is_zero=(tif('w.tif', 255-grey, photometric='MINISWHITE'),
+        thrice(grey)),
         palette_png=(pil('p.png', im.convert('P')), np.asarray(im.convert('P').convert('RGB'))),
-        alpha_png=(pil('a.png', Image.fromarray(rgba)), RGB), alpha_tif=(tif('a.tif', rgba, photometric='rgb', alpha='yes'), np.where(rgba[...,3:]>0, RGB, 0)),
-        cmyk_jpg=(pil('c.jpg', im.convert('CMYK')), None), cmyk_tif=(tif('c.tif', np.asarray(im.convert('CMYK')), photometric='cmyk'), cmyk),
+        alpha_png=(pil('a.png', Image.fromarray(rgba)), RGB), alpha_tif=(tif('a.tif', rgba, photometric='rgb', alpha='yes'),
+        np.where(rgba[...,3:]>0, RGB, 0)),
+        cmyk_jpg=(pil('c.jpg', im.convert('CMYK')), None), cmyk_tif=(tif('c.tif', np.asarray(im.convert('CMYK')), photometric='cmyk'),
+        cmyk),
         turned_jpg=(pil('t.jpg', im, exif=note), None), turned_tif=(pil('t.tif', im, exif=note), np.rot90(RGB, -1)),
         four_bands=(tif('b4.tif', rgba, photometric='minisblack'), RGB), two_bands=(tif('b2.tif', RGB[...,:2]), thrice(grey)),
-        grey16_png=(pil('g16.png', Image.fromarray(grey.astype(np.uint16)*9)), 'deep'), grey16_tif=(tif('g16.tif', grey.astype(np.uint16)*9), 'deep'),
+        grey16_png=(pil('g16.png', Image.fromarray(grey.astype(np.uint16)*9)), 'deep'), grey16_tif=(tif('g16.tif',
+        grey.astype(np.uint16)*9), 'deep'),
         rgb16_png=(deep('c16.png', RGB.astype(np.uint16)*9), 'deep'), rgba16_png=(deep('a16.png', rgba.astype(np.uint16)*9), 'deep'),
         eight_bands=(tif('b8.tif', np.dstack([RGB,RGB,RGB[...,:2]]).astype(np.uint16)*9), 'deep'),
         int16=(tif('i.tif', grey.astype(np.int16)-90), 'deep'), int32=(pil('i32.tif', Image.fromarray(grey.astype(np.int32)*999)), 'deep'),
@@ -251,7 +256,8 @@ def dota_set(root, n=3, seed=0, ext='png', h=700, w=900, write=None):
         im = rng.integers(0, 255, (h-60*i,w+130*i,3), np.uint8)
         f = root/f'images/P{i:04}.{ext}'
         write(f, im) if write else Image.fromarray(im).save(f)
-        b = np.column_stack([rng.uniform(-5, w, 80), rng.uniform(-5, h, 80), rng.uniform(6, 150, 80), rng.uniform(4, 60, 80), rng.uniform(-1.6, 1.6, 80)])
+        b = np.column_stack([rng.uniform(-5, w, 80), rng.uniform(-5, h, 80), rng.uniform(6, 150, 80), rng.uniform(4, 60, 80),
+            rng.uniform(-1.6, 1.6, 80)])
         q = rbox2qbox(b).round().reshape(-1,8)
         q = q[np.array([area_of(o)>4 for o in q])]
         names = rng.choice(['plane','small-vehicle','ship'], len(q))
@@ -343,7 +349,8 @@ def test_no_box_is_lost_without_a_word(tmp_path):
     a = read_dota(dota_set(tmp_path/'a', n=1))[0]
     with pytest.warns(LabelWarning, match='count in no window') as w: tiles = tile_annots([a], 200, 20, empty='drop')
     n = int(str(w[0].message).split()[0])
-    seen = {i for t in tiles for i,q in enumerate(a.quads) for p,d in zip(t.image.to_scene(t.quads), t.difficult) if not d and abs(p-q).max()<1e-6}
+    seen = {i for t in tiles for i,q in enumerate(a.quads) for p,
+        d in zip(t.image.to_scene(t.quads), t.difficult) if not d and abs(p-q).max()<1e-6}
     assert n>0 and len(seen)+n==(a.difficult==0).sum()
 
 @pytest.mark.parametrize('workers', [0,2])
@@ -372,7 +379,8 @@ def test_command(tmp_path, capsys):
     for s in ('train','val'): dota_set(tmp_path/f'a/{s}', n=1)
     (tmp_path/'rotnb-split.py').write_text('import sys\nfrom rotnb.cli.split import main\nif __name__=="__main__": sys.exit(main())\n')
     args = '--sizes', 300, '--gaps', 60, '--rates', .5, 1, '--no-padding', '--ext', 'bmp', '--keep-flag', '--img-rate-thr', .3
-    r = subprocess.run([sys.executable, tmp_path/'rotnb-split.py', *map(str, (tmp_path/'a', tmp_path/'b', *args))], capture_output=True, text=True,
+    r = subprocess.run([sys.executable, tmp_path/'rotnb-split.py', *map(str, (tmp_path/'a', tmp_path/'b', *args))], capture_output=True,
+        text=True,
                        env={**os.environ, 'PYTHONPATH':str(ROOT), 'PYTHONWARNINGS':'ignore'})
     assert r.returncode==0, r.stderr
     n = len(list((tmp_path/'b/val/images').glob('*.bmp')))
@@ -408,7 +416,8 @@ def test_a_image_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
     (tmp_path/'b/images/.P0001__256__0___0.png.part').write_bytes(b'half')     # what a killed process leaves
     res = split_scenes(root, tmp_path/'b', (256,), (50,))
     split_scenes(root, tmp_path/'c', (256,), (50,))
-    text = lambda d: {o.relative_to(d): o.read_bytes() for o in d.rglob('*.txt')} | {o.relative_to(d): o.read_bytes() for o in d.rglob('*.png')}
+    text = lambda d: {o.relative_to(d): o.read_bytes() for o in d.rglob('*.txt')} | {o.relative_to(d): o.read_bytes()
+        for o in d.rglob('*.png')}
     assert text(tmp_path/'b')==text(tmp_path/'c') and len(text(tmp_path/'c'))==2*res['']['windows']
     assert not list((tmp_path/'b').rglob('.*'))
 
