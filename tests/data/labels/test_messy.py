@@ -207,7 +207,7 @@ def test_label_studio_as_it_is_exported(tmp_path):
                   task('b', skipped), task('c'), task('d', dict(result=[]))])})
     a,w = read(root)
     assert [len(o) for o in a]==[1,0,0,0]
-    assert '1 shapes are no areas' in w
+    assert '1 shapes have no area' in w
     assert '2 images have no label' in w
     assert 'b.png' in w
     assert 'd.png' not in w
@@ -224,7 +224,8 @@ def test_csv_as_tables_come(tmp_path):
 
 def test_yolo_as_it_comes(tmp_path):
     "Names as list, dict or with gaps; numbers with a point; ids beyond the names; the yaml file for a set"
-    for i,names in enumerate(('[ship, 船]', '\n  0: ship\n  1: 船', '\n- ship\n- "船"', '\n  "0": ship\n  1: 船', '{1: 船, 0: ship}')):
+    spellings = '[ship, 船]','\n  0: ship\n  1: 船','\n- ship\n- "船"','\n  "0": ship\n  1: 船','{1: 船, 0: ship}'
+    for i,names in enumerate(spellings):
         r = folder(tmp_path/f'{i}', {'images/train/a.JPG':(40,30), 'labels/train/a.txt':YOLO+YOLO.replace('0 ', '1.0 ', 1).replace('\n',
             ' \r\n'),
                                     'data.yaml':f'\ufeffpath: ../x\ntrain: images/train\nnc: 2\nnames: {names}\n'})
@@ -264,7 +265,7 @@ def test_shapes_of_labelme_and_cvat(tmp_path):
         imageData='aGk='*999))})
     a,w = read(root)
     assert a[0].names==['a','b','c','d']
-    assert '1 shapes are no areas' in w
+    assert '1 shapes have no area' in w
     assert np.allclose(a[0].quads[2], [[1-2**.5,1-2**.5],[1+2**.5,1-2**.5],[1+2**.5,1+2**.5],[1-2**.5,1+2**.5]])
     assert a[0].quads[0].tolist()==[[10,5],[30,5],[30,20],[10,20]] and np.allclose(a[0].quads[[1,3]], Q)
     c,t = Q[0].mean(0),np.rad2deg(.3)
