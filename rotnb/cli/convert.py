@@ -12,7 +12,7 @@ from pathlib import Path
 from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import with_heading
-from ..data.labels.atomic import new_folder, reads_through
+from ..data.labels.atomic import lies_in, new_folder, reads_through
 from ..data.images.rasters import open_reader
 from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
@@ -64,7 +64,7 @@ def _check_set(dst):
 def _check_target(src, dst, overwrite):
     src,dst = Path(src).resolve(),Path(dst).resolve()
     same = dst.exists() and any(o.exists() and o.samefile(dst) for o in (src, *src.parents))
-    if same or src==dst or dst in src.parents or src in dst.parents: raise ConvertError(f'{dst} and {src} lie in each other: choose a folder beside')
+    if same or lies_in(src, dst) or lies_in(dst, src): raise ConvertError(f'{dst} and {src} lie in each other: choose a folder beside')
     if dst.exists() and not overwrite: raise ConvertError(f'{dst} exists: choose another name, or give --overwrite to replace it')
     if dst.exists() and not dst.is_dir(): raise ConvertError(f'{dst} is a file')
     if dst.exists(): _check_set(dst)

@@ -17,7 +17,7 @@ from fastai.vision.all import *
 from fastcore.script import call_parse
 from ..plot.draw import draw
 from ..models import list_detectors
-from ..data.labels.atomic import file_lock, sweep, atomic_path, write_atomic
+from ..data.labels.atomic import atomic_path, file_lock, lies_in, sweep, write_atomic
 from ..data.blocks import open_image
 from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format
@@ -125,7 +125,7 @@ WRITTEN = 'metrics.json loss.png results.png prediction.png model.pkl'.split()
 def _check_path(path, data):
     "Nothing of somebody else's is written over, and no image lands in the set"
     if path.exists() and not path.is_dir(): raise DemoError(f"--path {path} is a file; name a folder")
-    if data and Path(data).is_dir() and path.resolve().is_relative_to(Path(data).resolve()):
+    if data and Path(data).is_dir() and lies_in(path, data):
         raise DemoError(f'--path {path} lies in the data set {data}, which would read the images written there: name a folder outside')
     try: ours = 'rotnb' in json.loads((path/'metrics.json').read_text())['versions']
     except (OSError, ValueError, KeyError, TypeError): ours = False

@@ -9,6 +9,7 @@ __all__ = ['parse_names', 'told', 'main']
 from json import loads
 from pathlib import Path
 from fastcore.script import call_parse
+from ..data.labels.atomic import lies_in
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
@@ -36,7 +37,7 @@ def _spare_set(file, rep):
     file,annots = Path(file),rep.boxes.annots
     if not _is_report(file): spare(file, all_read(rep.path, annots))
     kinds = {Path(split_where(a.where[0])[0]).suffix.lower() for a in annots if a.where}
-    if file.suffix.lower() in kinds and file.resolve().is_relative_to(set_root(rep.path).resolve()):
+    if file.suffix.lower() in kinds and lies_in(file, set_root(rep.path)):
         raise ValueError(f'--json {file} lies in the set, which would take it for labels: name a file outside')
 
 # %% ../../nbs/cli/05_doctor.ipynb #4b2df059

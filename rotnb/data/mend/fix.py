@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ...geometry.boxes import rbox2qbox
-from ..labels.atomic import new_folder, atomic_path
+from ..labels.atomic import atomic_path, new_folder
 from ..labels.records import odd_name, unknown_class
 from ..labels.records import LabelError, MALFORMED, explain
 from ..labels.layout import IMAGE_EXTS

@@ -1,4 +1,4 @@
-"What is on disk: nothing that is read is replaced, nothing is half-written, nothing mixed, and what the dead leave is cleared away"
+"Written whole or not at all: no input is replaced, nothing is half-written or mixed, leftovers of killed runs are removed"
 import csv, errno, io, os, subprocess, sys, time, warnings, zipfile
 from pathlib import Path
 import numpy as np, pytest
