@@ -4,7 +4,10 @@ Writes learning/NAME.json as each ends; those that are there are not run again. 
 import json, sys, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import demo_loaders, recipe, versions, whole
+from rotnb.cli.demo_run import demo_loaders
+from rotnb.cli.recipe import recipe
+from rotnb.data.labels.atomic import atomic_path
+from rotnb.learn.report import versions
 
 ROWS = Path(__file__).with_name('learning')
 # One width for all. Strides and stages are each family's own but for the finest level, which small objects need
@@ -53,4 +56,4 @@ if __name__=='__main__':
         file = ROWS/f'{name}.json'
         if file.exists(): continue
         row = train(name, int(sys.argv[1])); print(row, flush=True)
-        with whole(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))
+        with atomic_path(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))

@@ -17,7 +17,7 @@ from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_a
 from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
-from ..models.roi_head import roi_align_upright
+from ..models.roi_head import roi_align_hbox
 from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
                                    delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
 
@@ -236,7 +236,7 @@ def _roi(cut, head, train, weight):
     _unweighted('a class loss of RoIs', head.get('loss_cls'))
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
     points = layer.get('sample_num', layer.get('sampling_ratio', 0))
-    pool = roi_align_upright if hbox else roi_align_rotated
+    pool = roi_align_hbox if hbox else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
     means = {k:tuple(coder[f'target_{k}']) for k in ('means','stds') if f'target_{k}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)

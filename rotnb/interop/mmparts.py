@@ -10,7 +10,7 @@ __all__ = ['ConfigError', 'read_config', 'part_type', 'unknown_part', 'box_loss_
 import ast, json
 from dataclasses import replace
 from functools import partial
-from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss, upright_giou_loss
+from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss, hbox_giou_loss
 from ..losses.focal import focal_loss
 from ..losses import gaussian  # lists the Gaussian losses
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
@@ -83,7 +83,7 @@ _box_losses = dict(
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),  # it knows neither weights nor what to divide by
     KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),  # whatever is written: it swallows `beta`
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
-    GIoULoss=lambda d: BoxLoss(upright_giou_loss, 'upright', d.get('loss_weight', 1.)))
+    GIoULoss=lambda d: BoxLoss(hbox_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
 # %% ../../nbs/interop/01_mmparts.ipynb #fa146287
 def box_loss_from(

@@ -13,9 +13,8 @@ from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, s
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.classes import beside
-from ..evaluate.matching import APAccumulator
+from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import get_rules
-import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import class_names, unpad_dets
 from .keep import keep_history
 
@@ -121,8 +120,8 @@ def to_dataframe(self:RotatedInterpretation):
                  kind=[ERROR_KINDS[k] for k in kind], **dict(zip(('cx','cy','w','h','theta'), boxes.T)), **kw)
         return pd.DataFrame({**d, 'loss':to_np(self.losses)[img]})
     gt_iou = np.where(e.gt_det>=0, e.iou[e.gt_det], 0.) if len(e.iou) else np.zeros(len(e.gt_det))
-    true = np.append(np.array(self.vocab, object), '')[np.append(f.gt_labels, len(self.vocab))[e.truth]]  # '' where nothing explains it
-    return pd.concat([part('detection', f.img, f.boxes, f.labels, e.kind, score=f.scores, iou=e.iou, true=true, truth=e.truth),
+    true = np.append(np.array(self.vocab, object), '')[np.append(f.gt_labels, len(self.vocab))[e.gt]]  # '' where nothing explains it
+    return pd.concat([part('detection', f.img, f.boxes, f.labels, e.kind, score=f.scores, iou=e.iou, true=true, truth=e.gt),
                       part('truth', f.gt_img, f.gt_boxes, f.gt_labels, e.gt_kind, score=np.nan, iou=gt_iou,
                            true=np.array(self.vocab, object)[f.gt_labels], truth=np.arange(len(f.gt_labels)))], ignore_index=True)
 
@@ -274,7 +273,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     me,f,n = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat(),len(ax.patches)
     pic,m = upright_crop(image, me, side, context)
     ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
-    g = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
+    g = self.errors.gt[row] if r.what=='detection' and r.kind!='correct' else -1
     if g>=0: _outline(ax, box(f.gt_boxes[g])[0]-.5, 'white', True, 1.)
     show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
     for o in ax.patches[n:]: o.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))

@@ -11,7 +11,7 @@ from fastai.vision.all import *
 from ..evaluate.ap import APResult
 from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
-from ..evaluate.matching import APAccumulator
+from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import difficulty_thr, get_rules
 from .callbacks import class_names, unpad_dets
 

@@ -10,7 +10,7 @@ from types import MethodType
 from fastai.vision.all import *
 from ..data.mixing import Mosaic, MixUpBoxes
 from ..data.samplers import WeightedSampler
-from ..evaluate.matching import of_all_ranks
+from ..evaluate.accumulator import of_all_ranks
 from .callbacks import get_loader
 
 # %% ../../nbs/learn/02_phases.ipynb #a157a717

@@ -15,7 +15,7 @@ from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import short_scores, write_task1
 from ..data.labels.atomic import atomic_path, part_name, write_atomic
 from ..data.labels.records import ANGLE_UNITS, rbox_numbers
-from ..data.formats.table import csv_table
+from ..data.formats.csv_table import csv_table
 from ..data.labels.ids import name_forms, name_stem, assign_image_ids
 from ..data.formats.json_text import load_json
 from ..data.images.places import NoPlaceError, place_of, reproject

@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
-from ..ops.nms import batched_nms_rotated, check_unit
-from ..evaluate.task1 import task1_files
+from ..ops.nms import check_unit
+from ..evaluate.task1 import merge_detections, task1_files
 from ..data.labels.arguments import check_integer
 from ..data.labels.atomic import file_lock, reads_through, sweep
 from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
@@ -94,8 +94,7 @@ def merge_rows(
     iou_thr:float=.1 # of NMS within each class, in [0, 1]
 )->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
     "Detections of a scene's windows as those of the scene"
-    t = torch.from_numpy(np.concatenate([np.zeros((0,7), np.float32), *rows]))
-    return rows_dets(t[batched_nms_rotated(t[:,:5], t[:,5], t[:,6], iou_thr)].numpy())
+    return merge_detections([rows_dets(np.zeros((0,7))), *map(rows_dets, rows)], iou_thr)
 
 def _merged(windows, rows, iou_thr, cut):
     if len(windows)==1: return rows_dets(rows[0]) # nothing was seen twice: what the detector's own NMS left is the answer

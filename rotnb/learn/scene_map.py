@@ -9,8 +9,7 @@ __all__ = ['NoTilesError', 'scene_dets', 'SceneMAP']
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import qbox2rbox
-from ..evaluate.matching import APAccumulator
-import rotnb.evaluate.ap  # `APAccumulator.compute`
+from ..evaluate.accumulator import APAccumulator
 from ..evaluate.task1 import merge_windows
 from ..data.images.windows import Window
 from .callbacks import get_loader

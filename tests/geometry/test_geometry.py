@@ -97,7 +97,8 @@ def test_clip_is_symmetric(a, b):
     assert x==pytest.approx(y, rel=1e-6, abs=1e-6) and x<=min(a[2]*a[3], b[2]*b[3])*(1+1e-9)
 
 def test_bad_quads_do_not_raise():
-    bad = np.array([[[1,1]]*4, [[0,0],[1,1],[2,2],[3,3]], [[0,0],[1,0],[1,0],[0,0]], [[0,0],[np.nan,0],[1,1],[0,1]], [[0,0],[np.inf,0],[1,1],[0,1]]])
+    bad = np.array([[[1,1]]*4, [[0,0],[1,1],[2,2],[3,3]], [[0,0],[1,0],[1,0],[0,0]], [[0,0],[np.nan,0],[1,1],[0,1]],
+                    [[0,0],[np.inf,0],[1,1],[0,1]]])
     r = qbox2rbox(bad)
     assert (r[:3,3]==0).all() and np.isfinite(r[:3]).all() and np.isnan(r[3:,2]).all()
 

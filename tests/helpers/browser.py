@@ -53,7 +53,7 @@ class Lab:
         cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=o) for i,o in enumerate(cells)]
         (self.root/name).write_text(json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=5)))
 
-    def open(self, page, name, *cells, wait='.rotnb .rn-canvas', timeout=180):
+    def open(self, page, name, *cells, wait='.rn-viewer .rn-canvas', timeout=180):
         "Write a notebook, open it alone on a page, run all cells and wait for what they show; an error in a cell fails"
         self.notebook(name, *cells)
         page.goto(f'http://127.0.0.1:{self.port}/{self.tree}/{name}?token={self.token}')
@@ -62,7 +62,7 @@ class Lab:
                                timeout=timeout*1000)
         return self.run(page, wait, timeout)
 
-    def run(self, page, wait='.rotnb .rn-canvas', timeout=180):
+    def run(self, page, wait='.rn-viewer .rn-canvas', timeout=180):
         "Run all cells to their end: the first run on a machine compiles numba's functions, which takes a slow one longer than a minute"
         page.wait_for_function("() => jupyterapp.commands.isEnabled('notebook:run-all-cells')", timeout=timeout*1000)
         page.evaluate("""ms => Promise.race([jupyterapp.commands.execute('notebook:run-all-cells'),

@@ -6,7 +6,7 @@ import numpy as np, pytest, torch, torch.multiprocessing as mp
 from fastai.vision.all import Callback
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.data.mixing import Mosaic
 from rotnb.data.samplers import WeightedSampler
 from rotnb.learn.learner import rotated_learner

@@ -14,7 +14,7 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth.scenes import make_synth
 from rotnb.data.types import TensorDets, class_index, is_real, to_targets
-from rotnb.evaluate.ap import APAccumulator, eval_map
+from rotnb.evaluate import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
 from rotnb.learn.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner

@@ -228,7 +228,7 @@ def test_a_shell_starts_the_command(exported, folder, tmp_path):
     assert p.wait(60)==0 and b'detections in 3 images' in said, said.decode()
 
 @pytest.mark.parametrize('module,args', [
-    ('cli', ['--n-train','4','--n-valid','2','--epochs','1','--size','64']), ('bench', ['iou','--n','20']), ('convert', ['{set}','as_coco','--to','coco']),
+    ('demo', ['--n-train','4','--n-valid','2','--epochs','1','--size','64']), ('bench', ['iou','--n','20']), ('convert', ['{set}','as_coco','--to','coco']),
     ('doctor', ['{set}']), ('split', ['{set}','tiles']), ('report', ['{model}','{set}'])], ids=lambda o: o if isinstance(o, str) else '')
 def test_every_command_with_its_defaults_in_a_terminal(synth, exported, tmp_path, monkeypatch, module, args):
     monkeypatch.chdir(tmp_path); monkeypatch.setenv('ROTNB_HOME', str(tmp_path/'home'))

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.plot.style import INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
@@ -150,8 +150,8 @@ def test_command(learn, command, tmp_path):
     (tmp_path/'bad.pkl').write_bytes(b'nothing')
     (tmp_path/'cut.pkl').write_bytes((tmp_path/'m.pkl').read_bytes()[:20000])
     other = make_synth(tmp_path/'other', n_train=1, n_valid=1, size=64)     # ships, which this model does not know
-    for args,say in [(('no.pkl',learn.path),'no file'), ((tmp_path/'bad.pkl',learn.path),'learn.export'), ((tmp_path/'m.pkl',tmp_path/'none'),'there is no'),
-                     ((tmp_path/'cut.pkl',learn.path),'cut.pkl is not what learn.export writes'),
+    for args,say in [(('no.pkl',learn.path),'no such file'), ((tmp_path/'bad.pkl',learn.path),'learn.export'), ((tmp_path/'m.pkl',tmp_path/'none'),'there is no'),
+                     ((tmp_path/'cut.pkl',learn.path),'cut.pkl cannot be opened'),
                      ((tmp_path/'m.pkl',learn.path,'--bs',0),'bs'), ((tmp_path/'m.pkl',learn.path,'--bs',-1),'bs'),
                      ((tmp_path/'m.pkl',learn.path,'--format','x'),'unknown format'), ((tmp_path/'m.pkl',learn.path,'--out',tmp_path),'is a folder'),
                      ((tmp_path/'m.pkl',other,'--out',tmp_path/'o.html'),'class')]:

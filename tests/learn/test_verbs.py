@@ -9,9 +9,9 @@ from fastai.vision.all import CutMix, EarlyStoppingCallback, MixUp, ReduceLROnPl
 import rotnb.plot.draw, rotnb.learn.report
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.ap import compare_runs
+from rotnb.evaluate.resampling import compare_runs
 from rotnb.evaluate.classes import ClassMismatchError
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.explore.result_explorer import ResultsExplorer
 from rotnb.learn.fit_checks import FitWarning
 from rotnb.learn.infer import predict_image

@@ -7,7 +7,7 @@ from PIL import Image
 from rotnb.cli.convert import convert
 from rotnb.data.formats.table import read_format
 from rotnb.data.synth.scenes import make_synth
-from rotnb.data.formats.yolo import read_yolo_preds
+from rotnb.data.formats.yolo_preds import read_yolo_preds
 from rotnb.geometry.boxes import rbox2qbox
 
 pytestmark = pytest.mark.tools

@@ -226,13 +226,13 @@ def _as_finding(kind, where, what, split):
     if kind=='degenerate' and what.startswith('corners cross'): kind = 'bowtie'
     return Finding(kind, what or CHECKS[kind].what, '' if of_image else where, where if of_image else '', split)
 
-def _with_images(found, annots):
+def _with_images(found, annots, fmt):
     "Findings of label files, with the image where it is known"
     by_file = {split_where(annot.where[0])[0]:str(annot.image) for annot in annots if annot.where}
     by_stem = {annot.image.stem:str(annot.image) for annot in annots}
     def image(finding):
         file = split_where(finding.where)[0]
-        return by_file.get(file) or by_stem.get(Path(file).stem.removeprefix('gt_'), '')
+        return by_file.get(file) or by_stem.get(fmt.image_stem(file), '')
     known = lambda finding: finding.image or finding.kind in ('orphan','file')
     return [finding if known(finding) else finding._replace(image=image(finding)) for finding in found]
 
@@ -277,10 +277,10 @@ def doctor(
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     boxes = gather_boxes(sets)
-    found = _with_images(found, boxes.annots)+check_labels(boxes, tiny, near)
+    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near)
     seconds,votes = dict(labels=time.perf_counter()-start),None
     if images:
-        more,votes = _images(boxes, fmt.unit!='px', workers)
+        more,votes = _images(boxes, fmt.relative, workers)
         found += more
         seconds['images'] = time.perf_counter()-start-seconds['labels']
     elif len({annot.image for annot in boxes.annots})<len(boxes.annots): found += _listed_twice(boxes)

@@ -11,16 +11,15 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ...geometry.boxes import rbox2qbox
-from ..labels.atomic import atomic_path, new_folder
+from ..labels.atomic import new_folder, atomic_path
 from ..labels.records import odd_name, unknown_class
 from ..labels.records import LabelError, MALFORMED, explain
 from ..labels.layout import IMAGE_EXTS
-from ..formats.yolo import yolo_names
+from ..formats.table import get_format
 from ..doctor.boxes import CHECKS, order_corners, split_where
 from ..images.orient import ORIENTATION, inverse_map, move_points
 from ..doctor.report import DoctorReport
-from .sources import edit_form
-from ..formats.edit import Shot, changed
+from ..formats.edit import ImageRef, changed
 
 # %% ../../../nbs/data/mend/02_fix.ipynb #e02fc4a3
 def _upright_note(data:bytes):
@@ -71,39 +70,45 @@ def _plan(rep, kinds, names):
     return plan,why
 
 # %% ../../../nbs/data/mend/02_fix.ipynb #67bd5f47
-def _back(b, i, q): # (4,2) pixels of the image
+def _in_file(boxes, i, quad): # (4,2) pixels of the image
     "Corners in the numbers of the label file"
-    return move_points(q, inverse_map(b.annots[b.record[i]].frame)).ravel()
+    return move_points(quad, inverse_map(boxes.annots[boxes.record[i]].frame)).ravel()
 
-def _found(form, text, some, i, b, vocab): # some: objects at the place; i: box of the report, or -1
+def _found(editor, text, spans, i, boxes, vocab): # spans: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
-    if len(some)>1: raise LabelError(f'{len(some)} objects begin at this place')
-    p = form.read(some[0], text, Shot('', tuple(b.size_wh[i].tolist()) if i>=0 else None, vocab)) if some else None
-    usable = p is not None and p.row is not None
-    same = usable and 'box' not in changed(p.row, (_back(b, i, b.quads[i]),*p.row[1:])) if i>=0 else p is not None and not usable
+    if len(spans)>1: raise LabelError(f'{len(spans)} objects begin at this place')
+    size = tuple(boxes.size[i].tolist()) if i>=0 else None
+    span = editor.read(spans[0], text, ImageRef('', size, vocab)) if spans else None
+    usable = span is not None and span.row is not None
+    if i>=0: same = usable and 'box' not in changed(span.row, (_in_file(boxes, i, boxes.quads[i]),*span.row[1:]))
+    else: same = span is not None and not usable
     if not same: raise LabelError('the file holds something else at this place than when it was examined')
-    return p
+    return span
 
-def _edited(row, op, v):
-    if op=='rename' and (bad := odd_name(v)): raise LabelError(bad)
-    return None if op=='drop' else (row[0],v,row[2]) if op=='rename' else (np.ravel(v).tolist(),*row[1:])
+def _edited(row, op, value):
+    "The row after one edit, or None where the object goes"
+    if op=='rename' and (bad := odd_name(value)): raise LabelError(bad)
+    if op=='drop': return None
+    return (row[0],value,row[2]) if op=='rename' else (np.ravel(value).tolist(),*row[1:])
 
-def _edit_file(form, data, edits, b, vocab): # edits: as in the plan
+def _edit_file(editor, data, edits, boxes, vocab): # edits: as in the plan
     "New bytes of a file, and for each edit '' or why it was not made"
-    pieces,rows,said,at = {},{},[],{}
+    spans,rows,why,at = {},{},[],{}
     try:
-        text = form.with_names(form.decode(data), [v for _,op,v,*_ in edits if op=='rename'])
-        for o in form.objects(text): at.setdefault(o.place, []).append(o)
+        text = editor.with_names(editor.decode(data), [value for _,op,value,*_ in edits if op=='rename'])
+        for span in editor.objects(text): at.setdefault(span.place, []).append(span)
     except MALFORMED as e: return data,[_why(e)]*len(edits)
-    for place,op,v,i,_ in edits:
+    for place,op,value,i,_ in edits:
         try:
-            if place not in pieces: pieces[place] = _found(form, text, at.get(place, []), i, b, vocab)
-            row = _edited(rows.get(place, pieces[place].row), op, _back(b, i, v) if op=='quad' else v)
-            if row: form.edited(text, pieces[place], row)                            # raises if the format cannot hold it
-            rows[place] = row; said.append('')
-        except MALFORMED as e: said.append(_why(e))
-    if not rows: return data,said
-    return form.encode(form.rewrite(text, [pieces[k] for k in rows], dict(enumerate(rows.values())), [], None)),said
+            if place not in spans: spans[place] = _found(editor, text, at.get(place, []), i, boxes, vocab)
+            row = _edited(rows.get(place, spans[place].row), op, _in_file(boxes, i, value) if op=='quad' else value)
+            if row: editor.edited(text, spans[place], row)                            # raises if the format cannot hold it
+            rows[place] = row
+            why.append('')
+        except MALFORMED as e: why.append(_why(e))
+    if not rows: return data,why
+    changes = dict(enumerate(rows.values()))
+    return editor.encode(editor.rewrite(text, [spans[place] for place in rows], changes, [], None)),why
 
 def _why(e): return str(e) if isinstance(e, ValueError) else explain(e)
 
@@ -112,9 +117,11 @@ DONE = dict(drop='dropped', order='corners ordered', rect='made the least rectan
 
 def _edit_all(rep, plan, vocab, root):
     "New bytes of the files, what was done for each row, and renamed boxes by name"
-    form,new,done,renamed = edit_form(rep.format, rep.options.get('rbox'), rep.options.get('pivot')),{},{},{}
+    _,fmt = get_format(root, rep.format)
+    if fmt.editor is None: raise LabelError(f'labels of format {rep.format!r} cannot be edited in place: convert the set first')
+    editor,new,done,renamed = fmt.editor(**{k:v for k,v in rep.options.items() if k in fmt.options}),{},{},{}
     for file,edits in plan.items():
-        if Path(file).is_relative_to(root): new[file],said = _edit_file(form, Path(file).read_bytes(), edits, rep.boxes, vocab)
+        if Path(file).is_relative_to(root): new[file],said = _edit_file(editor, Path(file).read_bytes(), edits, rep.boxes, vocab)
         else: said = [f'the file is not in {root}']*len(edits)
         for (_,op,_,i,row),no in zip(edits, said):
             if op=='rename': renamed.setdefault(rep.boxes.names[i], []).append(no)
@@ -179,7 +186,7 @@ def fix(
 )->pd.DataFrame: # the findings with a column `done`
     "Write a mended copy of a set"
     (root,dst),names,f = _check(rep, dst, kinds, names, exif),dict(names or {}),rep.findings
-    vocab = rep.options.get('vocab') or (yolo_names(root) if rep.format.startswith('yolo') else [])
+    vocab = rep.options.get('vocab') or (fmt.names(root) if (fmt := get_format(root, rep.format)[1]).numbered else [])
     plan,why = _plan(rep, kinds, names)
     new,done,renamed = _edit_all(rep, plan, list(vocab), root)
     rotated = sorted(set(f.image[f.kind=='exif'])) if exif else []

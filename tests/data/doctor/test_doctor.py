@@ -9,8 +9,8 @@ from rotnb.data.doctor.boxes import CHECKS, split_where
 from rotnb.data.formats.table import FORMATS
 from rotnb.data.doctor.report import doctor
 from rotnb.data.formats.dota import read_dota
-from rotnb.data.mend.sources import edit_form
-from rotnb.data.formats.edit import Shot
+from rotnb.data.formats.format import FORMATS
+from rotnb.data.formats.edit import ImageRef
 from rotnb.data.synth.scenes import make_synth
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.fit import with_heading
@@ -113,14 +113,14 @@ def test_forms_and_readers_name_the_same_places(tmp_path, synth, name):
     "What is edited at a place is what the doctor read there, bit for bit"
     one = {'hrsc':'ship', 'hrsc_types':'ship', 'icdar':'text'}.get(name)
     write([replace(a, names=[one or n for n in a.names]) for a in synth], tmp_path/'a', name)
-    b,form,vocab = doctor(tmp_path/'a', name, images=False).boxes,edit_form(name),sorted({n for a in synth for n in a.names})
+    b,form,vocab = doctor(tmp_path/'a', name, images=False).boxes,FORMATS[name].editor(),sorted({n for a in synth for n in a.names})
     assert len(b)==sum(map(len, synth))
     for file in {split_where(w)[0] for w in b.where}:
         text = form.decode(Path(file).read_bytes()); at = {o.place:o for o in form.objects(text)}
         mine = [i for i,w in enumerate(b.where) if split_where(w)[0]==file]
-        assert len([p for p in at if form.read(at[p], text, Shot('', tuple(b.size_wh[mine[0]]), vocab)).row])==len(mine)
+        assert len([p for p in at if form.read(at[p], text, ImageRef('', tuple(b.size_wh[mine[0]]), vocab)).row])==len(mine)
         for i in mine:
-            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, Shot('', tuple(b.size_wh[i]), vocab))
+            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, ImageRef('', tuple(b.size_wh[i]), vocab))
             np.testing.assert_array_equal(p.row[0], b.quads[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
 
 @pytest.mark.parametrize('name', ['csv','cvat','coco','label_studio'])

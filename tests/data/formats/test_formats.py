@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
-from rotnb.cli.convert import ConvertError, convert
+from rotnb.cli.commands import UserError
+from rotnb.cli.convert import convert
 from rotnb.data.formats.table import *
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
 from rotnb.data.labels.search import *
-from rotnb.data.formats.json_text import *
+from rotnb.data.formats.json_text import load_json
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.formats.xml_text import *
 from rotnb.data.formats.cvat import *
@@ -84,7 +85,7 @@ def test_converter_replaces_only_when_told_and_wholly(tmp_path):
     FORMATS['dota'].write([Annot(ims[0], q, ['ship'], np.array([1]))], tmp_path/'a', '', ['ship'])
     FORMATS['dota'].write([Annot(o, q, ['ship'], np.array([1])) for o in make_images(tmp_path/'b', 1)], tmp_path/'b', '', ['ship'])
     had = {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}
-    with pytest.raises(ConvertError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
+    with pytest.raises(UserError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
     with pytest.raises(LabelError): convert(tmp_path/'a', tmp_path/'b', 'coco', format='dota', overwrite=True)
     assert {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}==had and sorted(o.name for o in tmp_path.iterdir())==['a','b']
@@ -192,7 +193,7 @@ def test_rsdd_boxes_are_the_outlines_of_its_coco_file():
     n = 0
     for i in d['images']:
         f = folder/'rsdd_xml'/(Path(i['file_name']).stem+'.xml')
-        for _,_,parse in xml_entries(f, form=XML['rsdd']) if f.exists() else ():
+        for _,_,parse in FORMATS['rsdd'].entries(f) if f.exists() else ():
             q = np.array(parse()[0]).reshape(4,2); n += 1
             assert min(gap(q, o) for o in want[i['id']])<1e-3
     assert n==596 and sniff_format(folder/'rsdd_xml')=='rsdd'
@@ -203,7 +204,7 @@ def test_rolabelimg_samples_and_coco_in_degrees_agree():
     x,c = read_real('fisheye_person', format='rolabelimg')[0],read_real('fisheye_person', format='coco', rbox='deg')[0]
     assert len(x)==len(c)==89 and all(min(gap(q, o) for o in x.quads)<1e-6 for q in c.quads)
     with pytest.raises(LabelError, match='rbox='): read_format(real('fisheye_person'), format='coco')
-    n = [len(xml_entries(f, form=XML['rolabelimg'])) for f in sorted((real('rolabelimg_demo')/'labels').glob('*.xml'))]
+    n = [len(FORMATS['rolabelimg'].entries(f)) for f in sorted((real('rolabelimg_demo')/'labels').glob('*.xml'))]
     assert len(n)==4 and all(n)
 
 def test_scene_text_is_the_same_in_three_formats():

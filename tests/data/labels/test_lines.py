@@ -6,6 +6,7 @@ from rotnb.data.formats.dota import read_dota
 from rotnb.data.labels.lines import line_kind
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.formats.yolo import *
+from rotnb.data.formats.yolo_preds import read_yolo_preds
 from rotnb.geometry.boxes import rbox2qbox
 from text_sets import YOLO, flat, quick
 

@@ -7,8 +7,6 @@ from rotnb.data.formats.table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
-from rotnb.data.formats.json_text import *
-from rotnb.data.formats.xml_text import *
 from rotnb.data.formats.cvat import *
 from format_sets import Q, WRITTEN, folder, read, written
 
