@@ -20,6 +20,7 @@ from .names import suggest_names
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #3613dc7c
 class CheckKind(NamedTuple):
+    "How grave a kind of finding is, what it is, and how it can be mended"
     severity:str # 'error', 'warning' or 'info'
     what:str     # in words
     fix:str=''   # 'drop', 'order', 'rect', 'name' or 'exif', see `data.mend.fix`; '' where only a person can tell

@@ -28,7 +28,9 @@ def real_type(dtype): # NumPy's, or GDAL's `complex_int16`, which NumPy does not
     "The type of pixels once complex ones are amplitudes"
     return np.dtype(np.float32) if str(dtype).startswith('complex') else np.dtype(dtype)
 
-def amplitude(pixels): return np.abs(pixels).astype(np.float32) if pixels.dtype.kind=='c' else pixels
+def amplitude(pixels):
+    "Complex pixels as float32 amplitudes, others as they are"
+    return np.abs(pixels).astype(np.float32) if pixels.dtype.kind=='c' else pixels
 
 class _Array:
     "An image in memory, or mapped to it"

@@ -11,7 +11,6 @@ from ...geometry.fit import with_heading
 from ...ops.iou import box_iou_rotated
 from ...geometry.visible import clip_to_frame, visible_fraction
 from ..images.rasters import image_size
-from .records import Annot
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #7111dc1a
 def keep_inside(

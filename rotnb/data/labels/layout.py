@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 from .atomic import unfinished
-from .records import DatasetLayoutError, LabelError, MALFORMED, Problems
+from .records import DatasetLayoutError, MALFORMED, Problems
 from ..images.rasters import RASTER_EXTS
 from ..images.walk import walk_files
 
@@ -100,7 +100,9 @@ class ImageIndex:
         return next((files for name in names if (files := self.matches(name))), [])
 
 # %% ../../../nbs/data/labels/04_layout.ipynb #1133c08b
-def is_yaml(path): return Path(path).suffix.lower() in ('.yaml','.yml') and Path(path).is_file()
+def is_yaml(path):
+    "Whether a path is a yaml file that exists"
+    return Path(path).suffix.lower() in ('.yaml','.yml') and Path(path).is_file()
 
 def _yamls(path): # of a set
     "Each yaml file and its content; one that cannot be read is reported by the reader that needs it"

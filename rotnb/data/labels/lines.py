@@ -12,7 +12,9 @@ from pathlib import Path
 from .records import LabelError, MALFORMED, line_entries, number
 
 # %% ../../../nbs/data/labels/05_lines.ipynb #d64c4930
-def is_dota_head(line): return line.strip().lower().startswith(('imagesource:','gsd:','acquisition dates:'))
+def is_dota_head(line):
+    "Whether a line is one of the header of a DOTA file"
+    return line.strip().lower().startswith(('imagesource:','gsd:','acquisition dates:'))
 
 def _numbers(fields):
     "The fields as numbers, or an empty list where one is not a number"

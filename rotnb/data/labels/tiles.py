@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 import numpy as np, torch
 from ...geometry.visible import visible_fraction
-from ..images.windows import WindowedImage, Window, scene_windows
+from ..images.windows import scene_windows
 from .arguments import check_integer, strict_arguments
 from .records import Annot, Difficult, LabelError, LabelWarning
 
