@@ -77,7 +77,7 @@ def _in_file(boxes, i, quad): # (4,2) pixels of the image
 def _found(editor, text, spans, i, boxes, vocab): # spans: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
     if len(spans)>1: raise LabelError(f'{len(spans)} objects begin at this place')
-    size = tuple(boxes.size[i].tolist()) if i>=0 else None
+    size = tuple(boxes.size_wh[i].tolist()) if i>=0 else None
     span = editor.read(spans[0], text, ImageRef('', size, vocab)) if spans else None
     usable = span is not None and span.row is not None
     if i>=0: same = usable and 'box' not in changed(span.row, (_in_file(boxes, i, boxes.quads[i]),*span.row[1:]))
