@@ -83,10 +83,13 @@ from .data.loaders import *
 from .data.labels.search import read_files, read_whole, read_scenes
 from .data.formats.csv_table import *
 from .data.formats.turned import PIVOTS, turned_quad, with_angle
-from .data.formats.xml_text import XML, XmlForm, write_xml
+from .data.formats.xml_text import XmlEditor
+from .data.formats.voc import ObjectXml
 from .data.formats.cvat import read_cvat, write_cvat
 from .data.labels.ids import assign_image_ids
-from .data.formats.json_text import read_coco, write_coco, write_labelme
+from .data.formats.json_text import JsonEditor
+from .data.formats.coco import read_coco, write_coco
+from .data.formats.labelme import write_labelme
 from .data.formats.label_studio import write_label_studio
 from .data.formats.yolo_preds import read_yolo_preds
 from .data.formats.geojson import read_geojson

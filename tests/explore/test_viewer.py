@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from rotnb.data.labels.records import Annot, LabelError
-from rotnb.data.formats.json_text import write_coco
+from rotnb.data.formats.coco import write_coco
 from rotnb.data.mend.sources import LabelConflict, NotSaved, label_sources
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.explore.pyramid import Pyramid, open_source

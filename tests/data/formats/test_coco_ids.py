@@ -5,7 +5,7 @@ from PIL import Image
 from hypothesis import given, settings, strategies as st
 from rotnb.data.labels.records import Annot
 from rotnb.data.labels.ids import assign_image_ids
-from rotnb.data.formats.json_text import read_coco, write_coco
+from rotnb.data.formats.coco import read_coco, write_coco
 from rotnb.evaluate.task1 import read_task1, short_scores
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
 from rotnb.learn.results import RESULT_FORMATS, write_predictions

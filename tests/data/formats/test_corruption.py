@@ -6,7 +6,7 @@ import numpy as np, pytest
 from rotnb.data.formats.table import FormatError, read_format, sniff_format
 from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import DatasetLayoutError, LabelError
-from rotnb.data.formats.edit_xml import xml_spans
+from rotnb.data.formats.xml_text import xml_spans
 from corruptions import corrupt
 from good_sets import BOXES, FORMS, VOCAB, good_set
 
@@ -20,7 +20,7 @@ def pieces(name, file, data):
     "The bytes of each label in a file, in order"
     if file.endswith('.xml'):
         tags = ('box','polygon') if name=='cvat' else ('object','HRSC_Object')
-        def below(o): return [o, *(p for k in o.kids for p in below(k))]
+        def below(o): return [o, *(p for k in o.children for p in below(k))]
         return [data[o.start:o.end] for o in below(xml_spans(data)) if o.tag in tags]
     if file.endswith('.json'):
         s,key,res,i = data.decode(),dict(coco='segmentation', labelme='points', label_studio='original_width')[name],[],0

@@ -9,7 +9,7 @@ from rotnb.data.formats.table import *
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
 from rotnb.data.labels.search import *
-from rotnb.data.formats.json_text import *
+from rotnb.data.formats.json_text import load_json
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.formats.xml_text import *
 from rotnb.data.formats.cvat import *
@@ -192,7 +192,7 @@ def test_rsdd_boxes_are_the_outlines_of_its_coco_file():
     n = 0
     for i in d['images']:
         f = folder/'rsdd_xml'/(Path(i['file_name']).stem+'.xml')
-        for _,_,parse in xml_entries(f, form=XML['rsdd']) if f.exists() else ():
+        for _,_,parse in FORMATS['rsdd'].entries(f) if f.exists() else ():
             q = np.array(parse()[0]).reshape(4,2); n += 1
             assert min(gap(q, o) for o in want[i['id']])<1e-3
     assert n==596 and sniff_format(folder/'rsdd_xml')=='rsdd'
@@ -203,7 +203,7 @@ def test_rolabelimg_samples_and_coco_in_degrees_agree():
     x,c = read_real('fisheye_person', format='rolabelimg')[0],read_real('fisheye_person', format='coco', rbox='deg')[0]
     assert len(x)==len(c)==89 and all(min(gap(q, o) for o in x.quads)<1e-6 for q in c.quads)
     with pytest.raises(LabelError, match='rbox='): read_format(real('fisheye_person'), format='coco')
-    n = [len(xml_entries(f, form=XML['rolabelimg'])) for f in sorted((real('rolabelimg_demo')/'labels').glob('*.xml'))]
+    n = [len(FORMATS['rolabelimg'].entries(f)) for f in sorted((real('rolabelimg_demo')/'labels').glob('*.xml'))]
     assert len(n)==4 and all(n)
 
 def test_scene_text_is_the_same_in_three_formats():

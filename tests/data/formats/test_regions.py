@@ -9,7 +9,6 @@ from rotnb.data.labels.records import *
 from rotnb.data.formats.table import FORMATS, has_split, read_format, sniff_format
 from rotnb.data.doctor.report import doctor
 from rotnb.data.mend.sources import label_sources
-from rotnb.data.formats.xml_text import XML, write_xml
 from rotnb.geometry.boxes import rbox2qbox
 
 def quad(cx, cy, w, h, deg): return rbox2qbox(np.array([[cx,cy,w,h,np.deg2rad(deg)]]))[0]
@@ -241,8 +240,8 @@ def test_fields_that_repeat_a_box_follow_it(tmp_path):
     s = json.loads(mended(root, NEW).read_text())['shapes'][0]; assert abs(s['direction']-np.deg2rad(75))<1e-4 and abs(s['attributes']['angle']-75)<1e-4 and s['attributes']['track']==30 and np.allclose(s['bbox'], hull(NEW), atol=1e-3)
     s = json.loads(mended(root, [[10,10],[90,14],[80,60],[12,50]]).read_text())['shapes'][0]; assert s['shape_type']=='polygon' and 'direction' not in s
     for k,extra in (('dior','angle'), ('hrsc','box_xmin')):
-        root = folder(tmp_path/k, {'a.png':None}); write_xml([Annot(root/'a.png', WANT[None], ['ship'], np.zeros(1, int))], root, XML[k])
-        f = root/'a.xml'; tree = ET.parse(f); o = next(iter(tree.getroot().iter('HRSC_Object' if k=='hrsc' else 'object'))); ET.SubElement(o, extra).text = '22.0' if k=='dior' else '71'; tree.write(f)
+        root = folder(tmp_path/k, {'a.png':None}); FORMATS[k].write([Annot(root/'a.png', WANT[None], ['ship'], np.zeros(1, int))], root, '', None)
+        f = root/'annotations/a.xml'; tree = ET.parse(f); o = next(iter(tree.getroot().iter('HRSC_Object' if k=='hrsc' else 'object'))); ET.SubElement(o, extra).text = '22.0' if k=='dior' else '71'; tree.write(f)
         got = ET.parse(mended(root, NEW, format=k)).getroot().find(f'.//{extra}').text; assert abs(float(got)-(-15 if k=='dior' else NEW[:,0].min()))<1, (k,got)
 
 def test_lists_units_and_controls_follow_a_box(tmp_path):

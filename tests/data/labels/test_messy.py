@@ -8,10 +8,9 @@ from rotnb.data.formats.csv_table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
-from rotnb.data.formats.json_text import *
+from rotnb.data.formats.coco import *
 from rotnb.data.mend.sources import label_sources
 from rotnb.data.mend.fix import fix
-from rotnb.data.formats.xml_text import *
 from rotnb.data.formats.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 
