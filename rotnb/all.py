@@ -55,7 +55,7 @@ from .evaluate.curves import *
 from .evaluate.ap import *
 from .evaluate.errors import *
 from .data.labels.arguments import UnknownArgumentError
-from .data.labels.atomic import BusyError, alone, new_folder, whole, write_whole
+from .data.labels.atomic import BusyError, file_lock, new_folder, atomic_path, write_atomic
 from .data.types import *
 from .data.border import *
 from .data.affine import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox

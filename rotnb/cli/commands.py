@@ -10,7 +10,7 @@ import re, sys
 from contextlib import contextmanager
 from pathlib import Path
 from ..data.labels.atomic import reads_through
-from ..data.images.rasters import walk_files
+from ..data.images.walk import walk_files
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 

@@ -13,7 +13,8 @@ from functools import partial
 from fastcore.script import call_parse
 from ..geometry.fit import with_heading
 from ..data.labels.atomic import new_folder, reads_through
-from ..data.images.rasters import open_reader, walk_files
+from ..data.images.rasters import open_reader
+from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
 from ..data.formats.yolo import yolo_names

@@ -17,7 +17,7 @@ from fastai.vision.all import *
 from fastcore.script import call_parse
 from ..plot.draw import draw
 from ..models import list_detectors
-from ..data.labels.atomic import alone, sweep, whole, write_whole
+from ..data.labels.atomic import file_lock, sweep, atomic_path, write_atomic
 from ..data.blocks import open_image
 from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format
@@ -64,7 +64,7 @@ def demo_loaders(
 
 # %% ../../nbs/cli/02_demo.ipynb #ab5c82ec
 def write_json(file, data):
-    write_whole(file, json.dumps(data, indent=1, default=str)+'\n')
+    write_atomic(file, json.dumps(data, indent=1, default=str)+'\n')
 
 # %% ../../nbs/cli/02_demo.ipynb #5cd91f9f
 class RunLog(Callback):
@@ -100,7 +100,7 @@ class RunLog(Callback):
 
 # %% ../../nbs/cli/02_demo.ipynb #86ab264f
 def _save_figure(fig, file):
-    with whole(file) as f: fig.savefig(f, dpi=100)
+    with atomic_path(file) as f: fig.savefig(f, dpi=100)
     plt.close(fig)
 
 # %% ../../nbs/cli/02_demo.ipynb #8379dae2
@@ -114,7 +114,7 @@ def save_images(learn, path, epochs):
     annot = max(learn.dls.valid_ds.items, key=len)  # the image with most to see
     opened = open_image(annot.image)
     pic = draw(np.array(opened), **predict_image(learn, opened), vocab=learn.dls.vocab)
-    with whole(path/'prediction.png') as f: Image.fromarray(pic).save(f)
+    with atomic_path(path/'prediction.png') as f: Image.fromarray(pic).save(f)
 
 # %% ../../nbs/cli/02_demo.ipynb #65708553
 def _check(**kw):
@@ -177,7 +177,7 @@ def run_demo(
     _check(epochs=epochs, size=size, bs=bs, lr=lr, n_train=n_train, n_valid=n_valid)
     if model not in list_detectors(): raise DemoError(f"--model {model!r} is unknown; there are {', '.join(list_detectors())}")
     _check_path(path, data)
-    with alone(path/'checkpoint/lock'):
+    with file_lock(path/'checkpoint/lock'):
         _prepare(path, resume)
         sweep(path, path/'checkpoint')
         log = RunLog(path/'checkpoint/log.json', settings, resume)
@@ -193,7 +193,7 @@ def run_demo(
             learn.fit_one_cycle(epochs, slice(lr/10, lr) if pretrained else lr, cbs=cbs, **recipe['fit'])
         report(learn, path, log)
         save_images(learn, path, log.epochs)
-        with whole(path/'model.pkl') as f: learn.export(f.absolute())
+        with atomic_path(path/'model.pkl') as f: learn.export(f.absolute())
         return learn
 
 # %% ../../nbs/cli/02_demo.ipynb #849843b3

@@ -14,12 +14,12 @@ from typing import Annotated
 import cv2, numpy as np
 from fastai.vision.all import progress_bar
 from fastcore.script import call_parse
-from ..data.labels.atomic import alone, sweep, write_whole
-from ..data.images.rasters import walk_files
+from ..data.labels.atomic import file_lock, sweep, write_atomic
+from ..data.images.walk import walk_files
 from ..data.images.windows import Window, filled_enough, open_scene, window_grid
 from ..data.labels.records import Annot, DatasetLayoutError
 from ..data.labels.layout import IMAGE_EXTS
-from ..data.labels.tiles import tell_lost, tile_scene
+from ..data.labels.tiles import lost_message, tile_scene
 from ..data.formats.table import get_format, list_splits
 from .commands import command
 
@@ -63,7 +63,7 @@ def label_lines(
     q = t.image.to_scene(t.quads).astype(np.float32)-np.array([t.image.x,t.image.y], np.float32)
     return ''.join(f"{' '.join(map(str, o.ravel()))} {n} {d}\n" for o,n,d in zip(q, t.names, t.difficult))
 
-def _put(file, data): write_whole(file, data, durable=False)          # windows can be made again
+def _put(file, data): write_atomic(file, data, durable=False)          # windows can be made again
 
 def _patch(w, padding, value):
     "Pixels of a window in the order that OpenCV writes"
@@ -103,7 +103,7 @@ def _forget(dst, old, now):
             if (m := re.fullmatch(r'(?s)(.*)__\d+__\d+___\d+', f.stem)) and m[1] in gone and f.parent.name in ('images','annfiles'): f.unlink()
 
 def _note(dst, settings, source, finished):
-    write_whole(dst/'split.json', json.dumps(dict(settings, source=source, finished=finished), indent=1))
+    write_atomic(dst/'split.json', json.dumps(dict(settings, source=source, finished=finished), indent=1))
 
 def _start(dst, settings, source):
     "Make the target, or find that it is an unfinished one of the same settings"
@@ -116,7 +116,7 @@ def _start(dst, settings, source):
         if was is None or old!=settings:
             odd = ', '.join(f'{k} {old.get(k)} then and {v} now' for k,v in settings.items() if old.get(k)!=v)
             raise SplitError(f'{dst} was begun with other settings ({odd or "by an older rotnb"}): choose another name')
-        sweep(dst, *[dst/s/k for s in {*was, *source} for k in ('images','annfiles')], alone=True)
+        sweep(dst, *[dst/s/k for s in {*was, *source} for k in ('images','annfiles')], exclusive=True)
         _forget(dst, was, source)
     _note(dst, settings, source, False)
 
@@ -176,7 +176,7 @@ def split_scenes(
     kw = dict(sizes=list(sizes), gaps=list(gaps), rates=list(rates), img_rate_thr=img_rate_thr, iof_thr=iof_thr, padding=padding,
               padding_value=list(padding_value), ext=ext, mark_cut=mark_cut)
     if dst.is_file(): raise SplitError(f'{dst} is a file')
-    with alone(dst/'.lock'):
+    with file_lock(dst/'.lock'):
         settings,source = dict(src=str(src), **kw),_state(sets)
         _start(dst, settings, source)
         tiles,lost = _tile_all(sets, sizes, gaps, rates, img_rate_thr, iof_thr, mark_cut)
@@ -184,7 +184,7 @@ def split_scenes(
         if _state(sets)!=source: raise SplitError(f'images of {src} were changed while they were split: the same command again makes their windows anew')
         _note(dst, settings, source, True)
     count = lambda v: dict(scenes=len(v), windows=sum(map(len, v)), boxes=sum(len(t) for o in v for t in o))
-    return {**{s: count(v) for s,v in tiles.items()}, 'lost': [tell_lost(lost, iof_thr)] if lost else []}
+    return {**{s: count(v) for s,v in tiles.items()}, 'lost': [lost_message(lost, iof_thr)] if lost else []}
 
 # %% ../../nbs/cli/06_split.ipynb #ebc03d34
 def _write_all(tiles, dst, ext, padding, value, n_workers):

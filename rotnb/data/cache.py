@@ -10,7 +10,7 @@ import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
-from .labels.atomic import sweep, whole
+from .labels.atomic import sweep, atomic_path
 from .images.rasters import LazyImage, image_size
 from .blocks import *
 
@@ -100,7 +100,7 @@ class DiskCache(ImageCache):
         return a if a.dtype==np.uint8 and a.ndim==3 else None
     def keep(self, fn, part, pixels):
         try:
-            with whole(self.file(fn, part), durable=False) as new, open(new, 'wb') as f: np.save(f, pixels)
+            with atomic_path(self.file(fn, part), durable=False) as new, open(new, 'wb') as f: np.save(f, pixels)
         except OSError as e:
             if not self.warned: warnings.warn(f'images cannot be kept in {self.folder} ({e.strerror or e}): they are read from their own files')
             self.warned = True

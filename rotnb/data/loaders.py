@@ -8,7 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders', 'user
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
-from .labels.arguments import check_arguments, check_whole, takes
+from .labels.arguments import check_arguments, check_integer, accepted_arguments
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -76,15 +76,15 @@ class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
-LOADING = {k for f in (FilteredBase.dataloaders, TfmdDL) for k in takes(f)}-{'dataset','batch_size','indexed'}
+LOADING = {k for f in (FilteredBase.dataloaders, TfmdDL) for k in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
 
 def _check_numbers(size, bs, tile, num_workers):
     "Raise for a size, a batch or a window that is no number"
-    for v in size if isinstance(size, (tuple,list)) else [size] if size is not None else (): check_whole('size', v, what='pixels')
+    for v in size if isinstance(size, (tuple,list)) else [size] if size is not None else (): check_integer('size', v, what='pixels')
     if isinstance(size, (tuple,list)) and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
-    check_whole('bs', bs)
-    if num_workers is not None: check_whole('num_workers', num_workers, 0)
-    if tile is not None and not isinstance(tile, dict): check_whole('tile', tile, what='pixels')
+    check_integer('bs', bs)
+    if num_workers is not None: check_integer('num_workers', num_workers, 0)
+    if tile is not None and not isinstance(tile, dict): check_integer('tile', tile, what='pixels')
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -126,7 +126,7 @@ def from_annots(cls:RotatedDataLoaders,
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
-    check_arguments(kwargs, takes(cls.from_annots), LOADING)
+    check_arguments(kwargs, accepted_arguments(cls.from_annots), LOADING)
     _check_numbers(size, bs, tile, num_workers)
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
@@ -164,7 +164,7 @@ def from_dota(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From a DOTA folder"
-    check_arguments(kwargs, takes(cls.from_dota), LOADING)
+    check_arguments(kwargs, accepted_arguments(cls.from_dota), LOADING)
     read = lambda s: read_dota(path, s, vocab, on_bad)
     tr,va = read_splits(read, _has_split(path, DOTA_DIRS), path, train, valid, valid_pct, seed)
     return cls.from_annots(tr, va, vocab=vocab, **{'path':path, **kwargs})
@@ -183,7 +183,7 @@ def from_yolo_obb(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From a YOLO-OBB folder"
-    check_arguments(kwargs, takes(cls.from_yolo_obb), LOADING)
+    check_arguments(kwargs, accepted_arguments(cls.from_yolo_obb), LOADING)
     vocab = yolo_names(path) if vocab is None else vocab
     read = lambda s: read_yolo_obb(path, s, vocab, on_bad, score_thr)
     tr,va = read_splits(read, _has_split(path, ['labels']), path, train, valid, valid_pct, seed)
@@ -208,7 +208,7 @@ def from_synth(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From synthetic aerial scenes, written once as a DOTA folder"
-    check_arguments(kwargs, takes(cls.from_synth), LOADING)
+    check_arguments(kwargs, accepted_arguments(cls.from_synth), LOADING)
     path = Path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
     if not (_has(path, 'train', n_train) and _has(path, 'val', n_valid)):
         make_synth(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
@@ -230,7 +230,7 @@ def from_format(cls:RotatedDataLoaders,
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
     every = {o for f in FORMATS.values() for o in f.options}
-    check_arguments(kwargs, takes(cls.from_format), LOADING|every)
+    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
     path = Path(path); format,fmt = get_format(path, format)
     options = {k: kwargs.pop(k) for k in every if k in kwargs}
     check_options(format, options)

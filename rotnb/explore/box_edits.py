@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..data.labels.atomic import write_whole
+from ..data.labels.atomic import write_atomic
 from ..data.mend.sources import LabelSnapshot
 from ..data.loaders import user_cache
 from ..geometry.fit import with_heading
@@ -212,7 +212,7 @@ class EditLog:
         if not edits.dirty: f.unlink(missing_ok=True); return
         f.parent.mkdir(parents=True, exist_ok=True)
         boxes = [dict(id=o.id, quad=o.quad, name=o.name, difficult=o.difficult, origin=edits.origin.get(o.id)) for o in edits.boxes]
-        write_whole(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
+        write_atomic(f, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
 
     def left(self):
         "What other sessions left: records by image, the newest of each"

@@ -11,7 +11,7 @@ from pathlib import Path
 import anywidget, ipywidgets, numpy as np, pandas as pd, traitlets
 from fastcore.all import patch
 from ..geometry.boxes import rbox2qbox
-from ..data.labels.atomic import write_whole
+from ..data.labels.atomic import write_atomic
 from ..data.formats.csv_table import csv_table
 from .viewer import BoxViewer, Layer, css, esm, view
 from .box_table import BOX, BoxTable, in_order
@@ -128,9 +128,9 @@ def export(self:Explorer,
     "Write a list of images or boxes"
     path,df = Path(path),self.marked if marked else self.selected
     if path.suffix=='.txt':
-        write_whole(path, ''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))))
-    elif path.suffix=='.csv': write_whole(path, csv_table(df))
-    elif path.suffix=='.json': write_whole(path, df.to_json(orient='records', indent=1, force_ascii=False))
+        write_atomic(path, ''.join(f'{n}\n' for n in dict.fromkeys(map(self.name, df.image.unique()))))
+    elif path.suffix=='.csv': write_atomic(path, csv_table(df))
+    elif path.suffix=='.json': write_atomic(path, df.to_json(orient='records', indent=1, force_ascii=False))
     else: raise ValueError(f'{path.name}: a list ends in .txt (images), .csv or .json (boxes)')
     return path
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
-from ..data.labels.atomic import new_folder, runs
+from ..data.labels.atomic import new_folder, is_running
 from ..data.formats.table import FORMATS, get_format
 from ..data.labels.records import *
 from ..data.mend.sources import *
@@ -143,7 +143,7 @@ def refresh(self:LabelFixer,
 # %% ../../nbs/explore/13_label_fixer.ipynb #9f52b5a1
 def _runs(pid):
     "Whether another process is alive, where that can be asked"
-    return os.name=='posix' and pid!=os.getpid() and runs(pid)
+    return os.name=='posix' and pid!=os.getpid() and is_running(pid)
 
 @patch
 def _tell(self:LabelFixer):

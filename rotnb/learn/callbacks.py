@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from fastai.vision.all import *
-from ..data.labels.atomic import whole
+from ..data.labels.atomic import atomic_path
 from ..models.files import load_tensors
 from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ignored_code, is_real, to_targets
 from ..data.blocks import own_sizes
@@ -237,7 +237,7 @@ def _write(self:Checkpoint):
     state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn), fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch,
                  curves=dict(lrs=r.lrs, losses=[o.item() for o in r.losses], iters=r.iters, values=r.values),
                  trackers={k:{o:getattr(cb,o,0) for o in names} for k,(cb,names) in self._trackers().items()})
-    with whole(self.path) as f: torch.save(_plain(state), f)
+    with atomic_path(self.path) as f: torch.save(_plain(state), f)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
 @patch

@@ -9,7 +9,7 @@ __all__ = ['JournalError', 'Journal']
 import json, os, struct, zlib
 from pathlib import Path
 import numpy as np
-from ..data.labels.atomic import write_whole
+from ..data.labels.atomic import write_atomic
 
 # %% ../../nbs/learn/10_journal.ipynb #bfa92765
 _HEAD = struct.Struct('<4sIII') # mark, bytes of the key, rows, checksum
@@ -40,7 +40,7 @@ class Journal:
         self.settings = json.loads(json.dumps(settings or {}))
         if not self.file: return
         if self.file.exists(): self._read()
-        else: write_whole(self.file, json.dumps(dict(rotnb_journal=1, **self.settings))+'\n')
+        else: write_atomic(self.file, json.dumps(dict(rotnb_journal=1, **self.settings))+'\n')
 
     def add(self,
         items # of (key, (n,7) float32): box, score, label

@@ -17,7 +17,7 @@ from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
 from ..evaluate.protocols import PROTOCOLS
 from .interpret import RotatedInterpretation
-from ..data.labels.atomic import write_whole
+from ..data.labels.atomic import write_atomic
 
 # %% ../../nbs/learn/14_report.ipynb #695ce699
 def versions()->dict:
@@ -279,5 +279,5 @@ def report(self:Learner,
     if min(n_images, n_boxes)<0: raise ValueError(f'n_images is {n_images}, n_boxes {n_boxes}: give 0 for none, or more')
     with self.no_bar(), self.no_logging(): interp = RotatedInterpretation.from_learner(self, ds_idx, dl, **kwargs)
     page = report_html(interp, title or f'Detection report: {path.stem}', n_images, n_boxes)
-    write_whole(path, page)
+    write_atomic(path, page)
     return path

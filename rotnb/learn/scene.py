@@ -13,9 +13,10 @@ from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import batched_nms_rotated, check_unit
 from ..evaluate.task1 import task1_files
-from ..data.labels.arguments import check_whole
-from ..data.labels.atomic import alone, reads_through, sweep
-from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
+from ..data.labels.arguments import check_integer
+from ..data.labels.atomic import file_lock, reads_through, sweep
+from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
+from ..data.images.walk import walk_files
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.images.windows import *
 from .infer import _detect, rows_dets
@@ -102,7 +103,7 @@ def _merged(windows, rows, iou_thr, cut):
     return merge_rows(rows, iou_thr)
 
 def _check(iou_thr, cut, size):
-    check_unit(iou_thr=iou_thr); check_whole('size', size, what='pixels')
+    check_unit(iou_thr=iou_thr); check_integer('size', size, what='pixels')
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
@@ -146,7 +147,7 @@ def predict_scene(
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
     file = resume and Path(resume)/f'{scene.name}.windows'
-    with alone(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
+    with file_lock(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
         journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
         return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_thr, cut)
 
@@ -230,7 +231,7 @@ def predict_folder(
     if 'dota' in formats: task1_names(files); task1_files(learn.dls.vocab) # a name that cannot be written is no surprise for the end of the run
     if 'coco' in formats: coco_ids(files, learn.dls.vocab, image_ids)
     truth = [image_ids] if isinstance(image_ids, (str,Path)) else []
-    with alone(out/'.lock'):
+    with file_lock(out/'.lock'):
         _check_targets([t for f in formats for t in _targets(files, out, f)], out, [*files.values(), *truth])
         sweep(out)
         if not resume: (out/'windows.journal').unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from fastai.vision.all import Learner, load_learner
-from rotnb.data.labels.atomic import BusyError, alone
+from rotnb.data.labels.atomic import BusyError, file_lock
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_scene, make_synth
 from rotnb.data.images.windows import scene_windows
@@ -416,8 +416,8 @@ def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
     (tmp_path/"out").mkdir()
     p = subprocess.Popen([sys.executable, '-c', f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\npart_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
     assert p.wait()==0
-    with alone(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
+    with file_lock(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
     predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==['results.csv','windows.journal']
-    with alone(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW)
+    with file_lock(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW)
     predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW); assert [o.name for o in (tmp_path/'j').iterdir()]==['0.windows']

@@ -19,7 +19,7 @@ from .format import *
 from .json_text import *
 from .soda_a import is_soda
 from .turned import PIVOTS, is_upright, turn_field, unturned, with_angle
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..images.rasters import image_size
 from ..labels.ids import assign_image_ids
 from ..labels.records import *
@@ -98,7 +98,7 @@ def _by_id(doc, key, field, file, problems):
 
 def _sizes(doc): # id -> (width, height) that the file gives
     images = [image for image in doc['images'] if isinstance(image, dict) and isinstance(image.get('id'), (int,float,str))]
-    return {image['id']: told_size(image.get('width'), image.get('height')) for image in images}
+    return {image['id']: declared_size(image.get('width'), image.get('height')) for image in images}
 
 # %% ../../../nbs/data/formats/15_coco.ipynb #de88e1ed
 def coco_scenes(
@@ -191,7 +191,7 @@ class CocoEditor(JsonEditor):
         return [member for group in groups.values() for member in group]
     def size(self, text, image):
         entry = self.part(text, 'images')[image.key]
-        return told_size(entry.get('width'), entry.get('height'))
+        return declared_size(entry.get('width'), entry.get('height'))
     def parse(self, entry, text, image): return coco_row(entry, self.names(text), self.rbox, self.pivot)
 
     def with_names(self, text, names):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ...geometry.fit import with_heading
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..labels.records import *
 from ..labels.search import read_scenes
 from .format import *
@@ -70,7 +70,7 @@ def table_size(
 )->tuple: # (width, height), or None
     "The size that a table gives for an image: `image_width` and `image_height`, or `width` and `height` where they are not its boxes'"
     for width,height in _SIZES:
-        sizes = {told_size(cells.get(width), cells.get(height)) for cells in rows}
+        sizes = {declared_size(cells.get(width), cells.get(height)) for cells in rows}
         if len(sizes)!=1 or None in sizes: continue
         size_wh, = sizes
         try:

@@ -16,7 +16,7 @@ from .edit import *
 from .format import *
 from .turned import with_angle
 from .xml_text import *
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..images.rasters import image_size
 from ..labels.layout import ALIASES
 from ..labels.records import *
@@ -82,7 +82,7 @@ def _is_split(subset): return any(is_of(subset, name) for names in ALIASES for n
 def _shape_entries(image, size, file):
     shapes = [shape for shape in image if shape.tag!='tag']
     entries = [(f'{file}:{shape.line}', f'<{shape.tag} {shape.attrib}'[:80], partial(cvat_row, shape)) for shape in shapes]
-    return Entries(entries, told_size(image.get('width'), image.get('height')))
+    return Entries(entries, declared_size(image.get('width'), image.get('height')))
 
 def cvat_scenes(
     file, # the XML file
@@ -161,7 +161,7 @@ class CvatEditor(XmlEditor):
     def container(self, root, image): return root.all('image')[image.key]
     def size(self, text, image):
         attributes = span_tree(text).all('image')[image.key].attrib
-        return told_size(attributes.get('width'), attributes.get('height'))
+        return declared_size(attributes.get('width'), attributes.get('height'))
     def parse(self, shape): return cvat_row(shape)
 
     @lru_cache(1)

@@ -201,7 +201,7 @@ class FileForAll(LabelFormat):
         wanted = self.chosen(path, split)
         inside = None if wanted else split
         file,root = self.locate(path, inside)
-        pics = Images(images or root)
+        pics = ImageIndex(images or root)
         text = editor.decode(file.read_bytes())
         mine = editor.within(text, inside)
         found = [(pics.find(name), key, name) for key,name in enumerate(editor.images(text)) if name and mine[key]]

@@ -20,7 +20,7 @@ from .edit import *
 from .format import *
 from .json_text import *
 from .turned import keep_in_step, with_angle
-from ..images.orient import same_shape, told_size
+from ..images.orient import same_shape, declared_size
 from ..images.rasters import image_size
 from ..labels.layout import *
 from ..labels.records import *
@@ -157,7 +157,7 @@ def task_image(task):
 
 def label_studio_size(task, size): # size: (width, height) of the image
     "The size that a task gives, where it has another shape: percents fit any other"
-    sizes = (told_size(result.get('original_width'), result.get('original_height')) for *_,result in task_results(task))
+    sizes = (declared_size(result.get('original_width'), result.get('original_height')) for *_,result in task_results(task))
     given = next(filter(None, sizes), None)
     return None if given is None or same_shape(given, size) else given
 

@@ -18,7 +18,7 @@ from .format import *
 from .json_text import *
 from .soda_a import is_soda
 from .turned import with_angle
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..images.rasters import image_size
 from ..labels.records import *
 
@@ -66,7 +66,7 @@ def labelme_entries(
     doc = load_json(file)
     entries = [(f'{file}: shapes[{number}]', short(_without_mask(shape)), partial(labelme_row, shape))
                for number,shape in enumerate(list_at(doc, 'shapes'))]
-    return Entries(entries, told_size(doc.get('imageWidth'), doc.get('imageHeight')))
+    return Entries(entries, declared_size(doc.get('imageWidth'), doc.get('imageHeight')))
 
 # %% ../../../nbs/data/formats/16_labelme.ipynb #f49da602
 def _image_path(image, folder, root):
@@ -102,7 +102,7 @@ class LabelmeEditor(JsonEditor):
     def container(self, text, image=None): return json_top(text)['shapes'][0]
     def objects(self, text, key=None): return members(text, self.container(text), 'shapes')
     def size(self, text, image):
-        return told_size(*(json_top(text).get(key, (0,0,0))[2] for key in ('imageWidth','imageHeight')))
+        return declared_size(*(json_top(text).get(key, (0,0,0))[2] for key in ('imageWidth','imageHeight')))
     def parse(self, shape, text, image): return labelme_row(shape)
     def apply(self, shape, row, what, text, image):
         xy,name,difficult = row

@@ -9,7 +9,7 @@ __all__ = ['SODA_CLASSES', 'is_soda', 'soda_row', 'SodaA']
 from functools import partial
 from .format import *
 from .json_text import list_at, load_json, short
-from ..images.orient import told_size
+from ..images.orient import declared_size
 from ..labels.records import *
 
 # %% ../../../nbs/data/formats/14_soda_a.ipynb #f07bfe81
@@ -48,4 +48,4 @@ class SodaA(FilePerImage):
         entries = [(f'{file}: annotations[{number}]', short(entry), partial(soda_row, entry, names))
                    for number,entry in enumerate(objects)]
         image = _image_of(doc)
-        return Entries(entries, told_size(image.get('width'), image.get('height')))
+        return Entries(entries, declared_size(image.get('width'), image.get('height')))

@@ -15,7 +15,7 @@ from .edit import *
 from .format import *
 from .turned import turn_field, unturned, with_angle
 from .xml_text import *
-from ..images.orient import inverse_map, move_points, told_size, turn_map, turn_size
+from ..images.orient import inverse_map, move_points, declared_size, turn_map, turn_size
 from ..images.rasters import image_size, open_reader
 from ..labels.records import *
 
@@ -116,7 +116,7 @@ def _xml_entries(fmt, file, pivot):
     entries = [(f'{file}:{node.line}', f'<{node.tag}> {text_at(node, fmt.class_path)}', partial(fmt.parse, node, pivot))
                for node in objects]
     entries += [(f'{file}:{node.line}', f'<{node.tag}>', partial(_astray, place)) for node in astray]
-    return Entries(entries, told_size(*(text_at(root, path) for path in fmt.size_paths)), fmt.stored)
+    return Entries(entries, declared_size(*(text_at(root, path) for path in fmt.size_paths)), fmt.stored)
 
 # %% ../../../nbs/data/formats/11_voc.ipynb #a59e95b6
 def _decimal(v): return f'{v:.4f}'
@@ -181,7 +181,7 @@ class ObjectXmlEditor(XmlEditor):
     def __init__(self, fmt, pivot=None): self.fmt,self.pivot,self.stored = fmt,pivot,fmt.stored
     def size(self, text, image):
         root = parse_xml(text.encode('latin-1'))
-        return told_size(*(text_at(root, path) for path in self.fmt.size_paths))
+        return declared_size(*(text_at(root, path) for path in self.fmt.size_paths))
     def spans(self, root, key): return root.all(self.fmt.objects)
     def container(self, root, image):
         parents,_,_ = self.fmt.objects.rpartition('/')

@@ -10,7 +10,8 @@ __all__ = ['NAME_FILES', 'yolo_names', 'class_name', 'confidence', 'YoloLines', 
 import re, yaml
 from pathlib import Path
 import numpy as np
-from ..images.rasters import image_size, walk_files
+from ..images.rasters import image_size
+from ..images.walk import walk_files
 from ..labels.records import unknown_class
 from ..labels.records import *
 from ..labels.layout import *

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORIENTATION', 'TURNED', 'orientation_of', 'turn_pixels', 'turn_size', 'turn_map', 'move_points', 'inverse_map',
-           'stored_window', 'ImageSizeError', 'told_size', 'same_shape', 'label_map']
+           'stored_window', 'ImageSizeError', 'declared_size', 'same_shape', 'label_map']
 
 # %% ../../../nbs/data/images/01_orient.ipynb #782cd7af
 import numpy as np
@@ -23,85 +23,99 @@ def orientation_of(im:Image.Image)->int: # opened, need not be decoded; 1 to 8, 
     except (SyntaxError, ValueError, OSError, TypeError, LookupError, ArithmeticError): return 1  # a broken note turns nothing
     return _valid(exif.get(ORIENTATION))
 
-def _valid(o): return o if o in TURNED else 1
+def _valid(orientation): return orientation if orientation in TURNED else 1
 
 # %% ../../../nbs/data/images/01_orient.ipynb #d8f36c98
 def turn_pixels(
-    a:np.ndarray, # (h,w,...) as stored
-    o:int # EXIF orientation
+    pixels:np.ndarray, # (h,w,...) as stored
+    orientation:int # EXIF orientation
 )->np.ndarray: # as displayed; a view
     "Pixels the way they are shown"
-    if o>4: a = a.swapaxes(0, 1)
-    return a[::-1 if o in (3,4,7,8) else 1, ::-1 if o in (2,3,6,7) else 1]
+    if orientation>4: pixels = pixels.swapaxes(0, 1)
+    return pixels[::-1 if orientation in (3,4,7,8) else 1, ::-1 if orientation in (2,3,6,7) else 1]
 
-def turn_size(size, o): # (width, height), either way
+def turn_size(
+    size_wh, # (width, height), stored or displayed
+    orientation # EXIF's, 1 to 8
+)->tuple: # (width, height)
     "The size of an image after its turn, or before"
-    return tuple(size[::-1] if o>4 else size)
+    return tuple(size_wh[::-1] if orientation>4 else size_wh)
 
 # %% ../../../nbs/data/images/01_orient.ipynb #1cb478e2
 _LINEAR = {1:(1,0,0,1), 2:(-1,0,0,1), 3:(-1,0,0,-1), 4:(1,0,0,-1), 5:(0,1,1,0), 6:(0,-1,1,0), 7:(0,-1,-1,0), 8:(0,1,-1,0)}
 
 def turn_map(
-    size, # (width, height) as stored
-    o:int # EXIF orientation
+    size_wh, # (width, height) as stored
+    orientation:int # EXIF orientation
 )->np.ndarray: # (2,3)
     "From stored to displayed pixels"
-    m = np.zeros((2,3)); m[:,:2] = np.reshape(_LINEAR[o], (2,2))
-    m[:,2] = -np.minimum(m[:,:2], 0)@np.asarray(size, float)
-    return m
+    matrix = np.zeros((2,3)); matrix[:,:2] = np.reshape(_LINEAR[orientation], (2,2))
+    matrix[:,2] = -np.minimum(matrix[:,:2], 0)@np.asarray(size_wh, float)
+    return matrix
 
 def move_points(
     points, # (...,2) or (...,8) pixels
-    m # (2,3) affine map; None leaves them
-)->np.ndarray: # as they came
+    matrix # (2,3) affine map; None leaves them
+)->np.ndarray: # of the same shape
     "Points through an affine map"
-    p = np.asarray(points, float)
-    if m is None: return p
-    return (p.reshape(-1,2)@m[:,:2].T+m[:,2]).reshape(p.shape)
+    pts = np.asarray(points, float)
+    if matrix is None: return pts
+    return (pts.reshape(-1,2)@matrix[:,:2].T+matrix[:,2]).reshape(pts.shape)
 
-def inverse_map(m): # (2,3)
-    "The way back"
-    return None if m is None else np.linalg.inv(np.vstack([m,(0,0,1)]))[:2]
+def inverse_map(matrix): # (2,3), or None for the identity
+    "The inverse of an affine map"
+    return None if matrix is None else np.linalg.inv(np.vstack([matrix,(0,0,1)]))[:2]
 
-def stored_window(x, y, w, h, size, o): # size: (width, height) as stored
-    "The window of the stored image that is shown as this one"
-    p = move_points([[x,y],[x+w,y+h]], inverse_map(turn_map(size, o)))
-    (x0,y0),(x1,y1) = np.rint(p.min(0)).astype(int).tolist(),np.rint(p.max(0)).astype(int).tolist()
+def stored_window(
+    x, y, w, h, # window of the displayed image, pixels
+    size_wh, # (width, height) of the image as stored
+    orientation # EXIF's, 1 to 8
+)->tuple: # x, y, w, h
+    "The window of the stored image that is displayed as this one"
+    corners = move_points([[x,y],[x+w,y+h]], inverse_map(turn_map(size_wh, orientation)))
+    (x0,y0),(x1,y1) = np.rint([corners.min(0), corners.max(0)]).astype(int).tolist()
     return x0,y0,x1-x0,y1-y0
 
 # %% ../../../nbs/data/images/01_orient.ipynb #9c8e10f1
-class ImageSizeError(ValueError): "Labels of an image of another shape"
+class ImageSizeError(ValueError): "Labels that were made for an image of another shape"
 
-def told_size(w, h)->tuple: # (width, height), or None
-    "A size as a label file tells it; none where it says nothing, or nonsense"
-    try: w,h = float(w),float(h)
+def declared_size(
+    width, # as the label file has it: a number, text or None
+    height # the same
+)->tuple: # (width, height), or None where the file gives none, or nonsense
+    "The image size that a label file declares"
+    try: size_wh = float(width),float(height)
     except (TypeError, ValueError): return None
-    return tuple(int(o) if o==int(o) else o for o in (w,h)) if 1<=w<1e9 and 1<=h<1e9 else None
+    return tuple(int(side) if side==int(side) else side for side in size_wh) if all(1<=side<1e9 for side in size_wh) else None
 
-def same_shape(a, b): # (width, height) each
-    "Whether one may be the other resized; a whole pixel of the smaller one is rounding"
-    return abs(a[0]*b[1]-a[1]*b[0])<=max(*a, *b)
+def same_shape(size_wh, other_wh): # (width, height) each
+    "Whether one size may be the other resized; up to a whole pixel of the smaller one counts as rounding"
+    return abs(size_wh[0]*other_wh[1]-size_wh[1]*other_wh[0])<=max(*size_wh, *other_wh)
 
-def _scale(told, size): return np.array([[size[0]/told[0],0,0],[0,size[1]/told[1],0]])
+def _scale(declared, size_wh): return np.array([[size_wh[0]/declared[0],0,0],[0,size_wh[1]/declared[1],0]])
 
 def label_map(
-    told, # (width, height) that the label file says, or None
-    size, # (width, height) as displayed
-    o:int=1, # EXIF orientation
-    stored:bool=False # whether the format counts in stored pixels where the size does not tell
+    declared, # (width, height) that the label file declares, or None
+    size_wh, # (width, height) as displayed
+    orientation:int=1, # EXIF orientation
+    stored:bool=False # whether the format counts in stored pixels where the size does not decide
 )->tuple: # (2,3) map from the numbers in the file to displayed pixels, or None; and how: '', 'turned', 'scaled'
-    "How to bring labels onto the image that is shown"
-    lying = turn_size(size, o)
-    turn = lambda k: (None,'') if k==1 else (turn_map(lying, k),'turned')
-    ways = sorted([(tuple(size),1),(lying,o)], key=lambda s: stored==(s[1]==1))          # what the format says first
-    if told is None: return turn(ways[0][1])
-    for of,k in ways:
-        if tuple(told)==of: return turn(k)
-    for of,k in ways:
-        if same_shape(told, of): m = _scale(told, of); return _then(m, turn(k)[0]),'scaled'
-    raise ImageSizeError(f'labelled at {told[0]:g} x {told[1]:g} px, the image has {size[0]} x {size[1]}: no scale fits both sides. '
-                           + ('Are width and height exchanged in the file, or was the image turned? ' if same_shape(told, size[::-1]) else '')
-                           + 'Give the image that was labelled, or correct the size in the label file')
+    "How to bring labels onto the image as displayed"
+    stored_wh = turn_size(size_wh, orientation)
+    turn = lambda turned_by: (None,'') if turned_by==1 else (turn_map(stored_wh, turned_by),'turned')
+    ways = [(tuple(size_wh),1), (stored_wh,orientation)] # the size that labels count in, and how EXIF turns it
+    ways.sort(key=lambda way: stored==(way[1]==1))       # the format's own first
+    if declared is None: return turn(ways[0][1])
+    for base_wh,turned_by in ways:
+        if tuple(declared)==base_wh: return turn(turned_by)
+    for base_wh,turned_by in ways:
+        if same_shape(declared, base_wh): return _compose(_scale(declared, base_wh), turn(turned_by)[0]),'scaled'
+    raise ImageSizeError(_size_message(declared, size_wh))
 
-def _then(a, b): # b after a
-    return a if b is None else np.hstack([b[:,:2]@a[:,:2], b[:,:2]@a[:,2:]+b[:,2:]])
+def _size_message(declared, size_wh):
+    swapped = 'Are width and height exchanged in the file, or was the image turned? ' if same_shape(declared, size_wh[::-1]) else ''
+    return (f'labelled at {declared[0]:g} x {declared[1]:g} px, the image has {size_wh[0]} x {size_wh[1]}: no scale fits both sides. {swapped}'
+            'Give the image that was labelled, or correct the size in the label file')
+
+def _compose(first, second): # affine maps; a second of None changes nothing
+    return first if second is None else np.hstack([second[:,:2]@first[:,:2], second[:,:2]@first[:,2:]+second[:,2:]])

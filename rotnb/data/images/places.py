@@ -17,7 +17,7 @@ from .orient import inverse_map, move_points
 from .rasters import open_reader
 
 # %% ../../../nbs/data/images/04_places.ipynb #30d16ca1
-class PlaceWarning(UserWarning): "A place on the map that is there and was not read"
+class PlaceWarning(UserWarning): "A georeference that the file has and that cannot be read"
 class NoPlaceError(ValueError): "A scene without a place on the map"
 
 @dataclass
@@ -28,64 +28,64 @@ class Place:
     gcps:object=None      # ground control points of rasterio, instead
 
     def to_map(self, xy):
-        "(...,2) pixels to x, y of the system"
+        "(...,2) pixels to x, y of the coordinate system"
         return self._through(xy, 'xy') if self.gcps else move_points(xy, self._affine)
     def to_pixels(self, xy):
-        "(...,2) x, y of the system to pixels"
+        "(...,2) x, y of the coordinate system to pixels"
         return self._through(xy, 'rowcol') if self.gcps else move_points(xy, inverse_map(self._affine))
     @property
     def _affine(self): return np.reshape(self.transform[:6], (2,3)).astype(float)
     @cached_property
     def _spline(self):
         if len(self.gcps)<3: raise NoPlaceError(f'{len(self.gcps)} ground control points give no place: three or more are needed')
-        of = import_module('rasterio.transform').GCPTransformer
-        try: return of(self.gcps, tps=len(self.gcps)<=1000)
-        except TypeError: return of(self.gcps)                                # rasterio 1.3: polynomials
+        transformer = import_module('rasterio.transform').GCPTransformer
+        try: return transformer(self.gcps, tps=len(self.gcps)<=1000)
+        except TypeError: return transformer(self.gcps)                       # rasterio 1.3: polynomials
     def _through(self, xy, way):
-        p = np.asarray(xy, float); x,y = p.reshape(-1,2).T
+        points = np.asarray(xy, float); x,y = points.reshape(-1,2).T
         if way=='xy': x,y = self._spline.xy(y, x, offset='ul')
-        else: y,x = self._spline.rowcol(x, y, op=lambda v: v)
-        return np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(p.shape)
+        else: y,x = self._spline.rowcol(x, y, op=lambda value: value)
+        return np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(points.shape)
 
 # %% ../../../nbs/data/images/04_places.ipynb #7336d995
 def place_of(
-    scene # `WindowedImage`, file, or whatever has `crs` and `transform`
+    scene # `WindowedImage`, file, or any object with `crs` and `transform`
 )->Place: # None where there is none
-    "The place of a scene"
+    "Where a scene lies on the map"
     if isinstance(scene, (str,Path)): scene = open_reader(scene)
-    t,g,crs = (getattr(scene, o, None) for o in ('transform','gcps','crs'))
-    if t is not None or g: return Place(crs, t, g)
+    transform,gcps,crs = (getattr(scene, name, None) for name in ('transform','gcps','crs'))
+    if transform is not None or gcps: return Place(crs, transform, gcps)
     file = getattr(scene, 'source', None)
-    r = open_reader(file) if isinstance(file, (str,Path)) else scene
-    if getattr(r, 'placed', False):
-        warnings.warn(f'{file or "the scene"} has a place on the map that is not read: ' + (
-            'it is told by rational polynomials (RPC), which need heights: gdalwarp -rpc puts it on the map' if find_spec('rasterio') else
-            "pip install 'rotnb[geo]'"), PlaceWarning, stacklevel=3)
+    reader = open_reader(file) if isinstance(file, (str,Path)) else scene
+    if getattr(reader, 'placed', False):
+        why = ('it is given by rational polynomials (RPC), which need heights: gdalwarp -rpc puts the image on the map'
+               if find_spec('rasterio') else "pip install 'rotnb[geo]'")
+        warnings.warn(f'{file or "the scene"} has a place on the map that is not read: {why}', PlaceWarning, stacklevel=3)
 
 # %% ../../../nbs/data/images/04_places.ipynb #2c88db5b
-def _told(crs):
-    "A system as any library takes it"
+def _crs_text(crs):
+    "A coordinate system as text that any library accepts"
     if not hasattr(crs, 'to_epsg'): return str(crs)
     code = crs.to_epsg()
     return f'EPSG:{code}' if code else crs.to_wkt()
 
-def _moved(x, y, crs, to):
+def _transformed(x, y, crs, to):
     if find_spec('rasterio'): return import_module('rasterio.warp').transform(crs, to, x.tolist(), y.tolist())[:2]
     if find_spec('pyproj'): return import_module('pyproj').Transformer.from_crs(crs, to, always_xy=True).transform(x, y)
     raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install 'rotnb[geo]'")
 
 def reproject(
     xy, # (...,2) coordinates
-    crs, # their system: of rasterio or pyproj, or text: 'EPSG:32633'
-    to='EPSG:4326' # the one that is wanted
-)->np.ndarray: # as they came
+    crs, # their coordinate system: of rasterio or pyproj, or text: 'EPSG:32633'
+    to='EPSG:4326' # the coordinate system to return
+)->np.ndarray: # of the same shape
     "Coordinates in another system, x or longitude first"
     if crs is None: raise NoPlaceError('a transform but no coordinate system (crs): it is not known where on earth this is')
-    p,(crs,to) = np.asarray(xy, float),map(_told, (crs,to))
-    if crs==to or not p.size: return p
-    try: x,y = _moved(*p.reshape(-1,2).T, crs, to)
+    points,crs,to = np.asarray(xy, float),_crs_text(crs),_crs_text(to)
+    if crs==to or not points.size: return points
+    try: x,y = _transformed(*points.reshape(-1,2).T, crs, to)
     except ImportError: raise
-    except Exception as e: raise NoPlaceError(f'no way from {crs} to {to} is known: {e}') from e       # GDAL's errors have no common name
-    res = np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(p.shape)
-    if not np.isfinite(res).all(): raise ValueError(f'some places of {crs} are none of {to}')
+    except Exception as e: raise NoPlaceError(f'cannot transform from {crs} to {to}: {e}') from e       # GDAL's errors have no common class
+    res = np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(points.shape)
+    if not np.isfinite(res).all(): raise ValueError(f'some coordinates in {crs} have none in {to}')
     return res

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'RASTER_EXTS', 'CorruptImageError', 'LazyImage', 'real_type', 'amplitude', 'is_deep', 'open_reader',
            'close_reader', 'image_size', 'is_nodata', 'stretch_limits', 'to_uint8', 'tensor_array', 'as_array',
-           'read_rgb', 'walk_files']
+           'read_rgb']
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ea82a126
 import io, os, threading, warnings
@@ -21,66 +21,71 @@ from .orient import orientation_of, stored_window, turn_pixels, turn_size
 class CorruptImageError(OSError): "An image that cannot be read"
 
 class LazyImage:
-    "An image that is read when it is needed: `pixels()` gives an array (h,w,3) uint8, `size` is (w,h)"
-    origin = None # its file, and text that says which part of it is shown and how; None: it comes from no file
+    "An image that is read when it is needed: `pixels()` gives an array (h,w,3) uint8; `size` is (w,h), as Pillow has it"
+    origin = None # its file, and text that says which part of it is shown and how; None for an image without a file
 
 def real_type(dtype): # NumPy's, or GDAL's `complex_int16`, which NumPy does not know
     "The type of pixels once complex ones are amplitudes"
     return np.dtype(np.float32) if str(dtype).startswith('complex') else np.dtype(dtype)
 
-def amplitude(a): return np.abs(a).astype(np.float32) if a.dtype.kind=='c' else a
+def amplitude(pixels): return np.abs(pixels).astype(np.float32) if pixels.dtype.kind=='c' else pixels
 
 class _Array:
     "An image in memory, or mapped to it"
     crs = transform = nodata = gcps = None
-    placed = False # whether the file has a place on the map that this reader cannot tell
+    placed = False # whether the file has a place on the map that this reader cannot read
     pages = turn = 1
-    def __init__(self, a, name):
-        a = a if a.ndim==3 else a[...,None]
-        if a.ndim!=3 or not a.size: raise ValueError(f'{name}: expected an array (h,w) or (h,w,c), got shape {a.shape}')
-        if a.shape[2]>16: raise ValueError(f'{name}: {a.shape[2]} channels; expected (h,w,c), got shape {a.shape}: is the channel first?')
-        self.a,self.shape,self.dtype = a,a.shape,real_type(a.dtype)
-        self.bands,self.limits = (1,2,3) if a.shape[2]>2 else (1,1,1),{}
+    def __init__(self, array, name):
+        array = array if array.ndim==3 else array[...,None]
+        if array.ndim!=3 or not array.size: raise ValueError(f'{name}: expected an array (h,w) or (h,w,c), got shape {array.shape}')
+        if array.shape[2]>16:
+            raise ValueError(f'{name}: {array.shape[2]} channels; expected (h,w,c), got shape {array.shape}: is the channel first?')
+        self.array,self.shape,self.dtype = array,array.shape,real_type(array.dtype)
+        self.bands,self.limits = (1,2,3) if array.shape[2]>2 else (1,1,1),{}
     @property
-    def nbytes(self): return 0 if self.a is None or isinstance(self.a, np.memmap) else self.a.nbytes
+    def nbytes(self): return 0 if self.array is None or isinstance(self.array, np.memmap) else self.array.nbytes
     def crop(self, x, y, w, h, bands, step=1):
-        a = self.a[y:y+h:step, x:x+w:step]
-        return amplitude(a if bands==(1,2,3) and a.shape[2]==3 else a[...,[b-1 for b in bands]])
+        part = self.array[y:y+h:step, x:x+w:step]
+        return amplitude(part if bands==(1,2,3) and part.shape[2]==3 else part[...,[band-1 for band in bands]])
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #e5a0c233
 MOST_PIXELS = 2**30 # of an image that is decoded as a whole
 _pillow = threading.Lock()
 
 def _unlimited(file): # an image of any size, not decoded yet
-    with _pillow:                                                            # the limit is looked at in opening
-        most,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
+    with _pillow:                                                            # the limit is checked on opening
+        limit,Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS,None
         try: return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
-        finally: Image.MAX_IMAGE_PIXELS = most
+        finally: Image.MAX_IMAGE_PIXELS = limit
 
 def is_deep(im:Image.Image)->bool: # opened, not decoded
-    "Whether an image has more than 8 bits"
+    "Whether an image has more than 8 bits a sample"
     raw = im.tile[0][3] if im.tile else ''
-    deep = im.mode[0] in 'IF' or ';16' in str(raw if isinstance(raw, str) else raw[0] if raw else '')
-    return deep or max(_tag(im, 258, (1,)))>8
+    if not isinstance(raw, str): raw = raw[0] if raw else ''
+    return im.mode[0] in 'IF' or ';16' in str(raw) or max(_tag(im, _BITS, (1,)))>8
+
+_BITS,_WHITE_IS,_BANDS,_PLANAR,_SAMPLE_TYPE,_NODATA = 258,262,277,284,339,42113 # tags of TIFF and of GDAL
+_GEO = 33550,33922,34264                                                        # those of GeoTIFF that give a place
 
 def _tag(im, key, default=None): return getattr(im, 'tag_v2', {}).get(key, default)
 
-def _check_bits(im, grey, deep): # what Pillow shows of a TIFF, and of deep colours what OpenCV reads right
-    if grey and (n := _tag(im, 277, 1))>2: raise ValueError(f'only the first of its {n} bands would be read')
+def _check_bits(im, grey, deep):
+    "Refuse a TIFF of which Pillow would show one band only, or deep colours that OpenCV would read wrong"
+    if grey and (n_bands := _tag(im, _BANDS, 1))>2: raise ValueError(f'only the first of its {n_bands} bands would be read')
     if grey or not deep: return
-    if _tag(im, 284, 1)!=1: raise ValueError('its 16-bit bands lie one behind the other (PlanarConfiguration 2)')
-    if len({16,*_tag(im, 258, (16,))})>1: raise ValueError(f'it has {_tag(im, 258)} bits a sample')
+    if _tag(im, _PLANAR, 1)!=1: raise ValueError('its 16-bit bands lie one behind the other (PlanarConfiguration 2)')
+    if len({16,*_tag(im, _BITS, (16,))})>1: raise ValueError(f'it has {_tag(im, _BITS)} bits a sample')
 
 def _deep_colours(file, alpha):
-    "(h,w,3) uint16, and where they are to be seen or None"
+    "(h,w,3) uint16, and a mask of the visible pixels or None"
     data = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
-    a = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if a is None or a.ndim!=3 or a.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
-    return a[...,2::-1],a[...,3]>0 if alpha and a.shape[2]>3 else None
+    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim!=3 or pixels.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
+    return pixels[...,2::-1],pixels[...,3]>0 if alpha and pixels.shape[2]>3 else None
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ccc54cd5
-def _told_nodata(im): # GDAL writes it as text
-    try: return float(str(_tag(im, 42113)).strip(' \0'))
+def _declared_nodata(im): # GDAL writes it as text
+    try: return float(str(_tag(im, _NODATA)).strip(' \0'))
     except ValueError: return None
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #e7b822b1
@@ -92,39 +97,42 @@ class _Image(_Array):
             grey,tiff = mode=='L' or mode[0] in 'IF',hasattr(im, 'tag_v2')
             _check_bits(im, grey, deep)
             self.pages = getattr(im, 'n_frames', 1) if tiff else 1
-            self.told,self.placed = _told_nodata(im),any(_tag(im, o) for o in (33550,33922,34264))
-            self.stored = tiff and {('L',2):'i1',('I',1):'u4'}.get((mode,_tag(im, 339, (1,))[0]))  # Pillow takes i1 for u1, and u4 for i4
-            white = mode=='L' and _tag(im, 262)==0
-        if not tiff: w,h = turn_size((w,h), self.turn)               # Pillow tells the displayed size of a TIFF
+            self.declared,self.placed = _declared_nodata(im),any(_tag(im, tag) for tag in _GEO)
+            misread = {('L',2):'i1',('I',1):'u4'}                    # Pillow takes i1 for u1, and u4 for i4
+            self.stored = tiff and misread.get((mode,_tag(im, _SAMPLE_TYPE, (1,))[0]))
+            white = mode=='L' and _tag(im, _WHITE_IS)==0
+        if not tiff: w,h = turn_size((w,h), self.turn)               # Pillow gives the displayed size of a TIFF
         if h*w>MOST_PIXELS:
             raise CorruptImageError(f'{name}: {w} x {h} px are too many to decode at once; write a tiled GeoTIFF '
                                     "(gdal_translate -co TILED=YES), which is read by windows with `pip install 'rotnb[geo]'`")
-        self.file,self.name,self.a,self.lock,self.limits = file,name,None,threading.Lock(),{}
+        self.file,self.name,self.array = file,name,None
+        self.lock,self.limits = threading.Lock(),{}
         self.keep,self.shape,self.bands = grey or mode=='RGB',(h,w,1 if grey else 3),(1,1,1) if grey else (1,2,3)
         self.colours,self.turned = deep and not grey,tiff and not (deep and not grey)
         self.dtype = np.dtype(self.stored or dict(I='i4', F='f4').get(mode, 'u2' if deep else 'u1'))
         self.alpha = tiff and mode in ('LA','RGBA')
-        self.nodata = None if mode in ('1','P') else 0 if self.alpha and self.told is None else self.told
-        if white and self.told is not None: self.nodata = 255-self.told      # Pillow has turned it
+        self.nodata = None if mode in ('1','P') else 0 if self.alpha and self.declared is None else self.declared
+        if white and self.declared is not None: self.nodata = 255-self.declared      # Pillow has inverted the pixels
 
     def crop(self, *args):
         with self.lock:
-            if self.a is None: self.a = self._upright(self._decode()).reshape(self.shape)
+            if self.array is None: self.array = self._upright(self._decode()).reshape(self.shape)
         return super().crop(*args)
 
     def _plain(self, im):
-        "Pixels, and where they are to be seen or None"
+        "Pixels, and a mask of the visible ones or None"
         raw = np.asarray(im)
-        seen = raw!=self.told if im.mode in ('1','P') and self.told is not None else raw[...,-1]>0 if self.alpha else None
+        by_value = im.mode in ('1','P') and self.declared is not None
+        seen = raw!=self.declared if by_value else raw[...,-1]>0 if self.alpha else None
         return raw.view(self.stored or raw.dtype) if self.keep else np.asarray(im.convert('RGB')),seen
 
-    def _upright(self, a): return a if self.turned or self.turn==1 else np.ascontiguousarray(turn_pixels(a, self.turn))
+    def _upright(self, pixels): return pixels if self.turned or self.turn==1 else np.ascontiguousarray(turn_pixels(pixels, self.turn))
     def _decode(self):
         try:
-            if self.colours: a,seen = _deep_colours(self.file, self.alpha)
+            if self.colours: pixels,seen = _deep_colours(self.file, self.alpha)
             else:
-                with _unlimited(self.file) as im: a,seen = self._plain(im)
-            return a if seen is None else np.where(seen[...,None], a, a.dtype.type(self.nodata or 0))
+                with _unlimited(self.file) as im: pixels,seen = self._plain(im)
+            return pixels if seen is None else np.where(seen[...,None], pixels, pixels.dtype.type(self.nodata or 0))
         except (OSError, SyntaxError, ValueError, cv2.error) as e: raise CorruptImageError(f'cannot read image {self.name}: {e}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #bb8d8003
@@ -146,7 +154,7 @@ def _place(ds):
     points,crs = ds.gcps
     return None,crs if points else ds.crs,points or None
 
-def _tiff_turn(path): # GDAL leaves the note alone; where a file has a place, the map says which way it lies
+def _tiff_turn(path): # GDAL ignores EXIF; where a file has a place, the map says which way it lies
     if Path(path).suffix.lower() not in ('.tif','.tiff'): return 1
     try:
         with _unlimited(path) as im: return orientation_of(im)
@@ -163,8 +171,9 @@ class _Raster:
             warnings.simplefilter('ignore', rio.errors.NotGeoreferencedWarning)
             self.ds = ds = rio.open(path)
         self.rio,self.complex,self.dtype = rio,ds.dtypes[0].startswith('complex'),real_type(ds.dtypes[0])
-        self.colours,self.nodata,self.pages,self.placed = _colours(ds),ds.nodata,max(1, len(ds.subdatasets)),bool(ds.rpcs)
-        if self.colours is not None:                                         # what is declared is a number of the file, no colour
+        self.colours,self.nodata = _colours(ds),ds.nodata
+        self.pages,self.placed = max(1, len(ds.subdatasets)),bool(ds.rpcs)
+        if self.colours is not None:                                         # nodata is a number in the file, not a colour
             self.colours[is_nodata(np.arange(256), self.nodata)] = 0
             self.nodata = None
         self.transform,self.crs,self.gcps = _place(ds)
@@ -180,15 +189,16 @@ class _Raster:
 
     def crop(self, x, y, w, h, bands, step=1):
         x,y,w,h = stored_window(x, y, w, h, (self.ds.width,self.ds.height), self.turn)
-        some,way = sorted(set(bands)),self.rio.enums.Resampling
+        some,resampling = sorted(set(bands)),self.rio.enums.Resampling
         how = dict(window=self.rio.windows.Window(x, y, w, h), out_shape=(len(some),-(-h//step),-(-w//step)))
-        with self.lock, self.env:                                            # waves of radar would cancel each other in a mean
-            a = self.ds.read(some, resampling=way.average if step>1 and not self.complex else way.nearest, **how)
+        mean = step>1 and not self.complex                                   # complex numbers of radar would cancel in a mean
+        with self.lock, self.env:
+            pixels = self.ds.read(some, resampling=resampling.average if mean else resampling.nearest, **how)
             seen = self.ds.dataset_mask(**{**how, 'out_shape':how['out_shape'][1:]}) if self.masked else None
-        a = amplitude(np.stack([a[some.index(b)] for b in bands], -1))
-        if self.colours is not None: a = self.colours[a,[0,1,2]]
-        if self.masked: a[seen==0] = self.nodata
-        return turn_pixels(a, self.turn)
+        pixels = amplitude(np.stack([pixels[some.index(band)] for band in bands], -1))
+        if self.colours is not None: pixels = self.colours[pixels,[0,1,2]]
+        if self.masked: pixels[seen==0] = self.nodata
+        return turn_pixels(pixels, self.turn)
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #74b8d9ad
 _READERS,_LEFT,_MOST,_MOST_BYTES = OrderedDict(),[],8,2*2**30
@@ -197,9 +207,9 @@ _lock = threading.Lock()
 def _after_fork():
     global _READERS,_lock,_pillow
     _LEFT.append(_READERS)  # closing GDAL's handles here could wait for a thread that is not there
-    _READERS,_lock = OrderedDict((k,v) for k,v in _READERS.items() if isinstance(v, _Array)),threading.Lock()
-    _pillow = threading.Lock()
-    for v in _READERS.values(): v.lock = threading.Lock()
+    _READERS = OrderedDict((file,reader) for file,reader in _READERS.items() if isinstance(reader, _Array))
+    _lock,_pillow = threading.Lock(),threading.Lock()
+    for reader in _READERS.values(): reader.lock = threading.Lock()
 if hasattr(os, 'register_at_fork'): os.register_at_fork(after_in_child=_after_fork)
 
 def _new_reader(source):
@@ -217,7 +227,7 @@ def _new_reader(source):
 # %% ../../../nbs/data/images/02_rasters.ipynb #84714c55
 def open_reader(
     source # file, or array (h,w) or (h,w,c)
-): # an object with `shape` (h,w,c), `dtype`, `bands`, `nodata`, `crs`, `transform`, `gcps`, `turn` (of EXIF), `pages` and `crop(x, y, w, h, bands, step=1)`
+): # with `shape` (h,w,c), `dtype`, `bands`, `nodata`, `crs`, `transform`, `gcps`, `turn` (of EXIF), `pages`, `crop(x, y, w, h, bands, step=1)`
     "The reader of a file or an array; that of a file is kept open"
     if isinstance(source, np.ndarray): return _new_reader(source)
     source = Path(source)
@@ -233,7 +243,7 @@ def open_reader(
 def close_reader(source): # file
     "Forget the open reader of a file"
     with _lock:
-        for k in [k for k in _READERS if k[0]==str(source)]: del _READERS[k]
+        for key in [key for key in _READERS if key[0]==str(source)]: del _READERS[key]
 
 def image_size(
     image # file, array, or what has a `size` such as a `Window`
@@ -242,109 +252,89 @@ def image_size(
     return open_reader(image).shape[1::-1] if isinstance(image, (str,Path,np.ndarray)) else image.size
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d8e8be2f
-def _full_scale(r):
-    "What is white where the numbers of an array are those of bytes, else None"
-    if type(r) is not _Array or r.a.dtype.kind not in 'fic': return None
-    a = r.a if not isinstance(r.a, np.memmap) else r.a[tuple(slice(None, None, max(1, o//1024)) for o in r.shape[:2])]  # mapped: a sample
-    a = amplitude(a); ok = np.isfinite(a)
-    if not ok.any() or a.min(where=ok, initial=255)<0: return None
-    hi = a.max(where=ok, initial=0)
-    return 1 if a.dtype.kind=='f' and hi<=1 else 255 if hi<=255 else None
+def _full_scale(reader):
+    "The value of white where the numbers of an array are those of bytes, else None"
+    if type(reader) is not _Array or reader.array.dtype.kind not in 'fic': return None
+    mapped = isinstance(reader.array, np.memmap)                             # a sample of it will do
+    pixels = amplitude(reader.array[tuple(slice(None, None, max(1, side//1024)) for side in reader.shape[:2])] if mapped else reader.array)
+    finite = np.isfinite(pixels)
+    if not finite.any() or pixels.min(where=finite, initial=255)<0: return None
+    top = pixels.max(where=finite, initial=0)
+    return 1 if pixels.dtype.kind=='f' and top<=1 else 255 if top<=255 else None
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #c5ff0028
 def is_nodata(
-    a, # pixels
-    nodata # the value that was declared, or None
-)->np.ndarray: # bool, as `a`
-    "Where there is no data; floats are compared to seven digits, as much as the text of a float32 may hold"
-    if nodata is None or nodata!=nodata: return np.zeros(a.shape, bool) if a.dtype.kind!='f' else np.isnan(a)
-    if a.dtype.kind!='f' or np.isinf(nodata): return a==nodata
-    return np.abs(a.astype(np.float64)-nodata)<=1e-6*abs(nodata)
+    pixels, # array of any shape
+    nodata # the value that is declared as no data, or None
+)->np.ndarray: # bool, as `pixels`
+    "Where there is no data; floats are compared to seven digits, as many as the text of a float32 may hold"
+    if nodata is None or nodata!=nodata: return np.zeros(pixels.shape, bool) if pixels.dtype.kind!='f' else np.isnan(pixels)
+    if pixels.dtype.kind!='f' or np.isinf(nodata): return pixels==nodata
+    return np.abs(pixels.astype(np.float64)-nodata)<=1e-6*abs(nodata)
 
 def stretch_limits(
-    r, # reader
+    reader, # of `open_reader`
     bands:tuple # the three that are shown, counted from 1
 ): # (3,2) values shown as 0 and 255, or None for 8 bit
-    "What of deep bands is black, and what white"
-    if r.dtype in (np.uint8, np.bool_): return None
-    if r.dtype.kind not in 'uif': raise ValueError(f'pixels of type {r.dtype} cannot be shown; expected integers or real numbers')
-    if bands in r.limits: return r.limits[bands]
-    if most := _full_scale(r): return r.limits.setdefault(bands, np.array([(0,most)]*3, float))
-    (h,w),n = r.shape[:2],128
-    at = lambda length: sorted({int(o) for o in np.linspace(0, max(length-n, 0), 8)})
-    px = np.concatenate([r.crop(x, y, min(n, w-x), min(n, h-y), bands).reshape(-1,3) for y in at(h) for x in at(w)]).astype(np.float64)
-    px[~np.isfinite(px) | is_nodata(px, r.nodata)] = np.nan
-    cols = [c[~np.isnan(c)] for c in px.T]
-    r.limits[bands] = np.array([np.percentile(c, (2,98)) if len(c) else (0,1) for c in cols])
-    return r.limits[bands]
+    "The black and the white of deep bands"
+    if reader.dtype in (np.uint8, np.bool_): return None
+    if reader.dtype.kind not in 'uif': raise ValueError(f'pixels of type {reader.dtype} cannot be shown; expected integers or real numbers')
+    if bands in reader.limits: return reader.limits[bands]
+    if white := _full_scale(reader): return reader.limits.setdefault(bands, np.array([(0,white)]*3, float))
+    values = _sample(reader, bands)
+    values[~np.isfinite(values) | is_nodata(values, reader.nodata)] = np.nan
+    columns = [column[~np.isnan(column)] for column in values.T]
+    reader.limits[bands] = np.array([np.percentile(column, (2,98)) if len(column) else (0,1) for column in columns])
+    return reader.limits[bands]
+
+def _sample(reader, bands, side=128, most=8): # (n,3) float
+    "The pixels of up to 8 x 8 patches spread over an image"
+    (height,width) = reader.shape[:2]
+    starts = lambda length: sorted({int(start) for start in np.linspace(0, max(length-side, 0), most)})
+    patches = [reader.crop(x, y, min(side, width-x), min(side, height-y), bands) for y in starts(height) for x in starts(width)]
+    return np.concatenate([patch.reshape(-1,3) for patch in patches]).astype(np.float64)
 
 def to_uint8(
-    a, # (h,w,3) as cropped
+    pixels, # (h,w,3) as cropped
     limits, # of `stretch_limits`
-    nodata=None # value that stands for no data, as the reader tells
+    nodata=None # value that stands for no data, of the reader
 )->np.ndarray: # (h,w,3) uint8
-    "Bytes for the network"
-    none = is_nodata(a, nodata)
-    if a.dtype.kind!='f': none = none.all(-1, keepdims=True)     # white in one band only is a colour
-    if limits is None: res = a if a.dtype==np.uint8 else a.astype(np.uint8)*np.uint8(255)
+    "Pixels stretched to bytes, black where there is no data"
+    none = is_nodata(pixels, nodata)
+    if pixels.dtype.kind!='f': none = none.all(-1, keepdims=True)     # white in one band only is a colour
+    if limits is None: res = pixels if pixels.dtype==np.uint8 else pixels.astype(np.uint8)*np.uint8(255)
     else:
         lo,hi = np.asarray(limits, np.float32).T
-        v = (np.nan_to_num(a.astype(np.float32), nan=-np.inf)-lo)/np.where(hi>lo, hi-lo, 1)
-        res = (v.clip(0,1)*255+.5).astype(np.uint8)
+        share = (np.nan_to_num(pixels.astype(np.float32), nan=-np.inf)-lo)/np.where(hi>lo, hi-lo, 1)
+        res = (share.clip(0,1)*255+.5).astype(np.uint8)
     return np.where(none, np.uint8(0), res) if none.any() else res
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #76376fde
-def tensor_array(t): # a tensor
-    "Its numbers as an array; numpy knows no bfloat16"
-    t = t.as_subclass(torch.Tensor).detach().cpu()
-    return (t.float() if t.is_floating_point() else t).numpy()
+def tensor_array(
+    tensor # of any device and type
+)->np.ndarray:
+    "The numbers of a tensor as an array; floats as float32, since numpy has no bfloat16"
+    tensor = tensor.as_subclass(torch.Tensor).detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 def as_array(
-    fn # PIL image, or tensor `(c,h,w)`, `(h,w,c)` or `(h,w)`; anything else stays as it is
+    image # PIL image, or tensor `(c,h,w)`, `(h,w,c)` or `(h,w)`; anything else stays as it is
 ):
     "An image in memory as an array (h,w) or (h,w,c)"
-    if isinstance(fn, Image.Image): return np.asarray(fn if fn.mode=='RGB' or fn.mode[0] in 'IF' else fn.convert('RGB'))
-    if not isinstance(fn, torch.Tensor): return fn
-    return tensor_array(fn.permute(1,2,0) if fn.ndim==3 and fn.shape[0] in (1,3,4) else fn)   # torch's order of axes
+    if isinstance(image, Image.Image): return np.asarray(image if image.mode=='RGB' or image.mode[0] in 'IF' else image.convert('RGB'))
+    if not isinstance(image, torch.Tensor): return image
+    return tensor_array(image.permute(1,2,0) if image.ndim==3 and image.shape[0] in (1,3,4) else image)   # torch's order of axes
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d94d0f3d
 def read_rgb(
     source # file, its bytes, or array (h,w) or (h,w,c)
 )->np.ndarray: # (h,w,3) uint8
     "All pixels of a file or an array as red, green and blue of 8 bits"
-    r = _new_reader(source)
-    (h,w),most = r.shape[:2],Image.MAX_IMAGE_PIXELS
+    reader = _new_reader(source)
+    (h,w),most = reader.shape[:2],Image.MAX_IMAGE_PIXELS
     if most and h*w>2*most and not isinstance(source, np.ndarray):
         raise CorruptImageError(f'{"bytes" if isinstance(source, bytes) else source}: {w} x {h} px are too many for one image; '
                                 '`tile=` of the loaders and `predict_scene` read it by windows')
-    try: return to_uint8(r.crop(0, 0, w, h, r.bands), stretch_limits(r, r.bands), r.nodata)
+    try: return to_uint8(reader.crop(0, 0, w, h, reader.bands), stretch_limits(reader, reader.bands), reader.nodata)
     except CorruptImageError: raise
     except OSError as e: raise CorruptImageError(f'cannot read image {source}: {e}') from e
-
-# %% ../../../nbs/data/images/02_rasters.ipynb #ef25608d
-def _leads_back(link, root):
-    "Whether a link to a folder goes into `root`, or to a folder above the link or `root`"
-    to,here,top = (Path(os.path.realpath(o)) for o in (link, os.path.dirname(link), root))
-    return to.is_relative_to(top) or here.is_relative_to(to) or top.is_relative_to(to)
-
-def _ways_on(root, dirs, path, seen):
-    "Folders to go on into, each with the real folders seen behind the link it lies behind, None before any link"
-    res,beside = {},set()
-    for d in sorted((o for o in dirs if o[0]!='.'), key=lambda o: (os.path.islink(os.path.join(root, o)), o)):
-        full = os.path.join(root, d); link = os.path.islink(full)
-        if seen is None and not link: res[d] = None; continue
-        real,known = os.path.realpath(full),beside if seen is None else seen
-        if real in known or link and _leads_back(full, path): continue
-        known.add(real); res[d] = {real} if seen is None else seen
-    return res
-
-def walk_files(
-    path # folder
-)->list: # of `Path`, sorted
-    "Every file below a folder but hidden ones; what lies behind a link is met once, however many ways lead there"
-    res,behind = [],{}
-    for root,dirs,files in os.walk(path, followlinks=True):
-        on = _ways_on(root, dirs, path, behind.pop(root, None)); dirs[:] = on
-        behind.update({os.path.join(root, d):o for d,o in on.items()})
-        here = Path(root); res += [here/f for f in files if f[0]!='.']
-    return sorted(res)

@@ -10,26 +10,24 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
-from .rasters import CorruptImageError, close_reader, open_reader, stretch_limits, to_uint8
-from .rasters import as_array
-from .rasters import LazyImage
+from .rasters import CorruptImageError, LazyImage, as_array, close_reader, open_reader, stretch_limits, to_uint8
 
 # %% ../../../nbs/data/images/03_windows.ipynb #68293297
 def _starts(length, size, step): # where windows begin along one side
-    n = 1 if length<=size else -(-(length-size)//step)+1
-    return [min(i*step, max(length-size, 0)) for i in range(n)]
+    count = 1 if length<=size else -(-(length-size)//step)+1
+    return [min(nth*step, max(length-size, 0)) for nth in range(count)]
 
 def default_overlap(size): # side of a window, pixels
-    "How much neighbours overlap where nothing is said: 200 of 1024 px, and of other sizes in proportion"
+    "The overlap of neighbours where none is given: 200 of 1024 px, and in proportion for other sizes"
     return round(size*200/1024)
 
 def _scaled(size, overlap, scale): # side and step in pixels of the scene
     if overlap is None: overlap = default_overlap(size)
     if not scale>0: raise ValueError(f'scales must be positive, got {scale:g}')
-    s,o = int(size/scale),int(overlap/scale)
-    if not 0<=o<s: raise ValueError(f'windows of {size} px cannot overlap by {overlap} px' + (f' at scale {scale:g}' if scale!=1 else '') +
-                                    ': 0 <= overlap < size is needed')
-    return s,s-o
+    side,shared = int(size/scale),int(overlap/scale)
+    if 0<=shared<side: return side,side-shared
+    at = f' at scale {scale:g}' if scale!=1 else ''
+    raise ValueError(f'windows of {size} px cannot overlap by {overlap} px{at}: 0 <= overlap < size is needed')
 
 def window_grid(
     height:int, # of the scene, pixels
@@ -40,8 +38,8 @@ def window_grid(
 )->np.ndarray: # (n,4) int: x, y, w, h in pixels of the scene, column by column
     "Windows that cover a scene"
     if height<1 or width<1: raise ValueError(f'a scene of {width} x {height} px has no windows')
-    s,step = _scaled(size, overlap, scale)
-    return np.array([(x,y,s,s) for x in _starts(width, s, step) for y in _starts(height, s, step)], int)
+    side,step = _scaled(size, overlap, scale)
+    return np.array([(x,y,side,side) for x in _starts(width, side, step) for y in _starts(height, side, step)], int)
 
 # %% ../../../nbs/data/images/03_windows.ipynb #0819662b
 @dataclass(eq=False)
@@ -77,12 +75,14 @@ class WindowedImage(LazyImage):
         if w<1 or h<1 or not scale>0: raise ValueError(f'a window of {w} x {h} px at scale {scale:g} has no pixels')
         step = max(1, min(int(1/scale), int(sqrt(w*h/2**26))))             # never more than 64 million pixels at once, if the scale allows
         out = np.zeros((-(-h//step), -(-w//step), 3), np.uint8)
-        x0,y0,x1,y1 = max(x,0),max(y,0),min(x+w,self.width),min(y+h,self.height)
-        if x0<x1 and y0<y1:
-            a = to_uint8(self._crop(x0, y0, x1-x0, y1-y0, step), self.limits, open_reader(self.source).nodata)
-            out[(y0-y)//step:, (x0-x)//step:][:len(a), :a.shape[1]] = a[:len(out)-(y0-y)//step, :out.shape[1]-(x0-x)//step]
-        size = max(1, round(w*scale)),max(1, round(h*scale))
-        return out if size==out.shape[1::-1] else cv2.resize(out, size, interpolation=cv2.INTER_AREA if scale<1 else cv2.INTER_LINEAR)
+        left,top,right,bottom = max(x, 0),max(y, 0),min(x+w, self.width),min(y+h, self.height)
+        if left<right and top<bottom:
+            target = out[(top-y)//step:, (left-x)//step:]
+            pixels = self._crop(left, top, right-left, bottom-top, step)[:target.shape[0], :target.shape[1]]
+            target[:pixels.shape[0], :pixels.shape[1]] = to_uint8(pixels, self.limits, open_reader(self.source).nodata)
+        wanted_wh = max(1, round(w*scale)),max(1, round(h*scale))
+        if out.shape[1::-1]==wanted_wh: return out
+        return cv2.resize(out, wanted_wh, interpolation=cv2.INTER_AREA if scale<1 else cv2.INTER_LINEAR)
 
     def _crop(self, x, y, w, h, step):
         try: return open_reader(self.source).crop(x, y, w, h, self.bands, step)
@@ -102,18 +102,19 @@ def open_scene(
     if isinstance(source, WindowedImage): return source
     source = as_array(source)
     if not isinstance(source, np.ndarray): source = Path(source)
-    r = open_reader(source)
-    bands = r.bands if bands is None else tuple(bands)
-    if len(bands)!=3 or not 0<min(bands)<=max(bands)<=r.shape[2]: raise ValueError(f'bands must be three of 1..{r.shape[2]}, got {bands}')
-    if limits is None: limits = stretch_limits(r, bands)
+    reader = open_reader(source)
+    bands = reader.bands if bands is None else tuple(bands)
+    n_bands = reader.shape[2]
+    if len(bands)!=3 or not 0<min(bands)<=max(bands)<=n_bands: raise ValueError(f'bands must be three of 1..{n_bands}, got {bands}')
+    if limits is None: limits = stretch_limits(reader, bands)
     else:
         limits = np.broadcast_to(np.asarray(limits, float), (3,2))
         if not (limits[:,0]<limits[:,1]).all(): raise ValueError(f'limits must be (low, high) with low < high, got {limits.tolist()}')
-    return WindowedImage(source, name or (source.stem if isinstance(source, Path) else 'scene'), *r.shape[:2], bands, limits,
-                 r.crs, r.transform, r.gcps)
+    name = name or (source.stem if isinstance(source, Path) else 'scene')
+    return WindowedImage(source, name, *reader.shape[:2], bands, limits, reader.crs, reader.transform, reader.gcps)
 
 # %% ../../../nbs/data/images/03_windows.ipynb #d64473f8
-def _number(v): return str(int(v)) if v==int(v) else repr(float(v))
+def _number(value): return str(int(value)) if value==int(value) else repr(float(value))
 
 @dataclass(frozen=True)
 class Window(LazyImage):
@@ -134,13 +135,20 @@ class Window(LazyImage):
     def size(self): return max(1, round(self.w*self.scale)),max(1, round(self.h*self.scale))
     @property
     def origin(self):
-        at = self.scene.origin if isinstance(self.scene, WindowedImage) else None if isinstance(self.scene, np.ndarray) else (self.scene,'')
-        return at and (at[0],f'{at[1]} {self.x} {self.y} {self.w} {self.h} {self.scale!r}')
+        if isinstance(self.scene, np.ndarray): return None
+        origin = self.scene.origin if isinstance(self.scene, WindowedImage) else (self.scene,'')
+        return origin and (origin[0],f'{origin[1]} {self.x} {self.y} {self.w} {self.h} {self.scale!r}')
     def pixels(self): return open_scene(self.scene).read(self.x, self.y, self.w, self.h, self.scale)
     @property
-    def ratio(self): return self.size[0]/self.w,self.size[1]/self.h # pixels of the image for one of the scene; `scale`, but for the last part of a pixel
-    def to_window(self, points): return (np.asarray(points, float)-[self.x,self.y])*self.ratio # (…,2) pixels of the scene
-    def to_scene(self, points): return np.asarray(points, float)/self.ratio+[self.x,self.y] # (…,2) pixels of the image
+    def ratio(self):
+        "Pixels of the image for one of the scene, across and down: `scale` up to rounding to whole pixels"
+        return self.size[0]/self.w,self.size[1]/self.h
+    def to_window(self, points): # (…,2) pixels of the scene
+        "The same points in pixels of the window's image"
+        return (np.asarray(points, float)-[self.x,self.y])*self.ratio
+    def to_scene(self, points): # (…,2) pixels of the window's image
+        "The same points in pixels of the scene"
+        return np.asarray(points, float)/self.ratio+[self.x,self.y]
     def __str__(self): return self.name
 
 # %% ../../../nbs/data/images/03_windows.ipynb #2a892dfa
@@ -166,8 +174,9 @@ def scene_windows(
     "All windows of a scene"
     scene = open_scene(scene)
     if not len(scales): raise ValueError('no scales: give at least one')
-    grids = [window_grid(scene.height, scene.width, size, overlap, s) for s in scales]
-    scale,g = np.concatenate([np.full(len(o), size/o[0,2]) for o in grids]),np.concatenate(grids)
-    keep,inside = filled_enough(g, scene.height, scene.width, img_rate_thr)
-    if not pad: g = np.concatenate([g[:,:2], inside], 1)
-    return [Window(scene, *map(int, o), float(s)) for o,s in zip(g[keep], scale[keep])]
+    grids = [window_grid(scene.height, scene.width, size, overlap, scale) for scale in scales]
+    real_scales = np.concatenate([np.full(len(some), size/some[0,2]) for some in grids])      # sides are whole pixels of the scene
+    grid = np.concatenate(grids)
+    keep,inside = filled_enough(grid, scene.height, scene.width, img_rate_thr)
+    if not pad: grid = np.concatenate([grid[:,:2], inside], 1)
+    return [Window(scene, *map(int, xywh), float(scale)) for xywh,scale in zip(grid[keep], real_scales[keep])]

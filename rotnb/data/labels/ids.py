@@ -23,9 +23,9 @@ def name_stem(
 def name_forms(
     name # of an image: a path within a folder
 )->tuple: # stem, name, path
-    "By what an image can be called, the shortest first"
-    p = PurePosixPath(unicodedata.normalize('NFC', str(name)).replace('\\', '/'))
-    return name_stem(p),p.name,str(p)
+    "The names that an image can go by, the shortest first"
+    path = PurePosixPath(unicodedata.normalize('NFC', str(name)).replace('\\', '/'))
+    return name_stem(path),path.name,str(path)
 
 # %% ../../../nbs/data/labels/07_ids.ipynb #574d1bb6
 def _id(text, number=True):
@@ -34,16 +34,19 @@ def _id(text, number=True):
 
 def assign_image_ids(
     names, # of images: paths within a folder
-    own=None # name to the id that an image has already; None, or None for an image: it has none
+    own=None # name to the id that an image has already; None, or None for an image, where there is none
 )->dict: # name to id; no two are the same
     "The ids of images in a COCO file"
     names = list(dict.fromkeys(map(str, names)))
-    res = {str(n):i for n,i in (own or {}).items() if i is not None}
-    n_of = Counter(res.values())
-    res = {n:i for n,i in res.items() if n_of[i]==1}                         # of sets put together two may have the same
-    for k in range(3):
-        ids = {n:_id(name_forms(n)[k], k==0) for n in names if n not in res}
-        n_of = Counter([*res.values(), *ids.values()])
-        res.update({n:i for n,i in ids.items() if n_of[i]==1})
-    if lost := [n for n in names if n not in res]: raise ValueError(f'{lost[0]} and {len(lost)-1} more cannot be told from others by their names: rename them')
-    return {n:res[n] for n in names}
+    ids = _unique({str(name):id for name,id in (own or {}).items() if id is not None}, {})  # of joined sets, two may have the same
+    for form in range(3):
+        new = {name:_id(name_forms(name)[form], form==0) for name in names if name not in ids}
+        ids.update(_unique(new, ids))
+    if clash := [name for name in names if name not in ids]:
+        raise ValueError(f'{clash[0]} and {len(clash)-1} more have names that cannot be distinguished: rename them')
+    return {name:ids[name] for name in names}
+
+def _unique(ids, taken): # name to id, both
+    "Those ids that one image only has, and none of `taken`"
+    count = Counter([*taken.values(), *ids.values()])
+    return {name:id for name,id in ids.items() if count[id]==1}

@@ -7,28 +7,28 @@ __all__ = ['keep_inside', 'annots_inside', 'border_losses']
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #f6cb80ac
 import numpy as np, torch
-from dataclasses import replace
 from ...geometry.fit import with_heading
 from ...ops.iou import box_iou_rotated
-from .records import Annot
-from ..images.rasters import image_size
 from ...geometry.visible import clip_to_frame, visible_fraction
+from ..images.rasters import image_size
+from .records import Annot
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #7111dc1a
 def keep_inside(
     quads, # (n,4,2) corners, pixels
-    size # (width, height) of the image, pixels
+    size_wh # (width, height) of the image, pixels
 )->tuple: # (n,4,2) with no corner outside, and (n,) IoU of the least rectangles before and after; 0 where nothing is left
     "Corners brought into the image"
-    q,wh = np.asarray(quads, float).reshape(-1,4,2),np.asarray(size, float)
-    iou = np.ones(len(q)); k = np.flatnonzero(((q<0)|(q>wh)).any((1,2)))
-    if not len(k): return q.copy(),iou
-    frame,res = torch.from_numpy(2*q[k]/wh-1),q.copy()
-    res[k] = ((clip_to_frame(frame).numpy()+1)/2*wh).clip(0, wh)
-    old,new = with_heading(q[k])[0],with_heading(res[k])[0]
+    quads,size_wh = np.array(quads, float).reshape(-1,4,2),np.asarray(size_wh, float)
+    iou = np.ones(len(quads))
+    leave = np.flatnonzero(((quads<0)|(quads>size_wh)).any((1,2)))
+    if not len(leave): return quads,iou
+    old,frame = with_heading(quads[leave])[0],torch.from_numpy(2*quads[leave]/size_wh-1)
+    quads[leave] = ((clip_to_frame(frame).numpy()+1)/2*size_wh).clip(0, size_wh)
+    new = with_heading(quads[leave])[0]
     left = (visible_fraction(frame).numpy()>0) & (new[:,2]*new[:,3]>=1)                    # a pixel or more
-    iou[k] = np.where(left, np.asarray(box_iou_rotated(new, old, aligned=True)), 0)
-    return res,iou
+    iou[leave] = np.where(left, np.asarray(box_iou_rotated(new, old, aligned=True)), 0)
+    return quads,iou
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #fb96d00a
 def annots_inside(
@@ -36,37 +36,44 @@ def annots_inside(
 )->tuple: # records with no corner outside, and a list of (record, index, IoU) of the boxes that were changed; IoU 0: left out
     "Boxes of records brought into their images"
     res,changed = [],[]
-    for a in annots:
-        q,iou = keep_inside(a.quads, a.size or image_size(a.image)); k = np.flatnonzero(iou>0)
-        new = np.flatnonzero((np.abs(q-a.quads).max((1,2), initial=0)>1e-6) | (iou==0)) if len(a) else ()
-        changed += [(a,int(i),float(iou[i])) for i in new]
-        res.append(a if not len(new) else replace(
-            a, quads=q[k], names=[a.names[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
-            angle=None if a.angle is None else a.angle[k]))
+    for annot in annots:
+        quads,iou = keep_inside(annot.quads, annot.size or image_size(annot.image))
+        moved = np.abs(quads-annot.quads).max((1,2), initial=0)>1e-6
+        new = np.flatnonzero(moved | (iou==0))
+        left = np.flatnonzero(iou>0)
+        changed += [(annot,int(i),float(iou[i])) for i in new]
+        res.append(annot.keep(left, quads=quads[left]) if len(new) else annot)
     return res,changed
 
-def _refused(a):
+def _refused(annot):
     "Whether Ultralytics drops an image for where its boxes lie"
-    lo,hi = a.quads.min(1),a.quads.max(1); wh = np.array(a.size or image_size(a.image), float)
-    v = np.concatenate([(lo+hi)/2/wh, (hi-lo)/wh], 1) if len(a) else np.zeros((0,4))
-    return bool((v>1.01).any() or (v<-.01).any())
+    if not len(annot): return False
+    low,high = annot.quads.min(1),annot.quads.max(1)
+    size_wh = np.array(annot.size or image_size(annot.image), float)
+    shares = np.concatenate([(low+high)/2/size_wh, (high-low)/size_wh], 1)
+    return bool((shares>1.01).any() or (shares<-.01).any())
 
 def border_losses(
-    annots, # of `Annot`, as they were
+    annots, # of `Annot`, before any change
     border:str='clip' # 'clip': `annots_inside`; 'keep': as they are
 )->list: # of sentences
     "What becomes of boxes that leave their image"
     if border=='keep':
-        n = sum(map(_refused, annots))
-        return [f'{n} images have a box whose middle lies outside or that is larger than the image: '
-                'Ultralytics drops them with all of their labels'] if n else []
-    changed,res = annots_inside(annots)[1],[]
-    gone = [o for o in changed if not o[2]]
-    if cut := sorted((o for o in changed if o[2]), key=lambda o: o[2]):
-        v = [o[2] for o in cut]; worst = ', '.join(f'{a.names[i]} in {a.image.name} {u:.2f}' for a,i,u in cut[:3])
-        res.append(f"{len(cut)} boxes leave their image and were cut at its border: IoU with the box as it was {v[0]:.2f} to {v[-1]:.2f}, "
-                   f"{np.median(v):.2f} in the middle (least: {worst}); border='keep' leaves them whole")
-    if gone:
-        a,i,_ = gone[0]
-        res.append(f'{len(gone)} boxes lie outside their image and are left out, the first a {a.names[i]} of {a.image.name}')
-    return res
+        count = sum(map(_refused, annots))
+        return [f'{count} images have a box whose middle lies outside or that is larger than the image: '
+                'Ultralytics drops them with all of their labels'] if count else []
+    changed = annots_inside(annots)[1]
+    cut = sorted([one for one in changed if one[2]], key=lambda one: one[2])
+    return _cut_message(cut)+_outside_message([one for one in changed if not one[2]])
+
+def _cut_message(cut): # of (record, index, IoU), rising; a list of at most one sentence
+    if not cut: return []
+    ious = [iou for *_,iou in cut]
+    worst = ', '.join(f'{annot.names[i]} in {annot.image.name} {iou:.2f}' for annot,i,iou in cut[:3])
+    return [f'{len(cut)} boxes leave their image and were cut at its border: IoU with the box as it was {ious[0]:.2f} to {ious[-1]:.2f}, '
+            f"{np.median(ious):.2f} in the middle (least: {worst}); border='keep' leaves them whole"]
+
+def _outside_message(gone): # of (record, index, 0); a list of at most one sentence
+    if not gone: return []
+    annot,i,_ = gone[0]
+    return [f'{len(gone)} boxes lie outside their image and are left out, the first a {annot.names[i]} of {annot.image.name}']

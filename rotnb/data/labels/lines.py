@@ -15,42 +15,47 @@ from .records import LabelError, MALFORMED, line_entries, number
 def is_dota_head(line): return line.strip().lower().startswith(('imagesource:','gsd:','acquisition dates:'))
 
 def _numbers(fields):
-    "The fields as numbers, or nothing where one is none"
-    try: return [number(o) for o in fields]
+    "The fields as numbers, or an empty list where one is not a number"
+    try: return [number(field) for field in fields]
     except ValueError: return []
 
-def _yolo_kind(v): # v: numbers of one line, the first a class
+def _yolo_kind(values): # numbers of one line, the first a class
     "Which of YOLO's formats a line is in, or None"
-    if len(v)<5 or not v[0].is_integer() or any(abs(o)>2 for o in v[1:9]): return None
-    if len(v) in (5,6): return 'yolo'
-    if len(v)==10 or len(v)==11 and v[10]>2: return 'yolo_preds'             # of a tracker, with a number behind
-    if all(abs(o)<=2 for o in v[1:]): return 'yolo_obb' if len(v)==9 else 'yolo_seg' if len(v)%2 else None
+    n = len(values)
+    if n<5 or not values[0].is_integer() or any(abs(value)>2 for value in values[1:9]): return None
+    if n in (5,6): return 'yolo'
+    if n==10 or n==11 and values[10]>2: return 'yolo_preds'             # a tracker's has the number of the track behind
+    if not all(abs(value)<=2 for value in values[1:]): return None
+    return 'yolo_obb' if n==9 else 'yolo_seg' if n%2 else None
 
-def _are_shares(xy): return all(abs(o)<=2 for o in xy) and not all(o.is_integer() for o in xy) # a corner of the image may be labelled
+def _are_shares(xy): # a corner of the image, all whole numbers, may be labelled in pixels
+    return all(abs(value)<=2 for value in xy) and not all(value.is_integer() for value in xy)
 
 def _slant(xy): # 8 numbers; 0 for rectangles
     "How far the corners of a quad are from a parallelogram"
     x1,y1,x2,y2,x3,y3,x4,y4 = xy
     return abs(x1-x2+x3-x4)+abs(y1-y2+y3-y4)
 
-def _number_kind(v): # v: numbers of one line
+def _number_kind(values): # numbers of one line
     "Format of nine or ten numbers that are not YOLO's, with a number for a class"
-    if v[0].is_integer() and _slant(v[1:9])<_slant(v[:8]): return 'yolo_pixels'
-    return 'dota_shares' if _are_shares(v[:8]) else 'dota'
+    if values[0].is_integer() and _slant(values[1:9])<_slant(values[:8]): return 'yolo_pixels'
+    return 'dota_shares' if _are_shares(values[:8]) else 'dota'
 
 def _comma_kind(xy, line):
     "Format of a line with commas"
-    if all(abs(o)<=2 for o in xy[1:]): return 'yolo_commas'
-    return 'dota_commas' if re.fullmatch(r'[^,]*[^\W\d][^,]*,\s*[012]', line.split(',', 8)[-1].strip()) else 'icdar'
+    if all(abs(value)<=2 for value in xy[1:]): return 'yolo_commas'
+    behind = line.split(',', 8)[-1].strip()
+    return 'dota_commas' if re.fullmatch(r'[^,]*[^\W\d][^,]*,\s*[012]', behind) else 'icdar'
 
 def _kind(line):
     "Format of one line, or None"
-    t = line.split(); v = _numbers(t)
     if len(xy := _numbers(line.split(',')[:8]))==8: return _comma_kind(xy, line)
-    if len(v)==13: return _yolo_kind(v) or 'ucas_aod'
-    if v and (k := _yolo_kind(v)): return k
-    if len(v) in (9,10): return _number_kind(v)
-    xy = _numbers(t[:8]) if len(t)>8 and not _numbers(t[8:9]) else []
+    fields = line.split()
+    values = _numbers(fields)
+    if len(values)==13: return _yolo_kind(values) or 'ucas_aod'
+    if values and (kind := _yolo_kind(values)): return kind
+    if len(values) in (9,10): return _number_kind(values)
+    xy = _numbers(fields[:8]) if len(fields)>8 and not _numbers(fields[8:9]) else []
     if xy: return 'dota_shares' if _are_shares(xy) else 'dota'
 
 # %% ../../../nbs/data/labels/05_lines.ipynb #b5dfc4e7
@@ -58,26 +63,31 @@ def line_kind(
     text:str # of a label file, or its beginning
 )->str: # a key of `KINDS_OF_LINES`, or None
     "The format of label lines"
-    rows = [o for l in text.splitlines()[:20] if (o := l.strip('\ufeff \r\t')) and not is_dota_head(o)]
-    n = Counter(_kind(o) for o in rows)
-    for k,others in (('yolo_seg',('yolo_obb',)), ('dota',('dota_shares',))):
-        if n[k]: n[k] += sum(n.pop(o, 0) for o in others)
-    lost = n.pop(None, 0); known = n.total()                                   # a file may be half broken
-    return next((k for k,c in n.most_common(1) if 3*c>=2*known and lost<=2*known), None)
+    lines = [line.strip('\ufeff \r\t') for line in text.splitlines()[:20]]
+    count = Counter(_kind(line) for line in lines if line and not is_dota_head(line))
+    for kind,special in (('yolo_seg','yolo_obb'), ('dota','dota_shares')):      # a special case of the other
+        if count[kind]: count[kind] += count.pop(special, 0)
+    lost = count.pop(None, 0)
+    known = count.total()                                                       # a file may be half broken
+    return next((kind for kind,n in count.most_common(1) if 3*n>=2*known and lost<=2*known), None)
 
 # %% ../../../nbs/data/labels/05_lines.ipynb #83f68cf8
 KINDS_OF_LINES = dict(
-    dota="DOTA lines (eight pixels, class)", dota_shares="numbers from 0 to 1 where DOTA has pixels: multiply them by width and height of each image",
-    yolo_obb="YOLO-OBB lines (class number, eight numbers from 0 to 1)", yolo_seg="outlines of YOLO (class number, points from 0 to 1)",
-    yolo_preds="predictions of a YOLO-OBB model (class number, eight numbers from 0 to 1, confidence): `read_yolo_preds` gives them with their "
-               "scores; score_thr= reads those above it as labels",
-    yolo_pixels="pixels where YOLO-OBB has numbers from 0 to 1 (class number, eight pixels): divide them by width and height of each image",
-    yolo="upright boxes of YOLO (class number, middle, width, height)", icdar="ICDAR lines (eight pixels and a text, with commas)",
-    dota_commas="DOTA lines (eight pixels, class, difficult) with commas: write blanks instead",
-    yolo_commas="numbers of YOLO with commas: write blanks instead",
-    ucas_aod="UCAS-AOD lines (thirteen numbers)")
+    dota='DOTA lines (eight pixels, class)',
+    dota_shares='numbers from 0 to 1 where DOTA has pixels: multiply them by width and height of each image',
+    yolo_obb='YOLO-OBB lines (class number, eight numbers from 0 to 1)',
+    yolo_seg='outlines of YOLO (class number, points from 0 to 1)',
+    yolo_preds='predictions of a YOLO-OBB model (class number, eight numbers from 0 to 1, confidence): `read_yolo_preds` gives them '
+               'with their scores; score_thr= reads those above it as labels',
+    yolo_pixels='pixels where YOLO-OBB has numbers from 0 to 1 (class number, eight pixels): '
+                'divide them by width and height of each image',
+    yolo='upright boxes of YOLO (class number, middle, width, height)',
+    icdar='ICDAR lines (eight pixels and a text, with commas)',
+    dota_commas='DOTA lines (eight pixels, class, difficult) with commas: write blanks instead',
+    yolo_commas='numbers of YOLO with commas: write blanks instead',
+    ucas_aod='UCAS-AOD lines (thirteen numbers)')
 
-UNREAD = 'dota_shares','dota_commas','yolo_pixels','yolo_commas','yolo_preds' # kinds that no reader takes as they are
+UNREAD = 'dota_shares','dota_commas','yolo_pixels','yolo_commas','yolo_preds' # what no reader takes as it is
 
 def check_lines(
     files, # label files
@@ -86,17 +96,17 @@ def check_lines(
     most:int=30 # files to look into
 )->str: # the kind of most of them, or None
     "Raise where most of the label files are in another format than a reader takes"
-    files = [Path(o) for o in files if o]; found = {}
-    for f in files[::max(1, len(files)//most)]:
+    files,found = [Path(file) for file in files if file],{}
+    for file in files[::max(1, len(files)//most)]:
         try:
-            with open(f, encoding='utf-8-sig', errors='replace') as o: k = line_kind(o.read(20000))
+            with open(file, encoding='utf-8-sig', errors='replace') as text: kind = line_kind(text.read(20000))
         except MALFORMED: continue
-        if k: found.setdefault(k, []).append(f)
-    k = max(found, key=lambda o: len(found[o]), default=None)
-    if k is None or k in want or 2*len(found[k])<=sum(map(len, found.values())): return k
-    hint = '' if k in UNREAD else f": read them with from_{k}, or format='{k}'"
-    more = f' and {len(found[k])-1} more files' if len(found[k])>1 else ''
-    raise LabelError(f'{path}: {found[k][0].name}{more} hold {KINDS_OF_LINES[k]}{hint}')
+        if kind: found.setdefault(kind, []).append(file)
+    kind = max(found, key=lambda kind: len(found[kind]), default=None)
+    if kind is None or kind in want or 2*len(found[kind])<=sum(map(len, found.values())): return kind
+    hint = '' if kind in UNREAD else f": read them with from_{kind}, or format='{kind}'"
+    more = f' and {len(found[kind])-1} more files' if len(found[kind])>1 else ''
+    raise LabelError(f'{path}: {found[kind][0].name}{more} hold {KINDS_OF_LINES[kind]}{hint}')
 
 def entries_of(
     file, # label file
@@ -104,7 +114,7 @@ def entries_of(
     want # kinds of lines that the reader takes
 )->list: # of (where, text, parse)
     "The lines of a label file as entries; `ValueError` where it is in another format"
-    some = line_entries(file, parse)
-    k = line_kind('\n'.join(o for _,o,_ in some[:40]))
-    if k and k not in want: raise ValueError(f'holds {KINDS_OF_LINES[k]}')
-    return some
+    entries = line_entries(file, parse)
+    kind = line_kind('\n'.join(line for _,line,_ in entries[:40]))
+    if kind and kind not in want: raise ValueError(f'holds {KINDS_OF_LINES[kind]}')
+    return entries

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Difficult', 'UnknownClassError', 'unknown_class', 'odd_name', 'Annot', 'with_difficulty',
            'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'ParsedBox', 'NotABox', 'explain',
-           'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'look_up', 'read_image', 'read_pairs',
+           'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'read_header', 'read_image', 'read_pairs',
            'outline_row', 'rbox_numbers', 'rbox_row', 'hbox_row']
 
 # %% ../../../nbs/data/labels/03_records.ipynb #987d1d9f
@@ -25,11 +25,11 @@ from ..images.rasters import open_reader
 
 # %% ../../../nbs/data/labels/03_records.ipynb #4a9d6dc1
 class Difficult(str):
-    "A class name whose object is carried as ignored, or with its difficulty: `Difficult('ship')`, `Difficult('ship', 2, False)`"
+    "The class name of an object that is ignored or has a difficulty: `Difficult('ship')`, `Difficult('ship', 2, False)`"
     def __new__(cls,
         name, # of the class
         difficulty=0, # of the object, 0 to 254, for protocols that count it after all; 0: ignored by every protocol
-        ignored=True, # False: an ordinary object in training
+        ignored=True, # in training; False for an ordinary object
     ):
         res = super().__new__(cls, name)
         res.difficulty,res.ignored = int(difficulty),bool(ignored)
@@ -37,11 +37,11 @@ class Difficult(str):
     def __repr__(self): return f'Difficult({str(self)!r})'
 
 # %% ../../../nbs/data/labels/03_records.ipynb #1859f0b4
-class UnknownClassError(ValueError): "A class name that the vocab does not have"
+class UnknownClassError(ValueError): "A class name that is not in the vocab"
 
 def unknown_class(
-    name, # what was found
-    vocab # what is known
+    name, # the name that was found
+    vocab # the known names
 )->str:
     "The message for an unknown class: the vocab and the nearest name"
     near = difflib.get_close_matches(str(name), list(map(str, vocab)), 1, cutoff=0.5)
@@ -51,7 +51,7 @@ def unknown_class(
 def odd_name(
     name # of a class
 )->str: # '' where nothing is wrong
-    "The message for a class name that text and XML files do not give back as it was"
+    "The message for a class name that text and XML files would change"
     if name and name==' '.join(name.split()) and name.isprintable(): return ''
     return f'class {name!r} would be read as another: rename it, single spaces and no control characters are kept'
 
@@ -60,32 +60,40 @@ def odd_name(
 class Annot:
     "One image and its oriented boxes, in pixels of the image as it is displayed"
     image:Path           # image file
-    quads:np.ndarray    # (n,4,2) float64 corners in file order, pixels; may leave the image
+    quads:np.ndarray     # (n,4,2) float64 corners in file order, pixels; may leave the image
     names:list           # n class names
     difficult:np.ndarray # (n,) int; above `difficulty` a box is ignored in training and evaluation
-    size:tuple=None      # (width, height) of the image in pixels
+    size:tuple=None      # (width, height) of the image in pixels, as Pillow's
     where:list=None      # n places in label files: 'a.txt:3', 'a.json: shapes[0]'
-    angle:np.ndarray=None # (n,) radians, as the file has it (not wrapped); NaN where it has corners
+    angle:np.ndarray=None # (n,) radians as in the file, not wrapped; NaN where the file has corners
     difficulty:float=0    # the highest that still counts, see `evaluate.protocols`
-    id:int=None           # of the image in the file that the record is from, where the format has ids
+    id:int=None           # of the image in the label file, where the format has ids
     frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the image, where they differ: `data.images.orient`
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
     @property
-    def labels(self): return [Difficult(o, d, i) if d or i else o for o,d,i in zip(self.names, self.difficult, self.ignored)]
+    def labels(self):
+        "Class names, marked as `Difficult` where they are"
+        marks = zip(self.names, self.difficult, self.ignored)
+        return [Difficult(name, difficult, ignored) if difficult or ignored else name for name,difficult,ignored in marks]
+    def keep(self, idx, **changes): # idx: indices of boxes; changes: fields that are not taken over as they are
+        "The record with some of its boxes only"
+        return replace(self, **{**dict(
+            quads=self.quads[idx], names=[self.names[i] for i in idx], difficult=self.difficult[idx],
+            where=self.where and [self.where[i] for i in idx], angle=None if self.angle is None else self.angle[idx]), **changes})
     def __len__(self): return len(self.names)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f957f769
 def with_difficulty(
     annots, # of `Annot`
-    difficulty # the highest that still counts, 0 or more, or 'mmrotate', see `difficulty_thr`; None: as they have it
+    difficulty # the highest that still counts, 0 or more, or 'mmrotate', see `difficulty_thr`; None leaves records as they are
 )->list: # of `Annot`
-    "Records that ignore boxes above another difficulty; no box loses its own"
-    return list(annots) if difficulty is None else [replace(a, difficulty=difficulty_thr(difficulty)) for a in annots]
+    "Records that ignore boxes above another difficulty; every box keeps its own"
+    return list(annots) if difficulty is None else [replace(annot, difficulty=difficulty_thr(difficulty)) for annot in annots]
 
 class LabelError(ValueError): "Labels that cannot be used as they are"
-class LabelWarning(UserWarning): "What was left out, or read as empty, with its count"
+class LabelWarning(UserWarning): "What was left out or read as empty, with counts"
 class DatasetLayoutError(FileNotFoundError): "A folder that is missing or not laid out as expected"
 
 # %% ../../../nbs/data/labels/03_records.ipynb #72cbb04e
@@ -94,7 +102,7 @@ class Problems:
     fatal = dict(parse='lines do not parse', entry='entries do not parse', file='label files cannot be read',
                  vocab='labels have an unknown class', image='images cannot be read', shared='images share a label file',
                  size='images have another shape than their labels')
-    told  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
+    mild  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
                  degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
                  several='images have several annotations of equal standing: one is read',
                  subset='images belong to a subset that is no train, val or test: left out',
@@ -107,22 +115,21 @@ class Problems:
     def __init__(self, show:int=10): self.found,self.show = defaultdict(list),show
     def add(self, kind, where, what=''): self.found[kind].append((str(where), what))
     def _text(self, kinds, suffix=''):
-        parts = []
-        for k,title in kinds.items():
-            o = self.found.get(k, [])
-            if o: parts.append(f'{len(o)} {title}{suffix}\n' + '\n'.join(f'  {w}{": "+s if s else ""}' for w,s in o[:self.show]) +
-                               (f'\n  ... and {len(o)-self.show} more' if len(o)>self.show else ''))
-        return '\n'.join(parts)
+        return '\n'.join(self._list(title+suffix, self.found[kind]) for kind,title in kinds.items() if self.found.get(kind))
+    def _list(self, title, found):
+        lines = [f'  {where}{": "+what if what else ""}' for where,what in found[:self.show]]
+        if len(found)>self.show: lines.append(f'  ... and {len(found)-self.show} more')
+        return '\n'.join([f'{len(found)} {title}', *lines])
 
     def report(self, path, on_bad='raise'):
-        "Raise or warn, once; or hand over to another `Problems`"
+        "Raise or warn, once; or add everything to another `Problems`"
         if isinstance(on_bad, Problems):
-            for k,v in self.found.items(): on_bad.found[k] += v
+            for kind,found in self.found.items(): on_bad.found[kind] += found
             return
         if on_bad not in ('raise','warn'): raise ValueError(f"on_bad is {on_bad!r}, expected 'raise' or 'warn'")
         bad = self._text(self.fatal, '' if on_bad=='raise' else ': left out')
         if bad and on_bad=='raise': raise LabelError(f"{path}: {bad}\nMend them, or pass on_bad='warn' to leave them out.")
-        text = '\n'.join(o for o in (bad, self._text(self.told)) if o)
+        text = '\n'.join(filter(None, (bad, self._text(self.mild))))
         if text: warnings.warn(f'{path}: {text}', LabelWarning, stacklevel=3)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #68f3cfd9
@@ -144,36 +151,38 @@ class ParsedBox(NamedTuple):
     where:str=''           # filled in by `keep_rows`
     unread:str=''          # what looks like an angle of the box and was not read, see `data.formats.turned`
 
-class NotABox(Exception): "An entry that is understood, but is no area: a point, a line"
+class NotABox(Exception): "An entry that is understood but has no area: a point, a line"
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
-             Image.DecompressionBombError)                            # what broken files can raise
+             Image.DecompressionBombError)                            # the errors that broken files can raise
 
-def explain(e): # an exception
-    "What is wrong with an entry"
-    return str(e) if type(e)==ValueError else f'not understood ({type(e).__name__}: {e})'
+def explain(error): # an exception
+    "What is wrong with an entry, in words"
+    return str(error) if type(error)==ValueError else f'not understood ({type(error).__name__}: {error})'
 
-def number(s): # text, or a number
-    "A number as label files spell it; `float` takes more: 1_0 for ten, digits of other scripts"
-    if isinstance(s, str) and ('_' in s or not s.isascii()): raise ValueError(f'{s!r} is no number')
-    return float(s)
+def number(text): # or a number
+    "A number as label files write it; `float` alone would accept 1_0 for ten, and digits of other scripts"
+    if isinstance(text, str) and ('_' in text or not text.isascii()): raise ValueError(f'{text!r} is not a number')
+    return float(text)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #df2fd678
 def keep_rows(
     entries, # of (where, text, parse)
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
-    kind:str='entry' # how to count what does not parse: 'parse' for lines
+    kind:str='entry' # the problem that an entry is when it does not parse: 'parse' for lines
 )->list: # of `ParsedBox`
     "The usable boxes among the entries of one image"
     rows = []
     for where,text,parse in entries:
         try: row = parse()
-        except NotABox as e: problems.add('skipped', where, str(e)); continue
-        except MALFORMED as e: problems.add(kind, where, f'{explain(e)[:200]}: {text[:80]!r}'); continue
+        except NotABox as error: problems.add('skipped', where, str(error)); continue
+        except MALFORMED as error: problems.add(kind, where, f'{explain(error)[:200]}: {text[:80]!r}'); continue
         if row is None: continue
-        row = ParsedBox(*row); row = row._replace(where=where, difficult=min(max(row.difficult, 0), 99))
+        row = ParsedBox(*row)
+        row = row._replace(where=where, difficult=min(max(row.difficult, 0), 99))
         if vocab is not None and row.name not in vocab: problems.add('vocab', where, unknown_class(row.name, vocab))
-        elif not 1e-6<area_of(row.xy)<np.inf: problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
+        elif not 1e-6<area_of(row.xy)<np.inf:
+            problems.add('degenerate', where, ('corners cross: ' if _crosses(row.xy) else '')+text[:80])
         else:
             if row.unread: problems.add('angle', where, f'{row.name}: {row.unread}')
             if row.fill<.5: problems.add('loose', where, f'{row.name}, {row.fill:.0%}')
@@ -182,10 +191,10 @@ def keep_rows(
 
 # %% ../../../nbs/data/labels/03_records.ipynb #c113c93b
 class Entries(list):
-    "The entries of one image, with what their file says of the image"
+    "The entries of one image, with what their file says about the image"
     def __init__(self, entries, size=None, stored=False):
         super().__init__(entries)
-        self.size = size     # (width, height) that labels count in, see `told_size`; None where it is not told
+        self.size = size     # (width, height) that labels count in, see `declared_size`; None where the file has none
         self.stored = stored # whether the tool counts in stored pixels where EXIF turns an image
 
 def line_entries(
@@ -194,51 +203,56 @@ def line_entries(
 )->list: # of (where, text, parse)
     "The lines of a text file as entries"
     text = Path(file).read_text(encoding='utf-8-sig', errors='replace')
-    return [(f'{file}:{i}', o.strip(), partial(parse, o)) for i,o in enumerate(text.splitlines(), 1)]
+    return [(f'{file}:{nth}', line.strip(), partial(parse, line)) for nth,line in enumerate(text.splitlines(), 1)]
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f2191ece
 def to_annot(image, rows, size=None, id=None): # rows: `ParsedBox`, or what fits into one
     "One record from the rows of a label file"
-    xy,names,difficult,_,angle,where,_ = zip(*(ParsedBox(*r) for r in rows)) if rows else ((),)*7
+    xy,names,difficult,_,angle,where,_ = zip(*(ParsedBox(*row) for row in rows)) if rows else ((),)*7
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
                  size, list(where), np.array(angle, dtype=float), id=id)
 
-def look_up(file, problems):
-    "(width, height) and EXIF orientation from the header, or None with the problem noted"
-    try: r = open_reader(file)
-    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as e: problems.add('image', file, str(e.__cause__ or e)[:80]); return
-    if r.pages>1: problems.add('pages', file, f'{r.pages} pages')
-    return r.shape[1::-1],r.turn
+def read_header(file, problems): # image file; `Problems`
+    "(width, height) and EXIF orientation of an image, or None with the problem noted"
+    try: reader = open_reader(file)
+    except (*MALFORMED, SyntaxError, EOFError, MemoryError, struct.error) as error:
+        problems.add('image', file, str(error.__cause__ or error)[:80])
+        return None
+    if reader.pages>1: problems.add('pages', file, f'{reader.pages} pages')
+    return reader.shape[1::-1],reader.turn
 
 def read_image(
     image, # image file
-    entries, # (width, height) -> entries for `keep_rows`, as `Entries` where their file tells a size
+    entries, # function of (width, height): entries for `keep_rows`, as `Entries` where their file declares a size
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
-    kind:str='entry' # how to count what does not parse
+    kind:str='entry' # the problem that an entry is when it does not parse
 )->Annot: # or None where the image cannot be used
     "The record of one image, its boxes in the pixels that are displayed"
-    if (look := look_up(image, problems)) is None: return
-    size,turn = look; some = entries(size); told = getattr(some, 'size', None)
-    try: m,how = label_map(told, size, turn, getattr(some, 'stored', False))
-    except ImageSizeError as e: problems.add('size', image, f'{e} ({some[0][0]})' if some else str(e)); return
-    rows = [r._replace(xy=move_points(r.xy, m).tolist()) for r in keep_rows(some, problems, vocab, kind)]
-    if how and rows: problems.add(how, image, f'from {told[0]:g} x {told[1]:g} px to {size[0]} x {size[1]}' if how=='scaled' else '')
-    return replace(to_annot(image, rows, size), frame=m)
+    if (header := read_header(image, problems)) is None: return None
+    size_wh,turn = header
+    some = entries(size_wh)
+    declared,stored = getattr(some, 'size', None),getattr(some, 'stored', False)
+    try: frame,how = label_map(declared, size_wh, turn, stored)
+    except ImageSizeError as error: problems.add('size', image, f'{error} ({some[0][0]})' if some else str(error)); return None
+    rows = [row._replace(xy=move_points(row.xy, frame).tolist()) for row in keep_rows(some, problems, vocab, kind)]
+    scaled = f'from {declared[0]:g} x {declared[1]:g} px to {size_wh[0]} x {size_wh[1]}' if how=='scaled' else ''
+    if how and rows: problems.add(how, image, scaled)
+    return replace(to_annot(image, rows, size_wh), frame=frame)
 
 def read_pairs(
     pairs, # of (image file, label file or None)
-    entries, # (label file, (width, height)) -> entries for `keep_rows`; raises what `MALFORMED` lists where the file is no good
+    entries, # function of label file and (width, height): entries for `keep_rows`; raises `MALFORMED` for an unreadable file
     problems, # where to note what is wrong
     vocab=None, # known class names; None accepts any
-    kind:str='entry' # how to count what does not parse: 'parse' for lines
+    kind:str='entry' # the problem that an entry is when it does not parse: 'parse' for lines
 )->list: # of `Annot`
     "Records of images that have a label file each; an image or file that cannot be read leaves both out"
     res = []
     for image,file in pairs:
-        try: a = read_image(image, lambda size: entries(file, size) if file else [], problems, vocab, kind)
-        except MALFORMED as e: problems.add('file', file, str(e)[:200]); continue
-        if a is not None: res.append(a)
+        try: annot = read_image(image, lambda size_wh: entries(file, size_wh) if file else [], problems, vocab, kind)
+        except MALFORMED as error: problems.add('file', file, str(error)[:200]); continue
+        if annot is not None: res.append(annot)
     return res
 
 # %% ../../../nbs/data/labels/03_records.ipynb #2b392c36
@@ -247,19 +261,19 @@ def outline_row(
     name, # class name
     difficult=0
 )->tuple:
-    "A row from an outline: a quad as it is, else the least-area rectangle and the share that is filled"
-    parts = [np.asarray(p, np.float64).reshape(-1,2) for p in parts]
-    parts = [p[:-1] if len(p)>1 and (p[0]==p[-1]).all() else p for p in parts]
+    "A row from an outline: a quad as it is, else the least-area rectangle and the share of it that is filled"
+    parts = [np.asarray(part, np.float64).reshape(-1,2) for part in parts]
+    parts = [part[:-1] if len(part)>1 and (part[0]==part[-1]).all() else part for part in parts]
     if sum(map(len, parts))<3: raise ValueError('an outline needs three points or more')
     if len(parts)==1 and len(parts[0])==4: return parts[0].ravel().tolist(),name,difficult
     boxes,fill = from_polygons([parts])
     return rbox2qbox(boxes)[0].ravel().tolist(),name,difficult,fill[0]
 
 _UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
-ANGLE_UNITS = {k+at: v for at in ('','_corner','_pivot') for k,v in _UNITS.items()} # radians of one, clockwise
+ANGLE_UNITS = {unit+at: factor for at in ('','_corner','_pivot') for unit,factor in _UNITS.items()} # clockwise radians in one unit
 
 def _to_corner(w, h, t, unit):
-    "From the numbers x, y of a unit to the middle"
+    "The way from the point x, y that a unit gives to the middle of the box"
     if unit.endswith('_corner'): return w/2,h/2
     if unit.endswith('_pivot'): return (w*np.cos(t)-h*np.sin(t))/2,(w*np.sin(t)+h*np.cos(t))/2
     return 0.,0.
@@ -268,15 +282,15 @@ def rbox_numbers(
     boxes, # (n,5) rboxes: cx, cy, side along the angle, other side, radians clockwise
     unit:str='rad' # one of `ANGLE_UNITS`
 )->np.ndarray: # (n,5) as `rbox_row` reads them
-    "Boxes as five numbers of a unit"
+    "Boxes as the five numbers that a format with this unit writes"
     x,y,w,h,t = np.asarray(boxes, float).reshape(-1,5).T
     dx,dy = _to_corner(w, h, t, unit)
     return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f39ee0a5
 def rbox_row(
-    box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner of the box before it is
-         # turned about its middle, for '_pivot' that corner where it stays: the box is turned about it
+    box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner before the box is
+         # turned about its middle, for '_pivot' the corner about which the box is turned
     name, # class name
     difficult=0,
     unit:str='rad' # one of `ANGLE_UNITS`; clockwise but for '_ccw'
@@ -288,6 +302,6 @@ def rbox_row(
     return rbox2qbox(np.array([[cx+dx,cy+dy,w,h,t]])).ravel().tolist(),name,difficult,1.,t
 
 def hbox_row(box, name, difficult=0): # box: x1, y1, x2, y2
-    "A row from an upright box"
+    "A row from an axis-aligned box"
     x1,y1,x2,y2 = map(float, box)
     return [x1,y1,x2,y1,x2,y2,x1,y2],name,difficult

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from ..images.rasters import walk_files
+from ..images.walk import walk_files
 from .records import *
 from .layout import *
 from .lines import check_lines
@@ -36,7 +36,7 @@ def in_split(
     if split is None: return lambda o: True
     file = list_of(files, root, split)
     if file is None: return lambda o: any(is_of(d, split) for d in o.relative_to(root).parts[:-1])
-    found,lost = listed_images(file, Images(root))
+    found,lost = listed_images(file, ImageIndex(root))
     for o in lost if problems is not None else (): problems.add('listed', file, o)
     return set(found).__contains__
 
@@ -166,7 +166,7 @@ def read_scenes(
     difficulty=None # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
 )->list: # of `Annot`, in the file's order
     "Records of all images that one source tells of"
-    problems,res,pics,seen = Problems(),[],Images(root),set()
+    problems,res,pics,seen = Problems(),[],ImageIndex(root),set()
     try: every = list(scenes(file, problems))
     except MALFORMED as e: raise LabelError(f'{file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     for name,entries,*id in every:

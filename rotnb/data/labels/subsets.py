@@ -19,22 +19,20 @@ def rename_annots(
     vocab=None # names that may remain; None accepts any
 )->list: # of `Annot`; images without a box stay
     "Records with other class names"
-    known = {}                                                              # windows of one scene go on sharing its record
-    res = [_renamed(a, names, known) for a in annots]
-    bad = [] if vocab is None else [o for a in res for o in a.names if o not in vocab]
+    whole = {}                                                              # windows of one scene go on sharing its record
+    res = [_renamed(annot, names, whole) for annot in annots]
+    bad = [] if vocab is None else [name for annot in res for name in annot.names if name not in vocab]
     if bad: raise ValueError(unknown_class(bad[0], vocab))
     return res
 
-def _renamed(a, names, known):
-    new = [names.get(o, o) for o in a.names]
-    k = np.flatnonzero([o is not None for o in new])
-    kw = dict(quads=a.quads[k], names=[new[i] for i in k], difficult=a.difficult[k], where=a.where and [a.where[i] for i in k],
-              angle=None if a.angle is None else a.angle[k])
-    if getattr(a, 'partial', None) is not None: kw['partial'] = a.partial[k]
-    if (w := getattr(a, 'whole', None)) is not None:
-        if id(w) not in known: known[id(w)] = _renamed(w, names, known)
-        kw['whole'] = known[id(w)]
-    return replace(a, **kw)
+def _renamed(annot, names, whole):
+    new = [names.get(name, name) for name in annot.names]
+    left = np.flatnonzero([name is not None for name in new])
+    changes = dict(names=[new[i] for i in left])
+    if (scene := getattr(annot, 'whole', None)) is not None:
+        if id(scene) not in whole: whole[id(scene)] = _renamed(scene, names, whole)
+        changes['whole'] = whole[id(scene)]
+    return annot.keep(left, **changes)
 
 def concat_annots(
     *sets, # lists of `Annot`
@@ -42,11 +40,11 @@ def concat_annots(
     vocab=None # names that may remain; None accepts any
 )->list: # of `Annot`
     "Several data sets as one"
-    return rename_annots([a for s in sets for a in s], names or {}, vocab)
+    return rename_annots([annot for annots in sets for annot in annots], names or {}, vocab)
 
 def classes_of(annots)->list: # sorted
     "All class names of some records"
-    return sorted({o for a in annots for o in a.names})
+    return sorted({name for annot in annots for name in annot.names})
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #12fb3f6e
 def _rng(seed): return np.random.default_rng(seed)
@@ -54,13 +52,13 @@ def _rng(seed): return np.random.default_rng(seed)
 def repeat_annots(
     annots, # of `Annot`
     times, # how often each comes, 0 or more: a number, or one for each record
-    seed:int=0 # of who is rounded up
+    seed:int=0 # decides which are rounded up
 )->list: # of `Annot`, in the order given
     "Records repeated; `floor(times)` or one more"
     annots,times = list(annots),np.broadcast_to(np.asarray(times, float), len(annots))
     ends = np.cumsum(times)+_rng(seed).random()                             # systematic rounding: their number is right as a whole
     count = np.diff(np.floor(np.r_[ends[:1]-times[:1], ends]+1e-9)).astype(int)
-    return [a for a,k in zip(annots, count) for _ in range(k)]
+    return [annot for annot,n in zip(annots, count) for _ in range(n)]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #bcf14987
 def repeat_factors(
@@ -68,15 +66,15 @@ def repeat_factors(
     thresh:float=1e-3 # t: share of images below which a class is repeated, in (0,1]
 ): # (n,) float, 1 or more
     "How often each image should come ([LVIS](https://arxiv.org/abs/1908.03195))"
-    shown = [set(a.names) for a in annots]
-    f = Counter(o for s in shown for o in s)
-    r = {c: max(1., math.sqrt(thresh*len(shown)/k)) for c,k in f.items()}
-    return np.array([max((r[c] for c in s), default=1.) for s in shown])
+    shown = [set(annot.names) for annot in annots]
+    n_images = Counter(name for names in shown for name in names)
+    factor = {name: max(1., math.sqrt(thresh*len(shown)/n)) for name,n in n_images.items()}
+    return np.array([max((factor[name] for name in names), default=1.) for names in shown])
 
 def balance_annots(
     annots, # of `Annot`
     thresh:float=1e-3, # share of images below which a class is repeated, in (0,1]
-    seed:int=0 # of who is rounded up
+    seed:int=0 # decides which are rounded up
 )->list: # of `Annot`
     "Images with rare classes repeated"
     return repeat_annots(annots, repeat_factors(annots, thresh), seed)
@@ -85,52 +83,53 @@ def balance_annots(
 def _groups(annots, by):
     "Indices of records that stay together"
     res = {}
-    for i,a in enumerate(annots): res.setdefault(i if by is None else by(a), []).append(i)
+    for i,annot in enumerate(annots): res.setdefault(i if by is None else by(annot), []).append(i)
     return list(res.values())
 
 def subset_annots(
     annots, # of `Annot`
     share:float, # of the images, in [0,1]
     seed:int=0, # other seeds, other images
-    by=None # function of an `Annot`: those of one value come or go together
+    by=None # function of an `Annot`: records with the same value come or go together
 )->list: # of `Annot`, in the order given; at least one where `share` is not 0
     "A random part"
     annots = list(annots)
     if not 0<=share<=1: raise ValueError(f'share is {share}, must lie between 0 and 1')
     groups = _groups(annots, by)
-    n = max(round(share*len(groups)), share>0)
-    return [annots[i] for i in sorted(i for k in _rng(seed).permutation(len(groups))[:n] for i in groups[k])]
+    count = max(round(share*len(groups)), share>0)
+    drawn = _rng(seed).permutation(len(groups))[:count]
+    return [annots[i] for i in sorted(i for group in drawn for i in groups[group])]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #679acdc0
 def kfolds(
     annots, # of `Annot`
     k:int=5, # folds
     seed:int=0, # of ties
-    by=None # function of an `Annot`: those of one value stay in one fold, such as tiles of a scene
+    by=None # function of an `Annot`: records with the same value stay in one fold, such as tiles of a scene
 )->list: # of k pairs (training, validation), lists of `Annot`
     "Splits for cross-validation, stratified by class"
     annots = list(annots)
     groups = _groups(annots, by)
     if not 2<=k<=len(groups): raise ValueError(f'{len(groups)} images or groups cannot make {k} folds: k lies between 2 and their number')
-    count = [Counter(o for i in g for o in annots[i].names) for g in groups]
-    fold = _deal([len(g) for g in groups], count, k, _rng(seed))
-    inside = lambda j: {i for g,f in zip(groups, fold) if f==j for i in g}
-    return [([a for i,a in enumerate(annots) if i not in s],[annots[i] for i in sorted(s)]) for s in map(inside, range(k))]
+    count = [Counter(name for i in group for name in annots[i].names) for group in groups]
+    fold_of = _deal([len(group) for group in groups], count, k, _rng(seed))
+    valid = [{i for group,fold in zip(groups, fold_of) if fold==nth for i in group} for nth in range(k)]
+    return [([annot for i,annot in enumerate(annots) if i not in held],[annots[i] for i in sorted(held)]) for held in valid]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #61a9d06d
-def _deal(sizes, count, k, rng):
+def _deal(sizes, count, k, rng): # number of images and boxes of each class in each group
     "Fold of each group, by iterative stratification"
-    fold,lack = np.full(len(sizes), -1),np.full(k, sum(sizes)/k)
-    want = {c: np.full(k, n/k) for c,n in sum(count, Counter()).items()}
+    fold_of,lack = np.full(len(sizes), -1),np.full(k, sum(sizes)/k)
+    lack_of = {name: np.full(k, n/k) for name,n in sum(count, Counter()).items()}
     left = set(range(len(sizes)))
     while left:
-        rest = Counter(c for i in left for c in count[i])
-        c = min(sorted(rest), key=rest.get) if rest else None
-        todo = sorted((i for i in left if c is None or count[i][c]), key=lambda i: (-count[i][c],-sizes[i],i))
-        for i in todo:
-            need = lack if c is None else want[c]
-            j = max(range(k), key=lambda j: (round(need[j], 9), round(lack[j], 9), rng.random()))
-            fold[i],lack[j] = j,lack[j]-sizes[i]
-            for o,n in count[i].items(): want[o][j] -= n
+        rest = Counter(name for group in left for name in count[group])
+        rarest = min(sorted(rest), key=rest.get) if rest else None
+        todo = [group for group in left if rarest is None or count[group][rarest]]
+        for group in sorted(todo, key=lambda group: (-count[group][rarest],-sizes[group],group)):
+            need = lack if rarest is None else lack_of[rarest]
+            fold = max(range(k), key=lambda nth: (round(need[nth], 9), round(lack[nth], 9), rng.random()))
+            fold_of[group],lack[fold] = fold,lack[fold]-sizes[group]
+            for name,n in count[group].items(): lack_of[name][fold] -= n
         left -= set(todo)
-    return fold
+    return fold_of

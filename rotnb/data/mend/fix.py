@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ...geometry.boxes import rbox2qbox
-from ..labels.atomic import new_folder, whole
+from ..labels.atomic import atomic_path, new_folder
 from ..labels.records import odd_name, unknown_class
 from ..labels.records import LabelError, MALFORMED, explain
 from ..labels.layout import IMAGE_EXTS
 from ..formats.table import get_format
-from ..doctor.boxes import CHECKS, ordered, split_where
+from ..doctor.boxes import CHECKS, order_corners, split_where
 from ..images.orient import ORIENTATION, inverse_map, move_points
 from ..doctor.report import DoctorReport
 from ..formats.edit import ImageRef, changed
@@ -41,13 +41,13 @@ def mend_exif(
     with Image.open(io.BytesIO(data)) as im:
         kind = im.format; im.load()
         if exif=='raw' and kind=='JPEG' and (new := _upright_note(data)):
-            with whole(file) as f: f.write_bytes(new)
+            with atomic_path(file) as f: f.write_bytes(new)
             return 'EXIF note set to upright, pixels as they were'
         new = ImageOps.exif_transpose(im) if exif=='displayed' else im.copy()
         note = new.getexif(); note[ORIENTATION] = 1
         how = dict(JPEG=dict(quality=95, subsampling=0), WEBP=dict(lossless=True)).get(kind, {})
         how |= {k:im.info[k] for k in ('icc_profile','dpi') if k in im.info}
-        with whole(file) as f: new.save(f, kind, exif=note, **how)
+        with atomic_path(file) as f: new.save(f, kind, exif=note, **how)
     return ('pixels turned upright' if exif=='displayed' else 'EXIF note set to upright')+(', JPEG of quality 95' if kind=='JPEG' else '')
 
 # %% ../../../nbs/data/mend/02_fix.ipynb #1c5e1dcb
@@ -56,7 +56,7 @@ def _plan(rep, kinds, names):
     "Edits of each label file: (place, op, value, box, row of the findings or -1); and why some rows are left"
     b,plan,seen,why = rep.boxes,{},set(),{}
     ops = dict(drop=lambda i: ('drop',None), rect=lambda i: ('quad',rbox2qbox(b.rboxes[i][None])[0]),
-               order=lambda i: ('quad',ordered(b.quads[i])[0]))
+               order=lambda i: ('quad',order_corners(b.quads[i])[0]))
     some = rep.findings[rep.findings.kind.isin(kinds)&rep.findings.fix.isin(list(ops))]
     for r in sorted(some.itertuples(), key=lambda r: list(ops).index(r.fix)):   # who is dropped needs no rectangle
         at = int(r.line) if pd.notna(r.line) else r.object
@@ -72,12 +72,12 @@ def _plan(rep, kinds, names):
 # %% ../../../nbs/data/mend/02_fix.ipynb #67bd5f47
 def _in_file(boxes, i, quad): # (4,2) pixels of the image
     "Corners in the numbers of the label file"
-    return move_points(quad, inverse_map(boxes.annots[boxes.pic[i]].frame)).ravel()
+    return move_points(quad, inverse_map(boxes.annots[boxes.record[i]].frame)).ravel()
 
 def _found(editor, text, spans, i, boxes, vocab): # spans: objects at the place; i: box of the report, or -1
     "The one object at a place, read again"
     if len(spans)>1: raise LabelError(f'{len(spans)} objects begin at this place')
-    size = tuple(boxes.size[i].tolist()) if i>=0 else None
+    size = tuple(boxes.size_wh[i].tolist()) if i>=0 else None
     span = editor.read(spans[0], text, ImageRef('', size, vocab)) if spans else None
     usable = span is not None and span.row is not None
     if i>=0: same = usable and 'box' not in changed(span.row, (_in_file(boxes, i, boxes.quads[i]),*span.row[1:]))
@@ -113,7 +113,7 @@ def _edit_file(editor, data, edits, boxes, vocab): # edits: as in the plan
 def _why(e): return str(e) if isinstance(e, ValueError) else explain(e)
 
 # %% ../../../nbs/data/mend/02_fix.ipynb #606f50a4
-DONE = dict(drop='dropped', order='corners ordered', rect='made the least rectangle')
+DONE = dict(drop='dropped', order='corners order_corners', rect='made the least rectangle')
 
 def _edit_all(rep, plan, vocab, root):
     "New bytes of the files, what was done for each row, and renamed boxes by name"

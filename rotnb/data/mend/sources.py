@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
-from ..labels.atomic import alone, sweep, write_whole
+from ..labels.atomic import file_lock, sweep, write_atomic
 from ..formats.table import check_options, get_format
 from ..images.orient import inverse_map, label_map, move_points
 from ..images.rasters import image_size, open_reader
@@ -205,7 +205,7 @@ def backup(self:LabelSource, work):
     inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
     copy = work/'backup'/inside.with_name(inside.name+'.bak')
     if copy.exists() or not self.file.exists(): return
-    write_whole(copy, self.file.read_bytes())
+    write_atomic(copy, self.file.read_bytes())
     sweep(self.file.parent)
 
 @patch
@@ -220,12 +220,12 @@ def save(self:LabelSource,
         now = _digest(self.file.read_bytes()) if self.file.exists() else ''
         if now!=digest: raise LabelConflict(f'{self.file} changed while it was saved: save again')
     try:
-        with alone(work/'lock', wait=60):                               # two editors of one set take turns
+        with file_lock(work/'lock', wait=60):                               # two editors of one set take turns
             text,digest = self.rewritten(base, mine, how)
             if text is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self.backup(work)
-                write_whole(self.file, self.editor.encode(text), follow=True, ready=unchanged)
+                write_atomic(self.file, self.editor.encode(text), follow=True, ready=unchanged)
     except OSError as e: raise NotSaved(f'{self.file} was not saved, and is as it was: {_why(e)}') from e
     return self.read()
 
@@ -237,5 +237,5 @@ def save_beside(self:LabelSource, base:LabelSnapshot, mine:list)->Path:
         text,_ = self.rewritten(base, mine, 'mine')
         if text is None: text = self.load()[0]
         beside = (self.file.with_name(f'{self.file.name}.mine{i if i>1 else ""}') for i in range(1, 10**6))
-        return write_whole(next(file for file in beside if not file.exists()), self.editor.encode(text))
+        return write_atomic(next(file for file in beside if not file.exists()), self.editor.encode(text))
     except OSError as e: raise NotSaved(f'nothing was saved beside {self.file}: {_why(e)}') from e

@@ -12,7 +12,7 @@ __all__ = ['VERSION', 'blend', 'shade', 'layout_at', 'make_scene', 'SynthFolderE
 import json, os, subprocess, sys, cv2, numpy as np
 from fastcore.basics import patch
 from pathlib import Path
-from ..labels.atomic import sweep, write_whole
+from ..labels.atomic import sweep, write_atomic
 from .painters import *
 from .canvas import *
 from .layouts import *
@@ -128,8 +128,8 @@ def _save_scene(folder, stem, seed, size):
     "Make one scene and write its image and labels"
     image,*labels = make_scene(seed, size, kind_of(seed[-1]))
     png = cv2.imencode('.png', np.ascontiguousarray(image[...,::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    write_whole(folder/'labelTxt'/f'{stem}.txt', dota_text(*labels), durable=False)
-    write_whole(folder/'images'/f'{stem}.png', png.tobytes(), durable=False)
+    write_atomic(folder/'labelTxt'/f'{stem}.txt', dota_text(*labels), durable=False)
+    write_atomic(folder/'images'/f'{stem}.png', png.tobytes(), durable=False)
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #62391164
 def _claim(path, settings): # bool: is it complete already?
@@ -176,7 +176,7 @@ def make_synth(
     folders = [path/s/o for s in ('train','val') for o in ('images','labelTxt')]
     for o in folders: o.mkdir(parents=True, exist_ok=True)
     sweep(path, *folders)
-    manifest = lambda done: write_whole(path/'synth.json', json.dumps({**settings, 'complete':done}, indent=1))
+    manifest = lambda done: write_atomic(path/'synth.json', json.dumps({**settings, 'complete':done}, indent=1))
     manifest(False)
     args = (str(path.absolute()), n_train, n_valid, size, seed)
     workers = workers or min(8, os.cpu_count() or 1, (n_train+n_valid)//16)

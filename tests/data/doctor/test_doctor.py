@@ -99,7 +99,7 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
     old,new = ({a.image.name:a for a in r.boxes.annots} for r in (rep,again))                    # nothing but what was said has changed
     for k,a in old.items():
         gone = {r.box for r in f.itertuples() if done[r.kind]=='dropped'}
-        first = int(np.flatnonzero(rep.boxes.pic==rep.boxes.annots.index(a))[0]) if len(a) else 0
+        first = int(np.flatnonzero(rep.boxes.record==rep.boxes.annots.index(a))[0]) if len(a) else 0
         keep = [i for i in range(len(a)) if first+i not in gone]
         assert [right if a.names[i]==slip else a.names[i] for i in keep]==new[k].names
         if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.quads[keep], new[k].quads)
@@ -116,9 +116,9 @@ def test_forms_and_readers_name_the_same_places(tmp_path, synth, name):
     for file in {split_where(w)[0] for w in b.where}:
         text = form.decode(Path(file).read_bytes()); at = {o.place:o for o in form.objects(text)}
         mine = [i for i,w in enumerate(b.where) if split_where(w)[0]==file]
-        assert len([p for p in at if form.read(at[p], text, ImageRef('', tuple(b.size[mine[0]]), vocab)).row])==len(mine)
+        assert len([p for p in at if form.read(at[p], text, ImageRef('', tuple(b.size_wh[mine[0]]), vocab)).row])==len(mine)
         for i in mine:
-            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, ImageRef('', tuple(b.size[i]), vocab))
+            _,line,obj = split_where(b.where[i]); p = form.read(at[line or obj], text, ImageRef('', tuple(b.size_wh[i]), vocab))
             np.testing.assert_array_equal(p.row[0], b.quads[i].ravel()); assert p.row[1:]==(b.names[i],b.difficult[i])
 
 @pytest.mark.parametrize('name', ['csv','cvat','coco','label_studio'])
@@ -205,11 +205,11 @@ def test_images_that_are_broken_deep_or_odd(tmp_path, synth):
 
 def test_images_that_pillow_does_not_know(tmp_path):
     rio = pytest.importorskip('rasterio', reason="rasterio is not installed: pip install 'rotnb[geo]'")
-    from rotnb.data.doctor.images import look_at
+    from rotnb.data.doctor.images import probe_image
     a = np.arange(8*64*80).reshape(8,64,80).astype(np.uint16); f = tmp_path/'a.tif'
     with rio.open(f, 'w', driver='GTiff', height=64, width=80, count=8, dtype='uint16') as ds: ds.write(a)
-    assert look_at(f)[:4]==('','uint16 x 8',(80,64),1) and look_at(f).deep
-    f.write_bytes(f.read_bytes()[:9000]); assert 'a.tif' in look_at(f).error
+    assert probe_image(f)[:4]==('','uint16 x 8',(80,64),1) and probe_image(f).deep
+    f.write_bytes(f.read_bytes()[:9000]); assert 'a.tif' in probe_image(f).error
 
 @pytest.mark.parametrize('exif', ['displayed','raw'])
 @pytest.mark.parametrize('name', ['dota','yolo_obb'])

@@ -8,9 +8,9 @@ from rotnb.cli.convert import ConvertError, convert
 from rotnb.cli.split import SplitError, split_scenes
 from rotnb.data.labels import atomic
 from rotnb.data.labels.records import Annot, DatasetLayoutError
-from rotnb.data.labels.atomic import BusyError, alone, new_folder, part_name
+from rotnb.data.labels.atomic import BusyError, file_lock, new_folder, part_name
 from rotnb.data.cache import DiskCache, MemoryCache
-from rotnb.data.doctor.boxes import check_duplicates, gather
+from rotnb.data.doctor.boxes import check_duplicates, gather_boxes
 from rotnb.data.formats.table import FORMATS, read_format
 from rotnb.data.formats.dota import read_dota
 from rotnb.data.doctor.report import doctor
@@ -88,7 +88,7 @@ def test_save_as_is_for_new_folders(tmp_path, format):
 # --- whole or not at all
 
 def test_two_processes_write_one_file(tmp_path):
-    code = f"import zipfile\nfrom rotnb.data.labels.atomic import whole\nfor i in range(60):\n with whole({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); z.writestr('b', 'y'*50000)"
+    code = f"import zipfile\nfrom rotnb.data.labels.atomic import atomic_path\nfor i in range(60):\n with atomic_path({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); z.writestr('b', 'y'*50000)"
     some = [python(code) for _ in range(2)]; seen = 0
     while any(p.poll() is None for p in some):
         if (tmp_path/'z.zip').exists():
@@ -96,11 +96,11 @@ def test_two_processes_write_one_file(tmp_path):
     assert [p.wait() for p in some]==[0,0] and seen and [o.name for o in tmp_path.iterdir()]==['z.zip'], [p.stderr.read() for p in some]
 
 def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
-    p = python(f"import time\nfrom rotnb.data.labels.atomic import alone\nwith alone({str(tmp_path/'run/lock')!r}): print('in', flush=True); time.sleep(60)", stdout=subprocess.PIPE)
+    p = python(f"import time\nfrom rotnb.data.labels.atomic import file_lock\nwith file_lock({str(tmp_path/'run/lock')!r}): print('in', flush=True); time.sleep(60)", stdout=subprocess.PIPE)
     p.stdout.readline()
-    with pytest.raises(BusyError, match=f'process {p.pid} on .* since 20'), alone(tmp_path/'run/lock'): pass
+    with pytest.raises(BusyError, match=f'process {p.pid} on .* since 20'), file_lock(tmp_path/'run/lock'): pass
     p.kill(); p.wait()
-    with alone(tmp_path/'run/lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'), alone(tmp_path/'run/lock'): pass
+    with file_lock(tmp_path/'run/lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'), file_lock(tmp_path/'run/lock'): pass
     assert not list((tmp_path/'run').iterdir())
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_mending_a_set_of_links(tmp_path, images):
 def boxes(rows, names=None):
     q = rbox2qbox(np.asarray(rows, float)); a = Annot(Path('a'), q, names or ['ship']*len(q), np.zeros(len(q), int), where=[f'a.txt:{i+1}' for i in range(len(q))])
     a.size = 100,100
-    return gather({'':[a]})
+    return gather_boxes({'':[a]})
 
 def test_many_equal_boxes_take_little(monkeypatch):
     rng,one,n = np.random.default_rng(0),np.array([[50,40,30,10,.4]]),6000
@@ -246,7 +246,7 @@ def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_pa
 
 def test_a_run_in_a_folder_that_is_in_use_or_of_somebody_else(tmp_path, capsys):
     import rotnb.cli.demo as D
-    with alone(tmp_path/'run/checkpoint/lock'), pytest.raises(SystemExit), D.plain_words([]): D.run_demo(tmp_path/'run', epochs=1, **TOY)
+    with file_lock(tmp_path/'run/checkpoint/lock'), pytest.raises(SystemExit), D.plain_words([]): D.run_demo(tmp_path/'run', epochs=1, **TOY)
     assert f'in use by process {os.getpid()}' in capsys.readouterr().err
     (tmp_path/'mine').mkdir(); (tmp_path/'mine/model.pkl').write_text('mine')
     with pytest.raises(D.DemoError, match='holds model.pkl'): D.run_demo(tmp_path/'mine', epochs=1, **TOY)

@@ -5,7 +5,7 @@ import numpy as np, pytest, yaml
 from PIL import Image
 from rotnb.cli.convert import ConvertError, convert, losses, main
 from rotnb.data.labels.records import *
-from rotnb.data.labels.arguments import AKA, ELSEWHERE, UnknownArgumentError
+from rotnb.data.labels.arguments import SYNONYMS, ELSEWHERE, UnknownArgumentError
 from rotnb.data.formats.table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.formats.dota import read_dota
@@ -13,7 +13,7 @@ from rotnb.data.labels.layout import LostSplitError
 from rotnb.data.labels.inside import keep_inside
 from rotnb.data.labels.lines import line_kind
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.images.rasters import walk_files
+from rotnb.data.images.walk import walk_files
 from rotnb.data.labels.tiles import tile_annots
 from rotnb.data.formats.yolo import *
 from rotnb.data.formats.yolo_preds import read_yolo_preds
@@ -56,7 +56,7 @@ def test_keywords_of_fastai_travel(tmp_path):
 def test_hints_name_arguments_that_exist():
     known = {k for f in (RotatedDataLoaders.from_annots, RotatedDataLoaders.from_format, tile_annots) for k in inspect.signature(f).parameters}
     known |= {'val_bs','shuffle','score_thr','iou_thr','iou_threshold','max_dets'}
-    assert all(o in known for v in AKA.values() for o in v.split()) and not set(AKA) & set(ELSEWHERE)
+    assert all(o in known for v in SYNONYMS.values() for o in v.split()) and not set(SYNONYMS) & set(ELSEWHERE)
 
 @pytest.mark.parametrize('kw, say', [(dict(size='64'), "size is '64'"), (dict(size=(64,)), 'height, width'), (dict(bs=0), 'bs is 0'), (dict(tile='64'), 'tile is'), (dict(num_workers='2'), 'num_workers is'),
                                      (dict(size=0), 'size is 0'), (dict(tile=dict(gap=3)), "did you mean 'overlap'"), (dict(tile=dict(size='64')), "'64'")])
