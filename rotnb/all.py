@@ -96,7 +96,7 @@ from .data.formats.geojson import read_geojson
 from .data.formats.table import *
 from .data.labels.subsets import *
 from .data.doctor.report import DoctorReport, doctor
-from .data.mend.fix import fix
+from .data.doctor.fix import fix
 from .learn.callbacks import *
 from .learn.keep import *
 from .learn.fit_checks import *

@@ -12,7 +12,7 @@ from fastcore.script import call_parse
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
-from ..data.mend import fix as mend
+from ..data.doctor import fix as mend
 from .commands import all_read, command, spare
 
 # %% ../../nbs/cli/05_doctor.ipynb #b9def732
