@@ -12,16 +12,18 @@ from label_sets import NEW, WANT, coco, folder, gap, mended, quad, read
 
 MASK = dict(size=[100,200], counts=[0,0]) # filled in below: columns 120 to 149, rows 20 to 54
 MASK['counts'] = [120*100+20,35,*[65,35]*29,45+50*100]
-ENTRIES = ['{"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[10.0,10,50,12,50,30,10,28]], "bbox": [10,10,40,20], "area": 7e2, "who": "é"}',
+ENTRIES = ['{"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[10.0,10,50,12,50,30,10,28]], '
+           '"bbox": [10,10,40,20], "area": 7e2, "who": "é"}',
            '{"id": 2, "image_id": 7, "category_id": 4, "segmentation": %s, "bbox": [120,20,30,35], "iscrowd": 1}'%json.dumps(MASK),
            '{"id": 5, "image_id": 7, "category_id": 3, "bbox": [-4,60,24,20]}']
 HEAD = '{"info": {"year": 2.0e3}, "images": [{"id": 7, "file_name": "a.png", "width": 200, "height": 100}],\n "annotations": ['
 TAIL = '],\n "categories": [{"id": 3, "name": "ship"}, {"id": 4, "name": "storage tank"}]}\n'
 TEXT = HEAD+',\n  '.join(ENTRIES)+TAIL
 ROWS = [([10,10,50,12,50,30,10,28],'ship',0), ([120,20,150,20,150,55,120,55],'storage tank',1), ([-4,60,20,60,20,80,-4,80],'ship',0)]
-SAMPLE = LabelSample('coco', 'annotations/instances.json', TEXT, ROWS, TEXT.replace('[120,20,30,35]', '[120,20]').replace(json.dumps(MASK), 'null'),
-                     ': annotations[1]', HEAD+TAIL, other_name='tug')
-HRSID = LabelSample('hrsid', 'a.json', TEXT, ROWS, TEXT.replace('"category_id": 4', '"category_id": 9'), ': annotations[1]', HEAD+TAIL, recognised='coco')
+BROKEN = TEXT.replace('[120,20,30,35]', '[120,20]').replace(json.dumps(MASK), 'null')
+SAMPLE = LabelSample('coco', 'annotations/instances.json', TEXT, ROWS, BROKEN, ': annotations[1]', HEAD+TAIL, other_name='tug')
+HRSID = LabelSample('hrsid', 'a.json', TEXT, ROWS, TEXT.replace('"category_id": 4', '"category_id": 9'), ': annotations[1]', HEAD+TAIL,
+                    recognised='coco')
 
 @pytest.mark.parametrize('check', CHECKS)
 @pytest.mark.parametrize('sample', [SAMPLE,HRSID], ids=['coco','hrsid'])
@@ -31,7 +33,8 @@ def test_five_numbers_are_not_guessed(tmp_path):
     root = coco(tmp_path, dict(bbox=[50,50,40,20,30]))
     with pytest.raises(LabelError, match=r"annotations\[0\].*pass rbox='deg'"): read_format(root)
     for rbox,sign in (('deg',1),('deg_ccw',-1)):
-        np.testing.assert_allclose(read_format(root, rbox=rbox)[0].quads[0], rbox2qbox(np.array([[50,50,40,20,sign*np.pi/6]]))[0], atol=1e-6)
+        wanted = rbox2qbox(np.array([[50,50,40,20,sign*np.pi/6]]))[0]
+        np.testing.assert_allclose(read_format(root, rbox=rbox)[0].quads[0], wanted, atol=1e-6)
 
 UNTURNED = [[80.,75.,160,75,160,105,80,105]]
 

@@ -10,7 +10,8 @@ from rotnb.geometry.boxes import rbox2qbox
 from format_checks import CHECKS, LabelSample
 from label_sets import NEW, WANT, folder, gap, mended, quad, read
 
-BOX = '<box label="ship" occluded="0" xtl="80" ytl="35" xbr="120" ybr="55" rotation="30" z_order="4"><attribute name="id">9</attribute></box>'
+BOX = ('<box label="ship" occluded="0" xtl="80" ytl="35" xbr="120" ybr="55" rotation="30" z_order="4">'
+       '<attribute name="id">9</attribute></box>')
 POLYGON = '<polygon label="storage tank" points="10,10;40,12;38,30;8,28"><attribute name="difficult">true</attribute></polygon>'
 ELLIPSE = '<ellipse label="ship" cx="150" cy="70" rx="20" ry="8" rotation="0"/>'
 TEXT = ('<annotations>\n  <version>1.1</version>\n  <image id="0" name="a.png" width="200" height="100">\n'
@@ -38,7 +39,8 @@ SHIP = '<box label="ship" xtl="80" ytl="75" xbr="160" ybr="105" rotation="{}"/>'
 
 def project(root, *subsets):
     images = ''.join(f'<image id="{i}" name="a.png" subset="{name}">{SHIP.format(30*i)}</image>' for i,name in enumerate(subsets))
-    return folder(root, {**{f'images/{name}/a.png':None for name in subsets}, 'annotations.xml':f'<annotations><meta/>{images}</annotations>'})
+    text = f'<annotations><meta/>{images}</annotations>'
+    return folder(root, {**{f'images/{name}/a.png':None for name in subsets}, 'annotations.xml':text})
 
 def test_subsets_of_a_project_are_its_splits(tmp_path):
     "By folder or file; converted, edited, examined; images of one name"

@@ -6,11 +6,13 @@ from label_sets import folder, read
 
 def feature(ring, **properties):
     return dict(type='Feature', properties=properties, geometry=dict(type='Polygon', coordinates=[[*ring,ring[0]]]))
-FEATURES = [feature([[10,10],[50,12],[50,30],[10,28]], kind='x', Class='ship'), feature([[120,20],[150,20],[150,55],[120,55]], Class='tank', difficult=1),
+FEATURES = [feature([[10,10],[50,12],[50,30],[10,28]], kind='x', Class='ship'),
+            feature([[120,20],[150,20],[150,55],[120,55]], Class='tank', difficult=1),
             dict(type='Feature', properties=dict(Class='mast'), geometry=dict(type='Point', coordinates=[1,1]))]
 def text(features): return json.dumps(dict(type='FeatureCollection', crs=None, features=features))
 ROWS = [([10,10,50,12,50,30,10,28],'ship',0), ([120,20,150,20,150,55,120,55],'tank',1)]
-SAMPLE = LabelSample('geojson', 'a.geojson', text(FEATURES), ROWS, text(FEATURES).replace('[120, 20]', '[120, "x"]'), ': features[1]', text([]))
+BROKEN = text(FEATURES).replace('[120, 20]', '[120, "x"]')
+SAMPLE = LabelSample('geojson', 'a.geojson', text(FEATURES), ROWS, BROKEN, ': features[1]', text([]))
 
 @pytest.mark.parametrize('check', CHECKS)
 def test_geojson(tmp_path, check): check(tmp_path, SAMPLE)

@@ -9,20 +9,26 @@ from label_sets import WANT, folder, gap, mended, quad, read
 
 # ---- as exported ----
 
-def control(kind, value, id, **more): return dict(id=id, type=kind, from_name='label', to_name='image', original_width=200, original_height=100, value=value, **more)
+def control(kind, value, id, **more):
+    return dict(id=id, type=kind, from_name='label', to_name='image', original_width=200, original_height=100, value=value, **more)
+TANK = dict(x=60, y=20, width=15, height=35, rotation=0, rectanglelabels=['storage tank'])
 RESULTS = [control('polygonlabels', dict(points=[[5,10],[25,12],[25,30],[5,28]], polygonlabels=['ship']), 'p', score=.5),
-           control('rectanglelabels', dict(x=60, y=20, width=15, height=35, rotation=0, rectanglelabels=['storage tank']), 'r', meta=dict(text=['sure','difficult'])),
+           control('rectanglelabels', TANK, 'r', meta=dict(text=['sure','difficult'])),
            dict(from_id='p', to_id='r', type='relation', direction='right'),
            control('ellipselabels', dict(x=20, y=70, radiusX=10, radiusY=8, rotation=0, ellipselabels=['ship']), 'e')]
-def export(results, **more): return json.dumps([dict(id=7, data=dict(image='/data/upload/3/0a1b2c3d-a.png'), annotations=[dict(id=1, result=results)], **more)])
+def export(results):
+    data = dict(image='/data/upload/3/0a1b2c3d-a.png')
+    return json.dumps([dict(id=7, data=data, annotations=[dict(id=1, result=results)])])
 TEXT = export(RESULTS)
 ROWS = [([10,10,50,12,50,30,10,28],'ship',0), ([120,20,150,20,150,55,120,55],'storage tank',1), ([20,62,60,62,60,78,20,78],'ship',0)]
-SAMPLE = LabelSample('label_studio', 'export.json', TEXT, ROWS, TEXT.replace('"width": 15', '"width": "x"'), ': [0] region 1', export([]), other_name='tug')
+SAMPLE = LabelSample('label_studio', 'export.json', TEXT, ROWS, TEXT.replace('"width": 15', '"width": "x"'), ': [0] region 1',
+                     export([]), other_name='tug')
 
 @pytest.mark.parametrize('check', CHECKS)
 def test_label_studio(tmp_path, check): check(tmp_path, SAMPLE)
 
-MINI = json.dumps([dict(id=1, photo='a.png', box=[{**RESULTS[1]['value'], 'rectanglelabels':[name], 'x':x} for x,name in ((60,'ship'),(10,'tank'))], note=['x'])])
+VALUES = [{**TANK, 'rectanglelabels':[name], 'x':x} for x,name in ((60,'ship'),(10,'tank'))]
+MINI = json.dumps([dict(id=1, photo='a.png', box=VALUES, note=['x'])])
 MINI_ROWS = [([x,20,x+30,20,x+30,55,x,55],name,0) for x,name in ((120,'ship'),(20,'tank'))]
 SHORT = LabelSample('label_studio', 'export.json', MINI, MINI_ROWS, MINI.replace('"x": 10', '"x": "ten"'), ': [0] region 1',
                     json.dumps([dict(id=1, photo='a.png', box=[])]), other_name='tug')
@@ -42,7 +48,8 @@ def results(file): return json.loads(file.read_text())[0]['annotations'][0]['res
 
 EXTRAS = [region('choices', 'c', choices=['x']), region('textarea', 't', text=['AB']), region('rating', 'n', rating=3),
           region('taxonomy', 'y', taxonomy=[['a','b']]), region('number', 'k', number=4),
-          dict(id='im', type='choices', from_name='weather', to_name='image', value=dict(choices=['fog'])), dict(type='relation', from_id='r1', to_id='r2')]
+          dict(id='im', type='choices', from_name='weather', to_name='image', value=dict(choices=['fog'])),
+          dict(type='relation', from_id='r1', to_id='r2')]
 DRAWN = [[region(rectanglelabels=['ship'])], [region('rectangle', 'bbox'), region('labels', labels=['ship'])],
          [region('labels', labels=['ship']), region('rectangle', 'bbox')]]
 
@@ -98,7 +105,8 @@ A,B,NONE = [done(region(rectanglelabels=[name])) for name in ('boat','ship')]+[d
 REVIEWED = dict(A, reviews=[dict(accepted=True, created_at='2026-01-01'), dict(accepted=False, created_at='2026-02-01')])
 
 @pytest.mark.parametrize('first, second, name, several', [
-    (A, dict(B, ground_truth=True), 'ship', False), (dict(A, was_cancelled=True), B, 'ship', False), (dict(A, skipped=True), B, 'ship', False),
+    (A, dict(B, ground_truth=True), 'ship', False),
+    (dict(A, was_cancelled=True), B, 'ship', False), (dict(A, skipped=True), B, 'ship', False),
     (A, dict(B, reviews=[dict(accepted=True)]), 'ship', False), (dict(A, reviews=[dict(accepted=False)]), B, 'ship', False),
     (REVIEWED, B, 'ship', False), (A, dict(B, last_action='accepted'), 'ship', False), (NONE, B, 'ship', True), (B, A, 'ship', True),
     (B, B, 'ship', False), (dict(B, ground_truth=True), A, 'ship', False)])

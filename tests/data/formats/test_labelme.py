@@ -16,9 +16,10 @@ SHAPES = [dict(label='ship', points=[[10,10],[50,12],[50,30],[10,28]], shape_typ
           dict(label='storage tank', points=[[150,55],[120,20]], shape_type='rectangle', flags=dict(difficult=True)),
           dict(label='pier', points=[[1,1],[9,9]], shape_type='line', flags={}),
           dict(label='ship', points=[[60,70],[79,79]], shape_type='mask', mask=mask(10, 20), flags={})]
-TEXT = json.dumps(dict(version='5.5.0', flags={}, shapes=SHAPES, imagePath='a.png', imageData=None, imageHeight=100, imageWidth=200), indent=2)
+IMAGE = dict(imagePath='a.png', imageData=None, imageHeight=100, imageWidth=200)
+TEXT = json.dumps(dict(version='5.5.0', flags={}, shapes=SHAPES, **IMAGE), indent=2)
 ROWS = [([10,10,50,12,50,30,10,28],'ship',0), ([120,20,150,20,150,55,120,55],'storage tank',1), ([60,70,80,70,80,80,60,80],'ship',0)]
-EMPTY = json.dumps(dict(version='5.5.0', shapes=[], imagePath='a.png', imageHeight=100, imageWidth=200))
+EMPTY = json.dumps(dict(version='5.5.0', shapes=[], **IMAGE))
 SAMPLE = LabelSample('labelme', 'images/a.json', TEXT, ROWS, TEXT.replace('150,', '"x",'), ': shapes[1]', EMPTY, other_name='tug')
 
 @pytest.mark.parametrize('check', CHECKS)
@@ -37,7 +38,8 @@ def test_the_image_is_found_in_every_layout(tmp_path):
 
 def test_a_turned_rectangle_stays_one_with_its_direction(tmp_path):
     def hull(q): return [*q.min(0),*q.max(0)]
-    shape = dict(label='s', shape_type='rotation', points=WANT.tolist(), direction=np.pi/6, attributes=dict(angle=30, track=30), bbox=hull(WANT))
+    shape = dict(label='s', shape_type='rotation', points=WANT.tolist(), direction=np.pi/6, bbox=hull(WANT),
+                 attributes=dict(angle=30, track=30))
     root = folder(tmp_path, {'a.png':None, 'a.json':dict(shapes=[shape])})
     shape = json.loads(mended(root, NEW).read_text())['shapes'][0]
     assert abs(shape['direction']-np.deg2rad(75))<1e-4 and abs(shape['attributes']['angle']-75)<1e-4

@@ -9,7 +9,8 @@ OBJECTS = [dict(poly=[10,10,50,12,50,30,10,28], category_id=4), dict(poly=[120,2
            dict(poly=[1,1,9,1,9,5,1,5], category_id=9)]                    # ground to ignore
 def text(objects): return json.dumps(dict(images=IMAGE, annotations=objects))
 ROWS = [([10,10,50,12,50,30,10,28],'ship',0), ([120,20,150,20,150,55,120,55],'storage-tank',0)]
-SAMPLE = LabelSample('soda_a', 'annotations/a.json', text(OBJECTS), ROWS, text(OBJECTS).replace('120, 20', '120, "x"'), ': annotations[1]', text([]))
+BROKEN = text(OBJECTS).replace('120, 20', '120, "x"')
+SAMPLE = LabelSample('soda_a', 'annotations/a.json', text(OBJECTS), ROWS, BROKEN, ': annotations[1]', text([]))
 
 @pytest.mark.parametrize('check', CHECKS)
 def test_soda_a(tmp_path, check): check(tmp_path, SAMPLE)

@@ -16,13 +16,17 @@ def corners(box): return rbox2qbox(np.array([box]))[0]
 def element(tag, text): return f'<{tag}>{text}</{tag}>'
 def elements(names, values): return ''.join(element(name, f'{value:.6f}') for name,value in zip(names.split(), values))
 
+def lines(objects, tag, own): return ''.join(f'<{tag}>{body}{own}</{tag}>\n' for body in objects)
+
 def voc_text(objects): # with what tools add: comments, ids, an indentation of their own
-    return ('<annotation verified="no"><!-- by hand -->\n\t<filename>a.png</filename>\n\t<size><width>200</width><height>100</height></size>\n'
-            +''.join(f'\t<object><pose>Left</pose>{body}<id>7</id></object>\n' for body in objects)+'\t<odd/>\n</annotation>\n')
+    head = ('<annotation verified="no"><!-- by hand -->\n\t<filename>a.png</filename>\n'
+            '\t<size><width>200</width><height>100</height></size>\n\t')
+    return head+lines(objects, 'object', '<pose>Left</pose><id>7</id>').replace('\n', '\n\t')+'<odd/>\n</annotation>\n'
 
 def hrsc_text(objects):
-    return ('<HRSC_Image>\n<Img_FileName>a</Img_FileName><Img_SizeWidth>200</Img_SizeWidth><Img_SizeHeight>100</Img_SizeHeight><HRSC_Objects>\n'
-            +''.join(f'<HRSC_Object>{body}<Object_ID>7</Object_ID></HRSC_Object>\n' for body in objects)+'</HRSC_Objects></HRSC_Image>\n')
+    head = ('<HRSC_Image>\n<Img_FileName>a</Img_FileName><Img_SizeWidth>200</Img_SizeWidth><Img_SizeHeight>100</Img_SizeHeight>\n'
+            '<HRSC_Objects>\n')
+    return head+lines(objects, 'HRSC_Object', '<Object_ID>7</Object_ID>')+'</HRSC_Objects></HRSC_Image>\n'
 
 def fair_text(objects):
     return ('<annotation><source><filename>a.png</filename></source><size><width>200</width><height>100</height></size><objects>\n'
@@ -67,8 +71,9 @@ def sample(name):
     bad = [objects[0], objects[1].replace('.', 'x.'), objects[2]]
     text,rows = whole(objects),[(corners(b).ravel().tolist(),label,flag) for b,label,flag in zip((FIRST,SECOND,THIRD), names, FLAGS)]
     line = next(n for n,(a,b) in enumerate(zip(text.splitlines(), whole(bad).splitlines()), 1) if a!=b)
-    return LabelSample(name, 'annotations/a.xml', text, rows, whole(bad), f':{line}', whole([]), recognised='hrsc' if 'hrsc' in name else None,
-                       other_name=dict(hrsc=None, hrsc_types='Perry', dronevehicle='bus').get(name, 'tug'))
+    other_name = dict(hrsc=None, hrsc_types='Perry', dronevehicle='bus').get(name, 'tug')
+    return LabelSample(name, 'annotations/a.xml', text, rows, whole(bad), f':{line}', whole([]),
+                       recognised='hrsc' if 'hrsc' in name else None, other_name=other_name)
 
 @pytest.mark.parametrize('check', CHECKS)
 @pytest.mark.parametrize('name', OBJECTS)
@@ -82,13 +87,15 @@ def test_each_file_is_recognised_by_one_relative(tmp_path):
         relatives = [key for key,fmt in FORMATS.items() if isinstance(fmt, ObjectXml)]
         assert [key for key in relatives if FORMATS[key].recognises(LabelProbe(file))]==[name]
 
-@pytest.mark.parametrize('text', ['<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', '<!DOCTYPE a SYSTEM "http://localhost/x.dtd"><a/>'])
+@pytest.mark.parametrize('text', ['<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>',
+                                  '<!DOCTYPE a SYSTEM "http://localhost/x.dtd"><a/>'])
 def test_entities_are_refused(text):
     with pytest.raises(ValueError, match='DTD'): parse_xml(text)
 
 def test_a_class_that_the_format_does_not_have_is_named_with_those_it_has(tmp_path):
-    fmt = FORMATS['hrsc_types']
-    with pytest.raises(ValueError, match="no class 'tug': use one of ship, aircraft carrier"): fmt.editor().new_entry(([0,0,9,0,9,5,0,5],'tug',0))
+    editor = FORMATS['hrsc_types'].editor()
+    with pytest.raises(ValueError, match="no class 'tug': use one of ship, aircraft carrier"):
+        editor.new_entry(([0,0,9,0,9,5,0,5],'tug',0))
 
 BROKEN = dict(hrsc='<HRSC_Image>\n<HRSC_Objects><HRSC_Object><Class_ID>1</Class_ID></HRSC_Object></HRSC_Objects></HRSC_Image>',
     ssdd='<annotation>\n<object><name>s</name><rotated_bndbox><x1>1</x1></rotated_bndbox></object></annotation>',
@@ -105,7 +112,8 @@ def test_what_an_object_lacks_is_named_with_file_and_line(tmp_path, name):
     assert len(read(root, format=name, on_bad='warn')[0][0])==0
 
 def test_a_file_that_is_not_xml_takes_its_image_out(tmp_path):
-    root = folder(tmp_path, {'images/0.png':None, 'images/1.png':None, 'annotations/0.xml':'<annotation><object>', 'annotations/1.xml':'<annotation/>'})
+    texts = {'annotations/0.xml':'<annotation><object>', 'annotations/1.xml':'<annotation/>'}
+    root = folder(tmp_path, {'images/0.png':None, 'images/1.png':None, **texts})
     with pytest.raises(LabelError, match='0.xml: no XML'): read(root, format='rolabelimg')
     assert [annot.image.name for annot in read(root, format='rolabelimg', on_bad='warn')[0]]==['1.png']
 
