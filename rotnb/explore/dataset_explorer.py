@@ -20,7 +20,7 @@ def _of_folder(path, format, on_bad):
     name,fmt = get_format(path, format)
     vocab = None
     splits = list_splits(path, fmt)
-    if fmt.names: vocab = fmt.names(Path(path), splits[0] if splits else None)
+    vocab = fmt.names(Path(path), splits[0] if splits else None) or vocab
     return {s or 'all':read_format(path, s, name, vocab, on_bad) for s in splits or [None]},vocab
 
 def splits_of(

@@ -82,7 +82,8 @@ class LabelFixer(BoxViewer):
     def _names(self, path, format, split, files):
         "Classes in the order of the format, or those that occur"
         fmt = get_format(path, format)[1] if files else None
-        return fmt and fmt.names(path, split) or sorted({row[1] for s,*_ in self.items for row in s.read().rows})
+        if fmt and (names := fmt.names(path, split)): return names
+        return sorted({row[1] for s,*_ in self.items for row in s.read().rows})
 
 # %% ../../nbs/explore/13_label_fixer.ipynb #ba792d47
 @patch(as_prop=True)

@@ -1,4 +1,4 @@
-"""What every label format has to stand: `@pytest.mark.parametrize('check', CHECKS)` over `check(tmp_path, sample)`, a `LabelSample` for each format.
+"""What every label format has to stand: `@pytest.mark.parametrize('check', CHECKS)` over `check(tmp_path, sample)`, with a `LabelSample`.
 Sane, empty, broken and truncated files, written and read back, and edited in place."""
 import warnings
 from dataclasses import dataclass, field

@@ -39,7 +39,7 @@ class LabelSpan:
 
 # %% ../../../nbs/data/formats/02_edit.ipynb #d8ed3175
 class LabelEditor:
-    "Edits label files of one format as text; each adds `objects`, `row`, `edited` and `rewrite`, for one file with many images `images` too"
+    "Edits label files of one format as text; each adds `objects`, `row`, `edited`, `rewrite`, and `images` where a file has many"
     images = None                                                                   # (text) -> their names, where a file has many
     stored = False                                                                  # see `data.images.orient`
     def size(self, text, image): return None                                        # (width, height) that the file gives
