@@ -7,7 +7,8 @@ for _k in [k for k in globals() if k.startswith('test')]: del globals()[_k]   # 
 from rotnb.cli.convert import convert
 from rotnb.data.images import rasters
 from rotnb.data.formats.geojson import layer_crs
-from rotnb.data.images.orient import turn_pixels, turn_size
+from rotnb.data.images.orient import move_points, turn_pixels, turn_size
+from rotnb.data.images.rasters import image_size
 from rotnb.data.mend.sources import label_sources
 from rotnb.explore.thumbs import whole_thumb
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from rotnb.cli import split as S
-from rotnb.cli.convert import ConvertError, convert
-from rotnb.cli.split import SplitError, split_scenes
+from rotnb.cli.commands import UserError
+from rotnb.cli.convert import convert
+from rotnb.cli.split import split_scenes
 from rotnb.data.labels import atomic
 from rotnb.data.labels.records import Annot, DatasetLayoutError
 from rotnb.data.labels.atomic import BusyError, file_lock, new_folder, part_name
@@ -57,22 +58,22 @@ def by_list(d):
 @pytest.mark.parametrize('how', [by_links, by_chain, by_folder, by_labels, by_yaml, by_list], ids=lambda f: f.__name__)
 def test_converting_over_what_is_read(tmp_path, how, images):
     dota(tmp_path/'A'); src = how(tmp_path); before = snapshot(tmp_path)
-    with warnings.catch_warnings(), pytest.raises(ConvertError, match='is read|lie in each other'):
+    with warnings.catch_warnings(), pytest.raises(UserError, match='is read|lie in each other'):
         warnings.simplefilter('ignore'); convert(src, tmp_path/'A', 'dota', 'yolo_obb' if how is by_list else None, images=images, overwrite=True)
     assert snapshot(tmp_path)==before
 
 def test_images_named_apart(tmp_path):
     dota(tmp_path/'A'); convert(tmp_path/'A', tmp_path/'B', 'coco', images='none'); before = snapshot(tmp_path)
-    with pytest.raises(ConvertError, match='is read'): convert(tmp_path/'B', tmp_path/'A', 'dota', images='link', overwrite=True, images_in=tmp_path/'A/images')
+    with pytest.raises(UserError, match='is read'): convert(tmp_path/'B', tmp_path/'A', 'dota', images='link', overwrite=True, images_in=tmp_path/'A/images')
     assert snapshot(tmp_path)==before
 
 @pytest.mark.parametrize('name', ['model.pth','train.py','.git/config','report.docx','notes.txt'])
 def test_only_a_set_is_replaced(tmp_path, name):
     dota(tmp_path/'A'); (tmp_path/'mine'/name).parent.mkdir(parents=True); (tmp_path/'mine'/name).write_text('mine'); before = snapshot(tmp_path)
-    with pytest.raises(ConvertError, match='choose another name'): convert(tmp_path/'A', tmp_path/'mine', 'dota', overwrite=True)
+    with pytest.raises(UserError, match='choose another name'): convert(tmp_path/'A', tmp_path/'mine', 'dota', overwrite=True)
     if name!='notes.txt':
         convert(tmp_path/'A', tmp_path/'set', 'coco'); (tmp_path/'set'/name).parent.mkdir(parents=True, exist_ok=True); (tmp_path/'set'/name).write_text('mine')
-        with pytest.raises(ConvertError, match='no part of a label set'): convert(tmp_path/'A', tmp_path/'set', 'dota', overwrite=True)
+        with pytest.raises(UserError, match='no part of a label set'): convert(tmp_path/'A', tmp_path/'set', 'dota', overwrite=True)
     assert before.items()<=snapshot(tmp_path).items()
     convert(tmp_path/'A', tmp_path/'b', 'coco'); convert(tmp_path/'A', tmp_path/'b', 'dota', overwrite=True); assert len(read_format(tmp_path/'b'))==3
 
@@ -124,7 +125,7 @@ def test_killed_between_two_renames(tmp_path, capsys):
     dota(tmp_path/'a'); convert(tmp_path/'a', tmp_path/'out', 'coco'); before = snapshot(tmp_path/'out')
     env = {**os.environ, 'PYTHONPATH':str(ROOT)}
     assert subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], env=env, timeout=300).returncode==9 and not (tmp_path/'out').exists()
-    with pytest.raises(ConvertError): convert(tmp_path/'a', tmp_path/'a/x', 'dota')
+    with pytest.raises(UserError): convert(tmp_path/'a', tmp_path/'a/x', 'dota')
     convert(tmp_path/'a', tmp_path/'b', 'dota')
     assert snapshot(tmp_path/'out')==before and sorted(o.name for o in tmp_path.iterdir())==['a','b','out'] and 'put back' in capsys.readouterr().err
 
@@ -170,7 +171,7 @@ def test_split_of_a_changed_source(tmp_path, monkeypatch, change):
 def test_a_source_that_changes_while_it_is_split(tmp_path, monkeypatch):
     src,put = dota(tmp_path/'src'),S._put
     def f(file, data): put(file, data); new_pixels(src)
-    with monkeypatch.context() as m, pytest.raises(SplitError, match='changed while'): m.setattr(S, '_put', f); split_scenes(src, tmp_path/'out', (32,), (8,), n_workers=1)
+    with monkeypatch.context() as m, pytest.raises(UserError, match='changed while'): m.setattr(S, '_put', f); split_scenes(src, tmp_path/'out', (32,), (8,), n_workers=1)
     split_scenes(src, tmp_path/'out', (32,), (8,)); split_scenes(src, tmp_path/'whole', (32,), (8,)); assert snapshot(tmp_path/'out')==snapshot(tmp_path/'whole')
 
 # --- links, many boxes, caches, tables
@@ -232,7 +233,7 @@ def test_cells_are_no_formulas(tmp_path):
 TOY = dict(model='rotated_fcos', backbone='test_resnet', n_train=8, n_valid=4, size=64, bs=4, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32), workers=0)
 
 def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_path, monkeypatch):
-    import rotnb.cli.demo as D
+    import rotnb.cli.demo_run as D
     monkeypatch.setenv('ROTNB_HOME', str(tmp_path/'home')); real,n = D.write_json,[0]
     def stop(file, data):
         n[0] += 1
@@ -245,20 +246,22 @@ def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_pa
     assert not list((tmp_path/'run').rglob('.*')) and not (tmp_path/'run/checkpoint/lock').exists()
 
 def test_a_run_in_a_folder_that_is_in_use_or_of_somebody_else(tmp_path, capsys):
-    import rotnb.cli.demo as D
-    with file_lock(tmp_path/'run/checkpoint/lock'), pytest.raises(SystemExit), D.plain_words([]): D.run_demo(tmp_path/'run', epochs=1, **TOY)
+    import rotnb.cli.demo_run as D
+    from rotnb.cli.demo import plain_words
+    with file_lock(tmp_path/'run/checkpoint/lock'), pytest.raises(SystemExit), plain_words([]): D.run_demo(tmp_path/'run', epochs=1, **TOY)
     assert f'in use by process {os.getpid()}' in capsys.readouterr().err
     (tmp_path/'mine').mkdir(); (tmp_path/'mine/model.pkl').write_text('mine')
-    with pytest.raises(D.DemoError, match='holds model.pkl'): D.run_demo(tmp_path/'mine', epochs=1, **TOY)
-    with pytest.raises(D.DemoError, match='lies in the data set'): D.run_demo(dota(tmp_path/'d')/'run', tmp_path/'d', epochs=1, **TOY)
+    with pytest.raises(UserError, match='holds model.pkl'): D.run_demo(tmp_path/'mine', epochs=1, **TOY)
+    with pytest.raises(UserError, match='lies in the data set'): D.run_demo(dota(tmp_path/'d')/'run', tmp_path/'d', epochs=1, **TOY)
     assert (tmp_path/'mine/model.pkl').read_text()=='mine' and not (tmp_path/'d/run').exists()
 
 @pytest.mark.parametrize('e', [OSError(errno.ENOSPC, 'No space left on device', 'x'), OSError(errno.EROFS, 'Read-only file system', 'x'),
     RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 67840 vs 67736'), RuntimeError('PytorchStreamWriter failed writing file data/3: file write failed')], ids=str)
 def test_a_demo_that_cannot_write_says_so_in_one_line(tmp_path, monkeypatch, capsys, e):
-    import rotnb.cli.demo as D, torch
+    import rotnb.cli.demo_run as D, torch
+    from rotnb.cli.demo import plain_words
     def save(*a, **k): raise e
-    with monkeypatch.context() as m, pytest.raises(SystemExit) as got, D.plain_words([]):
+    with monkeypatch.context() as m, pytest.raises(SystemExit) as got, plain_words([]):
         m.setenv('ROTNB_HOME', str(tmp_path/'home')); m.setattr(torch, 'save', save); D.run_demo(tmp_path/'run', epochs=1, **TOY)
     err = [o for o in capsys.readouterr().err.splitlines() if o.startswith('rotnb-demo')]
     assert got.value.code==2 and len(err)==1 and ('disk full' in err[0] or 'last.pth' in err[0]) and not [o for o in (tmp_path/'run').rglob('*') if o.is_file()]

@@ -3,7 +3,8 @@ import inspect, json, time, warnings
 from pathlib import Path
 import numpy as np, pytest, yaml
 from PIL import Image
-from rotnb.cli.convert import ConvertError, convert, losses, main
+from rotnb.cli.commands import UserError
+from rotnb.cli.convert import convert, losses, main
 from rotnb.data.labels.records import *
 from rotnb.data.labels.arguments import SYNONYMS, ELSEWHERE, UnknownArgumentError
 from rotnb.data.formats.table import *
@@ -279,7 +280,7 @@ def test_the_command_takes_names_and_border(tmp_path, capsys):
             assert float((tmp_path/'o/labels/0.txt').read_text().split()[1])==low and yolo_names(tmp_path/'o')==['plane','small ship']
     with pytest.raises(SystemExit): main(str(r), str(tmp_path/'o'), 'dota', names='gone.txt', overwrite=True)
     assert 'boxes leave their image' in capsys.readouterr().out
-    with pytest.raises(ConvertError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
+    with pytest.raises(UserError, match='border= is for YOLO'): convert(r, tmp_path/'p', 'dota', vocab=['a','b'], border='clip')
 
 def test_classes_txt_as_label_tools_write_it(tmp_path):
     "Beside images/ and labels/ (Label Studio), in labels/ (LabelImg); a yaml file goes before it; it is no label file"

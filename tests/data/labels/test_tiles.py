@@ -12,7 +12,8 @@ from rotnb.data.labels.records import LabelError, LabelWarning, area_of
 from rotnb.data.formats.dota import read_dota
 from rotnb.data.labels.tiles import tile_annots, window_fractions
 from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.cli.split import SplitError, main, split_scenes
+from rotnb.cli.commands import UserError
+from rotnb.cli.split import main, split_scenes
 from paths import ROOT
 
 
@@ -403,7 +404,7 @@ def test_a_image_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
     f = root/'images/P0001.png'; good = f.read_bytes()
     f.write_bytes(good[:len(good)//2])
     with pytest.raises(CorruptImageError, match='P0001'): split_scenes(root, tmp_path/'b', (256,), (50,), n_workers=1)
-    with pytest.raises(SplitError, match='other settings'): split_scenes(root, tmp_path/'b', (300,), (50,))
+    with pytest.raises(UserError, match='other settings'): split_scenes(root, tmp_path/'b', (300,), (50,))
     f.write_bytes(good)
     (tmp_path/'b/images/.P0001__256__0___0.png.part').write_bytes(b'half')     # what a killed process leaves
     res = split_scenes(root, tmp_path/'b', (256,), (50,))
@@ -415,6 +416,6 @@ def test_a_image_that_breaks_off_leaves_a_target_to_go_on_with(tmp_path):
 def test_same_name_twice_is_refused(tmp_path):
     root = dota_set(tmp_path/'a', n=1)
     (root/'images/sub').mkdir(); (root/'images/sub/P0000.png').write_bytes((root/'images/P0000.png').read_bytes())
-    with pytest.warns(LabelWarning), pytest.raises(SplitError, match='2 images .*P0000'): split_scenes(root, tmp_path/'b')
+    with pytest.warns(LabelWarning), pytest.raises(UserError, match='2 images .*P0000'): split_scenes(root, tmp_path/'b')
     (root/'images/P0000.jpg').write_bytes((root/'images/P0000.png').read_bytes())
     with pytest.raises(LabelError, match='P0000.jpg: '): split_scenes(root, tmp_path/'b')
