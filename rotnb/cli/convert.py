@@ -53,13 +53,14 @@ def _turned_images(annots):
             'a tool that opens them as stored sees them beside the objects'] if n else []
 
 # %% ../../nbs/cli/07_convert.ipynb #47854f62
-_EXTS = {*IMAGE_EXTS, '.yaml', '.yml', '.cache', '.bak', *(ext for fmt in FORMATS.values() for ext in fmt.exts)}
+_EXTS = {*IMAGE_EXTS, '.yaml', '.yml', '.cache', '.bak'}
 _DIRS = {name.lower() for name in [*DOTA_DIRS, 'annotations']}
 
 def _is_part(file):
     "Whether a file, by its path within a set, may belong to one"
     hidden = any(part[0]=='.' and part!='.rotnb' for part in file.parts)
-    return file.suffix.lower() in _EXTS and not hidden
+    exts = {*_EXTS, *(ext for fmt in FORMATS.values() for ext in fmt.exts)}             # those registered later, too
+    return file.suffix.lower() in exts and not hidden
 
 def _is_label_set(folder):
     "Whether a folder holds labels or has the folders of a set"

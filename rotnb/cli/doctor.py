@@ -13,7 +13,7 @@ from ..data.labels.atomic import lies_in
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
-from ..data.mend import fix as mend
+from ..data.doctor import fix as mend
 from .commands import UserError, command
 from .overwrite import all_read, check_spared
 

@@ -19,7 +19,7 @@ def _of_folder(path, format, on_bad):
     name,fmt = get_format(path, format)
     vocab = None
     splits = list_splits(path, fmt)
-    if fmt.names: vocab = fmt.names(Path(path), splits[0] if splits else None)
+    vocab = fmt.names(Path(path), splits[0] if splits else None)
     return {split or 'all':read_format(path, split, name, vocab, on_bad) for split in splits or [None]},vocab
 
 def splits_of(

@@ -78,7 +78,7 @@ class LabelFixer(BoxViewer):
     def _names(self, path, format, split, files):
         "Classes in the order of the format, or those that occur"
         fmt = get_format(path, format)[1] if files else None
-        if fmt and fmt.names: return fmt.names(path, split)
+        if fmt and (names := fmt.names(path, split)): return names
         return sorted({row[1] for source,*_ in self.items for row in source.read().rows})
 
 # %% ../../nbs/explore/14_label_fixer.ipynb #ba792d47

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from fastai.vision.all import *
-from ..data.labels.atomic import whole
+from ..data.labels.atomic import atomic_path
 from ..models.files import load_tensors
 from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ignored_code, is_real, to_targets
 from ..data.blocks import own_sizes

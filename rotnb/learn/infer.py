@@ -16,7 +16,7 @@ from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox, qbox2rbox
 from ..ops.nms import check_unit
 from ..data.types import TensorQuad
-from ..data.labels.arguments import check_whole
+from ..data.labels.arguments import check_integer
 from ..data.images.rasters import image_size
 from ..data.blocks import open_image
 from ..data.images.rasters import LazyImage

@@ -13,9 +13,8 @@ from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, s
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.classes import beside
-from ..evaluate.matching import APAccumulator
+from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import get_rules
-import rotnb.evaluate.ap  # `APAccumulator.compute`
 from .callbacks import class_names, unpad_dets
 from .keep import keep_history
 
@@ -124,9 +123,9 @@ def to_dataframe(self:RotatedInterpretation):
     flat,errors = self.acc.flat(),self.errors
     gt_iou = np.where(errors.gt_det>=0, errors.iou[errors.gt_det], 0.) if len(errors.iou) else np.zeros(len(errors.gt_det))
     names = np.array([*self.vocab, ''], object)                                 # '' where no ground truth explains a detection
-    true = names[np.append(flat.gt_labels, len(self.vocab))[errors.truth]]
+    true = names[np.append(flat.gt_labels, len(self.vocab))[errors.gt]]
     dets = self._frame('detection', flat.img, flat.boxes, flat.labels, errors.kind,
-                       score=flat.scores, iou=errors.iou, true=true, truth=errors.truth)
+                       score=flat.scores, iou=errors.iou, true=true, truth=errors.gt)
     truth = self._frame('truth', flat.gt_img, flat.gt_boxes, flat.gt_labels, errors.gt_kind,
                         score=np.nan, iou=gt_iou, true=names[flat.gt_labels], truth=np.arange(len(flat.gt_labels)))
     return pd.concat([dets, truth], ignore_index=True)
@@ -298,7 +297,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     me,flat,n_before = r[['cx','cy','w','h','theta']].to_numpy(float),self.acc.flat(),len(ax.patches)
     pic,matrix = upright_crop(image, me, side, context)
     ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
-    matched = self.errors.truth[row] if r.what=='detection' and r.kind!='correct' else -1
+    matched = self.errors.gt[row] if r.what=='detection' and r.kind!='correct' else -1
     if matched>=0: _outline(ax, box(flat.gt_boxes[matched])[0]-.5, 'white', True, 1.)
     show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
     for patch_ in ax.patches[n_before:]: patch_.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))

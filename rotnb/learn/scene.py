@@ -11,11 +11,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
-from ..ops.nms import batched_nms_rotated, check_unit
-from ..evaluate.task1 import task1_files
-from ..data.labels.arguments import check_whole
-from ..data.labels.atomic import alone, reads_through, sweep
-from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size, walk_files
+from ..ops.nms import check_unit
+from ..evaluate.task1 import merge_detections, task1_files
+from ..data.labels.arguments import check_integer
+from ..data.labels.atomic import file_lock, reads_through, sweep
+from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
+from ..data.images.walk import walk_files
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.images.windows import *
 from .infer import _detect, rows_dets
@@ -98,8 +99,7 @@ def merge_rows(
     iou_thr:float=.1 # of NMS within each class, in [0, 1]
 )->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
     "Detections of a scene's windows as those of the scene"
-    dets = torch.from_numpy(np.concatenate([np.zeros((0,7), np.float32), *rows]))
-    return rows_dets(dets[batched_nms_rotated(dets[:,:5], dets[:,5], dets[:,6], iou_thr)].numpy())
+    return merge_detections([rows_dets(np.zeros((0,7))), *map(rows_dets, rows)], iou_thr)
 
 def _merged(windows, rows, iou_thr, cut):
     if len(windows)==1: return rows_dets(rows[0]) # nothing was seen twice: what the detector's own NMS left is the answer
@@ -152,7 +152,7 @@ def predict_scene(
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
     file = resume and Path(resume)/f'{scene.name}.windows'
-    with alone(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
+    with file_lock(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
         journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
         return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_thr, cut)
 
