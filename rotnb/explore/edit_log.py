@@ -9,7 +9,7 @@ __all__ = ['EditLog', 'restored']
 import hashlib, json, os, secrets, time
 from dataclasses import asdict
 from pathlib import Path
-from ..data.labels.atomic import write_whole
+from ..data.labels.atomic import write_atomic
 from ..data.mend.sources import LabelSnapshot
 from ..data.loaders import user_cache
 from .box_edits import Box, BoxEdits
@@ -37,7 +37,7 @@ class EditLog:
         if not edits.dirty: return file.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         boxes = [{**asdict(box), 'origin':edits.origin.get(box.id)} for box in edits.boxes]
-        write_whole(file, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
+        write_atomic(file, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
 
     def left(self)->dict: # image -> record
         "What other sessions left, the newest of each image"
