@@ -92,10 +92,9 @@ from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelPro
 from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
-# data: synthetic scenes, and the doctor (its report's `fix` comes with mend)
+# data: synthetic scenes, and the doctor
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
-from .data.mend import fix as _fix
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

@@ -15,7 +15,7 @@ from rotnb.data.blocks import open_image
 from rotnb.data.cache import DiskCache
 from rotnb.data.formats.table import read_format, sniff_format
 from rotnb.data.doctor.report import doctor
-from rotnb.data.mend.fix import fix
+from rotnb.data.doctor.fix import fix
 from rotnb.data.images.rasters import CorruptImageError
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.data.mend.sources import LabelConflict

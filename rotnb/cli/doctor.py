@@ -9,10 +9,11 @@ __all__ = ['parse_names', 'count_fixes', 'main']
 from json import loads
 from pathlib import Path
 from fastcore.script import call_parse
+from ..data.labels.atomic import lies_in
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
-from ..data.mend import fix as mend
+from ..data.doctor import fix as mend
 from .commands import UserError, command
 from .overwrite import all_read, check_spared
 
@@ -22,7 +23,8 @@ def parse_names(
 )->dict: # old name to new
     "Class names to change, as given on the command line"
     pairs = [pair.split('=') for pair in text.split(',') if pair.strip()]
-    if any(len(pair)!=2 or not all(map(str.strip, pair)) for pair in pairs): raise UserError(f'--names is {text!r}, expected OLD=NEW,OLD=NEW')
+    if any(len(pair)!=2 or not all(map(str.strip, pair)) for pair in pairs):
+        raise UserError(f'--names is {text!r}, expected OLD=NEW,OLD=NEW')
     return {old.strip():new.strip() for old,new in pairs}
 
 def count_fixes(
@@ -41,7 +43,7 @@ def _check_report_file(file, rep):
     file,annots = Path(file),rep.boxes.annots
     if not _is_report(file): check_spared(file, all_read(rep.path, annots))
     label_exts = {Path(split_where(annot.where[0])[0]).suffix.lower() for annot in annots if annot.where}
-    if file.suffix.lower() in label_exts and file.resolve().is_relative_to(set_root(rep.path).resolve()):
+    if file.suffix.lower() in label_exts and lies_in(file, set_root(rep.path)):
         raise UserError(f'--json {file} lies in the set, which would take it for labels: name a file outside')
 
 # %% ../../nbs/cli/08_doctor.ipynb #4b2df059
