@@ -141,7 +141,7 @@ def test_only_a_tag_publishes():
 
 def test_links_follow_renumbered_notebooks(tmp_path):
     followed = runpy.run_path(str(ROOT/'.ci/links.py'))['followed']
-    (tmp_path/'models').mkdir()
-    for o in ('05_head.ipynb','models/06_rpn.ipynb'): (tmp_path/'models'/o).touch()
-    text = '[a](models/04_head.ipynb#loss) [b](models/06_rpn.ipynb) [c](models/01_gone.ipynb) [d](https://x.org/04_head.ipynb)'
-    assert followed(text, tmp_path)==text.replace('04_head.ipynb#', '05_head.ipynb#')
+    (tmp_path/'room').mkdir()
+    for o in ('05_alpha.ipynb','06_beta.ipynb'): (tmp_path/'room'/o).touch()
+    text = '[a](room/04_alpha.ipynb#loss) [b](room/06_beta.ipynb) [c](room/01_gone.ipynb) [d](https://x.org/04_alpha.ipynb)'
+    assert followed(text, tmp_path)==text.replace('04_alpha.ipynb#', '05_alpha.ipynb#')
