@@ -30,7 +30,8 @@ def notebooks():
 def title(file):
     "Title and subtitle of a notebook"
     first = next(c.source for c in read_nb(file).cells if c.cell_type=='markdown')
-    return re.match(r'# (.*)\n+> (.*)', first).groups()
+    name,sub = re.match(r'# (.*)\n+(?:`.*`\n+)?((?:>.*\n?)+)', first).groups()
+    return name,' '.join(o.strip('> ') for o in sub.splitlines()).rstrip('.')
 
 # --- one name
 
@@ -137,13 +138,16 @@ def commands():
         rows = [(code('--'+n if d else n), code(d), c) for n,d,c in parameters(f)]
         yield f'## {name}\n\n{plain(doc(f))}\n\n'+table(['argument','default','meaning'], rows)
 
+def top_room(module): return module.split('.')[1]
+
 def pages():
     "{file name: text} of the whole reference"
     names = dict(chosen())
     rooms,found = {},notebooks()
-    for module,notebook in found.items(): rooms.setdefault(module.split('.')[1], []).append(section(module, names.get(module, []), notebook))
-    order = [*dict.fromkeys(o.split('.')[1] for o in names), *rooms]
-    made = {f'{room}.md':page(room, rooms[room]) for room in dict.fromkeys(order) if room!='cli'}
+    for module,notebook in found.items():
+        rooms.setdefault(top_room(module), []).append(section(module, names.get(module, []), notebook))
+    order = dict.fromkeys([*map(top_room, names), *rooms])
+    made = {f'{room}.md':page(room, rooms[room]) for room in order if room!='cli'}
     made[f'{COMMANDS}.md'] = page('Commands', commands())
     return {'README.md':index(made, names)}|made
 
@@ -152,7 +156,7 @@ def index(made, names):
     rows = []
     for file in made:
         room = file.removesuffix('.md')
-        own = [n for module,some in names.items() if module.split('.')[1]==room for n in some]
+        own = [n for module,some in names.items() if top_room(module)==room for n in some]
         rows.append((f'[{room}]({file})', ', '.join(f'[{n}]({file}#{n.lower()})' for n in own)))
     about = ('What `from rotnb.all import *` brings beside fastai, by room. Each page gives shapes, units and ranges, '
              'and links to the notebook that explains and tests the module.')

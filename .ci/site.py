@@ -16,7 +16,8 @@ STYLE = HtmlFormatter().get_style_defs('.highlight')+'''
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff }
 nav { border-bottom: 1px solid #ccc; padding-bottom: .5rem } nav a { margin-right: 1rem }
 pre { overflow-x: auto; padding: .6rem; background: #f6f6f6 } code { font-size: .9em } img, svg { max-width: 100%; height: auto }
-table { border-collapse: collapse; display: block; overflow-x: auto } td, th { border: 1px solid #ddd; padding: .25rem .5rem; text-align: left }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th { border: 1px solid #ddd; padding: .25rem .5rem; text-align: left }
 .jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none }
 '''
 MATH = 'https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js'

@@ -58,12 +58,12 @@ from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
-from .evaluate.accumulator import APAccumulator, eval_map
-from .evaluate.resampling import compare_runs
 from .evaluate.classes import ClassMismatchError
 from .evaluate.task1 import merge_windows, read_task1, write_task1
-from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.ap import APResult
+from .evaluate.resampling import compare_runs
+from .evaluate.accumulator import APAccumulator, eval_map
+from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
 
 # measure: overlaps beside exact values
@@ -78,22 +78,23 @@ from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
-from .data.labels.records import Annot, DatasetLayoutError, LabelError, LabelWarning
+from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
 from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
+from .data.formats.yolo import read_yolo_obb, write_yolo_obb
 from .data.formats.yolo_preds import read_yolo_preds
 from .data.formats.coco import read_coco, write_coco
 from .data.formats.csv_table import annots2df, df2annots
-from .data.formats.yolo import read_yolo_obb, write_yolo_obb
+from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelProbe, register_format
+from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
-# data: synthetic scenes, and the doctor (its report's `fix` comes with mend)
+# data: synthetic scenes, and the doctor
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
-from .data.mend import fix as _fix
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

@@ -46,7 +46,9 @@ def test_console_scripts_resolve():
 @pytest.mark.parametrize('nb', NBS)
 def test_title_and_subtitle(nb):
     first = next(c.source for c in NBS[nb].cells if c.cell_type=='markdown')
-    assert re.match(r'# \S.*\n+> \S', first), f'starts with {first[:80]!r}; `# name` and `> one line` are wanted'
+    own = module(NBS[nb])
+    wanted = rf'# \S.*\n+(`{own}`\n+)?> \S'
+    assert re.match(wanted, first), f'starts with {first[:80]!r}; a title, the module in backticks and `> one line` are wanted'
 
 def test_one_notebook_for_each_module():
     exported = Counter(filter(None, map(module, NBS.values())))
@@ -97,21 +99,22 @@ def test_import_time(ours, theirs):
 
 def test_import_says_nothing():
     "What is printed on import is the first thing that a notebook shows"
-    out = subprocess.run([sys.executable, '-c', 'from rotnb.all import *'], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    cmd = [sys.executable, '-c', 'from rotnb.all import *']
+    out = subprocess.run(cmd, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     assert (out.stdout,out.stderr)==('','')
 
 def test_failures_are_expected_of_something():
     "fastcore's `expect_fail` is a context manager: handed a function it never calls it, and the test cannot fail"
-    bad = [f'{p.relative_to(ROOT)}: {l.strip()}' for p in sorted(ROOT.glob('nbs/**/*.ipynb')) for l in p.read_text(encoding='utf-8').splitlines()
-           if 'expect_fail(' in l and 'with ' not in l]
+    lines = [(name, line) for name,nb in NBS.items() for line in code(nb).splitlines()]
+    bad = [f'{name}: {line.strip()}' for name,line in lines if 'expect_fail(' in line and 'with ' not in line]
     assert not bad, bad
 
 # --- names
 
-PYTHON = [*(ROOT/'rotnb').rglob('*.py'), *(ROOT/'tests').rglob('*.py'), *(ROOT/'.ci').glob('*.py'), *(ROOT/'nbs').rglob('*.py'), ROOT/'setup.py']
+PYTHON = [*(f for o in ('rotnb','tests','.ci','nbs') for f in (ROOT/o).rglob('*.py')), ROOT/'setup.py']
 
 def undefined(files):
-    "(file, line, name) of names that nothing defines; of a file with `import *` ruff only suspects: there the star imports themselves are asked"
+    "(where, name) of names that nothing defines; in a file with `import *` ruff only suspects, so the star imports themselves are asked"
     cmd = ['ruff','check','--isolated','--no-cache','--select','F821,F822,F823,F405','--output-format','json', *map(str, files)]
     found = json.loads(subprocess.run([sys.executable,'-m',*cmd], capture_output=True, text=True, cwd=ROOT).stdout)
     assert not (bad := [o for o in found if o['code'] not in ('F821','F822','F823','F405')]), bad

@@ -14,8 +14,8 @@ def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"
     import rasterio
     rng,blocks = np.random.default_rng(0),[make_scene(i, block)[0] for i in range(n)]
-    kw = dict(width=side, height=side, count=3, dtype='uint8', tiled=True, blockxsize=256, blockysize=256, compress='deflate', photometric='rgb',
-              crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
+    kw = dict(width=side, height=side, count=3, dtype='uint8', tiled=True, blockxsize=256, blockysize=256,
+              compress='deflate', photometric='rgb', crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
     with atomic_path(file) as tmp, rasterio.open(tmp, 'w', driver='GTiff', **kw) as ds:
         for y in range(0, side, block):
             row = np.concatenate([np.rot90(blocks[rng.integers(n)], rng.integers(4)) for _ in range(0, side, block)], 1)[:side-y,:side]

@@ -32,9 +32,11 @@ def losses(
     "What writing these records in a format loses"
     lost,holds = [],fmt.holds
     gaps = [gap for annot in annots for gap in with_heading(annot.quads)[1] if gap>.5]
-    if 'quad' not in holds and gaps: lost.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
+    if 'quad' not in holds and gaps:
+        lost.append(f'{len(gaps)} quads are not rectangles and became some: corners moved by up to {max(gaps):.1f} px')
     n_difficult,n_very = (sum(int((annot.difficult>level).sum()) for annot in annots) for level in (0,1))
-    if 'difficult' not in holds and n_difficult: lost.append(f'{n_difficult} difficult boxes are no longer marked: they will be trained on')
+    if 'difficult' not in holds and n_difficult:
+        lost.append(f'{n_difficult} difficult boxes are no longer marked: they will be trained on')
     if 'difficult' in holds and n_difficult and fmt.unheeded: lost.append(f'{n_difficult} difficult boxes {fmt.unheeded}')
     names = {name for annot in annots for name in annot.names}
     if 'names' not in holds and len(names)>1: lost.append(f'{len(names)} classes became one')
@@ -51,13 +53,14 @@ def _turned_images(annots):
             'a tool that opens them as stored sees them beside the objects'] if n else []
 
 # %% ../../nbs/cli/07_convert.ipynb #47854f62
-_EXTS = {*IMAGE_EXTS, '.yaml', '.yml', '.cache', '.bak', *(ext for fmt in FORMATS.values() for ext in fmt.exts)}
+_EXTS = {*IMAGE_EXTS, '.yaml', '.yml', '.cache', '.bak'}
 _DIRS = {name.lower() for name in [*DOTA_DIRS, 'annotations']}
 
 def _is_part(file):
     "Whether a file, by its path within a set, may belong to one"
     hidden = any(part[0]=='.' and part!='.rotnb' for part in file.parts)
-    return file.suffix.lower() in _EXTS and not hidden
+    exts = {*_EXTS, *(ext for fmt in FORMATS.values() for ext in fmt.exts)}             # those registered later, too
+    return file.suffix.lower() in exts and not hidden
 
 def _is_label_set(folder):
     "Whether a folder holds labels or has the folders of a set"

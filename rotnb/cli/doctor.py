@@ -13,7 +13,7 @@ from ..data.labels.atomic import lies_in
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
-from ..data.mend import fix as mend
+from ..data.doctor import fix as mend
 from .commands import UserError, command
 from .overwrite import all_read, check_spared
 
@@ -23,7 +23,8 @@ def parse_names(
 )->dict: # old name to new
     "Class names to change, as given on the command line"
     pairs = [pair.split('=') for pair in text.split(',') if pair.strip()]
-    if any(len(pair)!=2 or not all(map(str.strip, pair)) for pair in pairs): raise UserError(f'--names is {text!r}, expected OLD=NEW,OLD=NEW')
+    if any(len(pair)!=2 or not all(map(str.strip, pair)) for pair in pairs):
+        raise UserError(f'--names is {text!r}, expected OLD=NEW,OLD=NEW')
     return {old.strip():new.strip() for old,new in pairs}
 
 def count_fixes(

@@ -42,7 +42,8 @@ def check_path(
     if data and Path(data).is_dir() and lies_in(path, data):
         raise UserError(f'--path {path} lies in the data set {data}, which would read the images written there: name a folder outside')
     foreign = [name for name in WRITTEN if os.path.lexists(path/name)]
-    if foreign and not _is_ours(path): raise UserError(f'--path {path} holds {foreign[0]}, which rotnb-demo did not write: name another folder')
+    if foreign and not _is_ours(path):
+        raise UserError(f'--path {path} holds {foreign[0]}, which rotnb-demo did not write: name another folder')
 
 # %% ../../nbs/cli/03_recipe.ipynb #ff9243a8
 def prepare_folder(

@@ -148,7 +148,9 @@ def _check_names(sets):
     "Raise if windows of two images would have the same names"
     for split,annots in sets.items():
         for name,n in Counter(Path(annot.image).stem for annot in annots).items():
-            if n>1: raise UserError(f"{n} images{' of '+split if split else ''} are called {name}, and so would be their windows: rename them")
+            if n==1: continue
+            of = f' of {split}' if split else ''
+            raise UserError(f'{n} images{of} are called {name}, and so would be their windows: rename them')
 
 # %% ../../nbs/cli/09_split.ipynb #10b40706
 def _tile_all(sets, sizes, gaps, rates, img_rate_thr, iof_thr, mark_cut):

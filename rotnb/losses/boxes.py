@@ -96,7 +96,7 @@ def hbox_giou_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor # `(n, 5)` rboxes
 )->Tensor: # `(n,)` in [0, 2]
-    "[GIoU](https://arxiv.org/abs/1902.09630) loss of the upright boxes around rboxes"
+    "[GIoU](https://arxiv.org/abs/1902.09630) loss of the circumscribed hboxes of rboxes"
     return generalized_box_iou_loss(rbox2hbox(pred), rbox2hbox(target))
 
 # %% ../../nbs/losses/02_boxes.ipynb #fa4da88f

@@ -21,7 +21,7 @@ class MissingWeightsError(BackboneError): "Trained weights that cannot be had"
 def check_weights(
     name:str # timm model name, optionally with its weights' tag
 ):
-    "A `MissingWeightsError` at once where weights are neither here nor can be fetched: timm would try five times, for a minute"
+    "Raise a `MissingWeightsError` at once if weights are neither cached nor reachable: timm would retry for a minute"
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is None or cfg.file or not cfg.hf_hub_id: return
     repo = cfg.hf_hub_id+(f'{cfg.architecture}.{cfg.tag}' if cfg.hf_hub_id.endswith('/') else '')
@@ -161,7 +161,7 @@ def _stages(self:TimmBackbone):
 
 @patch
 def train(self:TimmBackbone, mode:bool=True):
-    "As of any module, but what is frozen stays so, whoever calls it and whatever was unfrozen in between"
+    "Like `nn.Module.train`, but frozen stages stay frozen, whatever was unfrozen in between"
     nn.Module.train(self, mode)
     for module in (part for stage in self._stages()[:self.frozen+1] for part in stage): module.requires_grad_(False).eval()
     if self.norm_eval:

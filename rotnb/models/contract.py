@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     added:Tensor # `(b, n)` bool, objects that were put among the priors
 
 class StageOut(NamedTuple):
-    "What a stage says about its priors"
+    "What a stage predicts for its priors"
     logits:Tensor # `(b, N, K)` class logits for sigmoids; `(b, N, K+1)`, background last, under a softmax
     deltas:Tensor # `(b, N, d)` for the coder; `(b, N, K*d)` where each class has its own
     priors:Tensor # `(b, N, 5)`
@@ -47,7 +47,7 @@ class Positives(NamedTuple):
     img:Tensor # `(n,)` image
     pri:Tensor # `(n,)` position among the priors of the image
     priors:Tensor # `(n, 5)`
-    deltas:Tensor # `(n, d)` what the stage says
+    deltas:Tensor # `(n, d)` predicted
     boxes:Tensor # `(n, 5)` of the object
     labels:Tensor # `(n,)` of the object
 
@@ -65,7 +65,7 @@ def matched_objects(
 
 # %% ../../nbs/models/01_contract.ipynb #0f25c467
 def _alone(images, e):
-    "What a batch norm's error means, or None"
+    "A readable error for a batch norm's complaint about one value per channel, or None"
     if 'more than 1 value per channel' not in str(e): return None
     h,w = images.shape[-2:]
     return ValueError(f"a batch of {len(images)} image of {w} x {h} px leaves a norm one number a channel, and nothing to learn from: "
@@ -73,7 +73,17 @@ def _alone(images, e):
 
 # %% ../../nbs/models/01_contract.ipynb #b6fdecf0
 class Detector(nn.Module):
-    "A backbone, a neck and a chain of stages"
+    """A backbone, a neck and a chain of stages
+
+    >>> from rotnb.models import create_detector
+    >>> detector = create_detector('rotated_retinanet_tiny', n_classes=3)
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> target = dict(boxes=torch.tensor([[30., 30, 24, 12, .5]]), labels=torch.tensor([1]))
+    >>> sorted(detector(images, [target, target]))
+    ['loss_box', 'loss_cls']
+    >>> sorted(detector.eval()(images)[0])
+    ['boxes', 'labels', 'scores']
+    """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
     def __init__(self,
@@ -119,7 +129,7 @@ class Detector(nn.Module):
         return losses,out
 
     def stage_losses(self, i:int, out:StageOut, targets:list)->dict: # `{term: (b,)}`
-        "Losses of stage `i`, whose name they bear where there are several"
+        "Losses of stage `i`, named after it where there are several"
         prefix = f's{i}_' if len(self.stages)>1 else ''
         return {prefix+term:loss for term,loss in self.stages[i].loss(out, targets).items()}
 

@@ -6,7 +6,7 @@
 __all__ = ['tower', 'DenseHead', 'box_maps', 'dense_detector']
 
 # %% ../../nbs/models/05_dense_head.ipynb #0b417e92
-import math, torch
+import torch
 import torch.nn.functional as F
 from dataclasses import replace
 from inspect import signature
@@ -43,7 +43,18 @@ def tower(
 
 # %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
 class DenseHead(nn.Module):
-    "Scored boxes from every location of every level"
+    """Scored boxes from every location of every level
+
+    >>> from rotnb.targets.priors import PointPriors
+    >>> from rotnb.targets.assign import fcos_assign
+    >>> from rotnb.targets.coders import DistanceAngleCoder
+    >>> head = DenseHead(3, 16, PointPriors(), DistanceAngleCoder(), fcos_assign, 'iou', strides=(8,), feat_channels=16)
+    >>> out = head([torch.rand(1, 16, 6, 8)])
+    >>> tuple(out.logits.shape), tuple(out.deltas.shape), tuple(out.priors.shape)
+    ((1, 48, 3), (1, 48, 5), (1, 48, 5))
+    >>> [sorted(found) for found in head.detect(out)]
+    [['boxes', 'labels', 'scores']]
+    """
     def __init__(self,
         n_classes:int,
         in_channels:int, # of the neck's levels
@@ -97,7 +108,7 @@ def build(self:DenseHead, in_channels:int):
 
 @patch
 def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
-    "What the layers say about level `i`"
+    "Outputs of the layers for level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     return self.cls(c),self.box(r),self.quality_conv(r) if self.quality=='centerness' else None
 
@@ -112,7 +123,7 @@ def forward(self:DenseHead,
     feats:list, # `(b, c, h, w)` for each level
     boxes:Tensor=None # `(b, N, 5)` from the stage before, if this one has no priors of its own
 )->StageOut:
-    "What the network says about each prior"
+    "Outputs of the network for each prior"
     if len(feats)!=len(self.strides):
         raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
     if self.align: feats = self.align(feats, boxes)

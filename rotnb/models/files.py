@@ -7,15 +7,14 @@ __all__ = ['DamagedFile', 'check_sums', 'load_tensors']
 
 # %% ../../nbs/models/02_files.ipynb #347b4358
 import torch, zipfile
-from pathlib import Path
 
 # %% ../../nbs/models/02_files.ipynb #ec183426
-class DamagedFile(ValueError): "A file of tensors that is not as it was written"
+class DamagedFile(ValueError): "A file of tensors whose bytes have changed since it was written"
 
 def check_sums(
     file # written by `torch.save`: weights, a checkpoint, an exported learner
 ):
-    "Raise a `DamagedFile` where an archive's checksums do not fit what is in it; a file of another kind has none"
+    "Raise a `DamagedFile` where an archive's checksums do not fit what is in it; files of other kinds have none"
     with open(file, 'rb') as stream:
         if stream.read(4)!=b'PK\x03\x04': return
         try:
@@ -28,6 +27,6 @@ def load_tensors(
     file, # written by `torch.save`
     device='cpu'
 ): # what it holds
-    "Tensors and plain data of a file, of which nothing is run, checked first"
+    "Tensors and plain data of a file; checks it first and runs no code"
     check_sums(file)
     return torch.load(file, map_location=device, weights_only=True)

@@ -42,7 +42,7 @@ def roi_align_hbox(
     spatial_scale:float=1., # cells of the map for a pixel
     sampling_ratio:int=0 # points along each side of an output cell; 0: as many as the map has
 )->Tensor: # `(k, c, output_size, output_size)`
-    "[RoIAlign](https://arxiv.org/abs/1703.06870) in the upright boxes around RoIs"
+    "[RoIAlign](https://arxiv.org/abs/1703.06870) in the circumscribed hboxes of RoIs"
     if input.is_cuda:
         hboxes = torch.cat([rois[:,:1], rbox2hbox(rois[:,1:])], 1).to(input.dtype)
         return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned=True)
@@ -57,7 +57,7 @@ class RoIHead(nn.Module):
         in_channels:int, # of the neck's levels
         coder, # such as `DeltaXYWHACoder()`
         pool=roi_align_hbox, # `(map, rois (k,6), roi_size, scale) -> (k, c, roi_size, roi_size)`
-        hbox:bool=True, # compare proposals with the upright boxes around objects
+        hbox:bool=True, # compare proposals with the circumscribed hboxes of objects
         assigner=partial(max_iou_assign, pos=.5, neg=.5, low_quality=False), # `(priors, boxes, ignore) -> matched`
         sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`
         loss_box=box_loss('smooth_l1', beta=1.), # a name in `box_losses` or a `BoxLoss`
@@ -74,7 +74,7 @@ class RoIHead(nn.Module):
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         quads:bool=False, # NMS of the coder's quadrilaterals (`GlidingVertexCoder` has them) instead of the boxes around them
-        clip:str=None): # what of boxes beyond the image is moved to its border, as MMRotate does: 'centers', 'sides' (by the coder), None
+        clip:str=None): # what is clipped to the image, as MMRotate does: 'centers', 'sides' (by the coder) or None
         super().__init__()
         loss_box = box_loss(loss_box)
         if quads and not hasattr(coder, 'quads'):

@@ -28,7 +28,7 @@ class RPNHead(DenseHead):
     "Proposals, of no class, from every location of every level"
     def __init__(self,
         in_channels:int, # of the neck's levels
-        coder, # such as `DeltaXYWHCoder()` for upright proposals, `MidpointOffsetCoder()` for rotated ones
+        coder, # such as `DeltaXYWHCoder()` for horizontal proposals, `MidpointOffsetCoder()` for rotated ones
         priors=AnchorPriors(8., 1, (.5,1.,2.)), # generator
         assigner=partial(max_iou_assign, pos=.7, neg=.3, min_pos=.3, hbox=True), # `(priors, boxes, ignore, lvls) -> matched`
         sampler=partial(random_sample, num=256, pos_fraction=.5), # `matched -> matched`
@@ -37,7 +37,7 @@ class RPNHead(DenseHead):
         loss_cls=partial(focal_loss, alpha=-1, gamma=0.), # `(logits, labels) -> (n,)`; this is cross entropy
         stacked_convs:int=1, # depth of the tower
         nms_pre:int=2000, # best candidates of each level that reach the NMS
-        iou_thr:float=.7, # IoU of the upright surroundings above which the NMS drops the lower score, within a level
+        iou_thr:float=.7, # IoU of the circumscribed hboxes above which the NMS drops the lower score, within a level
         max_per_img:int=2000, # proposals of an image
         **kwargs):
         super().__init__(1, in_channels, priors, coder, assigner, loss_box, loss_cls=loss_cls, stacked_convs=stacked_convs,

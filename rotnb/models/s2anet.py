@@ -23,7 +23,7 @@ def align_offsets(
     stride:int, # of the level, px
     kernel:int=3 # side of the kernel, cells
 )->Tensor: # `(b, 2*kernel*kernel, h, w)` cells, y before x
-    "How far from where a convolution would look it has to look to cover each box"
+    "Offsets of a convolution's points that spread them over each box"
     r = torch.arange(kernel, device=boxes.device, dtype=boxes.dtype)-kernel//2
     ry,rx = (o.flatten() for o in torch.meshgrid(r, r, indexing='ij'))
     gy,gx = (torch.arange(n, device=boxes.device, dtype=boxes.dtype) for n in boxes.shape[1:3])

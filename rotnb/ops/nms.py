@@ -229,7 +229,12 @@ def nms_rotated(
     iou_threshold, # in [0, 1]
     max_num=None, # keep at most so many
 ): # (k,) int64 indices kept, best first
-    "Greedy NMS over all boxes"
+    """Greedy NMS over all boxes
+
+    >>> boxes = torch.tensor([[20., 20, 30, 10, 0], [22, 20, 30, 10, 0], [20, 60, 30, 10, .5]])
+    >>> nms_rotated(boxes, torch.tensor([.8, .9, .7]), iou_threshold=.5)
+    tensor([1, 2])
+    """
     return _checked_nms(check_boxes(boxes), scores, None, iou_threshold, max_num)
 
 # %% ../../nbs/ops/04_nms.ipynb #961b7214

@@ -29,7 +29,7 @@ def to_coder_form(
     angle:str='le90', # canonical form
     oc:str='old' # with angle 'oc', the range of the angle: OpenCV's 'old' one, [-pi/2, 0), or its 'new' one, (0, pi/2]
 )->Tensor: # `(n, 5)` the same rectangles
-    "Boxes in the spelling that a network learns: canonical, with 'oc' as told"
+    "Boxes in the form that a network learns: canonical, with 'oc' in the range asked for"
     canonical = canonicalize(boxes, angle)
     if angle!='oc' or oc=='new': return canonical
     xy,wh,theta = canonical.split([2,2,1], 1)

@@ -19,7 +19,7 @@ def dynamic_k(
     iou:Tensor, # `(n, m)`, 0 to 1
     topk:int # candidates whose IoUs are added up, and so the most an object takes
 )->Tensor: # `(n,)` object index or `NEG`
-    "Each object takes its k cheapest candidates, k the sum of its best IoUs; who is taken twice goes where it is cheapest"
+    "Each object takes its k cheapest candidates, k the sum of its best IoUs; a candidate taken twice goes where it is cheapest"
     if not cost.numel(): return cost.new_full((len(cost),), NEG, dtype=torch.long)
     most = min(topk, len(cost))
     k = iou.topk(most, dim=0)[0].sum(0).long().clamp(min=1)

@@ -15,10 +15,10 @@ from .coders import to_coder_form
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #14d63aa5
 def clip_sides(
-    boxes:Tensor, # `(..., 5)` upright boxes
+    boxes:Tensor, # `(..., 5)` horizontal boxes
     size_hw # `(h, w)` of the image, px
 )->Tensor: # `(..., 5)`
-    "Upright boxes cut at the border of the image"
+    "Horizontal boxes clipped to the image"
     lim,half = boxes.new_tensor([size_hw[1], size_hw[0]]),boxes[...,2:4]/2
     a,b = ((boxes[...,:2]+o).clamp(min=0).minimum(lim) for o in (-half, half))
     return torch.cat([(a+b)/2, b-a, boxes[...,4:]], -1)

@@ -1,11 +1,9 @@
 "Losses against MMRotate's numbers (1.x, float32), values and gradients; and what the head does with them"
-import json, os
-from pathlib import Path
+import json
 
 import numpy as np, pytest, torch
 from rotnb.losses.boxes import box_losses, box_loss
 from rotnb.losses.focal import focal_loss, quality_focal_loss, smooth_focal_loss, varifocal_loss
-from rotnb.losses import gaussian  # lists its losses
 from rotnb.models import create_detector
 from rotnb.ops.diff_iou import diff_iou_rotated
 from rotnb.ops.iou import box_iou_rotated

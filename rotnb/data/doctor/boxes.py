@@ -23,7 +23,7 @@ class CheckKind(NamedTuple):
     "How grave a kind of finding is, what it is, and how it can be mended"
     severity:str # 'error', 'warning' or 'info'
     what:str     # in words
-    fix:str=''   # 'drop', 'order', 'rect', 'name' or 'exif', see `data.mend.fix`; '' where only a person can tell
+    fix:str=''   # 'drop', 'order', 'rect', 'name' or 'exif', see `data.doctor.fix`; '' where needs a person to decide
 
 CHECKS = dict(
     parse=CheckKind('error', 'lines do not parse'),

@@ -23,17 +23,17 @@ def parse_dota_line(
     line:str # one line of a label file
 )->tuple: # (8 numbers, class name, difficult), or None for header and blank lines
     "Read one line; `ValueError` says what was expected"
-    t = line.split()
-    if not t or is_dota_head(line): return None
-    if len(t)<9: raise ValueError(f'expected {DOTA_LINE}, found {len(t)} fields')
-    try: xy = [number(o) for o in t[:8]]
+    fields = line.split()
+    if not fields or is_dota_head(line): return None
+    if len(fields)<9: raise ValueError(f'expected {DOTA_LINE}, found {len(fields)} fields')
+    try: xy = [number(field) for field in fields[:8]]
     except ValueError: raise ValueError(f'expected {DOTA_LINE}, the first eight fields must be numbers') from None
-    if len(t)>16 and sum(o[-1].isdigit() for o in t[8:])>7: raise ValueError(f'expected {DOTA_LINE}, found two boxes in one line')
-    if len(t)>9 and re.fullmatch(r'[-+]?\d*\.\d+(e[-+]?\d+)?', t[-1], re.I):
-        raise ValueError(f'expected {DOTA_LINE}, difficult is {t[-1]}: with a score these are predictions, not labels')
-    diff = int(t[-1]) if len(t)>9 and t[-1] in ('0','1','2') else 0
-    name = ' '.join(t[8:-1] if len(t)>9 and t[-1] in ('0','1','2') else t[8:])
-    return xy,name,diff
+    if len(fields)>16 and sum(field[-1].isdigit() for field in fields[8:])>7:
+        raise ValueError(f'expected {DOTA_LINE}, found two boxes in one line')
+    if len(fields)>9 and re.fullmatch(r'[-+]?\d*\.\d+(e[-+]?\d+)?', fields[-1], re.I):
+        raise ValueError(f'expected {DOTA_LINE}, difficult is {fields[-1]}: with a score these are predictions, not labels')
+    flagged = len(fields)>9 and fields[-1] in ('0','1','2')
+    return xy, ' '.join(fields[8:-1] if flagged else fields[8:]), int(fields[-1]) if flagged else 0
 
 # %% ../../../nbs/data/formats/04_dota.ipynb #988483a3
 DOTA_CLASSES = {'1.0': ('plane baseball-diamond bridge ground-track-field small-vehicle large-vehicle ship tennis-court basketball-court '
@@ -48,14 +48,15 @@ def write_dota(
     decimals:int=1 # digits after the point
 )->list: # the files written
     "Labels as DOTA text, one file per image"
-    folder,res = Path(folder),[]
+    folder,files = Path(folder),[]
     folder.mkdir(parents=True, exist_ok=True)
-    for a in annots:
-        if bad := ''.join(map(odd_name, a.names)): raise LabelError(f'{a.image}: {bad}')
-        rows = [' '.join(f'{v:.{decimals}f}' for v in q.ravel())+f' {n} {int(d)}' for q,n,d in zip(a.quads, a.names, a.difficult)]
-        res.append(folder/f'{a.image.stem}.txt')
-        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
-    return res
+    for annot in annots:
+        if bad := ''.join(map(odd_name, annot.names)): raise LabelError(f'{annot.image}: {bad}')
+        lines = [' '.join(f'{v:.{decimals}f}' for v in quad.ravel())+f' {name} {int(difficult)}'
+                 for quad,name,difficult in zip(annot.quads, annot.names, annot.difficult)]
+        files.append(folder/f'{annot.image.stem}.txt')
+        files[-1].write_text(''.join(line+'\n' for line in lines), encoding='utf-8')
+    return files
 
 # %% ../../../nbs/data/formats/04_dota.ipynb #f0a40002
 @register_format

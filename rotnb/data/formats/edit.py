@@ -39,7 +39,7 @@ class LabelSpan:
 
 # %% ../../../nbs/data/formats/02_edit.ipynb #d8ed3175
 class LabelEditor:
-    "Edits label files of one format as text; each adds `objects`, `row`, `edited` and `rewrite`, for one file with many images `images` too"
+    "Edits label files of one format as text; each adds `objects`, `row`, `edited`, `rewrite`, and `images` where a file has many"
     images = None                                                                   # (text) -> their names, where a file has many
     stored = False                                                                  # see `data.images.orient`
     def size(self, text, image): return None                                        # (width, height) that the file gives
@@ -135,6 +135,7 @@ def respell(
 class LineFormat(FilePerImage):
     "One object per line; a subclass adds `parse` and `spell`"
     lines,unread = (),()    # kinds of lines, keys of `KINDS_OF_LINES`
+    header = ''             # first line of new files, with its line end
     counted = 'parse'
     def parse(self, line, image:ImageRef, **options): raise NotImplementedError             # row, or None for no object
     def spell(self, line, row, changes, image:ImageRef): raise NotImplementedError          # new line; `line` is the old one or None
@@ -158,6 +159,6 @@ class LineFormat(FilePerImage):
             if bad := ''.join(map(odd_name, annot.names if 'names' in self.holds else ())): raise LabelError(f'{annot.image}: {bad}')
             image = ImageRef(annot.image.name, annot.size or image_size(annot.image), names)
             rows = zip(annot.quads.reshape(-1,8).tolist(), annot.names, annot.difficult)
-            text = ''.join(self.spell(None, row, set(), image)+'\n' for row in rows)
+            text = self.header+''.join(self.spell(None, row, set(), image)+'\n' for row in rows)
             (folder/f'{self.prefix}{annot.image.stem}{self.exts[0]}').write_text(text, encoding='utf-8')
     def editor(self, **options): return LineEditor(self.parse, self.spell)

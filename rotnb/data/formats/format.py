@@ -118,7 +118,7 @@ def _beside(image, pairs, prefix, ext):
 class FilePerImage(LabelFormat):
     "One label file for each image; a subclass adds `entries`"
     exts = ('.txt',)
-    dirs = ()               # names that a label folder beside `images` may have; () looks in any layout
+    dirs = ()               # names that a folder of .txt labels beside `images` may have; () looks in any layout
     labels = ()             # in any layout: label folders, or parts of their names, to prefer
     prefix = ''             # in any layout: what a label's name may have before the image's
     folder = 'labels'       # where `write` puts label files
@@ -155,7 +155,7 @@ class FilePerImage(LabelFormat):
     def places(self, path, split=None, editor=None, labels=None, images=None):
         pairs = self.pairs(path, split, None, labels, images)
         beside = partial(_beside, pairs=pairs, prefix=self.prefix, ext=self.exts[0])
-        home = find_split(path, split, self.dirs).home if self.dirs else beside
+        home = find_split(path, split, self.dirs).label_path if self.dirs else beside
         return [LabelPlace(image, file or home(image)) for image,file in pairs]
 
 # %% ../../../nbs/data/formats/01_format.ipynb #f0a10010

@@ -19,8 +19,8 @@ from . import dota, yolo, icdar, ucas, csv_table, voc, cvat, soda_a, coco, label
 
 # %% ../../../nbs/data/formats/19_table.ipynb #ee159efd
 _all_ = ['FORMATS']
-_ORDER = ('dota yolo_obb yolo_seg yolo coco hrsc hrsc_types ssdd rsdd srsdd dior fair1m rolabelimg voc dronevehicle soda_a geojson ucas_aod icdar '
-          'labelme label_studio cvat csv hrsid').split()
+_ORDER = ('dota yolo_obb yolo_seg yolo coco hrsc hrsc_types ssdd rsdd srsdd dior fair1m rolabelimg voc dronevehicle soda_a '
+          'geojson ucas_aod icdar labelme label_studio cvat csv hrsid').split()
 for _name in _ORDER: FORMATS[_name] = FORMATS.pop(_name)
 
 # %% ../../../nbs/data/formats/19_table.ipynb #caa69e88

@@ -22,43 +22,48 @@ from .edit import *
 
 # %% ../../../nbs/data/formats/05_yolo.ipynb #cc5658e5
 def _names_in(file, most=10000):
-    "The names of one yaml file, or None; `ValueError` where they are no names"
+    "The names of one yaml file, or None; `ValueError` where they are not names"
     doc = yaml.load(file.read_text(encoding='utf-8-sig'), Loader=yaml.BaseLoader)  # text as it is written: no is a name, not False
     names = doc.get('names') if isinstance(doc, dict) else None
     if not names: return None
     if isinstance(names, list): names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(re.fullmatch(r'-?\d+', str(k)) for k in names):
+    if not isinstance(names, dict) or not all(re.fullmatch(r'-?\d+', str(key)) for key in names):
         raise ValueError('names: expected a list, or numbers with names')
-    if any(isinstance(o, (list,dict)) for o in names.values()): raise ValueError('names: a name is a list')
-    names = {int(k):str(v) for k,v in names.items()}
+    if any(isinstance(name, (list,dict)) for name in names.values()): raise ValueError('names: a name is a list')
+    names = {int(key):str(name) for key,name in names.items()}
     if min(names)<0 or max(names)>most: raise ValueError(f'names: numbers from {min(names)} to {max(names)}, expected 0 to {most}')
     return [names.get(i, str(i)) for i in range(max(names)+1)]
 
 NAME_FILES = 'classes.txt','obj.names'
 
 def _lines_of(file, most=10000):
-    "The names of a text file, one a line"
+    "The names of a text file, one per line"
     names = file.read_text(encoding='utf-8-sig', errors='replace').rstrip().splitlines()
-    if len(names)>most or '\0' in ''.join(names): raise ValueError(f'no list of names: {len(names)} lines')
-    return [o.strip() or str(i) for i,o in enumerate(names)]
+    if len(names)>most or '\0' in ''.join(names): raise ValueError(f'not a list of names: {len(names)} lines')
+    return [name.strip() or str(i) for i,name in enumerate(names)]
+
+def _name_files(path):
+    "Files that may hold the names of a set, the likeliest first"
+    folders = [path.parent] if path.is_file() else [folder for folder in (path, path/'labels', path.parent) if folder.is_dir()]
+    yamls = [path] if path.is_file() else [file for folder in folders for file in sorted(folder.glob('*.y*ml'))]
+    return yamls+[folder/name for folder in folders for name in NAME_FILES if (folder/name).is_file()]
 
 def yolo_names(
-    path # root folder of the data set, its yaml file, or a text file with one name a line
+    path # root folder of the data set, its yaml file, or a text file with one name per line
 )->list: # class names in the order of their numbers
     "Class names from the data set's yaml file, or else its classes.txt"
     path = Path(path)
     if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     if path.is_file() and path.suffix.lower() in ('.txt','.names'): return _lines_of(path)
     if path.is_file() and not is_yaml(path): raise DatasetLayoutError(f"{path} is a file: give the set's folder, or its yaml file")
-    dirs = [path.parent] if path.is_file() else [d for d in (path, path/'labels', path.parent) if d.is_dir()]
-    files = [path] if path.is_file() else [f for d in dirs for f in sorted(d.glob('*.y*ml'))]
     bad = ''
-    for f in files+[d/o for d in dirs for o in NAME_FILES if (d/o).is_file()]:
-        try: names = _names_in(f) if is_yaml(f) else _lines_of(f)
-        except (yaml.YAMLError, *MALFORMED) as e: bad += f'; {f} is no good: {explain(e)[:200]}'; continue
-        if names: return names
-    texts = [o for o in walk_files(path) if o.suffix.lower()=='.txt'] if path.is_dir() else []
-    check_lines(texts, ('yolo_obb','yolo_preds','yolo_seg','yolo'), path)        # no names, as it is no YOLO?
+    for file in _name_files(path):
+        try: names = _names_in(file) if is_yaml(file) else _lines_of(file)
+        except (yaml.YAMLError, *MALFORMED) as e: bad += f'; {file} is no good: {explain(e)[:200]}'
+        else:
+            if names: return names
+    texts = [file for file in walk_files(path) if file.suffix.lower()=='.txt'] if path.is_dir() else []
+    check_lines(texts, ('yolo_obb','yolo_preds','yolo_seg','yolo'), path)        # no names because it is not YOLO?
     raise DatasetLayoutError(f'{path}: no yaml file with `names:` and no classes.txt in this folder, in labels/ or beside it; '
                              f'pass vocab=[...] with the names in order{bad}')
 
@@ -114,17 +119,18 @@ def write_yolo_obb(
 )->list: # the files written
     "Labels as YOLO-OBB text, one file per image; the format cannot carry *difficult*"
     if border not in ('clip','keep'): raise ValueError(f"border is {border!r}, expected 'clip' or 'keep'")
-    folder,res,names = Path(folder),[],list(names)
+    folder,files,names = Path(folder),[],list(names)
     if border=='clip': annots = annots_inside(annots)[0]
     folder.mkdir(parents=True, exist_ok=True)
-    for a in annots:
-        size = np.array(image_size(a.image))
-        for n in a.names:
-            if n not in names: raise LabelError(f'{a.image}: {unknown_class(n, names)}')
-        rows = [f'{names.index(n)} '+' '.join(f'{v:.8g}' for v in (q/size).ravel()) for q,n in zip(a.quads, a.names)]
-        res.append(folder/f'{a.image.stem}.txt')
-        res[-1].write_text('\n'.join(rows)+('\n' if rows else ''), encoding='utf-8')
-    return res
+    for annot in annots:
+        size_wh = np.array(image_size(annot.image))
+        for name in annot.names:
+            if name not in names: raise LabelError(f'{annot.image}: {unknown_class(name, names)}')
+        lines = [f'{names.index(name)} '+' '.join(f'{v:.8g}' for v in (quad/size_wh).ravel())
+                 for quad,name in zip(annot.quads, annot.names)]
+        files.append(folder/f'{annot.image.stem}.txt')
+        files[-1].write_text(''.join(line+'\n' for line in lines), encoding='utf-8')
+    return files
 
 # %% ../../../nbs/data/formats/05_yolo.ipynb #f0a50003
 def write_names(

@@ -33,24 +33,26 @@ def in_split(
     problems=None # names in the list without an image are noted here
 ):
     "A function that says whether an image is in the split"
-    if split is None: return lambda o: True
+    if split is None: return lambda image: True
     file = list_of(files, root, split)
-    if file is None: return lambda o: any(is_of(d, split) for d in o.relative_to(root).parts[:-1])
+    if file is None: return lambda image: any(is_of(name, split) for name in image.relative_to(root).parts[:-1])
     found,lost = listed_images(file, ImageIndex(root))
-    for o in lost if problems is not None else (): problems.add('listed', file, o)
+    for name in lost if problems is not None else (): problems.add('listed', file, name)
     return set(found).__contains__
 
 # %% ../../../nbs/data/labels/06_search.ipynb #8f868dd1
-def _below(o, root, words):
-    "Whether a folder between `root` and file `o` has one of these names, or holds it as a part"
-    return any(w.lower() in d.lower() for d in o.relative_to(root).parts[:-1] for w in words)
+def _below(file, root, words):
+    "Whether a folder between `root` and a file has one of these names, or holds it as a part"
+    return any(word.lower() in name.lower() for name in file.relative_to(root).parts[:-1] for word in words)
 
 def _in_folder(files, root, name):
     "The files in a folder of this name, or else of one that has it as a part"
-    exact = [o for o in files if name.lower() in (d.lower() for d in o.relative_to(root).parts[:-1])]
-    return exact or [o for o in files if _below(o, root, [name])]
+    exact = [file for file in files if name.lower() in (part.lower() for part in file.relative_to(root).parts[:-1])]
+    return exact or [file for file in files if _below(file, root, [name])]
 
-def list_files(path)->list:
+def list_files(
+    path # folder of a set
+)->list:
     "Every file below a folder, sorted, hidden ones left out"
     if Path(path).is_file(): raise DatasetLayoutError(f"{path} is a file: give the set's folder")
     if not Path(path).is_dir(): raise DatasetLayoutError(f'no such folder: {path}')
@@ -63,62 +65,72 @@ def list_images(
     images=None # name of the image folder, or a part of it; folders with 'image' in their name when there are any
 )->list:
     "The images of a set"
-    pics = [o for o in files if o.suffix.lower() in IMAGE_EXTS]
-    some = _in_folder(pics, root, images) if images else [o for o in pics if _below(o, root, ['image'])]
+    every = [file for file in files if file.suffix.lower() in IMAGE_EXTS]
+    some = _in_folder(every, root, images) if images else [file for file in every if _below(file, root, ['image'])]
     if images and not some: raise DatasetLayoutError(f'{root}: no images in a folder called {images!r}')
-    return some or pics
+    return some or every
 
 # %% ../../../nbs/data/labels/06_search.ipynb #54fb14cc
-def is_list(o): # a text file
-    "Whether a file names images or explains, and is no label"
-    return o.suffix.lower()=='.txt' and (o.parent.name.lower() in LIST_DIRS or o.stem.lower() in NO_LABELS)
+def is_list(
+    file # a text file
+)->bool:
+    "Whether a file names images or explains, and holds no labels"
+    return file.suffix.lower()=='.txt' and (file.parent.name.lower() in LIST_DIRS or file.stem.lower() in NO_LABELS)
 
 def _near(a, b, root):
     "How much the folders of two files have in common"
-    a,b = (o.relative_to(root).parts[:-1] for o in (a,b))
+    a,b = (file.relative_to(root).parts[:-1] for file in (a,b))
     return len(set(a) & set(b))+len(_words(' '.join(a)) & _words(' '.join(b)))
 
-def _nearest(image, cands, root):
+def _nearest(image, files, root):
     "The label file that shares most folders with the image"
-    if len(cands)<2: return cands[0] if cands else None
-    cands = sorted(cands, key=lambda o: _near(o, image, root), reverse=True)
-    if _near(cands[0], image, root)==_near(cands[1], image, root):
-        raise DatasetLayoutError(f'{image}: several label files, {cands[0]} and {cands[1]}: name the folder of the right ones with labels=')
-    return cands[0]
+    if len(files)<2: return files[0] if files else None
+    first,second,*_ = sorted(files, key=lambda file: _near(file, image, root), reverse=True)
+    if _near(first, image, root)==_near(second, image, root):
+        raise DatasetLayoutError(f'{image}: several label files, {first} and {second}: name the folder of the right ones with labels=')
+    return first
 
-def _paired(pics, by, root): # by: name to label files
+def _paired(images, labels, root): # labels: name to label files
     "Every image with its nearest label file, unless that is nearer to another"
-    pairs,of = [(o, _nearest(o, by.get(o.stem, []), root)) for o in pics],{}
-    for i,l in pairs: of.setdefault(l, []).append(i)
-    best = {l:max(_near(i, l, root) for i in some) for l,some in of.items() if l and len(some)>1}
-    return [(i, l if l not in best or _near(i, l, root)==best[l] else None) for i,l in pairs]
+    pairs,taken = [(image, _nearest(image, labels.get(image.stem, []), root)) for image in images],{}
+    for image,file in pairs: taken.setdefault(file, []).append(image)
+    best = {file:max(_near(image, file, root) for image in some) for file,some in taken.items() if file and len(some)>1}
+    def is_far(image, file): return file in best and _near(image, file, root)<best[file]
+    return [(image, None if is_far(image, file) else file) for image,file in pairs]
 
 # %% ../../../nbs/data/labels/06_search.ipynb #763e9f68
+def _label_files(files, root, exts, labels):
+    "The label files of a set, in the first of the folders that there is; a folder that is named must be there"
+    every = [file for file in files if file.suffix.lower() in exts and not is_list(file)]
+    for name in [labels] if isinstance(labels, str) else labels:
+        if some := _in_folder(every, root, name): return some
+    if isinstance(labels, str): raise DatasetLayoutError(f'{root}: no {"/".join(exts)} files in a folder called {labels!r}')
+    return every
+
 def find_labelled(
     path, # root folder of the set
     split:str=None, # 'train', 'val', ...; None for all images
-    exts=('.xml',), # endings of label files
+    exts=('.xml',), # suffixes of label files
     labels=(), # names of label folders (or parts of them) to prefer, or the one to take
     prefix:str='', # what a label's name may have before the image's
     images=None, # name of the image folder where it is not clear
     problems:Problems=None # images without label file and label files without image are noted here
 )->list: # of (image file, label file or None), sorted by name
     "Every image of a split with its label file, in any layout"
-    path = Path(path); files = list_files(path)
+    path = Path(path)
+    files = list_files(path)
     pics,wanted = list_images(files, path, images),in_split(files, path, split, problems)
-    texts = [o for o in files if o.suffix.lower() in exts and not is_list(o)]
-    for name in [labels] if isinstance(labels, str) else labels:
-        if some := _in_folder(texts, path, name): texts = some; break
-    else:
-        if isinstance(labels, str): raise DatasetLayoutError(f'{path}: no {"/".join(exts)} files in a folder called {labels!r}')
+    texts = _label_files(files, path, exts, labels)
     if not pics: raise DatasetLayoutError(f'{path}: no images; looked for {", ".join(IMAGE_EXTS)}')
     if not texts: raise DatasetLayoutError(f'{path}: no label files; looked for {", ".join(exts)}')
-    by = {}
-    for o in texts: by.setdefault(o.stem[len(prefix):] if prefix and o.stem.startswith(prefix) else o.stem, []).append(o)
-    pairs = [o for o in _paired(pics, by, path) if wanted(o[0])]
-    if not pairs: raise SplitError(f'{path}: no split {split!r}: neither a folder with that word in its name nor a list like ImageSets/{split}.txt')
-    have = {o.stem for o in pics}
-    return check_pairs(pairs, [v[0] for k,v in by.items() if k not in have], problems)
+    by_stem = {}
+    for file in texts: by_stem.setdefault(file.stem.removeprefix(prefix), []).append(file)
+    pairs = [pair for pair in _paired(pics, by_stem, path) if wanted(pair[0])]
+    if not pairs:
+        raise SplitError(f'{path}: no split {split!r}: neither a folder with that word in its name '
+                         f'nor a list like ImageSets/{split}.txt')
+    stems = {image.stem for image in pics}
+    return check_pairs(pairs, [some[0] for stem,some in by_stem.items() if stem not in stems], problems)
 
 # %% ../../../nbs/data/labels/06_search.ipynb #0a3d1fc7
 def read_files(
@@ -143,17 +155,19 @@ def read_files(
 # %% ../../../nbs/data/labels/06_search.ipynb #1c9fab49
 def find_whole(
     path, # the file, or the root folder of the set
-    ext:str='.json', # ending of the label file
+    ext:str='.json', # suffix of the label file
     split:str=None # word in its name, or in its folder's
 )->tuple: # the label file and the folder below which its images lie
     "The label file of a whole set or split"
     path = Path(path)
     if path.is_file(): return path,path.parent.parent if path.parent.name.lower() in ('annotations','labels') else path.parent
-    files = [o for o in list_files(path) if o.suffix.lower()==ext]
+    files = [file for file in list_files(path) if file.suffix.lower()==ext]
     if not files: raise DatasetLayoutError(f'{path}: no {ext} file')
-    some = files if split is None else [o for o in files if is_of(o.stem, split) or is_of(o.parent.name, split) and o.parent!=path]
-    if not some: raise SplitError(f'{path}: no split {split!r} among {", ".join(o.name for o in files[:10])}')
-    if len(some)>1: raise DatasetLayoutError(f'{path}: {len(some)} {ext} files ({", ".join(o.name for o in some[:5])}): name the one to read')
+    def mine(file): return split is None or is_of(file.stem, split) or is_of(file.parent.name, split) and file.parent!=path
+    some = [file for file in files if mine(file)]
+    names = ', '.join(file.name for file in (some or files)[:5])
+    if not some: raise SplitError(f'{path}: no split {split!r} among {names}')
+    if len(some)>1: raise DatasetLayoutError(f'{path}: {len(some)} {ext} files ({names}): name the one to read')
     return some[0],path
 
 # %% ../../../nbs/data/labels/06_search.ipynb #110e5f28

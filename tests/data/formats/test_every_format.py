@@ -9,7 +9,7 @@ from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
 from rotnb.data.formats.coco import *
 from rotnb.data.mend.sources import label_sources
-from rotnb.data.mend.fix import fix
+from rotnb.data.doctor.fix import fix
 from rotnb.data.formats.cvat import *
 from rotnb.geometry.boxes import rbox2qbox
 from format_sets import Q, WRITTEN, folder, read, written

@@ -106,29 +106,6 @@ def test_mask_without_pixels_and_bad_shape():
 
 # ---- malformed ----
 
-BROKEN = dict(hrsc='<HRSC_Image>\n<HRSC_Objects><HRSC_Object><Class_ID>1</Class_ID></HRSC_Object></HRSC_Objects></HRSC_Image>',
-    ssdd='<annotation>\n<object><name>s</name><rotated_bndbox><x1>1</x1></rotated_bndbox></object></annotation>',
-    rsdd='<annotation>\n<object><name>s</name><robndbox><cx>x</cx></robndbox></object></annotation>',
-    dior='<annotation>\n<object><name>s</name></object></annotation>',
-    fair1m='<annotation><objects>\n<object><possibleresult><name>s</name></possibleresult><points><point>1,x</point></points></object></objects></annotation>',
-    rolabelimg='<annotation>\n<object><name>s</name><robndbox><cx>1</cx></robndbox></object></annotation>')
-
-@pytest.mark.parametrize('name', BROKEN)
-def test_broken_xml_names_file_and_line(tmp_path, name):
-    make_images(tmp_path, 1); f = tmp_path/'annotations/0.xml'; f.parent.mkdir(); f.write_text(BROKEN[name])
-    with pytest.raises(LabelError, match=r'0\.xml:2: .*(expected|lacks|none of)'): FORMATS[name].read(tmp_path, None, None, 'raise')
-    assert len(quiet(FORMATS[name].read, tmp_path, None, None, 'warn')[0])==0
-
-def test_file_that_is_no_xml_takes_its_image_out(tmp_path):
-    make_images(tmp_path); d = tmp_path/'annotations'; d.mkdir()
-    (d/'0.xml').write_text('<annotation><object>'); (d/'1.xml').write_text('<annotation/>')
-    with pytest.raises(LabelError, match='0.xml: no XML'): read_format(tmp_path, format='rolabelimg')
-    assert [o.image.name for o in quiet(read_format, tmp_path, format='rolabelimg', on_bad='warn')]==['1.png']
-
-def test_entities_are_refused():
-    for s in ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>', '<!DOCTYPE a SYSTEM "http://localhost/x.dtd"><a/>'):
-        with pytest.raises(ValueError, match='DTD'): parse_xml(s)
-
 GOOD = dict(coco='{"images":[{"id":1,"file_name":"0.png"}],"categories":[{"id":1,"name":"s"}],"annotations":[{"image_id":1,"category_id":1,'
                  '"segmentation":[[0,0,9,0,9,5,0,5]]}]}',
     labelme='{"shapes":[{"label":"s","points":[[0,0],[9,0],[9,5],[0,5]]}]}',
@@ -153,14 +130,6 @@ def test_fuzzed_files_never_crash(tmp_path, name):
         except (LabelError, DatasetLayoutError): pass
         try: sniff_format(f)
         except FormatError: pass
-
-def test_five_numbers_are_not_guessed(tmp_path):
-    make_images(tmp_path, 1); d = json.loads(GOOD['coco']); d['annotations'][0] = dict(image_id=1, category_id=1, bbox=[50,50,40,20,30])
-    (tmp_path/'a.json').write_text(json.dumps(d))
-    with pytest.raises(LabelError, match=r"annotations\[0\].*pass rbox='deg'"): read_format(tmp_path)
-    cw,ccw = (read_format(tmp_path, rbox=o)[0].quads[0] for o in ('deg','deg_ccw'))
-    np.testing.assert_allclose(cw, rbox2qbox(np.array([[50,50,40,20,np.pi/6]]))[0], atol=1e-6)
-    np.testing.assert_allclose(ccw, rbox2qbox(np.array([[50,50,40,20,-np.pi/6]]))[0], atol=1e-6)
 
 # ---- real samples ----
 

@@ -15,7 +15,7 @@ from rotnb.data.doctor.boxes import check_duplicates, gather_boxes
 from rotnb.data.formats.table import FORMATS, read_format
 from rotnb.data.formats.dota import read_dota
 from rotnb.data.doctor.report import doctor
-from rotnb.data.mend.fix import fix
+from rotnb.data.doctor.fix import fix
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.learn.results import write_predictions

@@ -1,0 +1,19 @@
+"YOLO: oriented boxes, outlines and upright boxes"
+import pytest
+from format_checks import CHECKS, LabelSample
+
+NAMES = {'data.yaml':'names: [ship, storage tank]\n'}
+ROWS = [([10,10,50,10,50,30,10,30],'ship',0), ([120,20,150,25,145,55,115,50],'storage tank',0), ([-4,60,20,60,20,80,-4,80],'ship',0)]
+OBB = '0 .05 .1 .25 .1 .25 .30 .05 .3\n1 .6 .2 .75 .25 .725 .55 .575 .5\n0 -.02 .6 .1 .6 .1 .8 -.02 .8\n'
+SEG = '0 .05 .1 .25 .1 .25 .30 .05 .3 .05 .1\n1 .6 .2 .75 .25 .725 .55 .575 .5\n0 -.02 .6 .1 .6 .1 .7 .1 .8 -.02 .8\n'
+BOX = '0 .15 .2 .2 .2\n1 .6 .4 .1 .30\n0 .04 .7 .12 .2\n'
+UPRIGHT = [([10,10,50,10,50,30,10,30],'ship',0), ([110,25,130,25,130,55,110,55],'storage tank',0), ([-4,60,20,60,20,80,-4,80],'ship',0)]
+
+SAMPLES = [LabelSample('yolo_obb', 'labels/a.txt', OBB, ROWS, OBB.replace('.75', 'x'), ':2', '\n', extra=NAMES, other_name='storage tank'),
+           LabelSample('yolo_seg', 'labels/a.txt', SEG, ROWS, SEG.replace('.75', 'x'), ':2', '\n', extra=NAMES, other_name='storage tank',
+                       rewritten='yolo_obb'),                               # a quad is an outline of four points
+           LabelSample('yolo', 'labels/a.txt', BOX, UPRIGHT, BOX.replace('.30', 'x'), ':2', '\n', extra=NAMES)]
+
+@pytest.mark.parametrize('sample', SAMPLES, ids=lambda sample: sample.format)
+@pytest.mark.parametrize('check', CHECKS)
+def test_yolo(tmp_path, check, sample): check(tmp_path, sample)
