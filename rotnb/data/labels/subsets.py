@@ -9,7 +9,6 @@ __all__ = ['rename_annots', 'concat_annots', 'classes_of', 'repeat_annots', 'rep
 # %% ../../../nbs/data/labels/10_subsets.ipynb #237b8048
 import math, numpy as np
 from collections import Counter
-from dataclasses import replace
 from .records import unknown_class
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #5b090951

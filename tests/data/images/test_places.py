@@ -110,4 +110,4 @@ def test_a_layer_without_its_system_is_an_error(tmp_path):
     xy = [[500010,4599990],[500030,4599990],[500030,4599980],[500010,4599980],[500010,4599990]]
     (tmp_path/'a.geojson').write_text(json.dumps(dict(type='FeatureCollection',
         features=[dict(type='Feature', properties={}, geometry=dict(type='Polygon', coordinates=[xy]))])))
-    with pytest.raises(LabelError, match='does not tell its system'): read_format(tmp_path)
+    with pytest.raises(LabelError, match='does not give its system'): read_format(tmp_path)
