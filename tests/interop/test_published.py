@@ -298,7 +298,7 @@ def roi_trans(version, swap=True, loss=None, old=False):
 def roi_out(stage, priors, sample=None):
     torch.manual_seed(1)
     n = (1 if stage.agnostic else stage.n_classes)*stage.coder.n
-    return StageOut(torch.randn(*priors.shape[:2], 4), torch.randn(*priors.shape[:2], n), priors, torch.zeros(priors.shape[:2]).long(), size=(SIZE,SIZE), sample=sample)
+    return StageOut(torch.randn(*priors.shape[:2], 4), torch.randn(*priors.shape[:2], n), priors, torch.zeros(priors.shape[:2]).long(), size_hw=(SIZE,SIZE), sample=sample)
 
 @pytest.mark.parametrize('version', ['le90','le135','oc'])
 @pytest.mark.parametrize('swap', [True,False])
