@@ -26,7 +26,7 @@ def some_out(stage, b=2, seed=0, priors=None):
     feats = [torch.randn(b, 8, SIZE//s, SIZE//s) for s in STRIDES]
     out = stage(feats, priors)
     quality = None if out.quality is None else torch.randn_like(out.quality)
-    return out._replace(logits=torch.randn_like(out.logits), deltas=torch.randn_like(out.deltas)*.3+.5*(quality is not None), quality=quality, size=(SIZE,SIZE))
+    return out._replace(logits=torch.randn_like(out.logits), deltas=torch.randn_like(out.deltas)*.3+.5*(quality is not None), quality=quality, size_hw=(SIZE,SIZE))
 
 BOXES = tensor([[41.8,78.5,38.,18.,.2],[51.4,81.2,15.,30.,.9],[36.,49.2,50.8,22.9,1.8],[85.5,38.,21.6,41.,-1.2],[91.,90.,60.,55.,.4]])  # sides in either order
 TARGETS = [dict(boxes=BOXES, labels=tensor([0,1,2,0,1])),dict(boxes=BOXES[:0], labels=tensor([]).long())]
