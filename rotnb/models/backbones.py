@@ -55,21 +55,21 @@ def _serving(body, strides, grid, sizes=_tried):
              for h,w in [[_up(n, g)*g for n,g in zip(size, grid)] for size in sizes]]
     return dict(sorted(set.intersection(*found)))
 
-def _one_size(name, size=None):
-    which = f'{size[1]} x {size[0]} px' if size else 'one size'
+def _one_size(name, size_hw=None):
+    which = f'{size_hw[1]} x {size_hw[0]} px' if size_hw else 'one size'
     return BackboneError(f"{name!r} takes images of {which} and no others; say for which it shall be made, as far as timm can: "
                          "backbone_kw=dict(img_size=(height, width)). Smaller ones are then filled up")
 
-def _layout(name, make, strides, size):
+def _layout(name, make, strides, size_hw):
     "Indices of the maps of `strides`, the grid that an image's sides are filled up to, and the largest image or None"
     cfg = timm.get_pretrained_cfg(name)
-    own = size or tuple(cfg.input_size[-2:] if cfg else (224,224))
+    own = size_hw or tuple(cfg.input_size[-2:] if cfg else (224,224))
     ways = [((g,g),_tried,None) for g in (1,4,32,64)] + [(own,_tried,None),(own,[own],own)]
     most,body = {},make()
     for grid,sizes,largest in ways:
         try: at = _serving(body, strides, grid, sizes)
         except Exception: continue  # it takes no such image, and says so in any way
-        if len(at)==len(strides) and (size or not largest):
+        if len(at)==len(strides) and (size_hw or not largest):
             return tuple(body.feature_info.out_indices[at[stride]] for stride in strides),grid,largest
         most = max(most, at, key=len)
     missing = [stride for stride in strides if stride not in most]
@@ -95,13 +95,14 @@ class TimmBackbone(nn.Module):
         store_attr('name,pretrained,strides,frozen,norm_eval,out_norm,kw')
         if re.match(r'swin(v2)?_', name): kw = (dict(strict_img_size=False) | ({} if '_cr_' in name else dict(always_partition=True))) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
-        size = kw.get('img_size')
+        size_hw = kw.get('img_size') and _pair(kw['img_size'])
         key = name,tuple(strides),repr(sorted(kw.items()))
         tried = key in _layouts
-        idxs,self.grid,self.largest = _layouts[key] if tried else _layout(name, partial(_light, name, **kw), strides, size and _pair(size))
+        found = _layouts[key] if tried else _layout(name, partial(_light, name, **kw), strides, size_hw)
+        idxs,self.grid,self.largest = found
         if pretrained and not {'pretrained_cfg','pretrained_cfg_overlay'}&set(kw): check_weights(name)
         self.body = timm.create_model(name, features_only=True, out_indices=idxs, pretrained=pretrained, **kw)
-        if not tried: self._check(size and _pair(size))
+        if not tried: self._check(size_hw)
         _layouts[key] = idxs,self.grid,self.largest
         self.channels = self.body.feature_info.channels()
         for module in self.body.modules():
@@ -110,14 +111,14 @@ class TimmBackbone(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width, eps) for width in self.channels] if out_norm else [])
         self.train()
 
-    def _check(self, size):
+    def _check(self, size_hw):
         "On real maps: a table may end beyond the size it was made for, which shapes do not tell"
-        tall = (2*size[0] if size else _tried[1][0],32)
+        tall = (2*size_hw[0] if size_hw else _tried[1][0],32)
         try: at = self.largest or _serving(self.body.eval(), self.strides, self.grid, [tall])
         except Exception: at = {}
         if at and (self.largest or list(at.values())==list(range(len(self.strides)))): return
-        if not size: raise _one_size(self.name)
-        self.grid = self.largest = size
+        if not size_hw: raise _one_size(self.name)
+        self.grid = self.largest = size_hw
 
 # %% ../../nbs/models/03_backbones.ipynb #2ddcc115
 def _pair(v): return tuple(v) if isinstance(v, (tuple,list)) else (v,v)

@@ -71,12 +71,12 @@ def _text_place(ax, q):
     x,y = np.clip(_upper_corner(q), (x0,y0), (x1,y1))
     return dict(x=x, y=y, ha='right' if x>x0+.8*(x1-x0) else 'left', va='top' if y<y0+.04*(y1-y0) else 'bottom')
 
-def _legend(ax, keys, size):
+def _legend(ax, keys, text_size):
     "Classes and how many boxes each has"
     from matplotlib.patches import Patch
     counts = {key: keys.count(key) for key in dict.fromkeys(keys)}
     handles = [Patch(color=color, label=f'{caption} ({count})') for (caption,color),count in counts.items()]
-    ax.legend(handles=handles, fontsize=size+.5, loc='upper right', frameon=True, facecolor='white', framealpha=.85,
+    ax.legend(handles=handles, fontsize=text_size+.5, loc='upper right', frameon=True, facecolor='white', framealpha=.85,
               labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
@@ -115,9 +115,9 @@ def _places(q, wh):
     near = [(x,y-h), (lo[0],hi[1]), (hi[0],lo[1]), (lo[0]-w,lo[1]), (hi[0]-w,lo[1]-h), (hi[0]-w,hi[1])]
     return near + [(x,y-h*k) for k in (2,3,4)] + [(lo[0],hi[1]+h*k) for k in (1,2,3)]
 
-def _place_plate(q, wh, size, taken):
-    "`(x, y, w, h)` of a plate inside an image of `size` that covers least of those there are"
-    at = [np.round(np.clip(o, 0, np.maximum(np.subtract(size, wh), 0))).astype(int) for o in _places(q, wh)]
+def _place_plate(q, wh, size_wh, taken):
+    "`(x, y, w, h)` of a plate inside an image of `size_wh` that covers least of those there are"
+    at = [np.round(np.clip(o, 0, np.maximum(np.subtract(size_wh, wh), 0))).astype(int) for o in _places(q, wh)]
     seen = np.append(taken, [[*q.min(0), *np.ptp(q, 0)]], 0)          # the box itself is to be seen, too
     def covered(o):
         w,h = (np.minimum(o[i]+wh[i], seen[:,i]+seen[:,i+2])-np.maximum(o[i], seen[:,i]) for i in (0,1))

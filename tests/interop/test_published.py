@@ -28,7 +28,7 @@ def some_out(stage, b=2, seed=0, priors=None):
     out = stage(feats, priors)
     quality = None if out.quality is None else torch.randn_like(out.quality)
     return out._replace(logits=torch.randn_like(out.logits), deltas=torch.randn_like(out.deltas)*.3+.5*(quality is not None),
-                        quality=quality, size=(SIZE,SIZE))
+                        quality=quality, size_hw=(SIZE,SIZE))
 
 # sides in either order
 BOXES = tensor([[41.8,78.5,38.,18.,.2],[51.4,81.2,15.,30.,.9],[36.,49.2,50.8,22.9,1.8],[85.5,38.,21.6,41.,-1.2],[91.,90.,60.,55.,.4]])
@@ -332,7 +332,7 @@ def roi_out(stage, priors, sample=None):
     torch.manual_seed(1)
     n = (1 if stage.agnostic else stage.n_classes)*stage.coder.n
     return StageOut(torch.randn(*priors.shape[:2], 4), torch.randn(*priors.shape[:2], n), priors, torch.zeros(priors.shape[:2]).long(),
-                    size=(SIZE,SIZE), sample=sample)
+                    size_hw=(SIZE,SIZE), sample=sample)
 
 @pytest.mark.parametrize('version', ['le90','le135','oc'])
 @pytest.mark.parametrize('swap', [True,False])
