@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from fastcore.script import call_parse
 from ..geometry.fit import with_heading
-from ..data.labels.atomic import new_folder, reads_through
+from ..data.labels.atomic import lies_in, new_folder, reads_through
 from ..data.images.rasters import open_reader
 from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
@@ -81,7 +81,7 @@ def _check_target(src, dst, overwrite):
     "The folder to write, if it may be written"
     src,dst = Path(src).resolve(),Path(dst).resolve()
     same = dst.exists() and any(path.exists() and path.samefile(dst) for path in (src, *src.parents))
-    if same or src==dst or dst in src.parents or src in dst.parents:
+    if same or lies_in(src, dst) or lies_in(dst, src):
         raise UserError(f'{dst} and {src} lie in each other: choose a folder beside')
     if dst.exists() and not overwrite: raise UserError(f'{dst} exists: choose another name, or give --overwrite to replace it')
     if dst.exists() and not dst.is_dir(): raise UserError(f'{dst} is a file')

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from fastai.vision.all import *
 from ..plot.draw import draw
 from ..models import list_detectors
-from ..data.labels.atomic import file_lock, sweep, atomic_path, write_atomic
+from ..data.labels.atomic import atomic_path, file_lock, sweep, write_atomic
 from ..data.blocks import open_image
 from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format

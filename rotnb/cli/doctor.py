@@ -9,6 +9,7 @@ __all__ = ['parse_names', 'count_fixes', 'main']
 from json import loads
 from pathlib import Path
 from fastcore.script import call_parse
+from ..data.labels.atomic import lies_in
 from ..data.labels.layout import set_root
 from ..data.doctor.boxes import split_where
 from ..data.doctor.report import doctor
@@ -42,7 +43,7 @@ def _check_report_file(file, rep):
     file,annots = Path(file),rep.boxes.annots
     if not _is_report(file): check_spared(file, all_read(rep.path, annots))
     label_exts = {Path(split_where(annot.where[0])[0]).suffix.lower() for annot in annots if annot.where}
-    if file.suffix.lower() in label_exts and file.resolve().is_relative_to(set_root(rep.path).resolve()):
+    if file.suffix.lower() in label_exts and lies_in(file, set_root(rep.path)):
         raise UserError(f'--json {file} lies in the set, which would take it for labels: name a file outside')
 
 # %% ../../nbs/cli/08_doctor.ipynb #4b2df059

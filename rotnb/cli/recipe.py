@@ -8,6 +8,7 @@ __all__ = ['recipe', 'WRITTEN', 'check_positive', 'check_path', 'prepare_folder'
 # %% ../../nbs/cli/03_recipe.ipynb #439536b3
 import json, os
 from pathlib import Path
+from ..data.labels.atomic import lies_in
 from .commands import UserError
 
 # %% ../../nbs/cli/03_recipe.ipynb #2aabfe22
@@ -38,7 +39,7 @@ def check_path(
 ):
     "Raise if `path` is no folder to write results to"
     if path.exists() and not path.is_dir(): raise UserError(f"--path {path} is a file; name a folder")
-    if data and Path(data).is_dir() and path.resolve().is_relative_to(Path(data).resolve()):
+    if data and Path(data).is_dir() and lies_in(path, data):
         raise UserError(f'--path {path} lies in the data set {data}, which would read the images written there: name a folder outside')
     foreign = [name for name in WRITTEN if os.path.lexists(path/name)]
     if foreign and not _is_ours(path):

@@ -10,7 +10,7 @@ import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
-from .labels.atomic import sweep, atomic_path
+from .labels.atomic import atomic_path, sweep
 from .images.rasters import LazyImage, image_size
 from .blocks import *
 

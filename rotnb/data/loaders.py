@@ -8,7 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders', 'user
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
-from .labels.arguments import check_arguments, check_integer, accepted_arguments
+from .labels.arguments import accepted_arguments, check_arguments, check_integer
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
-from ..data.labels.atomic import new_folder, is_running
+from ..data.labels.atomic import is_running, lies_in, new_folder
 from ..data.formats.table import FORMATS, get_format
 from ..data.labels.records import *
 from ..data.mend.sources import *
@@ -301,7 +301,7 @@ def save_as(self:LabelFixer,
     folder = Path(folder)
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
-    if any(folder.resolve().is_relative_to(Path(source.root).resolve()) for source,*_ in self.items if source.file):
+    if any(lies_in(folder, source.root) for source,*_ in self.items if source.file):
         raise ValueError(f'{folder} lies in the set that is edited, which would read both: name a folder beside it')
     with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
 

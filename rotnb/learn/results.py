@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from shapely import geometry
 from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import short_scores, write_task1
-from ..data.labels.atomic import part_name, atomic_path, write_atomic
+from ..data.labels.atomic import atomic_path, part_name, write_atomic
 from ..data.labels.records import ANGLE_UNITS, rbox_numbers
 from ..data.formats.csv_table import csv_table
 from ..data.labels.ids import name_forms, name_stem, assign_image_ids

@@ -1,4 +1,4 @@
-"What is on disk: nothing that is read is replaced, nothing is half-written, nothing mixed, and what the dead leave is cleared away"
+"Written whole or not at all: no input is replaced, nothing is half-written or mixed, leftovers of killed runs are removed"
 import csv, errno, io, os, subprocess, sys, time, warnings, zipfile
 from pathlib import Path
 import numpy as np, pytest
@@ -30,7 +30,9 @@ def dota(root, n=3, grey=60, line=LINE):
     return root
 
 def snapshot(root): return {str(o.relative_to(root)):o.read_bytes() for o in sorted(root.rglob('*')) if o.is_file()}
-def python(code, **kw): return subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONWARNINGS':'ignore'}, **kw)
+def python(code, **kw):
+    return subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, 'PYTHONWARNINGS':'ignore'}, **kw)
 
 # --- what is read is not replaced
 
@@ -46,7 +48,11 @@ def by_folder(d):
     for i in range(3): (d/f'B/labelTxt/{i}.txt').write_text(LINE)
     return d/'B'
 def by_labels(d):
-    dota(d/'B'); [o.unlink() for o in (d/'B/labelTxt').iterdir()]; (d/'B/labelTxt').rmdir(); (d/'B/labelTxt').symlink_to('../A/labelTxt'); return d/'B'
+    dota(d/'B')
+    [o.unlink() for o in (d/'B/labelTxt').iterdir()]
+    (d/'B/labelTxt').rmdir()
+    (d/'B/labelTxt').symlink_to('../A/labelTxt')
+    return d/'B'
 def by_yaml(d):
     convert(d/'A', d/'Y', 'yolo_obb'); (d/'B').mkdir(); [(d/o).rename(d/p) for o,p in (('A','old'),('Y','A'))]
     (d/'B/data.yaml').write_text(f"path: {d/'A'}\ntrain: images\nval: images\nnames: [ship]\n"); return d/'B/data.yaml'
@@ -59,23 +65,32 @@ def by_list(d):
 def test_converting_over_what_is_read(tmp_path, how, images):
     dota(tmp_path/'A'); src = how(tmp_path); before = snapshot(tmp_path)
     with warnings.catch_warnings(), pytest.raises(UserError, match='is read|lie in each other'):
-        warnings.simplefilter('ignore'); convert(src, tmp_path/'A', 'dota', 'yolo_obb' if how is by_list else None, images=images, overwrite=True)
+        warnings.simplefilter('ignore')
+        convert(src, tmp_path/'A', 'dota', 'yolo_obb' if how is by_list else None, images=images, overwrite=True)
     assert snapshot(tmp_path)==before
 
 def test_images_named_apart(tmp_path):
     dota(tmp_path/'A'); convert(tmp_path/'A', tmp_path/'B', 'coco', images='none'); before = snapshot(tmp_path)
-    with pytest.raises(UserError, match='is read'): convert(tmp_path/'B', tmp_path/'A', 'dota', images='link', overwrite=True, images_in=tmp_path/'A/images')
+    with pytest.raises(UserError, match='is read'):
+        convert(tmp_path/'B', tmp_path/'A', 'dota', images='link', overwrite=True, images_in=tmp_path/'A/images')
     assert snapshot(tmp_path)==before
 
 @pytest.mark.parametrize('name', ['model.pth','train.py','.git/config','report.docx','notes.txt'])
 def test_only_a_set_is_replaced(tmp_path, name):
-    dota(tmp_path/'A'); (tmp_path/'mine'/name).parent.mkdir(parents=True); (tmp_path/'mine'/name).write_text('mine'); before = snapshot(tmp_path)
+    dota(tmp_path/'A')
+    (tmp_path/'mine'/name).parent.mkdir(parents=True)
+    (tmp_path/'mine'/name).write_text('mine')
+    before = snapshot(tmp_path)
     with pytest.raises(UserError, match='choose another name'): convert(tmp_path/'A', tmp_path/'mine', 'dota', overwrite=True)
     if name!='notes.txt':
-        convert(tmp_path/'A', tmp_path/'set', 'coco'); (tmp_path/'set'/name).parent.mkdir(parents=True, exist_ok=True); (tmp_path/'set'/name).write_text('mine')
+        convert(tmp_path/'A', tmp_path/'set', 'coco')
+        (tmp_path/'set'/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/'set'/name).write_text('mine')
         with pytest.raises(UserError, match='no part of a label set'): convert(tmp_path/'A', tmp_path/'set', 'dota', overwrite=True)
     assert before.items()<=snapshot(tmp_path).items()
-    convert(tmp_path/'A', tmp_path/'b', 'coco'); convert(tmp_path/'A', tmp_path/'b', 'dota', overwrite=True); assert len(read_format(tmp_path/'b'))==3
+    convert(tmp_path/'A', tmp_path/'b', 'coco')
+    convert(tmp_path/'A', tmp_path/'b', 'dota', overwrite=True)
+    assert len(read_format(tmp_path/'b'))==3
 
 @pytest.mark.parametrize('format', ['coco','dota'])
 def test_save_as_is_for_new_folders(tmp_path, format):
@@ -89,7 +104,9 @@ def test_save_as_is_for_new_folders(tmp_path, format):
 # --- whole or not at all
 
 def test_two_processes_write_one_file(tmp_path):
-    code = f"import zipfile\nfrom rotnb.data.labels.atomic import atomic_path\nfor i in range(60):\n with atomic_path({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); z.writestr('b', 'y'*50000)"
+    code = (f"import zipfile\nfrom rotnb.data.labels.atomic import atomic_path\nfor i in range(60):\n with "
+        f"atomic_path({str(tmp_path/'z.zip')!r}, durable=False) as f, zipfile.ZipFile(f, 'w') as z: z.writestr('a', 'x'*50000); "
+        f"z.writestr('b', 'y'*50000)")
     some = [python(code) for _ in range(2)]; seen = 0
     while any(p.poll() is None for p in some):
         if (tmp_path/'z.zip').exists():
@@ -97,7 +114,8 @@ def test_two_processes_write_one_file(tmp_path):
     assert [p.wait() for p in some]==[0,0] and seen and [o.name for o in tmp_path.iterdir()]==['z.zip'], [p.stderr.read() for p in some]
 
 def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
-    p = python(f"import time\nfrom rotnb.data.labels.atomic import file_lock\nwith file_lock({str(tmp_path/'run/lock')!r}): print('in', flush=True); time.sleep(60)", stdout=subprocess.PIPE)
+    p = python(f"import time\nfrom rotnb.data.labels.atomic import file_lock\nwith file_lock({str(tmp_path/'run/lock')!r}): print('in', "
+        f"flush=True); time.sleep(60)", stdout=subprocess.PIPE)
     p.stdout.readline()
     with pytest.raises(BusyError, match=f'process {p.pid} on .* since 20'), file_lock(tmp_path/'run/lock'): pass
     p.kill(); p.wait()
@@ -105,9 +123,13 @@ def test_a_lock_names_its_holder_and_goes_with_it(tmp_path):
     assert not list((tmp_path/'run').iterdir())
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_are_not(tmp_path, capsys):
-    p = python(f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\no = part_name(Path({str(tmp_path/'out')!r})); (o/'new').mkdir(parents=True); (o/'new/x').write_text('half'); part_name(Path({str(tmp_path/'r.csv')!r})).write_text('half')")
+    p = python(f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\no = part_name(Path({str(tmp_path/'out')!r})); "
+        f"(o/'new').mkdir(parents=True); (o/'new/x').write_text('half'); part_name(Path({str(tmp_path/'r.csv')!r})).write_text('half')")
     assert p.wait()==0
-    mine = part_name(tmp_path/'m'); mine.write_text('half'); (tmp_path/'.hidden').write_text('mine'); (tmp_path/'.x.part').write_text('mine')
+    mine = part_name(tmp_path/'m')
+    mine.write_text('half')
+    (tmp_path/'.hidden').write_text('mine')
+    (tmp_path/'.x.part').write_text('mine')
     dota(tmp_path/'a'); convert(tmp_path/'a', tmp_path/'b', 'coco')
     assert sorted(o.name for o in tmp_path.iterdir())==sorted(['.hidden','.x.part',mine.name,'a','b'])
     assert 'killed run' in capsys.readouterr().err
@@ -124,10 +146,13 @@ root = Path(sys.argv[1]); convert(root/'a', root/'out', 'dota', overwrite=True)
 def test_killed_between_two_renames(tmp_path, capsys):
     dota(tmp_path/'a'); convert(tmp_path/'a', tmp_path/'out', 'coco'); before = snapshot(tmp_path/'out')
     env = {**os.environ, 'PYTHONPATH':str(ROOT)}
-    assert subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], env=env, timeout=300).returncode==9 and not (tmp_path/'out').exists()
+    assert subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], env=env, timeout=300).returncode==9
+    assert not (tmp_path/'out').exists()
     with pytest.raises(UserError): convert(tmp_path/'a', tmp_path/'a/x', 'dota')
     convert(tmp_path/'a', tmp_path/'b', 'dota')
-    assert snapshot(tmp_path/'out')==before and sorted(o.name for o in tmp_path.iterdir())==['a','b','out'] and 'put back' in capsys.readouterr().err
+    assert snapshot(tmp_path/'out')==before
+    assert sorted(o.name for o in tmp_path.iterdir())==['a','b','out']
+    assert 'put back' in capsys.readouterr().err
 
 def test_the_old_folder_survives_whatever_comes_between(tmp_path, monkeypatch):
     (tmp_path/'s').mkdir(); (tmp_path/'s/x').write_text('old')
@@ -150,7 +175,8 @@ def stopped(monkeypatch, src, dst, after=6):
         n[0] += 1
         if n[0]>after: raise KeyboardInterrupt
         put(file, data)
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt): m.setattr(S, '_put', f); split_scenes(src, dst, (32,), (8,), n_workers=1)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(S, '_put', f); split_scenes(src, dst, (32,), (8,), n_workers=1)
 
 def new_pixels(src): Image.new('RGB', (64,64), (200,)*3).save(src/'images/0.png')
 def new_labels(src): (src/'labelTxt/0.txt').write_text('15 15 30 15 30 25 15 25 car 0\n')
@@ -171,22 +197,32 @@ def test_split_of_a_changed_source(tmp_path, monkeypatch, change):
 def test_a_source_that_changes_while_it_is_split(tmp_path, monkeypatch):
     src,put = dota(tmp_path/'src'),S._put
     def f(file, data): put(file, data); new_pixels(src)
-    with monkeypatch.context() as m, pytest.raises(UserError, match='changed while'): m.setattr(S, '_put', f); split_scenes(src, tmp_path/'out', (32,), (8,), n_workers=1)
-    split_scenes(src, tmp_path/'out', (32,), (8,)); split_scenes(src, tmp_path/'whole', (32,), (8,)); assert snapshot(tmp_path/'out')==snapshot(tmp_path/'whole')
+    with monkeypatch.context() as m, pytest.raises(UserError, match='changed while'):
+        m.setattr(S, '_put', f); split_scenes(src, tmp_path/'out', (32,), (8,), n_workers=1)
+    split_scenes(src, tmp_path/'out', (32,), (8,))
+    split_scenes(src, tmp_path/'whole', (32,), (8,))
+    assert snapshot(tmp_path/'out')==snapshot(tmp_path/'whole')
 
 # --- links, many boxes, caches, tables
 
 @pytest.mark.parametrize('images', ['copy','link'])
 def test_mending_a_set_of_links(tmp_path, images):
-    src = dota(tmp_path/'set'); (src/'images/all').symlink_to('..'); (src/'images/again').symlink_to('all/images'); (src/'labelTxt/up').symlink_to(tmp_path)
-    (tmp_path/'else').mkdir(); (tmp_path/'else/n.md').write_text('x'); (tmp_path/'else/ring').symlink_to('.'); (src/'other').symlink_to(tmp_path/'else')
+    src = dota(tmp_path/'set')
+    (src/'images/all').symlink_to('..')
+    (src/'images/again').symlink_to('all/images')
+    (src/'labelTxt/up').symlink_to(tmp_path)
+    (tmp_path/'else').mkdir()
+    (tmp_path/'else/n.md').write_text('x')
+    (tmp_path/'else/ring').symlink_to('.')
+    (src/'other').symlink_to(tmp_path/'else')
     (src/'labelTxt/0.txt').write_text(LINE*2); before = snapshot(src)
     done = fix(doctor(src), tmp_path/'out', images=images)
     assert 'dropped' in set(done.done) and snapshot(src)==before and (tmp_path/'out/other/n.md').read_text()=='x'
     assert sum(len(f) for _,_,f in os.walk(tmp_path/'out'))==7 and [len(o) for o in read_dota(tmp_path/'out')]==[1,1,1]
 
 def boxes(rows, names=None):
-    q = rbox2qbox(np.asarray(rows, float)); a = Annot(Path('a'), q, names or ['ship']*len(q), np.zeros(len(q), int), where=[f'a.txt:{i+1}' for i in range(len(q))])
+    q = rbox2qbox(np.asarray(rows, float))
+    a = Annot(Path('a'), q, names or ['ship']*len(q), np.zeros(len(q), int), where=[f'a.txt:{i+1}' for i in range(len(q))])
     a.size = 100,100
     return gather_boxes({'':[a]})
 
@@ -223,14 +259,19 @@ def test_cells_are_no_formulas(tmp_path):
     write_predictions(p, tmp_path/'r.csv', ODD)
     for file in (f, tmp_path/'r.csv'):
         rows = list(csv.DictReader(io.StringIO(file.read_text())))
-        assert all(r[k][0] not in '=+-@' for r in rows for k in ('image','name')) and any(float(v)<0 and v[0]=='-' for r in rows for k,v in r.items() if k[0]=='x')
-    got = read_format(f, format='csv', images=tmp_path/'im'); assert {a.image.name:a.names for a in got}=={o:[n] for o,n in zip(names, ODD)}
-    e = LabelFixer(f, 'csv', journal=tmp_path/'j', vocab=ODD, options=dict(images=tmp_path/'im')); e.edit('rename', id=0, name='-ship'); e.save()
+        assert all(r[k][0] not in '=+-@' for r in rows for k in ('image','name'))
+        assert any(float(v)<0 and v[0]=='-' for r in rows for k,v in r.items() if k[0]=='x')
+    got = read_format(f, format='csv', images=tmp_path/'im')
+    assert {a.image.name:a.names for a in got}=={o:[n] for o,n in zip(names, ODD)}
+    e = LabelFixer(f, 'csv', journal=tmp_path/'j', vocab=ODD, options=dict(images=tmp_path/'im'))
+    e.edit('rename', id=0, name='-ship')
+    e.save()
     assert read_format(f, format='csv', images=tmp_path/'im')[0].names==['-ship'] and "'-ship" in f.read_text().splitlines()[1]
 
 # --- the demo
 
-TOY = dict(model='rotated_fcos', backbone='test_resnet', n_train=8, n_valid=4, size=64, bs=4, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32), workers=0)
+TOY = dict(model='rotated_fcos', backbone='test_resnet', n_train=8, n_valid=4, size=64, bs=4, fpn_channels=16, feat_channels=16,
+    stacked_convs=1, strides=(8,16,32), workers=0)
 
 def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_path, monkeypatch):
     import rotnb.cli.demo_run as D
@@ -239,7 +280,8 @@ def test_a_run_that_is_killed_between_checkpoint_and_log_forgets_no_epoch(tmp_pa
         n[0] += 1
         if n[0]==2: raise KeyboardInterrupt
         real(file, data)
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt): m.setattr(D, 'write_json', stop); D.run_demo(tmp_path/'run', epochs=3, **TOY)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(D, 'write_json', stop); D.run_demo(tmp_path/'run', epochs=3, **TOY)
     D.run_demo(tmp_path/'run', epochs=3, resume=True, **TOY)
     got = D.json.loads((tmp_path/'run/metrics.json').read_text())
     assert [o['epoch'] for o in got['history']]==[0,1,2] and all(o['seconds']>0 and o['valid_loss'] is not None for o in got['history'])
@@ -256,7 +298,8 @@ def test_a_run_in_a_folder_that_is_in_use_or_of_somebody_else(tmp_path, capsys):
     assert (tmp_path/'mine/model.pkl').read_text()=='mine' and not (tmp_path/'d/run').exists()
 
 @pytest.mark.parametrize('e', [OSError(errno.ENOSPC, 'No space left on device', 'x'), OSError(errno.EROFS, 'Read-only file system', 'x'),
-    RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 67840 vs 67736'), RuntimeError('PytorchStreamWriter failed writing file data/3: file write failed')], ids=str)
+    RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 67840 vs 67736'),
+    RuntimeError('PytorchStreamWriter failed writing file data/3: file write failed')], ids=str)
 def test_a_demo_that_cannot_write_says_so_in_one_line(tmp_path, monkeypatch, capsys, e):
     import rotnb.cli.demo_run as D, torch
     from rotnb.cli.demo import plain_words
@@ -264,15 +307,20 @@ def test_a_demo_that_cannot_write_says_so_in_one_line(tmp_path, monkeypatch, cap
     with monkeypatch.context() as m, pytest.raises(SystemExit) as got, plain_words([]):
         m.setenv('ROTNB_HOME', str(tmp_path/'home')); m.setattr(torch, 'save', save); D.run_demo(tmp_path/'run', epochs=1, **TOY)
     err = [o for o in capsys.readouterr().err.splitlines() if o.startswith('rotnb-demo')]
-    assert got.value.code==2 and len(err)==1 and ('disk full' in err[0] or 'last.pth' in err[0]) and not [o for o in (tmp_path/'run').rglob('*') if o.is_file()]
+    assert got.value.code==2
+    assert len(err)==1
+    assert ('disk full' in err[0] or 'last.pth' in err[0])
+    assert not [o for o in (tmp_path/'run').rglob('*') if o.is_file()]
 
 @pytest.mark.parametrize('no', [errno.ENOSPC, errno.EROFS])
 def test_errors_of_the_disk_name_what_was_to_be_written(tmp_path, monkeypatch, no):
     dota(tmp_path/'a')
     def copy(a, b, **kw): raise OSError(no, 'of the disk', str(a), None, str(b))                          # as shutil names both
-    with monkeypatch.context() as m, pytest.raises(OSError) as e: m.setattr('shutil.copyfile', copy); convert(tmp_path/'a', tmp_path/'b', 'coco')
+    with monkeypatch.context() as m, pytest.raises(OSError) as e:
+        m.setattr('shutil.copyfile', copy); convert(tmp_path/'a', tmp_path/'b', 'coco')
     assert (e.value.errno, e.value.filename)==(no, str(tmp_path/'b'))
     def full(*_, **k): raise OSError(no, 'of the disk')
-    with monkeypatch.context() as m, pytest.raises(OSError) as e: m.setattr(atomic, '_sync', full); doctor(tmp_path/'a').to_json(tmp_path/'r.json')
+    with monkeypatch.context() as m, pytest.raises(OSError) as e:
+        m.setattr(atomic, '_sync', full); doctor(tmp_path/'a').to_json(tmp_path/'r.json')
     assert (e.value.errno, e.value.filename)==(no, str(tmp_path/'r.json')) and [o.name for o in tmp_path.iterdir()]==['a']
     with pytest.raises(FileNotFoundError, match='none.png'), new_folder(tmp_path/'b') as d: open(tmp_path/'none.png')
