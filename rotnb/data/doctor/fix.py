@@ -12,7 +12,7 @@ import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ...geometry.boxes import rbox2qbox
 from ..images.orient import ORIENTATION, inverse_map, move_points
-from ..labels.atomic import atomic_path, new_folder
+from ..labels.atomic import atomic_path, lies_in, new_folder
 from ..labels.records import LabelError, MALFORMED, explain, odd_name, unknown_class
 from ..labels.layout import IMAGE_EXTS
 from ..formats.edit import ImageRef, changed
@@ -154,7 +154,7 @@ def check_target(
     if not root.exists(): raise ValueError(f'no such folder: {root}')
     if not root.is_dir(): raise ValueError(f'{root} is a file: examine the folder of the set, only a folder can be copied')
     if dst.exists(): raise ValueError(f'{dst} exists: the mended set needs a new folder')
-    if root.resolve() in dst.resolve().parents: raise ValueError(f'{dst} lies in {root}: choose a folder beside it')
+    if lies_in(dst, root): raise ValueError(f'{dst} lies in {root}: choose a folder beside it')
 
 def _check(report, dst, kinds, names, exif):
     if bad := set(kinds)-set(CHECKS): raise ValueError(f"unknown kinds {', '.join(sorted(bad))}: known are {', '.join(CHECKS)}")

@@ -8,6 +8,7 @@ from rotnb.data.doctor.report import doctor
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
 from rotnb.data.formats.cvat import *
+from rotnb.data.formats.coco import coco_names
 from format_sets import Q, WRITTEN, folder, read, written
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'
