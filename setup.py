@@ -17,7 +17,8 @@ setuptools.setup(
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(), extras_require=extras,
     # package_dir: with it an editable install is a line on sys.path, which numba's caches left behind by an earlier install cannot shadow
     package_dir={'':'.'}, packages=setuptools.find_packages(include=[cfg['lib_name'], cfg['lib_name']+'.*']),
-    package_data={'rotnb.explore':['static/*.js','static/*.css']},   # include_package_data would look for them without the leading ./ of package_dir
+    # include_package_data would look for these without the leading ./ of package_dir
+    package_data={'rotnb.explore':['static/*.js','static/*.css']},
     long_description=(root/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     classifiers=[f"Development Status :: {statuses[int(cfg['status'])-1]}", f"Intended Audience :: {cfg['audience']}",
         f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3 :: Only'],

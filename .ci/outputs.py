@@ -1,6 +1,8 @@
-"""Run lessons and keep what they show, small enough for a repository: `python .ci/outputs.py nbs/tutorials/*.ipynb`.
-Images become JPEG, or PNG of 256 colours where that is smaller; warnings, which name files of this machine, are left out."""
+"""Run notebooks and keep what they show, small enough for a repository: `python .ci/outputs.py nbs/tutorials/*.ipynb`.
+Of lessons all is kept but warnings, which name files of this machine; of other notebooks the figures alone. Images become JPEG,
+or PNG of 256 colours where that is smaller; SVG stays as it is, and that of the boxes notebook is README's, too."""
 import base64, io, subprocess, sys
+from pathlib import Path
 from fastcore.nbio import read_nb, write_nb
 from PIL import Image
 
@@ -25,12 +27,18 @@ def kept(out):
         data.update(small(''.join(png)))
     return out
 
+def figure(out): return {k:v for k,v in out.get('data', {}).items() if k.startswith('image/')}
+
 for f in sys.argv[1:]:
     subprocess.run(['nbdev-test', '--save', f], check=True)
     nb = read_nb(f)
     for c in nb.cells:
         if 'outputs' not in c: continue
         outs = [kept(o) for o in c.outputs if o.get('name')!='stderr']
-        c.outputs = [o for o in outs if o.get('text')!='']
+        if 'tutorials' in Path(f).parts: c.outputs = [o for o in outs if o.get('text')!='']
+        else: c.outputs = [dict(data=figure(o), metadata={}, output_type='display_data') for o in outs if figure(o)]
     write_nb(nb, f)
+    if Path(f).stem=='01_boxes':
+        svg = next(o['data']['image/svg+xml'] for c in nb.cells for o in c.get('outputs', []) if 'image/svg+xml' in o.get('data', {}))
+        Path('nbs/images/convention.svg').write_text(''.join(svg))
 subprocess.run(['nbdev-clean'], check=True)

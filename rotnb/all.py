@@ -1,122 +1,136 @@
 "Everything a notebook needs: `from rotnb.all import *`"
+# A name stands here if somebody types it in a notebook: what lessons, README and workflows use, errors to catch, parts to put together.
+# All else is imported from its module. One line a module, in the order of the rooms; `tests/test_all.py` says what may not be here.
 from fastai.vision.all import *
-from .geometry.boxes import *
-from .geometry.polygons import *
-from .geometry.gaussians import *
-from .plot.draw import *
-from .plot.style import *
+
+# geometry: boxes, polygons, Gaussians
+from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
+from .geometry.polygons import convex_hull, min_area_rect, polygon_area
+from .geometry.fit import from_masks, from_polygons, with_heading
+
+# plot: boxes on images
+from .plot.draw import draw, show_boxes
 from .plot.matches import show_matches
-from .geometry.fit import from_polygons, from_masks, with_heading
-from .ops.iou import *
-from .ops.nms import *
-from .ops.roi_align import *
-from .ops.align import *
-from .ops.convex import *
-from .ops.diff_iou import *
-from .measure.exact import *
-from .measure.stress import *
-from .ops.fusion import *
-from .ops.torch_ops import *
-from .targets.priors import *
-from .targets.assign import *
-from .targets.angle_coders import *
-from .targets.coders import *
-from .targets.roi_coders import *
-from .targets.sample import *
-from .targets.dynamic_assign import *
-from .losses.focal import *
-from .losses.boxes import *
-from .losses.gaussian import *
-from .losses.points import *
-from .models.contract import *
-from .models.files import *
-from .models.backbones import *
-from .models.necks import *
-from .models.dense_head import *
-from .models.rpn import *
-from .models.roi_head import *
-from .models.retinanet import *
-from .models.fcos import *
-from .models.atss import *
-from .models.oriented_rcnn import *
-from .models.roi_trans import *
-from .models.s2anet import *
-from .models.r3det import *
-from .models.reppoints import *
-from .models.pafpn import *
-from .models.rtmdet import *
-from .models.rotated_faster_rcnn import *
-from .models.gliding_vertex import *
-from .evaluate.task1 import *
-from .evaluate.classes import *
-from .evaluate.protocols import Protocol, PROTOCOLS, METRICS, DIFFICULTIES, COCO_IOUS, difficulty_thr, get_rules
-from .evaluate.matching import *
-from .evaluate.curves import *
-from .evaluate.ap import *
-from .evaluate.errors import *
+
+# ops: overlaps, suppression, features at boxes
+from .ops.iou import box_iou_rotated
+from .ops.nms import batched_nms_rotated, nms_quad, nms_rotated
+from .ops.fusion import soft_nms_rotated, weighted_boxes_fusion
+from .ops.roi_align import roi_align_rotated
+from .ops.align import rotated_feature_align
+from .ops.convex import box_iou_quad, convex_iou, points_in_polygons
+from .ops.diff_iou import diff_iou_rotated
+from .ops.torch_ops import box_iou_torch, nms_torch
+
+# targets: priors, assigners, coders, samplers
+from .targets.priors import AnchorPriors, PointPriors
+from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign
+from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
+from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
+from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
+from .targets.sample import random_sample
+from .targets.dynamic_assign import dsl_assign, simota_assign
+
+# losses
+from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
+from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
+from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
+from .losses.points import convex_giou_loss
+
+# models: the contract, the parts, and a line for each family
+from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
+from .models.backbones import BackboneError, MissingWeightsError, TimmBackbone
+from .models.necks import FPN
+from .models.dense_head import DenseHead, dense_detector
+from .models.rpn import RPNHead
+from .models.roi_head import RoIHead, two_stage_detector
+from .models.retinanet import rotated_retinanet, rotated_retinanet_tiny
+from .models.fcos import octave_ranges, rotated_fcos, rotated_fcos_tiny
+from .models.atss import rotated_atss
+from .models.oriented_rcnn import oriented_rcnn
+from .models.rotated_faster_rcnn import rotated_faster_rcnn
+from .models.roi_trans import roi_trans
+from .models.gliding_vertex import gliding_vertex
+from .models.s2anet import s2anet
+from .models.r3det import r3det
+from .models.reppoints import rotated_reppoints
+from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
+
+# evaluate: average precision, curves, errors
+from .evaluate.protocols import Protocol
+from .evaluate.classes import ClassMismatchError
+from .evaluate.task1 import merge_windows, read_task1, write_task1
+from .evaluate.ap import APResult
+from .evaluate.resampling import compare_runs
+from .evaluate.accumulator import APAccumulator, eval_map
+from .evaluate.curves import best_thresholds, calibration, pr_curves
+from .evaluate.errors import confusion_matrix
+
+# measure: overlaps beside exact values
+from .measure.exact import exact_iou
+
+# data: images
+from .data.images.orient import ImageSizeError
+from .data.images.rasters import CorruptImageError, read_rgb
+from .data.images.windows import open_scene
+from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
+
+# data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
-from .data.labels.atomic import BusyError, file_lock, new_folder, atomic_path, write_atomic
-from .data.types import *
-from .data.border import *
-from .data.affine import RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, AffineChain, Letterbox
-from .data.colour import RandomHSV, PixelTfm
-from .data.mixing import Mosaic, MixUpBoxes, CopyPaste
-from .data.images.orient import ImageSizeError, label_map, move_points, orientation_of, turn_pixels
-from .data.images.rasters import CorruptImageError, MOST_PIXELS, RASTER_EXTS, image_size, read_rgb
-from .data.blocks import *
-from .data.images.windows import *
-from .data.crops import crops
-from .data.images.places import NoPlaceError, Place, PlaceWarning, place_of, reproject
-from .data.samplers import *
-from .data.cache import *
-from .data.labels.records import *
-from .data.labels.layout import *
-from .data.labels.lines import line_kind
-from .data.labels.inside import keep_inside, annots_inside
-from .data.formats.format import LabelFormat, FilePerImage, FileForAll, LabelProbe, register_format
-from .data.formats.edit import ImageRef, LabelEditor, LineEditor, LineFormat
-from .data.formats.dota import *
-from .data.formats.yolo import *
-from .data.synth.scenes import make_scene, make_synth, SynthFolderError
-from .data.labels.tiles import *
-from .data.loaders import *
-from .data.labels.search import read_files, read_whole, read_scenes
-from .data.formats.csv_table import *
-from .data.formats.turned import PIVOTS, turned_quad, with_angle
-from .data.formats.xml_text import XmlEditor
-from .data.formats.voc import ObjectXml
-from .data.formats.cvat import read_cvat, write_cvat
-from .data.labels.ids import assign_image_ids
-from .data.formats.json_text import JsonEditor
-from .data.formats.coco import read_coco, write_coco
-from .data.formats.labelme import write_labelme
-from .data.formats.label_studio import write_label_studio
+from .data.labels.atomic import BusyError
+from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
+from .data.labels.layout import LostSplitError
+from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
+
+# data: label formats
+from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
+from .data.formats.yolo import read_yolo_obb, write_yolo_obb
 from .data.formats.yolo_preds import read_yolo_preds
-from .data.formats.geojson import read_geojson
-from .data.formats.table import *
-from .data.labels.subsets import *
+from .data.formats.coco import read_coco, write_coco
+from .data.formats.csv_table import annots2df, df2annots
+from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelProbe, register_format
+from .data.formats.edit import LineFormat
+from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
+
+# data: synthetic scenes, and the doctor
+from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
-from .data.doctor.fix import fix
-from .learn.callbacks import *
-from .learn.keep import *
-from .learn.fit_checks import *
-from .learn.phases import *
-from .learn.metrics import *
-from .learn.learner import *
-from .learn.interpret import *
-from .learn.views import *
-from .learn.results import write_predictions, geojson, coco_results, results_df
-from .learn.infer import *
-from .learn.scene import *
-from .learn.scene_map import *
-from .interop.mmparts import read_config
-from .interop.mmconfig import settings_from_config
-from .learn.report import plot_history, report_html
-from .interop.mmrotate import *
-from .interop.imagenet import *
-from .interop.ecosystem import *
-from .explore.viewer import BoxViewer, Layer, html_page, view
+
+# data: what fastai trains on
+from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
+from .data.border import BorderRule, UprightBoxes, rotated_aug_transforms
+from .data.affine import AffineChain, Letterbox, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate
+from .data.colour import RandomHSV
+from .data.mixing import CopyPaste, MixUpBoxes, Mosaic
+from .data.blocks import BadBoxWarning, RBoxBlock, RBoxLblBlock, open_image
+from .data.crops import crops
+from .data.samplers import AspectSampler, WeightedSampler
+from .data.cache import DiskCache, MemoryCache
+from .data.loaders import RotatedDataLoaders
+
+# learn: training, results, prediction
+from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
+from .learn.phases import CloseMixing, TrackDifficulty
+from .learn.metrics import AngleError, RotatedF1, RotatedMAP
+from .learn.fit_checks import FitWarning
+from .learn.learner import RotatedLearner, detector_splitter, rotated_learner
+from .learn.interpret import RotatedInterpretation
+from .learn.views import grad_cam, show_cam, show_features
+from .learn.results import geojson, results_df, write_predictions
+from .learn.infer import predict_image, predict_images
+from .learn.scene import predict_folder, predict_scene
+from .learn.scene_map import SceneMAP
+from .learn.report import plot_history
+
+# explore: widgets
+from .explore.viewer import BoxViewer, view
 from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+
+# interop: weights and boxes of other libraries
+from .interop.mmconfig import settings_from_config
+from .interop.mmrotate import WeightsError, detector_from_mmrotate, load_mmrotate
+from .interop.imagenet import load_backbone
+from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors

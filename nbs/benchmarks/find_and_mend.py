@@ -5,7 +5,8 @@ import argparse, json, time
 from pathlib import Path
 import matplotlib; matplotlib.use('agg')
 from rotnb.all import *
-from rotnb.cli.demo import versions, whole
+from rotnb.data.labels.atomic import atomic_path
+from rotnb.learn.report import versions
 
 LESSON = Path(__file__).parents[1]/'tutorials/find_and_mend.ipynb'
 
@@ -53,7 +54,7 @@ if __name__=='__main__':
     def write(**kw):
         res.update(kw, seconds=round(time.perf_counter()-start))
         if out:
-            with whole(out) as f: f.write_text(json.dumps(res, indent=1)+'\n')
+            with atomic_path(out) as f: f.write_text(json.dumps(res, indent=1)+'\n')
     write()
     if not short:
         write(all=mended(ns, 'all', sorted(ns['truth'])))

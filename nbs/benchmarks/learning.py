@@ -4,7 +4,10 @@ Writes learning/NAME.json as each ends; those that are there are not run again. 
 import json, sys, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import demo_loaders, recipe, versions, whole
+from rotnb.cli.demo_run import demo_loaders
+from rotnb.cli.recipe import recipe
+from rotnb.data.labels.atomic import atomic_path
+from rotnb.learn.report import versions
 
 ROWS = Path(__file__).with_name('learning')
 # One width for all. Strides and stages are each family's own but for the finest level, which small objects need
@@ -13,7 +16,8 @@ DENSE = dict(SMALL, feat_channels=48, stacked_convs=2)
 REGION = dict(SMALL, fc_channels=256)
 OWN = {'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':{}, 'rotated_fcos':dict(DENSE, range_factor=6),
        'rotated_atss':DENSE, 'rotated_reppoints':DENSE,
-       # Without norms in their towers, as published, S2A-Net reached mAP50 0.089 and R3Det 0.002 in nine epochs: they count on pretrained weights
+       # Without norms in their towers, as published, S2A-Net reached mAP50 0.089 and R3Det 0.002 in nine epochs:
+       # they rely on pretrained weights
        **dict.fromkeys(['rotated_retinanet','s2anet','r3det'], dict(DENSE, norm=True)),
        'rtmdet_r_tiny':dict(backbone='test_resnet', fpn_channels=48, strides=(4,8,16,32)),
        **dict.fromkeys(['rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'], REGION)}
@@ -47,10 +51,12 @@ def train(name, epochs, seed=0):
 def table(rows): return pd.DataFrame(rows)[['detector','params','s_epoch','mAP50','mAP50:95']].sort_values('mAP50', ascending=False)
 
 if __name__=='__main__':
-    if '--table' in sys.argv: sys.exit(print(table([json.loads(o.read_text()) for o in ROWS.glob('*.json')]).to_string(index=False, float_format='%.3f')))
+    if '--table' in sys.argv:
+        rows = [json.loads(o.read_text()) for o in ROWS.glob('*.json')]
+        sys.exit(print(table(rows).to_string(index=False, float_format='%.3f')))
     ROWS.mkdir(exist_ok=True)
     for name in sys.argv[2:] or OWN:
         file = ROWS/f'{name}.json'
         if file.exists(): continue
         row = train(name, int(sys.argv[1])); print(row, flush=True)
-        with whole(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))
+        with atomic_path(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))

@@ -44,7 +44,8 @@ def main():
         seen = {k:[] for k in dls}
         for run in range(a.runs+1):                                        # the first fills caches and compiles
             for k in random.sample(list(dls), len(dls)): seen[k].append(epoch(dls[k].train, clock))
-    print(f'Images a {unit}: {a.n} PNG files of {a.size} px, batches of {a.bs}, {a.workers} workers, median of {a.runs} epochs taking turns, '
+    print(f'Images a {unit}: {a.n} PNG files of {a.size} px, batches of {a.bs}, {a.workers} workers, '
+          f'median of {a.runs} epochs taking turns, '
           f'{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}')
     for k,v in seen.items():
         if k.startswith('fastai'): base = median(v[1:])

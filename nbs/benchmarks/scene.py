@@ -1,21 +1,22 @@
 """Throughput and memory of `predict_scene` beside the bare model on the same windows in memory: `python scene.py --side 20000`.
 Half of the bare run comes before the scene and half after it, so that a machine growing slower or faster favours neither.
 Each part is a process of its own, whose peak memory is its own. `share_of_bare` is of the clock; `share_of_cpu` of processor time,
-which other programs on the machine disturb least: what reading, putting in and merging add to the model's work. A GeoTIFF is made first (tiled, deflate, blocks of 500 px
-from `make_scene`) and kept for the next run."""
+which other programs on the machine disturb least: what reading, storing and merging add to the model's work.
+A GeoTIFF is made first (tiled, deflate, blocks of 500 px from `make_scene`) and kept for the next run."""
 import argparse, json, re, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo import versions
-from rotnb.learn.results import whole
+from rotnb.data.images.windows import scene_windows
+from rotnb.data.labels.atomic import atomic_path
+from rotnb.learn.report import versions
 
 def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"
     import rasterio
     rng,blocks = np.random.default_rng(0),[make_scene(i, block)[0] for i in range(n)]
-    kw = dict(width=side, height=side, count=3, dtype='uint8', tiled=True, blockxsize=256, blockysize=256, compress='deflate', photometric='rgb',
-              crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
-    with whole(file) as tmp, rasterio.open(tmp, 'w', driver='GTiff', **kw) as ds:
+    kw = dict(width=side, height=side, count=3, dtype='uint8', tiled=True, blockxsize=256, blockysize=256,
+              compress='deflate', photometric='rgb', crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
+    with atomic_path(file) as tmp, rasterio.open(tmp, 'w', driver='GTiff', **kw) as ds:
         for y in range(0, side, block):
             row = np.concatenate([np.rot90(blocks[rng.integers(n)], rng.integers(4)) for _ in range(0, side, block)], 1)[:side-y,:side]
             ds.write(np.moveaxis(row, -1, 0), window=rasterio.windows.Window(0, y, side, len(row)))
@@ -112,4 +113,4 @@ if __name__=='__main__':
                **s, compared=apart(a), versions=versions())
     print(json.dumps(res, indent=1))
     if a.json:
-        with whole(a.json) as f: f.write_text(json.dumps(res, indent=1)+'\n')
+        with atomic_path(a.json) as f: f.write_text(json.dumps(res, indent=1)+'\n')

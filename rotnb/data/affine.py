@@ -15,79 +15,85 @@ from .border import *
 # %% ../../nbs/data/03_affine.ipynb #7cd2a852
 def centred(
     lin, # (n,2,2) linear parts
-    size, # (width, height) of the old image, px
-    out # (width, height) of the new one
+    size_wh, # (width, height) of the old image, px
+    out_wh # (width, height) of the new one
 ): # (n,3,3) float64
     "Maps that take the old centre to the new"
     m = torch.eye(3, dtype=torch.float64).repeat(len(lin),1,1)
     m[:,:2,:2] = lin
-    m[:,:2,2] = (tensor(out).double()-m[:,:2,:2]@tensor(size).double())/2
+    m[:,:2,2] = (tensor(out_wh).double()-m[:,:2,:2]@tensor(size_wh).double())/2
     return m
 
-def _scaled(m, size, out):
+def _to_unit(size_wh):
+    "From pixels to coordinates in [-1,1]"
+    return tensor([[2/size_wh[0],0,-1],[0,2/size_wh[1],-1],[0,0,1.]]).double()
+
+def _scaled(m, size_wh, out_wh):
     "The same maps between coordinates in [-1,1]"
-    s = lambda wh: tensor([[2/wh[0],0,-1],[0,2/wh[1],-1],[0,0,1.]]).double()
-    return s(out)@m@torch.linalg.inv(s(size))
+    return _to_unit(out_wh)@m@torch.linalg.inv(_to_unit(size_wh))
 
 # %% ../../nbs/data/03_affine.ipynb #9c6d40af
 def warp_quads(
     quads, # (m,4,2), or (n,m,4,2) of a batch, scaled to [-1,1]
     m, # (n,3,3) maps in pixels
-    size, # (width, height) of the old image, px
-    out # (width, height) of the new one
+    size_wh, # (width, height) of the old image, px
+    out_wh # (width, height) of the new one
 )->TensorQuad: # of the same shape
     "Move corners by `m`"
-    q,k = quads.as_subclass(Tensor),_scaled(m, size, out)
-    p = q.float() if q.ndim==4 else q.float()[None]
-    k,mirrored = k.to(p),(torch.linalg.det(k[:,:2,:2])<0).to(q.device)
-    p = p@k[:,None,:2,:2].mT + k[:,None,None,:2,2]
-    p = torch.where(mirrored[:,None,None,None], mirror_order(p), p)
-    return TensorQuad(p.reshape(q.shape).to(q.dtype), img_size=fastuple(out))
+    old,m = quads.as_subclass(Tensor),_scaled(m, size_wh, out_wh)
+    pts = old.float() if old.ndim==4 else old.float()[None]
+    m,mirrored = m.to(pts),(torch.linalg.det(m[:,:2,:2])<0).to(old.device)
+    pts = pts@m[:,None,:2,:2].mT + m[:,None,None,:2,2]
+    pts = torch.where(mirrored[:,None,None,None], mirror_order(pts), pts)
+    return TensorQuad(pts.reshape(old.shape).to(old.dtype), img_size=fastuple(out_wh))
 
 # %% ../../nbs/data/03_affine.ipynb #88d12a4f
-_turns = {(1,0,0,1):None, (-1,0,0,1):0, (1,0,0,-1):1, (0,1,-1,0):2, (-1,0,0,-1):3, (0,-1,1,0):4, (0,1,1,0):5, (0,-1,-1,0):6}  # for PIL
+_turns = {(1,0,0,1):None, (-1,0,0,1):0, (1,0,0,-1):1, (0,1,-1,0):2, # linear part -> PIL's transposition
+          (-1,0,0,-1):3, (0,-1,1,0):4, (0,1,1,0):5, (0,-1,-1,0):6}
 
-def _copied(im, m, out, fill):
+def _copied(im, m, out_wh, fill):
     "By copying pixels, or None where that is not possible"
     lin = tuple(m[:2,:2].flatten().round(decimals=9).tolist())
-    x,y = (m@tensor([[0,0,1.],[im.width,im.height,1]]).double().mT)[:2].amin(1).round(decimals=6).tolist()   # where its corner comes to lie
+    ends = tensor([[0,0,1.],[im.width,im.height,1]]).double()
+    x,y = (m@ends.mT)[:2].amin(1).round(decimals=6).tolist()   # where its corner comes to lie
     if lin not in _turns or x%1 or y%1: return
-    im,x,y = im if _turns[lin] is None else im.transpose(_turns[lin]),int(x),int(y)
-    if fill and (x>0 or y>0 or x+im.width<out[0] or y+im.height<out[1]): return
-    return im if (x,y)==(0,0) and im.size==tuple(out) else im.crop((-x,-y,out[0]-x,out[1]-y))
+    turn,x,y = _turns[lin],int(x),int(y)
+    if turn is not None: im = im.transpose(turn)
+    if fill and (x>0 or y>0 or x+im.width<out_wh[0] or y+im.height<out_wh[1]): return
+    return im if (x,y)==(0,0) and im.size==tuple(out_wh) else im.crop((-x,-y,out_wh[0]-x,out_wh[1]-y))
 
 def warp_image(
     im, # a PIL image
     m, # (3,3) map in pixels
-    out, # (width, height) of the result
+    out_wh, # (width, height) of the result
     fill:int=0 # what is outside, 0..255
 ): # a PIL image
     "Move pixels by `m`"
-    if (res := _copied(im, m, out, fill)) is not None: return res
-    s,(w,h) = m[:2,:2].det().abs().sqrt().item(),im.size
-    if s<.7:
-        im = im.resize((max(1,round(w*s)), max(1,round(h*s))), BILINEAR)
+    if (res := _copied(im, m, out_wh, fill)) is not None: return res
+    scale,(w,h) = m[:2,:2].det().abs().sqrt().item(),im.size
+    if scale<.7:
+        im = im.resize((max(1,round(w*scale)), max(1,round(h*scale))), BILINEAR)
         m = m@torch.diag(tensor([w/im.width, h/im.height, 1.])).double()
     back = torch.linalg.inv(m)[:2].flatten().tolist()
-    return im.transform(tuple(out), Image.Transform.AFFINE, back, BILINEAR, fillcolor=(fill,)*len(im.getbands()))
+    return im.transform(tuple(out_wh), Image.Transform.AFFINE, back, BILINEAR, fillcolor=(fill,)*len(im.getbands()))
 
 # %% ../../nbs/data/03_affine.ipynb #35c2186c
 def warp_batch(
     x, # (n,c,h,w) pixels of any type
     m, # (n,3,3) maps in pixels
-    out, # (width, height) of the result
+    out_wh, # (width, height) of the result
     fill:int=0 # what is outside, 0..255 (divided by 255 for floats)
-): # (n,c,*out) of the same type
+): # (n,c,height,width) of the same type
     "Move the pixels of each image by its map"
-    t,size = x.as_subclass(Tensor),(x.shape[-1],x.shape[-2])
-    back = torch.linalg.inv(_scaled(m, size, out))[:,:2].float().to(t.device)
-    y,fill = t.float(),fill/255 if t.is_floating_point() else fill
-    s = m[:,:2,:2].det().abs().sqrt().max().item()
-    if s<.7: y = F.interpolate(y, size=[max(1,round(o*s)) for o in t.shape[-2:]], mode='bilinear', antialias=True)
-    gx,gy = ((torch.arange(o, device=t.device)*2+1)/o-1 for o in out)           # as `F.affine_grid`, in half the time
+    old,size_wh = x.as_subclass(Tensor),(x.shape[-1],x.shape[-2])
+    back = torch.linalg.inv(_scaled(m, size_wh, out_wh))[:,:2].float().to(old.device)
+    pixels,fill = old.float(),fill/255 if old.is_floating_point() else fill
+    scale = m[:,:2,:2].det().abs().sqrt().max().item()
+    if scale<.7: pixels = F.interpolate(pixels, size=[max(1,round(o*scale)) for o in old.shape[-2:]], mode='bilinear', antialias=True)
+    gx,gy = ((torch.arange(o, device=old.device)*2+1)/o-1 for o in out_wh)           # as `F.affine_grid`, in half the time
     grid = back[:,None,None,:,0]*gx[:,None] + (back[:,None,None,:,1]*gy[:,None,None]+back[:,None,None,:,2])
-    y = F.grid_sample(y-fill, grid, mode='bilinear', padding_mode='zeros', align_corners=False)+fill
-    return (y if t.is_floating_point() else y.round().clamp(0,255)).to(t.dtype)
+    pixels = F.grid_sample(pixels-fill, grid, mode='bilinear', padding_mode='zeros', align_corners=False)+fill
+    return (pixels if old.is_floating_point() else pixels.round().clamp(0,255)).to(old.dtype)
 
 # %% ../../nbs/data/03_affine.ipynb #7a70b292
 class RandomAffine(RandTransform):
@@ -95,10 +101,11 @@ class RandomAffine(RandTransform):
     order,fill = 1,0
     def draw(self,
         n, # number of images, 1 for a sample
-        size, # (width, height) of them, px
-        b, # the sample or batch
+        size_wh, # (width, height) of them, px
+        batch, # the sample or batch
         train # False for validation
     ): # (n,3,3) maps in pixels, (width, height) of the results
+        "The maps of one sample or batch"
         raise NotImplementedError
 
     def before_call(self, b, split_idx):
@@ -106,25 +113,29 @@ class RandomAffine(RandTransform):
         if not self.do: return
         b = b if isinstance(b, tuple) else (b,)
         x,self.gone = b[0],None
-        self.wh = (x.shape[-1],x.shape[-2]) if isinstance(x, Tensor) else x.size
-        self.m,self.out = self.draw(len(x) if isinstance(x, Tensor) and x.ndim==4 else 1, self.wh, b, not split_idx)
-        self.do = tuple(self.out)!=tuple(self.wh) or not torch.equal(self.m, torch.eye(3).to(self.m).expand_as(self.m))
+        n = len(x) if isinstance(x, Tensor) and x.ndim==4 else 1
+        self.size_wh = (x.shape[-1],x.shape[-2]) if isinstance(x, Tensor) else x.size
+        self.m,self.out_wh = self.draw(n, self.size_wh, b, not split_idx)
+        unmoved = torch.equal(self.m, torch.eye(3).to(self.m).expand_as(self.m))
+        self.do = tuple(self.out_wh)!=tuple(self.size_wh) or not unmoved
 
-    def encodes(self, x:Image.Image): return warp_image(x, self.m[0], self.out, self.fill)
+    def encodes(self, x:Image.Image): return warp_image(x, self.m[0], self.out_wh, self.fill)
     def encodes(self, x:TensorImage):
-        y = warp_batch(x if x.ndim==4 else x[None], self.m, self.out, self.fill)
-        return TensorImage(y.reshape(*x.shape[:-2], *y.shape[-2:]))
+        pixels = warp_batch(x if x.ndim==4 else x[None], self.m, self.out_wh, self.fill)
+        return TensorImage(pixels.reshape(*x.shape[:-2], *pixels.shape[-2:]))
     def encodes(self, x:TensorQuad):
-        q = warp_quads(x, self.m, self.wh, self.out)
-        self.gone = visible_fraction(q)<=0
-        return q
+        quads = warp_quads(x, self.m, self.size_wh, self.out_wh)
+        self.gone = visible_fraction(quads)<=0
+        return quads
     def encodes(self, x:TensorBoxLabel): # after its quads; a wrong number of labels is named where batches are made
-        return x if self.gone is None or self.gone.shape!=x.shape else TensorBoxLabel(x.as_subclass(Tensor).masked_fill(self.gone, PAD))
+        if self.gone is None or self.gone.shape!=x.shape: return x
+        return TensorBoxLabel(x.as_subclass(Tensor).masked_fill(self.gone, PAD))
 
 # %% ../../nbs/data/03_affine.ipynb #ca1455a8
-def _part(b, t): return next((o for o in b if isinstance(o, t)), None)
+def _part(batch, type): return next((o for o in batch if isinstance(o, type)), None)
 def _yes(n, p): return torch.rand(n)<p
 def _between(n, lo, hi): return lo+(hi-lo)*torch.rand(n, dtype=torch.float64)
+def _hw(size): return tuple(size) if is_listy(size) else (size,size) # of "px, or (height, width)"
 
 # %% ../../nbs/data/03_affine.ipynb #46a9c79a
 class RandomFlip(RandomAffine):
@@ -139,11 +150,12 @@ class RandomFlip(RandomAffine):
             raise ValueError(f'probabilities are 0 or more and sum to 1 at most, got {horizontal}, {vertical}, {diagonal}')
         store_attr()
 
-    def draw(self, n, size, b, train):
-        r,(h,v) = torch.rand(n),(self.horizontal,self.horizontal+self.vertical)
-        d = (r>=v) & (r<v+self.diagonal)
-        sign = lambda o: 1-2*o.double()
-        return centred(torch.diag_embed(torch.stack([sign((r<h)|d), sign(((r>=h)&(r<v))|d)], 1)), size, size),size
+    def draw(self, n, size_wh, batch, train):
+        drawn,first,second = torch.rand(n),self.horizontal,self.horizontal+self.vertical
+        both = (drawn>=second) & (drawn<second+self.diagonal)
+        left_right,upside_down = (drawn<first)|both,((drawn>=first)&(drawn<second))|both
+        signs = 1-2*torch.stack([left_right,upside_down], 1).double()
+        return centred(torch.diag_embed(signs), size_wh, size_wh),size_wh
 
 # %% ../../nbs/data/03_affine.ipynb #6c97720a
 class RandomRotate(RandomAffine):
@@ -165,22 +177,23 @@ class RandomRotate(RandomAffine):
 @patch
 def _angles(self:RandomRotate, n, labels):
     "Degrees for each image"
-    o = self.angles
-    res = tensor(o).double()[torch.randint(len(o), (n,))] if isinstance(o, list) else _between(n, *(o if is_listy(o) else (-o,o)))
+    angles = self.angles
+    if isinstance(angles, list): degrees = tensor(angles).double()[torch.randint(len(angles), (n,))]
+    else: degrees = _between(n, *(angles if is_listy(angles) else (-angles,angles)))
     if len(self.rect_classes) and labels is not None:
-        c = class_index(labels.as_subclass(Tensor).cpu()).reshape(n,-1)
-        rect = torch.isin(c, class_codes(self.rect_classes, self.vocab)).any(1)
-        res = torch.where(rect, 90.*torch.randint(1,4,(n,)).double(), res)
-    return torch.where(_yes(n, self.p), res, torch.zeros_like(res))
+        classes = class_index(labels.as_subclass(Tensor).cpu()).reshape(n,-1)
+        rect = torch.isin(classes, class_codes(self.rect_classes, self.vocab)).any(1)
+        degrees = torch.where(rect, 90.*torch.randint(1,4,(n,)).double(), degrees)
+    return torch.where(_yes(n, self.p), degrees, torch.zeros_like(degrees))
 
 @patch
-def draw(self:RandomRotate, n, size, b, train):
-    t = self._angles(n, _part(b, TensorBoxLabel))*math.pi/180
-    c,s,(w,h) = t.cos(),t.sin(),size
-    c,s = c.round(decimals=12),s.round(decimals=12)                          # quarter turns copy pixels
-    grown = [math.ceil((w*c.abs()+h*s.abs()).max()-1e-6), math.ceil((w*s.abs()+h*c.abs()).max()-1e-6)]
-    out = fastuple(grown) if self.expand else size
-    return centred(torch.stack([c,-s,s,c], 1).view(-1,2,2), size, out),out
+def draw(self:RandomRotate, n, size_wh, batch, train):
+    t = self._angles(n, _part(batch, TensorBoxLabel))*math.pi/180
+    cos,sin = (o.round(decimals=12) for o in (t.cos(),t.sin()))                          # quarter turns copy pixels
+    w,h = size_wh
+    grown = [math.ceil((w*cos.abs()+h*sin.abs()).max()-1e-6), math.ceil((w*sin.abs()+h*cos.abs()).max()-1e-6)]
+    out_wh = fastuple(grown) if self.expand else size_wh
+    return centred(torch.stack([cos,-sin,sin,cos], 1).view(-1,2,2), size_wh, out_wh),out_wh
 
 # %% ../../nbs/data/03_affine.ipynb #f0a07afb
 class RandomResize(RandomAffine):
@@ -195,30 +208,31 @@ class RandomResize(RandomAffine):
     ):
         super().__init__()
         store_attr()
-        self.count,self.r = 0,1.
+        self.count,self.drawn = 0,1.
 
-    def draw(self, n, size, b, train):
-        (w,h),box = size,self.size if is_listy(self.size) else (self.size,)*2
+    def draw(self, n, size_wh, batch, train):
+        w,h = size_wh
         if train:
-            if self.count%self.every==0: self.r = _between(1, *self.ratio).item()
+            if self.count%self.every==0: self.drawn = _between(1, *self.ratio).item()
             self.count += 1
-        s = (self.r if train else 1)*(1 if self.size is None else min(box[0]/h, box[1]/w))
-        k = self.multiple
-        s = max(k, k*round(max(w,h)*s/k))/max(w,h)
-        out = fastuple(*(max(k, k*math.ceil(round(o*s)/k)) for o in size))
-        return centred(torch.eye(2)[None].repeat(n,1,1)*s, size, out),out
+        fit = 1 if self.size is None else min(_hw(self.size)[0]/h, _hw(self.size)[1]/w)
+        scale,step = (self.drawn if train else 1)*fit,self.multiple
+        scale = max(step, step*round(max(w,h)*scale/step))/max(w,h)
+        out_wh = fastuple(*(max(step, step*math.ceil(round(o*scale)/step)) for o in size_wh))
+        return centred(torch.eye(2)[None].repeat(n,1,1)*scale, size_wh, out_wh),out_wh
 
 # %% ../../nbs/data/03_affine.ipynb #46a934e9
-def _letterboxed(im, s, at, out, fill):
-    "PIL image scaled by `s` and laid at whole pixels `at` of a filled image"
-    short = 0 if im.width*s<out[0]-.5 else 1                                     # the other side fits exactly, or to a part of a pixel
-    first = [o if i==short else out[i] for i,o in enumerate(im.size)]
-    im,n = im.resize(first, BILINEAR),max(1, math.ceil(im.size[short]*s-1e-6))
-    exact = [n/s if i==short else o for i,o in enumerate(first)]                 # px of the image that `n` px of the result show: the last one part of the filling
-    back = Image.new(im.mode, [math.ceil(o-1e-6) for o in exact], (fill,)*len(im.getbands()))
-    back.paste(im)
-    res = Image.new(im.mode, tuple(out), (fill,)*len(im.getbands()))
-    res.paste(back.resize([n if i==short else o for i,o in enumerate(first)], BILINEAR, (0,0,*map(min, exact, back.size))), tuple(at))
+def _letterboxed(im, scale, at, out_wh, fill):
+    "PIL image scaled by `scale` and laid at whole pixels `at` of a filled image"
+    short = 0 if im.width*scale<out_wh[0]-.5 else 1                  # the other side fits exactly, or to a part of a pixel
+    long_done = [o if side==short else out_wh[side] for side,o in enumerate(im.size)]
+    im,n = im.resize(long_done, BILINEAR),max(1, math.ceil(im.size[short]*scale-1e-6))
+    exact = [n/scale if side==short else o for side,o in enumerate(long_done)] # px that `n` px of the result show; the last is partly fill
+    filled = Image.new(im.mode, [math.ceil(o-1e-6) for o in exact], (fill,)*len(im.getbands()))
+    filled.paste(im)
+    fitted = filled.resize([n if side==short else o for side,o in enumerate(long_done)], BILINEAR, (0,0,*map(min, exact, filled.size)))
+    res = Image.new(im.mode, tuple(out_wh), (fill,)*len(im.getbands()))
+    res.paste(fitted, tuple(at))
     return res
 
 class Letterbox(RandomAffine):
@@ -231,15 +245,15 @@ class Letterbox(RandomAffine):
         super().__init__()
         store_attr()
 
-    def draw(self, n, size, b, train):
-        out = fastuple(self.size[::-1] if is_listy(self.size) else (self.size,)*2)
-        s,pct = min(out[0]/size[0], out[1]/size[1]),torch.rand(2) if train else tensor([.5,.5])
-        self.at = ((tensor(out).double()-tensor(size).double()*s).clamp(min=0)*pct+1e-9).floor()
-        self.s,m = s,torch.diag(tensor([s,s,1.]).double())
+    def draw(self, n, size_wh, batch, train):
+        out_wh = fastuple(_hw(self.size)[::-1])
+        scale,share = min(out_wh[0]/size_wh[0], out_wh[1]/size_wh[1]),torch.rand(2) if train else tensor([.5,.5])
+        self.at = ((tensor(out_wh).double()-tensor(size_wh).double()*scale).clamp(min=0)*share+1e-9).floor()
+        self.scale,m = scale,torch.diag(tensor([scale,scale,1.]).double())
         m[:2,2] = self.at
-        return m.repeat(n,1,1),out
+        return m.repeat(n,1,1),out_wh
 
-    def encodes(self, x:Image.Image): return type(x)(_letterboxed(x, self.s, self.at.int().tolist(), self.out, self.fill))
+    def encodes(self, x:Image.Image): return type(x)(_letterboxed(x, self.scale, self.at.int().tolist(), self.out_wh, self.fill))
 
 # %% ../../nbs/data/03_affine.ipynb #b24f8bef
 class RandomBoxCrop(RandomAffine):
@@ -250,30 +264,29 @@ class RandomBoxCrop(RandomAffine):
         fill:int=0 # around images smaller than the window, 0..255
     ):
         super().__init__()
-        h,w = size if is_listy(size) else (size,size)
-        store_attr('p_object,fill', window=fastuple(w,h))
+        store_attr('p_object,fill', window_wh=fastuple(_hw(size)[::-1]))
 
-    def draw(self, n, size, b, train):
-        m,(q,l) = torch.eye(3, dtype=torch.float64).repeat(n,1,1),(_part(b, TensorQuad),_part(b, TensorBoxLabel))
-        if q is not None and l is not None:
-            q = (q.as_subclass(Tensor).float().cpu().reshape(n,-1,4,2)+1)/2*tensor(size)
-            l = l.as_subclass(Tensor).cpu().reshape(n,-1)
+    def draw(self, n, size_wh, batch, train):
+        m,quads,codes = torch.eye(3, dtype=torch.float64).repeat(n,1,1),_part(batch, TensorQuad),_part(batch, TensorBoxLabel)
+        if quads is not None and codes is not None:
+            quads = (quads.as_subclass(Tensor).float().cpu().reshape(n,-1,4,2)+1)/2*tensor(size_wh)
+            codes = codes.as_subclass(Tensor).cpu().reshape(n,-1)
         for i in range(n):
-            real = [] if l is None else q[i][l[i]>=0]
-            box = real[torch.randint(len(real), (1,)).item()] if len(real) and _yes(1, self.p_object) else None
-            m[i,:2,2] = -_window(tensor(size), tensor(self.window), box)
-        return m,self.window
+            counted = [] if codes is None else quads[i][codes[i]>=0]
+            quad = counted[torch.randint(len(counted), (1,)).item()] if len(counted) and _yes(1, self.p_object) else None
+            m[i,:2,2] = -_window(tensor(size_wh), tensor(self.window_wh), quad)
+        return m,self.window_wh
 
 # %% ../../nbs/data/03_affine.ipynb #10053e9c
-def _window(size, window, box):
-    "Top left of a window that holds `box` (4,2), if there is one"
-    lo,hi = (size-window).clamp(max=0).double(),(size-window).clamp(min=0).double()
-    if box is not None:
-        a,b = (box.amax(0)-window).ceil().double(),box.amin(0).floor().double()
-        mid = ((a+b)/2).round()
-        a,b = torch.where(a<=b, a, mid),torch.where(a<=b, b, mid)
-        lo,hi = a.clamp(lo,hi),b.clamp(lo,hi)
-    return torch.minimum((lo+torch.rand(2)*(hi-lo+1)).floor(), hi)
+def _window(size_wh, window_wh, quad):
+    "Top left of a window that holds `quad` (4,2), if there is one"
+    first,last = (size_wh-window_wh).clamp(max=0).double(),(size_wh-window_wh).clamp(min=0).double()
+    if quad is not None:
+        lo,hi = (quad.amax(0)-window_wh).ceil().double(),quad.amin(0).floor().double()
+        middle = ((lo+hi)/2).round()
+        lo,hi = torch.where(lo<=hi, lo, middle),torch.where(lo<=hi, hi, middle)
+        first,last = lo.clamp(first,last),hi.clamp(first,last)
+    return torch.minimum((first+torch.rand(2)*(last-first+1)).floor(), last)
 
 # %% ../../nbs/data/03_affine.ipynb #b1413bae
 class AffineChain(RandomAffine):
@@ -286,13 +299,13 @@ class AffineChain(RandomAffine):
         super().__init__()
         store_attr('tfms,fill')
     def setups(self, dl):
-        for t in self.tfms: t.setup(dl)
+        for tfm in self.tfms: tfm.setup(dl)
 
-    def draw(self, n, size, b, train):
+    def draw(self, n, size_wh, batch, train):
         m = torch.eye(3, dtype=torch.float64).repeat(n,1,1)
-        for t in self.tfms:
-            if not train and t.split_idx==0: continue
-            k,out = t.draw(n, size, b, train)
-            b = tuple(warp_quads(o, k, size, out) if isinstance(o, TensorQuad) else o for o in b)
-            m,size = k@m,out
-        return m,size
+        for tfm in self.tfms:
+            if not train and tfm.split_idx==0: continue
+            step,out_wh = tfm.draw(n, size_wh, batch, train)
+            batch = tuple(warp_quads(o, step, size_wh, out_wh) if isinstance(o, TensorQuad) else o for o in batch)
+            m,size_wh = step@m,out_wh
+        return m,size_wh

@@ -12,6 +12,7 @@ from .types import *
 from .border import *
 from ..geometry.visible import quad_area
 from .images.rasters import CorruptImageError, LazyImage, as_array, read_rgb, tensor_array
+from .images.windows import WindowedImage, Window
 from .labels.records import Difficult, UnknownClassError, unknown_class
 from .mixing import MixTransform
 
@@ -32,13 +33,14 @@ class RBoxCategorize(DisplayedTransform):
         self.c = len(self.vocab)
 
     def encodes(self, names):
-        bad = [o for o in names if str(o) not in self.vocab.o2i]
-        if bad: raise UnknownClassError(unknown_class(bad[0], self.vocab))
+        unknown = [o for o in names if str(o) not in self.vocab.o2i]
+        if unknown: raise UnknownClassError(unknown_class(unknown[0], self.vocab))
         return TensorBoxLabel.create([box_code(self.vocab.o2i[str(o)], o) for o in names])
 
     def decodes(self, x:TensorBoxLabel):
-        l = [o for o in x.as_subclass(Tensor) if o!=PAD]
-        return [Difficult(self.vocab[class_index(o)], difficulty_of(o)) if is_ignored(o) else str(self.vocab[class_index(o)]) for o in l]
+        codes = [o for o in x.as_subclass(Tensor) if o!=PAD]
+        names = [str(self.vocab[class_index(o)]) for o in codes]
+        return [Difficult(name, difficulty_of(o)) if is_ignored(o) else name for name,o in zip(names, codes)]
 
 # %% ../../nbs/data/06_blocks.ipynb #7ed40e74
 class NameLabels(Transform):
@@ -53,50 +55,66 @@ class BadBoxWarning(UserWarning): "Boxes without area or with NaN were left out"
 
 def _finite(quads, labels):
     "Leave out boxes that have no area or are not numbers"
-    q = quads.as_subclass(Tensor)
-    ok = q.isfinite().all(-1).all(-1) & (quad_area(q)>1e-12)
-    if not ok.all(): warnings.warn(f'{int((~ok).sum())} of {len(ok)} boxes of one image have no area or are NaN: left out', BadBoxWarning)
-    return TensorQuad(q[ok], img_size=getattr(quads,'img_size',None)),TensorBoxLabel(labels.as_subclass(Tensor)[ok])
+    pts = quads.as_subclass(Tensor)
+    good = pts.isfinite().all(-1).all(-1) & (quad_area(pts)>1e-12)
+    n = int((~good).sum())
+    if n: warnings.warn(f'{n} of {len(good)} boxes of one image have no area or are NaN: left out', BadBoxWarning)
+    return TensorQuad(pts[good], img_size=getattr(quads,'img_size',None)),TensorBoxLabel(labels.as_subclass(Tensor)[good])
 
 # %% ../../nbs/data/06_blocks.ipynb #4150d886
 class BoxCountError(ValueError): "A sample with more boxes than labels, or fewer"
 
+def _pad(tensors, value):
+    "Stack tensors of several lengths"
+    return nn.utils.rnn.pad_sequence([o.as_subclass(Tensor) for o in tensors], batch_first=True, padding_value=value)
+
 class PadQuads(Transform):
     "Apply the border rule to each sample of a batch, then pad all to the longest"
-    def __init__(self, rule): super().__init__(); self.rule = rule
-    def _clean(self, s):
-        im,q,l = s
-        if len(q)!=len(l): raise BoxCountError(f'{len(q)} boxes but {len(l)} labels in one sample: get_y must give one name per box')
-        return im,*_finite(q, l)
+    def __init__(self,
+        rule:BorderRule
+    ):
+        super().__init__()
+        self.rule = rule
+
+    def _clean(self, sample):
+        im,quads,labels = sample
+        if len(quads)!=len(labels):
+            raise BoxCountError(f'{len(quads)} boxes but {len(labels)} labels in one sample: get_y must give one name per box')
+        return im,*_finite(quads, labels)
 
     def encodes(self, samples:list):
         if len(samples[0])<3: return samples
-        ims,quads,labels = zip(*[self._clean(s) for s in samples])
-        q,l = self.rule.rule(_pad(quads, 0.), _pad(labels, PAD))             # once for all: a call costs more than its boxes
-        real = is_real(l.as_subclass(Tensor))
-        q,l = (_pad([o[r] for o,r in zip(x.as_subclass(Tensor), real)], v) for x,v in ((q,0.),(l,PAD)))
-        return [(im, TensorQuad(a, img_size=getattr(o,'img_size',None)), TensorBoxLabel(b)) for im,o,a,b in zip(ims, quads, q, l)]
-
-def _pad(xs, v):
-    "Stack tensors of several lengths"
-    return nn.utils.rnn.pad_sequence([x.as_subclass(Tensor) for x in xs], batch_first=True, padding_value=v)
+        ims,old,labels = zip(*[self._clean(o) for o in samples])
+        quads,codes = self.rule.rule(_pad(old, 0.), _pad(labels, PAD))             # once for all: a call costs more than its boxes
+        quads,codes = quads.as_subclass(Tensor),codes.as_subclass(Tensor)
+        real = is_real(codes)
+        quads,codes = (_pad([one[kept] for one,kept in zip(many, real)], value) for many,value in ((quads,0.),(codes,PAD)))
+        quads = [TensorQuad(o, img_size=getattr(own,'img_size',None)) for o,own in zip(quads, old)]
+        return list(zip(ims, quads, map(TensorBoxLabel, codes)))
 
 # %% ../../nbs/data/06_blocks.ipynb #5ae4836a
 class PadImages(Transform):
     "Pad images of a batch that differ in size"
     order = 1                                               # after `PadQuads`: the border is that of the image itself
-    def __init__(self, multiple:int=32): super().__init__(); self.multiple = multiple
-    def encodes(self, samples:list):
-        sizes = [tuple(s[0].shape[-2:]) for s in samples]
-        if len(set(sizes))==1: return samples
-        return [self._pad(s, [self.multiple*math.ceil(max(o)/self.multiple) for o in zip(*sizes)]) for s in samples]
+    def __init__(self,
+        multiple:int=32 # sides are multiples of this many pixels
+    ):
+        super().__init__()
+        self.multiple = multiple
 
-    def _pad(self, s, hw):
-        im,(h,w) = s[0],s[0].shape[-2:]
-        quads = lambda q: TensorQuad((q.as_subclass(Tensor)+1)*tensor([w/hw[1],h/hw[0]])-1, img_size=fastuple(hw[1],hw[0]))
-        im = im.__class__(F.pad(im.as_subclass(Tensor), (0,hw[1]-w,0,hw[0]-h)))
-        im.own_size = (h,w)
-        return (im, *(quads(o) if isinstance(o, TensorQuad) else o for o in s[1:]))
+    def encodes(self, samples:list):
+        sizes = [tuple(o[0].shape[-2:]) for o in samples]
+        if len(set(sizes))==1: return samples
+        h,w = (self.multiple*math.ceil(max(o)/self.multiple) for o in zip(*sizes))
+        return [self._pad(o, h, w) for o in samples]
+
+    def _pad(self, sample, h, w):
+        im,(own_h,own_w) = sample[0],sample[0].shape[-2:]
+        share = tensor([own_w/w, own_h/h])
+        padded = im.__class__(F.pad(im.as_subclass(Tensor), (0,w-own_w,0,h-own_h)))
+        padded.own_size = (own_h,own_w)
+        shrunk = lambda quads: TensorQuad((quads.as_subclass(Tensor)+1)*share-1, img_size=fastuple(w,h))
+        return (padded, *(shrunk(o) if isinstance(o, TensorQuad) else o for o in sample[1:]))
 
 # %% ../../nbs/data/06_blocks.ipynb #3851426b
 @delegates()
@@ -117,28 +135,55 @@ class RBoxDL(TfmdDL):
 
     def create_batch(self, b):
         res = super().create_batch(b)
-        if own := [s[0].own_size for s in b if is_listy(s) and hasattr(s[0], 'own_size')]: res[0].own_sizes = tuple(res[0].shape[-2:]),own
+        own = [o[0].own_size for o in b if is_listy(o) and hasattr(o[0], 'own_size')]
+        if own: res[0].own_sizes = tuple(res[0].shape[-2:]),own
         return res
+
     @delegates(TfmdDL.show_results)
     def show_results(self, b, out, max_n=9, **kwargs):
         if len(b)>self.n_inp: return super().show_results(b, out, max_n=max_n, **kwargs)
-        its = self._pre_show_batch((*b, out), max_n)[2]                  # no truth to show beside
-        return show_detections(its.itemgot(0), its.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
+        samples = self._pre_show_batch((*b, out), max_n)[2]                  # no ground truth to show beside
+        return show_detections(samples.itemgot(0), samples.itemgot(1), max_n=max_n, **{'vocab':getattr(self, 'vocab', None), **kwargs})
 
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):
         if not self._is_pred(b): return super()._decode_batch(b, max_n, full)
         image = lambda o: self.dataset.tls[0].decode(self.after_item.decode((o,))[0], full=full)
-        return L(batch_to_samples(b, max_n=max_n)).map(lambda s: (image(s[0]),*s[1:]))
+        return L((image(im),*rest) for im,*rest in batch_to_samples(b, max_n=max_n))
 
 # %% ../../nbs/data/06_blocks.ipynb #6c933e85
 def own_sizes(
     x # `(b, c, h, w)` images of a batch
 )->list: # (h, w) of each before it was padded
     "The sizes of a batch's images without their padding"
-    hw,own = getattr(x, 'own_sizes', (None,None))
-    return own if hw==tuple(x.shape[-2:]) else [tuple(x.shape[-2:])]*len(x)
+    padded_hw,own = getattr(x, 'own_sizes', (None,None))
+    return own if padded_hw==tuple(x.shape[-2:]) else [tuple(x.shape[-2:])]*len(x)
+
+# %% ../../nbs/data/06_blocks.ipynb #97e35cf7
+_DECODED_WHOLE = '.png','.jpg','.jpeg','.bmp','.webp'
+
+def _windows_by_scene(items):
+    "Which windows belong to which image that is decoded as a whole: {scene: [indices]}, or None"
+    res = {}
+    for i,item in enumerate(items):
+        window = getattr(item, 'image', item)
+        if not isinstance(window, Window): return None
+        source = window.scene.source if isinstance(window.scene, WindowedImage) else window.scene
+        if isinstance(source, np.ndarray): return None
+        res.setdefault(str(source), []).append(i)
+    return res if len(res)>1 and any(o.lower().endswith(_DECODED_WHOLE) for o in res) else None
+
+@patch
+def shuffle_fn(self:RBoxDL, idxs):
+    "A random order; windows of scenes that are decoded as a whole come eight scenes at a time"
+    groups = _windows_by_scene(getattr(self.dataset, 'items', self.dataset))
+    if groups is None or sorted(idxs)!=list(range(sum(map(len, groups.values())))): return self.rng.sample(idxs, len(idxs))
+    scenes,res = self.rng.sample(list(groups.values()), len(groups)),[]
+    for first in range(0, len(scenes), 8):
+        some = [i for scene in scenes[first:first+8] for i in scene]
+        res += self.rng.sample(some, len(some))
+    return res
 
 # %% ../../nbs/data/06_blocks.ipynb #be895ba3
 def RBoxBlock(
@@ -162,17 +207,18 @@ def RBoxLblBlock(
 
 # %% ../../nbs/data/06_blocks.ipynb #49fab4ef
 def _rgb(fn):
-    "What `PILImage.create` makes RGB of 8 bits from"
+    "The pixels of an image in any form, as 8-bit RGB"
     if isinstance(fn, LazyImage): return fn.pixels()
     if not (isinstance(fn, Image.Image) and fn.mode=='RGB'): return read_rgb(as_array(fn))
     return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
 def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
-    "An image as RGB of 8 bits by the rule of `data.images.rasters`; what cannot be read is named"
+    "An image as 8-bit RGB by the rule of `data.images.rasters`; an error names the image that cannot be read"
     try: return PILImage.create(_rgb(fn))
     except CorruptImageError: raise
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise CorruptImageError(f'cannot read image {fn if isinstance(fn,(str,Path)) else "given as "+type(fn).__name__}: {e}') from e
+        name = fn if isinstance(fn, (str,Path)) else f'given as {type(fn).__name__}'
+        raise CorruptImageError(f'cannot read image {name}: {e}') from e
 
 def NamedImageBlock(
     opener=open_image # file or array -> `PILImage`; also a cache

@@ -20,14 +20,15 @@ def border_rule(
     below:str='ignore' # boxes with 0 < f < `min_visible`: 'ignore' or 'drop'
 ): # quads and labels of the same shapes
     "What becomes of boxes cut by the image border"
-    q,l = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
-    f = visible_fraction(q)
-    cut_,low = f<1-1e-6,f<min_visible
-    gone = (f<=0) | (low if below=='drop' else torch.zeros_like(low)) | (cut_ if cut=='drop' else torch.zeros_like(low))
-    if cut=='clip': q = torch.where((cut_ & ~gone)[...,None,None], clip_to_frame(q), q)
-    l = torch.where(gone, torch.full_like(l, PAD), torch.where(low, ignored_code(l), l))
-    q = torch.where((l==PAD)[...,None,None], torch.zeros_like(q), q)
-    return TensorQuad(q, img_size=getattr(quads,'img_size',None)),TensorBoxLabel(l)
+    pts,codes = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
+    visible = visible_fraction(pts)
+    is_cut,is_low,gone = visible<1-1e-6,visible<min_visible,visible<=0
+    if below=='drop': gone = gone|is_low
+    if cut=='drop': gone = gone|is_cut
+    if cut=='clip': pts = torch.where((is_cut & ~gone)[...,None,None], clip_to_frame(pts), pts)
+    codes = torch.where(gone, torch.full_like(codes, PAD), torch.where(is_low, ignored_code(codes), codes))
+    pts = torch.where((codes==PAD)[...,None,None], torch.zeros_like(pts), pts)
+    return TensorQuad(pts, img_size=getattr(quads,'img_size',None)),TensorBoxLabel(codes)
 
 # %% ../../nbs/data/02_border.ipynb #029e86d6
 class BorderRuleError(ValueError): "An argument of the border rule that it does not know"
@@ -57,9 +58,9 @@ def class_codes(
     vocab=None # class names; needed for names
 )->Tensor: # long
     "Numbers of classes"
-    bad = [o for o in classes if isinstance(o, str) and o not in (vocab or [])]
+    unknown = [o for o in classes if isinstance(o, str) and o not in (vocab or [])]
     known = ', '.join(map(str, vocab)) if vocab else 'not known yet: pass numbers'
-    if bad: raise ValueError(f'unknown class {bad[0]!r}; the vocab is {known}')
+    if unknown: raise ValueError(f'unknown class {unknown[0]!r}; the vocab is {known}')
     return tensor([list(vocab).index(o) if isinstance(o, str) else int(o) for o in classes]).long()
 
 # %% ../../nbs/data/02_border.ipynb #c393762f
@@ -67,32 +68,32 @@ def turned_upright(
     quads # (…,4,2) corners in pixels, of any origin
 ): # (…,4,2)
     "The same rectangles turned to the nearest multiple of 90 degrees"
-    c,e = quads.mean(-2, keepdim=True),quads[...,1,:]-quads[...,0,:]
-    t = torch.atan2(e[...,1], e[...,0])
+    centre,edge = quads.mean(-2, keepdim=True),quads[...,1,:]-quads[...,0,:]
+    t = torch.atan2(edge[...,1], edge[...,0])
     t = (t/(math.pi/2)).round()*(math.pi/2)-t
-    rot = torch.stack([t.cos(),-t.sin(),t.sin(),t.cos()], -1).unflatten(-1, (2,2))
-    return (quads-c)@rot.mT+c
+    rotation = torch.stack([t.cos(),-t.sin(),t.sin(),t.cos()], -1).unflatten(-1, (2,2))
+    return (quads-centre)@rotation.mT+centre
 
 # %% ../../nbs/data/02_border.ipynb #e08b16c1
 class UprightBoxes(ItemTransform):
     "Turn boxes of `classes` about their own centres to the nearest multiple of 90 degrees"
     order,split_idx = 80,0
     def __init__(self,
-        classes # names or numbers of round classes whose boxes are upright by agreement
+        classes # names or numbers of round classes whose boxes are axis-aligned by agreement
     ):
         super().__init__()
         self.classes,self.vocab = classes,None
     def setups(self, dl): self.vocab = list(dl.vocab)
 
     def encodes(self, b):
-        i = next((i for i,o in enumerate(b) if isinstance(o, TensorQuad)), None)
-        if i is None: return b
-        x,q = b[0],b[i].as_subclass(Tensor)
-        l = next(o for o in b if isinstance(o, TensorBoxLabel)).as_subclass(Tensor)
-        wh = q.new_tensor([x.shape[-1],x.shape[-2]] if isinstance(x, Tensor) else x.size)
-        chosen = torch.isin(class_index(l), class_codes(self.classes, self.vocab).to(l))
-        q = torch.where(chosen[...,None,None], turned_upright(q*wh)/wh, q)
-        return (*b[:i], TensorQuad(q, img_size=getattr(b[i],'img_size',None)), *b[i+1:])
+        place = next((i for i,o in enumerate(b) if isinstance(o, TensorQuad)), None)
+        if place is None: return b
+        x,quads = b[0],b[place].as_subclass(Tensor)
+        codes = next(o for o in b if isinstance(o, TensorBoxLabel)).as_subclass(Tensor)
+        size_wh = quads.new_tensor([x.shape[-1],x.shape[-2]] if isinstance(x, Tensor) else x.size)
+        chosen = torch.isin(class_index(codes), class_codes(self.classes, self.vocab).to(codes))
+        quads = torch.where(chosen[...,None,None], turned_upright(quads*size_wh)/size_wh, quads)
+        return (*b[:place], TensorQuad(quads, img_size=getattr(b[place],'img_size',None)), *b[place+1:])
 
 # %% ../../nbs/data/02_border.ipynb #d8fe7051
 def rotated_aug_transforms(
@@ -103,7 +104,7 @@ def rotated_aug_transforms(
     p_affine:float=0.5, # share of images that are rotated, and of those that are zoomed
     p_lighting:float=0.75, # share of images whose lighting changes
     dihedral:bool=True, # draw one of the eight flips and quarter turns
-    size:int|tuple=None, # output size (height, width) in pixels; the input's when absent
+    size:int|tuple=None, # of the output, px, or (height, width); the input's when absent
     xtra_tfms:list=None # further batch transforms
 )->list:
     "Batch transforms for aerial images that keep rectangles rectangles"
@@ -125,9 +126,9 @@ def encodes(self, x:TensorQuad):
 # %% ../../nbs/data/02_border.ipynb #5a8c5380
 def _grid_sample(x, coords, mode='bilinear', padding_mode='reflection', align_corners=None):
     "fastai's function of this name, with height compared with height"
-    d = min(x.shape[-2]/coords.shape[1], x.shape[-1]/coords.shape[2])/2         # more than 1: shrunk to less than half
-    if mode=='bilinear' and d>1 and d*(coords.max()-coords.min()).item()>2:       # and not by looking at a part alone
-        x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
+    shrink = min(x.shape[-2]/coords.shape[1], x.shape[-1]/coords.shape[2])/2         # more than 1: shrunk to less than half
+    if mode=='bilinear' and shrink>1 and shrink*(coords.max()-coords.min()).item()>2:       # and not by looking at a part alone
+        x = F.interpolate(x, scale_factor=1/shrink, mode='area', recompute_scale_factor=True)
     return F.grid_sample(x, coords, mode=mode, padding_mode=padding_mode, align_corners=align_corners)
 
 sys.modules[Dihedral.__module__]._grid_sample = _grid_sample

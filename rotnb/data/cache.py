@@ -10,21 +10,21 @@ import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
-from .labels.atomic import sweep, atomic_path
+from .labels.atomic import atomic_path, sweep
 from .images.rasters import LazyImage, image_size
 from .blocks import *
 
 # %% ../../nbs/data/09_cache.ipynb #32f834b4
-def _origin(o):
+def _origin(image):
     "File and part of what may be kept, or None"
-    if isinstance(o, (str,Path)): return str(o),''
-    return o.origin and (str(o.origin[0]),o.origin[1]) if isinstance(o, LazyImage) else None
+    if isinstance(image, (str,Path)): return str(image),''
+    return image.origin and (str(image.origin[0]),image.origin[1]) if isinstance(image, LazyImage) else None
 
 def _stamp(fn):
     "A number by which a file is known not to have changed; 0 where there is none"
-    try: o = os.stat(fn)
+    try: stat = os.stat(fn)
     except OSError: return 0
-    return hash((o.st_mtime_ns, o.st_size)) & 2**63-1 | 1
+    return hash((stat.st_mtime_ns, stat.st_size)) & 2**63-1 | 1
 
 class ImageCache(Transform):
     "Opens images; subclasses keep what was decoded"
@@ -34,8 +34,9 @@ class ImageCache(Transform):
     def keep(self, fn:str, part:str, pixels): "Keep pixels"
     def encodes(self, o):
         if (at := _origin(o)) is None: return open_image(o)
-        if (a := self.load(*at)) is not None: return PILImage.create(a)
-        before = _stamp(at[0]); im = open_image(o)
+        if (pixels := self.load(*at)) is not None: return PILImage.create(pixels)
+        before = _stamp(at[0])
+        im = open_image(o)
         if _stamp(at[0])==before: self.keep(*at, np.asarray(im))           # else it was written meanwhile
         return im
 
@@ -43,10 +44,10 @@ class ImageCache(Transform):
 def _shared(n):
     "`n` bytes, all 0, that processes share however they were started"
     if not hasattr(os, 'memfd_create'): return Arena(n)
-    fd = os.memfd_create('rotnb')
-    os.ftruncate(fd, n)
-    res = Arena(n, fd)
-    weakref.finalize(res, os.close, fd)
+    file = os.memfd_create('rotnb')
+    os.ftruncate(file, n)
+    res = Arena(n, file)
+    weakref.finalize(res, os.close, file)
     return res
 
 class MemoryCache(ImageCache):
@@ -59,8 +60,8 @@ class MemoryCache(ImageCache):
 
     def setups(self, items):
         self.places,end = {},0
-        for at,o in {_origin(o):o for o in items}.items():
-            try: w,h = image_size(o) if at else (0,0)
+        for at,image in {_origin(o):o for o in items}.items():
+            try: w,h = image_size(image) if at else (0,0)
             except (OSError, SyntaxError, ValueError): continue                    # `open_image` will name it
             if at is None or end+3*w*h+8>self.limit: continue
             self.places[at] = (end,h,w)
@@ -68,15 +69,18 @@ class MemoryCache(ImageCache):
         self.block = _shared(end) if end else None
 
     def _pixels(self, at):
-        i,h,w = self.places[at]
-        return np.frombuffer(self.block.buffer, np.uint8, 3*h*w, i+8).reshape(h,w,3)
+        start,h,w = self.places[at]
+        return np.frombuffer(self.block.buffer, np.uint8, 3*h*w, start+8).reshape(h,w,3)
     def _kept(self, at): return np.frombuffer(self.block.buffer, np.int64, 1, self.places[at][0])
     def load(self, fn, part=''):
-        if (at := (fn,part)) in self.places and (kept := self._kept(at)[0]) and _stamp(fn) in (0,kept): return self._pixels(at)
+        at = fn,part
+        if at not in self.places: return
+        kept = self._kept(at)[0]
+        if kept and _stamp(fn) in (0,kept): return self._pixels(at)
     def keep(self, fn, part, pixels):
         if (fn,part) not in self.places or pixels.shape!=self._pixels((fn,part)).shape: return
         self._pixels((fn,part))[:] = pixels
-        self._kept((fn,part))[0] = _stamp(fn)                           # last: the image is whole
+        self._kept((fn,part))[0] = _stamp(fn)                           # last: now the image is complete
     def __getstate__(self): return self.__dict__ if get_spawning_popen() else {**self.__dict__, 'places':{}, 'block':None}
 
 # %% ../../nbs/data/09_cache.ipynb #4580c307
@@ -92,15 +96,17 @@ class DiskCache(ImageCache):
 
     def file(self, fn, part=''):
         "The `.npy` of an image, or of a part of it"
-        o = os.stat(fn)
-        return self.folder/(hashlib.sha1(f'{Path(fn).absolute()}|{o.st_mtime_ns}|{o.st_size}|{part}|displayed'.encode()).hexdigest()+'.npy')
+        stat = os.stat(fn)
+        key = f'{Path(fn).absolute()}|{stat.st_mtime_ns}|{stat.st_size}|{part}|displayed'
+        return self.folder/(hashlib.sha1(key.encode()).hexdigest()+'.npy')
     def load(self, fn, part=''):
-        try: a = np.load(self.file(fn, part))
+        try: pixels = np.load(self.file(fn, part))
         except (OSError, ValueError, EOFError): return None
-        return a if a.dtype==np.uint8 and a.ndim==3 else None
+        return pixels if pixels.dtype==np.uint8 and pixels.ndim==3 else None
     def keep(self, fn, part, pixels):
         try:
-            with atomic_path(self.file(fn, part), durable=False) as new, open(new, 'wb') as f: np.save(f, pixels)
+            with atomic_path(self.file(fn, part), durable=False) as new, open(new, 'wb') as file: np.save(file, pixels)
         except OSError as e:
-            if not self.warned: warnings.warn(f'images cannot be kept in {self.folder} ({e.strerror or e}): they are read from their own files')
+            why = e.strerror or e
+            if not self.warned: warnings.warn(f'images cannot be kept in {self.folder} ({why}): they are read from their own files')
             self.warned = True

@@ -15,8 +15,7 @@ def hsv_to_rgb(
 ): # (n,3,h,w) in [0,1]
     "Channel c is v - v s max(0, min(k, 4-k, 1)) with k = (c + 6 hue) mod 6, c = 5, 3, 1"
     h,s,v = hsv.unbind(1)
-    k = [(c+6*h)%6 for c in (5,3,1)]
-    return torch.stack([v-v*s*torch.minimum(o,4-o).clamp(0,1) for o in k], 1)
+    return torch.stack([v-v*s*torch.minimum(k, 4-k).clamp(0,1) for k in ((c+6*h)%6 for c in (5,3,1))], 1)
 
 # %% ../../nbs/data/04_colour.ipynb #29b6d718
 class RandomHSV(RandTransform):
@@ -37,17 +36,19 @@ class RandomHSV(RandTransform):
         self.gain = (2*torch.rand(n,3)-1)*(torch.rand(n,1)<self.p)*tensor([self.hue,self.saturation,self.value])
 
     def encodes(self, x:Image.Image):
-        h,s,v = self.gain[0].tolist()
-        if h==s==v==0: return x
-        k = np.arange(256)
-        lut = np.concatenate([(k+round(h*256))%256, k*(1+s), k*(1+v)]).clip(0,255).round().astype(np.uint8)
-        return x.convert('HSV').point(lut.tolist()).convert(x.mode)
+        shift,saturation,value = self.gain[0].tolist()
+        if shift==saturation==value==0: return x
+        levels = np.arange(256)
+        table = np.concatenate([(levels+round(shift*256))%256, levels*(1+saturation), levels*(1+value)])
+        return x.convert('HSV').point(table.clip(0,255).round().astype(np.uint8).tolist()).convert(x.mode)
 
     def encodes(self, x:TensorImage):
-        y = x.as_subclass(Tensor) if x.ndim==4 else x.as_subclass(Tensor)[None]
-        y,(h,s,v) = rgb2hsv(y.float()/(1 if x.is_floating_point() else 255)),self.gain.to(x.device)[:,:,None,None].unbind(1)
-        y = hsv_to_rgb(torch.stack([(y[:,0]+h)%1, (y[:,1]*(1+s)).clamp(0,1), (y[:,2]*(1+v)).clamp(0,1)], 1)).reshape(x.shape)
-        return TensorImage(y if x.is_floating_point() else (y*255).round()).to(x.dtype)
+        rgb = (x if x.ndim==4 else x[None]).as_subclass(Tensor).float()/(1 if x.is_floating_point() else 255)
+        h,s,v = rgb2hsv(rgb).unbind(1)
+        shift,saturation,value = self.gain.to(x.device)[:,:,None,None].unbind(1)
+        hsv = torch.stack([(h+shift)%1, (s*(1+saturation)).clamp(0,1), (v*(1+value)).clamp(0,1)], 1)
+        rgb = hsv_to_rgb(hsv).reshape(x.shape)
+        return TensorImage(rgb if x.is_floating_point() else (rgb*255).round()).to(x.dtype)
 
 # %% ../../nbs/data/04_colour.ipynb #99faeaa7
 class PixelTfm(RandTransform):
@@ -59,9 +60,13 @@ class PixelTfm(RandTransform):
     ):
         super().__init__(p=p)
         self.tfm = tfm
-    def _same(self, x, y, size):
-        if size(x)!=size(y): raise ValueError(f'{self.tfm} makes images of {size(x)} px {size(y)} px: their boxes would be wrong')
-        return y
-    def encodes(self, x:Image.Image): return self._same(x, self.tfm(x), lambda o: o.size)
+    def _checked(self, old_wh, new_wh):
+        if old_wh!=new_wh: raise ValueError(f'{self.tfm} makes images of {old_wh} px {new_wh} px: their boxes would be wrong')
+    def encodes(self, x:Image.Image):
+        res = self.tfm(x)
+        self._checked(x.size, res.size)
+        return res
     def encodes(self, x:TensorImage):
-        return TensorImage(self._same(x, self.tfm(x.as_subclass(Tensor)), lambda o: (o.shape[-1],o.shape[-2])))
+        res = self.tfm(x.as_subclass(Tensor))
+        self._checked((x.shape[-1],x.shape[-2]), (res.shape[-1],res.shape[-2]))
+        return TensorImage(res)

@@ -17,43 +17,45 @@ from .images.windows import WindowedImage, open_scene
 
 # %% ../../nbs/data/07_crops.ipynb #601e1e82
 def _rboxes(boxes): # (n,5), (n,8) or (n,4,2)
-    b = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, float)
-    if not b.size: return np.zeros((0,5))
-    b = b if b.ndim==2 and b.shape[1]==5 else with_heading(b.reshape(-1,4,2))[0]
-    if not np.isfinite(b).all() or (b[:,2:4]<=0).any(): raise ValueError('boxes to crop must be finite, with sides above 0')
-    return b
+    boxes = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, float)
+    if not boxes.size: return np.zeros((0,5))
+    rboxes = boxes if boxes.ndim==2 and boxes.shape[1]==5 else with_heading(boxes.reshape(-1,4,2))[0]
+    if not np.isfinite(rboxes).all() or (rboxes[:,2:4]<=0).any(): raise ValueError('boxes to crop must be finite, with sides above 0')
+    return rboxes
 
-def _sampled(a, at, wh): # a: (h,w,3) uint8; at: (2,3) from the unit square to its pixels; wh: of the result
+def _sampled(pixels, at, size_wh): # pixels: (h,w,3) uint8; at: (2,3) from the unit square to them; size_wh: of the result
     "Bilinear, in floats; black outside"
-    h,w = a.shape[:2]
+    own_wh = torch.tensor(pixels.shape[1::-1])
     m = torch.from_numpy(at).float()
-    u = torch.stack(torch.meshgrid(*((torch.arange(n)+.5)/n for n in wh), indexing='xy'), -1)
-    p = u@m[:,:2].T+m[:,2]                                                  # (H,W,2) pixels, corners at whole numbers
-    inside = ((p>=0)&(p<=torch.tensor([w,h]))).all(-1)
-    x = torch.from_numpy(np.ascontiguousarray(a)).permute(2,0,1)[None].float()
-    res = F.grid_sample(x, (2*p/torch.tensor([w,h])-1)[None], padding_mode='border', align_corners=False)[0]
+    unit = torch.stack(torch.meshgrid(*((torch.arange(n)+.5)/n for n in size_wh), indexing='xy'), -1)
+    pts = unit@m[:,:2].T+m[:,2]                                                  # (H,W,2) pixels, corners at whole numbers
+    inside = ((pts>=0)&(pts<=own_wh)).all(-1)
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2,0,1)[None].float()
+    res = F.grid_sample(x, (2*pts/own_wh-1)[None], padding_mode='border', align_corners=False)[0]
     return (res*inside).round().clamp(0, 255).byte().permute(1,2,0).numpy()
 
-def _one(scene, b, size_wh, up):
-    cx,cy,w,h,t = b
+def _crop(scene, box, size_wh, up):
+    cx,cy,w,h,t = box
     if up: w,h,t = h,w,t+np.pi/2                                            # what was the right becomes the top
-    box = rbox2hbox(b[None])[0]; x0,y0 = (max(int(o)-2, 0) for o in np.floor(box[:2]))
-    x1,y1 = (min(int(o)+2, n) for o,n in zip(np.ceil(box[2:]), scene.size))
-    wh = max(1, round(w)),max(1, round(h))
-    if x1<=x0 or y1<=y0: return np.zeros((*(size_wh or wh)[::-1],3), np.uint8)
-    c,s = np.cos(t),np.sin(t); lin = np.array([[c*w,-s*h],[s*w,c*h]])
+    hbox = rbox2hbox(box[None])[0]
+    x0,y0 = (max(int(o)-2, 0) for o in np.floor(hbox[:2]))
+    x1,y1 = (min(int(o)+2, side) for o,side in zip(np.ceil(hbox[2:]), scene.size))
+    own_wh = max(1, round(w)),max(1, round(h))
+    if x1<=x0 or y1<=y0: return np.zeros((*(size_wh or own_wh)[::-1],3), np.uint8)
+    cos,sin = np.cos(t),np.sin(t)
+    lin = np.array([[cos*w,-sin*h],[sin*w,cos*h]])
     at = np.hstack([lin, (np.array([cx-x0,cy-y0])-lin@[.5,.5])[:,None]])
-    k = wh if size_wh is None else tuple(max(a, b) for a,b in zip(wh, size_wh))
-    a = _sampled(scene.read(x0, y0, x1-x0, y1-y0), at, k)
-    return a if size_wh is None or k==tuple(size_wh) else cv2.resize(a, tuple(size_wh), interpolation=cv2.INTER_AREA)
+    sampled_wh = own_wh if size_wh is None else tuple(map(max, own_wh, size_wh))
+    res = _sampled(scene.read(x0, y0, x1-x0, y1-y0), at, sampled_wh)
+    return res if size_wh is None or sampled_wh==tuple(size_wh) else cv2.resize(res, tuple(size_wh), interpolation=cv2.INTER_AREA)
 
 def crops(
     image, # file, `WindowedImage`, array (h,w,3), tensor or PIL image
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels of the image: `predict_image(...)['boxes']`, `annot.quads`
     size_wh:tuple=None, # (width, height) of all crops, pixels; None for the size of each box
     up:bool=False # the side along theta (corner 0 to 1, the heading) points up instead of right
-)->list: # of (h,w,3) uint8, one a box
+)->list: # of (h,w,3) uint8, one per box
     "Upright images of what is inside each box"
     if isinstance(image, LazyImage) and not isinstance(image, WindowedImage): image = image.pixels()
     scene = open_scene(image if isinstance(image, (str,Path,np.ndarray,WindowedImage)) else np.asarray(open_image(image)))
-    return [_one(scene, b, size_wh, up) for b in _rboxes(boxes)]
+    return [_crop(scene, box, size_wh, up) for box in _rboxes(boxes)]

@@ -8,7 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders', 'user
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
-from .labels.arguments import check_arguments, check_integer, accepted_arguments
+from .labels.arguments import accepted_arguments, check_arguments, check_integer
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -18,8 +18,6 @@ from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
-from .formats.dota import *
-from .formats.yolo import *
 from .formats.table import FORMATS, check_options, get_format, has_split
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
@@ -30,23 +28,24 @@ def default_size(
     most:int=1024 # the largest default, pixels
 ): # None to keep the images' own common size, else pixels of a square
     "A size for a data set whose images may differ"
-    sizes = {image_size(a.image) for a in annots}
-    if len(sizes)==1 and max(first(sizes))<=most: return None
-    size = min(most, 32*math.ceil(max(max(o) for o in sizes)/32))
-    print(f'images have {len(sizes)} sizes up to {max(max(o) for o in sizes)} px: fitted into {size} x {size}; choose with size=')
+    sizes = {image_size(o.image) for o in annots}
+    longest = max(max(o) for o in sizes)
+    if len(sizes)==1 and longest<=most: return None
+    size = min(most, 32*math.ceil(longest/32))
+    print(f'images have {len(sizes)} sizes up to {longest} px: fitted into {size} x {size}; choose with size=')
     return size
 
 # %% ../../nbs/data/10_loaders.ipynb #b75c7dca
 def _workers(n): return 0 if n<256 else min(4, max(1, (os.cpu_count() or 1)-1))
 
 def _split(annots, valid_pct, seed):
-    "Seeded random split, said"
+    "Seeded random split, announced"
     if len(annots)<2: raise DatasetLayoutError(f'{len(annots)} image cannot be split into training and validation: give two splits')
     n = min(len(annots)-1, max(1, round(len(annots)*valid_pct)))
-    idx = np.random.default_rng(seed).permutation(len(annots))
+    idxs = np.random.default_rng(seed).permutation(len(annots))
     print(f'no train/val folders: {len(annots)-n} images for training, {n} for validation, '
           f'drawn at random (valid_pct={valid_pct:g}, seed={seed})')
-    return [annots[i] for i in sorted(idx[n:])],[annots[i] for i in sorted(idx[:n])]
+    return [annots[i] for i in sorted(idxs[n:])],[annots[i] for i in sorted(idxs[:n])]
 
 def read_splits(
     read, # split -> records; None: of a set without splits
@@ -54,18 +53,18 @@ def read_splits(
     path, # of the set, for messages
     train:str, # name of the training split
     valid:str, # name of the validation split
-    valid_pct:float, # share for validation where nothing tells one
+    valid_pct:float, # share for validation where the set has no such split
     seed:int # of that random split
 )->tuple: # records for training and for validation
-    "Two splits as they are told; one divided at random where none is"
+    "Two splits as the set has them; one divided at random where it has one"
     if not has(train):
         if has(valid):
             raise DatasetLayoutError(f'{path} has a split {valid!r}, but none called {train!r}: name the one to train on with train=')
         if has(None): return _split(read(None), valid_pct, seed)
-    tr = read(train)
-    if has(valid): return tr,read(valid)
+    train_annots = read(train)
+    if has(valid): return train_annots,read(valid)
     print(f'no {valid!r} split in {path}: validation is drawn from {train!r}')
-    return _split(tr, valid_pct, seed)
+    return _split(train_annots, valid_pct, seed)
 
 # %% ../../nbs/data/10_loaders.ipynb #dadc137f
 def _image(o): return o.image
@@ -76,12 +75,13 @@ class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
-LOADING = {k for f in (FilteredBase.dataloaders, TfmdDL) for k in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
+LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
 
 def _check_numbers(size, bs, tile, num_workers):
     "Raise for a size, a batch or a window that is no number"
-    for v in size if isinstance(size, (tuple,list)) else [size] if size is not None else (): check_integer('size', v, what='pixels')
-    if isinstance(size, (tuple,list)) and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
+    pair = isinstance(size, (tuple,list))
+    for side in size if pair else [] if size is None else [size]: check_integer('size', side, what='pixels')
+    if pair and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
     check_integer('bs', bs)
     if num_workers is not None: check_integer('num_workers', num_workers, 0)
     if tile is not None and not isinstance(tile, dict): check_integer('tile', tile, what='pixels')
@@ -103,13 +103,19 @@ def _joined(own, given):
     given = L(given).map(instantiate)
     return own.filter(lambda o: type(o) not in given.map(type)) + given
 
+# %% ../../nbs/data/10_loaders.ipynb #9f099279
+def _samplers(sets, sampler):
+    "Arguments of the two loaders: batches of like aspect where `sets` are given; the training set in an order of one's own"
+    train,valid = [dict(sampler=AspectSampler(image_size(o.image) for o in annots)) for annots in sets] or ({},{})
+    return [train if sampler is None else dict(sampler=sampler), valid]
+
 # %% ../../nbs/data/10_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
 def from_annots(cls:RotatedDataLoaders,
     train_annots, # records for training, of `Annot`
     valid_annots, # records for validation
     vocab=None, # class names in order; collected and sorted when absent
-    size:int|tuple=None, # network input in pixels, or (height, width); the images' own size when they all agree
+    size:int|tuple=None, # of the network input, px, or (height, width); the images' own size when they all agree
     item_tfms=None, # item transforms; fitting into `size` with black padding when absent
     batch_tfms=None, # batch transforms; `rotated_aug_transforms()` when absent, `[]` for none
     bs:int=8, # batch size
@@ -122,7 +128,7 @@ def from_annots(cls:RotatedDataLoaders,
     rect:bool=False, # batches of like aspect, long side `size`, instead of squares
     sampler=None, # order of training images: `loader -> indices`, see `data.samplers`
     cache=None, # decoded images: 'memory', 'disk', or an `ImageCache`
-    difficulty=None, # boxes of a difficulty above it are ignored in training and by default in metrics: a number, or 'mmrotate' (100); None: 0
+    difficulty=None, # boxes above it are ignored in training and by default in metrics: a number, or 'mmrotate' (100); None: 0
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -131,63 +137,60 @@ def from_annots(cls:RotatedDataLoaders,
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
-    if vocab is None: vocab = sorted({o for a in every for o in a.names})
+    if vocab is None: vocab = sorted({name for o in every for name in o.names})
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
-    db = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
-                   get_x=_image, get_y=[_quads,_names],
-                   splitter=IndexSplitter(range(n, len(every))))
-    db.item_tfms = _joined(db.item_tfms, item_tfms)
-    db.batch_tfms = _joined(db.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
+    block = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
+                      get_x=_image, get_y=[_quads,_names], splitter=IndexSplitter(range(n, len(every))))
+    block.item_tfms = _joined(block.item_tfms, item_tfms)
+    block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
-    if rect: kwargs['dl_kwargs'] = [dict(sampler=AspectSampler(image_size(a.image) for a in o)) for o in (train_annots,valid_annots)]
-    if sampler is not None: kwargs['dl_kwargs'] = [dict(sampler=sampler),*kwargs.get('dl_kwargs', [{},{}])[1:]]
-    dls = db.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **{'val_bs':bs, **kwargs})
+    if rect or sampler is not None: kwargs['dl_kwargs'] = _samplers((train_annots,valid_annots) if rect else (), sampler)
+    kwargs = {'val_bs':bs, **kwargs}
+    dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 
-# %% ../../nbs/data/10_loaders.ipynb #8185a8de
-def _has_split(path, label_dirs): return lambda s: find_split(path, s, label_dirs) is not None
-
-# %% ../../nbs/data/10_loaders.ipynb #5090aabf
+# %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
-def from_dota(cls:RotatedDataLoaders,
-    path, # root: train/images + train/labelTxt, images/train + labelTxt/train, or images + labelTxt
+def from_format(cls:RotatedDataLoaders,
+    path, # folder of the set, its yaml file, or its one label file
+    format:str=None, # a key of `FORMATS`; recognised when absent
     train:str='train', # name of the training split
-    valid:str='val', # name of the validation split
-    valid_pct:float=0.2, # share for validation where there are no split folders
+    valid:str=None, # name of the validation split; the format's own when absent: 'val', or 'test' for sets like SSDD
+    valid_pct:float=0.2, # share for validation where there are no splits
     seed:int=42, # of that random split
     vocab=None, # class names in order; a class outside it is an error
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
     **kwargs
 ):
-    "From a DOTA folder"
-    check_arguments(kwargs, accepted_arguments(cls.from_dota), LOADING)
-    read = lambda s: read_dota(path, s, vocab, on_bad)
-    tr,va = read_splits(read, _has_split(path, DOTA_DIRS), path, train, valid, valid_pct, seed)
-    return cls.from_annots(tr, va, vocab=vocab, **{'path':path, **kwargs})
+    "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
+    every = {o for f in FORMATS.values() for o in f.options}
+    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
+    path = Path(path)
+    format,fmt = get_format(path, format)
+    options = {k: kwargs.pop(k) for k in every if k in kwargs}
+    check_options(format, options)
+    has = lambda s: s is None or has_split(path, s, fmt)
+    if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
+    if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
+    annots = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)
+    root = set_root(path)
+    return cls.from_annots(*annots, vocab=vocab, **{'path':root.parent if root.is_file() else root, **kwargs})
 
-@patch(cls_method=True)
-@delegates(RotatedDataLoaders.from_annots, keep=True)
-def from_yolo_obb(cls:RotatedDataLoaders,
-    path, # root: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
-    train:str='train', # name of the training split
-    valid:str='val', # name of the validation split
-    valid_pct:float=0.2, # share for validation where there are no split folders
-    seed:int=42, # of that random split
-    vocab=None, # class names in the order of their numbers; from the yaml file or classes.txt when absent
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
-    score_thr:float=None, # predictions are no labels; a number takes those from this confidence on, in [0,1]
-    **kwargs
-):
-    "From a YOLO-OBB folder"
-    check_arguments(kwargs, accepted_arguments(cls.from_yolo_obb), LOADING)
-    vocab = yolo_names(path) if vocab is None else vocab
-    read = lambda s: read_yolo_obb(path, s, vocab, on_bad, score_thr)
-    tr,va = read_splits(read, _has_split(path, ['labels']), path, train, valid, valid_pct, seed)
-    return cls.from_annots(tr, va, vocab=vocab, **{'path':set_root(path), **kwargs})
+# %% ../../nbs/data/10_loaders.ipynb #c53e9496
+def _entry(name):
+    @delegates(RotatedDataLoaders.from_format, keep=True, but=['format'])
+    def f(cls,
+        path, # folder of the set, or its one label file
+        **kwargs
+    ): return cls.from_format(path, format=name, **kwargs)
+    f.__name__,f.__qualname__,f.__doc__ = f'from_{name}',f'RotatedDataLoaders.from_{name}',f"`from_format` with format '{name}'"
+    return classmethod(f)
+
+for _name in FORMATS: setattr(RotatedDataLoaders, f'from_{_name}', _entry(_name))
 
 # %% ../../nbs/data/10_loaders.ipynb #5fdd444f
 def user_cache(): # the folder for data made or fetched by rotnb
@@ -213,43 +216,3 @@ def from_synth(cls:RotatedDataLoaders,
     if not (_has(path, 'train', n_train) and _has(path, 'val', n_valid)):
         make_synth(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     return cls.from_dota(path, **kwargs)
-
-# %% ../../nbs/data/10_loaders.ipynb #a069bce4
-@patch(cls_method=True)
-@delegates(RotatedDataLoaders.from_annots, keep=True)
-def from_format(cls:RotatedDataLoaders,
-    path, # folder of the set, its yaml file, or its one label file
-    format:str=None, # a key of `FORMATS`; recognised when absent
-    train:str='train', # name of the training split
-    valid:str=None, # name of the validation split; the format's own when absent: 'val', or 'test' for sets like SSDD
-    valid_pct:float=0.2, # share for validation where there are no splits
-    seed:int=42, # of that random split
-    vocab=None, # class names in order; a class outside it is an error
-    on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
-    **kwargs
-):
-    "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
-    every = {o for f in FORMATS.values() for o in f.options}
-    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
-    path = Path(path); format,fmt = get_format(path, format)
-    options = {k: kwargs.pop(k) for k in every if k in kwargs}
-    check_options(format, options)
-    has = lambda s: s is None or has_split(path, s, fmt)
-    if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
-    first = train if has(train) else None
-    if vocab is None and fmt.names: vocab = fmt.names(path, first)
-    tr,va = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)
-    return cls.from_annots(tr, va, vocab=vocab, **{'path':path.parent if (path := set_root(path)).is_file() else path, **kwargs})
-
-# %% ../../nbs/data/10_loaders.ipynb #c53e9496
-def _entry(name):
-    @delegates(RotatedDataLoaders.from_format, keep=True, but=['format'])
-    def f(cls,
-        path, # folder of the set, or its one label file
-        **kwargs
-    ): return cls.from_format(path, format=name, **kwargs)
-    f.__name__,f.__qualname__,f.__doc__ = f'from_{name}',f'RotatedDataLoaders.from_{name}',f"`from_format` with format '{name}'"
-    return classmethod(f)
-
-for _name in FORMATS:
-    if not hasattr(RotatedDataLoaders, f'from_{_name}'): setattr(RotatedDataLoaders, f'from_{_name}', _entry(_name))

@@ -43,13 +43,13 @@ def move_quads(
     m # (3,3) map
 ): # (n,4,2)
     "Corners moved by `m`, clockwise also after a mirror"
-    q = quads.as_subclass(Tensor).double()@m[:2,:2].T+m[:2,2]
-    return (q if m[:2,:2].det()>0 else mirror_order(q)).float()
+    pts = quads.as_subclass(Tensor).double()@m[:2,:2].T+m[:2,2]
+    return (pts if m[:2,:2].det()>0 else mirror_order(pts)).float()
 
 def _sample(im, quads, labels):
-    q,l = torch.cat(quads),torch.cat([o.as_subclass(Tensor) for o in labels])
-    seen = visible_fraction(q/tensor(im.size)*2-1)>0     # a later zoom or padding would show the place of the others, not their pixels
-    return PILImage(im),TensorQuad(q[seen]),TensorBoxLabel(l[seen])
+    quads,codes = torch.cat(quads),torch.cat([o.as_subclass(Tensor) for o in labels])
+    seen = visible_fraction(quads/tensor(im.size)*2-1)>0     # a later zoom or padding would show the place of the others, not their pixels
+    return PILImage(im),TensorQuad(quads[seen]),TensorBoxLabel(codes[seen])
 def _rand(lo, hi): return lo+(hi-lo)*torch.rand(1, dtype=torch.float64).item()
 
 # %% ../../nbs/data/05_mixing.ipynb #6c256274
@@ -65,36 +65,40 @@ class Mosaic(MixTransform):
     ):
         super().__init__(p)
         h,w = size if is_listy(size) else (size,size)
-        store_attr('zoom,centre,fill', wh=(w,h), rule=rule or BorderRule('clip'))
+        store_attr('zoom,centre,fill', size_wh=(w,h), rule=rule or BorderRule('clip'))
 
     def mix(self, im, quads, labels):
         four = [(im,quads,labels)] + [self.other() for _ in range(3)]
-        meet,zoom = [min(max(1, round(_rand(*self.centre)*o)), o-1) for o in self.wh],_rand(*self.zoom)
-        res,qs,ls = Image.new(im.mode, self.wh, (self.fill,)*len(im.getbands())),[],[]
-        for i,(o,q,l) in enumerate(four):
-            after,s = (i%2,i//2),min(self.wh[0]/o.width, self.wh[1]/o.height)*zoom
-            m = torch.diag(tensor([s,s,1])).double()
-            m[:2,2] = tensor([c-(0 if a else s*k) for c,a,k in zip(meet, after, o.size)])
-            lo,hi = zip(*[(c,k) if a else (0,c) for c,a,k in zip(meet, after, self.wh)])
-            q,l = self._cut(move_quads(q, m), l, meet, after)
-            m[:2,2] -= tensor(lo)
-            res.paste(warp_image(o, m, (hi[0]-lo[0],hi[1]-lo[1]), self.fill), lo)
-            qs,ls = qs+[q],ls+[l]
-        return _sample(res, qs, ls)
+        meet,zoom = [min(max(1, round(_rand(*self.centre)*o)), o-1) for o in self.size_wh],_rand(*self.zoom)
+        canvas = Image.new(im.mode, self.size_wh, (self.fill,)*len(im.getbands()))
+        placed = [self._place(canvas, sample, meet, (i%2,i//2), zoom) for i,sample in enumerate(four)]
+        return _sample(canvas, *zip(*placed))
+
+    def _place(self, canvas, sample, meet, after, zoom):
+        "Paste one image beside the point `meet`, `after` it along x and y or before; its boxes, cut at the seams"
+        im,quads,labels = sample
+        scale = min(self.size_wh[0]/im.width, self.size_wh[1]/im.height)*zoom
+        m = torch.diag(tensor([scale,scale,1])).double()
+        m[:2,2] = tensor([at-(0 if behind else scale*side) for at,behind,side in zip(meet, after, im.size)])
+        lo,hi = zip(*[(at,end) if behind else (0,at) for at,behind,end in zip(meet, after, self.size_wh)])
+        kept = self._cut(move_quads(quads, m), labels, meet, after)
+        m[:2,2] -= tensor(lo)
+        canvas.paste(warp_image(im, m, (hi[0]-lo[0],hi[1]-lo[1]), self.fill), lo)
+        return kept
 
 # %% ../../nbs/data/05_mixing.ipynb #381478ac
 @patch
-def _cut(self:Mosaic, q, l, meet, after):
+def _cut(self:Mosaic, quads, labels, meet, after):
     "The border rule where this image ends at the seam; the other sides are as far as its boxes go"
-    ok = q.isfinite().flatten(1).all(1)                  # one NaN would reach all boxes by way of `far`
-    q,l = q[ok],l.as_subclass(Tensor)[ok]
-    if not len(q): return q,l
-    q,meet,after = q.double(),tensor(meet).double(),tensor(after).bool()
-    far = torch.where(after, torch.maximum(q.amax((0,1)),meet)+1, torch.minimum(q.amin((0,1)),meet)-1)
+    finite = quads.isfinite().flatten(1).all(1)                  # one NaN would reach all boxes by way of `far`
+    quads,codes = quads[finite],labels.as_subclass(Tensor)[finite]
+    if not len(quads): return quads,codes
+    quads,meet,after = quads.double(),tensor(meet).double(),tensor(after).bool()
+    far = torch.where(after, torch.maximum(quads.amax((0,1)),meet)+1, torch.minimum(quads.amin((0,1)),meet)-1)
     lo,hi = torch.minimum(meet,far),torch.maximum(meet,far)
-    q,l = self.rule.rule((q-lo)*2/(hi-lo)-1, l)
-    keep = is_real(l.as_subclass(Tensor))
-    return ((q.as_subclass(Tensor)+1)/2*(hi-lo)+lo)[keep].float(),l.as_subclass(Tensor)[keep]
+    quads,codes = (o.as_subclass(Tensor) for o in self.rule.rule((quads-lo)*2/(hi-lo)-1, codes))
+    real = is_real(codes)
+    return ((quads+1)/2*(hi-lo)+lo)[real].float(),codes[real]
 
 # %% ../../nbs/data/05_mixing.ipynb #71f6449e
 class MixUpBoxes(MixTransform):
@@ -109,21 +113,27 @@ class MixUpBoxes(MixTransform):
         super().__init__(p)
         store_attr('alpha,zoom,flip')
 
-    def mix(self, im, quads, labels):
-        o,q,l = self.other()
-        s = min(im.width/o.width, im.height/o.height)*_rand(*self.zoom)
+    def _map(self, size_wh, other_wh):
+        "Map of the other image into this one, and where its top left corner comes to lie"
+        scale = min(size_wh[0]/other_wh[0], size_wh[1]/other_wh[1])*_rand(*self.zoom)
         m,sign = torch.eye(3, dtype=torch.float64),-1 if _rand(0,1)<self.flip else 1
-        m[0,0],m[1,1] = sign*s,s
-        tl = [round(_rand(0, a-s*b)) for a,b in zip(im.size, o.size)]         # a smaller one: within; a larger one: hanging over
-        m[:2,2] = tensor([tl[0]+(s*o.width if sign<0 else 0), tl[1]])
-        q = move_quads(q, m)
-        x,y = (max(0,k) for k in tl)
-        w,h = (min(a, k+max(1, round(s*b)))-c for a,k,b,c in zip(im.size, tl, o.size, (x,y)))
-        m[:2,2] -= tensor([x,y])
-        lam = 0.5 if self.alpha is None else torch.distributions.Beta(self.alpha, self.alpha).sample().item()
+        m[0,0],m[1,1] = sign*scale,scale
+        left,top = (round(_rand(0, mine-scale*other)) for mine,other in zip(size_wh, other_wh)) # a larger one hangs over
+        m[:2,2] = tensor([left+(scale*other_wh[0] if sign<0 else 0), top])
+        return m,scale,(left,top)
+
+    def mix(self, im, quads, labels):
+        other,other_quads,other_labels = self.other()
+        m,scale,corner = self._map(im.size, other.size)
+        moved = move_quads(other_quads, m)
+        lo = [max(0,o) for o in corner]
+        hi = [min(end, at+max(1, round(scale*side))) for end,at,side in zip(im.size, corner, other.size)]
+        m[:2,2] -= tensor(lo)
+        weight = 0.5 if self.alpha is None else torch.distributions.Beta(self.alpha, self.alpha).sample().item()
+        laid = warp_image(other, m, (hi[0]-lo[0],hi[1]-lo[1]))
         im = im.copy()
-        im.paste(Image.blend(warp_image(o, m, (w,h)), im.crop((x,y,x+w,y+h)), lam), (x,y))
-        return _sample(im, [quads.as_subclass(Tensor),q], [labels,l])
+        im.paste(Image.blend(laid, im.crop((*lo,*hi)), weight), tuple(lo))
+        return _sample(im, [quads.as_subclass(Tensor),moved], [labels,other_labels])
 
 # %% ../../nbs/data/05_mixing.ipynb #16fd25c5
 def quad_mask(
@@ -132,49 +142,60 @@ def quad_mask(
     hi # (x, y) behind the bottom right pixel
 ): # (hi_y-lo_y, hi_x-lo_x) float in [0,1]
     "How much of each pixel lies in a quad, about"
-    q = np.asarray(quad, np.float64)
-    (ax,ay),(bx,by) = q[2]-q[0],q[3]-q[1]
-    if ax*by<ay*bx: q = q[::-1]                                             # label files have anticlockwise quads too
+    quad = np.asarray(quad, np.float64)
+    (ax,ay),(bx,by) = quad[2]-quad[0],quad[3]-quad[1]
+    if ax*by<ay*bx: quad = quad[::-1]                                             # label files have anticlockwise quads too
     x,y = np.arange(lo[0],hi[0])[None]+.5,np.arange(lo[1],hi[1])[:,None]+.5
-    res = np.ones((hi[1]-lo[1],hi[0]-lo[0]))
-    for (ax,ay),(bx,by) in zip(q, np.roll(q, -1, 0)):
-        n = max(math.hypot(bx-ax, by-ay), 1e-9)
-        res *= np.clip(((bx-ax)*(y-ay)-(by-ay)*(x-ax))/n+.5, 0, 1)
-    return res
+    mask = np.ones((hi[1]-lo[1],hi[0]-lo[0]))
+    for (ax,ay),(bx,by) in zip(quad, np.roll(quad, -1, 0)):
+        length = max(math.hypot(bx-ax, by-ay), 1e-9)
+        mask *= np.clip(((bx-ax)*(y-ay)-(by-ay)*(x-ax))/length+.5, 0, 1)
+    return mask
 
-def _roi(quad, size):
+def _roi(quad, size_wh):
     "Whole pixels around a quad, within the image"
-    q = np.asarray(quad)
-    return np.clip(np.floor(q.min(0)-1),0,size).astype(int),np.clip(np.ceil(q.max(0)+1),0,size).astype(int)
+    quad = np.asarray(quad)
+    return np.clip(np.floor(quad.min(0)-1),0,size_wh).astype(int),np.clip(np.ceil(quad.max(0)+1),0,size_wh).astype(int)
 
 # %% ../../nbs/data/05_mixing.ipynb #96a95cd8
+def _part_of(mask, corner, lo, hi): # a view of `mask`, whose first pixel is `corner`
+    return mask[lo[1]-corner[1]:hi[1]-corner[1],lo[0]-corner[0]:hi[0]-corner[0]]
+
 class Coverage:
     "Which pixels of each quad of an image are still seen"
-    def __init__(self, quads, size): self.quads,self.size,self.masks = list(np.asarray(quads, np.float64)),size,{}
+    def __init__(self,
+        quads, # (n,4,2) px
+        size_wh # (width, height) of the image, px
+    ): self.quads,self.size_wh,self.masks = list(np.asarray(quads, np.float64)),size_wh,{}
+
     def _mask(self, i):
         if i not in self.masks:
-            lo,hi = _roi(self.quads[i], self.size)
-            m = quad_mask(self.quads[i], lo, hi)>.5
-            self.masks[i] = [lo,hi,m,m.sum()]
+            lo,hi = _roi(self.quads[i], self.size_wh)
+            mask = quad_mask(self.quads[i], lo, hi)>.5
+            self.masks[i] = lo,hi,mask,mask.sum()
         return self.masks[i]
 
-    def cover(self, mask, lo, hi, keep=True):
-        "Put `mask` over pixels `lo` to `hi`; the smallest share that is left of a quad. `keep=False` only looks"
+    def cover(self,
+        mask, # float in [0,1], opaque above one half
+        lo, # (x, y) of its first pixel
+        hi, # (x, y) behind its last one
+        keep=True # False: only look
+    ): # the smallest share that is left of a quad
+        "Put `mask` over pixels `lo` to `hi`"
         least = 1.
-        for i,q in enumerate(self.quads):
-            if (q.max(0)<lo).any() or (q.min(0)>hi).any(): continue
-            a,b,m,n = self._mask(i)
-            l,h = np.maximum(a,lo),np.minimum(b,hi)
-            if (l>=h).any() or not n: continue
-            cut = lambda o,k: np.s_[l[1]-k[1]:h[1]-k[1],l[0]-k[0]:h[0]-k[0]]
-            left = m if keep else m.copy()
-            left[cut(m,a)] &= mask[cut(mask,lo)]<=.5
+        for i,quad in enumerate(self.quads):
+            if (quad.max(0)<lo).any() or (quad.min(0)>hi).any(): continue
+            own_lo,own_hi,own,n = self._mask(i)
+            first,last = np.maximum(own_lo,lo),np.minimum(own_hi,hi)
+            if (first>=last).any() or not n: continue
+            left = own if keep else own.copy()
+            _part_of(left, own_lo, first, last)[:] &= _part_of(mask, lo, first, last)<=.5
             least = min(least, left.sum()/n)
         return least
 
     def shares(self):
         "The share of each quad that is still seen"
-        left = {i:m.sum()/n for i,(_,_,m,n) in self.masks.items() if n}
+        left = {i:mask.sum()/n for i,(_,_,mask,n) in self.masks.items() if n}
         return [left.get(i, 1.) for i in range(len(self.quads))]
 
 # %% ../../nbs/data/05_mixing.ipynb #4bf6e761
@@ -188,58 +209,63 @@ class CopyPaste(MixTransform):
         angle:float=180., # degrees by which an object may be turned either way
         zoom=(.8,1.25), # range of the zoom
         tries:int=5, # spots that are tried
-        rule:BorderRule=None # `min_visible` and `below` say what becomes of covered truths; `BorderRule()` when absent
+        rule:BorderRule=None # its `min_visible` and `below` hold for objects that are covered; `BorderRule()` when absent
     ):
         super().__init__(p)
         store_attr('most,classes,angle,zoom,tries', rule=rule or BorderRule())
         self.vocab = None
 
     def mix(self, im, quads, labels):
-        o,q,l = self.other()
-        free = self._free(o, q, l)
+        other,other_quads,other_labels = self.other()
+        free = self._free(other, other_quads, other_labels)
         free = free[torch.randperm(len(free))][:torch.randint(1, self.most+1, (1,)).item()]
-        pixels,seen,codes = np.array(im),Coverage(quads.as_subclass(Tensor), im.size),[labels.as_subclass(Tensor)]
-        for i in free.tolist():
-            self._paste(pixels, seen, o, q.as_subclass(Tensor)[i])
-            codes.append(l.as_subclass(Tensor)[i:i+1])
-        return self._rule(PILImage(Image.fromarray(pixels)), seen, torch.cat(codes))
+        pixels,seen = np.array(im),Coverage(quads.as_subclass(Tensor), im.size)
+        for quad in other_quads.as_subclass(Tensor)[free]: self._paste(pixels, seen, other, quad)
+        codes = torch.cat([labels.as_subclass(Tensor), other_labels.as_subclass(Tensor)[free]])
+        return self._rule(PILImage(Image.fromarray(pixels)), seen, codes)
 
 # %% ../../nbs/data/05_mixing.ipynb #b4eb8104
 @patch
 def _free(self:CopyPaste, im, quads, labels):
     "Which objects of a sample can be cut out"
-    q,l = quads.as_subclass(Tensor).float(),labels.as_subclass(Tensor)
-    ok = (l>=0) & (visible_fraction(q/tensor(im.size)*2-1)>.99)
-    if self.classes is not None: ok &= torch.isin(l, class_codes(self.classes, self.vocab))
-    if len(q)>1:
-        rb = qbox2rbox(q)
-        ok &= (box_iou_rotated(rb, rb, mode='iof')-torch.eye(len(rb))).amax(1)<.1
-    return ok.nonzero()[:,0]
+    quads,codes = quads.as_subclass(Tensor).float(),labels.as_subclass(Tensor)
+    free = (codes>=0) & (visible_fraction(quads/tensor(im.size)*2-1)>.99)
+    if self.classes is not None: free &= torch.isin(codes, class_codes(self.classes, self.vocab))
+    if len(quads)>1:
+        rboxes = qbox2rbox(quads)
+        free &= (box_iou_rotated(rboxes, rboxes, mode='iof')-torch.eye(len(rboxes))).amax(1)<.1
+    return free.nonzero()[:,0]
 
 # %% ../../nbs/data/05_mixing.ipynb #b058f490
 @patch
+def _turn(self:CopyPaste):
+    "A random rotation and zoom, (2,2)"
+    t,scale = _rand(-self.angle,self.angle)*math.pi/180,_rand(*self.zoom)
+    return scale*tensor([[math.cos(t),-math.sin(t)],[math.sin(t),math.cos(t)]])
+
+@patch
 def _paste(self:CopyPaste, pixels, seen, im, quad):
     "Paste one object, where little is covered"
-    t,s,c = _rand(-self.angle,self.angle)*math.pi/180,_rand(*self.zoom),quad.double().mean(0)
-    m,size = torch.eye(3, dtype=torch.float64),seen.size
-    m[:2,:2] = s*tensor([[math.cos(t),-math.sin(t)],[math.sin(t),math.cos(t)]])
-    for k in range(max(1, self.tries)):
-        m[:2,2] = tensor([_rand(0,o) for o in size]).double()-m[:2,:2]@c
-        q = move_quads(quad[None], m)[0].numpy().astype(np.float64)
-        lo,hi = _roi(q, size)
-        mask = quad_mask(q, lo, hi)
+    m,centre = torch.eye(3, dtype=torch.float64),quad.double().mean(0)
+    m[:2,:2] = self._turn()
+    for _ in range(max(1, self.tries)):
+        m[:2,2] = tensor([_rand(0,o) for o in seen.size_wh]).double()-m[:2,:2]@centre
+        moved = move_quads(quad[None], m)[0].numpy().astype(np.float64)
+        lo,hi = _roi(moved, seen.size_wh)
+        mask = quad_mask(moved, lo, hi)
         if seen.cover(mask, lo, hi, keep=False)>=max(self.rule.min_visible, 1e-6): break
     m[:2,2] -= tensor(lo)
     new,view = np.asarray(warp_image(im, m, tuple((hi-lo).tolist()))),pixels[lo[1]:hi[1],lo[0]:hi[0]]
-    view[:] = (view+mask.reshape(mask.shape+(1,)*(view.ndim-2))*(new.astype(np.float64)-view)).round()
+    weight = mask.reshape(mask.shape+(1,)*(view.ndim-2))
+    view[:] = (view+weight*(new.astype(np.float64)-view)).round()
     seen.cover(mask, lo, hi)
-    seen.quads.append(q)
+    seen.quads.append(moved)
 
 # %% ../../nbs/data/05_mixing.ipynb #579c969c
 @patch
 def _rule(self:CopyPaste, im, seen, codes):
-    "What becomes of covered truths"
-    f,q = tensor(seen.shares()).reshape(-1),torch.as_tensor(np.array(seen.quads)).reshape(-1,4,2).float()
-    low = f<self.rule.min_visible
-    keep = (f>0) & ~(low if self.rule.below=='drop' else torch.zeros_like(low))
-    return im,TensorQuad(q[keep]),TensorBoxLabel(torch.where(low, ignored_code(codes), codes)[keep])
+    "What becomes of covered objects"
+    visible,quads = tensor(seen.shares()).reshape(-1),torch.as_tensor(np.array(seen.quads)).reshape(-1,4,2).float()
+    low = visible<self.rule.min_visible
+    keep = (visible>0) & ~(low if self.rule.below=='drop' else torch.zeros_like(low))
+    return im,TensorQuad(quads[keep]),TensorBoxLabel(torch.where(low, ignored_code(codes), codes)[keep])

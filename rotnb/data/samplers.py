@@ -7,27 +7,24 @@ __all__ = ['AspectSampler', 'WeightedSampler']
 
 # %% ../../nbs/data/08_samplers.ipynb #7750e2c0
 import math, numpy as np
-from fastai.vision.all import *
-from .images.windows import WindowedImage, Window
-from .blocks import *
 
 # %% ../../nbs/data/08_samplers.ipynb #2a97b968
 class AspectSampler:
     "Batches of images of like aspect"
     def __init__(self,
-        sizes # (width, height) of each image of the set
+        sizes_wh # (width, height) of each image of the set
     ):
-        self.aspects = [math.log(w/h) for w,h in sizes]
+        self.aspects = [math.log(w/h) for w,h in sizes_wh]
 
     def __call__(self, dl):
         if len(self.aspects)!=dl.n: raise ValueError(f'sizes of {len(self.aspects)} images for a data set of {dl.n}')
         if not dl.shuffle: return sorted(range(dl.n), key=self.aspects.__getitem__)
         idxs = sorted(dl.rng.sample(range(dl.n), dl.n), key=lambda i: round(self.aspects[i]*10))
-        n,short = divmod(dl.n, dl.bs)
-        at = dl.rng.randint(0, n)*dl.bs                                     # where the short batch is taken out
+        n_full,short = divmod(dl.n, dl.bs)
+        at = dl.rng.randint(0, n_full)*dl.bs                                     # where the short batch is taken out
         rest,idxs = idxs[at:at+short],idxs[:at]+idxs[at+short:]
-        full = [idxs[i:i+dl.bs] for i in range(0, n*dl.bs, dl.bs)]
-        return sum(dl.rng.sample(full, n), []) + rest
+        batches = [idxs[first:first+dl.bs] for first in range(0, n_full*dl.bs, dl.bs)]
+        return sum(dl.rng.sample(batches, n_full), []) + rest
 
 # %% ../../nbs/data/08_samplers.ipynb #75b3a57f
 class WeightedSampler:
@@ -37,39 +34,19 @@ class WeightedSampler:
     ):
         self.set(weights)
 
-    def set(self, weights):
+    def set(self,
+        weights # (n,) not negative, of any sum; None: equal
+    ):
         "Use these `weights` from the next epoch on"
-        w = None if weights is None else np.asarray(weights, np.float64)
-        if w is not None and not (np.isfinite(w).all() and (w>=0).all() and w.sum()>0):
+        weights = None if weights is None else np.asarray(weights, np.float64)
+        if weights is not None and not (np.isfinite(weights).all() and (weights>=0).all() and weights.sum()>0):
             raise ValueError('weights must be finite, not negative, and not all zero')
-        self.weights = w
+        self.weights = weights
 
     def __call__(self, dl):
         if not dl.shuffle: return list(range(dl.n))
-        w = np.ones(dl.n) if self.weights is None else self.weights
-        if len(w)!=dl.n: raise ValueError(f'{len(w)} weights for a data set of {dl.n}')
-        ends = np.cumsum(w/w.sum())*dl.n
-        idxs = np.searchsorted(ends, np.arange(dl.n)+dl.rng.random(), side='right').clip(max=int(np.flatnonzero(w)[-1]))
+        weights = np.ones(dl.n) if self.weights is None else self.weights
+        if len(weights)!=dl.n: raise ValueError(f'{len(weights)} weights for a data set of {dl.n}')
+        ends,last = np.cumsum(weights/weights.sum())*dl.n,int(np.flatnonzero(weights)[-1])
+        idxs = np.searchsorted(ends, np.arange(dl.n)+dl.rng.random(), side='right').clip(max=last)
         return dl.rng.sample(idxs.tolist(), dl.n)
-
-# %% ../../nbs/data/08_samplers.ipynb #97e35cf7
-def _whole_images(items):
-    "Which windows belong to which image that is decoded as a whole: {scene: [indices]}, or None"
-    res = {}
-    for i,o in enumerate(items):
-        w = getattr(o, 'image', o)
-        if not isinstance(w, Window): return None
-        s = w.scene.source if isinstance(w.scene, WindowedImage) else w.scene
-        if isinstance(s, np.ndarray): return None
-        res.setdefault(str(s), []).append(i)
-    return res if len(res)>1 and any(o.lower().endswith(('.png','.jpg','.jpeg','.bmp','.webp')) for o in res) else None
-
-@patch
-def shuffle_fn(self:RBoxDL, idxs):
-    groups = _whole_images(getattr(self.dataset, 'items', self.dataset))
-    if groups is None or sorted(idxs)!=list(range(sum(map(len, groups.values())))): return self.rng.sample(idxs, len(idxs))
-    scenes,res = self.rng.sample(list(groups.values()), len(groups)),[]
-    for i in range(0, len(scenes), 8):
-        some = [k for o in scenes[i:i+8] for k in o]
-        res += self.rng.sample(some, len(some))
-    return res

@@ -32,16 +32,16 @@ def class_index(codes): # codes: (…,n) of a `TensorBoxLabel`
     return torch.where(codes == PAD, PAD, torch.where(codes < PAD, -2-codes, codes)%_STEP)
 
 def difficulty_of(codes): # codes: (…,n) of a `TensorBoxLabel`
-    "Difficulty of each box as its label has it; 0 for padding, and for what is ignored whatever its label says"
+    "Difficulty of each box as its label has it; 0 for padding, and for boxes ignored whatever their label says"
     return torch.where(codes < PAD, -2-codes, codes).clamp(0)//_STEP
 
 def box_code(
-    c, # class index 0..K-1
+    index, # class index 0..K-1
     name # class name, maybe `Difficult`
 ): # int
     "The code of one box"
-    if not isinstance(name, Difficult): return c
-    code = c+_STEP*name.difficulty
+    if not isinstance(name, Difficult): return index
+    code = index+_STEP*name.difficulty
     return -2-code if name.ignored else code
 
 def ignored_code(codes): # codes: (…,n) of a `TensorBoxLabel`
@@ -50,7 +50,7 @@ def ignored_code(codes): # codes: (…,n) of a `TensorBoxLabel`
 
 # %% ../../nbs/data/01_types.ipynb #484fd37d
 class TensorBoxLabel(TensorBase):
-    "`(n,)` long: class index >= 0, -1 padding, `-2-c` an ignored box of class `c`; with a difficulty `d` of its label `c` is `c+d*2**20`"
+    "`(n,)` long: class index `c` >= 0, -1 padding, `-2-c` an ignored box; a difficulty `d` of the label adds `d*2**20` to `c`"
     @classmethod
     def create(cls,
         codes # (n,) integers, may be empty
@@ -68,17 +68,17 @@ class TensorQuad(TensorPoint):
     @classmethod
     def create(cls,
         boxes, # (n,4,2) or (n,8) corners, or (n,5) cx,cy,w,h,theta; pixels
-        img_size=None # (width, height) in pixels; known later when absent
+        size_wh=None # (width, height) of the image in pixels; known later when absent
     ):
         "Corners from any usual form"
-        x = boxes if isinstance(boxes, Tensor) else torch.as_tensor(np.asarray(boxes, dtype=np.float64))
-        x = x.as_subclass(Tensor)
-        if x.numel()==0: x = x.new_zeros(0,4,2)
-        elif x.ndim==2 and x.shape[-1]==5: x = rbox2qbox(x)
-        elif x.shape[1:] not in ((4,2),(8,)):
-            raise BoxShapeError(f'expected boxes of shape (n,4,2), (n,8) or (n,5), got {tuple(x.shape)}; '
+        boxes = boxes if isinstance(boxes, Tensor) else torch.as_tensor(np.asarray(boxes, dtype=np.float64))
+        boxes = boxes.as_subclass(Tensor)
+        if boxes.numel()==0: boxes = boxes.new_zeros(0,4,2)
+        elif boxes.ndim==2 and boxes.shape[-1]==5: boxes = rbox2qbox(boxes)
+        elif boxes.shape[1:] not in ((4,2),(8,)):
+            raise BoxShapeError(f'expected boxes of shape (n,4,2), (n,8) or (n,5), got {tuple(boxes.shape)}; '
                                 'one box needs its own row: [[x1,y1,...,x4,y4]]')
-        return cls(x.reshape(-1,4,2).float(), img_size=img_size)
+        return cls(boxes.reshape(-1,4,2).float(), img_size=size_wh)
 
     def show(self, ctx=None, **kwargs): return show_boxes(ctx, to_np(self.as_subclass(Tensor)).reshape(-1,4,2))
 
@@ -93,7 +93,7 @@ def mirror_order(
     return quads.flip(-2)
 
 # %% ../../nbs/data/01_types.ipynb #903264a2
-def _keep(x, pts, img_size): return TensorQuad(pts.as_subclass(Tensor).reshape(x.shape), img_size=img_size)
+def _keep(quads, pts, size_wh): return TensorQuad(pts.as_subclass(Tensor).reshape(quads.shape), img_size=size_wh)
 
 @patch
 def flip_lr(x:TensorQuad):
@@ -101,10 +101,10 @@ def flip_lr(x:TensorQuad):
 
 @patch
 def dihedral(x:TensorQuad, k:int):
-    pts,sz = TensorPoint(x.as_subclass(Tensor).clone().reshape(-1,2)).dihedral(k),getattr(x,'img_size',None)
-    if sz is not None and k in (3,5,6,7): sz = fastuple(sz[1],sz[0])
-    res = _keep(x, pts, sz)
-    return TensorQuad(mirror_order(res), img_size=sz) if k in (1,2,6,7) else res
+    size_wh = getattr(x, 'img_size', None)
+    if size_wh is not None and k in (3,5,6,7): size_wh = fastuple(size_wh[1],size_wh[0])
+    turned = _keep(x, TensorPoint(x.as_subclass(Tensor).clone().reshape(-1,2)).dihedral(k), size_wh)
+    return TensorQuad(mirror_order(turned), img_size=size_wh) if k in (1,2,6,7) else turned
 
 # %% ../../nbs/data/01_types.ipynb #1f5a7ce9
 @patch
@@ -115,10 +115,10 @@ def _do_crop_pad(x:TensorQuad, sz, tl, orig_sz, pad_mode=PadMode.Zeros, resize_t
 # %% ../../nbs/data/01_types.ipynb #4fd1cd7e
 class PerspectiveError(ValueError): "A perspective warp was asked of oriented boxes"
 
-def _ac_scale(sz, align_corners, like):
+def _ac_scale(size_wh, align_corners, like):
     "(W/(W-1), H/(H-1)): from border-based to pixel-centre-based coordinates"
-    if sz is None or not align_corners: return like.new_ones(2)
-    w,h = sz
+    if size_wh is None or not align_corners: return like.new_ones(2)
+    w,h = size_wh
     return like.new_tensor([w/max(w-1,1), h/max(h-1,1)])
 
 def _inverse(m):
@@ -133,28 +133,30 @@ def affine_coord(x:TensorQuad, mat=None, coord_tfm=None, sz=None, mode='nearest'
     if coord_tfm is not None:
         raise PerspectiveError('a perspective warp turns rectangles into general quads: '
                                'use aug_transforms(max_warp=0) or rotated_aug_transforms()')
-    old = getattr(x, 'img_size', None)
-    new = old if sz is None else (sz,sz) if isinstance(sz,int) else (sz[1],sz[0])
-    p = x.as_subclass(Tensor)*_ac_scale(old, align_corners, x.as_subclass(Tensor))
+    old_wh = getattr(x, 'img_size', None)
+    new_wh = old_wh if sz is None else (sz,sz) if isinstance(sz,int) else (sz[1],sz[0])
+    pts = x.as_subclass(Tensor)*_ac_scale(old_wh, align_corners, x.as_subclass(Tensor))
     if mat is not None:
-        m = mat.as_subclass(Tensor).to(p)
-        inv,det = _inverse(m)
-        p = ((p.flatten(1,2) - m[:,None,:,2]) @ inv.transpose(1,2)).reshape(p.shape)
-        p = torch.where(det[:,None,None,None]<0, mirror_order(p), p)
-    return TensorQuad(p/_ac_scale(new, align_corners, p), img_size=new)
+        mat = mat.as_subclass(Tensor).to(pts)
+        inverse,det = _inverse(mat)
+        pts = ((pts.flatten(1,2) - mat[:,None,:,2]) @ inverse.transpose(1,2)).reshape(pts.shape)
+        pts = torch.where(det[:,None,None,None]<0, mirror_order(pts), pts)
+    return TensorQuad(pts/_ac_scale(new_wh, align_corners, pts), img_size=new_wh)
 
 # %% ../../nbs/data/01_types.ipynb #c700032c
 class QuadScaler(Transform):
     "Pixels to [-1,1] before any other item transform, and back when decoding"
     order = -10
-    def __init__(self): self.sz = None
+    def __init__(self): self.size_wh = None
     def _grab(self, x):
-        self.sz = (x.shape[-1],x.shape[-2]) if isinstance(x, Tensor) else x.size
+        self.size_wh = (x.shape[-1],x.shape[-2]) if isinstance(x, Tensor) else x.size
         return x
     def encodes(self, x:PILBase|TensorImageBase): return self._grab(x)
     def decodes(self, x:PILBase|TensorImageBase): return self._grab(x)
-    def encodes(self, x:TensorQuad): return TensorQuad(x.as_subclass(Tensor)*2/tensor(self.sz).float()-1, img_size=fastuple(self.sz))
-    def decodes(self, x:TensorQuad): return TensorQuad((x.as_subclass(Tensor)+1)*tensor(self.sz).float()/2, img_size=fastuple(self.sz))
+    def encodes(self, x:TensorQuad):
+        return TensorQuad(x.as_subclass(Tensor)*2/tensor(self.size_wh).float()-1, img_size=fastuple(self.size_wh))
+    def decodes(self, x:TensorQuad):
+        return TensorQuad((x.as_subclass(Tensor)+1)*tensor(self.size_wh).float()/2, img_size=fastuple(self.size_wh))
 
 # %% ../../nbs/data/01_types.ipynb #33078cdd
 @PointScaler
@@ -166,32 +168,37 @@ def decodes(self, x:TensorQuad): return x
 def to_targets(
     quads:TensorQuad, # (b,n,4,2) scaled to [-1,1]
     labels:TensorBoxLabel, # (b,n) codes
-    img_size:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
+    size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
     angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'
 )->list: # one dict per image: boxes (m,5) px, labels (m,) long, ignore (m,) bool, difficulty (m,) long
     "The targets a detector trains on"
-    q,l = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
-    rb = qbox2rbox((q+1)*q.new_tensor([img_size[1],img_size[0]])/2, angle=angle)
-    real = is_real(l)
-    codes = [o[r] for o,r in zip(l, real)]
-    return [dict(boxes=b[r], labels=class_index(o), ignore=is_ignored(o), difficulty=difficulty_of(o)) for b,o,r in zip(rb, codes, real)]
+    quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
+    rboxes = qbox2rbox((quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2, angle=angle)
+    res = []
+    for boxes,codes in zip(rboxes, labels):
+        real = is_real(codes)
+        codes = codes[real]
+        res.append(dict(boxes=boxes[real], labels=class_index(codes), ignore=is_ignored(codes), difficulty=difficulty_of(codes)))
+    return res
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
     "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label; score -1 is padding"
     def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
-        d = self.as_subclass(Tensor).detach().float().cpu()
-        d = d[d[:,5]>=score_thr]
-        return show_boxes(ctx, to_np(rbox2qbox(d[:,:5])), labels=to_np(d[:,6]).astype(int), scores=to_np(d[:,5]), vocab=vocab)
+        dets = self.as_subclass(Tensor).detach().float().cpu()
+        dets = dets[dets[:,5]>=score_thr]
+        return show_boxes(ctx, to_np(rbox2qbox(dets[:,:5])), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
-def _show_truth(ax, sample, vocab=None, **kwargs):
+def _show_gt(ax, sample, vocab=None, **kwargs):
     "One decoded sample: image, boxes with class names, ignored ones dashed"
-    im,q,l = sample
-    real,l0 = is_real(l.as_subclass(Tensor)),l.as_subclass(Tensor)
+    im,quads,labels = sample
+    codes = labels.as_subclass(Tensor)
+    real = is_real(codes)
     im.show(ctx=ax)
-    return show_boxes(ax, to_np(q.as_subclass(Tensor)[real]), labels=to_np(class_index(l0[real])), ignored=to_np(is_ignored(l0[real])),
-                      vocab=ifnone(vocab, getattr(l,'vocab',None)), **kwargs)
+    quads,codes = quads.as_subclass(Tensor)[real],codes[real]
+    return show_boxes(ax, to_np(quads), labels=to_np(class_index(codes)), ignored=to_np(is_ignored(codes)),
+                      vocab=ifnone(vocab, getattr(labels,'vocab',None)), **kwargs)
 
 def _legend(fig, samples, vocab=None):
     "The classes of decoded samples under their images"
@@ -215,20 +222,20 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
     n = min(len(samples), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
-        res = [_show_truth(ax, s, **kwargs) for ax,s in zip(axs, samples[:n])]
+        res = [_show_gt(ax, sample, **kwargs) for ax,sample in zip(axs, samples[:n])]
     if ctxs is None and n: _legend(res[0].figure, samples[:n])
     return res
 
 # %% ../../nbs/data/01_types.ipynb #af088622
 @dispatch
-def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
-                 score_thr=0.3, vocab=None, **kwargs):
+def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None,
+                 figsize=None, score_thr=0.3, vocab=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize, double=True) if ctxs is None else ctxs
-        for t,p,s,o in zip(axs[::2], axs[1::2], samples[:n], outs):
-            _show_truth(t, s, vocab, **kwargs).set_title('truth', fontsize=9)
-            _show_dets(p, s[0], o[0], ifnone(vocab, getattr(s[2],'vocab',None)), score_thr)
+        for left,right,sample,out in zip(axs[::2], axs[1::2], samples[:n], outs):
+            _show_gt(left, sample, vocab, **kwargs).set_title('truth', fontsize=9)
+            _show_dets(right, sample[0], out[0], ifnone(vocab, getattr(sample[2],'vocab',None)), score_thr)
     if ctxs is None and n: _legend(axs[0].figure, samples[:n], vocab)
     return axs
 
@@ -240,15 +247,19 @@ def _show_dets(ax, im, dets, vocab, score_thr):
 def show_detections(
     ims, # decoded images
     outs, # `TensorDets` of each
-    ctxs=None, max_n=6, nrows=None, ncols=None, figsize=None,
+    ctxs=None, # axes to draw on; made when absent
+    max_n=6, # images shown at most
+    nrows=None, # of the axes made
+    ncols=None, # of the axes made
+    figsize=None, # inches
     score_thr=0.3, # detections of at least this, in [0,1]
     vocab=None # class names
 ): # axes
-    "Images of which no truth is known, with what was found in them"
+    "Images without known ground truth, with what was found in them"
     n = min(len(ims), max_n)
     with figure_style():
         axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
-        for ax,im,o in zip(axs, ims[:n], outs): _show_dets(ax, im, o, vocab, score_thr)
+        for ax,im,out in zip(axs, ims[:n], outs): _show_dets(ax, im, out, vocab, score_thr)
     return axs
 
 # %% ../../nbs/data/01_types.ipynb #1b761b1a

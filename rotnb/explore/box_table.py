@@ -38,14 +38,15 @@ class Field:
         "A filter as it is kept"
         if self.x is None:
             some = [value] if isinstance(value, str) or value in self.values else list(value)
-            if bad := [o for o in some if o not in self.values]: raise ValueError(f'{self.name}: {unknown_class(bad[0], self.values)}')
-            return sorted({self.values.index(o) for o in some})
+            if bad := [name for name in some if name not in self.values]:
+                raise ValueError(f'{self.name}: {unknown_class(bad[0], self.values)}')
+            return sorted({self.values.index(name) for name in some})
         if np.isscalar(value): value = value,np.nextafter(value, np.inf)   # the range that holds this number alone
         if len(value)!=2: raise ValueError(f'{self.name}: one number, or (low, high) with None for no end; got {value!r}')
-        lo,hi = (None if o is None else float(o) for o in value)
-        if lo is not None and hi is not None and lo>=hi and not self.period:
-            raise ValueError(f'{self.name}: nothing lies in [{lo:g}, {hi:g}): the low end comes first')
-        return [lo,hi]
+        low,high = (None if end is None else float(end) for end in value)
+        if low is not None and high is not None and low>=high and not self.period:
+            raise ValueError(f'{self.name}: nothing lies in [{low:g}, {high:g}): the low end comes first')
+        return [low,high]
 
 # %% ../../nbs/explore/04_box_table.ipynb #85ffb6f7
 def _bins(x, edges):
@@ -60,7 +61,7 @@ def number_field(
     **kw # `per`, `period`
 )->Field:
     "A field of numbers"
-    x,edges = np.asarray(x, float),[float(o) for o in edges]
+    x,edges = np.asarray(x, float),[float(edge) for edge in edges]
     return Field(name, title, _bins(x, edges), edges, x, **kw)
 
 def class_field(
@@ -75,15 +76,16 @@ def class_field(
 
 # %% ../../nbs/explore/04_box_table.ipynb #fc778938
 def log_edges(
-    x, # numbers; those <= 0 and NaN are passed over
+    numbers, # numbers; those <= 0 and NaN are passed over
     most=24 # bins, about
 )->np.ndarray:
     "Edges in even steps of the logarithm: whole, half or quarter octaves"
-    x = np.asarray(x, float); x = x[(x>0)&np.isfinite(x)]
-    if not len(x): return np.array([1.,2.])
-    a,b = np.log2(x.min()),np.log2(x.max())
-    n = next((o for o in (4,2,1) if (b-a)*o<most), 1)          # steps an octave
-    return 2.**(np.arange(np.floor(a)*n, np.floor(b*n)+2)/n)   # from a whole octave
+    numbers = np.asarray(numbers, float)
+    numbers = numbers[(numbers>0)&np.isfinite(numbers)]
+    if not len(numbers): return np.array([1.,2.])
+    low,high = np.log2(numbers.min()),np.log2(numbers.max())
+    steps = next((o for o in (4,2,1) if (high-low)*o<most), 1)             # of an octave
+    return 2.**(np.arange(np.floor(low)*steps, np.floor(high*steps)+2)/steps)   # from a whole octave
 
 def count_edges(
     x # whole numbers >= 0
@@ -95,21 +97,22 @@ def count_edges(
 
 # %% ../../nbs/explore/04_box_table.ipynb #677ececf
 def field_mask(
-    f:Field,
+    field:Field,
     want:list, # of `Field.wanted`
     n:int # rows
 )->np.ndarray: # (n,) bool
     "The rows that a filter keeps"
-    if f.x is not None:
-        lo,hi = want
-        a,b = (True if lo is None else f.x>=lo),(True if hi is None else f.x<hi)
-        keep = a|b if None not in want and lo>hi else a&b
-        return ~np.isnan(f.x)&keep
-    table = np.zeros(len(f)+1, bool)                             # its last place is what -1 means
-    table[want] = True
-    keep = table[f.codes]
-    if f.rows is None: return keep
-    res = np.zeros(n, bool); res[f.rows[keep]] = True
+    if field.x is not None:
+        low,high = want
+        above,below = (True if low is None else field.x>=low),(True if high is None else field.x<high)
+        keep = above|below if None not in want and low>high else above&below
+        return ~np.isnan(field.x)&keep
+    wanted = np.zeros(len(field)+1, bool)                        # its last place is what -1 means
+    wanted[want] = True
+    keep = wanted[field.codes]
+    if field.rows is None: return keep
+    res = np.zeros(n, bool)
+    res[field.rows[keep]] = True
     return res
 
 # %% ../../nbs/explore/04_box_table.ipynb #15300b9c
@@ -120,7 +123,7 @@ class BoxTable:
         fields, # of `Field`
         n_images:int # images
     ):
-        self.df,self.fields,self.n_images = df,{f.name:f for f in fields},n_images
+        self.df,self.fields,self.n_images = df,{field.name:field for field in fields},n_images
         self.image,self.real = df.image.to_numpy(),np.isfinite(df.cx.to_numpy(float))
         self.start = np.searchsorted(self.image, np.arange(n_images+1))    # where the rows of each image begin
         self.all = self.counts({})
@@ -131,17 +134,18 @@ class BoxTable:
         *fields # of `Field`
     ):
         "Add fields, in the place of those of the same name"
-        self.fields |= {f.name:f for f in fields}
+        self.fields |= {field.name:field for field in fields}
         self.all = self.counts({})
 
     def check(self, *names):
         "Are there such fields?"
-        if bad := [o for o in names if o not in self.fields]: raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
+        if bad := [name for name in names if name not in self.fields]:
+            raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
 
     def wanted(self, **filters)->dict:
         "Filters by name, checked, as they are kept"
         self.check(*filters)
-        return {k:self.fields[k].wanted(v) for k,v in filters.items()}
+        return {name:self.fields[name].wanted(value) for name,value in filters.items()}
 
 # %% ../../nbs/explore/04_box_table.ipynb #684a4c00
 @patch
@@ -154,9 +158,9 @@ def mask(self:BoxTable,
 @patch
 def _masks(self:BoxTable, filters):
     "What passes all filters, at None, and for each field with a filter what passes the others"
-    one = {k:field_mask(self.fields[k], v, len(self)) for k,v in filters.items()}
-    rest = lambda but: np.logical_and.reduce([np.ones(len(self), bool), *(m for k,m in one.items() if k!=but)])
-    return {None:rest(None), **{k:rest(k) for k in one}}
+    one = {name:field_mask(self.fields[name], want, len(self)) for name,want in filters.items()}
+    rest = lambda but: np.logical_and.reduce([np.ones(len(self), bool), *(keep for name,keep in one.items() if name!=but)])
+    return {None:rest(None), **{name:rest(name) for name in one}}
 
 # %% ../../nbs/explore/04_box_table.ipynb #fe54166c
 @patch
@@ -164,16 +168,19 @@ def counts(self:BoxTable,
     filters:dict # of `wanted`
 )->dict: # by field: (b,) numbers of boxes, or of images
     "What each bin and class holds under the filters of the other fields"
-    m = self._masks(filters)
-    return {k:self._count(f, m.get(k, m[None])) for k,f in self.fields.items()}
+    masks = self._masks(filters)
+    return {name:self._count(field, masks.get(name, masks[None])) for name,field in self.fields.items()}
 
 @patch
-def _count(self:BoxTable, f, mask):
-    if f.rows is None: rows,codes = np.flatnonzero(mask),f.codes[mask]
-    else: keep = mask[f.rows]; rows,codes = f.rows[keep],f.codes[keep]
-    if f.per=='box': return np.bincount(codes+1, minlength=len(f)+1)[1:]
-    seen = np.zeros((self.n_images, len(f)+1), bool); seen[self.image[rows],codes] = True
-    return seen[:,:len(f)].sum(0)
+def _count(self:BoxTable, field, mask):
+    if field.rows is None: rows,codes = np.flatnonzero(mask),field.codes[mask]
+    else:
+        keep = mask[field.rows]
+        rows,codes = field.rows[keep],field.codes[keep]
+    if field.per=='box': return np.bincount(codes+1, minlength=len(field)+1)[1:]
+    seen = np.zeros((self.n_images, len(field)+1), bool)
+    seen[self.image[rows],codes] = True
+    return seen[:,:len(field)].sum(0)
 
 # %% ../../nbs/explore/04_box_table.ipynb #2fe3106e
 def in_order(
@@ -186,15 +193,15 @@ def in_order(
     "What to show first; an image stands where its first box would"
     rows = np.flatnonzero(mask)
     if sort is not None:
-        x = table.df[sort].to_numpy()[rows] if sort in table.df else None
-        if x is None or x.dtype.kind not in 'fiub':
+        column = table.df[sort].to_numpy()[rows] if sort in table.df else None
+        if column is None or column.dtype.kind not in 'fiub':
             raise ValueError(f"cannot sort by {sort!r}: there are {', '.join(table.df.select_dtypes('number'))}")
-        x = x.astype(float)
-        rows = rows[np.argsort(x if ascending else -x, kind='stable')]     # NaN comes last
+        column = column.astype(float)
+        rows = rows[np.argsort(column if ascending else -column, kind='stable')]       # NaN comes last
     if by=='boxes': return rows
     if by!='images': raise ValueError(f"by must be 'images' or 'boxes', got {by!r}")
-    im = table.image[rows]
-    return im[np.sort(np.unique(im, return_index=True)[1])]
+    images = table.image[rows]
+    return images[np.sort(np.unique(images, return_index=True)[1])]
 
 # %% ../../nbs/explore/04_box_table.ipynb #471d7a72
 @patch
@@ -202,11 +209,11 @@ def take(self:BoxTable,
     mask:np.ndarray # (n,) bool
 )->BoxTable:
     "The table of some rows"
-    def part(f):
-        if f.rows is None: return replace(f, codes=f.codes[mask], x=None if f.x is None else f.x[mask])
-        keep = mask[f.rows]
-        return replace(f, codes=f.codes[keep], rows=(np.cumsum(mask)-1)[f.rows[keep]])
-    return BoxTable(self.df[mask], [part(f) for f in self.fields.values()], self.n_images)
+    def part(field):
+        if field.rows is None: return replace(field, codes=field.codes[mask], x=None if field.x is None else field.x[mask])
+        keep = mask[field.rows]
+        return replace(field, codes=field.codes[keep], rows=(np.cumsum(mask)-1)[field.rows[keep]])
+    return BoxTable(self.df[mask], [part(field) for field in self.fields.values()], self.n_images)
 
 # %% ../../nbs/explore/04_box_table.ipynb #49f9b1a4
 BOX = ['cx','cy','w','h','theta']
@@ -215,9 +222,9 @@ def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
     "What filters ask about a box"
-    w,h,t = np.asarray(boxes, float).reshape(-1,5)[:,2:].T
+    w,h,theta = np.asarray(boxes, float).reshape(-1,5)[:,2:].T
     with np.errstate(all='ignore'):
-        long,short,angle = np.maximum(w,h),np.minimum(w,h),np.rad2deg(np.where(w<h, t+np.pi/2, t))
+        long,short,angle = np.maximum(w,h),np.minimum(w,h),np.rad2deg(np.where(w<h, theta+np.pi/2, theta))
         return dict(size=np.sqrt(np.where(w*h>0, w*h, np.nan)), aspect=np.where(short>0, long/short, np.nan), angle=(angle+90)%180-90)
 
 def shape_fields(df)->list:
@@ -233,43 +240,47 @@ def colors_of(
     return [PALETTE[i%len(PALETTE)] for i in range(n)]
 
 # %% ../../nbs/explore/04_box_table.ipynb #fcc82908
-def _annot_rows(splits):
-    "Columns of all annotations of a dict split -> annotations"
-    annots = [a for o in splits.values() for a in o]
-    n = np.array([len(a) for a in annots], int)
-    rows = np.maximum(n, 1)                                      # an image without boxes has a row of its own
-    image = np.repeat(np.arange(len(annots)), rows)
-    box = np.arange(len(image))-np.repeat(np.cumsum(rows)-rows, rows)
-    real = np.repeat(n>0, rows)
+def _annot_rows(annots):
+    "Of each row of annotations its image, box (-1 where the image has none) and rbox; and what puts a column of boxes into rows"
+    n_boxes = np.array([len(annot) for annot in annots], int)
+    n_rows = np.maximum(n_boxes, 1)                              # an image without boxes has a row of its own
+    image = np.repeat(np.arange(len(annots)), n_rows)
+    box = np.arange(len(image))-np.repeat(np.cumsum(n_rows)-n_rows, n_rows)
+    real = np.repeat(n_boxes>0, n_rows)
     box[~real] = -1
-    def put(x, fill, shape=()):
-        res = np.full((len(image),*shape), fill, np.asarray(x).dtype if len(x) else None); res[real] = x
+    def put(values, fill, shape=()):
+        res = np.full((len(image),*shape), fill, np.asarray(values).dtype if len(values) else None)
+        res[real] = values
         return res
-    quads = np.concatenate([np.empty((0,4,2)), *(np.asarray(a.quads, float).reshape(-1,4,2) for a in annots)])
-    boxes = put(qbox2rbox(quads).reshape(-1,5), np.nan, (5,))
-    return annots,n,image,box,boxes,put
+    quads = np.concatenate([np.empty((0,4,2)), *(np.asarray(annot.quads, float).reshape(-1,4,2) for annot in annots)])
+    return n_boxes,image,box,put(qbox2rbox(quads).reshape(-1,5), np.nan, (5,)),put
+
+def _class_codes(annots, vocab):
+    "The class of each box by its place in the vocabulary, which is collected and sorted when absent"
+    code,seen = pd.factorize(np.array([name for annot in annots for name in annot.names], object))
+    vocab = sorted(map(str, seen)) if vocab is None else list(vocab)
+    if bad := [name for name in seen if name not in vocab]: raise ValueError(unknown_class(bad[0], vocab))
+    return (np.array([vocab.index(name) for name in seen], int)[code] if len(seen) else np.empty(0, int)),vocab
 
 def annots_table(
     splits:dict, # split -> list of `Annot`
     vocab=None # class names in order; collected and sorted when absent
 )->BoxTable:
     "The table of a data set"
-    annots,n,image,box,boxes,put = _annot_rows(splits)
-    names = np.array([o for a in annots for o in a.names], object)
-    code,seen = pd.factorize(names)
-    vocab = sorted(map(str, seen)) if vocab is None else list(vocab)
-    if bad := [o for o in seen if o not in vocab]: raise ValueError(unknown_class(bad[0], vocab))
-    code = put(np.array([vocab.index(o) for o in seen], int)[code] if len(seen) else np.empty(0, int), -1)
-    split = np.repeat(np.arange(len(splits)), [len(o) for o in splits.values()])[image]
-    cat = pd.Categorical.from_codes
-    files = unique_files([str(a.image) for a in annots])
+    annots = [annot for some in splits.values() for annot in some]
+    n_boxes,image,box,boxes,put = _annot_rows(annots)
+    code,vocab = _class_codes(annots, vocab)
+    code = put(code, -1)
+    split = np.repeat(np.arange(len(splits)), [len(some) for some in splits.values()])[image]
+    cat,files = pd.Categorical.from_codes,unique_files([str(annot.image) for annot in annots])
     df = pd.DataFrame(dict(key=np.arange(len(image)), image=image, box=box, file=cat(image, files), split=cat(split, list(splits)),
-        cls=cat(code, vocab), **dict(zip(BOX, boxes.T)), **shape_columns(boxes), count=n[image],
-        difficult=put(np.array([int(d) for a in annots for d in a.difficult], int), 0)))
+        cls=cat(code, vocab), **dict(zip(BOX, boxes.T)), **shape_columns(boxes), count=n_boxes[image],
+        difficult=put(np.array([int(flag) for annot in annots for flag in annot.difficult], int), 0)))
     fields = [class_field('cls', 'class', code, vocab, colors=colors_of(len(vocab))), *shape_fields(df),
-              number_field('count', 'boxes in the image', df['count'], count_edges(n), per='image')]
+              number_field('count', 'boxes in the image', df['count'], count_edges(n_boxes), per='image')]
     if len(splits)>1: fields.append(class_field('split', 'split', split, list(splits), per='image'))
-    if (df.difficult>0).any(): fields.append(class_field('difficult', 'difficult', np.where(box<0, -1, df.difficult>0), ['no','yes']))
+    if (df.difficult>0).any():
+        fields.append(class_field('difficult', 'difficult', np.where(box<0, -1, df.difficult>0), ['no','yes']))
     return BoxTable(df, fields, len(annots))
 
 def unique_files(
@@ -277,4 +288,4 @@ def unique_files(
 )->list:
     "Categories must differ: a file that is listed twice gets a number"
     again = pd.Series(names, dtype=object).duplicated()
-    return [f'{o} (image {i})' if twice else o for i,(o,twice) in enumerate(zip(names, again))]
+    return [f'{name} (image {i})' if twice else name for i,(name,twice) in enumerate(zip(names, again))]

@@ -13,15 +13,14 @@ from ..data.formats.table import get_format, list_splits, read_format
 from .box_table import annots_table, class_field, colors_of
 from .thumbs import Thumbs
 from .explorer import Explorer
-import rotnb.explore.page  # `to_html`, `figure`
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #3c5f8d32
 def _of_folder(path, format, on_bad):
     name,fmt = get_format(path, format)
     vocab = None
     splits = list_splits(path, fmt)
-    vocab = fmt.names(Path(path), splits[0] if splits else None) or vocab
-    return {s or 'all':read_format(path, s, name, vocab, on_bad) for s in splits or [None]},vocab
+    vocab = fmt.names(Path(path), splits[0] if splits else None)
+    return {split or 'all':read_format(path, split, name, vocab, on_bad) for split in splits or [None]},vocab
 
 def splits_of(
     source, # data loaders; folder or label file of a set; list of `Annot`, or a dict of lists by split
@@ -29,23 +28,24 @@ def splits_of(
     on_bad:str='warn' # labels with problems in a folder: 'raise' or 'warn'
 )->tuple: # dict split -> list of `Annot`; class names in order, or None
     "The annotations of any source"
+    vocab = None
     if isinstance(source, (str,Path)): splits,vocab = _of_folder(source, format, on_bad)
     elif hasattr(source, 'train_ds'):
-        splits,vocab = {k:list(ds.items) for k,ds in zip(('train','valid'), (source.train_ds,source.valid_ds))},list(source.vocab)
-    else: splits,vocab = (source if isinstance(source, dict) else {'all':list(source)}),None
-    for a in (a for o in splits.values() for a in o):
-        if not hasattr(a, 'quads'):
-            raise ValueError(f'expected items with image, quads, names and difficult, as `Annot` has; got {type(a).__name__}: '
+        splits,vocab = {'train':list(source.train_ds.items), 'valid':list(source.valid_ds.items)},list(source.vocab)
+    else: splits = source if isinstance(source, dict) else {'all':list(source)}
+    for annot in (annot for annots in splits.values() for annot in annots):
+        if not hasattr(annot, 'quads'):
+            raise ValueError(f'expected items with image, quads, names and difficult, as `Annot` has; got {type(annot).__name__}: '
                              'pass a dict of lists of `Annot` instead of these data loaders')
-    return {k:o for k,o in splits.items() if len(o)},vocab
+    return {split:annots for split,annots in splits.items() if len(annots)},vocab
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #e649862d
 def as_findings(
-    o # DataFrame, list of dicts or of named tuples, or a report with `.findings`
+    found # DataFrame, list of dicts or of named tuples, or a report with `.findings`
 )->pd.DataFrame: # image, kind, message, box
     "A table of findings"
-    o = getattr(o, 'findings', o)
-    df = o.copy() if isinstance(o, pd.DataFrame) else pd.DataFrame(list(o), columns=None if len(o) else ['image','kind'])
+    found = getattr(found, 'findings', found)
+    df = found.copy() if isinstance(found, pd.DataFrame) else pd.DataFrame(list(found), columns=None if len(found) else ['image','kind'])
     if missing := {'image','kind'}-set(df.columns):
         raise ValueError("findings need columns image and kind, and may have box and message; "
                          f"no {' and no '.join(sorted(missing))} among {', '.join(map(str, df.columns))}")
@@ -54,9 +54,10 @@ def as_findings(
 
 def _images_of(values, files):
     "Number of the image that each value names, -1 for none: by number, path, or a name that only one image has"
-    names = pd.Series(range(len(files)), [Path(f).name for f in files])
-    at = {**names[~names.index.duplicated(keep=False)].to_dict(), **{str(f):i for i,f in enumerate(files)}}
-    return np.array([v if isinstance(v, (int,np.integer)) and 0<=v<len(files) else at.get(str(v), -1) for v in values], int)
+    names = pd.Series(range(len(files)), [Path(file).name for file in files])
+    at = {**names[~names.index.duplicated(keep=False)].to_dict(), **{str(file):i for i,file in enumerate(files)}}
+    number = lambda value: isinstance(value, (int,np.integer)) and 0<=value<len(files)
+    return np.array([value if number(value) else at.get(str(value), -1) for value in values], int)
 
 def place_findings(
     found, # of `as_findings`
@@ -64,23 +65,24 @@ def place_findings(
     files # image files
 )->pd.DataFrame: # with the columns image_no and row, -1 where there is none
     "Where in a table each finding belongs"
-    pic,box = _images_of(found.image, files),found.box.to_numpy(int)
+    image,box = _images_of(found.image, files),found.box.to_numpy(int)
     real = np.append(np.flatnonzero(table.real), -1)
-    row = real[np.where(box<len(real), box, -1)] if 'severity' in found else table.start[pic]+box
-    ok = (pic>=0)&(box>=0)&(row>=table.start[pic])&(row<table.start[pic+1])
-    return found.assign(image_no=pic, row=np.where(ok, row, -1))
+    through_the_set = 'severity' in found                        # the table of a whole report
+    row = real[np.where(box<len(real), box, -1)] if through_the_set else table.start[image]+box
+    there = (image>=0)&(box>=0)&(row>=table.start[image])&(row<table.start[image+1])
+    return found.assign(image_no=image, row=np.where(there, row, -1))
 
 def finding_field(
     found, # of `place_findings`
     table # `BoxTable`
 ):
     "A field of what was found; a finding about an image belongs to all its rows"
-    f = found[found.image_no>=0]
-    code,kinds = pd.factorize(f.kind)
-    pic,row = f.image_no.to_numpy(),f.row.to_numpy()
-    first,n = np.where(row>=0, row, table.start[pic]),np.where(row>=0, 1, table.start[pic+1]-table.start[pic])
-    rows = np.repeat(first-np.cumsum(n)+n, n)+np.arange(n.sum())
-    return class_field('finding', 'finding (images)', np.repeat(code, n), list(kinds), rows=rows, per='image')
+    placed = found[found.image_no>=0]
+    code,kinds = pd.factorize(placed.kind)
+    image,row = placed.image_no.to_numpy(),placed.row.to_numpy()
+    first,n_rows = np.where(row>=0, row, table.start[image]),np.where(row>=0, 1, table.start[image+1]-table.start[image])
+    rows = np.repeat(first-np.cumsum(n_rows)+n_rows, n_rows)+np.arange(n_rows.sum())
+    return class_field('finding', 'finding (images)', np.repeat(code, n_rows), list(kinds), rows=rows, per='image')
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #59c9a5c3
 class DatasetExplorer(Explorer):
@@ -95,7 +97,7 @@ class DatasetExplorer(Explorer):
         side:int=240 # longer side of a thumbnail, pixels
     ):
         splits,known = splits_of(source, format, on_bad)
-        self.annots = [a for o in splits.values() for a in o]
+        self.annots = [annot for annots in splits.values() for annot in annots]
         if not self.annots: raise ValueError('no images: there is nothing to explore')
         table = annots_table(splits, vocab or known)
         title = title or (Path(source).resolve().name if isinstance(source, (str,Path)) else 'data set')
@@ -105,27 +107,30 @@ class DatasetExplorer(Explorer):
 
     def name(self, i): return str(self.annots[i].image)
     def image(self, i):
-        o = self.annots[i].image
-        return o.pixels() if hasattr(o, 'pixels') else o         # a window of a scene is read when it is looked at
+        image = self.annots[i].image
+        return image.pixels() if hasattr(image, 'pixels') else image         # a window of a scene is read when it is looked at
 
-    def add_findings(self, findings): # self
+    def add_findings(self,
+        findings # DataFrame, list of dicts, or a report with `.findings`
+    ): # self
         "Filter by what was found, in the place of what was given before"
-        f = place_findings(as_findings(findings), self.table, [a.image for a in self.annots])
-        self.findings,lost = f,int((f.image_no<0).sum())
-        self.table.put(finding_field(f, self.table))
+        found = place_findings(as_findings(findings), self.table, [annot.image for annot in self.annots])
+        self.findings,lost = found,int((found.image_no<0).sum())
+        self.table.put(finding_field(found, self.table))
         self.filters.pop('finding', None)
-        self.notes = [f'{lost} of {len(f)} findings name no image of this set'] if lost else []
-        text = f.kind+f.message.map(lambda o: f': {o}' if o else '')
-        self._texts = text[f.row>=0].groupby(f.row).agg('; '.join).to_dict()
-        self._image_texts = text[(f.row<0)&(f.image_no>=0)].groupby(f.image_no).agg('; '.join).to_dict()
+        self.notes = [f'{lost} of {len(found)} findings name no image of this set'] if lost else []
+        text = found.kind+found.message.map(lambda message: f': {message}' if message else '')
+        self._texts = text[found.row>=0].groupby(found.row).agg('; '.join).to_dict()
+        self._image_texts = text[(found.row<0)&(found.image_no>=0)].groupby(found.image_no).agg('; '.join).to_dict()
         return self._changed()
 
-    def caption(self, row): return '; '.join(o for o in (super().caption(row), self.said(row.Index)) if o)
+    def caption(self, row): return '; '.join(filter(None, (super().caption(row), self.said(row.Index))))
 
     def said(self, row): # what was found about a row, as text
         return '' if self.findings is None else self._texts.get(row, '')
 
     def layers(self, i):
-        (l,rows), = super().layers(i)
-        if self.findings is not None: l.notes = ['; '.join(o for o in (self.said(r), self._image_texts.get(i, '')) if o) for r in rows]
-        return [(l,rows)]
+        (layer,rows), = super().layers(i)
+        if self.findings is not None:
+            layer.notes = ['; '.join(filter(None, (self.said(row), self._image_texts.get(i, '')))) for row in rows]
+        return [(layer,rows)]

@@ -7,27 +7,27 @@ __all__ = ['svg_line', 'curve_lines', 'ResultsExplorer']
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #8b3598d7
 import copy
+from functools import lru_cache, partial
 import numpy as np
-from functools import lru_cache
 from fastcore.basics import patch
 from ..geometry.boxes import rbox2qbox
-import rotnb.evaluate.ap  # `APAccumulator.compute`
+from ..plot.style import line_style
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
-from ..evaluate.errors import ERROR_KINDS, find_errors
-from ..learn.interpret import line_style
+from ..evaluate.errors import ERROR_KINDS
 from .viewer import Layer
 from .box_table import colors_of
 from .thumbs import Thumbs
 from .result_table import BACKGROUND, ResultTables
 from .explorer import Explorer
-import rotnb.explore.page  # `to_html`, `figure`
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #2725b9b8
-_SVG = {'-':'', '--':'6 3', ':':'1.5 3', '-.':'6 3 1.5 3'}
-def svg_line(i): # colour and dashes of `line_style`, for SVG
-    s = line_style(i)
-    return dict(color=s['color'], dash=_SVG[s['ls']] if isinstance(s['ls'], str) else ' '.join(f'{1.6*o:g}' for o in s['ls'][1]))
+def svg_line(
+    i:int # number of the class or line
+)->dict: # color, dash (of SVG's stroke-dasharray)
+    "The colour and dash of `line_style`, for SVG"
+    style = line_style(i)
+    return dict(color=style['color'], dash='' if style['ls']=='-' else ' '.join(f'{1.6*length:g}' for length in style['ls'][1]))
 
 def curve_lines(
     acc, # `APAccumulator`
@@ -35,15 +35,14 @@ def curve_lines(
     most:int=120 # points of a line
 )->list: # of dict(name, label, color, dash, x, y, score)
     "Precision over recall of each class, for a page"
-    ap,vocab = acc.compute(iou).ap,[str(o) for o in acc.flat().vocab]
-    res = []
-    for c,o in pr_curves(acc, iou).items():
-        i,n = vocab.index(str(c)),len(o.scores)
+    ap,vocab = acc.compute(iou).ap,[*map(str, acc.flat().vocab)]
+    def line(name, curve):
+        i,n = vocab.index(name),len(curve.scores)
         at = np.unique(np.linspace(0, n-1, min(n, most)).round().astype(int)) if n else []
-        x,y = ([round(float(v), 6) for v in a[at]] if n else [] for a in (o.recall,o.precision))
-        s = [float(v) for v in o.scores[at]] if n else []       # exact: a click filters by it
-        res.append(dict(name=str(c), label=f'{c} {ap[i]:.2f}', **svg_line(i), x=x, y=y, score=s))
-    return res
+        x,y = ([round(float(share), 6) for share in column[at]] if n else [] for column in (curve.recall,curve.precision))
+        score = [float(score) for score in curve.scores[at]] if n else []       # exact: a click filters by it
+        return dict(name=name, label=f'{name} {ap[i]:.2f}', **svg_line(i), x=x, y=y, score=score)
+    return [line(str(name), curve) for name,curve in pr_curves(acc, iou).items()]
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #de81c0f2
 class ResultsExplorer(Explorer):
@@ -58,18 +57,19 @@ class ResultsExplorer(Explorer):
         side:int=240 # longer side of a thumbnail, pixels
     ):
         self.interp,self.other,self.names = interp,other,tuple(names)
-        files = [str(interp.file(i) or f'image {i}') for i in range(interp.acc.flat().n_images)]
-        self.tables = ResultTables(interp.acc, files, interp.losses, other and other.acc, self.names, interp.bg)
-        self.files,self.score,self.iou,self.picked = files,score,interp.iou if iou is None else iou,None
+        self.files = [str(interp.file(i) or f'image {i}') for i in range(interp.acc.flat().n_images)]
+        self.tables = ResultTables(interp.acc, self.files, interp.losses, other and other.acc, self.names, interp.bg)
+        self.score,self.iou,self.picked = score,interp.iou if iou is None else iou,None
         self.layer_names = ('truth','prediction',*([self.names[1]] if other else []))
-        self.lines,self.found_by_other = lru_cache(8)(lambda iou: curve_lines(interp.acc, iou)),lru_cache(8)(self._found_by_other)
+        self.lines,self.found_by_other = lru_cache(8)(partial(curve_lines, interp.acc)),lru_cache(8)(self._found_by_other)
+        self._starts = [_starts(some.acc) for some in (interp,other) if some]
         super().__init__(self.tables.at(self.score, self.iou), Thumbs(self.image, side), colors_of(len(self.tables.vocab)), title)
         if other: self.sort,self.ascending = 'differs',False
 
     def image(self, i):
         "The image that the model saw"
-        im = self.interp._image(i)
-        return im.clamp(0, 1) if im.is_floating_point() else im
+        image = self.interp._image(i)
+        return image.clamp(0, 1) if image.is_floating_point() else image
 
     def threshold(self,
         score:float=None, # detections of at least this are looked at
@@ -86,10 +86,10 @@ class ResultsExplorer(Explorer):
         score:float # of a point of its PR curve
     ): # self
         "The detections behind a point of a PR curve, the lowest scores first"
-        self.table.wanted(cls=cls, score=(score,None))           # says what is wrong, before anything changed
+        wanted = self.table.wanted(cls=cls, score=(score,None))  # says what is wrong, before anything changed
         if score<self.score: self.threshold(score)
         self.by,self.sort,self.ascending,self.picked = 'boxes','score',True,dict(cls=cls, score=score)
-        self.filters = {k:v for k,v in self.filters.items() if k!='cell'} | self.table.wanted(cls=cls, score=(score,None))
+        self.filters = {name:want for name,want in self.filters.items() if name!='cell'} | wanted
         return self._changed()
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #dc586ace
@@ -102,12 +102,17 @@ def at_cell(self:ResultsExplorer,
     return self.arrange('boxes').filter(cell=(true,detected))
 
 @patch
-def change(self:ResultsExplorer, point=None, score=None, iou=None, **kwargs):
+def change(self:ResultsExplorer,
+    point=None, # dict(cls, score) of a point of a curve
+    score=None, # detections of at least this are looked at
+    iou=None, # overlap of a match
+    **kwargs # of `Explorer.change`
+):
     "What the page asks for"
     if point: return self.point(**point)
     if score is not None or iou is not None: self.threshold(score, iou)
-    f = kwargs.get('filters') or {}
-    if kwargs.get('reset') or {'score','cls'} & set(f): self.picked = None
+    filters = kwargs.get('filters') or {}
+    if kwargs.get('reset') or {'score','cls'} & set(filters): self.picked = None
     return Explorer.change(self, **kwargs)
 
 @patch
@@ -121,49 +126,62 @@ def caption(self:ResultsExplorer, row):
     return f'{row.cls} {row.score:.2f}, {row.kind}{of}'
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #3e81caf0
-def _runs(acc):
+def _starts(acc):
     "Where the detections and truth of each image begin"
-    return [np.cumsum([0,*(len(getattr(o, k)) for o in acc.images)]) for k in ('labels','gt_labels')]
+    return [np.cumsum([0,*(len(getattr(image, column)) for image in acc.images)]) for column in ('labels','gt_labels')]
 
 @patch
 def _found_by_other(self:ResultsExplorer, score, iou):
     "The truth of each detection of the other model, -1 for none"
-    return find_errors(self.other.acc, iou, min(self.interp.bg, iou/2), score).truth
+    return self.tables.found(score, iou, self.other.acc).gt
+
+@patch
+def _notes(self:ResultsExplorer, rows):
+    "What the hover says of rows"
+    kinds,ious = (self.table.fields[name] for name in ('kind','iou'))
+    return [ERROR_KINDS[kind]+('' if iou!=iou else f', IoU {iou:.2f}') for kind,iou in zip(kinds.codes[rows], ious.x[rows])]
 
 @patch
 def layers(self:ResultsExplorer, i):
     "Truth and detections of an image"
-    t,o = self.table,self.interp.acc.images[i]
-    if not hasattr(self, '_starts'): self._starts = [_runs(e.acc) for e in (self.interp,self.other) if e]
-    (d0,g0),g1 = (s[i] for s in self._starts[0]),len(o.gt_labels)
-    truth_rows,det = t.truth_row[g0:g0+g1],np.flatnonzero(o.scores>=self.score)
-    rows = t.det_row[d0+det]
-    said = lambda rows: [ERROR_KINDS[k]+('' if v!=v else f', IoU {v:.2f}') for k,v in zip(t.fields['kind'].codes[rows], t.fields['iou'].x[rows])]
-    res = [(Layer(rbox2qbox(o.gt_boxes), o.gt_labels.tolist(), ignored=o.ignore, name='truth', notes=said(truth_rows)),truth_rows),
-           (Layer(rbox2qbox(o.boxes[det]), o.labels[det].tolist(), o.scores[det], name='prediction', notes=said(rows), dash=[6,3]),rows)]
-    if self.other:
-        p,d0 = self.other.acc.images[i],self._starts[1][0][i]
-        det = np.flatnonzero(p.scores>=self.score)
-        truth = self.found_by_other(self.score, self.iou)[d0+det]
-        found = Layer(rbox2qbox(p.boxes[det]), p.labels[det].tolist(), p.scores[det], name=self.names[1], dash=[1.5,3])
-        res.append((found,np.append(t.truth_row, -1)[truth]))
-    return res
+    image,(dets,gts) = self.interp.acc.images[i],self._starts[0]
+    truth_rows = self.table.truth_row[gts[i]:gts[i]+len(image.gt_labels)]
+    truth = Layer(rbox2qbox(image.gt_boxes), image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows))
+    det = np.flatnonzero(image.scores>=self.score)
+    det_rows = self.table.det_row[dets[i]+det]
+    return [(truth,truth_rows), (_detections(image, det, 'prediction', [6,3], self._notes(det_rows)),det_rows),
+            *([self._other_layer(i)] if self.other else [])]
+
+def _detections(image, det, name, dash, notes=None):
+    return Layer(rbox2qbox(image.boxes[det]), image.labels[det].tolist(), image.scores[det], name=name, notes=notes, dash=dash)
+
+@patch
+def _other_layer(self:ResultsExplorer, i):
+    "Detections of the other model, at the rows of the truth that they lie on"
+    image,(dets,_) = self.other.acc.images[i],self._starts[1]
+    det = np.flatnonzero(image.scores>=self.score)
+    truth = self.found_by_other(self.score, self.iou)[dets[i]+det]
+    return _detections(image, det, self.names[1], [1.5,3]),np.append(self.table.truth_row, -1)[truth]
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #22199ffd
 @patch
 def snapshot(self:ResultsExplorer):
     "What the page shows now"
     cell,names = self.filters.get('cell'),[*self.tables.vocab,beside(BACKGROUND, self.tables.vocab)]
-    m = self.interp.acc.compute(self.iou).map
-    return {**Explorer.snapshot(self), 'title':f'{self.title}, mAP {m:.3f}',
-        'sliders':dict(title='thresholds', all=[dict(name='score', title='score at least', min=0, max=1, step=.01, value=self.score),
-                                                dict(name='iou', title='IoU of a match', min=.5, max=.95, step=.01, value=self.iou)]),
-        'matrix':dict(title='confusion', names=names, counts=self.tables.matrix(self.table).tolist(),
-                      want=cell[0] if cell and len(cell)==1 else None),
-        'curves':dict(title=f'precision over recall, AP at IoU {self.iou:g}', lines=self.lines(self.iou), picked=self.picked)}
+    slider = lambda name, title, low, high, value: dict(name=name, title=title, min=low, max=high, step=.01, value=value)
+    sliders = [slider('score', 'score at least', 0, 1, self.score), slider('iou', 'IoU of a match', .5, .95, self.iou)]
+    counts,want = self.tables.matrix(self.table).tolist(),cell[0] if cell and len(cell)==1 else None
+    curves = f'precision over recall, AP at IoU {self.iou:g}'
+    return {**Explorer.snapshot(self), 'title':f'{self.title}, mAP {self.interp.acc.compute(self.iou).map:.3f}',
+        'sliders':dict(title='thresholds', all=sliders), 'matrix':dict(title='confusion', names=names, counts=counts, want=want),
+        'curves':dict(title=curves, lines=self.lines(self.iou), picked=self.picked)}
 
 @patch(as_prop=True)
 def plots(self:ResultsExplorer):
     "Confusion, PR curves and costs at these thresholds"
-    o = copy.copy(self.interp); o.iou,o._errors = self.iou,None
-    return (lambda ax: o.plot_confusion_matrix(ax=ax, score=self.score)),(lambda ax: o.plot_pr(ax=ax)),(lambda ax: o.plot_errors(ax=ax))
+    now = copy.copy(self.interp)
+    now.iou,now._errors = self.iou,None
+    def confusion(ax): now.plot_confusion_matrix(ax=ax, score=self.score)
+    def curves(ax): now.plot_pr(ax=ax)
+    def costs(ax): now.plot_errors(ax=ax)
+    return confusion,curves,costs

@@ -8,7 +8,7 @@ __all__ = ['rbox2gaussian', 'safe_sqrt', 'gaussian_wasserstein', 'kl_divergence'
 # %% ../../nbs/geometry/03_gaussians.ipynb #e8b86baa
 import torch
 from torch import Tensor
-from .boxes import check_choice
+from .boxes import check_choice, to_frame
 
 # %% ../../nbs/geometry/03_gaussians.ipynb #832b948b
 def _float(b): return b.float() if b.dtype in (torch.float16,torch.bfloat16) else b
@@ -33,9 +33,9 @@ def _pair(boxes1, boxes2):
     "Offset `(x, y)`, half sides of both, cosine and sine of the angle between long sides: all in the frame of `boxes2`"
     boxes1,boxes2 = _float(boxes1),_float(boxes2)
     (a1,b1,s1),(a2,b2,s2) = _long_short(boxes1),_long_short(boxes2)
-    d,t,phi = boxes1[...,:2]-boxes2[...,:2],boxes2[...,4],boxes1[...,4]-boxes2[...,4]
-    x,y = d[...,0]*t.cos() + d[...,1]*t.sin(), d[...,1]*t.cos() - d[...,0]*t.sin()
+    x,y = to_frame(boxes1[...,:2], boxes2).unbind(-1)
     x,y = torch.where(s2, y, x),torch.where(s2, -x, y)
+    phi = boxes1[...,4]-boxes2[...,4]
     same,c,s = s1==s2,phi.cos(),phi.sin()
     return x,y,a1,b1,a2,b2,torch.where(same, c, -s),torch.where(same, s, c)   # a quarter turn more if one is swapped
 

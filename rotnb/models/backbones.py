@@ -21,17 +21,18 @@ class MissingWeightsError(BackboneError): "Trained weights that cannot be had"
 def check_weights(
     name:str # timm model name, optionally with its weights' tag
 ):
-    "A `MissingWeightsError` at once where weights are neither here nor can be fetched: timm would try five times, for a minute"
+    "Raise a `MissingWeightsError` at once if weights are neither cached nor reachable: timm would retry for a minute"
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is None or cfg.file or not cfg.hf_hub_id: return
     repo = cfg.hf_hub_id+(f'{cfg.architecture}.{cfg.tag}' if cfg.hf_hub_id.endswith('/') else '')
-    if any(isinstance(hub.try_to_load_from_cache(repo, f), str) for f in ('model.safetensors','pytorch_model.bin')): return
+    if any(isinstance(hub.try_to_load_from_cache(repo, file), str) for file in ('model.safetensors','pytorch_model.bin')): return
     try:
         if hub.constants.HF_HUB_OFFLINE: raise OSError('HF_HUB_OFFLINE is set')
         hub.get_session().head(hub.constants.ENDPOINT, timeout=5)
     except Exception as e:
-        raise MissingWeightsError(f"the trained weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}): train from scratch with "
-                           f"pretrained=False, or fetch {repo} where there is a network and copy it into {hub.constants.HF_HUB_CACHE}") from None
+        raise MissingWeightsError(
+            f"the trained weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}): train from scratch "
+            f"with pretrained=False, or fetch {repo} where there is a network and copy it into {hub.constants.HF_HUB_CACHE}") from None
 
 class SwinBlock(SwinTransformerBlock):
     "timm's block, but a map is padded to whole windows and then shifted, as in the paper's code for detection, not the other way about"
@@ -43,8 +44,8 @@ class SwinBlock(SwinTransformerBlock):
 _tried = (101,139),(300,200)  # (h, w) of images that tell: sides that no stride divides, and more pixels than most models are trained on
 
 def _maps(body, h, w): # (h, w) of each feature map of such an image
-    with torch.no_grad(): fs = body(torch.zeros(1, 3, h, w, device=next(body.parameters()).device))
-    return [tuple(f.shape[1:3] if getattr(body, 'output_fmt', 'NCHW')=='NHWC' else f.shape[2:]) for f in fs]
+    with torch.no_grad(): feats = body(torch.zeros(1, 3, h, w, device=next(body.parameters()).device))
+    return [tuple(feat.shape[1:3] if getattr(body, 'output_fmt', 'NCHW')=='NHWC' else feat.shape[2:]) for feat in feats]
 
 def _up(n, step): return -(-n//step)
 
@@ -68,9 +69,10 @@ def _layout(name, make, strides, size):
     for grid,sizes,largest in ways:
         try: at = _serving(body, strides, grid, sizes)
         except Exception: continue  # it takes no such image, and says so in any way
-        if len(at)==len(strides) and (size or not largest): return tuple(body.feature_info.out_indices[at[s]] for s in strides),grid,largest
+        if len(at)==len(strides) and (size or not largest):
+            return tuple(body.feature_info.out_indices[at[stride]] for stride in strides),grid,largest
         most = max(most, at, key=len)
-    missing = [s for s in strides if s not in most]
+    missing = [stride for stride in strides if stride not in most]
     if not missing: raise _one_size(name, own)
     raise BackboneError(f"{name!r} has feature maps of strides {body.feature_info.reduction()} as timm says, but {missing} is wanted "
                         "and no map has it; set `strides`, or choose another backbone")
@@ -102,10 +104,10 @@ class TimmBackbone(nn.Module):
         if not tried: self._check(size and _pair(size))
         _layouts[key] = idxs,self.grid,self.largest
         self.channels = self.body.feature_info.channels()
-        for m in self.body.modules():
-            if type(m) is SwinTransformerBlock: m.__class__ = SwinBlock
-        eps = next((m.eps for m in self.body.modules() if isinstance(m, nn.LayerNorm)), 1e-5)
-        self.norms = nn.ModuleList([nn.LayerNorm(c, eps) for c in self.channels] if out_norm else [])
+        for module in self.body.modules():
+            if type(module) is SwinTransformerBlock: module.__class__ = SwinBlock
+        eps = next((module.eps for module in self.body.modules() if isinstance(module, nn.LayerNorm)), 1e-5)
+        self.norms = nn.ModuleList([nn.LayerNorm(width, eps) for width in self.channels] if out_norm else [])
         self.train()
 
     def _check(self, size):
@@ -139,30 +141,30 @@ def forward(self:TimmBackbone, x:Tensor)->list: # `(b, c, ceil(h/stride), ceil(w
     "Feature maps, finest first"
     (h,w),(gh,gw) = x.shape[-2:],self.grid
     if self.largest and (h>self.largest[0] or w>self.largest[1]):
-        raise BackboneError(f"{self.name!r} was made for images of up to {self.largest[1]} x {self.largest[0]} px, this one has {w} x {h}; "
-                            "give it backbone_kw=dict(img_size=(height, width)), or cut images into windows")
+        raise BackboneError(f"{self.name!r} was made for images of up to {self.largest[1]} x {self.largest[0]} px, this one has "
+                            f"{w} x {h}; give it backbone_kw=dict(img_size=(height, width)), or cut images into windows")
     nhwc = getattr(self.body, 'output_fmt', 'NCHW')=='NHWC'  # MobileNets and EfficientNets do not say
-    fs = self.body(F.pad(x, (0, -w%gw, 0, -h%gh)) if gh>1 or gw>1 else x)
-    if self.norms: fs = [n(f if nhwc else f.permute(0,2,3,1)) for n,f in zip(self.norms, fs)]
-    if nhwc or self.norms: fs = [f.permute(0,3,1,2) for f in fs]
-    return [f[..., :_up(h, s),:_up(w, s)] for f,s in zip(fs, self.strides)] if gh>1 or gw>1 else fs
+    feats = self.body(F.pad(x, (0, -w%gw, 0, -h%gh)) if gh>1 or gw>1 else x)
+    if self.norms: feats = [norm(feat if nhwc else feat.permute(0,2,3,1)) for norm,feat in zip(self.norms, feats)]
+    if nhwc or self.norms: feats = [feat.permute(0,3,1,2) for feat in feats]
+    return [feat[..., :_up(h, stride),:_up(w, stride)] for feat,stride in zip(feats, self.strides)] if gh>1 or gw>1 else feats
 
 @patch
 def _stages(self:TimmBackbone):
     "The stem's modules, then those of each stage"
     stages = [[]]
-    for name,m in self.body.named_children():
-        for part in (m.children() if name in ('blocks','layers','stages') else [m]):
+    for name,module in self.body.named_children():
+        for part in (module.children() if name in ('blocks','layers','stages') else [module]):
             if re.match(r'(blocks|layers?|stages?|s(?=\d))', name): stages.append([])
             stages[-1].append(part)
     return stages
 
 @patch
 def train(self:TimmBackbone, mode:bool=True):
-    "As of any module, but what is frozen stays so, whoever calls it and whatever was unfrozen in between"
+    "Like `nn.Module.train`, but frozen stages stay frozen, whatever was unfrozen in between"
     nn.Module.train(self, mode)
-    for m in (o for s in self._stages()[:self.frozen+1] for o in s): m.requires_grad_(False).eval()
+    for module in (part for stage in self._stages()[:self.frozen+1] for part in stage): module.requires_grad_(False).eval()
     if self.norm_eval:
-        for m in self.body.modules():
-            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+        for module in self.body.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm): module.eval()
     return self

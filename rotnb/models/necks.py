@@ -18,7 +18,7 @@ class FPN(nn.Module):
         in_channels:list, # of the backbone's maps, finest first
         channels:int=256, # of every level
         n_levels:int=5, # at least as many as maps
-        extra:str='input', # first extra level from: 'input' (the last backbone map), 'output' (the last level); 'pool': all without weights
+        extra:str='input', # first extra level from 'input' (the last backbone map) or 'output' (the last level); 'pool': subsampled
         relu_extra:bool=False, # ReLU before the extra levels after the first
         norm=False): # True: batch norm after every convolution, which helps without pretrained weights; 'group': group norm
         super().__init__()

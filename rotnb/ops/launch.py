@@ -64,5 +64,7 @@ def operator(
     name:str # under `torch.ops.rotnb`
 ):
     "Decorator: make a function of tensors and numbers, annotated, a `torch.library` operator"
-    def _f(f): return torch.library.custom_op(f"{'rotnb' if f.__module__.startswith('rotnb.') else 'notebook'}::{name}", mutates_args=())(f)
+    def _f(f):
+        space = 'rotnb' if f.__module__.startswith('rotnb.') else 'notebook'
+        return torch.library.custom_op(f'{space}::{name}', mutates_args=())(f)
     return _f

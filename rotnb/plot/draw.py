@@ -18,8 +18,8 @@ def class_color(
     i:int, # class index, any integer; colours repeat after 16
 )->tuple: # red, green, blue in 0..255
     "The colour of class `i`, distinguishable to colour-blind eyes"
-    c = PALETTE[int(i)%len(PALETTE)]
-    return tuple(int(c[j:j+2], 16) for j in (1,3,5))
+    code = PALETTE[int(i)%len(PALETTE)]
+    return tuple(int(code[j:j+2], 16) for j in (1,3,5))
 
 # %% ../../nbs/plot/01_draw.ipynb #553b1719
 def _caption(label, score, vocab):
@@ -32,8 +32,10 @@ def _caption(label, score, vocab):
 
 def _each(n, labels, scores, ignored):
     "One (label, score, ignored) per box"
-    at = lambda o,i: None if o is None else getattr(o[i], 'item', lambda: o[i])()  # tensors and numpy scalars become numbers
-    return [(at(labels,i), at(scores,i), bool(at(ignored,i))) for i in range(n)]
+    def at(values, index): # tensors and numpy scalars become numbers
+        value = None if values is None else values[index]
+        return value.item() if hasattr(value, 'item') else value
+    return [(at(labels, index), at(scores, index), bool(at(ignored, index))) for index in range(n)]
 
 # %% ../../nbs/plot/01_draw.ipynb #b748ad23
 def _upper_corner(q): return q[np.lexsort((q[:,0],q[:,1]))[0]]
@@ -44,8 +46,8 @@ def _ink(rgb): # black or white, whichever reads on colour `rgb`
 
 def _tick(q):
     "From the middle of the side that the heading points through, a little outwards"
-    front,d = (q[1]+q[2])/2,q[1]-q[0]
-    return np.stack([front, front + d/max(np.linalg.norm(d), 1e-9)*min(6, .25*np.linalg.norm(q[2]-q[1]))])
+    front,along = (q[1]+q[2])/2,q[1]-q[0]
+    return np.stack([front, front + along/max(np.linalg.norm(along), 1e-9)*min(6, .25*np.linalg.norm(q[2]-q[1]))])
 
 def _color_index(label, vocab):
     "Class index behind a label that may be a name"
@@ -72,9 +74,10 @@ def _text_place(ax, q):
 def _legend(ax, keys, size):
     "Classes and how many boxes each has"
     from matplotlib.patches import Patch
-    counts = {k: keys.count(k) for k in dict.fromkeys(keys)}
-    ax.legend(handles=[Patch(color=c, label=f'{t} ({n})') for (t,c),n in counts.items()], fontsize=size+.5, loc='upper right',
-              frameon=True, facecolor='white', framealpha=.85, labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
+    counts = {key: keys.count(key) for key in dict.fromkeys(keys)}
+    handles = [Patch(color=color, label=f'{caption} ({count})') for (caption,color),count in counts.items()]
+    ax.legend(handles=handles, fontsize=size+.5, loc='upper right', frameon=True, facecolor='white', framealpha=.85,
+              labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
 def show_boxes(
@@ -90,15 +93,15 @@ def show_boxes(
 ): # the axis
     "Draw boxes with class and score on `ax`"
     quads,keys = np.asarray(quads, dtype=float).reshape(-1,4,2)-.5,[]   # `imshow` has pixel centres at whole numbers, boxes at .5
-    for q,(l,s,ign) in zip(quads, _each(len(quads), labels, scores, ignored)):
-        if not np.isfinite(q).all(): continue                             # nothing to place
-        color,text = IGNORED if ign else _hex(_color_index(l, vocab)),_caption(l, s, vocab)
-        _outline(ax, q, color, ign, lw)
-        keys.append((f'{_caption(l, None, vocab)}{", ignored" if ign else ""}', color))
+    for quad,(label,score,ign) in zip(quads, _each(len(quads), labels, scores, ignored)):
+        if not np.isfinite(quad).all(): continue                             # nothing to place
+        color,text = IGNORED if ign else _hex(_color_index(label, vocab)),_caption(label, score, vocab)
+        _outline(ax, quad, color, ign, lw)
+        keys.append((f'{_caption(label, None, vocab)}{", ignored" if ign else ""}', color))
         if text and text_size and len(quads)<=max_text:
-            ink = 'black' if ign else _ink(class_color(_color_index(l, vocab)))
+            ink = 'black' if ign else _ink(class_color(_color_index(label, vocab)))
             ax.text(s=text, color=ink, fontsize=text_size, clip_on=True, bbox=dict(facecolor=color, alpha=.8, lw=0, pad=.6),
-                    **_text_place(ax, q))
+                    **_text_place(ax, quad))
     if text_size and labels is not None and len(quads)>max_text: _legend(ax, keys, text_size)
     return ax
 
@@ -124,9 +127,9 @@ def _place_plate(q, wh, size, taken):
 def _put_captions(img, captions, lw):
     "Each `(quad, text, colour)` as writing on a plate of its colour, beside its box and clear of the others where there is room"
     scale,thick,taken = .38+.05*lw,max(1, lw//2),np.zeros((0,4), int)
-    for q,text,color in captions:
+    for quad,text,color in captions:
         (w,h),base = cv2.getTextSize(text, _FONT, scale, thick)
-        x,y,w,h = plate = _place_plate(q, (w+4,h+base+2), img.shape[1::-1], taken)
+        x,y,w,h = plate = _place_plate(quad, (w+4,h+base+2), img.shape[1::-1], taken)
         cv2.rectangle(img, (x,y), (x+w-1,y+h-1), color, -1)
         ink = (0,0,0) if _ink(color)=='black' else (255,255,255)
         cv2.putText(img, text, (x+2,y+h-base-1), _FONT, scale, ink, thick, cv2.LINE_AA)
@@ -134,17 +137,17 @@ def _put_captions(img, captions, lw):
 
 def _line(img, pts, color, lw, dashed=False, closed=True):
     "A polyline with a dark halo, 1/16 px exact"
-    p = np.concatenate([pts, pts[:1]]) if closed else pts
-    if dashed: segs = [s for a,b in zip(p[:-1],p[1:]) for s in _dashes(a, b)]
-    else: segs = [p]
-    segs = [np.round(s*16).astype(np.int32)[:,None] for s in segs]
-    for c,t in (((0,0,0),lw+2),(color,lw)): cv2.polylines(img, segs, False, c, t, cv2.LINE_AA, shift=4)
+    points = np.concatenate([pts, pts[:1]]) if closed else pts
+    if dashed: segs = [segment for start,end in zip(points[:-1],points[1:]) for segment in _dashes(start, end)]
+    else: segs = [points]
+    segs = [np.round(segment*16).astype(np.int32)[:,None] for segment in segs]
+    for shade,width in (((0,0,0),lw+2),(color,lw)): cv2.polylines(img, segs, False, shade, width, cv2.LINE_AA, shift=4)
 
 def _dashes(a, b, step=8.):
     "Every other piece of the segment from `a` to `b`"
-    n = max(int(np.linalg.norm(b-a)//step)|1, 1)
-    t = np.linspace(0, 1, n+1)[:,None]
-    return [np.stack([a+(b-a)*t[i], a+(b-a)*t[i+1]]) for i in range(0, n, 2)]
+    count = max(int(np.linalg.norm(b-a)//step)|1, 1)
+    at = np.linspace(0, 1, count+1)[:,None]
+    return [np.stack([a+(b-a)*at[i], a+(b-a)*at[i+1]]) for i in range(0, count, 2)]
 
 # %% ../../nbs/plot/01_draw.ipynb #11396712
 def draw(
@@ -162,14 +165,14 @@ def draw(
     if img.ndim==2: img = np.repeat(img[...,None], 3, -1)
     img = np.ascontiguousarray(img[...,:3])
     lw = lw or max(1, round(max(img.shape)/700))
-    q = np.asarray(boxes, dtype=float)
-    q,captions = rbox2qbox(q) if q.ndim==2 and q.shape[-1]==5 else q.reshape(-1,4,2),[]
-    for o,(l,s,ign) in zip(q, _each(len(q), labels, scores, ignored)):
-        if not np.isfinite(o).all(): continue
-        color = (160,160,160) if ign else class_color(_color_index(l, vocab))
-        _line(img, o-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
-        _line(img, _tick(o)-.5, color, lw, closed=False)
-        if text and (said := _caption(l, s, vocab)): captions.append((o, said, color))
+    corners = np.asarray(boxes, dtype=float)
+    corners,captions = rbox2qbox(corners) if corners.ndim==2 and corners.shape[-1]==5 else corners.reshape(-1,4,2),[]
+    for quad,(label,score,ign) in zip(corners, _each(len(corners), labels, scores, ignored)):
+        if not np.isfinite(quad).all(): continue
+        color = (160,160,160) if ign else class_color(_color_index(label, vocab))
+        _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
+        _line(img, _tick(quad)-.5, color, lw, closed=False)
+        if text and (said := _caption(label, score, vocab)): captions.append((quad, said, color))
     _put_captions(img, captions, lw)                                      # over all outlines
     return img
 
@@ -184,13 +187,13 @@ def upright_crop(
     x,y,w,h,t = np.asarray(rbox, float)
     if not (np.isfinite([x,y,t]).all() and 0<max(w,h)<np.inf):
         raise ValueError(f"nothing to cut out: the box is {tuple(map(float, rbox))}")
-    k = side/(context*max(w,h))
+    scale = side/(context*max(w,h))
     t = -(t+np.pi/2*(w<h))
-    A = k*np.array([[np.cos(t),-np.sin(t)],[np.sin(t),np.cos(t)]])
-    m = np.concatenate([A, side/2-A@[[x],[y]]], 1)
-    fine = int(np.clip(np.ceil(1/k), 1, 8))                               # large boxes: sample densely, then average
-    pix = fine*np.concatenate([A, (A@[.5,.5]+m[:,2])[:,None]], 1)-[[0,0,.5]]  # pixel centres are at .5 in box coordinates
+    turn = scale*np.array([[np.cos(t),-np.sin(t)],[np.sin(t),np.cos(t)]])
+    affine = np.concatenate([turn, side/2-turn@[[x],[y]]], 1)
+    fine = int(np.clip(np.ceil(1/scale), 1, 8))                               # large boxes: sample densely, then average
+    pix = fine*np.concatenate([turn, (turn@[.5,.5]+affine[:,2])[:,None]], 1)-[[0,0,.5]]  # pixel centres are at .5 in box coordinates
     img = np.asarray(image, dtype=np.uint8)
     img = np.repeat(img[...,None], 3, -1) if img.ndim==2 else np.ascontiguousarray(img[...,:3])
     out = cv2.warpAffine(img, pix, (side*fine,)*2, flags=cv2.INTER_LINEAR, borderValue=(128,)*3)
-    return cv2.resize(out, (side,side), interpolation=cv2.INTER_AREA) if fine>1 else out, m
+    return cv2.resize(out, (side,side), interpolation=cv2.INTER_AREA) if fine>1 else out, affine

@@ -23,7 +23,7 @@ PLOT_STYLE = {'figure.facecolor':'none', 'axes.facecolor':'none', 'savefig.facec
 def figure_style():
     "Context in which figures are made in the one style"
     import matplotlib.pyplot as plt
-    kept = {k:plt.rcParams[k] for k in PLOT_STYLE}  # no `rc_context`: it would take back what a backend sets when the first figure loads it
+    kept = {key:plt.rcParams[key] for key in PLOT_STYLE}  # no `rc_context`: it would undo what a backend sets when it loads
     plt.rcParams.update(PLOT_STYLE)
     try: yield
     finally: plt.rcParams.update(kept)
@@ -60,8 +60,8 @@ def side_legend(
     import matplotlib.pyplot as plt
     legend,fig = ax.legend(loc='center left', bbox_to_anchor=(1,.5)),ax.figure
     if isinstance(fig, plt.Figure) and len(fig.axes)==1:
-        (w,h),(W,H) = legend.get_window_extent().size/fig.dpi,fig.get_size_inches()
-        fig.set_size_inches(max(W, w+4), max(H, h+.5))      # 4 inches for the axis and what is written left of it
+        (w,h),(fig_w,fig_h) = legend.get_window_extent().size/fig.dpi,fig.get_size_inches()
+        fig.set_size_inches(max(fig_w, w+4), max(fig_h, h+.5))      # 4 inches for the axis and what is written left of it
     return legend
 
 # %% ../../nbs/plot/02_style.ipynb #0bfc7e7c
@@ -73,9 +73,9 @@ def class_legend(
 ):
     "A legend of the classes in a figure, with their counts, under it"
     from matplotlib.patches import Patch
-    counts = {i: list(map(int, labels)).count(i) for i in sorted(set(map(int, labels)))}
-    keys = [Patch(fc=PALETTE[i%len(PALETTE)], ec=INK, lw=.6, label=f'{vocab[i]} ({n})') for i,n in counts.items()]
+    counts = {label: list(map(int, labels)).count(label) for label in sorted(set(map(int, labels)))}
+    keys = [Patch(fc=PALETTE[label%len(PALETTE)], ec=INK, lw=.6, label=f'{vocab[label]} ({count})') for label,count in counts.items()]
     if ignored: keys.append(Patch(fill=False, ec=IGNORED, ls='--', label=f'ignored ({ignored})'))
-    wide = .5+.07*max([len(o.get_label()) for o in keys], default=0)        # inches of a column
+    wide = .5+.07*max([len(patch.get_label()) for patch in keys], default=0)        # inches of a column
     ncols = min(len(keys), max(1, int(fig.bbox.width/fig.dpi/wide)))
     with figure_style(): return fig.legend(handles=keys, loc='outside lower center', ncols=ncols) if keys else None

@@ -64,8 +64,8 @@ def _bin(theta, angle, n):
     "Bin of each angle, 0 to n-1"
     lo,span = _ranges[angle]
     x = (theta.double()-lo)/span
-    i = ((x-2e-7)*n).ceil()-1 if angle=='oc' else ((x+2e-7)*n).floor()    # float32 has no pi/2: its rounding must not fall off the end
-    return (i.nan_to_num()%n).long()
+    index = ((x-2e-7)*n).ceil()-1 if angle=='oc' else ((x+2e-7)*n).floor()    # float32 has no pi/2: its rounding must not fall off the end
+    return (index.nan_to_num()%n).long()
 
 def _middle(i, angle, n):
     lo,span = _ranges[angle]
@@ -96,11 +96,11 @@ class CSLAngle:
 
     def labels(self, device=None)->Tensor: # `(n, n)` row i is the label of an angle in bin i
         "All soft labels there are"
-        i = torch.arange(self.n, device=device)
-        d = (i-i[:,None]+self.n//2)%self.n - self.n//2      # signed distance round the circle, in [-n/2, n/2)
-        if self.window!='mmrotate': return _windows[self.window](d.float(), self.radius)
+        index = torch.arange(self.n, device=device)
+        distance = (index-index[:,None]+self.n//2)%self.n - self.n//2      # signed distance round the circle, in [-n/2, n/2)
+        if self.window!='mmrotate': return _windows[self.window](distance.float(), self.radius)
         half = self._deg//2
-        return torch.exp(-(half-1-(half-1-d)%self.n).float()**2)/(2*self.radius**2)
+        return torch.exp(-(half-1-(half-1-distance)%self.n).float()**2)/(2*self.radius**2)
 
     def encode(self, theta:Tensor)->Tensor: # `(k,)` radians -> `(k, n)` in [0, 1]
         "Angles to soft labels"
@@ -125,13 +125,13 @@ class DCLAngle:
 
     def encode(self, theta:Tensor)->Tensor: # `(k,)` radians -> `(k, n)` of 0 and 1
         "Angles to digits"
-        i = _bin(theta, self.angle, 2**self.bits)
-        if self.gray: i = i ^ (i>>1)
-        return ((i[:,None] >> torch.arange(self.bits-1, -1, -1, device=i.device)) & 1).to(theta.dtype)
+        index = _bin(theta, self.angle, 2**self.bits)
+        if self.gray: index = index ^ (index>>1)
+        return ((index[:,None] >> torch.arange(self.bits-1, -1, -1, device=index.device)) & 1).to(theta.dtype)
 
     def decode(self, code:Tensor)->Tensor: # `(k, n)` logits or digits -> `(k,)` radians, the middle of a bin
         "Outputs to angles"
-        d = (code>0).long()
-        if self.gray: d = d.cumsum(1)%2
-        i = (d << torch.arange(self.bits-1, -1, -1, device=d.device)).sum(1)
-        return _middle(i, self.angle, 2**self.bits).to(code.dtype)
+        digits = (code>0).long()
+        if self.gray: digits = digits.cumsum(1)%2
+        index = (digits << torch.arange(self.bits-1, -1, -1, device=digits.device)).sum(1)
+        return _middle(index, self.angle, 2**self.bits).to(code.dtype)

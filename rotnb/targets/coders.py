@@ -10,7 +10,7 @@ import math, torch
 from dataclasses import dataclass, field
 from torch import Tensor
 from fastcore.basics import patch
-from ..geometry.boxes import canonicalize, check_choice
+from ..geometry.boxes import canonicalize, check_choice, from_frame, to_frame
 from .angle_coders import PlainAngle
 
 # %% ../../nbs/targets/04_coders.ipynb #799e7232
@@ -29,12 +29,13 @@ def to_coder_form(
     angle:str='le90', # canonical form
     oc:str='old' # with angle 'oc', the range of the angle: OpenCV's 'old' one, [-pi/2, 0), or its 'new' one, (0, pi/2]
 )->Tensor: # `(n, 5)` the same rectangles
-    "Boxes in the spelling that a network learns: canonical, with 'oc' as told"
-    b = canonicalize(boxes, angle)
-    if angle!='oc' or oc=='new': return b
-    half,quarter = b.new_tensor([math.pi,math.pi/2])        # in the precision of the boxes: of two plain numbers `where` makes float32
-    right = b[:,4:]>=quarter
-    return torch.cat([b[:,:2], torch.where(right, b[:,2:4], b[:,2:4].flip(1)), b[:,4:]-torch.where(right, half, quarter)], 1)
+    "Boxes in the form that a network learns: canonical, with 'oc' in the range asked for"
+    canonical = canonicalize(boxes, angle)
+    if angle!='oc' or oc=='new': return canonical
+    xy,wh,theta = canonical.split([2,2,1], 1)
+    half,quarter = theta.new_tensor([math.pi,math.pi/2])        # in the precision of the boxes: of two plain numbers `where` makes float32
+    right = theta>=quarter
+    return torch.cat([xy, torch.where(right, wh, wh.flip(1)), theta-torch.where(right, half, quarter)], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #6b730459
 @dataclass
@@ -64,8 +65,8 @@ class DeltaXYWHACoder:
 def encode(self:DeltaXYWHACoder, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
     "Deltas that lead from `priors` to `boxes`"
     boxes = to_coder_form(boxes, self.angle, self.oc)
-    xy,wh,da = boxes[:,:2]-priors[:,:2],boxes[:,2:4],boxes[:,4]-priors[:,4]
-    if self.proj_xy: xy = _turn(xy, -priors[:,4])
+    xy = to_frame(boxes[:,:2], priors) if self.proj_xy else boxes[:,:2]-priors[:,:2]
+    wh,da = boxes[:,2:4],boxes[:,4]-priors[:,4]
     d1,d2 = (norm_angle(o, self.angle) for o in (da, da+math.pi/2))
     if self.edge_swap:
         near = d1.abs() < d2.abs()
@@ -76,8 +77,6 @@ def encode(self:DeltaXYWHACoder, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)
     d = (d-d.new_tensor(self.means))/d.new_tensor(self.stds)
     return torch.cat([d[:,:self.split], self.angle_coder.encode(d[:,4])], 1)
 
-def _turn(xy, a): return torch.stack([xy[:,0]*a.cos() - xy[:,1]*a.sin(), xy[:,0]*a.sin() + xy[:,1]*a.cos()], 1)
-
 # %% ../../nbs/targets/04_coders.ipynb #b70f8da9
 @patch
 def decode(self:DeltaXYWHACoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
@@ -86,9 +85,9 @@ def decode(self:DeltaXYWHACoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5
     d = d*deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
     lim = math.log(self.max_ratio)
     xy,wh,a = d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4],d[:,4]
-    if self.proj_xy: xy = _turn(xy, priors[:,4])
+    xy = from_frame(xy, priors) if self.proj_xy else priors[:,:2]+xy
     if self.norm_factor: a = a*(self.norm_factor*math.pi)
-    boxes = torch.cat([priors[:,:2]+xy, wh, norm_angle(priors[:,4]+a, self.angle)[:,None]], 1)
+    boxes = torch.cat([xy, wh, norm_angle(priors[:,4]+a, self.angle)[:,None]], 1)
     if not self.keep_sides: return canonicalize(boxes, self.angle)
     return _long_first(boxes, self.angle) if self.edge_swap else boxes
 
@@ -128,15 +127,16 @@ class DistanceAngleCoder:
         if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
         lt,rb = (d*priors[:,2:3]).split(2, 1)
         wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
-        return canonicalize(torch.cat([priors[:,:2] + _turn((rb-lt)/2, a), wh, a[:,None]], 1), self.angle)
+        xy = from_frame((rb-lt)/2, torch.cat([priors[:,:4], a[:,None]], 1))
+        return canonicalize(torch.cat([xy, wh, a[:,None]], 1), self.angle)
 
 def side_distances(
     priors:Tensor, # `(n, 5)`, of which the centres count
     boxes:Tensor # `(n, 5)` one for each prior
 )->Tensor: # `(n, 4)` px, negative outside
     "Distances left, top, right, bottom from points to the sides of boxes, along the boxes' own axes"
-    d,half = _turn(priors[:,:2]-boxes[:,:2], -boxes[:,4]),boxes[:,2:4]/2
-    return torch.cat([half+d, half-d], 1)
+    local,half = to_frame(priors[:,:2], boxes),boxes[:,2:4]/2
+    return torch.cat([half+local, half-local], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #172a85d3
 def centerness(

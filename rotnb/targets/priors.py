@@ -12,12 +12,12 @@ from torch import Tensor
 
 # %% ../../nbs/targets/01_priors.ipynb #bfebf437
 def grid_xy(
-    size, # `(h, w)` of the feature map
+    size_hw, # `(h, w)` of the feature map, cells
     stride:int, # pixels between two locations
     offset:float=0.5, # where in its cell a location lies, 0 (corner) to 1
     device=None)->Tensor: # `(h*w, 2)` x and y in pixels, row by row
     "Pixel positions of the locations of a feature map"
-    h,w = size
+    h,w = size_hw
     ax = [(torch.arange(n, device=device, dtype=torch.float32)+offset)*stride for n in (h,w)]
     y,x = torch.meshgrid(*ax, indexing='ij')
     return torch.stack([x,y], -1).view(-1,2)
@@ -28,9 +28,9 @@ class PointPriors:
     "One prior at each location: a square of one stride (FCOS, [Tian 2019](https://arxiv.org/abs/1904.01355))"
     offset:float=0.5 # where in its cell the point lies
     n = 1
-    def __call__(self, size, stride:int, device=None)->Tensor: # `(h*w, 5)`
+    def __call__(self, size_hw, stride:int, device=None)->Tensor: # `(h*w, 5)`
         "Priors of one level"
-        xy = grid_xy(size, stride, self.offset, device)
+        xy = grid_xy(size_hw, stride, self.offset, device)
         return torch.cat([xy, xy.new_full((len(xy),2), stride), xy.new_zeros(len(xy),1)], 1)
 
 # %% ../../nbs/targets/01_priors.ipynb #34de9355
@@ -54,9 +54,9 @@ class AnchorPriors:
         h = torch.tensor(self.ratios).sqrt()
         return stride * torch.stack([scales/h[:,None], scales*h[:,None]], -1).view(-1,2)
 
-    def __call__(self, size, stride:int, device=None)->Tensor: # `(h*w*n, 5)`, the anchors of a location adjacent
+    def __call__(self, size_hw, stride:int, device=None)->Tensor: # `(h*w*n, 5)`, the anchors of a location adjacent
         "Priors of one level"
-        xy,wh = grid_xy(size, stride, self.offset, device),self.sizes(stride).to(device)
+        xy,wh = grid_xy(size_hw, stride, self.offset, device),self.sizes(stride).to(device)
         xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(len(xy),-1,-1)
         if self.form: wh = (xy+wh/2) - (xy-wh/2)  # MMRotate's rounding, which decides whether a square is wider than high
         turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc' else wh[...,:1]<=wh[...,1:])
@@ -69,6 +69,6 @@ def level_priors(
     strides:list, # stride of each level in pixels
     device=None)->tuple: # priors `(n, 5)` and their level `(n,)`
     "Priors of all levels, and the level of each"
-    ps = [gen(sz, s, device) for sz,s in zip(sizes, strides)]
-    lvls = torch.cat([torch.full((len(p),), i, device=device) for i,p in enumerate(ps)])
+    ps = [gen(sz, stride, device) for sz,stride in zip(sizes, strides)]
+    lvls = torch.cat([torch.full((len(priors),), level, device=device) for level,priors in enumerate(ps)])
     return torch.cat(ps), lvls

@@ -86,7 +86,8 @@ def test_resume_refuses_other_settings(run, cli):
 def test_help_tells_every_option(cli):
     code,out,_ = cli('--help')
     assert code==0
-    for o in 'path data format model backbone pretrained epochs size bs lr seed n-train n-valid resume workers'.split(): assert f'--{o} ' in out, o
+    for o in 'path data format model backbone pretrained epochs size bs lr seed n-train n-valid resume workers'.split():
+        assert f'--{o} ' in out, o
 
 def test_user_errors(cli, dota, tmp_path):
     (tmp_path/'photos').mkdir(); (tmp_path/'file').write_text('')

@@ -3,7 +3,9 @@ import math
 from fractions import Fraction
 
 import numpy as np, pytest, torch
-from rotnb.evaluate.ap import COCO_IOUS, APAccumulator, average_precision, eval_map
+from rotnb.evaluate import APAccumulator, eval_map
+from rotnb.evaluate.ap import average_precision
+from rotnb.evaluate.protocols import COCO_IOUS
 from rotnb.ops.iou import box_iou_rotated
 from paths import SHARED
 

@@ -4,10 +4,14 @@ from functools import partial
 
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from rotnb.evaluate.ap import COCO_IOUS, SLICES, average_precision, box_angle, compare_runs, eval_map
+from rotnb.evaluate import APAccumulator, eval_map
+from rotnb.evaluate.ap import SLICES, average_precision, box_angle
+from rotnb.evaluate.resampling import compare_runs
+from rotnb.evaluate.protocols import COCO_IOUS
 from rotnb.evaluate.curves import angle_error, best_thresholds, box_errors, calibration, pr_curves, recall_at
 from rotnb.evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
-from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, APAccumulator, CrossedQuadWarning, _crossed, image_record, match
+from rotnb.evaluate.matching import Outcome, match
+from rotnb.evaluate.overlaps import CrossedQuadWarning, _crossed, image_record
 from rotnb.evaluate.task1 import merge_windows, read_task1, write_task1
 from rotnb.geometry.boxes import qbox2rbox, rbox2hbox, rbox2qbox
 from rotnb.measure.exact import exact_iou
@@ -179,7 +183,7 @@ def test_curves_against_counting(s):
         assert (np.diff(curve.scores)<0).all() and (np.diff(curve.recall)>=0).all()
         for t,p,r in zip(curve.scores, curve.precision, curve.recall):
             kept = mine&(f.scores>=t)
-            tp,fp = (m.status[kept]==TRUE).sum(),(m.status[kept]==FALSE).sum()
+            tp,fp = (m.status[kept]==Outcome.TRUE).sum(),(m.status[kept]==Outcome.FALSE).sum()
             assert p==pytest.approx(tp/(tp+fp)) and r==pytest.approx(tp/curve.n_gt)
         b = curve.best()
         assert b['f1']==pytest.approx(max(curve.f1, default=0)) and curve.at(b['score'])['f1']==b['f1']
@@ -193,7 +197,7 @@ def test_recall_at_k_against_dropping_the_rest():
             keep = np.concatenate([best[p['labels'][best]==c][:k] for c in range(3)])
             few.append({n:x[keep] for n,x in p.items()})
         a = accumulate(few, ts)
-        want = np.mean([np.bincount(a.flat().labels[match(a, t).status==TRUE], minlength=3)/a.compute().n_gt for t in (.5,.75)], 0)
+        want = np.mean([np.bincount(a.flat().labels[match(a, t).status==Outcome.TRUE], minlength=3)/a.compute().n_gt for t in (.5,.75)], 0)
         np.testing.assert_allclose(r, want)
 
 def test_calibration():
@@ -235,9 +239,9 @@ def test_every_box_has_one_kind(s, score):
     assert ((e.kind>=0)==seen).all() and (e.gt_kind>=0).all() and (e.kind<len(ERROR_KINDS)).all()
     name = np.array([*ERROR_KINDS,''])
     k,g = name[e.kind],name[e.gt_kind]
-    assert ((k=='correct')==(seen&(m.status==TRUE))).all() and ((k=='ignored')==(seen&(m.status==LEFT_OUT))).all()
+    assert ((k=='correct')==(seen&(m.status==Outcome.TRUE))).all() and ((k=='ignored')==(seen&(m.status==Outcome.LEFT_OUT))).all()
     assert (k=='correct').sum()==(g=='correct').sum() and ((g=='ignored')==f.ignore).all() and not np.isin(k, ['missed']).any()
-    assert ((e.truth<0)==np.isin(k, ['background',''])).all()
+    assert ((e.gt<0)==np.isin(k, ['background',''])).all()
     has = e.gt_det>=0
     assert (name[e.kind[e.gt_det[has&~f.ignore]]]==g[has&~f.ignore]).all()
     assert all(c>-1e-9 or math.isnan(c) for kind,c in error_costs(e).items() if kind in ('duplicate','background','missed','both'))
@@ -349,7 +353,7 @@ def test_best_f1_and_errors_of_the_reference_set():
     acc = accumulate(ps, ts, 15); r = acc.compute(metric='voc12')
     assert abs(r.map-d['map_0.50_area'])<4e-3
     for c,curve in pr_curves(acc).items():
-        tp = match(acc, free=False).status[acc.flat().by_class()[int(c)]]==TRUE
+        tp = match(acc, free=False).status[acc.flat().by_class()[int(c)]]==Outcome.TRUE
         assert curve.n_gt==r.n_gt[int(c)] and average_precision(tp, curve.n_gt)==pytest.approx(r.ap[int(c)])
         assert curve.recall[-1]>=r.recall[int(c)]-1e-12     # one to one finds no fewer
     e = find_errors(acc)

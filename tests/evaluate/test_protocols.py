@@ -7,8 +7,10 @@ import json, math
 from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from rotnb.evaluate.ap import APAccumulator, average_precision, compare_runs, eval_map
-from rotnb.evaluate.matching import FALSE, LEFT_OUT, TRUE, match
+from rotnb.evaluate import APAccumulator, eval_map
+from rotnb.evaluate.ap import average_precision
+from rotnb.evaluate.resampling import compare_runs
+from rotnb.evaluate.matching import Outcome, match
 from rotnb.evaluate.protocols import ALWAYS, PROTOCOLS
 from paths import ROOT
 
@@ -127,7 +129,7 @@ def test_a_hundred_detections_of_a_class_in_an_image():
     assert eval_map([p], [t], protocol='coco').map==0 and eval_map([p], [t], metric='coco').map>0
     assert eval_map([p], [t], protocol=replace(PROTOCOLS['coco'], limit=151)).map>0
     acc = APAccumulator(); acc.add([p], [t])
-    assert (match(acc, rules=PROTOCOLS['coco']).status==LEFT_OUT).sum()==51
+    assert (match(acc, rules=PROTOCOLS['coco']).status==Outcome.LEFT_OUT).sum()==51
 
 def test_recall_on_a_level():
     "Seven of ten reach 7/10, but for programs that compare floats"
@@ -163,7 +165,7 @@ def slow(p, t, r, thr):
         if not ok: continue
         best = [j for j in ok if over[i,j]==max(over[i,k] for k in ok)]
         j = best[-1] if r.ties=='last' else min(best, key=lambda j: (ig[j] if r.ties=='counted' else 0, j))
-        res[i] = LEFT_OUT if ig[j] else FALSE if taken[j] else TRUE
+        res[i] = Outcome.LEFT_OUT if ig[j] else Outcome.FALSE if taken[j] else Outcome.TRUE
         taken[j] = taken[j] or not ig[j]
     return res
 

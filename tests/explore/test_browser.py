@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 SHOTS = os.environ.get('ROTNB_SHOTS') and Path(os.environ['ROTNB_SHOTS'])  # a folder: keep images of what was seen
-VIEW = 'document.querySelector(".rotnb").rotnb'
+VIEW = 'document.querySelector(".rn-viewer").rotnb'
 SCENE = '''
 import numpy as np
 from rotnb.explore.viewer import view
@@ -24,7 +24,8 @@ def test_look(either, page):
     lab = either
     lab.open(page, 'look.ipynb', SCENE+'''
 truth = dict(boxes=np.array([[150.,100,80,30,.5],[300,200,40,40,0]]), labels=['ship','car'], ignore=[0,1])
-pred = dict(boxes=np.array([[152.,101,80,30,.45],[60,60,30,20,1.]]), labels=['ship','ship'], scores=np.array([.9,.2]), notes=['IoU 0.84','background'])
+pred = dict(boxes=np.array([[152.,101,80,30,.45],[60,60,30,20,1.]]), labels=['ship','ship'], scores=np.array([.9,.2]),
+            notes=['IoU 0.84','background'])
 v = view(r.integers(0, 255, (400,600,3), dtype=np.uint8), truth, pred, vocab=['ship','car'])
 v''')
     page.wait_for_function(f'() => {VIEW}.seen==4')
@@ -52,9 +53,10 @@ v''')
     page.locator('.rn-slider', has_text='score').locator('input').fill('0.5')
     page.wait_for_function(f'() => {VIEW}.seen==2')
     page.wait_for_timeout(200)                                                    # a slider tells Python when it rests
-    assert lab.kernel(page, 'print(v.hidden, v.hidden_classes, v.score, [o.tolist() for o in v.shown()])')=="[] ['car'] 0.5 [[True, False], [True, False]]"
+    settings = lab.kernel(page, 'print(v.hidden, v.hidden_classes, v.score, [o.tolist() for o in v.shown()])')
+    assert settings=="[] ['car'] 0.5 [[True, False], [True, False]]"
     page.locator('.rn-canvas').focus()
-    for k in ('x','d','d','0','0','a'): page.keyboard.press(k)                    # cut, delete, restart, new cell: were the notebook to hear them
+    for k in ('x','d','d','0','0','a'): page.keyboard.press(k)          # to the notebook: cut, delete, restart, new cell
     page.wait_for_timeout(200)
     assert page.locator('.jp-CodeCell').count()==1 and page.locator('.jp-Dialog').count()==0
     assert lab.kernel(page, 'print(v.vocab)')=="['ship', 'car']"
@@ -69,7 +71,7 @@ n = 600
 boxes = np.stack([r.uniform(0, 2000, n), r.uniform(0, 2000, n), r.uniform(20, 90, n), r.uniform(8, 40, n), r.uniform(-1.5, 1.5, n)], -1)
 v = view(r.integers(0, 255, (2000,2000,3), dtype=np.uint8), dict(boxes=boxes, labels=r.integers(0, 16, n), scores=r.random(n)))
 v''')
-    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==600 && {VIEW}.pixels.halves.length')
     drawn,gaps,idle = page.evaluate(f'''async () => {{
         const v = {VIEW}, frame = () => new Promise(requestAnimationFrame);
         const run = async f => {{ const gaps = []; let last = await frame();
@@ -77,10 +79,11 @@ v''')
             return gaps }};
         const idle = await run(() => 0);
         v.frames.length = 0;
-        return [v.frames, await run(i => v.zoom_at(i % 2 ? 1.02 : 1/1.02, 200, 150)), idle]; }}''')
+        return [v.frames, await run(i => v.zoomAt(i % 2 ? 1.02 : 1/1.02, 200, 150)), idle]; }}''')
     mid = lambda o: sorted(o)[len(o)//2]
     print(f'600 boxes: {mid(drawn):.1f} ms to draw, {mid(gaps):.1f} ms from frame to frame, {mid(idle):.1f} where nothing is drawn')
-    assert len(drawn)>=50 and mid(drawn)<25 and mid(gaps)<250   # a frame is the browser's work too, without a GPU: 17 ms idle, 100 on two busy cores
+    # a frame is the browser's work too, without a GPU: 17 ms idle, 100 on two busy cores
+    assert len(drawn)>=50 and mid(drawn)<25 and mid(gaps)<250
 
 def test_a_scene_of_20000_px(lab, page):
     "Tiles come from the kernel; what is seen at level 0 is the very pixel; a corner 19990 px out lies where it should"
@@ -100,11 +103,11 @@ v''')
     page.wait_for_function(f'() => {VIEW}.seen==1')
     page.mouse.click(canvas(page)['x']+20, canvas(page)['y']+20)
     page.keyboard.press('n')                                                      # next box: far too small to see, so it is zoomed to
-    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.image.tiles.size>0 && !{VIEW}.pending', timeout=15000)
+    page.wait_for_function(f'() => {VIEW}.scale>4 && {VIEW}.pixels.tiles.size>0 && !{VIEW}.pending', timeout=15000)
     page.wait_for_timeout(300)
     lab.kernel(page, 'v.reader.join()')
-    page.wait_for_function(f'() => {VIEW}.image.halves[0]?.width==2048')
-    assert page.evaluate(f'() => {VIEW}.image.tiles.size')>0                    # a new preview leaves the tiles
+    page.wait_for_function(f'() => {VIEW}.pixels.halves[0]?.width==2048')
+    assert page.evaluate(f'() => {VIEW}.pixels.tiles.size')>0                    # a new preview leaves the tiles
     px = page.evaluate(f'''() => {{
         const v = {VIEW}, c = v.canvas.getContext('2d');
         v.model.set('hidden', ['truth']); v.draw();
@@ -147,7 +150,9 @@ f''')
     page.wait_for_function(f'() => {VIEW}.seen==2')
     assert '1 / 2' in page.locator('.rn-where').inner_text() and '1 missed' in page.locator('.rn-reason').inner_text()
     page.mouse.click(*at(page, 140, 115)); settle(lab, page)
-    ahead = page.evaluate(f'() => {{ const h = {VIEW}.handles({VIEW}.layers[0].quad(0)).at(-1); return [(h[0]-{VIEW}.ox)/{VIEW}.scale, (h[1]-{VIEW}.oy)/{VIEW}.scale] }}')
+    ahead = page.evaluate(f'''() => {{
+        const v = {VIEW}, [x, y] = v.handles(v.layers[0].quad(0)).at(-1)
+        return [(x - v.ox) / v.scale, (y - v.oy) / v.scale] }}''')
     assert ahead[1]==115 and ahead[0]>180                                         # the handle lies ahead of the front
     drag(lab, page, ahead, (180, 150), (140, 190))                                     # the heading turns from east to south
     drag(lab, page, (140, 155), (140, 175))                                            # its front edge, 20 px on
@@ -184,9 +189,10 @@ def test_page_without_kernel(page, tmp_path):
     class Scene:
         height,width = 3000,6000
         def read(self, x, y, w, h, scale=1.): return np.full((int(np.ceil(h*scale)),int(np.ceil(w*scale)),3), 90, np.uint8)
-    v = view(Scene(), dict(boxes=[[3000.,1500,300,100,.5],[100,100,50,20,0]], labels=['ship','car']), dict(boxes=[[3010.,1500,300,100,.4]], scores=[.7]))
+    truth = dict(boxes=[[3000.,1500,300,100,.5],[100,100,50,20,0]], labels=['ship','car'])
+    v = view(Scene(), truth, dict(boxes=[[3010.,1500,300,100,.4]], scores=[.7]))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==3 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.seen==3 && {VIEW}.pixels.halves.length')
     page.mouse.move(*at(page, 3000, 1500))
     page.wait_for_selector('.rn-tip:visible')
     assert '300.0 × 100.0 px' in page.locator('.rn-tip').inner_text()
@@ -194,13 +200,15 @@ def test_page_without_kernel(page, tmp_path):
     page.wait_for_function(f'() => {VIEW}.seen==2')
     for scheme in ('light','dark'):
         page.emulate_media(color_scheme=scheme)
-        ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rotnb')).color, getComputedStyle(document.body).backgroundColor]
-            .map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number)).map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
+        ink,paper = page.evaluate("""() => [getComputedStyle(document.querySelector('.rn-viewer')).color,
+            getComputedStyle(document.body).backgroundColor].map(o => o.match(/[0-9.]+/g).slice(0, 3).map(Number))
+            .map(([r, g, b]) => .2126*r + .7152*g + .0722*b)""")
         assert abs(ink-paper)>180, (scheme, ink, paper)
         if SHOTS: page.screenshot(path=SHOTS/f'page-{scheme}.png')
 
 # What pages say of their colours: VS Code in the dark puts white paper under widgets, Colab in the dark knows ipywidgets' light colours
-THEMES = dict(vscode_dark=(':root { --vscode-editor-foreground: #d4d4d4; --vscode-editor-background: #1e1e1e; --jp-ui-font-color1: #222; --jp-layout-color0: white }','white'),
+VSCODE = '--vscode-editor-foreground: #d4d4d4; --vscode-editor-background: #1e1e1e'
+THEMES = dict(vscode_dark=(f':root {{ {VSCODE}; --jp-ui-font-color1: #222; --jp-layout-color0: white }}','white'),
               colab_dark=(':root { --jp-ui-font-color1: #222; --jp-layout-color0: white }','#383838'),
               lab_dark=(':root { --jp-ui-font-color1: #ddd; --jp-layout-color0: #111 }','#111'))
 
@@ -212,11 +220,15 @@ def test_ink_on_paper(page, tmp_path, theme):
     from rotnb.explore.viewer import view
     v,(style,paper) = view(np.full((60,90,3), 200, np.uint8), dict(boxes=[[30.,30,20,10,0]], labels=['ship'])),THEMES[theme]
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.seen==1')
-    page.add_style_tag(content=style+f' body {{ background: {paper}; color: {"black" if paper=="white" else "white"} }}'+css('explorer.css'))
-    page.evaluate("() => { document.body.append(Object.assign(document.createElement('div'), { className: 'rx', textContent: 'an explorer' })) }")
-    for o in ('.rotnb','.rx'):
-        ink,ground = page.evaluate("""o => { const luma = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((s, v, i) => s + v * [.2126, .7152, .0722][i], 0)
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.seen==1')
+    color = 'black' if paper=='white' else 'white'
+    page.add_style_tag(content=style+f' body {{ background: {paper}; color: {color} }}'+css('explorer.css'))
+    page.evaluate('''() => { const el = document.body.appendChild(document.createElement('div'))
+        Object.assign(el, { className: 'rn-explorer', textContent: 'an explorer' }) }''')
+    for o in ('.rn-viewer','.rn-explorer'):
+        ink,ground = page.evaluate("""o => {
+            const weight = [.2126, .7152, .0722]
+            const luma = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number).reduce((s, v, i) => s + v * weight[i], 0)
             const e = document.querySelector(o), clear = e => getComputedStyle(e).backgroundColor === 'rgba(0, 0, 0, 0)'
             let p = e; while (clear(p)) p = p.parentElement
             return [luma(getComputedStyle(e).color), luma(getComputedStyle(p).backgroundColor)] }""", o)
@@ -227,12 +239,12 @@ PIXEL = f"""() => {{ const v = {VIEW}, [x, y] = v.screen(v.scene.width/2, v.scen
     return [...v.canvas.getContext('2d').getImageData(Math.floor(x*v.dpr), Math.floor(y*v.dpr), 1, 1).data] }}"""
 
 def test_one_pixel_and_no_boxes(page, tmp_path):
-    "An image of a pixel is shown, zooming in does not zoom out; keys that look for boxes find none; the same bytes as another scene stay in sight"
+    "An image of a pixel is shown, zooming in does not zoom out; keys that look for boxes find none; the same bytes as another scene stay"
     import numpy as np
     from rotnb.explore.viewer import view
     v = view(np.full((1,1,3), 200, np.uint8), np.zeros((0,5)))
     page.goto(f'file://{v.to_html(tmp_path/"v.html")}')
-    page.wait_for_function(f'() => document.querySelector(".rotnb") && {VIEW}.image.halves.length && {VIEW}.seen===0')
+    page.wait_for_function(f'() => document.querySelector(".rn-viewer") && {VIEW}.pixels.halves.length && {VIEW}.seen===0')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     before = page.evaluate(f'() => {VIEW}.scale')
@@ -241,13 +253,13 @@ def test_one_pixel_and_no_boxes(page, tmp_path):
     page.locator('.rn-canvas').focus()
     for k in 'nzpcf': page.keyboard.press(k)
     page.evaluate(f"""() => {{ const v = {VIEW}; v.model.set('scene', {{...v.scene, id: '2'}}) }}""")
-    page.wait_for_function(f'() => {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.pixels.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)==[200,200,200,255]
     if SHOTS: page.screenshot(path=SHOTS/'pixel.png')
 
 def test_images_alike_focus_and_a_kernel_that_is_late(lab, page):
-    "Two images of the same bytes; the keyboard stays on a switch that it flips; an answer that is late is said to be, and so is one that never comes"
+    "Two images of the same bytes; the focus stays on a switch that is flipped by key; an answer that is late, or never comes, is reported"
     from PIL import Image
     r = lab.root/'alike'
     for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
@@ -255,10 +267,10 @@ def test_images_alike_focus_and_a_kernel_that_is_late(lab, page):
         Image.new('RGB', (300,200), (90,120,150)).save(r/f'images/{n}.png')
         (r/f'labelTxt/{n}.txt').write_text('100 100 180 100 180 130 100 130 ship 0\n20 20 40 20 40 30 20 30 car 0\n')
     lab.open(page, 'alike.ipynb', "from rotnb.explore.label_fixer import LabelFixer\nf = LabelFixer('alike', journal='journal2')\nf")
-    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.seen==2 && {VIEW}.pixels.halves.length')
     page.locator('.rn-canvas').focus(); press(lab, page, 'PageDown')
     assert lab.kernel(page, 'print(f.index)')=='1'
-    page.wait_for_function(f'() => {VIEW}.image.halves.length')
+    page.wait_for_function(f'() => {VIEW}.pixels.halves.length')
     page.wait_for_timeout(100)
     assert page.evaluate(PIXEL)[3]==255                                           # not left blank because the bytes had not changed
     page.locator('.rn-switches input').first.focus()

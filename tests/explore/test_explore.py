@@ -8,10 +8,10 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from rotnb.data.labels.records import Annot
 from rotnb.evaluate.errors import ERROR_KINDS, confusion_matrix
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.explore.box_table import annots_table
 from rotnb.explore.dataset_explorer import DatasetExplorer
-from rotnb.explore.explorer import ExplorerPanel
+from rotnb.explore.views import ExplorerPanel
 from rotnb.explore.result_explorer import ResultsExplorer
 from rotnb.learn.interpret import RotatedInterpretation
 
@@ -257,7 +257,7 @@ def test_two_models():
         rows = ex.reset().filter(versus=name).selected
         assert sorted(rows.truth)==np.flatnonzero(m&~f.ignore).tolist()
     ex.reset().arrange('boxes', 'differs', False)
-    first = [ex.table.df.versus.iat[o] for o in ex._shown()[1][:5]]
+    first = [ex.table.df.versus.iat[o] for o in ex.shown()[1][:5]]
     assert all(str(o).startswith('only') for o in first)
     with pytest.raises(ValueError, match='same images and truth'): ResultsExplorer(a, planted(0, 29))
 

@@ -29,13 +29,13 @@ def stray(r): return [o.name for o in r.rglob('*') if o.suffix=='.tmp']
 def test_whole_images_travel_as_their_file(tmp_path):
     a = np.random.default_rng(0).integers(0, 255, (40,60,3), dtype=np.uint8)
     Image.fromarray(a).save(tmp_path/'a.png')
-    assert view(tmp_path/'a.png').image==(tmp_path/'a.png').read_bytes()
+    assert view(tmp_path/'a.png').pixels==(tmp_path/'a.png').read_bytes()
     im = Image.fromarray(a); im.getexif()[0x0112] = 6
     im.save(tmp_path/'turned.jpg', exif=im.getexif())                    # shown and counted in as it is displayed
     v = view(tmp_path/'turned.jpg')
-    assert v.image!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.image)).size==(40,60)
+    assert v.pixels!=(tmp_path/'turned.jpg').read_bytes() and Image.open(io.BytesIO(v.pixels)).size==(40,60)
     Image.fromarray((a[...,0].astype(np.uint16)*200)).save(tmp_path/'deep.tif')
-    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').image))).std()>50
+    assert np.asarray(Image.open(io.BytesIO(view(tmp_path/'deep.tif').pixels))).std()>50
 
 @pytest.mark.parametrize('h,w', [(1000,1000),(513,1),(1,700),(1537,4000)])
 def test_tiles_cover_the_scene(h, w):
@@ -52,7 +52,8 @@ def test_tiles_cover_the_scene(h, w):
 
 def test_layers_on_the_wire():
     boxes = np.array([[10.,10,4,2,.1],[np.nan]*5])
-    v = view(np.zeros((20,20,3), np.uint8), dict(boxes=boxes, labels=['b','a'], scores=[.5,.6], ignore=[0,1], notes=['x','y']), boxes[:0], vocab=['a','b'])
+    scored = dict(boxes=boxes, labels=['b','a'], scores=[.5,.6], ignore=[0,1], notes=['x','y'])
+    v = view(np.zeros((20,20,3), np.uint8), scored, boxes[:0], vocab=['a','b'])
     l,empty = v.layers
     assert np.frombuffer(l['labels'], '<i4').tolist()==[1,0] and len(l['quads'])==2*64 and np.isnan(np.frombuffer(l['quads'])[8:]).all()
     assert (empty['quads'],[o['name'] for o in v.layers])==(b'', ['prediction','truth'])
@@ -68,13 +69,13 @@ def test_pages_hold_all_they_need(tmp_path):
     assert text.count('</script>')==2 and '<title>&lt;&amp;&gt;</title>' in text and not re.search(r'(src|href)="?http', text)
     data = json.loads(re.search(r'id="widgets">(.*?)</script>', text, re.S)[1])
     assert sorted(data)==['1','2'] and data['1']['state']['vocab']==['</script><b>']
-    assert base64.b64decode(data['1']['state']['image']['$bytes'])==v.image
+    assert base64.b64decode(data['1']['state']['pixels']['$bytes'])==v.pixels
 
 def test_package_data(): # MANIFEST.in puts these into the source archive, setup.py into the wheel; .ci/installed.py looks into one
     archive = re.search(r'recursive-include rotnb/explore/static (.*)', (ROOT/'MANIFEST.in').read_text())[1].split()
     wheel = re.findall(r"'static/([^']*)'", (ROOT/'setup.py').read_text())
     have = [o.name for o in STATIC.iterdir()]
-    assert {'viewer.js','viewer.css','editor.js','page.js'}<=set(have)
+    assert {'view.js','viewer.css','editor.js','page.js'}<=set(have)
     for rule in (archive, wheel): assert all(any(Path(o).match(g) for g in rule) for o in have)
 
 # --- what is saved
@@ -139,13 +140,15 @@ print('ready', flush=True); time.sleep(60)'''
 
 def test_killed_kernel(dota):
     "What it had edited is offered, restored, saved; an edit of somebody else in between is a conflict like any other"
-    p = subprocess.Popen([sys.executable, '-c', KILLED, dota], stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH':str(ROOT)})
+    env = {**os.environ, 'PYTHONPATH':str(ROOT)}
+    p = subprocess.Popen([sys.executable, '-c', KILLED, dota], stdout=subprocess.PIPE, text=True, env=env)
     assert p.stdout.readline().strip()=='ready'
     f = fixer(dota)
     assert 'still runs' in f.status['recovered']
     p.send_signal(signal.SIGKILL); p.wait(); p.stdout.close()
     f = fixer(dota)
-    assert '1 image has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered'] and (dota/'labelTxt/a.txt').read_text()==A
+    assert '1 image has unsaved edits' in f.status['recovered'] and 'still runs' not in f.status['recovered']
+    assert (dota/'labelTxt/a.txt').read_text()==A
     g = fixer(dota); g.edit('delete', id=1); g.save()
     event(f, op='restore')
     assert f.unsaved==[0] and [o.name for o in f.edits.boxes]==['car','car','ship']
@@ -185,7 +188,8 @@ def test_two_processes_save_one_file(tmp_path):
     (tmp_path/'images').mkdir()
     q = np.array([[[10,10],[40,10],[40,20],[10,20]]], float)
     for k in range(4): Image.new('RGB', (100,50)).save(tmp_path/f'images/{k}.png')
-    file = write_coco([Annot(tmp_path/f'images/{k}.png', q, ['ship'], np.zeros(1, int)) for k in range(4)], tmp_path/'all.json', ['car','ship'])
+    annots = [Annot(tmp_path/f'images/{k}.png', q, ['ship'], np.zeros(1, int)) for k in range(4)]
+    file = write_coco(annots, tmp_path/'all.json', ['car','ship'])
     ctx = multiprocessing.get_context('spawn'); gate = ctx.Barrier(2)
     p = ctx.Process(target=_many, args=(file, (0,2), gate)); p.start()
     _many(file, (1,3), gate)
@@ -205,7 +209,9 @@ def test_refused_before_anything_is_written(dota):
     "A class that the format cannot spell, an edit that it cannot hold, a class nobody knows"
     y = dota.parent/'yolo'
     for o in ('images','labels'): (y/o).mkdir(parents=True)
-    shutil.copy(dota/'images/a.png', y/'images'); (y/'labels/a.txt').write_text('0 .1 .1 .5 .1 .5 .5 .1 .5\n'); (y/'data.yaml').write_text('names: [ship]')
+    shutil.copy(dota/'images/a.png', y/'images')
+    (y/'labels/a.txt').write_text('0 .1 .1 .5 .1 .5 .5 .1 .5\n')
+    (y/'data.yaml').write_text('names: [ship]')
     f = fixer(y, format='yolo_obb')
     event(f, op='toggle_difficult', id=0); assert 'cannot hold' in f.said
     event(f, op='rename', id=0, name='bus'); assert 'not among the classes' in f.said

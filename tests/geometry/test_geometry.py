@@ -1,9 +1,10 @@
 "Boxes and polygons: properties that must hold for any input, and the reference arrays"
-import math, subprocess, sys, time
+import json, math, subprocess, sys, time
 
 import numpy as np, pytest, torch
 from hypothesis import example, given, settings, strategies as st
-from rotnb.geometry.boxes import ANGLES, canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
+from rotnb.geometry.boxes import (ANGLES, canonicalize, circumscribed_hbox, from_frame, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox,
+                                  to_frame)
 from rotnb.geometry.polygons import clip_polygon, convex_hull, min_area_rect, polygon_area
 from paths import ROOT, SHARED
 
@@ -97,7 +98,8 @@ def test_clip_is_symmetric(a, b):
     assert x==pytest.approx(y, rel=1e-6, abs=1e-6) and x<=min(a[2]*a[3], b[2]*b[3])*(1+1e-9)
 
 def test_bad_quads_do_not_raise():
-    bad = np.array([[[1,1]]*4, [[0,0],[1,1],[2,2],[3,3]], [[0,0],[1,0],[1,0],[0,0]], [[0,0],[np.nan,0],[1,1],[0,1]], [[0,0],[np.inf,0],[1,1],[0,1]]])
+    bad = np.array([[[1,1]]*4, [[0,0],[1,1],[2,2],[3,3]], [[0,0],[1,0],[1,0],[0,0]], [[0,0],[np.nan,0],[1,1],[0,1]],
+                    [[0,0],[np.inf,0],[1,1],[0,1]]])
     r = qbox2rbox(bad)
     assert (r[:3,3]==0).all() and np.isfinite(r[:3]).all() and np.isnan(r[3:,2]).all()
 
@@ -124,3 +126,33 @@ def test_imports_stay_light():
     code = ("import sys, rotnb.geometry.boxes, rotnb.geometry.polygons, rotnb.ops.nms, rotnb.evaluate.ap;"
             "assert not [m for m in sys.modules if m.split('.')[0] in ('fastai','matplotlib','cv2')]")
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+@given(st.lists(boxes, min_size=1, max_size=8))
+def test_corners_lie_half_a_side_away_in_their_own_frame(bs):
+    b = np.array(bs)
+    half = b[:,None,2:4]/2*[[-1,-1],[1,-1],[1,1],[-1,1]]
+    scale = np.abs(b).max()
+    assert np.abs(to_frame(rbox2qbox(b), b[:,None])-half).max() <= 1e-9*scale
+    assert np.abs(from_frame(half, b[:,None])-rbox2qbox(b)).max() <= 1e-9*scale
+
+def test_frames_broadcast_and_pass_gradients_and_nan():
+    points,b = torch.rand(7, 1, 2, dtype=torch.float64),torch.rand(3, 5, dtype=torch.float64)
+    assert to_frame(points, b).shape==from_frame(points, b).shape==(7,3,2)
+    assert torch.autograd.gradcheck(lambda p,q: from_frame(2*to_frame(p, q), q), (points.requires_grad_(), b.requires_grad_()))
+    assert to_frame([[1.,2]], [[0,0,4,2,math.nan]]).shape==(1,2) and np.isnan(to_frame([[1.,2]], [[0,0,4,2,math.nan]])).all()
+    assert to_frame(torch.zeros(0,2), torch.zeros(0,5)).shape==(0,2)
+
+@given(boxes, st.sampled_from([None, *ANGLES]))
+def test_circumscribed_hboxes_touch_all_sides(b, angle):
+    b = np.array([b])
+    around,quad = circumscribed_hbox(b, angle),rbox2qbox(b)[0]
+    assert np.allclose(rbox2hbox(around)[0], [*quad.min(0), *quad.max(0)], atol=1e-9*np.abs(b).max())
+    if angle: assert np.array_equal(around, hbox2rbox(rbox2hbox(b), angle))
+    else: assert around[0,4]==0
+
+def test_the_picture_of_the_convention_is_what_the_notebook_shows():
+    "README shows the file; `python .ci/outputs.py nbs/geometry/01_boxes.ipynb` makes both"
+    cells = json.loads((ROOT/'nbs/geometry/01_boxes.ipynb').read_text(encoding='utf-8'))['cells']
+    shown = [o['data']['image/svg+xml'] for c in cells for o in c.get('outputs', []) if 'image/svg+xml' in o.get('data', {})]
+    file = (ROOT/'nbs/images/convention.svg').read_text(encoding='utf-8')
+    assert [''.join(o) for o in shown]==[file] and len(file)<60_000

@@ -27,4 +27,5 @@ def stress(name, n=150):
         b[::5] = a[::5]; b[::5,2] = 0; b[1::5] = a[1::5]; b[1::5,3] = -4
     return a.astype(np.float32),b.astype(np.float32)
 
-SETS = ['identical','near 1e-7','near 1e-6','near 1e-5','near 1e-4','near 1e-3','w+1','swapped','generic','far','sliver','tiny','normalised','shared','contained','corner','bad']
+SETS = ['identical','near 1e-7','near 1e-6','near 1e-5','near 1e-4','near 1e-3','w+1','swapped','generic','far','sliver','tiny',
+        'normalised','shared','contained','corner','bad']

@@ -28,17 +28,19 @@ class Lab:
         home = Path(folder)/'home'
         dirs = {k:str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}
         cache = os.environ.get('XDG_CACHE_HOME', str(Path.home()/'.cache'))          # matplotlib's fonts are not indexed again
-        env = {**os.environ, **dirs, 'HOME':str(home), 'XDG_CACHE_HOME':cache, 'PYTHONPATH':str(ROOT), 'MPLBACKEND':'agg', 'OMP_NUM_THREADS':'1'}
+        env = {**os.environ, **dirs, 'HOME':str(home), 'XDG_CACHE_HOME':cache, 'PYTHONPATH':str(ROOT),
+               'MPLBACKEND':'agg', 'OMP_NUM_THREADS':'1'}
         for o in dirs.values(): Path(o).mkdir(parents=True)
         quiet = home/'jupyter_config_dir/labconfig'; quiet.mkdir()
         (quiet/'default_setting_overrides.json').write_text(json.dumps({
             '@jupyterlab/apputils-extension:notification':dict(fetchNews='false', checkForUpdates=False, doNotDisturbMode=True)}))
-        (quiet/'page_config.json').write_text('{"exposeAppInBrowser": true}')                 # `jupyterapp`; the flag is heard by JupyterLab alone
+        (quiet/'page_config.json').write_text('{"exposeAppInBrowser": true}')    # `jupyterapp`; only JupyterLab has a flag for it
         (home/'jupyter_config_dir/jupyter_server_config.py').write_text('')
         self.log = open(Path(folder)/'lab.log', 'w')
-        self.proc = subprocess.Popen([sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1',
-            f'--port={self.port}', '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={self.root}',
-            '--LabApp.extension_manager=readonly'], env=env, cwd=self.root, stdout=self.log, stderr=self.log)
+        cmd = [sys.executable, '-m', app, '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={self.port}',
+               '--ServerApp.port_retries=0', f'--IdentityProvider.token={self.token}', f'--ServerApp.root_dir={self.root}',
+               '--LabApp.extension_manager=readonly']
+        self.proc = subprocess.Popen(cmd, env=env, cwd=self.root, stdout=self.log, stderr=self.log)
         for _ in range(240):
             try: urllib.request.urlopen(f'http://127.0.0.1:{self.port}/api?token={self.token}', timeout=5).close(); return
             except OSError:
@@ -53,16 +55,16 @@ class Lab:
         cells = [dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=o) for i,o in enumerate(cells)]
         (self.root/name).write_text(json.dumps(dict(cells=cells, metadata=meta, nbformat=4, nbformat_minor=5)))
 
-    def open(self, page, name, *cells, wait='.rotnb .rn-canvas', timeout=180):
+    def open(self, page, name, *cells, wait='.rn-viewer .rn-canvas', timeout=180):
         "Write a notebook, open it alone on a page, run all cells and wait for what they show; an error in a cell fails"
         self.notebook(name, *cells)
         page.goto(f'http://127.0.0.1:{self.port}/{self.tree}/{name}?token={self.token}')
         page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=timeout*1000)
-        page.wait_for_function('() => window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus=="connected"',
-                               timeout=timeout*1000)
+        kernel = 'jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel'
+        page.wait_for_function(f'() => window.jupyterapp && {kernel}?.connectionStatus=="connected"', timeout=timeout*1000)
         return self.run(page, wait, timeout)
 
-    def run(self, page, wait='.rotnb .rn-canvas', timeout=180):
+    def run(self, page, wait='.rn-viewer .rn-canvas', timeout=180):
         "Run all cells to their end: the first run on a machine compiles numba's functions, which takes a slow one longer than a minute"
         page.wait_for_function("() => jupyterapp.commands.isEnabled('notebook:run-all-cells')", timeout=timeout*1000)
         page.evaluate("""ms => Promise.race([jupyterapp.commands.execute('notebook:run-all-cells'),
@@ -80,7 +82,8 @@ class Lab:
         return page.evaluate("""async ([code, ms]) => {
             const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
             const f = kernel.requestExecute({code, store_history: false});
-            f.onIOPub = m => { if (m.header.msg_type=='stream') out.push(m.content.text); if (m.header.msg_type=='error') out.push(m.content.evalue); };
+            const said = {stream: m => m.content.text, error: m => m.content.evalue};
+            f.onIOPub = m => { if (said[m.header.msg_type]) out.push(said[m.header.msg_type](m)) };
             await Promise.race([f.done, new Promise((_, no) => setTimeout(() => no(new Error('the kernel did not answer')), ms))]);
             return out.join('') }""", [code, timeout*1000]).strip()
 

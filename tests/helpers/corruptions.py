@@ -24,7 +24,8 @@ def no_newline(d, r): return d.replace(b'\n', b' ', r.randrange(1, 4))
 def tail(d, r): return d+r.choice([b'0 0 0', b'}', b'</x>', b'\x1a', b'1 2 3 4 5 6 7 8 ship 0', b'\n\n\n'])
 def _number(d, r, new):
     m = r.choice(list(re.finditer(rb'-?\d+\.\d+', d)) or [None]); return d if m is None else d[:m.start()]+new+d[m.end():]
-NUMBERS = [b'nan', b'NaN', b'inf', b'-Infinity', b'1e999', b'-1e308', b'9'*400, b'9'*5000, b'0x1F', b'1,5', b'--3', b'', b'\xd9\xa3', b'null', b'"7"', b'1_0']
+NUMBERS = [b'nan', b'NaN', b'inf', b'-Infinity', b'1e999', b'-1e308', b'9'*400, b'9'*5000,
+           b'0x1F', b'1,5', b'--3', b'', b'\xd9\xa3', b'null', b'"7"', b'1_0']
 def odd_number(d, r): return _number(d, r, r.choice(NUMBERS))
 def swap_numbers(d, r):
     m = list(re.finditer(rb'-?\d+\.\d+', d))
@@ -46,8 +47,11 @@ def other_tag(d, r):
 def unwrapped(d, r):
     t = r.choice(re.findall(rb'</(\w+)>', d) or [b'-']); return re.sub(rb'</?'+t+rb'( [^>]*)?>', b'', d)
 def wrapped(d, r):
-    t = r.choice(re.findall(rb'</(\w+)>', d) or [b'-']); return re.sub(rb'(</'+t+rb'>)', rb'\1</more>', re.sub(rb'(<'+t+rb'[ >])', rb'<more>\1', d))
-def entities(d, r): return re.sub(rb'^(<\?xml.*?\?>)?', lambda m: m[0]+b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>', d, count=1)
+    t = r.choice(re.findall(rb'</(\w+)>', d) or [b'-'])
+    return re.sub(rb'(</'+t+rb'>)', rb'\1</more>', re.sub(rb'(<'+t+rb'[ >])', rb'<more>\1', d))
+def entities(d, r):
+    doctype = b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
+    return re.sub(rb'^(<\?xml.*?\?>)?', lambda m: m[0]+doctype, d, count=1)
 DEEP = [b'<a>'*150, b'<a>'*100000, b'['*100000, b'{"a":'*100000, b'<annotation>'+b'<object>'*300+b'</object>'*300+b'</annotation>']
 def deep(d, r): return r.choice(DEEP)
 
@@ -78,9 +82,12 @@ def json_ids(doc, nodes, r):
 
 ANY = [cut, cut, drop_slice, twice_slice, junk, flip, noise, empty, gone, utf16, bom, latin, crlf, old_mac, nuls, no_newline, tail,
        odd_number, odd_number, odd_number, swap_numbers, swap_fields, no_field, no_field, deep]
-OF = dict(xml=[no_tag, no_tag, other_tag, unwrapped, wrapped, entities], json=[json_type, json_type, json_type, json_key, json_key, json_twice, json_ids])
+OF = dict(xml=[no_tag, no_tag, other_tag, unwrapped, wrapped, entities],
+          json=[json_type, json_type, json_type, json_key, json_key, json_twice, json_ids])
 IMAGE = [cut, flip, noise, empty, gone, junk]
-def huge_png(d, r): w = struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0); return d[:16]+w+struct.pack('>I', zlib.crc32(b'IHDR'+w))+d[33:]
+def huge_png(d, r):
+    size = struct.pack('>IIBBBBB', 60000, 60000, 8, 2, 0, 0, 0)
+    return d[:16]+size+struct.pack('>I', zlib.crc32(b'IHDR'+size))+d[33:]
 
 def corrupt(root, name, files, seed):
     "Write a set with one thing wrong; what was done to which file, and the file's new bytes"

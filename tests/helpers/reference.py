@@ -48,7 +48,8 @@ def opened(name):
     if name not in cache:
         cache.clear()
         z = np.load(ORACLE/f'models/{name}.npz')
-        cache[name] = {k:torch.from_numpy(z[k]) for k in z.files if k!='meta'},first_n(detector_from_mmrotate(checkpoint(name), cfg=settings(name)))
+        det = detector_from_mmrotate(checkpoint(name), cfg=settings(name))
+        cache[name] = {k:torch.from_numpy(z[k]) for k in z.files if k!='meta'},first_n(det)
     z,det = cache[name]
     return z,det.eval()
 

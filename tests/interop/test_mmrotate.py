@@ -30,7 +30,8 @@ def compare_raw(z, det, out):
     errs = dict(cls=rel(out.logits[0], flat(raw[0], head.n_classes)))
     sides = [m.reshape(-1, m.shape[-1]//n) for m in raw[1]]
     deltas = out.deltas[0]
-    if det.name.startswith(('rotated_fcos','rtmdet')): sides = [m/t for m,t in zip(sides, head.strides)]  # theirs are pixels in evaluation, ours strides
+    # theirs are pixels in evaluation, ours strides
+    if det.name.startswith(('rotated_fcos','rtmdet')): sides = [m/t for m,t in zip(sides, head.strides)]
     box = torch.cat(sides)
     mine = deltas[:,:box.shape[1]]
     errs['box'] = rel(mine.clip(min=0) if 'fcos' in det.name else mine, box)
@@ -83,5 +84,6 @@ def test_what_does_not_fit_is_named():
     det = create_detector('rotated_fcos', 15, backbone='resnet18')
     with pytest.raises(KeysError, match='(?s)stages.0.quality_conv.bias.*bbox_head.wrong'):
         load_mmrotate(det, {k.replace('conv_centerness.bias', 'wrong'):v for k,v in sd.items()})
-    with pytest.raises(KeysError, match=r'bbox_head|\(15,\) in the checkpoint, \(3,\) here'): load_mmrotate(create_detector('rotated_fcos', 3, backbone='resnet18'), sd)
+    with pytest.raises(KeysError, match=r'bbox_head|\(15,\) in the checkpoint, \(3,\) here'):
+        load_mmrotate(create_detector('rotated_fcos', 3, backbone='resnet18'), sd)
     with pytest.raises(WeightsError, match='no family known'): load_mmrotate(det, {'a.b':torch.ones(1)})

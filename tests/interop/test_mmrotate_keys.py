@@ -10,14 +10,16 @@ from rotnb.interop.mmparts import ConfigError, box_loss_from, delta_coder_from
 from rotnb.interop.mmrotate import WeightsError, detector_from_mmrotate, find_family
 
 FILES = [f'{f.parent.name}/{f.stem}' for f in (*oracle_files('keys/*.txt'), *oracle_files('keys_0x/*.txt'))]
-REFUSED = {'keys_0x/redet_re50_refpn_1x_dota_le90':'the backbone is none that is known by its keys'}  # until there is a rotation-equivariant one
-PUBLISHED = dict(gliding=41_367_656, oriented_rcnn=41_365_098, r3det=42_129_416, r3det_refine=47_617_820, r3det_tiny=37_408_776, r3det_tiny_kld=39_769_096, roi=55_352_511,
+# until there is a rotation-equivariant one
+REFUSED = {'keys_0x/redet_re50_refpn_1x_dota_le90':'the keys show no backbone that is known here'}
+PUBLISHED = dict(gliding=41_367_656, oriented_rcnn=41_365_098, r3det=42_129_416, r3det_refine=47_617_820, r3det_tiny=37_408_776,
+                 r3det_tiny_kld=39_769_096, roi=55_352_511,
                  rotated_faster=41_363_556, rotated_fcos=32_147_803, rotated_fcos_csl=32_560_397, rotated_retinanet=36_641_012,
                  rotated_retinanet_obb_csl=37_574_537, s2anet=36_466_024+4*256*256*9, rotated_reppoints=36_832_371,
                  cfa=36_832_371, sasm=36_832_371)
 
 def published(name):
-    "Parameters of the same network in 1.x, as MMRotate counts them; S2A-Net of 0.x aligns each level by weights of its own, and its ATSS has another head"
+    "Parameters of the same network in 1.x, as MMRotate counts them; 0.x has other alignment in S2A-Net and another ATSS head"
     folder,name = name.split('/')
     of = [k for k in PUBLISHED if name.startswith(k)]
     return PUBLISHED[max(of, key=len)] if of and folder=='keys_0x' and '_r50_' in name and 'atss' not in name else None
@@ -57,8 +59,10 @@ def test_what_is_not_there_is_refused(name):
 
 body = dict(backbone=dict(type='mmdet.ResNet', depth=50), neck=dict(type='mmdet.FPN'))
 UNKNOWN = {'RotatedRepPoints with bbox_head KLDRepPointsHead':dict(body, type='RotatedRepPoints', bbox_head=dict(type='KLDRepPointsHead')),
-           'ReDet with rpn_head RotatedRPNHead, roi_head RoITransRoIHead':dict(body, type='ReDet', rpn_head=dict(type='RotatedRPNHead'), roi_head=dict(type='RoITransRoIHead')),
-           "the backbone 'ReResNet' is not known":dict(body, type='mmdet.CascadeRCNN', backbone=dict(type='ReResNet', depth=50), rpn_head={}, roi_head=dict(bbox_head=[{},{}])),
+           'ReDet with rpn_head RotatedRPNHead, roi_head RoITransRoIHead':dict(body, type='ReDet', rpn_head=dict(type='RotatedRPNHead'),
+                                                                               roi_head=dict(type='RoITransRoIHead')),
+           "the backbone 'ReResNet' is not known":dict(body, type='mmdet.CascadeRCNN', backbone=dict(type='ReResNet', depth=50),
+                                                       rpn_head={}, roi_head=dict(bbox_head=[{},{}])),
            'mmdet.RTMDet with bbox_head RotatedRTMDetHead':dict(body, type='mmdet.RTMDet', bbox_head=dict(type='RotatedRTMDetHead'))}
 
 @pytest.mark.parametrize('says', UNKNOWN)
@@ -74,11 +78,16 @@ WEAK = dict(
 @pytest.mark.parametrize('kind', WEAK)
 def test_h2rbox_detects_as_fcos_and_says_what_it_was(kind):
     "A checkpoint with its configuration in `meta`, as text: the outputs of the FCOS whose weights it has, trained on for a step"
-    head = dict(WEAK[kind], type=kind, num_classes=4, stacked_convs=1, feat_channels=16, strides=[8,16,32,64,128], center_sampling=True, norm_on_bbox=True,
-                bbox_coder=dict(type='DistanceAnglePointCoder', angle_version='le90'), loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.))
-    model = dict(type=kind.replace('Head', 'Detector'), crop_size=(1024,1024), backbone=dict(type='mmdet.ResNet', depth=18, frozen_stages=1, norm_eval=True),
-                 neck=dict(type='mmdet.FPN', out_channels=16, start_level=1, add_extra_convs='on_output', num_outs=5, relu_before_extra_convs=True),
-                 bbox_head=head, train_cfg=None, test_cfg=dict(nms_pre=2000, score_thr=0., nms=dict(type='nms_rotated', iou_threshold=.1), max_per_img=20))
+    head = dict(WEAK[kind], type=kind, num_classes=4, stacked_convs=1, feat_channels=16, strides=[8,16,32,64,128], center_sampling=True,
+                norm_on_bbox=True,
+                bbox_coder=dict(type='DistanceAnglePointCoder', angle_version='le90'),
+                loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.))
+    model = dict(type=kind.replace('Head', 'Detector'), crop_size=(1024,1024),
+                 backbone=dict(type='mmdet.ResNet', depth=18, frozen_stages=1, norm_eval=True),
+                 neck=dict(type='mmdet.FPN', out_channels=16, start_level=1, add_extra_convs='on_output', num_outs=5,
+                           relu_before_extra_convs=True),
+                 bbox_head=head, train_cfg=None,
+                 test_cfg=dict(nms_pre=2000, score_thr=0., nms=dict(type='nms_rotated', iou_threshold=.1), max_per_img=20))
     own = ('square_classes','rotation_agnostic_classes','agnostic_resize_classes','loss_bbox_ss')
     plain = dict({k:v for k,v in head.items() if k not in own}, type='RotatedFCOSHead', loss_bbox=dict(type='RotatedIoULoss'))
     want = create_detector(**settings_from_config(dict(model, bbox_head=plain))).eval()
@@ -108,7 +117,8 @@ def test_h2rbox_by_the_text_in_its_checkpoint():
 
 FORMS = dict(le90=dict(norm_factor=None, edge_swap=True, proj_xy=True), oc=dict(norm_factor=None, edge_swap=False, proj_xy=False),
              le135=dict(norm_factor=1, edge_swap=False, proj_xy=True))   # of deltas from anchors, in both lines
-TRAINING = re.compile('loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')   # which weights do not tell
+# which weights do not tell
+TRAINING = re.compile('loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')
 
 def flat(o, at=''):
     "Every setting under its path"
@@ -138,7 +148,8 @@ def test_weights_of_line_0(name):
     assert kw['angle']==v and kw.get('anchor_form') is None and kw.get('nms_pre_of')==(None if 'rois_kw' in kw else 'priors')
     coders = [kw['coder']] if 'coder' in kw else [o['coder'] for o in kw.get('rois_kw', ()) if hasattr(o['coder'], 'norm_factor')]
     forms = [FORMS[v]]*len(coders)
-    if name.startswith(('roi_trans','rotated_faster')): forms[0] = dict(FORMS[v], proj_xy=True) | ({} if v=='oc' else dict(norm_factor=2, edge_swap=True))
+    if name.startswith(('roi_trans','rotated_faster')):
+        forms[0] = dict(FORMS[v], proj_xy=True) | ({} if v=='oc' else dict(norm_factor=2, edge_swap=True))
     for c,form in zip(coders, forms): assert {k:getattr(c, k) for k in form}==form and c.angle==v and c.oc==('new' if v=='oc' else 'old')
     if name.startswith('roi_trans'): assert [c.stds for c in coders]==[(.1,.1,.2,.2,1.),(.05,.05,.1,.1,.5)]
     assert len(coders)==(2 if 'roi_trans' in name else 0 if re.search('gliding|fcos|reppoints|cfa', name) else 1)
@@ -155,12 +166,15 @@ def test_what_weights_do_not_tell_is_named_or_read_from_the_file(tmp_path):
     det,said = told(sd)
     assert all(o in said for o in ("angle='le90'","line='1.x'","edge_swap","norm_factor","losses")) and coder(det).edge_swap
     det,said = told(sd, angle='oc', line='0.x')
-    assert not coder(det).edge_swap and coder(det).oc=='new' and 'Given or told: angle=\'oc\', line=\'0.x\'' in said and "'0.x' has other" not in said
-    for stem,meta,line in (('rotated_retinanet_hbb_r50_fpn_1x_dota_oc-e8a7c7df',{},'0.x'),('rotated-retinanet-rbox-oc_r50_fpn_1x_dior-dbdbc2f8',{},'1.x'),
+    assert not coder(det).edge_swap and coder(det).oc=='new'
+    assert 'Given or found: angle=\'oc\', line=\'0.x\'' in said and "'0.x' has other" not in said
+    for stem,meta,line in (('rotated_retinanet_hbb_r50_fpn_1x_dota_oc-e8a7c7df',{},'0.x'),
+                           ('rotated-retinanet-rbox-oc_r50_fpn_1x_dior-dbdbc2f8',{},'1.x'),
                            ('mine_oc',dict(mmengine_version='0.7.1'),'1.x'),('mine-oc',dict(CLASSES=('a',)),'0.x')):
         torch.save(dict(state_dict=sd, meta=meta), f := tmp_path/f'{stem}.pth')
         det,said = told(f)
-        assert (coder(det).angle,coder(det).oc,det.stages[0].priors.form)==('oc','new' if line=='0.x' else 'old','oc' if line=='1.x' else None)
+        assert (coder(det).angle,coder(det).oc,det.stages[0].priors.form)==('oc','new' if line=='0.x' else 'old',
+                                                                            'oc' if line=='1.x' else None)
         assert 'losses' in said and not re.search("Assumed.*angle='le90'", said)
     with pytest.raises(ConfigError, match='line'): told(sd, line='2.x')
     with pytest.raises(ConfigError, match='are of MMRotate 1.x'): told(checkpoint('s2anet-le135_r50_fpn_1x_dota'), line='0.x')
@@ -169,7 +183,7 @@ def test_what_weights_do_not_tell_is_named_or_read_from_the_file(tmp_path):
 @needs_oracle
 @pytest.mark.parametrize('n', [3,6])
 def test_psc_of_fcos_is_not_squashed(n):
-    "Only RetinaNet's code is: MMRotate's FCOS takes the outputs as they are. With one frequency the keys are H2RBox-v2's too, which sets no angle to 0"
+    "Only RetinaNet squashes its code; MMRotate's FCOS does not. With one frequency the keys are H2RBox-v2's too, which sets no angle to 0"
     sd = {k:v for k,v in checkpoint('rotated-fcos-le90_r50_fpn_1x_dota').items() if 'scale_angle' not in k}
     for k in ('weight','bias'): sd[f'bbox_head.conv_angle.{k}'] = torch.cat([sd[f'bbox_head.conv_angle.{k}']]*n)
     det,said = told(sd)

@@ -12,7 +12,8 @@ from rotnb.ops.iou import box_iou_rotated
 from rotnb.targets.assign import IGN, NEG
 
 SIZE,STRIDES = 128,[8,16,32,64,128]
-BODY = dict(backbone=dict(type='mmdet.ResNet', depth=18), neck=dict(type='mmdet.FPN', out_channels=8, start_level=1, add_extra_convs='on_input', num_outs=5),
+BODY = dict(backbone=dict(type='mmdet.ResNet', depth=18),
+            neck=dict(type='mmdet.FPN', out_channels=8, start_level=1, add_extra_convs='on_input', num_outs=5),
             test_cfg=dict(nms_pre=2000, score_thr=.05, nms=dict(type='nms_rotated', iou_threshold=.1), max_per_img=2000))
 FOCAL,L1 = dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2., alpha=.25, loss_weight=1.),dict(type='mmdet.L1Loss', loss_weight=.2)
 
@@ -26,9 +27,11 @@ def some_out(stage, b=2, seed=0, priors=None):
     feats = [torch.randn(b, 8, SIZE//s, SIZE//s) for s in STRIDES]
     out = stage(feats, priors)
     quality = None if out.quality is None else torch.randn_like(out.quality)
-    return out._replace(logits=torch.randn_like(out.logits), deltas=torch.randn_like(out.deltas)*.3+.5*(quality is not None), quality=quality, size=(SIZE,SIZE))
+    return out._replace(logits=torch.randn_like(out.logits), deltas=torch.randn_like(out.deltas)*.3+.5*(quality is not None),
+                        quality=quality, size=(SIZE,SIZE))
 
-BOXES = tensor([[41.8,78.5,38.,18.,.2],[51.4,81.2,15.,30.,.9],[36.,49.2,50.8,22.9,1.8],[85.5,38.,21.6,41.,-1.2],[91.,90.,60.,55.,.4]])  # sides in either order
+# sides in either order
+BOXES = tensor([[41.8,78.5,38.,18.,.2],[51.4,81.2,15.,30.,.9],[36.,49.2,50.8,22.9,1.8],[85.5,38.,21.6,41.,-1.2],[91.,90.,60.,55.,.4]])
 TARGETS = [dict(boxes=BOXES, labels=tensor([0,1,2,0,1])),dict(boxes=BOXES[:0], labels=tensor([]).long())]
 
 def sigmoid_focal(logits, labels):
@@ -40,7 +43,8 @@ def regular(b, version='le90'):
     x,y,w,h,t = b.unbind(-1)
     if version=='oc':
         t = (t+math.pi/2)%math.pi
-        return torch.stack([x, y, torch.where(t<math.pi/2, w, h), torch.where(t<math.pi/2, h, w), torch.where(t<math.pi/2, t, t-math.pi/2)-math.pi/2], -1)
+        return torch.stack([x, y, torch.where(t<math.pi/2, w, h), torch.where(t<math.pi/2, h, w),
+                            torch.where(t<math.pi/2, t, t-math.pi/2)-math.pi/2], -1)
     lo = -math.pi/2 if version=='le90' else -math.pi/4
     t = torch.where(w>h, t, t+math.pi/2)
     return torch.stack([x, y, torch.where(w>h, w, h), torch.where(w>h, h, w), (t-lo)%math.pi+lo], -1)
@@ -58,8 +62,10 @@ def kld_v1(p, t):
 
 # --- FCOS
 
-FCOS = dict(type='RotatedFCOSHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1, strides=STRIDES, center_sampling=True, center_sample_radius=1.5, norm_on_bbox=True,
-            centerness_on_reg=True, scale_angle=True, bbox_coder=dict(type='DistanceAnglePointCoder', angle_version='le90'), loss_cls=FOCAL,
+FCOS = dict(type='RotatedFCOSHead', num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1, strides=STRIDES, center_sampling=True,
+            center_sample_radius=1.5, norm_on_bbox=True,
+            centerness_on_reg=True, scale_angle=True, bbox_coder=dict(type='DistanceAnglePointCoder', angle_version='le90'),
+            loss_cls=FOCAL,
             loss_centerness=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.))
 CSL = dict(type='CSLCoder', angle_version='le90', omega=1, window='gaussian', radius=1)
 def psc(dual): return dict(type='PSCCoder', angle_version='le90', dual_freq=dual, num_step=3, thr_mod=0)
@@ -68,9 +74,12 @@ FCOS_HEADS = dict(
     kld=dict(loss_bbox=dict(type='GDLoss_v1', loss_type='kld', fun='log1p', tau=1, loss_weight=1.)),
     hbox=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), loss_angle=L1, use_hbbox_loss=True),
     sep_angle=dict(loss_bbox=dict(type='GIoULoss', loss_weight=1.), loss_angle=L1, separate_angle=True),
-    csl=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=CSL, loss_angle=dict(type='SmoothFocalLoss', gamma=2., alpha=.25, loss_weight=.2)),
-    psc=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=psc(False), loss_angle=L1),
-    psc_dual=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=psc(True), loss_angle=L1))
+    csl=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=CSL,
+             loss_angle=dict(type='SmoothFocalLoss', gamma=2., alpha=.25, loss_weight=.2)),
+    psc=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=psc(False),
+             loss_angle=L1),
+    psc_dual=dict(loss_bbox=dict(type='mmdet.IoULoss', loss_weight=1.), use_hbbox_loss=True, scale_angle=False, angle_coder=psc(True),
+                  loss_angle=L1))
 
 def fcos_positives(boxes):
     "Location by location: index, object and distances to its sides"
@@ -83,7 +92,8 @@ def fcos_positives(boxes):
                     u,v = (c+.5)*s-x,(r+.5)*s-y
                     u,v = u*math.cos(t)+v*math.sin(t),v*math.cos(t)-u*math.sin(t)
                     d = w/2+u,h/2+v,w/2-u,h/2-v
-                    if min(d)>0 and max(abs(u),abs(v))<1.5*s and lo<=max(d)<=hi and (best is None or w*h<best[0]): best = w*h,j,d,s,((c+.5)*s,(r+.5)*s)
+                    if min(d)>0 and max(abs(u),abs(v))<1.5*s and lo<=max(d)<=hi and (best is None or w*h<best[0]):
+                        best = w*h,j,d,s,((c+.5)*s,(r+.5)*s)
                 if best: found.append((i,*best[1:]))
                 i += 1
         lo = hi
@@ -128,7 +138,8 @@ def test_fcos_losses(kind):
             l,t,r,b = raw[:4].clamp(min=0)*s
             u,v,a = (r-l)/2,(b-t)/2,raw[4]
             p = torch.stack([point[0]+u*a.cos()-v*a.sin(), point[1]+u*a.sin()+v*a.cos(), l+r, t+b, a])
-            box.append(kld_v1(p, boxes[j]) if kind=='kld' else -box_iou_rotated(p[None], boxes[j:j+1], aligned=True)[0].clamp(min=1e-6).log()*central)
+            box.append(kld_v1(p, boxes[j]) if kind=='kld' else -box_iou_rotated(p[None], boxes[j:j+1],
+                                                                                aligned=True)[0].clamp(min=1e-6).log()*central)
         else:
             box.append(side_loss(kind, point, s, raw[:4], side)*central)
             angle.append(angle_loss(kind, raw[4:], boxes[j,4].item()))
@@ -142,12 +153,14 @@ def test_fcos_losses(kind):
 def test_fcos_without_objects(kind):
     det = detector(type='mmdet.FCOS', bbox_head=dict(FCOS, **FCOS_HEADS[kind]), train_cfg=None)
     got = det.stages[0].loss(out := some_out(det.stages[0]), [TARGETS[1]]*2)
-    assert got.pop('loss_cls').mean().item()==pytest.approx(sigmoid_focal(out.logits, torch.full(out.logits.shape[:2], 3)).sum().item(), rel=1e-5)
+    assert got.pop('loss_cls').mean().item()==pytest.approx(sigmoid_focal(out.logits, torch.full(out.logits.shape[:2], 3)).sum().item(),
+                                                            rel=1e-5)
     assert all(v.eq(0).all() for v in got.values())
 
 # --- anchors
 
-def norm(a, version): return a if version=='oc' else (a+math.pi/2)%math.pi-math.pi/2 if version=='le90' else (a+math.pi/4)%math.pi-math.pi/4
+def norm(a, version):
+    return a if version=='oc' else (a+math.pi/2)%math.pi-math.pi/2 if version=='le90' else (a+math.pi/4)%math.pi-math.pi/4
 
 def encode(p, g, version, swap, proj, factor=None):
     "Deltas of one pair"
@@ -187,7 +200,7 @@ def kfiou(p, t, dp, dt, fun):
     return xy + (-k.log() if fun=='ln' else (1-k).exp()-1 if fun=='exp' else 1-k)
 
 def anchor_losses(out, targets, box, angle=None, **rule):
-    "Losses of a stage on its priors: `box(prior, deltas, object)` of each positive, over what MMDetection divides by; a list of levels beside"
+    "Losses of a stage on its priors: `box(prior, deltas, object)` of each positive, divided as in MMDetection; a list of levels beside"
     m = torch.stack([assigned(p, t['boxes'], **rule) for p,t in zip(out.priors, targets)])
     n = (m>=0).sum(1).clamp(min=1).sum()
     labels = torch.full(m.shape, out.logits.shape[-1])
@@ -204,10 +217,15 @@ def same(got, want):
     assert set(got)==set(want)
     for k,v in want.items(): assert got[k].mean().item()==pytest.approx(float(v), rel=2e-4), k
 
-def coder(version, swap, proj, factor=None, old=False): return dict(type='DeltaXYWHAOBBoxCoder' if old else 'DeltaXYWHTRBBoxCoder', norm_factor=factor, edge_swap=swap, proj_xy=proj,
+def coder(version, swap, proj, factor=None, old=False):
+    return dict(type='DeltaXYWHAOBBoxCoder' if old else 'DeltaXYWHTRBBoxCoder', norm_factor=factor, edge_swap=swap, proj_xy=proj,
     target_means=[0.]*5, target_stds=[1.]*5, **{'angle_range' if old else 'angle_version':version})
-def anchors(version, n=3): return dict(type='FakeRotatedAnchorGenerator', angle_version=version, octave_base_scale=4, scales_per_octave=n, ratios=[1.,.5,2.] if n>1 else [1.], strides=STRIDES)
-def train(pos=.5, neg=.4, calc='RBboxOverlaps2D'): return dict(assigner=dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=pos, neg_iou_thr=neg, min_pos_iou=0, ignore_iof_thr=-1, iou_calculator=dict(type=calc)))
+def anchors(version, n=3):
+    return dict(type='FakeRotatedAnchorGenerator', angle_version=version, octave_base_scale=4, scales_per_octave=n,
+                ratios=[1.,.5,2.] if n>1 else [1.], strides=STRIDES)
+def train(pos=.5, neg=.4, calc='RBboxOverlaps2D'):
+    return dict(assigner=dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=pos, neg_iou_thr=neg, min_pos_iou=0, ignore_iof_thr=-1,
+                              iou_calculator=dict(type=calc)))
 HEAD = dict(num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1, loss_cls=FOCAL)
 RETINA = dict(HEAD, type='mmdet.RetinaHead')
 LE90,OC,LE135 = ('le90',True,True),('oc',False,False),('le135',True,True)
@@ -217,7 +235,8 @@ LE90,OC,LE135 = ('le90',True,True),('oc',False,False),('le135',True,True)
 @pytest.mark.parametrize('kind', ['l1','kld','none','ln','exp'])
 def test_retinanet_losses(form, hbox, kind):
     "A batch with an empty image, which counts for one positive; objects spelt in any way"
-    loss = L1 if kind=='l1' else dict(type='GDLoss_v1', loss_type='kld', fun='log1p', tau=1, loss_weight=1.) if kind=='kld' else dict(type='KFLoss', fun=kind, loss_weight=5.)
+    loss = L1 if kind=='l1' else dict(type='GDLoss_v1', loss_type='kld', fun='log1p', tau=1,
+                                      loss_weight=1.) if kind=='kld' else dict(type='KFLoss', fun=kind, loss_weight=5.)
     head = dict(RETINA, anchor_generator=anchors(form[0]), bbox_coder=coder(*form), loss_bbox=loss)
     det = detector(type='mmdet.RetinaNet', bbox_head=head, train_cfg=train(calc='FakeRBboxOverlaps2D' if hbox else 'RBboxOverlaps2D'))
     out = some_out(det.stages[0])
@@ -227,12 +246,14 @@ def test_retinanet_losses(form, hbox, kind):
         return 5*kfiou(decode(p, d, *form), g, d, encode(p, g, *form), kind)
     want,terms,lvls = anchor_losses(out, TARGETS, box, hbox=hbox)
     assert len(terms)>3 and len(set(lvls))>1
-    if kind=='kld': want['loss_box'] = sum(torch.stack([t for t,l in zip(terms, lvls) if l==k]).mean() for k in set(lvls))   # GDLoss_v1 is a mean, level by level
+    # GDLoss_v1 is a mean, level by level
+    if kind=='kld': want['loss_box'] = sum(torch.stack([t for t,l in zip(terms, lvls) if l==k]).mean() for k in set(lvls))
     same(det.stages[0].loss(out, TARGETS), want)
 
 @pytest.mark.parametrize('dual', [False,True])
 def test_retinanet_psc_losses(dual):
-    head = dict(RETINA, type='AngleBranchRetinaHead', anchor_generator=anchors(None), bbox_coder=coder(*LE90), use_normalized_angle_feat=True, angle_coder=psc(dual),
+    head = dict(RETINA, type='AngleBranchRetinaHead', anchor_generator=anchors(None), bbox_coder=coder(*LE90),
+                use_normalized_angle_feat=True, angle_coder=psc(dual),
                 loss_bbox=dict(L1, loss_weight=.7), loss_angle=dict(L1, loss_weight=.6))
     det = detector(type='mmdet.RetinaNet', bbox_head=head, train_cfg=train())
     out = some_out(det.stages[0])
@@ -242,10 +263,12 @@ def test_retinanet_psc_losses(dual):
 
 @pytest.mark.parametrize('kind', ['smooth_l1','ln'])
 def test_r3det_refine_losses(kind):
-    "Two stages that refine: each takes the decoded box of the best anchor, spelt as the deltas gave it, assigns to it and encodes from it; the last counts half"
-    loss = dict(type='mmdet.SmoothL1Loss', beta=.11, loss_weight=1.) if kind=='smooth_l1' else dict(type='KFLoss', fun='ln', loss_weight=1.)
+    "Two stages that refine: each takes the decoded box of the best anchor, assigns to it and encodes from it; the last counts half"
+    loss = dict(type='mmdet.SmoothL1Loss', beta=.11, loss_weight=1.) if kind=='smooth_l1' else dict(type='KFLoss', fun='ln',
+        loss_weight=1.)
     first = dict(HEAD, type='R3Head', anchor_generator=anchors('oc'), bbox_coder=coder(*OC), loss_bbox=loss)
-    later = dict(HEAD, type='R3RefineHead', anchor_generator=dict(type='PseudoRotatedAnchorGenerator', strides=STRIDES), bbox_coder=coder(*OC), loss_bbox=loss)
+    later = dict(HEAD, type='R3RefineHead', anchor_generator=dict(type='PseudoRotatedAnchorGenerator', strides=STRIDES),
+                 bbox_coder=coder(*OC), loss_bbox=loss)
     det = detector(type='RefineSingleStageDetector', bbox_head_init=first, bbox_head_refine=[later]*2,
                    train_cfg=dict(init=train(), refine=[train(.6,.5),train(.7,.6)], stage_loss_weights=[1.,.5]))
     priors = None
@@ -261,15 +284,18 @@ def test_r3det_refine_losses(kind):
         if k<2:
             n = stage.n
             best = out.logits.amax(-1).view(2, -1, n).argmax(-1)
-            want = torch.stack([torch.stack([decode(out.priors[b,i*n+j], out.deltas[b,i*n+j], *OC) for i,j in enumerate(best[b].tolist())]) for b in range(2)])
+            want = torch.stack([torch.stack([decode(out.priors[b,i*n+j], out.deltas[b,i*n+j], *OC) for i,
+                                             j in enumerate(best[b].tolist())]) for b in range(2)])
             priors = stage.boxes(out)
             torch.testing.assert_close(priors, want, rtol=1e-4, atol=1e-4)
 
 def test_atss_box_loss_is_divided_by_one_at_least():
     "The centerness of a single poor positive must not blow its loss up, and is measured in the upright box around the object"
-    head = dict(HEAD, type='RotatedATSSHead', anchor_generator=anchors('oc', 1), bbox_coder=coder('oc', False, False), loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.),
+    head = dict(HEAD, type='RotatedATSSHead', anchor_generator=anchors('oc', 1), bbox_coder=coder('oc', False, False),
+                loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.),
                 loss_centerness=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.))
-    det = detector(type='mmdet.RetinaNet', bbox_head=head, train_cfg=dict(assigner=dict(type='RotatedATSSAssigner', topk=9, iou_calculator=dict(type='RBboxOverlaps2D'))))
+    det = detector(type='mmdet.RetinaNet', bbox_head=head,
+                   train_cfg=dict(assigner=dict(type='RotatedATSSAssigner', topk=9, iou_calculator=dict(type='RBboxOverlaps2D'))))
     out = some_out(det.stages[0])
     t = [dict(boxes=tensor([[43.,43.,9.,7.,.6]]), labels=tensor([1])),TARGETS[1]]
     i = (det.stages[0].assign(out, t)[0]>=0).nonzero()[:,0]
@@ -281,29 +307,37 @@ def test_atss_box_loss_is_divided_by_one_at_least():
     assert 0<central.sum()<1
     got = det.stages[0].loss(out, t)
     assert got['loss_box'].mean().item()==pytest.approx((2*(1-iou.clamp(min=1e-6))*central).sum().item(), rel=1e-4)
-    assert got['loss_quality'].mean().item()==pytest.approx(F.binary_cross_entropy_with_logits(out.quality[0,i], central, reduction='sum').item()/(len(i)+1), rel=1e-4)
+    assert got['loss_quality'].mean().item()==pytest.approx(F.binary_cross_entropy_with_logits(out.quality[0,i], central,
+        reduction='sum').item()/(len(i)+1), rel=1e-4)
 
 # --- RoIs
 
 def roi_trans(version, swap=True, loss=None, old=False):
-    rpn = dict(type='mmdet.RPNHead', feat_channels=8, anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]), bbox_coder=dict(type='DeltaXYWHHBBoxCoder'))
+    rpn = dict(type='mmdet.RPNHead', feat_channels=8, anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
+               bbox_coder=dict(type='DeltaXYWHHBBoxCoder'))
     loss = loss or dict(type='mmdet.SmoothL1Loss', beta=1., loss_weight=1.)
-    heads = [dict(type='RotatedShared2FCBBoxHead', num_classes=3, fc_out_channels=16, reg_class_agnostic=i==0, loss_bbox=loss, bbox_coder=dict(coder(version, swap, True, (2,None)[i], old), target_stds=s))
+    heads = [dict(type='RotatedShared2FCBBoxHead', num_classes=3, fc_out_channels=16, reg_class_agnostic=i==0, loss_bbox=loss,
+                  bbox_coder=dict(coder(version, swap, True, (2,None)[i], old), target_stds=s))
              for i,s in enumerate(([.1,.1,.2,.2,.1],[.05,.05,.1,.1,.05]))]
-    cuts = [dict(roi_layer=o, featmap_strides=[4,8,16,32]) for o in (dict(type='RoIAlign', output_size=7, sampling_ratio=0),dict(type='RoIAlignRotated', out_size=7, sample_num=2, clockwise=True))]
+    cuts = [dict(roi_layer=o, featmap_strides=[4,8,16,32]) for o in (dict(type='RoIAlign', output_size=7, sampling_ratio=0),
+                                                                     dict(type='RoIAlignRotated', out_size=7, sample_num=2,
+                                                                          clockwise=True))]
     rcnn = dict(train(.5,.5), sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=.25))
-    return detector(type='mmdet.CascadeRCNN', neck=dict(type='mmdet.FPN', out_channels=8, num_outs=5), rpn_head=rpn, roi_head=dict(bbox_roi_extractor=cuts, bbox_head=heads), train_cfg=dict(rcnn=[rcnn]*2),
-                    test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.7)), rcnn=dict(score_thr=.05, nms=dict(iou_threshold=.1), max_per_img=2000)))
+    return detector(type='mmdet.CascadeRCNN', neck=dict(type='mmdet.FPN', out_channels=8, num_outs=5), rpn_head=rpn,
+                    roi_head=dict(bbox_roi_extractor=cuts, bbox_head=heads), train_cfg=dict(rcnn=[rcnn]*2),
+                    test_cfg=dict(rpn=dict(nms=dict(iou_threshold=.7)),
+                                  rcnn=dict(score_thr=.05, nms=dict(iou_threshold=.1), max_per_img=2000)))
 
 def roi_out(stage, priors, sample=None):
     torch.manual_seed(1)
     n = (1 if stage.agnostic else stage.n_classes)*stage.coder.n
-    return StageOut(torch.randn(*priors.shape[:2], 4), torch.randn(*priors.shape[:2], n), priors, torch.zeros(priors.shape[:2]).long(), size=(SIZE,SIZE), sample=sample)
+    return StageOut(torch.randn(*priors.shape[:2], 4), torch.randn(*priors.shape[:2], n), priors, torch.zeros(priors.shape[:2]).long(),
+                    size=(SIZE,SIZE), sample=sample)
 
 @pytest.mark.parametrize('version', ['le90','le135','oc'])
 @pytest.mark.parametrize('swap', [True,False])
 def test_roi_trans_hands_on_boxes_as_spelt(version, swap):
-    "The second stage reads features along its RoI's first side: which that is must be as in MMRotate, also for 'oc', whose angles it leaves as they come"
+    "The second stage reads features along its RoI's first side, which must be MMRotate's, also for 'oc', whose angles stay as they come"
     first = roi_trans(version, swap).stages[1]
     priors = torch.rand(1, 50, 5)*tensor([100.,100.,40.,40.,0.])+tensor([10.,10.,5.,5.,0.])
     out = roi_out(first, priors)
@@ -316,7 +350,8 @@ def test_roi_trans_hands_on_boxes_as_spelt(version, swap):
 def test_roi_trans_losses(version, kind):
     det = roi_trans(version, loss=None if kind=='smooth_l1' else dict(type='KFLoss', fun='ln', loss_weight=5.))
     for stage,factor,stds in zip(det.stages[1:], (2,None), ([.1,.1,.2,.2,.1],[.05,.05,.1,.1,.05])):
-        priors = torch.cat([BOXES+torch.randn(5,5, generator=torch.Generator().manual_seed(k))*tensor([1.,1.,1.,1.,.05]) for k in range(8)])
+        priors = torch.cat([BOXES+torch.randn(5,5,
+                                              generator=torch.Generator().manual_seed(k))*tensor([1.,1.,1.,1.,.05]) for k in range(8)])
         if stage.hbox: priors = torch.cat([priors[:,:4], priors[:,4:]*0], 1)
         sample = stage.sample(priors[None].repeat(2,1,1), TARGETS)
         out = roi_out(stage, sample.priors, sample)
@@ -324,8 +359,11 @@ def test_roi_trans_losses(version, kind):
         labels = torch.full(sample.matched.shape, 3)
         for b,i in (sample.matched>=0).nonzero().tolist():
             j = sample.matched[b,i]; labels[b,i] = l = TARGETS[b]['labels'][j]
-            d,e = out.deltas[b,i].view(-1,5)[0 if stage.agnostic else l],encode(out.priors[b,i], BOXES[j], version, True, True, factor)/stds
-            box.append(F.smooth_l1_loss(d, e, beta=1., reduction='sum') if kind=='smooth_l1' else 5*kfiou(decode(out.priors[b,i], d*stds, version, True, True, factor), BOXES[j], d, e, 'ln'))
+            d,e = out.deltas[b,i].view(-1,5)[0 if stage.agnostic else l],encode(out.priors[b,i], BOXES[j], version, True, True,
+                                                                                factor)/stds
+            box.append(F.smooth_l1_loss(d, e, beta=1.,
+                                        reduction='sum') if kind=='smooth_l1' else 5*kfiou(decode(out.priors[b,i], d*stds, version, True,
+                                                                                                  True, factor), BOXES[j], d, e, 'ln'))
         assert len(box)>8
         cls = F.cross_entropy(out.logits.flatten(0,1), labels.flatten(), reduction='none').view(labels.shape)
         same(stage.loss(out, TARGETS), dict(loss_cls=(cls*(sample.matched!=IGN)).sum()/n, loss_box=sum(box)/n))
@@ -382,13 +420,17 @@ def convnext_tiny(sd, x):
         for j in range(n):
             b = f'stages.{i}.{j}'
             y = F.conv2d(x, sd[f'{b}.depthwise_conv.weight'], sd[f'{b}.depthwise_conv.bias'], padding=3, groups=x.shape[1])
-            y = first(y, lambda o: linear(F.gelu(linear(layer_norm(o, sd, f'{b}.norm', 1e-6), sd, f'{b}.pointwise_conv1')), sd, f'{b}.pointwise_conv2')*sd[f'{b}.gamma'])
+            y = first(y,
+                      lambda o: linear(F.gelu(linear(layer_norm(o, sd, f'{b}.norm', 1e-6), sd, f'{b}.pointwise_conv1')), sd,
+                                       f'{b}.pointwise_conv2')*sd[f'{b}.gamma'])
             x = x+y
         maps.append(first(x, lambda o: layer_norm(o, sd, f'norm{i}', 1e-6)) if f'norm{i}.weight' in sd else None)
     return maps
 
 @needs_oracle
-@pytest.mark.parametrize('name,net', [('oriented_rcnn_swin_tiny_fpn_1x_dota_le90',swin_tiny),('roi_trans_swin_tiny_fpn_1x_dota_le90',swin_tiny),('r3det_kfiou_ln_swin_tiny_adamw_fpn_1x_dota_ms_rr_oc',swin_tiny),
+@pytest.mark.parametrize('name,net',
+                         [('oriented_rcnn_swin_tiny_fpn_1x_dota_le90',swin_tiny),('roi_trans_swin_tiny_fpn_1x_dota_le90',swin_tiny),
+                          ('r3det_kfiou_ln_swin_tiny_adamw_fpn_1x_dota_ms_rr_oc',swin_tiny),
                                       ('rotated_retinanet_obb_kld_stable_convnext_adamw_fpn_1x_dota_le90',convnext_tiny)])
 def test_backbones_against_theirs_written_out(name, net):
     "The maps that reach the neck, of an image whose maps no window divides"

@@ -6,14 +6,15 @@ import numpy as np, pytest, torch, torch.multiprocessing as mp
 from fastai.vision.all import Callback
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.data.mixing import Mosaic
 from rotnb.data.samplers import WeightedSampler
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
 from rotnb.learn.phases import CloseMixing, TrackDifficulty
 
-TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp', score_thr=0.)
+TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp',
+            score_thr=0.)
 
 def share(dl, rank, world_size=2):
     "What fastai's `DistributedDL` makes of a loader: consecutive items, the first ones repeated until all ranks have equally many"

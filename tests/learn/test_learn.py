@@ -14,7 +14,7 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth.scenes import make_synth
 from rotnb.data.types import TensorDets, class_index, is_real, to_targets
-from rotnb.evaluate.ap import APAccumulator, eval_map
+from rotnb.evaluate import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
 from rotnb.learn.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner
@@ -534,7 +534,8 @@ def test_checkpoint_errors(dls, tmp_path):
     p = tmp_path/'c.pth'
     interrupted(dls, p)
     with pytest.raises(CheckpointError, match='run of 4 epochs, this one has 5'): make(dls).fit_one_cycle(5, cbs=Checkpoint(p))
-    with pytest.raises(CheckpointError, match='does not fit this model') as e: make(dls, fpn_channels=8).fit_one_cycle(4, cbs=Checkpoint(p))
+    with pytest.raises(CheckpointError, match='does not fit this model') as e:
+        make(dls, fpn_channels=8).fit_one_cycle(4, cbs=Checkpoint(p))
     assert '\\n' not in str(e.value)
     count = Count()
     make(dls, fpn_channels=8).fit_one_cycle(1, cbs=[Checkpoint(p, resume=False), count])
@@ -611,7 +612,7 @@ def test_learner_takes_a_detector(dls):
     learn = rotated_learner(dls, model)
     assert learn.model is model
     assert all(p.requires_grad for p in model.parameters()), 'a backbone without trained weights is not frozen'
-    with pytest.raises(TypeError, match='ready made.*strides'): rotated_learner(dls, model, strides=(8,))
+    with pytest.raises(TypeError, match='got a Detector.*strides'): rotated_learner(dls, model, strides=(8,))
     wrong = create_detector('rotated_fcos', len(dls.vocab)+1, **TINY)
     with pytest.raises(ValueError, match=f'{len(dls.vocab)+1} classes.*{len(dls.vocab)}'): rotated_learner(dls, wrong)
 

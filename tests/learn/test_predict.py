@@ -17,7 +17,8 @@ from rotnb.learn.scene import predict_folder, predict_scene, predict_windows
 from terminal import in_terminal, terminal
 from paths import ROOT
 
-few = settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck))
+few = settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate],
+               suppress_health_check=list(HealthCheck))
 KINDS = dict(own={}, letterbox=dict(size=96), rect=dict(size=96, rect=True))
 
 @pytest.fixture(scope='module')
@@ -48,7 +49,8 @@ def same(a, b, tol=1e-4):
     "The same boxes, of equal scores in any order"
     assert len(a['scores'])==len(b['scores'])
     if not len(a['scores']): return True
-    row = lambda d: torch.cat([d['scores'][:,None]*100, d['labels'][:,None], d['boxes'][:,:4]/100, torch.stack([(2*d['boxes'][:,4]).cos(), (2*d['boxes'][:,4]).sin()], 1)], 1).double()
+    row = lambda d: torch.cat([d['scores'][:,None]*100, d['labels'][:,None], d['boxes'][:,:4]/100,
+                               torch.stack([(2*d['boxes'][:,4]).cos(), (2*d['boxes'][:,4]).sin()], 1)], 1).double()
     d = (row(a)[:,None]-row(b)).abs().amax(-1)
     assert d.amin(1).amax()<100*tol and d.amin(0).amax()<100*tol, (d.amin(1).amax(), a['scores'], b['scores'])
     return True
@@ -140,7 +142,8 @@ def test_a_strip_takes_no_square(trained, synth):
     try: predict_image(learn, strip); most = tracemalloc.get_traced_memory()[1]
     finally: tracemalloc.stop()
     assert most<60e6
-    r = subprocess.run([sys.executable, '-c', STRIP, str(synth)], capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH':str(ROOT)})
+    r = subprocess.run([sys.executable, '-c', STRIP, str(synth)], capture_output=True, text=True, cwd=ROOT,
+                       env={**os.environ, 'PYTHONPATH':str(ROOT)})
     assert r.returncode==0, r.stderr[-1500:]
     assert float(r.stdout.split()[-1])<250, r.stdout
 
@@ -179,7 +182,8 @@ def test_every_verb_with_its_defaults(trained, folder, tmp_path, capsys, tty):
     learn = trained['own']
     def verbs():
         f = folder/'1.png'
-        return (predict_image(learn, f), predict_images(learn, [f])[0], predict_scene(learn, f), predict_folder(learn, folder, tmp_path/'out')[0]['1.png'],
+        return (predict_image(learn, f), predict_images(learn, [f])[0], predict_scene(learn, f),
+                predict_folder(learn, folder, tmp_path/'out')[0]['1.png'],
                 predict_windows(learn, scene_windows(f)))
     if tty:
         with terminal() as said: res = verbs()
@@ -219,7 +223,8 @@ def test_a_shell_starts_the_command(exported, folder, tmp_path):
     import pty
     main,sub = pty.openpty()
     env = {**os.environ, 'PYTHONPATH':str(ROOT)}
-    p = subprocess.Popen([sys.executable, '-m', 'rotnb.cli.predict', str(exported), str(folder)], cwd=tmp_path, env=env, stdin=sub, stdout=sub, stderr=sub)
+    p = subprocess.Popen([sys.executable, '-m', 'rotnb.cli.predict', str(exported), str(folder)], cwd=tmp_path, env=env, stdin=sub,
+                         stdout=sub, stderr=sub)
     os.close(sub); said = b''
     try:
         while o := os.read(main, 65536): said += o
@@ -228,7 +233,8 @@ def test_a_shell_starts_the_command(exported, folder, tmp_path):
     assert p.wait(60)==0 and b'detections in 3 images' in said, said.decode()
 
 @pytest.mark.parametrize('module,args', [
-    ('cli', ['--n-train','4','--n-valid','2','--epochs','1','--size','64']), ('bench', ['iou','--n','20']), ('convert', ['{set}','as_coco','--to','coco']),
+    ('demo', ['--n-train','4','--n-valid','2','--epochs','1','--size','64']), ('bench', ['iou','--n','20']),
+                                         ('convert', ['{set}','as_coco','--to','coco']),
     ('doctor', ['{set}']), ('split', ['{set}','tiles']), ('report', ['{model}','{set}'])], ids=lambda o: o if isinstance(o, str) else '')
 def test_every_command_with_its_defaults_in_a_terminal(synth, exported, tmp_path, monkeypatch, module, args):
     monkeypatch.chdir(tmp_path); monkeypatch.setenv('ROTNB_HOME', str(tmp_path/'home'))

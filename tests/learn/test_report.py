@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.plot.style import INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
@@ -87,16 +87,19 @@ def test_a_shuffled_loader_is_looked_at_in_order(learn, tmp_path):
     "Boxes, files and losses of one image belong together, and nothing is turned at random"
     dls = RotatedDataLoaders.from_dota(learn.path, bs=2, num_workers=0)
     assert dls.train.shuffle
-    with learn.no_bar(): its = [RotatedInterpretation.from_learner(learn, **kw) for kw in (dict(ds_idx=0), dict(dl=dls.train), dict(dl=dls.train))]
+    with learn.no_bar():
+        its = [RotatedInterpretation.from_learner(learn, **kw) for kw in (dict(ds_idx=0), dict(dl=dls.train), dict(dl=dls.train))]
     assert len(its[0].acc.images)==4
     for it in its[1:]:
         assert [it.file(i).name for i in range(4)]==[its[0].file(i).name for i in range(4)]
-        np.testing.assert_allclose(it.acc.flat().gt_boxes, its[0].acc.flat().gt_boxes); np.testing.assert_allclose(it.losses, its[0].losses, rtol=1e-4)
+        np.testing.assert_allclose(it.acc.flat().gt_boxes, its[0].acc.flat().gt_boxes)
+        np.testing.assert_allclose(it.losses, its[0].losses, rtol=1e-4)
 
 def test_what_makes_no_sense_is_told_before_the_work(learn, tmp_path):
     seen = []
     hook = learn.model.register_forward_hook(lambda *_: seen.append(1))
-    for kw,say in [(dict(iou=5),'thresholds'), (dict(bg=.6),'thresholds'), (dict(symmetry={'shop':90}),'unknown classes'), (dict(n_images=-1),'n_images'),
+    for kw,say in [(dict(iou=5),'thresholds'), (dict(bg=.6),'thresholds'), (dict(symmetry={'shop':90}),'unknown classes'),
+                   (dict(n_images=-1),'n_images'),
                    (dict(n_boxes=-1),'n_boxes')]:
         with pytest.raises(ValueError, match=say): learn.report(tmp_path/'r.html', **kw)
     with pytest.raises(TypeError, match='symetry'): learn.report(tmp_path/'r.html', symetry=90)
@@ -143,17 +146,20 @@ def command(monkeypatch, capsys):
 
 def test_command(learn, command, tmp_path):
     learn.export(tmp_path/'m.pkl')
-    code,out,err = command(tmp_path/'m.pkl', learn.path, '--out', tmp_path/'new/r.html', '--title', 'A & B', '--n-images', 1, '--n-boxes', 1)
+    code,out,err = command(tmp_path/'m.pkl', learn.path, '--out', tmp_path/'new/r.html', '--title', 'A & B', '--n-images', 1, '--n-boxes',
+                           1)
     assert code==0 and 'wrote' in out and 'Traceback' not in err, err
     s = (tmp_path/'new/r.html').read_text()
     assert '<h1>A &amp; B</h1>' in s and '1 epochs' in s
     (tmp_path/'bad.pkl').write_bytes(b'nothing')
     (tmp_path/'cut.pkl').write_bytes((tmp_path/'m.pkl').read_bytes()[:20000])
     other = make_synth(tmp_path/'other', n_train=1, n_valid=1, size=64)     # ships, which this model does not know
-    for args,say in [(('no.pkl',learn.path),'no file'), ((tmp_path/'bad.pkl',learn.path),'learn.export'), ((tmp_path/'m.pkl',tmp_path/'none'),'there is no'),
-                     ((tmp_path/'cut.pkl',learn.path),'cut.pkl is not what learn.export writes'),
+    for args,say in [(('no.pkl',learn.path),'no such file'), ((tmp_path/'bad.pkl',learn.path),'learn.export'),
+                     ((tmp_path/'m.pkl',tmp_path/'none'),'there is no'),
+                     ((tmp_path/'cut.pkl',learn.path),'cut.pkl cannot be opened'),
                      ((tmp_path/'m.pkl',learn.path,'--bs',0),'bs'), ((tmp_path/'m.pkl',learn.path,'--bs',-1),'bs'),
-                     ((tmp_path/'m.pkl',learn.path,'--format','x'),'unknown format'), ((tmp_path/'m.pkl',learn.path,'--out',tmp_path),'is a folder'),
+                     ((tmp_path/'m.pkl',learn.path,'--format','x'),'unknown format'),
+                     ((tmp_path/'m.pkl',learn.path,'--out',tmp_path),'is a folder'),
                      ((tmp_path/'m.pkl',other,'--out',tmp_path/'o.html'),'class')]:
         code,out,err = command(*args)
         assert code==2 and err.startswith('rotnb-report: ') and say in err and 'Traceback' not in err, (args, err)
@@ -165,7 +171,9 @@ def test_in_a_browser(page, browser, scheme):
     "Opens without asking for anything, without complaint, and fits a phone"
     asked,said = [],[]
     w = browser.new_page(color_scheme=scheme, viewport=dict(width=390, height=800))
-    w.on('request', lambda r: asked.append(r.url)); w.on('console', lambda m: said.append(m.text)); w.on('dialog', lambda d: said.append(d.message))
+    w.on('request', lambda r: asked.append(r.url))
+    w.on('console', lambda m: said.append(m.text))
+    w.on('dialog', lambda d: said.append(d.message))
     w.goto(page.as_uri()); w.click('nav a >> nth=5')
     assert [o for o in asked if not o.startswith('data:')]==[page.as_uri()] and not said
     assert w.evaluate('document.documentElement.scrollWidth')<=390 and w.evaluate('scrollY')>500
@@ -177,4 +185,5 @@ def test_in_a_browser(page, browser, scheme):
 def test_protocols_are_named(page):
     "Whose figures the page shows, and what was ignored"
     s = page.read_text()
-    assert all(f'<th scope="row">{p}</th>' in s for p in PROTOCOLS) and 'neither asked for nor held against a detection' in s and 'metric voc12' in s
+    assert all(f'<th scope="row">{p}</th>' in s
+               for p in PROTOCOLS) and 'neither asked for nor held against a detection' in s and 'metric voc12' in s

@@ -1,4 +1,4 @@
-"Scenes and folders predicted window by window: the same as files cut out and merged, whatever the workers, interruptions and broken images"
+"Scenes and folders predicted window by window: the same as files cut out and merged, with workers, interruptions and broken images"
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -99,7 +99,8 @@ def test_equals_offline_tiles_and_merge(synth, tmp_path, size, scales):
 def fcos(synth):
     torch.manual_seed(0)
     dls = RotatedDataLoaders.from_dota(synth, size=96, bs=3, num_workers=0)
-    return rotated_learner(dls, 'rotated_fcos', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1,
+    return rotated_learner(dls, 'rotated_fcos', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16,
+                           stacked_convs=1,
                            strides=(8,16), score_thr=0., max_per_img=30)
 
 def test_a_real_detector_in_every_window(fcos, tmp_path):
@@ -148,7 +149,8 @@ def rio(): return pytest.importorskip('rasterio', reason="rasterio is not instal
 
 def write_tif(rio, path, a, block=64, **kw):
     kw = dict(height=a.shape[0], width=a.shape[1], count=3, dtype=a.dtype, blockxsize=block, blockysize=block, **kw)
-    with rio.open(path, 'w', driver='GTiff', tiled=True, compress='deflate', photometric='rgb', **kw) as ds: ds.write(np.moveaxis(a, -1, 0))
+    with rio.open(path, 'w', driver='GTiff', tiled=True, compress='deflate', photometric='rgb', **kw) as ds:
+        ds.write(np.moveaxis(a, -1, 0))
     return path
 
 def test_a_geotiff_on_the_map(rio, learn, tmp_path):
@@ -386,12 +388,14 @@ def test_a_folder_as_coco_takes_the_ids_of_the_truth(learn, tmp_path):
     "Images that the truth has not are told before the work"
     (tmp_path/'in').mkdir(); Image.fromarray(squares(128, 128, 4)[0]).save(tmp_path/'in/x.png')
     vocab = [str(o) for o in learn.dls.vocab]; file = tmp_path/'truth.json'
-    file.write_text(json.dumps(dict(images=[dict(id=71, file_name='val/x.png')], annotations=[], categories=[dict(id=10+i, name=n) for i,n in enumerate(vocab[::-1])])))
+    file.write_text(json.dumps(dict(images=[dict(id=71, file_name='val/x.png')], annotations=[],
+                                    categories=[dict(id=10+i, name=n) for i,n in enumerate(vocab[::-1])])))
     preds,_ = predict_folder(learn, tmp_path/'in', tmp_path/'out', 'coco', image_ids=file, **KW)
     got = json.loads((tmp_path/'out/results.json').read_text())
     assert len(got)==len(preds['x.png']['labels'])>0 and {o['image_id'] for o in got}=={71}
     assert [o['category_id'] for o in got]==[9+len(vocab)-int(l) for l in preds['x.png']['labels']]
-    with pytest.raises(ValueError, match='no image id for x.png'): predict_folder(learn, tmp_path/'in', tmp_path/'no', 'coco', image_ids={'y.png':1}, **KW)
+    with pytest.raises(ValueError, match='no image id for x.png'):
+        predict_folder(learn, tmp_path/'in', tmp_path/'no', 'coco', image_ids={'y.png':1}, **KW)
     assert not (tmp_path/'no').exists()
 
 @pytest.mark.parametrize('format,name', [('dota','Task1.zip'), ('coco','results.json'), ('csv','results.csv'), ('geojson','0.geojson')])
@@ -399,14 +403,15 @@ def test_results_replace_nothing_but_results(learn, tmp_path, format, name):
     pics = tmp_path/'pics'; pics.mkdir(); Image.fromarray(squares(100, 90, 2)[0]).save(pics/'0.png')
     (pics/name).write_text('mine')
     for resume in (True,False):
-        with pytest.raises(FileExistsError, match='of no prediction'): predict_folder(learn, pics, pics, format, resume=resume, **KW)
+        with pytest.raises(FileExistsError, match='not from a prediction'): predict_folder(learn, pics, pics, format, resume=resume, **KW)
     assert (pics/name).read_text()=='mine' and len(list(pics.iterdir()))==2
     for _ in range(2): predict_folder(learn, pics, tmp_path/'out', format, resume=False, **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==sorted([name,'windows.journal'])
 
 def test_the_truth_is_not_replaced_by_its_results(learn, tmp_path):
     Image.fromarray(squares(100, 90, 2)[0]).save(tmp_path/'0.png'); predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
-    truth = tmp_path/'out/results.json'; text = json.dumps(dict(images=[dict(id=7, file_name='0.png', width=90, height=100)], annotations=[],
+    truth = tmp_path/'out/results.json'
+    text = json.dumps(dict(images=[dict(id=7, file_name='0.png', width=90, height=100)], annotations=[],
         categories=[dict(id=i, name=n) for i,n in enumerate(learn.dls.vocab)])); truth.write_text(text)
     with pytest.raises(ValueError, match='is read'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'coco', image_ids=truth, **KW)
     assert truth.read_text()==text
@@ -414,9 +419,12 @@ def test_the_truth_is_not_replaced_by_its_results(learn, tmp_path):
 def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
     Image.fromarray(squares(100, 90, 2)[0]).save(tmp_path/'0.png')
     (tmp_path/"out").mkdir()
-    p = subprocess.Popen([sys.executable, '-c', f"from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\npart_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
+    p = subprocess.Popen([sys.executable, '-c',
+                          'from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\n'
+                          f"part_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
     assert p.wait()==0
-    with file_lock(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'): predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
+    with alone(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'):
+        predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
     predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==['results.csv','windows.journal']
     with file_lock(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW)

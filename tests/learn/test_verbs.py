@@ -9,9 +9,9 @@ from fastai.vision.all import CutMix, EarlyStoppingCallback, MixUp, ReduceLROnPl
 import rotnb.plot.draw, rotnb.learn.report
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate.ap import compare_runs
+from rotnb.evaluate.resampling import compare_runs
 from rotnb.evaluate.classes import ClassMismatchError
-from rotnb.evaluate.matching import APAccumulator
+from rotnb.evaluate import APAccumulator
 from rotnb.explore.result_explorer import ResultsExplorer
 from rotnb.learn.fit_checks import FitWarning
 from rotnb.learn.infer import predict_image
@@ -28,7 +28,8 @@ def dls(tmp_path_factory):
     return RotatedDataLoaders.from_dota(make_synth(path/'set', n_train=4, n_valid=4, size=96, seed=3), bs=2, batch_tfms=[], num_workers=0)
 
 def other(dls, vocab, **kw):
-    return RotatedDataLoaders.from_annots(dls.train_ds.items, dls.valid_ds.items, vocab=vocab, **{**dict(bs=2, batch_tfms=[], path=dls.path, num_workers=0), **kw})
+    return RotatedDataLoaders.from_annots(dls.train_ds.items, dls.valid_ds.items, vocab=vocab,
+                                          **{**dict(bs=2, batch_tfms=[], path=dls.path, num_workers=0), **kw})
 
 def make(dls, arch='rotated_fcos', **kw):
     torch.manual_seed(0)
@@ -71,8 +72,10 @@ def test_training_goes_on_with_other_loaders(dls, learn):
 
 def test_a_class_that_the_detector_lacks(dls, learn):
     more = other(dls, [*dls.vocab,'harbour'])
-    for f in (lambda: learn.validate(dl=more.valid), lambda: setattr(learn, 'dls', more), lambda: RotatedInterpretation.from_learner(learn, dl=more.valid),
-              lambda: learn.show_results(dl=more.valid), lambda: make(more, learn.model), lambda: learn.report(dls.path/'no.html', dl=more.valid)):
+    for f in (lambda: learn.validate(dl=more.valid), lambda: setattr(learn, 'dls', more),
+              lambda: RotatedInterpretation.from_learner(learn, dl=more.valid),
+              lambda: learn.show_results(dl=more.valid), lambda: make(more, learn.model),
+              lambda: learn.report(dls.path/'no.html', dl=more.valid)):
         with pytest.raises(ClassMismatchError) as e: f()
         assert 'harbour' in str(e.value) and all(o in str(e.value) for o in dls.vocab)
 
@@ -99,7 +102,8 @@ def test_classes_called_all_and_background():
     acc = APAccumulator(vocab=['all','background'])
     b = np.array([[30.,30,20,10,.3],[60,60,30,10,0]])
     acc.add([dict(boxes=b, scores=[.9,.8], labels=[0,1])], [dict(boxes=b, labels=[0,1])])
-    it = RotatedInterpretation(SimpleNamespace(dls=SimpleNamespace(vocab=acc.vocab), model=SimpleNamespace(vocab=acc.vocab)), None, acc, torch.zeros(1))
+    it = RotatedInterpretation(SimpleNamespace(dls=SimpleNamespace(vocab=acc.vocab), model=SimpleNamespace(vocab=acc.vocab)), None, acc,
+                               torch.zeros(1))
     df = it.summary()
     assert list(df.index)==['all','background','(all)'] and list(df.truth)==[1,1,2]
     it.plot_confusion_matrix(); plt.close('all')
@@ -141,7 +145,8 @@ def test_results_of_a_test_loader_with_truth(dls, learn):
 def test_looking_keeps_table_and_metrics(dls, learn):
     learn.fit(2, 1e-3)
     file,r = dls.valid_ds.items[0].image,learn.recorder
-    seen = lambda: (len(r.values), len(r.losses), len(r.lrs), len(r.iters), len(learn.metrics[0].compute().n_gt), int(learn.metrics[0].compute().n_det.sum()))
+    seen = lambda: (len(r.values), len(r.losses), len(r.lrs), len(r.iters), len(learn.metrics[0].compute().n_gt),
+                    int(learn.metrics[0].compute().n_det.sum()))
     want = seen(); assert want[:2]==(2,4) and want[-1]>0
     for f in (lambda: predict_image(learn, file), lambda: learn.predict(file), learn.show_results, learn.get_preds, learn.validate,
               lambda: learn.get_preds(dl=dls.test_dl([file])), lambda: RotatedInterpretation.from_learner(learn, ds_idx=0),
@@ -167,7 +172,8 @@ def test_an_unknown_monitor(learn, cb):
 @pytest.mark.parametrize('cb', [SaveModelCallback, EarlyStoppingCallback, ReduceLROnPlateau])
 def test_a_metric_that_is_no_number(dls, cb):
     none = [replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) for o in dls.valid_ds.items]
-    learn = make(RotatedDataLoaders.from_annots(dls.train_ds.items, none, vocab=list(dls.vocab), bs=2, batch_tfms=[], path=dls.path, num_workers=0))
+    learn = make(RotatedDataLoaders.from_annots(dls.train_ds.items, none, vocab=list(dls.vocab), bs=2, batch_tfms=[], path=dls.path,
+                                                num_workers=0))
     (dls.path/'models').mkdir(exist_ok=True); (dls.path/'models/best.pth').write_bytes(b'of an earlier run')
     kw = dict(fname='best') if cb is SaveModelCallback else {}
     with pytest.warns(FitWarning, match='mAP50 is not a number'): learn.fit(2, 1e-3, cbs=cb(monitor='mAP50', **kw))
@@ -190,7 +196,9 @@ def test_columns_that_are_no_numbers_and_those_that_fall(dls):
 def test_mixing_of_classification(learn, cb):
     with pytest.raises(TypeError, match='MixUpBoxes'): learn.fit(1, cbs=cb())
 
-@pytest.mark.parametrize('fit', [lambda l: l.fit(1, -1e-3), lambda l: l.fit_one_cycle(1, -1e-3), lambda l: l.fit(1, float('nan')), lambda l: l.fit(1, slice(-1e-4,1e-3))])
+@pytest.mark.parametrize('fit',
+                         [lambda l: l.fit(1, -1e-3), lambda l: l.fit_one_cycle(1, -1e-3), lambda l: l.fit(1, float('nan')),
+                          lambda l: l.fit(1, slice(-1e-4,1e-3))])
 def test_learning_rate_below_zero(learn, fit):
     before = {k:v.clone() for k,v in learn.model.named_parameters()}
     with pytest.raises(ValueError, match='learning rate'): fit(learn)
@@ -205,13 +213,16 @@ def test_objects_without_a_prior_are_told_once(dls):
     learn = make(dls, strides=(16,32)); assigner = learn.model.stages[0].assigner
     said = told(learn)
     assert len(said)==1 and 'lie at no prior' in said[0] and learn.model.stages[0].assigner is assigner
-    every = rotated_learner(dls, 'rotated_retinanet', **{k:v for k,v in TINY.items() if k!='act'})      # each object has its nearest anchor
+    # each object has its nearest anchor
+    every = rotated_learner(dls, 'rotated_retinanet', **{k:v for k,v in TINY.items() if k!='act'})
     with every.no_bar(), every.no_logging(): assert told(every)==[]
 
 @pytest.mark.parametrize('kind', ['none','ignored'])
 def test_nothing_to_learn_is_told(dls, kind):
-    none = lambda o: replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) if kind=='none' else replace(o, difficult=np.ones_like(o.difficult))
-    said = told(make(RotatedDataLoaders.from_annots([none(o) for o in dls.train_ds.items], dls.valid_ds.items, vocab=list(dls.vocab), bs=2, batch_tfms=[], path=dls.path, num_workers=0)))
+    none = lambda o: replace(o, quads=o.quads[:0], names=o.names[:0], difficult=o.difficult[:0]) if kind=='none' else replace(o,
+        difficult=np.ones_like(o.difficult))
+    said = told(make(RotatedDataLoaders.from_annots([none(o) for o in dls.train_ds.items], dls.valid_ds.items, vocab=list(dls.vocab),
+                                                    bs=2, batch_tfms=[], path=dls.path, num_workers=0)))
     assert len(said)==1 and 'no object of the first epoch counts' in said[0]
 
 def test_trained_weights_without_a_network(monkeypatch, tmp_path):
@@ -219,6 +230,8 @@ def test_trained_weights_without_a_network(monkeypatch, tmp_path):
     from rotnb.models import create_detector
     from rotnb.models.backbones import MissingWeightsError
     def down(*a, **k): raise OSError('no route')
-    monkeypatch.setattr(hub, 'get_session', lambda: SimpleNamespace(head=down)); monkeypatch.setattr(hub, 'try_to_load_from_cache', lambda *a, **k: None)
-    with pytest.raises(MissingWeightsError, match='pretrained=False') as e: create_detector('rotated_fcos', 3, backbone='test_resnet', pretrained=True, strides=(8,16))
+    monkeypatch.setattr(hub, 'get_session', lambda: SimpleNamespace(head=down))
+    monkeypatch.setattr(hub, 'try_to_load_from_cache', lambda *a, **k: None)
+    with pytest.raises(MissingWeightsError, match='pretrained=False') as e:
+        create_detector('rotated_fcos', 3, backbone='test_resnet', pretrained=True, strides=(8,16))
     assert 'timm/test_resnet' in str(e.value) and '\n' not in str(e.value)

@@ -1,11 +1,9 @@
 "Losses against MMRotate's numbers (1.x, float32), values and gradients; and what the head does with them"
-import json, os
-from pathlib import Path
+import json
 
 import numpy as np, pytest, torch
 from rotnb.losses.boxes import box_losses, box_loss
 from rotnb.losses.focal import focal_loss, quality_focal_loss, smooth_focal_loss, varifocal_loss
-from rotnb.losses import gaussian  # lists its losses
 from rotnb.models import create_detector
 from rotnb.ops.diff_iou import diff_iou_rotated
 from rotnb.ops.iou import box_iou_rotated
@@ -24,14 +22,20 @@ def ours(cfg):
     t = cfg.get('loss_type'); post = dict(fun='log1p', tau=0.)|kw
     exact = dict(eps=1e-14)
     if kind=='GDLoss': return dict(
-        gwd=lambda: box_loss('gwd', **post), jd=lambda: box_loss('jeffreys', **post), kld=lambda: box_loss('kld', way='reverse', **exact, **post),
-        kld_symmax=lambda: box_loss('kld', way='max', **exact, **post), kld_symmin=lambda: box_loss('kld', way='min', **exact, **post))[t]()
+        gwd=lambda: box_loss('gwd', **post),
+        jd=lambda: box_loss('jeffreys', **post),
+        kld=lambda: box_loss('kld', way='reverse', **exact, **post),
+        kld_symmax=lambda: box_loss('kld', way='max', **exact, **post),
+        kld_symmin=lambda: box_loss('kld', way='min', **exact, **post))[t]()
     if kind=='GDLoss_v1': return dict(
-        gwd=lambda: box_loss('gwd', sqrt=False, normalize=False, **kw), kld=lambda: box_loss('kld', sqrt=False, scale=2., **kw), bcd=lambda: box_loss('bcd', **kw))[t]()
+        gwd=lambda: box_loss('gwd', sqrt=False, normalize=False, **kw),
+        kld=lambda: box_loss('kld', sqrt=False, scale=2., **kw),
+        bcd=lambda: box_loss('bcd', **kw))[t]()
     return box_loss(dict(KFLoss='kfiou', RotatedIoULoss='iou')[kind], **kw)
 
 GD = [f'GDLoss_{t}{s}' for t in ('gwd','kld','jd','kld_symmax','kld_symmin') for s in ('','_tau1_none','_log1p_tau2','_sqrt_tau2')]
-NAMES = GD + ['GDLoss_v1_bcd','GDLoss_v1_kld','GDLoss_v1_gwd','KFLoss_ln','KFLoss_exp','KFLoss_none'] + [f'RotatedIoULoss_{o}' for o in ('linear','log','square')]
+NAMES = [*GD, 'GDLoss_v1_bcd', 'GDLoss_v1_kld', 'GDLoss_v1_gwd', 'KFLoss_ln', 'KFLoss_exp', 'KFLoss_none',
+         *(f'RotatedIoULoss_{o}' for o in ('linear','log','square'))]
 
 def both(ref, name):
     "Value and gradient, ours in float64 and in float32, and theirs"
@@ -66,7 +70,8 @@ def test_smooth_focal_reference(ref):
 
 def test_kld_as_it_was():
     "The formula of 0.1, from which the demo's recipe was chosen"
-    g = torch.Generator().manual_seed(0); box = lambda: torch.rand(2000, 5, generator=g, dtype=torch.float64)*torch.tensor([60,60,50,50,6.])+torch.tensor([0,0,1,1,-3.])
+    g = torch.Generator().manual_seed(0)
+    box = lambda: torch.rand(2000, 5, generator=g, dtype=torch.float64)*torch.tensor([60,60,50,50,6.])+torch.tensor([0,0,1,1,-3.])
     p,t = box(),box()
     d,a,phi = p[:,:2]-t[:,:2],t[:,4],p[:,4]-t[:,4]
     local = torch.stack([d[:,0]*a.cos()+d[:,1]*a.sin(), d[:,1]*a.cos()-d[:,0]*a.sin()], 1)
@@ -81,7 +86,8 @@ def test_kld_as_it_was():
 def test_every_loss_trains_a_head(name):
     "Finite, reaches the box branch, and gone where no object is"
     torch.manual_seed(0); det = create_detector('rotated_retinanet_tiny', 3, loss_box=name).train()
-    target = [dict(boxes=torch.tensor([[30.,30,24,12,.4],[34,30,16,16,0]]), labels=torch.tensor([0,2])), dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long())]
+    target = [dict(boxes=torch.tensor([[30.,30,24,12,.4],[34,30,16,16,0]]), labels=torch.tensor([0,2])),
+              dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long())]
     loss = det(torch.randn(2,3,64,64), target); loss['loss_box'].backward()
     assert loss['loss_box']>0 and loss['loss_box'].isfinite() and det.recipe()['stages'][0]['loss_box']['on']==box_losses[name].on
     g = det.stages[0].box.weight.grad; assert g.isfinite().all() and g.abs().sum()>0

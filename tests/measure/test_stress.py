@@ -133,7 +133,8 @@ def test_no_peer_is_needed(monkeypatch):
     assert list(iou_implementations())==['rotnb']
 
 def test_peers_are_imported_when_asked_for():
-    code = "import sys, rotnb.measure.stress; assert not [o for o in ('cv2','shapely','supervision','fastai','matplotlib') if o in sys.modules]"
+    heavy = 'cv2','shapely','supervision','fastai','matplotlib'
+    code = f"import sys, rotnb.measure.stress; assert not [o for o in {heavy} if o in sys.modules]"
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 # --- NMS

@@ -3,7 +3,7 @@ import copy, json, math, pickle, subprocess, sys
 import numpy as np, pytest, torch
 from torch import tensor
 from rotnb.data.synth.scenes import make_scene
-from rotnb.evaluate.ap import eval_map
+from rotnb.evaluate import eval_map
 from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
@@ -262,7 +262,8 @@ def test_one_scene_is_learnt(name):
     torch.manual_seed(0)
     norms = {} if name.startswith('rtmdet') else dict(norm=True, fpn_norm=True)  # which it has anyway
     small = SMALL if name in TWO_STAGE else {}           # published anchors begin at 32 px, too large for a vehicle of 12 x 6
-    m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2, strides=(4,8,16), **norms, **small)
+    m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2,
+                        strides=(4,8,16), **norms, **small)
     steps = 250
     opt = torch.optim.AdamW(m.parameters(), 4e-3)
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, total_steps=steps)

@@ -57,7 +57,8 @@ def test_published_r3det_reads_the_swapped_place():
     z,det = opened('r3det-oc_r50_fpn_1x_dota')
     frm,x = det.stages[1].align,z['input']
     assert frm.swapped and det.recipe()['stages'][1]['align']['swapped'], "loading says so"
-    assert load_mmrotate(create_detector('r3det', 15, 'resnet18', angle='oc'), checkpoint('r3det-oc_r50_fpn_1x_dota')).stages[1].align.swapped
+    det = load_mmrotate(create_detector('r3det', 15, 'resnet18', angle='oc'), checkpoint('r3det-oc_r50_fpn_1x_dota'))
+    assert det.stages[1].align.swapped
     right = stage_outputs(det, x)[1]
     frm.swapped = False
     try: assert rel(stage_outputs(det, x)[1].logits, right.logits)>.01
@@ -76,15 +77,20 @@ def test_configurations_of_more_stages():
     assert (kw['refine'][1]['loss_box'].weight, kw['refine'][1]['cls_weight'])==(.5,.5)
     s2a = settings_from_config(settings('s2anet_r50_fpn_1x_dota_le135'))
     assert (s2a['name'], s2a['refine'], s2a['shared'], s2a['hbox'], s2a['scales_per_octave'])==('s2anet', ({},), False, False, 1)
-    assert settings_from_config(settings('r3det_r50_fpn_1x_dota_oc'))['hbox'], "0.x compares anchors with upright boxes unless told otherwise"
+    found = settings_from_config(settings('r3det_r50_fpn_1x_dota_oc'))
+    assert found['hbox'], "0.x compares anchors with circumscribed hboxes unless the config says otherwise"
 
 @needs_oracle
 def test_misfits_are_named():
     sd = checkpoint('s2anet_r50_fpn_1x_dota_le135')
-    with pytest.raises(KeysError, match='4 not in the detector: align_conv.ac.1.deform_conv.weight'): load_mmrotate(create_detector('s2anet', 15, backbone='resnet18'), sd)
+    with pytest.raises(KeysError, match='4 not in the detector: align_conv.ac.1.deform_conv.weight'):
+        load_mmrotate(create_detector('s2anet', 15, backbone='resnet18'), sd)
 
-@pytest.mark.parametrize('name,kw,n', [('s2anet',{},36_466_024), ('s2anet',dict(refine=({},{})),39_020_156), ('r3det',{},42_129_416),
-    ('r3det',dict(stacked_convs=2),37_408_776), ('r3det',dict(refine=(better(.6, .5, stacked_convs=2),)),39_769_096), ('r3det',dict(refine=(better(.6, .5),better(.7, .6))),47_617_820)])
+@pytest.mark.parametrize('name,kw,n', [
+    ('s2anet',{},36_466_024), ('s2anet',dict(refine=({},{})),39_020_156),
+    ('r3det',{},42_129_416), ('r3det',dict(stacked_convs=2),37_408_776),
+    ('r3det',dict(refine=(better(.6, .5, stacked_convs=2),)),39_769_096),
+    ('r3det',dict(refine=(better(.6, .5),better(.7, .6))),47_617_820)])
 def test_parameters_as_published(name, kw, n):
     m = create_detector(name, 15, **kw)
     assert sum(p.numel() for p in m.parameters())==n

@@ -70,7 +70,8 @@ def test_losses_against_loops():
     for name,which,m,weight in (('first',0,near,.375), ('box',1,matched,1.)):
         lvl_means = []
         for l in range(len(STRIDES)):
-            v = [convex_giou_loss(sets[which][b,i][None], rbox2qbox(targets[b]['boxes'][m[b,i]][None])) for b in range(2) for i in range(m.shape[1]) if m[b,i]>=0 and out.lvls[i]==l]
+            v = [convex_giou_loss(sets[which][b,i][None], rbox2qbox(targets[b]['boxes'][m[b,i]][None])) for b in range(2)
+                 for i in range(m.shape[1]) if m[b,i]>=0 and out.lvls[i]==l]
             if v: lvl_means.append(torch.cat(v).mean())
         assert len(lvl_means)>1 and got[f'loss_{name}'].mean().item()==pytest.approx(weight*sum(lvl_means).item(), rel=1e-5)
     p = out.logits.sigmoid()
@@ -89,7 +90,8 @@ def test_a_image_without_objects_counts_for_one_positive():
     assert a.item()==pytest.approx(b.item()*(1+n.item())/2, rel=1e-5)
 
 def test_25_points():
-    m = create_detector('rotated_reppoints', 2, backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), k=25)
+    m = create_detector('rotated_reppoints', 2, backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1,
+                        strides=(8,16), k=25)
     assert m.stages[0].cls_conv.weight.shape[2:]==(5,5) and m.stages[0].first.out_channels==50
     losses = m(torch.randn(1,3,64,64), [dict(boxes=tensor([[30.,30.,20.,10.,.3]]), labels=tensor([1]))])
     assert all(v.isfinite() for v in losses.values())
@@ -114,10 +116,12 @@ def test_published_keys():
     assert (det.name,det.n_classes,sum(p.numel() for p in det.parameters()))==('rotated_reppoints',15,36_832_371)
     load_mmrotate(det, {**sd, 'bbox_head.moment_transfer':torch.zeros(2)})  # of Oriented RepPoints 1.x
     with pytest.raises(KeysError, match='reppoints_extra'): load_mmrotate(det, {**sd, 'bbox_head.reppoints_extra':torch.ones(1)})
-    with pytest.raises(KeysError, match='stages.0.move.bias'): load_mmrotate(det, {k:v for k,v in sd.items() if 'pts_refine_out.bias' not in k})
+    with pytest.raises(KeysError, match='stages.0.move.bias'):
+        load_mmrotate(det, {k:v for k,v in sd.items() if 'pts_refine_out.bias' not in k})
 
 def read_at(x, pts, w):
-    "What a convolution's weights `(o, c, k, k)` make of `x (1, c, h, w)` read at `pts (1, 2*k*k, h, w)`, y and x in cells from each location, with bilinear interpolation and zeros outside"
+    """What a convolution's weights `(o, c, k, k)` make of `x (1, c, h, w)` read at `pts (1, 2*k*k, h, w)`, y and x in cells from
+    each location, with bilinear interpolation and zeros outside"""
     h,wd = x.shape[2:]
     y,xx = pts[0,0::2]+torch.arange(h)[:,None],pts[0,1::2]+torch.arange(wd)
     grid = torch.stack([(2*xx+1)/wd-1, (2*y+1)/h-1], -1).flatten(0,1)[None]
@@ -145,7 +149,8 @@ def their_head(sd, maps):
 
 @needs_oracle
 def test_network_against_theirs_written_out():
-    sd,x = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x'),torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    sd = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x')
+    x = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     det = quietly(sd, angle='le135')
     with torch.no_grad():
         maps = det.backbone(x)
@@ -159,11 +164,14 @@ def test_network_against_theirs_written_out():
 
 @needs_oracle
 def test_losses_against_theirs_written_out():
-    """MMRotate's rules on MMRotate's numbers, location by location: both sets of points lie y before x, and the second assigner reads the first of them as if x came before y"""
-    sd,x = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x'),torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    """MMRotate's rules on MMRotate's numbers, location by location: both sets of points lie y before x, and the second assigner
+    reads the first of them as if x came before y"""
+    sd = checkpoint('rotated_reppoints_r50_fpn_1x_dota_le135', 'keys_0x')
+    x = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     det = quietly(sd, angle='le135')
     assert det.stages[0].swapped and det.recipe()['stages'][0]['swapped'], 'loading says so'
-    boxes = torch.tensor([[41.8,78.5,38.1,17.9,.17],[51.4,81.2,30.2,15.6,.57],[36.,49.2,50.8,22.9,.18],[61.4,73.2,39.2,17.,-.37],[85.5,38.,41.,21.6,-.48]])
+    boxes = torch.tensor([[41.8,78.5,38.1,17.9,.17],[51.4,81.2,30.2,15.6,.57],[36.,49.2,50.8,22.9,.18],
+                          [61.4,73.2,39.2,17.,-.37],[85.5,38.,41.,21.6,-.48]])
     labels,quads = torch.tensor([3,7,0,14,3]),rbox2qbox(boxes)
     with torch.no_grad():
         got = det.train()(x, [dict(boxes=boxes, labels=labels)])
@@ -194,10 +202,14 @@ def test_losses_against_theirs_written_out():
 CONFIG = """
 norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
 model = dict(type='RotatedRepPoints', backbone=dict(type='ResNet', depth=50, frozen_stages=1, norm_eval=True),
-    neck=dict(type='FPN', in_channels=[256,512,1024,2048], out_channels=256, start_level=1, add_extra_convs='on_input', num_outs=5, norm_cfg=norm_cfg),
-    bbox_head=dict(type='RotatedRepPointsHead', num_classes=15, in_channels=256, feat_channels=256, stacked_convs=3, num_points=9, gradient_mul=0.3,
-        point_strides=[8,16,32,64,128], point_base_scale=2, norm_cfg=norm_cfg, loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox_init=dict(type='ConvexGIoULoss', loss_weight=0.375), loss_bbox_refine=dict(type='ConvexGIoULoss', loss_weight=1.0), transform_method='rotrect', use_reassign=False),
+    neck=dict(type='FPN', in_channels=[256,512,1024,2048], out_channels=256, start_level=1, add_extra_convs='on_input',
+              num_outs=5, norm_cfg=norm_cfg),
+    bbox_head=dict(type='RotatedRepPointsHead', num_classes=15, in_channels=256, feat_channels=256, stacked_convs=3,
+                   num_points=9, gradient_mul=0.3,
+        point_strides=[8,16,32,64,128], point_base_scale=2, norm_cfg=norm_cfg,
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox_init=dict(type='ConvexGIoULoss', loss_weight=0.375),
+        loss_bbox_refine=dict(type='ConvexGIoULoss', loss_weight=1.0), transform_method='rotrect', use_reassign=False),
     train_cfg=dict(init=dict(assigner=dict(type='ConvexAssigner', scale=4, pos_num=1)),
         refine=dict(assigner=dict(type='MaxConvexIoUAssigner', pos_iou_thr=0.4, neg_iou_thr=0.3, min_pos_iou=0, ignore_iof_thr=-1))),
     test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=0.05, nms=dict(iou_thr=0.4), max_per_img=2000))"""
@@ -214,6 +226,7 @@ def test_configuration():
     assert kw['first_assigner'].keywords==dict(scale=4, topk=1)
 
 def test_kin_opens_with_a_warning():
-    with pytest.warns(UserWarning, match='trai.*goes on as rotated_reppoints'): kw = settings_from_config(CONFIG.replace('use_reassign=False', 'use_reassign=True'))
+    with pytest.warns(UserWarning, match='trai.*goes on as rotated_reppoints'):
+        kw = settings_from_config(CONFIG.replace('use_reassign=False', 'use_reassign=True'))
     assert kw['name']=='rotated_reppoints' and 'assigner' not in kw
     with pytest.raises(ConfigError, match='rotrect'): settings_from_config(CONFIG.replace("'rotrect'", "'moment'"))

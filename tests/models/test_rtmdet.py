@@ -29,7 +29,8 @@ def test_sizes(size, width, n):
     r = m.recipe()
     assert (r['name'],r['neck']['channels'],r['stages'][0]['feat_channels'])==(f'rtmdet_r_{size}',width,width)
     assert r['stages'][0]['coder']['act']==('none' if size in ('tiny','s') else 'exp')
-    assert r['stages'][0]['loss_box']==dict(type='BoxLoss', func='rotated_iou_loss', on='boxes', weight=2., kwargs=dict(mode='linear'), mean=False)
+    assert r['stages'][0]['loss_box']==dict(type='BoxLoss', func='rotated_iou_loss', on='boxes', weight=2.,
+                                            kwargs=dict(mode='linear'), mean=False)
 
 def test_settings_win():
     m = create_detector('rtmdet_r_tiny', 2, backbone='test_resnet', fpn_channels=16, act='exp', strides=(8,16), score_thr=.3)

@@ -12,7 +12,8 @@ from rotnb.targets.sample import random_sample
 
 ALL = 'rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'
 every = pytest.mark.parametrize('name', ALL)
-NEW = dict(zip(ALL, ('rotated-faster-rcnn-le90_r50_fpn_1x_dota','oriented-rcnn-le90_r50_fpn_1x_dota','roi-trans-le90_r50_fpn_1x_dota','gliding-vertex-rbox_r50_fpn_1x_dota')))
+NEW = dict(zip(ALL, ('rotated-faster-rcnn-le90_r50_fpn_1x_dota','oriented-rcnn-le90_r50_fpn_1x_dota',
+                     'roi-trans-le90_r50_fpn_1x_dota','gliding-vertex-rbox_r50_fpn_1x_dota')))
 OLD = 'oriented_rcnn_r50_fpn_1x_dota_le90'  # of line 0.x
 references = pytest.mark.parametrize('ref', [*NEW.values(), OLD])
 
@@ -35,10 +36,12 @@ def test_raw_outputs_and_rois(ref):
     "Proposals, and what each stage says of theirs. Line 0.x passes on proposals without area, which no stage here looks at"
     z,det = opened(ref)
     rpn,rois = det.stages[0],det.stages[1:]
-    maps = lambda kind: torch.cat([z[f'out/rpn_head/{kind}/{i}'].permute(0,2,3,1).flatten(1,2).reshape(1, -1, (1,rpn.coder.n)[kind]) for i in range(5)], 1)
+    def maps(kind):
+        levels = [z[f'out/rpn_head/{kind}/{i}'].permute(0,2,3,1).flatten(1,2) for i in range(5)]
+        return torch.cat([o.reshape(1, -1, (1,rpn.coder.n)[kind]) for o in levels], 1)
     with torch.no_grad():
         feats = det.neck(det.backbone(z['input']))
-        out = rpn(feats)._replace(size=tuple(z['input'].shape[-2:]))
+        out = rpn(feats)._replace(size_hw=tuple(z['input'].shape[-2:]))
         boxes = rpn.boxes(out)[0]
         errs = neck_errors(z, feats) | dict(rpn_cls=rel(out.logits, maps(0)), rpn_reg=rel(out.deltas, maps(1)))
         for i,stage in enumerate(rois):
@@ -47,7 +50,7 @@ def test_raw_outputs_and_rois(ref):
             same = matched(unscored(boxes), unscored(theirs[real]))
             print(ref, f'{int(same.sum())} of {len(theirs)} RoIs, {int((~real).sum())} without area, {len(boxes)} here')
             assert len(boxes)==len(theirs) and (~same).sum()<=(ref==OLD) and (real.all() or ref==OLD)
-            res = stage(feats, theirs[None])._replace(size=out.size)
+            res = stage(feats, theirs[None])._replace(size_hw=out.size_hw)
             logits,deltas,cut = their_outputs(z, i, len(rois))
             first = theirs[:2] if real[:2].all() else theirs[:0]
             errs |= {f'class {i}':rel(res.logits[0][real], logits[real]), f'deltas {i}':rel(res.deltas[0][real], deltas[real]),
@@ -62,7 +65,8 @@ def candidates(z, det):
     for i,stage in enumerate(det.stages[1:]):
         logits,deltas,_ = their_outputs(z, i, n)
         rois = their_rois(z, i, n)
-        before = StageOut(logits[None], deltas[None], rois[None], torch.zeros(1, len(rois)), size=tuple(z['input'].shape[-2:]), before=before)
+        before = StageOut(logits[None], deltas[None], rois[None], torch.zeros(1, len(rois)),
+                          size_hw=tuple(z['input'].shape[-2:]), before=before)
     kept = stage.iou_thr,stage.max_per_img
     stage.iou_thr,stage.max_per_img = 1.,10**6
     try: return stage.detect(before)[0]
@@ -94,10 +98,12 @@ def mistakes(keep, dets, ranks):
     return n
 
 @needs_oracle
-@pytest.mark.parametrize('ref,found,wrong', [(NEW['rotated_faster_rcnn'],322,0), (NEW['roi_trans'],657,0), (NEW['oriented_rcnn'],1993,13), (OLD,1413,6)])
+@pytest.mark.parametrize('ref,found,wrong',
+                         [(NEW['rotated_faster_rcnn'],322,0), (NEW['roi_trans'],657,0), (NEW['oriented_rcnn'],1993,13), (OLD,1413,6)])
 def test_nms_of_their_candidates(ref, found, wrong):
-    """From their heads' outputs we get every box with area that they detect; exact NMS then keeps what they keep, but for what mmcv's IoU gets wrong: formula weights make proposals of Oriented R-CNN
-    slivers a thousand pixels long. Many of those look beyond the image, see nothing and score alike: the order of equal scores is taken from the reference, whose sort leaves it open"""
+    """From their heads' outputs we get every box with area that they detect; exact NMS then keeps what they keep, but for what
+    mmcv's IoU gets wrong: formula weights make proposals of Oriented R-CNN slivers a thousand pixels long. Many of those look
+    beyond the image, see nothing and score alike: the order of equal scores is the reference's, whose sort leaves it open"""
     z,det = opened(ref)
     dets,theirs = candidates(z, det),their_dets(z)
     real = (theirs['boxes'][:,2:4]>0).all(1)
@@ -108,7 +114,8 @@ def test_nms_of_their_candidates(ref, found, wrong):
     ours = batched_nms_rotated(dets['boxes'], ranks, dets['labels'], .1)
     ours = ours[ranks[ours]>=ranks[at].min()]
     both = len(set(ours.tolist()) & set(at.tolist()))
-    print(ref, f'{both} of {len(at)} detections ({len(real)-len(at)} without area left out) of {len(ranks)} candidates; mistakes {mistakes(at, dets, ranks)} there, {mistakes(ours, dets, ranks)} here')
+    print(ref, f'{both} of {len(at)} detections ({len(real)-len(at)} without area left out) of {len(ranks)} candidates; '
+          f'mistakes {mistakes(at, dets, ranks)} there, {mistakes(ours, dets, ranks)} here')
     assert both>=found and mistakes(at, dets, ranks)==wrong and mistakes(ours, dets, ranks)==0
 
 @needs_oracle
@@ -129,8 +136,8 @@ def test_detections(name):
 
 @needs_oracle
 def test_gliding_vertex_reference_takes_corners_for_boxes():
-    """MMRotate 1.x hands quadrilaterals, eight numbers each, to an NMS of rotated boxes, which reads the first five as centre, sides and angle. That way exact NMS too keeps its 17 of 1863; NMS of
-    what the numbers mean keeps others"""
+    """MMRotate 1.x hands quadrilaterals, eight numbers each, to an NMS of rotated boxes, which reads the first five as centre,
+    sides and angle. That way exact NMS too keeps its 17 of 1863; NMS of what the numbers mean keeps others"""
     z,det = opened(NEW['gliding_vertex'])
     stage,(logits,deltas,_) = det.stages[1],their_outputs(z, 0, 1)
     pri,labels = (logits.softmax(1)[:,:-1]>stage.score_thr).nonzero(as_tuple=True)
@@ -154,8 +161,9 @@ def test_gliding_vertex_reference_takes_corners_for_boxes():
 @needs_oracle
 @pytest.mark.parametrize('name', [*ALL, OLD])
 def test_losses(name, monkeypatch):
-    """Some rotated proposals stand exactly upright, and rounding decides which of their ends is the first: 14 of 2000 are the same rectangles, but turned by half a turn, and so are the
-    features in them. There the proposals are given. Line 0.x learns from proposals without area too, as background: the class loss is that of another sample"""
+    """Some rotated proposals stand exactly upright, and rounding decides which of their ends is the first: 14 of 2000 are the same
+    rectangles, but turned by half a turn, and so are the features in them. There the proposals are given. Line 0.x learns from
+    proposals without area too, as background: the class loss is that of another sample"""
     z,det = opened(NEW.get(name, OLD))
     if name in ('oriented_rcnn',OLD): monkeypatch.setattr(det.stages[0], 'boxes', lambda out: their_rois(z, 0, 1)[None])
     with torch.no_grad(): losses = det.train()(z['input'], targets(z))
@@ -184,7 +192,8 @@ def test_guess_is_the_default(name):
 
 # --- what is their own
 
-TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, fc_channels=32, strides=(8,16), rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
+TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, fc_channels=32, strides=(8,16),
+            rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 A = torch.tensor([[30.,40.,40.,20.,.4],[70.,60.,24.,24.,-.7],[20.,80.,30.,10.,1.2]])
 def target(n): return dict(boxes=A[:n], labels=torch.arange(n))
 def images(b, h=96, w=96): return torch.randn(b, 3, h, w, generator=torch.Generator().manual_seed(1))
@@ -207,10 +216,10 @@ def test_proposals_fill_up_with_nothing(name):
     with torch.no_grad():
         feats = m.neck(m.backbone(images(1)))
         rpn = m.stages[0]
-        p = rpn.boxes(rpn(feats)._replace(size=(96,96)))
+        p = rpn.boxes(rpn(feats)._replace(size_hw=(96,96)))
         padded = torch.cat([p, torch.zeros(1,7,5)], 1)
         for stage in m.stages[1:]:
-            a,b = (stage(feats, o)._replace(size=(96,96)) for o in (p, padded))
+            a,b = (stage(feats, o)._replace(size_hw=(96,96)) for o in (p, padded))
             for u,v in zip(stage.detect(a), stage.detect(b)): assert all(torch.equal(u[k], v[k]) for k in u)
             p,padded = stage.boxes(a),stage.boxes(b)
             assert torch.equal(p, padded[:,:p.shape[1]]) and (padded[:,p.shape[1]:,2:4]==0).all()
@@ -233,7 +242,7 @@ def test_ignored_objects_are_in_no_sample(name):
     t = dict(target(3), ignore=torch.tensor([True,False,False]))
     with torch.no_grad():
         feats = m.neck(m.backbone(images(1)))
-        out = rpn(feats)._replace(size=(96,96))
+        out = rpn(feats)._replace(size_hw=(96,96))
         on = (out.priors[0,:,:2]-A[0,:2]).abs().amax(1)<4
         assert on.any() and (rpn.assign(out, [t])[0][on]!=-1).all() and not (rpn.assign(out, [t])==0).any()
         s = stage.sample(rpn.boxes(out), [t])

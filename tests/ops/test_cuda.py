@@ -38,7 +38,8 @@ s = torch.rand(70,generator=g); s[40:50] = .5; s[9] = math.nan; c = torch.arange
 for thr in (0,.1,.5,1): assert batched_nms_rotated(b, s, c, thr).tolist()==walk(b, s, c, thr), thr
 assert nms_rotated(b, s, .1, max_num=3).tolist()==walk(b, s, c*0, .1)[:3]
 assert nms_rotated(b[:0], s[:0], .1).shape==(0,) and nms_rotated(b[5:7], s[5:7], .1).tolist()==[0]
-chain = torch.stack([torch.arange(40)*4., *(torch.full((40,), o) for o in (0.,10,5,0))], 1)  # each touches the next: the longest dependence there is
+# each touches the next: the longest dependence there is
+chain = torch.stack([torch.arange(40)*4., *(torch.full((40,), o) for o in (0.,10,5,0))], 1)
 assert nms_rotated(chain, -torch.arange(40.), .2).tolist()==list(range(0,40,2))
 ''')
 
@@ -70,7 +71,9 @@ for mode in ('iou','iof','giou'):
 assert box_iou_quad(a.float(), b.float()).dtype==torch.float32
 p = torch.rand(5,9,2,generator=g).double()*60; h = kernels.prepare(convex_hull(p).flatten(1).numpy())
 cpu = np.empty((5,6)); convex._matrix_serial(h, B, 0, cpu); np.testing.assert_allclose(convex_iou(p, b).numpy(), cpu, atol=1e-12)
-pts = torch.cat([a[2:,0], torch.rand(9,2,generator=g)*60]); cpu = np.empty((15,6), bool); convex._inside_serial(pts.numpy(), b.flatten(1).numpy(), cpu)
+pts = torch.cat([a[2:,0], torch.rand(9,2,generator=g)*60])
+cpu = np.empty((15,6), bool)
+convex._inside_serial(pts.numpy(), b.flatten(1).numpy(), cpu)
 assert (points_in_polygons(pts, b).numpy()==cpu).all() and cpu.any() and points_in_polygons(pts[:0], b).shape==(0,6)
 q = boxes(40, 50); s = torch.rand(40,generator=g)
 assert nms_quad(rbox2qbox(q), s, .1).tolist()==nms_rotated(q, s, .1).tolist() and nms_quad(a[:0], s[:0], .1).shape==(0,)
@@ -89,9 +92,11 @@ s = torch.rand(60,generator=g); s[40:50] = .5; s[9] = math.nan; c = torch.arange
 for kw in (dict(), dict(sigma=.1, min_score=.1), dict(method='linear', iou_threshold=.2, max_num=30), dict(idxs=c)):
     keep,new = soft_nms_rotated(b, s, **kw); print(keep.tolist(), [f'{o:.6g}' for o in new.tolist()])
 chain = torch.stack([torch.arange(20)*4., *(torch.full((20,), o) for o in (0.,10,5,0))], 1)     # each touches the next
-print(soft_nms_rotated(chain, 1-torch.arange(20.)/40)[0].tolist(), [len(o) for o in soft_nms_rotated(b[:0], s[:0])+soft_nms_rotated(b[6:7], s[6:7])])
+print(soft_nms_rotated(chain, 1-torch.arange(20.)/40)[0].tolist(),
+      [len(o) for o in soft_nms_rotated(b[:0], s[:0])+soft_nms_rotated(b[6:7], s[6:7])])
 for kw in (dict(), dict(iou_threshold=.1, weights=[2,1]), dict(conf_type='max', iou_threshold=.3, skip_thr=.2)):
-    print([[f'{x:.5g}' for x in o.flatten().tolist()] for o in weighted_boxes_fusion([b,b.flip(0)+.5], [s,s.flip(0)], [c,c.flip(0)], **kw)])
+    print([[f'{x:.5g}' for x in o.flatten().tolist()]
+           for o in weighted_boxes_fusion([b,b.flip(0)+.5], [s,s.flip(0)], [c,c.flip(0)], **kw)])
 print([tuple(o.shape) for o in weighted_boxes_fusion([b[:0]], [[]], [[]])])
 '''
 
@@ -109,7 +114,8 @@ from numba import cuda, float32 as f4, float64 as f8, int64 as i8, int8 as i1, u
 from rotnb.ops import kernels as K, nms as N, fusion as F, convex as C, roi_align as R
 D.get_current_device = lambda: types.SimpleNamespace(compute_capability=(9,0))
 P,G,V,I = f8[:,::1],f8[:,::1],f8[::1],i8[::1]
-sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], K._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
+sigs = {K._prepare_cuda:[(i8,P,P)], K._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)],
+        K._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
         C._matrix_cuda:[(i8,P,P,i8,o[:,::1]) for o in (f4,f8)], C._aligned_cuda:[(i8,P,P,i8,o[::1]) for o in (f4,f8)],
         C._inside_cuda:[(i8,P,P,u1[:,::1])],
         N._levels_cuda:[(i8,P,G,I)], N._grid_cuda:[(i8,I,G)], N._cells_cuda:[(i8,P,G,I,I)], N._round_cuda:[(i8,P,I,f8,G,I,I,i1[::1])],

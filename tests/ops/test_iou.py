@@ -64,7 +64,8 @@ def test_inside(a, fw, fh):
 
 def test_extreme_numbers_give_finite_results():
     v = [0, -1, 1e-300, 1e-30, 1, 1e30, 1e300, math.inf, -math.inf, math.nan]
-    b = torch.tensor([[x,y,w,h,t] for x in v for y in (0,1e300) for w in v for h in (1,1e-300,1e300) for t in (0.,1e300)], dtype=torch.float64)[::3]
+    b = torch.tensor([[x,y,w,h,t] for x in v for y in (0,1e300) for w in v for h in (1,1e-300,1e300) for t in (0.,1e300)],
+                     dtype=torch.float64)[::3]
     for mode in ('iou','iof','giou'):
         m = box_iou_rotated(b, b, mode); assert m.isfinite().all() and m.max()<=1+1e-9 and m.min()>=-1
 
@@ -97,6 +98,12 @@ ts = [threading.Thread(target=work) for _ in range(4)]
 for t in ts: t.start()
 for t in ts: t.join()
 assert all(out.values())
-ctx = mp.get_context('fork'); q = ctx.Queue(); p = ctx.Process(target=work, args=(q,)); p.start(); assert q.get(timeout=60); p.join(); assert p.exitcode==0
+ctx = mp.get_context('fork')
+q = ctx.Queue()
+p = ctx.Process(target=work, args=(q,))
+p.start()
+assert q.get(timeout=60)
+p.join()
+assert p.exitcode==0
 '''
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT, timeout=120, stdin=subprocess.DEVNULL)

@@ -40,7 +40,8 @@ def test_same_as_definition(kind, thr):
     assert batched_nms_rotated(b, s, c, thr).tolist()==greedy(b, s, c, thr)
     assert nms_rotated(b, s, thr, max_num=5).tolist()==keep.tolist()[:5]
 
-box = st.tuples(st.floats(-50, 50, width=32), st.floats(-50, 50, width=32), st.floats(0, 80, width=32), st.floats(0, 80, width=32), st.floats(-4, 4, width=32))
+box = st.tuples(st.floats(-50, 50, width=32), st.floats(-50, 50, width=32), st.floats(0, 80, width=32),
+                st.floats(0, 80, width=32), st.floats(-4, 4, width=32))
 @settings(deadline=None)
 @given(st.lists(st.tuples(box, st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=30), st.sampled_from([0, .2, .5]))
 def test_any_boxes(items, thr):
@@ -122,7 +123,8 @@ def test_soft_nms_between_none_and_hard():
     assert not {0,1}&{*soft_nms_rotated(nan.half(), s)[0].tolist()}
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-.1, .1), st.integers(-3, 3)), min_size=1, max_size=6), st.floats(-7, 7))
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(-.1, .1), st.integers(-3, 3)), min_size=1,
+                max_size=6), st.floats(-7, 7))
 def test_fusion_of_one_object(seen, t):
     "However its sightings are spelt and turned, they give one box, within their spread"
     b = np.array([[50+x, 50+y, *((40,12) if q%2==0 else (12,40)), t+d+q*math.pi/2] for x,y,d,q in seen])

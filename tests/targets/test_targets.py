@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import tensor
-from rotnb.geometry.boxes import canonicalize, rbox2qbox
+from rotnb.geometry.boxes import canonicalize, circumscribed_hbox, rbox2qbox
 from rotnb.ops.iou import box_iou_rotated
 from rotnb.targets import assign
 from rotnb.targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
@@ -12,7 +12,7 @@ from rotnb.targets.assign import IGN, NEG, fcos_assign, ignore_inside, max_iou_a
 from rotnb.targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from rotnb.targets.priors import AnchorPriors, PointPriors, level_priors
 from rotnb.targets.roi_coders import (DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder, clip_centers, clip_sides, fill_ratio,
-                                      glide_ratios, slide_corners, upright)
+                                      glide_ratios, slide_corners)
 from rotnb.targets.sample import add_objects, random_sample
 from paths import SHARED
 
@@ -46,7 +46,8 @@ def delta_coder(cfg, **kw):
 
 # MMRotate's numbers; its random decodes are clamped to an image of 1024 x 1024
 
-DELTAS = [f'DeltaXYWHT_{k}' for a in FORMS for k in (*(f'r_{a}_swap{s}_proj{p}' for s in '01' for p in '01'), f'r_{a}_norm', f'h_{a}_swap0', f'h_{a}_swap1')]
+DELTAS = [f'DeltaXYWHT_{k}' for a in FORMS for k in (*(f'r_{a}_swap{s}_proj{p}' for s in '01' for p in '01'), f'r_{a}_norm',
+                                                     f'h_{a}_swap0', f'h_{a}_swap1')]
 
 @pytest.mark.parametrize('name', DELTAS)
 def test_delta_coder_is_mmrotates(ref, name):
@@ -83,7 +84,8 @@ def test_distances_are_mmrotates(ref, angle):
     k,g = f'coder/DistAngle_{angle}',ref('gts_r')
     priors = torch.cat([ref('anchors_r')[:,:2], torch.ones(200,2), torch.zeros(200,1)], 1)
     c = DistanceAngleCoder(angle)
-    same = (canonicalize(g, angle)-g).abs().amax(1)<1e-5              # the peer's coder takes boxes as they are, and its head spells them before
+    # the peer's coder takes boxes as they are, and its head spells them before
+    same = (canonicalize(g, angle)-g).abs().amax(1)<1e-5
     assert same.sum()>20
     near(c.encode(priors, g)[same], ref(k,'enc')[same], atol=1e-4)
     inside = (ref(k,'enc')[:,:4]>=0).all(1)                           # a distance below 0 is cut, which the peer leaves to its head
@@ -96,14 +98,16 @@ CSL = [(a,w,o,r) for a in FORMS for w,o,r in (('gaussian',4,3),('gaussian',1,6),
 def test_csl_is_mmrotates(ref, angle, window, omega, radius):
     k = f'coder/CSL_{angle}_{window}_{omega}_{radius}'
     theta,enc,dec = ref(k,'ang')[:,0],ref(k,'enc'),ref(k,'dec')
-    if angle=='oc' and omega==4:                                      # the peer makes 22 bins of them, and one of the last half bin and the first
+    # the peer makes 22 bins of them, and one of the last half bin and the first
+    if angle=='oc' and omega==4:
         with pytest.raises(ValueError, match='do not divide 90'): CSLAngle(angle, omega)
         return
     c = CSLAngle(angle, omega, 'mmrotate' if window=='gaussian' else window, radius)
     near(c.encode(theta), enc)
     if window=='gaussian' and omega==4: assert (enc==0).all(), 'the published setting has empty labels'
     elif window!='rect': near(c.decode(enc), dec)
-    else:                                                             # the peer answers with the beginning of the plateau, or of the circle
+    # the peer answers with the beginning of the plateau, or of the circle
+    else:
         assert (c.decode(enc)-theta).abs().max()<=math.radians(.5)+1e-5
         assert (dec-theta).abs().max()>math.radians(5)
 
@@ -116,10 +120,10 @@ def test_psc_is_mmrotates(ref, dual):
 def test_gliding_vertex_is_mmrotates(ref):
     g = ref('gts_r')
     near(glide_ratios(g), ref('coder/GVFixCoder','enc'), atol=1e-5)
-    quads,peer = slide_corners(upright(g), ref('coder/GVFixCoder','enc')),ref('coder/GVFixCoder','dec').view(-1,4,2)
+    quads,peer = slide_corners(circumscribed_hbox(g), ref('coder/GVFixCoder','enc')),ref('coder/GVFixCoder','dec').view(-1,4,2)
     near(quads, peer, atol=2e-3)                                       # px, of coordinates near 1000
     area = lambda q: ((q[:,2]-q[:,0])[:,0]*(q[:,3]-q[:,1])[:,1]-(q[:,2]-q[:,0])[:,1]*(q[:,3]-q[:,1])[:,0]).abs()/2
-    near(fill_ratio(g), area(rbox2qbox(g))/upright(g)[:,2:4].prod(1), rtol=1e-4)
+    near(fill_ratio(g), area(rbox2qbox(g))/circumscribed_hbox(g)[:,2:4].prod(1), rtol=1e-4)
 
 # what must hold for any box
 
@@ -151,8 +155,8 @@ def test_delta_round_trip(angle, bs, swap, proj, norm, ac, keep):
 @settings(max_examples=60, deadline=None)
 def test_upright_round_trips(angle, bs):
     p,b = pair(bs, angle)
-    p = upright(p)
-    same_boxes(DeltaXYWHCoder(max_ratio=1e4).decode(p, DeltaXYWHCoder(max_ratio=1e4).encode(p, b)), upright(b), 1e-6)
+    p = circumscribed_hbox(p)
+    same_boxes(DeltaXYWHCoder(max_ratio=1e4).decode(p, DeltaXYWHCoder(max_ratio=1e4).encode(p, b)), circumscribed_hbox(b), 1e-6)
     c = MidpointOffsetCoder(angle, max_ratio=1e4, tie=1e-6)
     got = c.decode(p, c.encode(p, b))
     assert (box_iou_rotated(got, b, aligned=True)>1-1e-5).all()
@@ -162,12 +166,13 @@ def test_upright_round_trips(angle, bs):
     c = GlidingVertexCoder(angle, max_ratio=1e4)
     d = c.encode(p, b)
     free = d[:,8]<=c.max_fill
-    got,want = c.decode(p, d),torch.where(free[:,None], b, upright(b))
+    got,want = c.decode(p, d),torch.where(free[:,None], b, circumscribed_hbox(b))
     assert (box_iou_rotated(got, want, aligned=True)>1-1e-5).all()
     assert (d[:,4:]>=0).all() and (d[:,4:]<=1+1e-9).all()
 
 @forms
-@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.integers(1,10), st.booleans(), st.sampled_from(['gaussian','triangle','rect','pulse']))
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.integers(1,10), st.booleans(),
+       st.sampled_from(['gaussian','triangle','rect','pulse']))
 @settings(max_examples=80, deadline=None)
 def test_labels_round_trip(angle, ts, bits, gray, window):
     span = math.pi/2 if angle=='oc' else math.pi
@@ -178,7 +183,8 @@ def test_labels_round_trip(angle, ts, bits, gray, window):
     lo = dict(le90=-math.pi/2, le135=-math.pi/4, oc=0)[angle]
     for c in (DCLAngle(angle, bits, gray), CSLAngle(angle)): assert ((c.decode(c.encode(t))>=lo) & (c.decode(c.encode(t))<=lo+span)).all()
 
-ALL = [*(DeltaXYWHACoder(a, edge_swap=s) for a in FORMS for s in (False,True)), *(DistanceAngleCoder(a) for a in FORMS), DeltaXYWHCoder(), MidpointOffsetCoder(),
+ALL = [*(DeltaXYWHACoder(a, edge_swap=s) for a in FORMS for s in (False,True)), *(DistanceAngleCoder(a) for a in FORMS),
+       DeltaXYWHCoder(), MidpointOffsetCoder(),
        GlidingVertexCoder(), *(DeltaXYWHACoder(angle_coder=a) for a in (PSCAngle(), CSLAngle(), DCLAngle(), CSLAngle(window='mmrotate')))]
 
 @pytest.mark.parametrize('c', ALL, ids=[f'{type(c).__name__}-{i}' for i,c in enumerate(ALL)])
@@ -196,7 +202,8 @@ def test_coders_take_what_they_get(c, dtype):
     assert c.decode(p, wild)[:,2:].isfinite().all() and c.decode(p, -wild)[:,2:].isfinite().all()
     assert c.decode(p, torch.full((2,c.n), math.nan, dtype=dtype)).shape==(2,5), 'the head drops what is not finite'
 
-@pytest.mark.parametrize('c', [DeltaXYWHACoder(), DeltaXYWHACoder('oc', edge_swap=False), DistanceAngleCoder(act='exp'), DeltaXYWHCoder(), MidpointOffsetCoder()],
+@pytest.mark.parametrize('c', [DeltaXYWHACoder(), DeltaXYWHACoder('oc', edge_swap=False), DistanceAngleCoder(act='exp'),
+                               DeltaXYWHCoder(), MidpointOffsetCoder()],
                          ids=lambda c: type(c).__name__)
 def test_decoding_is_differentiable(c):
     g = torch.Generator().manual_seed(2)
@@ -205,7 +212,7 @@ def test_decoding_is_differentiable(c):
     assert torch.autograd.gradcheck(lambda o: c.decode(p, o), x)
 
 def test_clipping():
-    b = upright(tensor([[5.,5,20,8,0],[200,50,10,10,0],[50,50,300,300,0]]))
+    b = circumscribed_hbox(tensor([[5.,5,20,8,0],[200,50,10,10,0],[50,50,300,300,0]]))
     near(clip_sides(b, (60,100)), tensor([[7.5,5,15,8,0],[100,50,0,10,0],[50,30,100,60,0]]))
     near(clip_centers(b, (60,100))[:,:2], tensor([[5.,5],[99,50],[50,50]]))
 
@@ -230,15 +237,17 @@ def plain_max_iou(iou, pos, neg, min_pos, low_quality, ties):
             else: m[row.argmax()] = j
     return m.tolist()
 
-@pytest.mark.parametrize('kw', [dict(), dict(pos=.7, neg=.3, min_pos=.3), dict(pos=.5, neg=.5, min_pos=.5, low_quality=False), dict(ties=False), dict(hbox=True)], ids=str)
+@pytest.mark.parametrize('kw', [dict(), dict(pos=.7, neg=.3, min_pos=.3), dict(pos=.5, neg=.5, min_pos=.5, low_quality=False),
+                                dict(ties=False), dict(hbox=True)], ids=str)
 @pytest.mark.parametrize('pairs', [2**22, 3000, 1])
 def test_max_iou(kw, pairs, monkeypatch):
     monkeypatch.setattr(assign, 'PAIRS', pairs)
     pri,_ = level_priors(AnchorPriors(scales_per_octave=1), [(12,12),(6,6)], [16,32])
     for seed in range(3):
         b,_ = scene(seed)
-        iou = box_iou_rotated(upright(b) if kw.get('hbox') else b, pri).numpy()
-        want = plain_max_iou(iou, **{**dict(pos=.5, neg=.4, min_pos=0., low_quality=True, ties=True), **{k:v for k,v in kw.items() if k!='hbox'}})
+        iou = box_iou_rotated(circumscribed_hbox(b) if kw.get('hbox') else b, pri).numpy()
+        want = plain_max_iou(iou, **{**dict(pos=.5, neg=.4, min_pos=0., low_quality=True, ties=True),
+                                     **{k:v for k,v in kw.items() if k!='hbox'}})
         assert max_iou_assign(pri, b, **kw).tolist()==want
 
 @pytest.mark.parametrize('pairs', [2**22, 500])
@@ -292,7 +301,8 @@ def test_assignment_fits_in_memory():
 
 # sampling
 
-@given(st.lists(st.integers(-2, 5), max_size=60), st.integers(0, 40), st.floats(0, 1), st.sampled_from([-1,0,1,3]), st.booleans(), st.integers(0, 9))
+@given(st.lists(st.integers(-2, 5), max_size=60), st.integers(0, 40), st.floats(0, 1), st.sampled_from([-1,0,1,3]),
+       st.booleans(), st.integers(0, 9))
 @settings(max_examples=200, deadline=None)
 def test_random_sample(ms, num, frac, ub, first, seed):
     m = tensor(ms, dtype=torch.long)
@@ -308,6 +318,7 @@ def test_add_objects():
     b,ig = scene(1, 5)
     pri = AnchorPriors()((3,3), 16)
     m = max_iou_assign(pri, b, ig, low_quality=False)
-    mm,pp = add_objects(m, pri, upright(b), ig)
+    mm,pp = add_objects(m, pri, circumscribed_hbox(b), ig)
     k = (~ig).sum()
-    assert mm[:k].tolist()==(~ig).nonzero()[:,0].tolist() and torch.equal(mm[k:], m) and torch.equal(pp[:k], upright(b)[~ig]) and torch.equal(pp[k:], pri)
+    assert mm[:k].tolist()==(~ig).nonzero()[:,0].tolist() and torch.equal(mm[k:], m)
+    assert torch.equal(pp[:k], circumscribed_hbox(b)[~ig]) and torch.equal(pp[k:], pri)

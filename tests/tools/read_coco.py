@@ -14,4 +14,5 @@ with contextlib.redirect_stdout(open(os.devnull, 'w')):
 assert abs(e.stats[0]-1)<1e-6, e.stats[0]
 assert not any(a['ignore'] for a in gt.anns.values())          # overwritten by iscrowd: difficult boxes counted as ordinary ones
 names = {c['id']:c['name'] for c in gt.cats.values()}
-print(json.dumps({Path(i['file_name']).stem: [[names[a['category_id']], *a['segmentation'][0], flags[a['id']]] for a in anns if a['image_id']==k] for k,i in gt.imgs.items()}))
+def rows(image): return [[names[a['category_id']], *a['segmentation'][0], flags[a['id']]] for a in anns if a['image_id']==image]
+print(json.dumps({Path(i['file_name']).stem: rows(k) for k,i in gt.imgs.items()}))

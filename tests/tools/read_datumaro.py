@@ -10,4 +10,6 @@ def corners(a):
     return list(a.points)
 
 data = dm.Dataset.import_from(sys.argv[1], sys.argv[2]); names = data.categories()[dm.AnnotationType.label]
-print(json.dumps({o.id.split('/')[-1]: [[names[a.label].name, *corners(a), int(a.attributes.get('difficult', a.attributes.get('difficulty', 0)) in (True,'true',1))] for a in o.annotations] for o in data}))
+def is_difficult(a): return a.attributes.get('difficult', a.attributes.get('difficulty', 0)) in (True,'true',1)
+def rows(item): return [[names[a.label].name, *corners(a), int(is_difficult(a))] for a in item.annotations]
+print(json.dumps({o.id.split('/')[-1]: rows(o) for o in data}))

@@ -4,8 +4,10 @@ from pathlib import Path
 from fiftyone.utils.coco import COCODetectionDatasetImporter
 
 root = Path(sys.argv[1]); res = {}
-with COCODetectionDatasetImporter(data_path=str(root/'images'), labels_path=str(next(root.rglob('*.json'))), label_types='segmentations', use_polylines=True) as data:
+paths = dict(data_path=str(root/'images'), labels_path=str(next(root.rglob('*.json'))))
+with COCODetectionDatasetImporter(**paths, label_types='segmentations', use_polylines=True) as data:
     for path,meta,label in data:
         lines = (label.get('segmentations') if isinstance(label, dict) else label).polylines
-        res[Path(path).stem] = [[p.label, *[v for x,y in p.points[0][:4] for v in (x*meta.width,y*meta.height)], int(p['ignore'])] for p in lines]
+        corners = [[v for x,y in p.points[0][:4] for v in (x*meta.width,y*meta.height)] for p in lines]
+        res[Path(path).stem] = [[p.label, *c, int(p['ignore'])] for p,c in zip(lines, corners)]
 print(json.dumps(res))

@@ -6,7 +6,8 @@ from labelme._label_file import read_label_file, read_label_file_image_path
 res = {}
 for f in sorted(Path(sys.argv[1]).rglob('*.json')):
     d = read_label_file(filename=str(f))
-    assert Path(read_label_file_image_path(filename=str(f))).is_file() or (f.parent/read_label_file_image_path(filename=str(f))).is_file(), f
+    image = read_label_file_image_path(filename=str(f))
+    assert Path(image).is_file() or (f.parent/image).is_file(), f
     shapes = d['shapes'] if isinstance(d, dict) else d.shapes
     res[f.stem] = [[s['label'], *sum(s['points'], []), int(s['flags'].get('difficult', False))] for s in shapes]
 print(json.dumps(res))

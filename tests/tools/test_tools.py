@@ -1,7 +1,7 @@
 """The real tools read what is written: each in an environment of its own, with pinned versions. Outside CI: `pytest -m tools`
 
-Environments are made when they are missing, in the folder ROTNB_TOOLS or in one that goes when the tests end. A reader in `tools` prints what its tool read as JSON: name of
-the image -> rows of class, 8 corners and difficult flag."""
+Environments are made when they are missing, in the folder ROTNB_TOOLS or in one that is removed when the tests end. A reader in
+`tools` prints what its tool read as JSON: name of the image -> rows of class, 8 corners and difficult flag."""
 import json, os, re, shutil, subprocess, sys, sysconfig
 from pathlib import Path
 from typing import NamedTuple

@@ -1,5 +1,6 @@
 """What Ultralytics and supervision make of our YOLO-OBB sets, and we of theirs. Outside CI: in an environment that has them,
-`pip install --no-deps ultralytics supervision pydeprecate`, then `pytest -m tools tests/tools/test_tools_yolo.py`. Held with ultralytics 8.4.190, supervision 0.31.2"""
+`pip install --no-deps ultralytics supervision pydeprecate`, then `pytest -m tools tests/tools/test_tools_yolo.py`.
+Held with ultralytics 8.4.190, supervision 0.31.2"""
 import os
 from pathlib import Path
 import numpy as np, pytest, yaml
@@ -28,7 +29,8 @@ def accepted(root):
     from ultralytics.data.dataset import YOLODataset
     from ultralytics.data.utils import check_det_dataset
     d = check_det_dataset(str(root/'data.yaml'), autodownload=False)
-    return {s:(len(o),sum(len(l['cls']) for l in o.labels)) for s in ('train','val') if (o := YOLODataset(img_path=d[s], data=d, task='obb', augment=False))}
+    sets = {s:YOLODataset(img_path=d[s], data=d, task='obb', augment=False) for s in ('train','val')}
+    return {s:(len(o),sum(len(l['cls']) for l in o.labels)) for s,o in sets.items() if o}
 
 def test_ultralytics_takes_all_images_of_the_demo(demo):
     n = {s:(240 if s=='train' else 60, sum(map(len, read_format(demo/'clip', s)))) for s in ('train','val')}

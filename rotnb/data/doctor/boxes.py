@@ -20,6 +20,7 @@ from .names import suggest_names
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #3613dc7c
 class CheckKind(NamedTuple):
+    "How grave a kind of finding is, what it is, and how it can be mended"
     severity:str # 'error', 'warning' or 'info'
     what:str     # in words
     fix:str=''   # 'drop', 'order', 'rect', 'name' or 'exif', see `data.doctor.fix`; '' where needs a person to decide
@@ -45,7 +46,7 @@ CHECKS = dict(
     pages=CheckKind('warning', 'files have several pages: the first is read'),
     orphan=CheckKind('warning', 'label files or entries have no image: not read'),
     several=CheckKind('warning', 'images have several annotations of equal standing: one is read'),
-    subset=CheckKind('warning', 'images belong to a subset that is no train, val or test: not read'),
+    subset=CheckKind('warning', 'images belong to a subset other than train, val and test: not read'),
     angle=CheckKind('warning', 'boxes are read without something that looks like their angle'),
     listed=CheckKind('warning', 'names in the list of a split have no image'),
     duplicate=CheckKind('warning', 'boxes are there twice', 'drop'),
@@ -54,18 +55,18 @@ CHECKS = dict(
     degenerate=CheckKind('warning', 'boxes have no area or NaN: not read', 'drop'),
     sliver=CheckKind('warning', 'boxes are less than a pixel wide', 'drop'),
     crossed=CheckKind('warning', 'quads cross themselves', 'order'),
-    bowtie=CheckKind('warning', 'quads cross themselves and have no area so: not read'),
+    bowtie=CheckKind('warning', 'quads cross themselves, so that they have no area: not read'),
     off=CheckKind('warning', 'boxes lie wholly outside their image', 'drop'),
     turn=CheckKind('warning', 'angles of more than a full turn'),
     name=CheckKind('warning', 'class names look like misspellings', 'name'),
     unseen=CheckKind('warning', 'classes are not in the training split'),
     convention=CheckKind('info', 'angles or sides of all boxes are alike'),
-    quad=CheckKind('info', 'quads are no rectangles', 'rect'),
+    quad=CheckKind('info', 'quads are not rectangles', 'rect'),
     anticlockwise=CheckKind('info', 'quads are anticlockwise', 'order'),
     outside=CheckKind('info', 'boxes leave their image'),
     tiny=CheckKind('info', 'boxes are tiny'),
     empty=CheckKind('info', 'images have no label file or task: read as empty'),
-    skipped=CheckKind('info', 'shapes are no areas: not read'),
+    skipped=CheckKind('info', 'shapes have no area: not read'),
     loose=CheckKind('info', 'outlines fill less than half of their box'),
     rare=CheckKind('info', 'classes are rare'),
     near_twin=CheckKind('info', 'images are nearly the same as another'),
@@ -79,7 +80,7 @@ def split_where(where:str)->tuple: # (file, line or None, object)
     return file,line and int(line),entry or ''
 
 class Finding(NamedTuple):
-    "One thing that is the matter"
+    "One thing that is wrong, or worth knowing"
     kind:str      # a key of `CHECKS`
     message:str   # what is wrong, with numbers
     where:str=''  # place in a label file

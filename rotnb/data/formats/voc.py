@@ -183,11 +183,17 @@ class ObjectXmlEditor(XmlEditor):
         root = parse_xml(text.encode('latin-1'))
         return declared_size(*(text_at(root, path) for path in self.fmt.size_paths))
     def spans(self, root, key): return root.all(self.fmt.objects)
-    def container(self, root, image):
-        parents,_,_ = self.fmt.objects.rpartition('/')
-        if not parents: return root
-        if found := root.all(parents): return found[0]
-        raise LabelError(f'{image.name}: the label file has no <{parents.split("/")[0]}> that could take a new object')
+    def container(self, root, image): return (root.all(self.parents) or [root])[0]
+    @property
+    def parents(self): return self.fmt.objects.rpartition('/')[0]
+    def added(self, text, elements, image):
+        "As in all XML; where an empty scene lacks the element around its objects, that is added too"
+        if self.parents and not span_tree(text).all(self.parents):
+            for tag in reversed(self.parents.split('/')):
+                outer = ET.Element(tag)
+                outer.extend(elements)
+                elements = [outer]
+        return super().added(text, elements, image)
     def parse(self, node): return self.fmt.parse(node, self.pivot)
 
     def apply(self, node, row, what):

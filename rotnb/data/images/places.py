@@ -85,7 +85,7 @@ def reproject(
     if crs==to or not points.size: return points
     try: x,y = _transformed(*points.reshape(-1,2).T, crs, to)
     except ImportError: raise
-    except Exception as e: raise NoPlaceError(f'cannot transform from {crs} to {to}: {e}') from e       # GDAL's errors have no common class
+    except Exception as e: raise NoPlaceError(f'cannot transform from {crs} to {to}: {e}') from e   # GDAL's errors have no class
     res = np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(points.shape)
     if not np.isfinite(res).all(): raise ValueError(f'some coordinates in {crs} have none in {to}')
     return res

@@ -103,9 +103,9 @@ class Problems:
                  vocab='labels have an unknown class', image='images cannot be read', shared='images share a label file',
                  size='images have another shape than their labels')
     mild  = dict(empty='images have no label file or task: read as empty scenes', orphan='label files have no image: left out',
-                 degenerate='boxes have NaN or no area: left out', skipped='shapes are no areas: left out',
+                 degenerate='boxes have NaN or no area: left out', skipped='shapes have no area: left out',
                  several='images have several annotations of equal standing: one is read',
-                 subset='images belong to a subset that is no train, val or test: left out',
+                 subset='images belong to a subset other than train, val and test: left out',
                  angle='boxes are read without something that looks like their angle',
                  classless='layers have no property that is called after a class: their objects are called by the layer',
                  loose='outlines fill less than half of their box', listed='names in the list of a split have no image',

@@ -20,244 +20,261 @@ def moor(sc, u, shore, length, width):
     "Boats along both sides of a pier: side by side with their bows to it, or ships alongside"
     rng,marina = sc.rng,sc.rng.random()<.6
     boat = rng.uniform(26, 42)*sc.zoom if marina else rng.uniform(.4, .9)*length
-    for s in (-1,1):
-        t = rng.uniform(6, 16)
-        while t<length-8:
-            l = boat*rng.uniform(.85, 1.15); w = l*(rng.uniform(.28, .36) if marina else rng.uniform(.2, .28))
+    for side in (-1,1):
+        along = rng.uniform(6, 16)
+        while along<length-8:
+            long = boat*rng.uniform(.85, 1.15)
+            beam = long*(rng.uniform(.28, .36) if marina else rng.uniform(.2, .28))
+            out,front = (long,beam) if marina else (beam,long)           # away from the pier, and along it
             if rng.random()<.72:
-                if marina: sc.place('ship', (u+s*(width/2+l/2+1), shore-t-w/2), pick(rng, [0, np.pi]), l, w, gap=.2)
-                else: sc.place('ship', (u+s*(width/2+w/2+1), shore-t-l/2), pick(rng, [1,-1])*np.pi/2, l, w, gap=.2)
-            t += (w if marina else l)+rng.choice([.6, 3, 9])
+                heading = pick(rng, [0, np.pi] if marina else [np.pi/2, -np.pi/2])
+                sc.place('ship', (u+side*(width/2+out/2+1), shore-along-front/2), heading, long, beam, gap=.2)
+            along += front+rng.choice([.6, 3, 9])
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #df99476f
 def quayside(sc, shore):
     "What stands behind the shore line: a road, stacked containers, lorries, sheds, trees"
-    rng,R = sc.rng,sc.reach
-    v = shore+rng.uniform(34, 60)
-    sc.road((-R,v), (R,v), traffic=.35)
-    for k in range(int(rng.integers(0, 4))):
-        p,(l,w) = np.array([rng.uniform(-R, R), v+20+rng.random()*R]),sc.dims('container')
-        for i in range(6): sc.place('container', p+(0,i*(w+.6)), 0, l, w, gap=.2)
-    sc.scatter('large-vehicle', 3, shore/R+.05, 1, (0, np.pi/2, np.pi))
-    sc.scatter('building', 4, v/R, 1, (0, np.pi/2))
-    sc.scatter('copse', 2, v/R, 1); sc.scatter('tree', 12, v/R, 1)
+    rng,reach = sc.rng,sc.reach
+    street = shore+rng.uniform(34, 60)
+    sc.road((-reach,street), (reach,street), traffic=.35)
+    for _ in range(int(rng.integers(0, 4))):
+        start,(length,width) = np.array([rng.uniform(-reach, reach), street+20+rng.random()*reach]),sc.dims('container')
+        for nth in range(6): sc.place('container', start+(0,nth*(width+.6)), 0, length, width, gap=.2)
+    sc.scatter('large-vehicle', 3, shore/reach+.05, 1, (0, np.pi/2, np.pi))
+    sc.scatter('building', 4, street/reach, 1, (0, np.pi/2))
+    sc.scatter('copse', 2, street/reach, 1); sc.scatter('tree', 12, street/reach, 1)
 
 def harbour(sc):
     "Water with piers, moored boats and ships at sea; a quay with containers, sheds and a road"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay('water')
-    shore = rng.uniform(-.05, .5)*R
-    u = np.linspace(-R, R, 40)
+    shore = rng.uniform(-.05, .5)*reach
+    us = np.linspace(-reach, reach, 40)
     beach = rng.random()<.35
-    edge = shore+(wave(rng, 40, 5) if beach else 0*u)
-    if beach: sc.lay((206,210,206), [*zip(u, edge-rng.uniform(2, 5)), (R,R), (-R,R)], .55)
-    sc.lay('sand' if beach else pick(rng, ['concrete','asphalt','gravel']), [*zip(u, edge), (R,2*R), (-R,2*R)])
-    if not beach: sc.stroke([((-R,shore),(R,shore))], 3, (90,88,84))
-    at = -R+rng.uniform(0, 70)
-    while at<R:
+    edge = shore+(wave(rng, 40, 5) if beach else 0*us)
+    if beach: sc.lay((206,210,206), [*zip(us, edge-rng.uniform(2, 5)), (reach,reach), (-reach,reach)], .55)
+    sc.lay('sand' if beach else pick(rng, ['concrete','asphalt','gravel']), [*zip(us, edge), (reach,2*reach), (-reach,2*reach)])
+    if not beach: sc.stroke([((-reach,shore),(reach,shore))], 3, (90,88,84))
+    at = -reach+rng.uniform(0, 70)
+    while at<reach:
         length,width = sc.dims('harbor'); width = np.clip(width, 8, 18)
         if sc.place('harbor', (at, shore-length/2+3), -np.pi/2, length, width, gap=8): moor(sc, at, shore, length, width)
         at += rng.uniform(95, 160)
-    for _ in range(int(rng.integers(2, 8))): sc.sail((rng.uniform(-R, R), shore-12-rng.random()*(R+shore)), rng.uniform(-np.pi, np.pi))
-    if beach: sc.scatter('rock', 16, shore/R-.15, shore/R+.05)
-    sc.scatter('rock', int(rng.integers(0, 8)), -1, shore/R)
-    sc.stroke([(p, p+rng.normal(0, 5, 2)) for p in rng.uniform((-R,-R), (R,max(shore-8, -R)), (14,2))], 1.2, (210,214,212), .6)
+    for _ in range(int(rng.integers(2, 8))):
+        sc.sail((rng.uniform(-reach, reach), shore-12-rng.random()*(reach+shore)), rng.uniform(-np.pi, np.pi))
+    if beach: sc.scatter('rock', 16, shore/reach-.15, shore/reach+.05)
+    sc.scatter('rock', int(rng.integers(0, 8)), -1, shore/reach)
+    crests = rng.uniform((-reach,-reach), (reach,max(shore-8, -reach)), (14,2))
+    sc.stroke([(crest, crest+rng.normal(0, 5, 2)) for crest in crests], 1.2, (210,214,212), .6)
     quayside(sc, shore)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #1be67c01
 def airport(sc):
     "Stands along an apron, a runway, planes on both; a terminal and service cars"
-    rng,R = sc.rng,sc.reach
-    sc.lay('grass'); sc.lay('field', [(-R,-R),(R,-R),(R,-.7*R),(-R,-.7*R)], .5)
-    v = rng.uniform(-.35, .15)*R
+    rng,reach = sc.rng,sc.reach
+    sc.lay('grass'); sc.lay('field', [(-reach,-reach),(reach,-reach),(reach,-.7*reach),(-reach,-.7*reach)], .5)
+    apron = rng.uniform(-.35, .15)*reach
     depth = rng.uniform(110, 170)
-    sc.lay(pick(rng, ['concrete','asphalt']), [(-R,v),(R,v),(R,v+depth),(-R,v+depth)])
+    sc.lay(pick(rng, ['concrete','asphalt']), [(-reach,apron),(reach,apron),(reach,apron+depth),(-reach,apron+depth)])
     plane = sc.dims('plane')[0]; pitch = plane*1.16+rng.uniform(2, 12)
     turn = pick(rng, [0, 0, .5, -.5])
-    for u in np.arange(-R+rng.uniform(0, pitch), R, pitch):
-        sc.stroke([((u,v+plane), (u,v+depth))], 1.2, (206,178,70), .7)
-        l = plane*rng.uniform(.8, 1.)
-        if rng.random()<.8: sc.place('plane', (u, v+plane*.62), -np.pi/2+turn, l, l*rng.uniform(*SIZES['plane'][2:]))
-    sc.stroke([((-R,v+depth*.82),(R,v+depth*.82))], 1.4, (206,178,70), .8)
-    run = v+depth+rng.uniform(40, 64); width = rng.uniform(34, 46)
-    sc.lay('asphalt', [(-R,run-width/2),(R,run-width/2),(R,run+width/2),(-R,run+width/2)], fresh=True)
-    sc.stroke([((x,run),(x+16,run)) for x in np.arange(-R, R, 30)], 1.8)
-    x = rng.uniform(-R, R)
-    sc.stroke([((x,run+k),(x+24,run+k)) for k in np.linspace(-width*.4, width*.4, 8)], 2)
-    if rng.random()<.5: sc.place('plane', (rng.uniform(-R, R), run), pick(rng, [0, np.pi]), *(plane*np.array([.8,.76])))
-    sc.scatter('plane', 2, (v+depth*.75)/R, (v+depth)/R, (0, np.pi))
-    for _ in range(3): sc.place('building', (rng.uniform(-R, R), v-rng.uniform(24, 60)), 0, rng.uniform(50, 120), rng.uniform(28, 44))
-    sc.scatter('large-vehicle', 4, v/R, (v+depth)/R, (0, np.pi/2, np.pi)); sc.scatter('small-vehicle', 4, v/R-.1, (v+depth)/R, (0, np.pi/2))
-    sc.scatter('arrow', 5); sc.scatter('pad', 3); sc.scatter('disc', 2)
-    sc.scatter('copse', 3, -1, v/R-.1); sc.scatter('tree', 10, -1, v/R-.1)
+    for stand in np.arange(-reach+rng.uniform(0, pitch), reach, pitch):
+        sc.stroke([((stand,apron+plane), (stand,apron+depth))], 1.2, (206,178,70), .7)
+        length = plane*rng.uniform(.8, 1.)
+        if rng.random()<.8:
+            sc.place('plane', (stand, apron+plane*.62), -np.pi/2+turn, length, length*rng.uniform(*SIZES['plane'][2:]))
+    sc.stroke([((-reach,apron+depth*.82),(reach,apron+depth*.82))], 1.4, (206,178,70), .8)
+    run = apron+depth+rng.uniform(40, 64); width = rng.uniform(34, 46)
+    sc.lay('asphalt', [(-reach,run-width/2),(reach,run-width/2),(reach,run+width/2),(-reach,run+width/2)], fresh=True)
+    sc.stroke([((x,run),(x+16,run)) for x in np.arange(-reach, reach, 30)], 1.8)
+    x = rng.uniform(-reach, reach)
+    sc.stroke([((x,run+offset),(x+24,run+offset)) for offset in np.linspace(-width*.4, width*.4, 8)], 2)
+    if rng.random()<.5: sc.place('plane', (rng.uniform(-reach, reach), run), pick(rng, [0, np.pi]), *(plane*np.array([.8,.76])))
+    sc.scatter('plane', 2, (apron+depth*.75)/reach, (apron+depth)/reach, (0, np.pi))
+    for _ in range(3):
+        sc.place('building', (rng.uniform(-reach, reach), apron-rng.uniform(24, 60)), 0, rng.uniform(50, 120), rng.uniform(28, 44))
+    start,end = apron/reach,(apron+depth)/reach
+    sc.scatter('large-vehicle', 4, start, end, (0, np.pi/2, np.pi))
+    sc.scatter('small-vehicle', 4, start-.1, end, (0, np.pi/2))
+    for name,n in dict(arrow=5, pad=3, disc=2).items(): sc.scatter(name, n)
+    for name,n in dict(copse=3, tree=10).items(): sc.scatter(name, n, -1, start-.1)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #db37e120
 def house(sc, u, v, face):
     "A plot: lawn or yard with a wall, a house towards the street, perhaps a pool, a car, trees"
-    rng,w,d = sc.rng,sc.rng.uniform(60, 74),74
-    sc.lay(pick(rng, ['grass','soil','field','gravel']), sc.strip((u,v), (u,v+face*d), w), rng.uniform(.4, .8))
-    sc.stroke([((u+w/2,v), (u+w/2,v+face*d)), ((u-w/2,v+face*d), (u+w/2,v+face*d))], 1.2, pick(rng, [(190,184,172),(70,84,54)]), .7)
-    l,b = rng.uniform(34, 50),rng.uniform(27, 38)
-    sc.place('building', (u+rng.uniform(-5, 5), v+face*(25+rng.uniform(0, 5))), face*np.pi/2+rng.normal(0, .03), b, l)
+    rng,width,depth = sc.rng,sc.rng.uniform(60, 74),74
+    sc.lay(pick(rng, ['grass','soil','field','gravel']), sc.strip((u,v), (u,v+face*depth), width), rng.uniform(.4, .8))
+    right,far = u+width/2,v+face*depth
+    sc.stroke([((right,v), (right,far)), ((u-width/2,far), (right,far))], 1.2, pick(rng, [(190,184,172),(70,84,54)]), .7)
+    long,short = rng.uniform(34, 50),rng.uniform(27, 38)
+    sc.place('building', (u+rng.uniform(-5, 5), v+face*(25+rng.uniform(0, 5))), face*np.pi/2+rng.normal(0, .03), short, long)
     back = (u+rng.uniform(-10, 10), v+face*rng.uniform(57, 64))
     if rng.random()<.55: sc.place('swimming-pool', back, pick(rng, [0, np.pi/2]), *sc.dims('swimming-pool'))
     elif rng.random()<.3: sc.place('disc', back, 0, 12, 12)
-    if rng.random()<.4: sc.place('small-vehicle', (u+w/2-6, v+face*10), pick(rng, [1,-1])*np.pi/2, *sc.dims('small-vehicle'), on_road=True)
-    for _ in range(3): sc.place('tree', (u+rng.uniform(-w/2, w/2), v+face*rng.uniform(48, d)), 0, *[rng.uniform(8, 18)]*2)
-    return w
+    if rng.random()<.4:
+        sc.place('small-vehicle', (right-6, v+face*10), pick(rng, [1,-1])*np.pi/2, *sc.dims('small-vehicle'), on_road=True)
+    for _ in range(3):
+        sc.place('tree', (u+rng.uniform(-width/2, width/2), v+face*rng.uniform(48, depth)), 0, *[rng.uniform(8, 18)]*2)
+    return width
 
 def suburb(sc):
     "Parallel streets of houses with gardens and pools"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay('grass')
-    cross = rng.uniform(-.5, .5)*R
-    width = sc.road((cross,-R), (cross,R), traffic=.35)
-    for v in np.arange(-R+rng.uniform(0, 90), R, 184):
-        w = sc.road((-R,v), (R,v), traffic=.4)
+    cross = rng.uniform(-.5, .5)*reach
+    width = sc.road((cross,-reach), (cross,reach), traffic=.35)
+    for street in np.arange(-reach+rng.uniform(0, 90), reach, 184):
+        wide = sc.road((-reach,street), (reach,street), traffic=.4)
         for face in (-1,1):
-            u = -R
-            while u<R:
-                if abs(u+36-cross)>36+width/2:
-                    if rng.random()<.12: sc.place('court', (u+36, v+face*(w/2+45)), pick(rng, [0, np.pi/2]), *sc.dims('court'))
-                    else: house(sc, u+36, v+face*(w/2+3), face)
-                u += 74
+            plot = -reach
+            while plot<reach:
+                if abs(plot+36-cross)>36+width/2:
+                    if rng.random()<.12:
+                        sc.place('court', (plot+36, street+face*(wide/2+45)), pick(rng, [0, np.pi/2]), *sc.dims('court'))
+                    else: house(sc, plot+36, street+face*(wide/2+3), face)
+                plot += 74
     sc.scatter('copse', 3); sc.scatter('tree', 16); sc.scatter('pad', 2)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #1c9397f5
 def car_park(sc):
     "Rows of bays, door to door; a store, trees on the islands, a row of lorries"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay('asphalt')
-    if rng.random()<.5: sc.lay('grass', [(-R,.55*R),(R,.55*R),(R,R),(-R,R)])
+    if rng.random()<.5: sc.lay('grass', [(-reach,.55*reach),(reach,.55*reach),(reach,reach),(-reach,reach)])
     length = rng.uniform(16, 22)*sc.zoom; pitch = length*rng.uniform(.48, .62); aisle = length*rng.uniform(1.3, 1.8)
     lorries,full = rng.random()<.35,rng.uniform(.5, .85)
-    u0,u1 = -rng.uniform(.2, .5)*R,rng.uniform(.2, .5)*R
-    v,stop = -rng.uniform(.2, .5)*R,rng.uniform(-.1, .25)*R
-    while v<stop:
+    u0,u1 = -rng.uniform(.2, .5)*reach,rng.uniform(.2, .5)*reach
+    row,stop = -rng.uniform(.2, .5)*reach,rng.uniform(-.1, .25)*reach
+    while row<stop:
         big = lorries and rng.random()<.4
-        name,l,p = ('large-vehicle',length*2.1,pitch*1.35) if big else ('small-vehicle',length,pitch)
-        bays = np.arange(u0, u1, p)
-        sc.stroke([((u-p/2,v),(u-p/2,v+l)) for u in bays], .9, alpha=.6)
-        for u in bays:
+        name,deep,step = ('large-vehicle',length*2.1,pitch*1.35) if big else ('small-vehicle',length,pitch)
+        bays = np.arange(u0, u1, step)
+        sc.stroke([((bay-step/2,row),(bay-step/2,row+deep)) for bay in bays], .9, alpha=.6)
+        for bay in bays:
             if rng.random()<full:
-                a = l*rng.uniform(.82, .95)
-                b = min(a*rng.uniform(*SIZES[name][2:]), p-.6)
-                sc.place(name, (u+rng.normal(0, .25), v+l/2), pick(rng, [1,-1])*np.pi/2, a, b, gap=.1)
-            elif rng.random()<.08: sc.place('tree', (u,v+l/2), 0, p*1.2, p*1.2)
-        v += l+(1 if rng.random()<.45 else aisle)
+                long = deep*rng.uniform(.82, .95)
+                wide = min(long*rng.uniform(*SIZES[name][2:]), step-.6)
+                sc.place(name, (bay+rng.normal(0, .25), row+deep/2), pick(rng, [1,-1])*np.pi/2, long, wide, gap=.1)
+            elif rng.random()<.08: sc.place('tree', (bay,row+deep/2), 0, step*1.2, step*1.2)
+        row += deep+(1 if rng.random()<.45 else aisle)
     for _ in range(int(rng.integers(1, 3))):
-        at = (rng.uniform(-.5, .5)*R, v+rng.uniform(30, 60))
+        at = (rng.uniform(-.5, .5)*reach, row+rng.uniform(30, 60))
         sc.place('building', at, pick(rng, [0, np.pi/2]), rng.uniform(60, 130), rng.uniform(50, 80), gap=5)
     sc.scatter('small-vehicle', 5, heading=(0, np.pi/2, np.pi)); sc.scatter('arrow', 6, heading=(0, np.pi), on_road=True)
-    sc.road((-R,-.75*R), (R,-.75*R)); sc.scatter('copse', 3); sc.scatter('tree', 12); sc.scatter('pad', 2); sc.scatter('container', 3)
+    sc.road((-reach,-.75*reach), (reach,-.75*reach))
+    for name,n in dict(copse=3, tree=12, pad=2, container=3).items(): sc.scatter(name, n)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #4eee710f
 def industry(sc):
     "A tank farm within bunds, halls, lorries at the docks, stacked containers"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay(pick(rng, ['concrete','gravel','soil','asphalt']))
-    sc.road((-R,0), (R,0), traffic=.4)
-    d = rng.uniform(26, 56); pitch = d*1.25+4
+    sc.road((-reach,0), (reach,0), traffic=.4)
+    diameter = rng.uniform(26, 56); pitch = diameter*1.25+4
     face = pick(rng, [-1,1])
-    farm = [(u,face*(28+pitch/2+k*pitch)) for u in np.arange(-R, R, pitch) for k in range(max(1, int(130/pitch)))]
-    sc.lay(pick(rng, ['soil','gravel','grass']), sc.strip((-R,face*(24+65)), (R,face*(24+65)), 136), .8)
-    for u,v in farm:
-        if rng.random()<.6: sc.place('storage-tank', (u,v), 0, *[d*rng.uniform(.75, 1)]*2, gap=3)
-        elif rng.random()<.3: sc.place('disc', (u,v), 0, d*.8, d*.8)
-    sc.stroke([((u,face*24),(u,face*154)) for u in np.arange(-R, R, pitch*2)], 1.5, (176,170,160), .7)
-    u = -R
-    while u<R:
-        l,w = rng.uniform(60, 120),rng.uniform(40, 66)
-        if sc.place('building', (u+l/2, -face*(62+w/2)), 0, l, w):
-            for x in np.arange(u+8, u+l-8, 14):
-                a,b = sc.dims('large-vehicle')
-                if rng.random()<.4: sc.place('large-vehicle', (x, -face*(60-a/2)), face*np.pi/2, a, b, gap=.4)
-        u += l+rng.uniform(8, 40)
+    farm = [(at,face*(28+pitch/2+nth*pitch)) for at in np.arange(-reach, reach, pitch) for nth in range(max(1, int(130/pitch)))]
+    sc.lay(pick(rng, ['soil','gravel','grass']), sc.strip((-reach,face*(24+65)), (reach,face*(24+65)), 136), .8)
+    for at,across in farm:
+        if rng.random()<.6: sc.place('storage-tank', (at,across), 0, *[diameter*rng.uniform(.75, 1)]*2, gap=3)
+        elif rng.random()<.3: sc.place('disc', (at,across), 0, diameter*.8, diameter*.8)
+    sc.stroke([((at,face*24),(at,face*154)) for at in np.arange(-reach, reach, pitch*2)], 1.5, (176,170,160), .7)
+    at = -reach
+    while at<reach:
+        length,width = rng.uniform(60, 120),rng.uniform(40, 66)
+        if sc.place('building', (at+length/2, -face*(62+width/2)), 0, length, width):
+            for x in np.arange(at+8, at+length-8, 14):
+                long,wide = sc.dims('large-vehicle')
+                if rng.random()<.4: sc.place('large-vehicle', (x, -face*(60-long/2)), face*np.pi/2, long, wide, gap=.4)
+        at += length+rng.uniform(8, 40)
     for _ in range(int(rng.integers(1, 4))):
-        p,(l,w) = rng.uniform(-R, R, 2),sc.dims('container')
-        for i in range(8): sc.place('container', p+((i//4)*(l+1),(i%4)*(w+.5)), 0, l, w, gap=.2)
+        corner,(length,width) = rng.uniform(-reach, reach, 2),sc.dims('container')
+        for nth in range(8): sc.place('container', corner+((nth//4)*(length+1),(nth%4)*(width+.5)), 0, length, width, gap=.2)
     sc.scatter('small-vehicle', 6, heading=(0, np.pi/2)); sc.scatter('large-vehicle', 3, heading=(0, np.pi/2))
     sc.scatter('copse', 2); sc.scatter('tree', 8); sc.scatter('pad', 2)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #8aba49af
 def fields(sc, n=5):
     "A patchwork of plots over the whole image"
-    rng,R = sc.rng,sc.reach
-    us,vs = (np.sort(np.r_[-R, R, rng.uniform(-R, R, n-2)]) for _ in range(2))
-    for a,b in zip(us, us[1:]):
-        for c,d in zip(vs, vs[1:]):
+    rng,reach = sc.rng,sc.reach
+    us,vs = (np.sort(np.r_[-reach, reach, rng.uniform(-reach, reach, n-2)]) for _ in range(2))
+    for left,right in zip(us, us[1:]):
+        for top,bottom in zip(vs, vs[1:]):
             kind = pick(rng, ['field','field','grass','soil','forest'])
-            if rng.random()<.6: sc.lay(kind, [(a,c),(b,c),(b,d),(a,d)], fresh=rng.random()<.3)
-    sc.stroke([((a,-R),(a,R)) for a in us], 2, (84,92,58), .5)
+            if rng.random()<.6: sc.lay(kind, [(left,top),(right,top),(right,bottom),(left,bottom)], fresh=rng.random()<.3)
+    sc.stroke([((left,-reach),(left,reach)) for left in us], 2, (84,92,58), .5)
 
 def stream(sc, v, width, kind='water'): # function: u -> v of the middle
     "A winding river; returns where its middle runs"
-    rng,u = sc.rng,np.linspace(-sc.reach, sc.reach, 48)
+    rng,us = sc.rng,np.linspace(-sc.reach, sc.reach, 48)
     mid = v+wave(rng, 48, width*.3)
     for extra,fill,alpha in ((8,'sand',.6), (3,'soil',.8), (0,kind,1.)):
         half = (width+extra)/2
-        sc.lay(fill, [*zip(u, mid-half), *zip(u[::-1], (mid+half)[::-1])], alpha)
-    for a,b,m in zip(u[::4], u[4::4], mid[2::4]): sc.reserve((a,m), (b,m), width*1.25)
-    return lambda x: float(np.interp(x, u, mid))
+        sc.lay(fill, [*zip(us, mid-half), *zip(us[::-1], (mid+half)[::-1])], alpha)
+    for start,end,middle in zip(us[::4], us[4::4], mid[2::4]): sc.reserve((start,middle), (end,middle), width*1.25)
+    return lambda x: float(np.interp(x, us, mid))
 
 def crossing(sc, u, mid, width, **kw):
     "A road over the stream, on a bridge"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     deck = rng.uniform(13, 26)*sc.zoom
     hit = (u, mid(u))
     sc.place('bridge', hit, np.pi/2, width+rng.uniform(14, 26), deck+4, gap=2, on_road=True)
-    sc.road((u,-R), (u,R), deck, **kw)
+    sc.road((u,-reach), (u,reach), deck, **kw)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #273d2007
 def river(sc):
     "A river with bridges and boats between fields, houses and trees"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay('grass')
     if rng.random()<.6: fields(sc)
     width = rng.uniform(34, 100)
-    mid = stream(sc, rng.uniform(-.3, .3)*R, width)
-    u = -R+rng.uniform(20, 120)
-    while u<R:
-        crossing(sc, u, mid, width, traffic=.45)
-        u += rng.uniform(75, 150)
+    mid = stream(sc, rng.uniform(-.3, .3)*reach, width)
+    at = -reach+rng.uniform(20, 120)
+    while at<reach:
+        crossing(sc, at, mid, width, traffic=.45)
+        at += rng.uniform(75, 150)
     for _ in range(int(rng.integers(2, 7))):
-        u = rng.uniform(-R, R)
-        sc.sail((u, mid(u)+rng.uniform(-.25, .25)*width), pick(rng, [0, np.pi])+rng.normal(0, .15))
+        at = rng.uniform(-reach, reach)
+        sc.sail((at, mid(at)+rng.uniform(-.25, .25)*width), pick(rng, [0, np.pi])+rng.normal(0, .15))
     sc.scatter('building', 8, heading=(0, np.pi/2), gap=3); sc.scatter('swimming-pool', 2, gap=3)
-    sc.scatter('copse', 6); sc.scatter('tree', 20); sc.scatter('disc', 2); sc.scatter('pad', 3); sc.scatter('rock', 6, -.3, .3, on_road=True)
+    for name,n in dict(copse=6, tree=20, disc=2, pad=3).items(): sc.scatter(name, n)
+    sc.scatter('rock', 6, -.3, .3, on_road=True)
 
 def country(sc):
     "Fields, a road, a farm, round bales and ponds; a brook with a small bridge at times"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay('field'); fields(sc, 6)
     if rng.random()<.65:
-        width = rng.uniform(18, 34); mid = stream(sc, rng.uniform(-.3, .3)*R, width)
-        for u in (rng.uniform(-.55, -.2)*R, rng.uniform(.2, .55)*R): crossing(sc, u, mid, width, traffic=.3)
-    else: sc.road((-R,rng.uniform(-.4, .4)*R), (R,rng.uniform(-.4, .4)*R), traffic=.4)
+        width = rng.uniform(18, 34); mid = stream(sc, rng.uniform(-.3, .3)*reach, width)
+        for at in (rng.uniform(-.55, -.2)*reach, rng.uniform(.2, .55)*reach): crossing(sc, at, mid, width, traffic=.3)
+    else: sc.road((-reach,rng.uniform(-.4, .4)*reach), (reach,rng.uniform(-.4, .4)*reach), traffic=.4)
     sc.scatter('building', 6, heading=(0, np.pi/2), gap=4); sc.scatter('swimming-pool', 2, gap=3)
     sc.scatter('storage-tank', 3, gap=4); sc.scatter('large-vehicle', 3)
-    sc.scatter('disc', 8); sc.scatter('pad', 6, heading=(0, np.pi/2)); sc.scatter('copse', 6); sc.scatter('tree', 24); sc.scatter('rock', 6)
+    sc.scatter('disc', 8)
+    sc.scatter('pad', 6, heading=(0, np.pi/2))
+    for name,n in dict(copse=6, tree=24, rock=6).items(): sc.scatter(name, n)
 
 # %% ../../../nbs/data/synth/04_layouts.ipynb #e94c55c6
 def sports(sc):
     "Rows of courts, a running track, a club house with its pool and parking"
-    rng,R = sc.rng,sc.reach
+    rng,reach = sc.rng,sc.reach
     sc.lay(pick(rng, ['grass','grass','concrete','soil']))
-    l,b = sc.dims('court'); gap = rng.uniform(2, 14)
-    v = -R*rng.uniform(.4, .7)
+    length,width = sc.dims('court'); gap = rng.uniform(2, 14)
+    row = -reach*rng.uniform(.4, .7)
     for _ in range(int(rng.integers(1, 3))):
-        for u in np.arange(-rng.uniform(.1, .6)*R, rng.uniform(.1, .6)*R, b+gap):
-            if rng.random()<.85: sc.place('court', (u,v), np.pi/2, l, b, gap=1)
-            elif rng.random()<.5: sc.place('pad', (u,v), np.pi/2, l, b, gap=1)
-        v += l+gap+3
-    a = np.linspace(0, 6.3, 60); c = (rng.uniform(-.3, .3)*R, v+75)
-    for r,col in ((1,(150,86,68)), (.86,(96,112,66))):   # a running track is not a court
-        sc.lay(np.array(col, np.float32), np.stack([np.sign(np.cos(a))*55+np.cos(a)*50*r+c[0], np.sin(a)*50*r+c[1]], 1), .85)
-    sc.reserve((c[0]-100,c[1]), (c[0]+100,c[1]), 110)
-    sc.road((-R,-.8*R), (R,-.8*R), traffic=.5)
-    w = sc.dims('small-vehicle')
-    for u in np.arange(-.5*R, .5*R, w[1]+2):
-        if rng.random()<.6: sc.place('small-vehicle', (u,-.8*R+34), np.pi/2, *w, gap=.2)
+        for at in np.arange(-rng.uniform(.1, .6)*reach, rng.uniform(.1, .6)*reach, width+gap):
+            if rng.random()<.85: sc.place('court', (at,row), np.pi/2, length, width, gap=1)
+            elif rng.random()<.5: sc.place('pad', (at,row), np.pi/2, length, width, gap=1)
+        row += length+gap+3
+    angle = np.linspace(0, 6.3, 60); centre = (rng.uniform(-.3, .3)*reach, row+75)
+    for ring,col in ((1,(150,86,68)), (.86,(96,112,66))):   # a running track is not a court
+        oval = np.stack([np.sign(np.cos(angle))*55+np.cos(angle)*50*ring+centre[0], np.sin(angle)*50*ring+centre[1]], 1)
+        sc.lay(np.array(col, np.float32), oval, .85)
+    sc.reserve((centre[0]-100,centre[1]), (centre[0]+100,centre[1]), 110)
+    sc.road((-reach,-.8*reach), (reach,-.8*reach), traffic=.5)
+    car = sc.dims('small-vehicle')
+    for at in np.arange(-.5*reach, .5*reach, car[1]+2):
+        if rng.random()<.6: sc.place('small-vehicle', (at,-.8*reach+34), np.pi/2, *car, gap=.2)
     sc.scatter('building', 4, heading=(0, np.pi/2), gap=3); sc.scatter('swimming-pool', 5, heading=(0, np.pi/2), gap=3)
     sc.scatter('copse', 5); sc.scatter('tree', 20); sc.scatter('pad', 3); sc.scatter('disc', 2)
 

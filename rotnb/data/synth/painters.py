@@ -25,17 +25,19 @@ GLASS = np.array((34,40,48))
 # %% ../../../nbs/data/synth/02_painters.ipynb #d10bcfea
 def paint_ship(pen, rng):
     "Pointed bow, square stern; cargo ship with hatches when long, boat with a cabin when short"
-    hull,deck = vary(rng, pick(rng, PAINT)),vary(rng, pick(rng, [(150,120,90), (176,172,166), (120,66,54), (206,204,198), (96,104,106)]))
+    hull = vary(rng, pick(rng, PAINT))
+    deck = vary(rng, pick(rng, [(150,120,90), (176,172,166), (120,66,54), (206,204,198), (96,104,106)]))
     bow = rng.uniform(.3, .62)
     half = [(1,0), (bow+.65*(1-bow),.4), (bow+.25*(1-bow),.82), (bow-.08,1), (-.7,1), (-1,rng.uniform(.62,.9))]
     pen.mirror(half, hull)
     pen.mirror([(x*.93-.01,y*.76) for x,y in half], deck)
     white = vary(rng, (222,222,216), .05)
     if pen.half[0]>34 and rng.random()<.8:
-        n = int(rng.integers(4, 8)); stern = -.62
-        for i in range(n):
-            x = stern+.1 + i*(bow-stern-.1)/n
-            pen.rect(x, -.6, x+.8*(bow-stern-.1)/n, .6, vary(rng, pick(rng, PAINT)) if rng.random()<.6 else pen.lit(deck,0,0)*.7)
+        n_hatches = int(rng.integers(4, 8)); stern = -.62
+        for nth in range(n_hatches):
+            x = stern+.1 + nth*(bow-stern-.1)/n_hatches
+            colour = vary(rng, pick(rng, PAINT)) if rng.random()<.6 else pen.lit(deck,0,0)*.7
+            pen.rect(x, -.6, x+.8*(bow-stern-.1)/n_hatches, .6, colour)
         pen.rect(-.88, -.72, stern, .72, white)
         pen.rect(stern-.05, -.72, stern, .72, GLASS)
     else:
@@ -48,20 +50,20 @@ def paint_plane(pen, rng):
     "Fuselage, wings swept or straight, tail and fin"
     body = vary(rng, pick(rng, [(232,232,230), (210,212,214), (168,172,174), (112,118,116), (222,216,200)]), .05)
     wing,fin = body*rng.uniform(.78, .92),vary(rng, pick(rng, PAINT))
-    f,sweep,chord = rng.uniform(.085, .125),rng.uniform(.08, .5),rng.uniform(.3, .4)
+    body_width,sweep,chord = rng.uniform(.085, .125),rng.uniform(.08, .5),rng.uniform(.3, .4)
     root = rng.uniform(.2, .34)
     tip = root-sweep
-    for s in (-1,1):
-        pen.poly([(root,0), (tip,s), (tip-.1,s), (root-chord,s*.14), (root-chord,0)], pen.lit(wing,0,s,.06))
-        pen.poly([(-.68,0), (-.9,s*.37), (-1,s*.37), (-.95,0)], pen.lit(wing,0,s,.06))
+    for side in (-1,1):
+        pen.poly([(root,0), (tip,side), (tip-.1,side), (root-chord,side*.14), (root-chord,0)], pen.lit(wing,0,side,.06))
+        pen.poly([(-.68,0), (-.9,side*.37), (-1,side*.37), (-.95,0)], pen.lit(wing,0,side,.06))
     if pen.half[0]>15:
-        n = 1 if rng.random()<.7 else 2
-        for s in (-1,1):
-            for y in np.linspace(.32, .62, n) if n>1 else [.36]:
+        n_engines = 1 if rng.random()<.7 else 2
+        for side in (-1,1):
+            for y in np.linspace(.32, .62, n_engines) if n_engines>1 else [.36]:
                 x = root-sweep*y
-                pen.rect(x-.1, s*y-.045, x+.08, s*y+.045, body*.62)
-    pen.mirror([(1,0), (.96,f*.5), (.84,f), (-.55,f), (-1,f*.25)], body)
-    pen.rect(.8, -f*.62, .87, f*.62, GLASS)
+                pen.rect(x-.1, side*y-.045, x+.08, side*y+.045, body*.62)
+    pen.mirror([(1,0), (.96,body_width*.5), (.84,body_width), (-.55,body_width), (-1,body_width*.25)], body)
+    pen.rect(.8, -body_width*.62, .87, body_width*.62, GLASS)
     pen.rect(-1, -.022, -.68, .022, fin)
 
 # %% ../../../nbs/data/synth/02_painters.ipynb #d4f12cfb
@@ -101,83 +103,83 @@ def paint_building(pen, rng):
     roof,kind = vary(rng, pick(rng, ROOF), .1),rng.random()
     long = pen.half[0]>=pen.half[1]
     if kind<.38:      # gable: the ridge runs along the longer side
-        for s in (-1,1):
-            pts = [(-1,0), (1,0), (1,s), (-1,s)]
-            pen.poly(pts if long else [(y,x) for x,y in pts], pen.lit(roof, *((0,s) if long else (s,0)), .3))
+        for side in (-1,1):
+            pts = [(-1,0), (1,0), (1,side), (-1,side)]
+            pen.poly(pts if long else [(y,x) for x,y in pts], pen.lit(roof, *((0,side) if long else (side,0)), .3))
         pen.line([(-.98,0),(.98,0)] if long else [(0,-.98),(0,.98)], 1, roof*1.2)
     elif kind<.62:    # hip: four facets around a short ridge
-        k = 1-min(pen.half)/max(pen.half)
-        a,b = ((-k,0),(k,0)) if long else ((0,-k),(0,k))
-        for pts,n in ((((-1,-1),(-1,1),b if not long else a,a), (-1,0)), (((1,-1),(1,1),b,a if not long else b), (1,0)),
-                      (((-1,-1),(1,-1),b if long else a,a), (0,-1)), (((-1,1),(1,1),b,a if long else b), (0,1))):
-            pen.poly(pts, pen.lit(roof, *n, .3))
-        pen.line([a,b], 1, roof*1.18)
+        ridge = 1-min(pen.half)/max(pen.half)
+        start,end = ((-ridge,0),(ridge,0)) if long else ((0,-ridge),(0,ridge))
+        ends = ((-1,-1),(-1,1),start if long else end,start),((1,-1),(1,1),end,end if long else start)
+        sides = ((-1,-1),(1,-1),end if long else start,start),((-1,1),(1,1),end,start if long else end)
+        for pts,normal in zip((*ends,*sides), ((-1,0),(1,0),(0,-1),(0,1))): pen.poly(pts, pen.lit(roof, *normal, .3))
+        pen.line([start,end], 1, roof*1.18)
     else:             # flat: a parapet and what stands on it
         pen.rect(-1, -1, 1, 1, roof*1.14)
         inset = 1-2.2/pen.half
         pen.rect(-inset[0], -inset[1], inset[0], inset[1], roof)
         for _ in range(int(rng.integers(2, 7))):
-            x,y = rng.uniform(-.75, .6, 2); s = rng.uniform(2, 5)/pen.half
-            pen.rect(x+1.2/pen.half[0]*pen.sun[0], y+1.2/pen.half[1]*pen.sun[1], x+s[0], y+s[1], roof*.55)
-            pen.rect(x, y, x+s[0], y+s[1], vary(rng, (190,188,182)))
+            x,y = rng.uniform(-.75, .6, 2); side = rng.uniform(2, 5)/pen.half
+            pen.rect(x+1.2/pen.half[0]*pen.sun[0], y+1.2/pen.half[1]*pen.sun[1], x+side[0], y+side[1], roof*.55)
+            pen.rect(x, y, x+side[0], y+side[1], vary(rng, (190,188,182)))
         return
     for _ in range(int(rng.integers(1, 4))):
-        x,y = rng.uniform(-.7, .7, 2); s = rng.uniform(1.2, 2.4)/pen.half
-        pen.rect(x, y, x+s[0]*2, y+s[1]*2, roof*.5)
-        pen.rect(x, y, x+s[0], y+s[1], roof*.75+60)
+        x,y = rng.uniform(-.7, .7, 2); side = rng.uniform(1.2, 2.4)/pen.half
+        pen.rect(x, y, x+side[0]*2, y+side[1]*2, roof*.5)
+        pen.rect(x, y, x+side[0], y+side[1], roof*.75+60)
 
 # %% ../../../nbs/data/synth/02_painters.ipynb #db31301a
 def paint_tank(pen, rng):
     "A round roof with a bright rim, a crescent of inner shadow and a stair"
     top = vary(rng, pick(rng, [(224,222,214), (200,200,196), (168,160,150), (142,110,90), (112,128,120), (184,190,178)]), .05)
-    r = pen.half.min(); s = pen.sun/np.linalg.norm(pen.sun)
-    pen.disc(0, 0, r-.1, pen.lit(top*1.1+6, 0, 0))
+    radius = pen.half.min(); sun = pen.sun/np.linalg.norm(pen.sun)
+    pen.disc(0, 0, radius-.1, pen.lit(top*1.1+6, 0, 0))
     if rng.random()<.6:   # floating roof: sunk into the wall, whose shadow falls on it
-        pen.disc(0, 0, r*.88, top*.5)
-        pen.disc(*(s*.16), r*.76, top*.92)
+        pen.disc(0, 0, radius*.88, top*.5)
+        pen.disc(*(sun*.16), radius*.76, top*.92)
     else:                 # cone roof: one half in the light
-        pen.disc(*(s*.03), r*.9, top*.84)
-        a = math.atan2(-s[1], -s[0])+np.linspace(-1.5, 1.5, 14)
-        pen.poly([(0,0), *np.stack([np.cos(a), np.sin(a)], 1)*.9], top)
-        pen.disc(0, 0, max(1, r*.1), top*.55)
-    a = rng.uniform(0, 6.3); u = np.array([math.cos(a), math.sin(a)])
-    pen.line([u*.45, u*.95], max(.8, r*.06), top*.6)
+        pen.disc(*(sun*.03), radius*.9, top*.84)
+        angle = math.atan2(-sun[1], -sun[0])+np.linspace(-1.5, 1.5, 14)
+        pen.poly([(0,0), *np.stack([np.cos(angle), np.sin(angle)], 1)*.9], top)
+        pen.disc(0, 0, max(1, radius*.1), top*.55)
+    angle = rng.uniform(0, 6.3); ray = np.array([math.cos(angle), math.sin(angle)])
+    pen.line([ray*.45, ray*.95], max(.8, radius*.06), top*.6)
 
 # %% ../../../nbs/data/synth/02_painters.ipynb #25b13386
 def paint_court(pen, rng):
     "Tennis or basketball: a coloured slab with lines; the axes differ, so do the lines"
     paints = [(86,116,82), (62,96,128), (150,92,72), (112,112,108), (96,130,104), (168,128,92)]
     out,inn = (vary(rng, pick(rng, paints), .07) for _ in range(2))
-    line,w = np.array((232,232,226)),max(.8, pen.half[0]*.022)
+    line,width = np.array((232,232,226)),max(.8, pen.half[0]*.022)
     pen.rect(-1, -1, 1, 1, out)
     if rng.random()<.6:   # tennis
-        x,y,s = .72,.68,.5
-        pen.rect(-x, -y, x, y, inn)
-        pen.line([(-x,-y),(x,-y),(x,y),(-x,y),(-x,-y)], w, line)
-        for v in (-s,s): pen.line([(-x,v),(x,v)], w, line)
-        for u in (-.38,.38): pen.line([(u,-s),(u,s)], w, line)
-        pen.line([(-.38,0),(.38,0)], w, line)
-        pen.line([(0,-.8),(0,.8)], w*1.2, (40,44,46))
+        x_in,y_in,side = .72,.68,.5
+        pen.rect(-x_in, -y_in, x_in, y_in, inn)
+        pen.line([(-x_in,-y_in),(x_in,-y_in),(x_in,y_in),(-x_in,y_in),(-x_in,-y_in)], width, line)
+        for across in (-side,side): pen.line([(-x_in,across),(x_in,across)], width, line)
+        for along in (-.38,.38): pen.line([(along,-side),(along,side)], width, line)
+        pen.line([(-.38,0),(.38,0)], width, line)
+        pen.line([(0,-.8),(0,.8)], width*1.2, (40,44,46))
     else:                 # basketball: key and three-point arc at both ends
-        x,y,a = .88,.84,np.linspace(-1.57, 1.57, 16)
-        pen.rect(-x, -y, x, y, inn)
+        x_in,y_in,angle = .88,.84,np.linspace(-1.57, 1.57, 16)
+        pen.rect(-x_in, -y_in, x_in, y_in, inn)
         ratio = pen.half[0]/pen.half[1]
-        for s in (-1,1):
-            pen.poly([(s*x,-.26), (s*x,.26), (s*.5,.26), (s*.5,-.26)], out*1.05)
-            pen.line([(s*x,-.26), (s*.5,-.26), (s*.5,.26), (s*x,.26)], w, line)
-            pen.line(np.stack([s*(x-.06-np.cos(a)*.62/ratio*1.1), np.sin(a)*.68], 1), w, line)
-        pen.line([(-x,-y),(x,-y),(x,y),(-x,y),(-x,-y)], w, line)
-        pen.line([(0,-y),(0,y)], w, line)
-        a = np.linspace(0, 6.3, 20)
-        pen.line(np.stack([np.cos(a)*.24/ratio, np.sin(a)*.24], 1), w, line)
+        for side in (-1,1):
+            pen.poly([(side*x_in,-.26), (side*x_in,.26), (side*.5,.26), (side*.5,-.26)], out*1.05)
+            pen.line([(side*x_in,-.26), (side*.5,-.26), (side*.5,.26), (side*x_in,.26)], width, line)
+            pen.line(np.stack([side*(x_in-.06-np.cos(angle)*.62/ratio*1.1), np.sin(angle)*.68], 1), width, line)
+        pen.line([(-x_in,-y_in),(x_in,-y_in),(x_in,y_in),(-x_in,y_in),(-x_in,-y_in)], width, line)
+        pen.line([(0,-y_in),(0,y_in)], width, line)
+        angle = np.linspace(0, 6.3, 20)
+        pen.line(np.stack([np.cos(angle)*.24/ratio, np.sin(angle)*.24], 1), width, line)
 
 # %% ../../../nbs/data/synth/02_painters.ipynb #215d721c
 def paint_bridge(pen, rng):
     "A deck with parapets, joints at the ends and lane marks; some carry a truss"
     deck = vary(rng, pick(rng, [(128,126,122), (156,152,146), (104,104,106), (146,128,108)]), .06)
-    rail,e = deck*rng.uniform(1.2, 1.4)+10,min(.3, 1.6/pen.half[1])
+    rail,parapet = deck*rng.uniform(1.2, 1.4)+10,min(.3, 1.6/pen.half[1])
     pen.rect(-1, -1, 1, 1, deck)
-    for s in (-1,1): pen.rect(-1, s, 1, s*(1-e), rail)
+    for side in (-1,1): pen.rect(-1, side, 1, side*(1-parapet), rail)
     if rng.random()<.45:
         for x in np.arange(-1, .99, 2.2*pen.half[1]/pen.half[0]):
             pen.line([(x,-1),(min(1,x+.5*pen.half[1]/pen.half[0]),1)], .9, rail*.9)
@@ -189,16 +191,16 @@ def paint_pier(pen, rng):
     "A jetty: planks across, a darker kerb and bollards"
     wood = vary(rng, pick(rng, [(150,132,108), (126,108,88), (166,160,150), (112,104,98)]), .07)
     pen.rect(-1, -1, 1, 1, wood*.72)
-    e = 1-1.2/pen.half[1]
-    pen.rect(-1, -e, 1-1.2/pen.half[0], e, wood)
-    for x in np.arange(-1, .98, 4/pen.half[0]): pen.rect(x, -e, x+1/pen.half[0], e, wood*rng.uniform(.8, .92))
+    edge = 1-1.2/pen.half[1]
+    pen.rect(-1, -edge, 1-1.2/pen.half[0], edge, wood)
+    for x in np.arange(-1, .98, 4/pen.half[0]): pen.rect(x, -edge, x+1/pen.half[0], edge, wood*rng.uniform(.8, .92))
     for x in np.arange(-.85, 1, 18/pen.half[0]):
-        for s in (-1,1): pen.disc(x, s*.72, 1, (226,222,206))
+        for side in (-1,1): pen.disc(x, side*.72, 1, (226,222,206))
 
 def paint_pool(pen, rng):
     "Rounded, with a pale coping and steps"
-    a,k = np.linspace(0, 2*np.pi, 28, endpoint=False),pick(rng, [.28, .5, 1.])
-    shape = np.stack([np.sign(np.cos(a))*np.abs(np.cos(a))**k, np.sign(np.sin(a))*np.abs(np.sin(a))**k], 1)
+    angle,power = np.linspace(0, 2*np.pi, 28, endpoint=False),pick(rng, [.28, .5, 1.])
+    shape = np.stack([np.sign(np.cos(angle))*np.abs(np.cos(angle))**power, np.sign(np.sin(angle))*np.abs(np.sin(angle))**power], 1)
     water = vary(rng, pick(rng, [(70,160,186), (96,176,190), (60,132,168), (86,150,150)]), .06)
     pen.poly(shape, vary(rng, (204,198,184), .05))
     inner = 1-1.7/pen.half
@@ -210,27 +212,28 @@ def paint_pool(pen, rng):
 def paint_tree(pen, rng):
     "A clump of leaf blobs, brighter towards the sun"
     leaf = vary(rng, pick(rng, [(58,80,44), (74,92,50), (48,70,46), (92,96,54), (104,86,52)]), .1)
-    r = pen.half.min()
-    pen.disc(0, 0, r*.72, leaf*.66)
-    for t in np.sort(rng.uniform(0, 1, 16)):
-        a,d = rng.uniform(0, 6.3),rng.uniform(.1, .68)
-        p = np.array([math.cos(a), math.sin(a)])*d
-        pen.disc(*p, r*rng.uniform(.16, .32), leaf*(.8+.35*t)*(1-.2*float(p@pen.sun)))
+    radius = pen.half.min()
+    pen.disc(0, 0, radius*.72, leaf*.66)
+    for height in np.sort(rng.uniform(0, 1, 16)):
+        angle,distance = rng.uniform(0, 6.3),rng.uniform(.1, .68)
+        centre = np.array([math.cos(angle), math.sin(angle)])*distance
+        pen.disc(*centre, radius*rng.uniform(.16, .32), leaf*(.8+.35*height)*(1-.2*float(centre@pen.sun)))
 
 def paint_copse(pen, rng):
     "Trees grown together, crown by crown"
     leaf = vary(rng, pick(rng, [(54,76,44), (70,88,50), (46,66,44)]), .1)
-    for t in np.linspace(0, 1, int(pen.half.prod()/14)+6):
-        a,d,r = rng.uniform(0, 6.3),rng.random()**.5,min(rng.uniform(2.5, 6.5), pen.half.min()*.4)
-        p = np.array([math.cos(a), math.sin(a)])*d*(1-r/pen.half)
-        k = leaf*rng.normal(1, .1)*(.85+.25*t)
-        pen.disc(*p, r, k*.74)
-        pen.disc(*(p-pen.sun*.25*r/pen.half), r*.68, k)
+    for height in np.linspace(0, 1, int(pen.half.prod()/14)+6):
+        angle,distance,radius = rng.uniform(0, 6.3),rng.random()**.5,min(rng.uniform(2.5, 6.5), pen.half.min()*.4)
+        centre = np.array([math.cos(angle), math.sin(angle)])*distance*(1-radius/pen.half)
+        colour = leaf*rng.normal(1, .1)*(.85+.25*height)
+        pen.disc(*centre, radius, colour*.74)
+        pen.disc(*(centre-pen.sun*.25*radius/pen.half), radius*.68, colour)
 
 def paint_rock(pen, rng):
     "A pale angular stone, long like a boat"
-    a = np.sort(rng.uniform(0, 6.3, 9)); r = rng.uniform(.6, 1, 9)[:,None]
-    stone,pts = vary(rng, pick(rng, [(196,192,184), (140,134,124), (112,106,98)])),np.stack([np.cos(a), np.sin(a)], 1)*r
+    angle = np.sort(rng.uniform(0, 6.3, 9)); radius = rng.uniform(.6, 1, 9)[:,None]
+    stone = vary(rng, pick(rng, [(196,192,184), (140,134,124), (112,106,98)]))
+    pts = np.stack([np.cos(angle), np.sin(angle)], 1)*radius
     pen.poly(pts, stone*.75); pen.poly(pts*.75-pen.sun*.15, stone)
 
 def paint_container(pen, rng):
@@ -243,27 +246,27 @@ def paint_container(pen, rng):
 # %% ../../../nbs/data/synth/02_painters.ipynb #4ad46135
 def paint_disc(pen, rng):
     "A painted ring, a pond or a bale: round like a tank, flat on the ground"
-    c = vary(rng, pick(rng, [(196,190,178), (70,84,70), (150,138,100), (52,72,80)]))
-    pen.disc(0, 0, pen.half.min()-.1, c)
-    if rng.random()<.5: pen.disc(0, 0, pen.half.min()*.8, c*.9)
+    colour = vary(rng, pick(rng, [(196,190,178), (70,84,70), (150,138,100), (52,72,80)]))
+    pen.disc(0, 0, pen.half.min()-.1, colour)
+    if rng.random()<.5: pen.disc(0, 0, pen.half.min()*.8, colour*.9)
     if rng.random()<.12:
-        for s in (-.3,.3): pen.line([(-.45,s),(.45,s)], 1.2, (226,224,216))
+        for side in (-.3,.3): pen.line([(-.45,side),(.45,side)], 1.2, (226,224,216))
         pen.line([(0,-.3),(0,.3)], 1.2, (226,224,216))
 
 def paint_pad(pen, rng):
     "A plain or striped rectangle on the ground: no roof, no lines of a court, no shadow"
-    c = vary(rng, pick(rng, [(172,168,160), (138,116,88), (96,110,70), (120,118,114), (158,150,116)]), .1)
-    pen.rect(-1, -1, 1, 1, c)
+    colour = vary(rng, pick(rng, [(172,168,160), (138,116,88), (96,110,70), (120,118,114), (158,150,116)]), .1)
+    pen.rect(-1, -1, 1, 1, colour)
     if rng.random()<.7:
-        n = max(3, int(pen.half[1]/1.6))
-        for y in np.linspace(-1, 1, n, endpoint=False): pen.rect(-1, y, 1, y+.8/n, c*rng.uniform(.82, 1.1))
+        n_stripes = max(3, int(pen.half[1]/1.6))
+        for y in np.linspace(-1, 1, n_stripes, endpoint=False): pen.rect(-1, y, 1, y+.8/n_stripes, colour*rng.uniform(.82, 1.1))
 
 def paint_arrow(pen, rng):
     "A road arrow or a cross: thin, white, like a parked plane far away"
-    c = vary(rng, (214,212,202), .04)
-    pen.rect(-1, -.2, .4, .2, c)
-    if rng.random()<.6: pen.poly([(1,0), (.2,-1), (.2,1)], c)
-    else: pen.rect(-.12, -1, .12, 1, c); pen.rect(.3, -.2, 1, .2, c)
+    colour = vary(rng, (214,212,202), .04)
+    pen.rect(-1, -.2, .4, .2, colour)
+    if rng.random()<.6: pen.poly([(1,0), (.2,-1), (.2,1)], colour)
+    else: pen.rect(-.12, -1, .12, 1, colour); pen.rect(.3, -.2, 1, .2, colour)
 
 # %% ../../../nbs/data/synth/02_painters.ipynb #ca6b0613
 OBJECTS = {  # class: (painter, height of the shadow)

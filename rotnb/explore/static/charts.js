@@ -1,20 +1,5 @@
 // Charts of an explorer. Each is made once, as {el, update(what)}, and updated in place, so that a drag lives through an update.
 
-function make(tag, attrs = {}, ...kids) {
-  const svg = /^(svg|g|path|rect|line|circle|text|image|title|polyline)$/.test(tag)
-  const el = svg ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag)
-  set(el, attrs)
-  el.append(...kids)
-  return el
-}
-function set(el, attrs) {
-  for (const [k, v] of Object.entries(attrs)) {
-    if (k.startsWith('on')) el[k] = v
-    else if (v === null || v === false) el.removeAttribute(k)
-    else el.setAttribute(k, v)
-  }
-  return el
-}
 const short = v => String(+Number(v).toPrecision(3))
 const count = n => Number(n).toLocaleString('en')
 const max = xs => xs.reduce((a, b) => Math.max(a, b), 0)
@@ -36,12 +21,14 @@ function ticks(edges) {
 // A histogram to be brushed: drag over bars keeps them, a click one of them, a double click all
 function histogram(pick) {
   const W = 240, H = 56
-  const all = make('path', { class: 'rx-all' }), shown = make('path', { class: 'rx-shown' })
-  const brush = make('rect', { class: 'rx-brush', y: 0, height: H }), axis = make('g', { class: 'rx-axis' }), tip = make('title')
-  const el = make('svg', { viewBox: `-6 -2 ${W + 12} ${H + 16}`, class: 'rx-hist' }, all, shown, brush, axis, tip)
+  const all = make('path', { class: 'rn-all' }), shown = make('path', { class: 'rn-shown' })
+  const brush = make('rect', { class: 'rn-brush', y: 0, height: H }), axis = make('g', { class: 'rn-axis' }), tip = make('title')
+  const el = make('svg', { viewBox: `-6 -2 ${W + 12} ${H + 16}`, class: 'rn-hist' }, all, shown, brush, axis, tip)
   let f, from = null, sent
-  const bin = e => { const r = el.getBoundingClientRect(), n = f.values.length - 1
-    return clamp(Math.floor(((e.clientX - r.left) / r.width * (W + 12) - 6) / W * n), 0, n - 1) }
+  const bin = e => {
+    const r = el.getBoundingClientRect(), n = f.values.length - 1, x = (e.clientX - r.left) / r.width * (W + 12) - 6
+    return clamp(Math.floor(x / W * n), 0, n - 1)
+  }
   const range = (i, j) => {             // the outer bins hold what lies beyond them
     const n = f.values.length - 1, [a, b] = i < j ? [i, j] : [j, i]
     return [a === 0 ? null : f.values[a], b === n - 1 ? null : f.values[b + 1]]
@@ -51,7 +38,13 @@ function histogram(pick) {
     if (key !== sent) { sent = key; pick(want[0] === null && want[1] === null ? null : want) }
   }
   set(el, {
-    onpointerdown: e => { if (e.button) return; from = bin(e); sent = null; el.setPointerCapture(e.pointerId); tell(e) },
+    onpointerdown: e => {
+      if (e.button) return
+      from = bin(e)
+      sent = null
+      el.setPointerCapture(e.pointerId)
+      tell(e)
+    },
     onpointermove: e => {
       const i = bin(e)
       tip.textContent = `${short(f.values[i])} to ${short(f.values[i + 1])}: ${count(f.shown[i])} of ${count(f.all[i])}`
@@ -67,7 +60,8 @@ function histogram(pick) {
   return { el, update(field) {
     f = field
     const n = f.values.length - 1, x = v => W * place(f.values, v)
-    all.setAttribute('d', bars(f.all)); shown.setAttribute('d', bars(f.shown))
+    all.setAttribute('d', bars(f.all))
+    shown.setAttribute('d', bars(f.shown))
     const [lo, hi] = f.want || [null, null], a = lo === null ? 0 : x(lo), b = hi === null ? W : x(hi)
     set(brush, { x: a, width: Math.max(b - a, 1), visibility: f.want && a <= b ? 'visible' : 'hidden' })
     const anchor = i => `text-anchor:${i === 0 ? 'start' : i === n ? 'end' : 'middle'}`
@@ -83,16 +77,18 @@ function place(edges, v) {              // of a number along the bins, 0 to 1
 
 // Classes as bars with their counts; a click takes one or leaves it
 function bars(pick) {
-  const el = make('div', { class: 'rx-bars' })
+  const el = make('div', { class: 'rn-bars' })
   return { el, update(f) {
     const top = max(f.shown) || 1, want = new Set(f.want || [])
+    const flip = i => {
+      want.has(i) ? want.delete(i) : want.add(i)
+      pick(want.size ? [...want].sort((a, b) => a - b) : null)
+    }
     const row = (name, i) => {
-      const off = f.want && !want.has(i)
-      return make('button', { class: 'rx-bar' + (off ? ' rx-off' : ''), 'aria-pressed': String(want.has(i)), 'data-code': i,
-        title: `${name}: ${count(f.shown[i])} of ${count(f.all[i])}`,
-        onclick: () => { want.has(i) ? want.delete(i) : want.add(i); pick(want.size ? [...want].sort((a, b) => a - b) : null) } },
-        make('i', { style: `width:${100 * f.shown[i] / top}%;background:${f.colors ? f.colors[i] : 'var(--rx-accent)'}` }),
-        make('span', {}, name), make('b', {}, count(f.shown[i])))
+      const off = f.want && !want.has(i), width = 100 * f.shown[i] / top, color = f.colors ? f.colors[i] : 'var(--rn-accent)'
+      return make('button', { class: 'rn-class-bar' + (off ? ' rn-off' : ''), 'aria-pressed': String(want.has(i)), 'data-code': i,
+        title: `${name}: ${count(f.shown[i])} of ${count(f.all[i])}`, onclick: () => flip(i) },
+        make('i', { style: `width:${width}%;background:${color}` }), make('span', {}, name), make('b', {}, count(f.shown[i])))
     }
     renew(el, ...f.values.map((name, i) => f.all[i] ? row(name, i) : '').filter(o => o))
   } }
@@ -103,10 +99,10 @@ const shade = t => CIVIDIS[Math.round(clamp(t, 0, 1) * (CIVIDIS.length - 1))]
 
 // A confusion matrix: rows are the truth; a click on a cell picks its number, row * columns + column
 function matrix(pick) {
-  const el = make('svg', { class: 'rx-matrix' })
+  const el = make('svg', { class: 'rn-matrix' })
   return { el, update(m) {
-    const k = m.names.length, s = clamp(300 / k, 16, 34), pad = 6.2 * max(m.names.map(o => o.length)) + 8, w = pad + k * s, h = pad + k * s
-    set(el, { viewBox: `0 0 ${w + 14} ${h + 14}`, style: `width:${w + 14}px` })
+    const k = m.names.length, s = clamp(300 / k, 16, 34), pad = 6.2 * max(m.names.map(o => o.length)) + 8, side = pad + k * s + 14
+    set(el, { viewBox: `0 0 ${side} ${side}`, style: `width:${side}px` })
     const name = (t, attrs) => make('text', attrs, t), cells = []
     m.counts.forEach((row, i) => {
       const sum = row.reduce((a, b) => a + b, 0) || 1
@@ -114,38 +110,42 @@ function matrix(pick) {
         const go = () => pick(m.want === i * k + j ? null : i * k + j), x = pad + j * s, y = 14 + i * s
         const what = `${m.names[i]}, detected as ${m.names[j]}: ${count(n)}`
         const ink = `fill:${n / sum > .5 ? 'black' : 'white'}`
-        const state = m.want === i * k + j ? 'rx-cell rx-on' : 'rx-cell'
+        const state = m.want === i * k + j ? 'rn-cell rn-on' : 'rn-cell'
         const cell = make('g', { class: state, 'data-cell': `${i},${j}` }, make('title', {}, what),
           make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }))
         if (n) {
           set(cell, { tabindex: 0, role: 'button', 'aria-label': what, onclick: go, onkeydown: onEnter(go) })
-          cell.append(name(count(n), { x: x + s / 2 - .5, y: y + s / 2 + 3.5, class: 'rx-n', style: ink }))
+          cell.append(name(count(n), { x: x + s / 2 - .5, y: y + s / 2 + 3.5, class: 'rn-cell-count', style: ink }))
         }
         cells.push(cell)
       })
     })
-    const on = cells.findIndex(c => c.classList.contains('rx-on'))
+    const on = cells.findIndex(c => c.classList.contains('rn-on'))
     if (on >= 0) cells.push(...cells.splice(on, 1))        // its frame lies over its neighbours
-    renew(el, name('detected', { x: pad + k * s / 2, y: 9, class: 'rx-side' }),
-      ...m.names.map((t, i) => name(t, { x: pad - 5, y: 14 + i * s + s / 2 + 3.5, class: 'rx-row' })), ...cells,
-      ...m.names.map((t, j) => name(t, { class: 'rx-row', transform: `translate(${pad + (j + .5) * s + 4} ${20 + k * s}) rotate(-60)` })))
+    renew(el, name('detected', { x: pad + k * s / 2, y: 9, class: 'rn-axis-title' }),
+      ...m.names.map((t, i) => name(t, { x: pad - 5, y: 14 + i * s + s / 2 + 3.5, class: 'rn-class-name' })), ...cells,
+      ...m.names.map((t, j) => {
+        const place = `translate(${pad + (j + .5) * s + 4} ${20 + k * s}) rotate(-60)`
+        return name(t, { class: 'rn-class-name', transform: place })
+      }))
   } }
 }
 
 // Precision over recall, a line for each class; the nearest point follows the pointer and a click picks it
 function curves(pick) {
   const W = 300, H = 230, x = v => 34 + v * W, y = v => 8 + (1 - v) * H
-  const dot = make('circle', { r: 4, class: 'rx-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rx-picked' })
-  const lines = make('g'), note = make('text', { x: x(.02), y: y(.02), class: 'rx-note' }), key = make('div', { class: 'rx-key' })
-  const tick = (v, attrs) => make('text', { class: 'rx-tick', ...attrs }, v)
-  const side = (t, attrs) => make('text', { class: 'rx-side', ...attrs }, t)
-  const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rx-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
+  const dot = make('circle', { r: 4, class: 'rn-dot', visibility: 'hidden' }), on = make('circle', { r: 5, class: 'rn-picked' })
+  const lines = make('g'), note = make('text', { x: x(.02), y: y(.02), class: 'rn-readout' }), key = make('div', { class: 'rn-curve-key' })
+  const tick = (v, attrs) => make('text', { class: 'rn-tick', ...attrs }, v)
+  const side = (t, attrs) => make('text', { class: 'rn-axis-title', ...attrs }, t)
+  const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rn-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
     tick(v, { x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }), tick(v, { x: x(v), y: y(0) + 12, 'text-anchor': 'middle' })])
-  const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rx-curves' }, ...grid, lines, on, dot, note,
+  const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rn-curves' }, ...grid, lines, on, dot, note,
     side('recall', { x: x(.5), y: H + 36 }), side('precision', { transform: `translate(9 ${y(.5)}) rotate(-90)` }))
   let c
   const nearest = e => {
-    const r = svg.getBoundingClientRect(), k = (W + 48) / r.width, px = (e.clientX - r.left) * k, py = (e.clientY - r.top) * k
+    const r = svg.getBoundingClientRect(), k = (W + 48) / r.width
+    const px = (e.clientX - r.left) * k, py = (e.clientY - r.top) * k
     let best = { d: 40 }
     for (const l of c.lines) l.x.forEach((v, i) => {
       const d = Math.hypot(x(v) - px, y(l.y[i]) - py)
@@ -157,17 +157,19 @@ function curves(pick) {
     const p = nearest(e)
     dot.setAttribute('visibility', p ? 'visible' : 'hidden')
     if (p) set(dot, { cx: x(p.l.x[p.i]), cy: y(p.l.y[p.i]), fill: p.l.color })
-    note.textContent = p ? `${p.l.name}: score ${short(p.l.score[p.i])}, precision ${short(p.l.y[p.i])}, recall ${short(p.l.x[p.i])}` : ''
+    const said = ({ l, i }) => `${l.name}: score ${short(l.score[i])}, precision ${short(l.y[i])}, recall ${short(l.x[i])}`
+    note.textContent = p ? said(p) : ''
   }, onclick: e => { const p = nearest(e); if (p) pick({ cls: p.l.name, score: p.l.score[p.i] }) } })
   return { el: make('div', {}, svg, key), update(what) {
     c = what
     const style = l => ({ stroke: l.color, 'stroke-dasharray': l.dash || null })
     const step = (v, p, i) => `${i ? 'V' : `M${x(0)} `}${y(p).toFixed(1)}H${x(v).toFixed(1)}`
     const d = l => l.x.map((v, i) => step(v, l.y[i], i)).join('')
-    lines.replaceChildren(...c.lines.filter(l => l.x.length).map(l => make('path', { class: 'rx-line', d: d(l), ...style(l) })))
-    const sample = l => make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rx-line', d: 'M0 4h22', ...style(l) }))
+    lines.replaceChildren(...c.lines.filter(l => l.x.length).map(l => make('path', { class: 'rn-curve', d: d(l), ...style(l) })))
+    const sample = l => make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rn-curve', d: 'M0 4h22', ...style(l) }))
     key.replaceChildren(...c.lines.map(l => make('span', {}, sample(l), l.label)))
-    const p = c.picked && c.lines.find(l => l.name === c.picked.cls), i = p ? p.score.findLastIndex(s => s >= c.picked.score) : -1
+    const p = c.picked && c.lines.find(l => l.name === c.picked.cls)
+    const i = p ? p.score.findLastIndex(s => s >= c.picked.score) : -1
     set(on, i < 0 ? { visibility: 'hidden' } : { visibility: 'visible', cx: x(p.x[i]), cy: y(p.y[i]), fill: p.color })
   } }
 }

@@ -3,37 +3,41 @@
 //   thumbnail(cell, f) calls f with {href, box} or {error}
 
 function mount(el, api) {
-  const field = {}, ask = (name, want) => api.send({ filters: { [name]: want } })
-  const div = (name, ...kids) => make('div', { class: name }, ...kids), grid = new Map()
-  const head = div('rx-head'), fields = div('rx-fields'), top = div('rx-top'), tools = div('rx-tools'), cells = div('rx-cells')
-  own_keys(el)
-  el.replaceChildren(div('rx', head, top, div('rx-body', fields, div('rx-main', tools, cells))))
+  const charts = {}, grid = new Map()                                 // by the name of the field; thumbnails by key
+  const ask = (name, want) => api.send({ filters: { [name]: want } })
+  const div = (name, ...children) => make('div', { class: name }, ...children)
+  const head = div('rn-summary'), fields = div('rn-fields'), top = div('rn-panels'), tools = div('rn-tools'), cells = div('rn-thumbs')
+  keepKeys(el)
+  el.replaceChildren(div('rn-explorer', head, top, div('rn-body', fields, div('rn-main', tools, cells))))
   const extra = { sliders: sliders(api), curves: curves(point => api.send({ point })),
     matrix: matrix(i => api.send({ filters: { cell: i === null ? null : [i] }, ...(i === null ? {} : { by: 'boxes' }) })) }
 
   const lift = (f, name, text) => make('button', { class: name, title: 'lift this filter', onclick: () => ask(f.name, null) }, text)
   function chart(f) {
-    if (!field[f.name]) {
-      const pick = want => ask(f.name, want), c = f.kind === 'number' ? histogram(pick) : bars(pick)
-      field[f.name] = c
-      c.title = div('rx-title')
-      fields.append(make('div', { class: 'rx-field', 'data-field': f.name }, c.title, c.el))
+    if (!charts[f.name]) {
+      const pick = want => ask(f.name, want), made = f.kind === 'number' ? histogram(pick) : bars(pick)
+      charts[f.name] = made
+      made.title = div('rn-title')
+      fields.append(make('div', { class: 'rn-field', 'data-field': f.name }, made.title, made.el))
     }
-    field[f.name].title.replaceChildren(f.title, f.want ? lift(f, 'rx-clear', '×') : '')
-    field[f.name].update(f)
+    charts[f.name].title.replaceChildren(f.title, f.want ? lift(f, 'rn-clear', '×') : '')
+    charts[f.name].update(f)
   }
 
   function draw() {
     const s = api.snapshot()
     if (!s.fields) return
-    renew(head, make('strong', {}, s.title), make('span', { class: 'rx-count' }, s.counts),
-      ...s.fields.filter(f => f.want).map(f => lift(f, 'rx-chip', `${f.name} ${said(f)} ×`)),
-      s.fields.some(f => f.want) ? make('button', { class: 'rx-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
-      ...(s.notes || []).map(t => make('span', { class: 'rx-warn' }, t)))
+    renew(head, make('strong', {}, s.title), make('span', { class: 'rn-count' }, s.counts),
+      ...s.fields.filter(f => f.want).map(f => lift(f, 'rn-chip', `${f.name} ${said(f)} ×`)),
+      s.fields.some(f => f.want) ? make('button', { class: 'rn-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
+      ...(s.notes || []).map(t => make('span', { class: 'rn-warn' }, t)))
     for (const f of s.fields) if (!f.hidden) chart(f)
     for (const k of ['sliders', 'matrix', 'curves']) if (s[k]) {
       extra[k].update(s[k])
-      if (!extra[k].box) top.append(extra[k].box = div(`rx-panel rx-${k}-panel`, div('rx-title'), extra[k].el))
+      if (!extra[k].box) {
+        extra[k].box = div(`rn-panel rn-${k}-panel`, div('rn-title'), extra[k].el)
+        top.append(extra[k].box)
+      }
       extra[k].box.firstChild.textContent = s[k].title
     }
     toolbar(s)
@@ -45,44 +49,51 @@ function mount(el, api) {
       t.update(c, s)
       if (cells.children[i] !== t.el) cells.insertBefore(t.el, cells.children[i] || null)
     })
-    if (!s.cells.length) cells.replaceChildren(make('p', { class: 'rx-none' }, s.none || 'Nothing passes these filters.'))
-    else cells.querySelector('.rx-none')?.remove()
+    if (!s.cells.length) cells.replaceChildren(make('p', { class: 'rn-none' }, s.none || 'Nothing passes these filters.'))
+    else cells.querySelector('.rn-none')?.remove()
   }
 
   function toolbar(s) {
     const change = name => e => api.send({ [name]: e.target.value || null })
     const choice = (name, value, options) => make('select', { 'aria-label': name, 'data-set': name, onchange: change(name) },
-      ...options.map(([v, t]) => make('option', { value: v, selected: v === (value || '') && '' }, t)))
+      ...options.map(([v, t]) => make('option', { value: v, selected: v === (value || '') }, t)))
     const beyond = to => to < 0 || to >= s.pages, dash = i => ({ stroke: 'currentColor', 'stroke-dasharray': DASH[i] || null })
-    const page = (to, text, title) => make('button', { title, disabled: beyond(to) && '', onclick: () => api.send({ page: to }) }, text)
-    const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rx-line', ...dash(i) }))
+    const page = (to, text, title) => make('button', { title, disabled: beyond(to), onclick: () => api.send({ page: to }) }, text)
+    const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rn-curve', ...dash(i) }))
     const turn = () => api.send({ ascending: !s.ascending }), several = s.layers.length > 1
     renew(tools, choice('by', s.by, [['images', 'images'], ['boxes', 'boxes']]),
       choice('sort', s.sort, [['', 'in order'], ...s.sorts.map(o => [o, `by ${o}`])]),
       s.sort ? make('button', { title: 'turn the order round', onclick: turn }, s.ascending ? '↑' : '↓') : '',
       several ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',
-      make('span', { class: 'rx-space' }), ...(several ? s.layers.map((t, i) => make('span', { class: 'rx-layer' }, sample(i), t)) : []),
-      s.marks ? make('button', { title: 'save what is marked', 'data-save': '', onclick: api.save }, `★ ${count(s.marks)} ⤓`) : '',
-      make('span', { class: 'rx-space' }), page(s.page - 1, '‹', 'the page before'),
-      make('span', { class: 'rx-page' }, s.pages ? `${s.page + 1} of ${count(s.pages)}` : 'none'), page(s.page + 1, '›', 'the next page'))
+      make('span', { class: 'rn-space' }), ...(several ? s.layers.map((t, i) => make('span', { class: 'rn-layer' }, sample(i), t)) : []),
+      s.marks ? make('button', { title: 'save what is marked', 'data-save': true, onclick: api.save }, `★ ${count(s.marks)} ⤓`) : '',
+      make('span', { class: 'rn-space' }), page(s.page - 1, '‹', 'the page before'),
+      make('span', { class: 'rn-page-number' }, s.pages ? `${s.page + 1} of ${count(s.pages)}` : 'none'),
+      page(s.page + 1, '›', 'the next page'))
   }
   api.on(draw)
   draw()
 }
 
-const said = f => f.kind === 'class' ? f.want.map(i => f.values[i]).join(', ') : f.want[0] === null ? `< ${short(f.want[1])}` :
-  f.want[1] === null ? `≥ ${short(f.want[0])}` : `${short(f.want[0])} to ${short(f.want[1])}`
+function said(f) {                                                    // a filter, in words
+  if (f.kind === 'class') return f.want.map(i => f.values[i]).join(', ')
+  const [low, high] = f.want
+  return low === null ? `< ${short(high)}` : high === null ? `≥ ${short(low)}` : `${short(low)} to ${short(high)}`
+}
 
 function sliders(api) {
   const el = make('div'), made = {}
   return { el, update({ all }) {
     for (const o of all) {
       if (!made[o.name]) {
-        const out = make('output'), input = make('input', { type: 'range', min: o.min, max: o.max, step: o.step, 'aria-label': o.title,
-          'data-set': o.name, oninput: () => { out.textContent = (+input.value).toFixed(2); api.send({ [o.name]: +input.value }) } })
-        if (api.fixed) set(input, { disabled: '', title: 'a page without a kernel keeps the thresholds that it was made with' })
+        const out = make('output'), { min, max, step } = o
+        const input = make('input', { type: 'range', min, max, step, 'aria-label': o.title, 'data-set': o.name, oninput: () => {
+          out.textContent = (+input.value).toFixed(2)
+          api.send({ [o.name]: +input.value })
+        } })
+        if (api.fixed) set(input, { disabled: true, title: 'a page without a kernel keeps the thresholds that it was made with' })
         made[o.name] = { input, out }
-        el.append(make('label', { class: 'rx-slider' }, make('span', {}, o.title), input, out))
+        el.append(make('label', { class: 'rn-threshold' }, make('span', {}, o.title), input, out))
       }
       const { input, out } = made[o.name]
       if (document.activeElement !== input) input.value = o.value
@@ -91,32 +102,32 @@ function sliders(api) {
   } }
 }
 
-const DASH = ['', '6 3', '1.5 3'], IGNORED = '#a0a0a0'
+const DASH = ['', '6 3', '1.5 3'], IGNORED_DASHES = '3 2'            // of layers; of ignored boxes
 
 // Boxes as a few paths: those of one layer, colour and state together, each over a dark halo
-function outlines(boxes, colors, layers) {
+function outlines(boxes, { colors, ignored }, layers) {
   const paths = new Map()
   boxes.q.forEach((q, i) => {
     if (!layers.includes(boxes.layer[i])) return
-    const key = [boxes.on[i] ? 1 : 0, boxes.layer[i], boxes.label[i] < 0 ? IGNORED : colors[boxes.label[i] % colors.length]].join()
+    const key = [boxes.on[i] ? 1 : 0, boxes.layer[i], boxes.label[i] < 0 ? ignored : colors[boxes.label[i] % colors.length]].join()
     paths.set(key, (paths.get(key) || '') + `M${q[0]} ${q[1]}L${q[2]} ${q[3]}L${q[4]} ${q[5]}L${q[6]} ${q[7]}Z`)
   })
   return [...paths].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([key, d]) => {
-    const [on, layer, color] = key.split(','), dash = color === IGNORED ? '3 2' : DASH[layer]
-    const state = on === '1' ? 'rx-in' : 'rx-out'
+    const [on, layer, color] = key.split(','), dash = color === ignored ? IGNORED_DASHES : DASH[layer]
+    const state = on === '1' ? 'rn-in' : 'rn-out'
     const line = name => make('path', { d, class: `${name} ${state}`, stroke: color, 'stroke-dasharray': dash || null })
-    return on === '1' ? [line('rx-halo'), line('rx-box')] : [line('rx-box')]
+    return on === '1' ? [line('rn-halo'), line('rn-box')] : [line('rn-box')]
   })
 }
 
 function thumbnail(cell, api) {
-  const panes = make('div', { class: 'rx-panes' }), text = make('div', { class: 'rx-text' })
-  const star = make('button', { class: 'rx-star', onclick: e => { e.stopPropagation(); api.send({ mark: cell.key }) } })
+  const panes = make('div', { class: 'rn-panes' }), text = make('div', { class: 'rn-text' })
+  const star = make('button', { class: 'rn-star', onclick: e => { e.stopPropagation(); api.send({ mark: cell.key }) } })
   const open = () => api.open(cell)
-  const el = make('div', { class: 'rx-thumb', tabindex: 0, role: 'button', 'data-key': cell.key, onclick: open,
+  const el = make('div', { class: 'rn-thumb', tabindex: 0, role: 'button', 'data-key': cell.key, onclick: open,
     onkeydown: e => { if (e.target === el) onEnter(open)(e) } }, panes, text, star)
   let snap, got
-  const paint = () => panes.replaceChildren(...(got?.error ? [make('div', { class: 'rx-error' }, got.error)] :
+  const paint = () => panes.replaceChildren(...(got?.error ? [make('div', { class: 'rn-error' }, got.error)] :
     groups(snap).map(layers => pane(got, cell, snap, layers))))
   new IntersectionObserver((seen, o) => {
     if (!seen.some(e => e.isIntersecting)) return
@@ -124,10 +135,11 @@ function thumbnail(cell, api) {
     api.thumbnail(cell, p => { got = p; paint() })
   }, { rootMargin: '200px' }).observe(el)
   return { el, update(c, s) {
-    Object.assign(cell, c); snap = s
-    text.replaceChildren(make('span', { title: c.name }, c.name), make('span', { class: 'rx-caption' }, c.caption))
+    Object.assign(cell, c)
+    snap = s
+    text.replaceChildren(make('span', { title: c.name }, c.name), make('span', { class: 'rn-caption' }, c.caption))
     set(star, { 'aria-pressed': String(c.marked), title: c.marked ? 'take the mark away' : 'mark' }).textContent = c.marked ? '★' : '☆'
-    el.classList.toggle('rx-wide', groups(s).length > 1)
+    el.classList.toggle('rn-wide', groups(s).length > 1)
     paint()
   } }
 }
@@ -136,14 +148,10 @@ const groups = s => s.side && s.layers.length > 1 ? s.layers.map((_, i) => [i]) 
 // An image, or a window of it, with the boxes of some layers over it
 function pane(got, cell, snap, layers) {
   const box = cell.window || got?.box
-  if (!box) return make('div', { class: 'rx-wait' })
+  if (!box) return make('div', { class: 'rn-wait' })
   const at = ([x, y, x2, y2]) => ({ x, y, width: x2 - x, height: y2 - y }), b = at(box)
   const im = got ? make('image', { href: got.href, ...at(got.box), preserveAspectRatio: 'none' }) : ''
-  return make('svg', { viewBox: `${b.x} ${b.y} ${b.width} ${b.height}` }, im, ...outlines(cell.boxes, snap.colors, layers))
+  return make('svg', { viewBox: `${b.x} ${b.y} ${b.width} ${b.height}` }, im, ...outlines(cell.boxes, snap, layers))
 }
 
-function download(name, text) {
-  const url = URL.createObjectURL(new Blob([text], { type: 'text/csv' }))
-  make('a', { href: url, download: name }).click()
-  setTimeout(() => URL.revokeObjectURL(url), 1000)
-}
+const saveMarked = text => saveFile('marked.csv', new Blob([text], { type: 'text/csv' }))

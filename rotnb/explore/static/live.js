@@ -2,13 +2,13 @@
 // a brush never runs ahead of what it shows.
 
 function live(model, el) {
-  const waiting = new Map(), queue = [], kept = new Map()      // by the name of an image: a second view of this widget hears the same answers
+  const waiting = new Map(), queue = [], kept = new Map()      // by the name of an image: other views of this widget hear the answers too
   let flying = 0, busy = false, later = null
-  const note = make('p', { class: 'rx rx-warn rx-late', hidden: '' })
+  const note = make('p', { class: 'rn-explorer rn-warn rn-late', hidden: true })
   const patience = new Patience(text => { note.textContent = text; note.hidden = !text })
   const ask = msg => patience.ask(() => model.send(msg))
   const send = change => {
-    if (busy) { later = { ...later, ...change, filters: { ...later?.filters, ...change.filters } }; return }
+    if (busy) return void (later = { ...later, ...change, filters: { ...later?.filters, ...change.filters } })
     busy = true
     ask({ set: change })
   }
@@ -16,14 +16,18 @@ function live(model, el) {
   listen('change:snapshot', () => {
     busy = false
     patience.heard()
-    if (later) { const o = later; later = null; send(o) }
+    if (!later) return
+    const change = later
+    later = null
+    send(change)
   })
   listen('msg:custom', (msg, buffers) => {
     patience.heard()
-    if (msg.save) return download('marked.csv', msg.save)
+    if (msg.save) return saveMarked(msg.save)
     const some = waiting.get(msg.thumb)
     if (!some) return
-    waiting.delete(msg.thumb); flying--
+    waiting.delete(msg.thumb)
+    flying--
     const url = bytes => URL.createObjectURL(new Blob([bytes], { type: 'image/jpeg' }))
     const p = msg.error ? { error: msg.error } : { href: url(buffers[0]), box: msg.box }
     if (!msg.error) kept.set(msg.thumb, p)
@@ -35,7 +39,8 @@ function live(model, el) {
       const o = queue.shift()
       if (!o.wanted()) continue
       if (waiting.has(o.id)) { waiting.get(o.id).push(o.f); continue }
-      waiting.set(o.id, [o.f]); flying++
+      waiting.set(o.id, [o.f])
+      flying++
       ask({ thumb: o.id, image: o.cell.image, window: o.cell.window })
     }
   }
@@ -64,6 +69,10 @@ function live(model, el) {
 }
 
 class LiveExplorer {
-  constructor(model, el) { this.api = el.explorer = live(model, el); mount(el, this.api); el.prepend(this.api.note) }
+  constructor(model, el) {
+    this.api = el.explorer = live(model, el)
+    mount(el, this.api)
+    el.prepend(this.api.note)
+  }
   destroy() { this.api.free() }
 }

@@ -42,7 +42,8 @@ def write(annots, root, name, names=None):
     (root/'images').mkdir(parents=True)
     for a in annots: shutil.copy(a.image, root/'images')
     annots = [replace(a, image=root/'images'/a.image.name) for a in annots]
-    FORMATS[name].write(annots, root, '', names or sorted({n for a in annots for n in a.names}), **(dict(border='keep') if FORMATS[name].clips else {}))
+    FORMATS[name].write(annots, root, '', names or sorted({n for a in annots for n in a.names}),
+        **(dict(border='keep') if FORMATS[name].clips else {}))
     return annots
 
 # ---- clean sets ----
@@ -103,7 +104,8 @@ def test_planted_faults_are_found_and_mended(tmp_path, synth, name):
         keep = [i for i in range(len(a)) if first+i not in gone]
         assert [right if a.names[i]==slip else a.names[i] for i in keep]==new[k].names
         if 'crossed' not in want or want['crossed'][0]!=k: np.testing.assert_array_equal(a.quads[keep], new[k].quads)
-    same = [p for p in before if p.suffix!='.png' and p.parent.name!='images' and (tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()==before[p]]
+    same = [p for p in before if p.suffix!='.png' and p.parent.name!='images'
+        and (tmp_path/'b'/p.relative_to(tmp_path/'a')).read_bytes()==before[p]]
     if len(before)>2*len(synth)-1: assert len(same)>=len(synth)-5                                # files without findings: the same bytes
 
 @pytest.mark.parametrize('name', [k for k,f in FORMATS.items() if f.write])
@@ -163,7 +165,8 @@ def test_lines_of_a_dota_file_by_kind(tmp_path, synth):
     a, = write(synth[:1], tmp_path/'a', 'dota'); t = tmp_path/f'a/labelTxt/{a.image.stem}.txt'; n = len(t.read_text().splitlines())
     rows = dict(parse='1 2 3 ship 0', degenerate='5 5 5 5 9 5 9 5 ship 0', bowtie='10 10 40 20 40 10 10 20 ship 0',
                 anticlockwise='200 200 200 230 240 230 240 200 ship 0',
-                quad='100 200 160 210 150 240 103 220 ship 0', outside='240 10 270 10 270 25 240 25 ship 0', tiny='30.5 200 33.5 200 33.5 203 30.5 203 ship 0')
+                quad='100 200 160 210 150 240 103 220 ship 0', outside='240 10 270 10 270 25 240 25 ship 0',
+                tiny='30.5 200 33.5 200 33.5 203 30.5 203 ship 0')
     t.write_text(t.read_text()+'\n'.join(rows.values())+'\n')
     rep = doctor(tmp_path/'a', vocab=None)
     for i,k in enumerate(rows, n+1): assert (t.name,i) in places(rep, k), (k, rep)
@@ -188,7 +191,8 @@ def test_angle_conventions_are_seen_in_the_images(tmp_path, synth):
 def test_axes_and_units(tmp_path, synth):
     def rep(name, f, fmt='dota'): write([replace(a, quads=f(a.quads)) for a in synth], tmp_path/name, fmt); return doctor(tmp_path/name)
     assert rep('a', lambda q: q[...,::-1]).to_dataframe('reading').message.item().startswith('x and y have changed places')
-    assert rep('b', lambda q: np.stack([q[...,0],256-q[...,1]], -1)).to_dataframe('reading').message.item().startswith('y counts from below')
+    assert rep('b', lambda q: np.stack([q[...,0],256-q[...,1]],
+        -1)).to_dataframe('reading').message.item().startswith('y counts from below')
     assert grave(rep('c', lambda q: q/256)).kind.tolist()==['unit']
 
 # ---- images ----
@@ -217,10 +221,13 @@ def test_exif_is_named_voted_on_and_mended(tmp_path, synth, exif, name):
     "Labels of images that EXIF turns, drawn on the displayed or on the stored one: no size is told, so they are read as displayed"
     write(synth[:6], tmp_path/'a', name); note = Image.Exif(); note[0x112] = 6
     for p in (tmp_path/'a/images').iterdir():
-        im = Image.open(p).copy()                                                        # 6: shown turned clockwise, so stored turned the other way
-        (im.transpose(Image.Transpose.ROTATE_90) if exif=='displayed' else im).save(p.with_suffix('.jpg'), exif=note, quality=98); p.unlink()
+        # 6: shown turned clockwise, so stored turned the other way
+        im = Image.open(p).copy()
+        (im.transpose(Image.Transpose.ROTATE_90) if exif=='displayed' else im).save(p.with_suffix('.jpg'), exif=note, quality=98)
+        p.unlink()
     rep = doctor(tmp_path/'a'); assert len(rep.to_dataframe('exif'))==6
-    won = rep.to_dataframe('reading').message.tolist(); assert (len(won)==1 and 'labels fit the stored image' in won[0])==(exif=='raw'), rep.votes
+    won = rep.to_dataframe('reading').message.tolist()
+    assert (len(won)==1 and 'labels fit the stored image' in won[0])==(exif=='raw'), rep.votes
     res = rep.fix(tmp_path/'b', exif=exif); assert res.done[res.kind=='exif'].str.contains('upright').all()
     again = doctor(tmp_path/'b'); assert grave(again).empty, again
     np.testing.assert_array_equal(again.boxes.quads, rep.boxes.quads)
@@ -231,9 +238,13 @@ def test_leaks_exact_and_near(tmp_path, synth):
         for a in some: shutil.copy(a.image, tmp_path/s/'images')
     assert not {'leak','near_leak','twin'}&set(doctor(tmp_path).findings.kind)
     tr,va = (sorted((tmp_path/s/'images').iterdir()) for s in ('train','val'))
-    shutil.copy(tr[0], va[0]); Image.open(tr[1]).resize((200,200)).save(va[1].with_suffix('.jpg'), quality=60); va[1].unlink(); shutil.copy(tr[2], tr[3])
+    shutil.copy(tr[0], va[0])
+    Image.open(tr[1]).resize((200,200)).save(va[1].with_suffix('.jpg'), quality=60)
+    va[1].unlink()
+    shutil.copy(tr[2], tr[3])
     rep = doctor(tmp_path); got = {(f.kind,Path(f.image).stem) for f in grave(rep).itertuples() if 'l' in f.kind}
-    assert {('leak',va[0].stem),('near_leak',va[1].stem)}<=got and [Path(o).stem for o in rep.to_dataframe('twin').image]==[tr[3].stem], rep
+    assert {('leak',va[0].stem),('near_leak',va[1].stem)}<=got and [Path(o).stem
+        for o in rep.to_dataframe('twin').image]==[tr[3].stem], rep
 
 def test_a_image_listed_in_two_splits_is_a_leak_without_looking(tmp_path, synth):
     a = write(synth[:4], tmp_path/'a', 'ssdd'); (tmp_path/'a/splits').mkdir()

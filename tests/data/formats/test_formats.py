@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
-from rotnb.cli.convert import ConvertError, convert
+from rotnb.cli.commands import UserError
+from rotnb.cli.convert import convert
 from rotnb.data.formats.table import *
 from rotnb.data.labels.records import *
 from rotnb.data.formats.dota import *
@@ -84,7 +85,7 @@ def test_converter_replaces_only_when_told_and_wholly(tmp_path):
     FORMATS['dota'].write([Annot(ims[0], q, ['ship'], np.array([1]))], tmp_path/'a', '', ['ship'])
     FORMATS['dota'].write([Annot(o, q, ['ship'], np.array([1])) for o in make_images(tmp_path/'b', 1)], tmp_path/'b', '', ['ship'])
     had = {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}
-    with pytest.raises(ConvertError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
+    with pytest.raises(UserError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
     with pytest.raises(LabelError): convert(tmp_path/'a', tmp_path/'b', 'coco', format='dota', overwrite=True)
     assert {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}==had and sorted(o.name for o in tmp_path.iterdir())==['a','b']
