@@ -1,6 +1,6 @@
 """After notebooks were renumbered: `python .ci/links.py` lets links to them follow, in notebooks and pages.
 
-A link `../models/05_dense_head.ipynb` that leads nowhere is given the number that `dense_head` has now in that folder."""
+A link `models/05_dense_head.ipynb` that leads nowhere is given the number that `dense_head` has now in that folder."""
 import re
 from pathlib import Path
 from fastcore.nbio import read_nb, write_nb

@@ -134,6 +134,6 @@ def test_only_a_tag_publishes():
 def test_links_follow_renumbered_notebooks(tmp_path):
     followed = runpy.run_path(str(ROOT/'.ci/links.py'))['followed']
     (tmp_path/'models').mkdir()
-    for o in ('05_head.ipynb','06_rpn.ipynb'): (tmp_path/'models'/o).touch()
+    for o in ('05_head.ipynb','models/06_rpn.ipynb'): (tmp_path/'models'/o).touch()
     text = '[a](models/04_head.ipynb#loss) [b](models/06_rpn.ipynb) [c](models/01_gone.ipynb) [d](https://x.org/04_head.ipynb)'
     assert followed(text, tmp_path)==text.replace('04_head.ipynb#', '05_head.ipynb#')

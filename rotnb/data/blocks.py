@@ -11,7 +11,7 @@ from fastai.vision.all import *
 from .types import *
 from .border import *
 from ..geometry.visible import quad_area
-from .images.rasters import CorruptImageError, LazyImage, as_array, read_rgb, tensor_array
+from .images.rasters import CorruptImageError, LazyImage, as_array, read_rgb
 from .images.windows import WindowedImage, Window
 from .labels.records import Difficult, UnknownClassError, unknown_class
 from .mixing import MixTransform
@@ -212,7 +212,9 @@ def _rgb(fn):
     if not (isinstance(fn, Image.Image) and fn.mode=='RGB'): return read_rgb(as_array(fn))
     return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
-def open_image(fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage):
+def open_image(
+    fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage # file, its bytes, pixels (h,w,c) or (c,h,w), or an image
+): # `PILImage`
     "An image as 8-bit RGB by the rule of `data.images.rasters`; an error names the image that cannot be read"
     try: return PILImage.create(_rgb(fn))
     except CorruptImageError: raise

@@ -105,7 +105,7 @@ def _joined(own, given):
 
 # %% ../../nbs/data/10_loaders.ipynb #9f099279
 def _samplers(sets, sampler):
-    "Arguments of the two loaders: batches of like aspect where `sets` are given; the training set in an order of one's own"
+    "Arguments of the two loaders: batches of like aspect where `sets` are given; the training set in an order of its own"
     train,valid = [dict(sampler=AspectSampler(image_size(o.image) for o in annots)) for annots in sets] or ({},{})
     return [train if sampler is None else dict(sampler=sampler), valid]
 
@@ -173,7 +173,8 @@ def from_format(cls:RotatedDataLoaders,
     format,fmt = get_format(path, format)
     options = {k: kwargs.pop(k) for k in every if k in kwargs}
     check_options(format, options)
-    has = lambda s: s is None or has_split(path, s, fmt)
+    whole = path.is_file() and not is_yaml(path)
+    has = lambda s: s is None and whole or has_split(path, s, fmt)
     if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
     if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
     annots = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)

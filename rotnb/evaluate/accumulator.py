@@ -146,7 +146,7 @@ def bootstrap(self:APAccumulator,
     iou_threshold=0.5, # one or several, in (0, 1]
     metric='voc12', # 'voc07', 'voc12' or 'coco'
     n=1000, # resamples
-    seed=0,
+    seed=0, # of the draw
     protocol=None, # in place of `metric`, see `eval_map`
     difficulty=None, # an object of a difficulty above it is ignored; None: as the protocol or the target has it
 )->Resampled:

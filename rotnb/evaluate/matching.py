@@ -88,8 +88,9 @@ def flatten_records(
     column = lambda name,dtype=float,shape=0: np.concatenate([np.empty(shape, dtype), *(getattr(o, name) for o in images)])
     n_det,n_gt = [len(o.scores) for o in images],[len(o.gt_labels) for o in images]
     index = np.arange(len(images))
-    flat = dict(scores=column('scores'), labels=column('labels', np.int32), boxes=column('boxes', shape=(0,5)), img=np.repeat(index, n_det),
-                gt_labels=column('gt_labels', np.int32), gt_boxes=column('gt_boxes', shape=(0,5)), gt_img=np.repeat(index, n_gt),
+    flat = dict(scores=column('scores'), labels=column('labels', np.int32), boxes=column('boxes', shape=(0,5)),
+                gt_labels=column('gt_labels', np.int32), gt_boxes=column('gt_boxes', shape=(0,5)),
+                img=np.repeat(index, n_det), gt_img=np.repeat(index, n_gt),
                 ignore=column('ignore', bool), difficulty=column('difficulty', np.uint8),
                 det=_shifted([o.det for o in images], n_det), gt=_shifted([o.gt for o in images], n_gt), iou=column('iou'))
     n_classes = _count_classes(np.concatenate([flat['labels'], flat['gt_labels']]), n_classes)

@@ -28,7 +28,7 @@ def difficulty_thr(
 @dataclass(frozen=True)
 class Protocol:
     "What an evaluation does where programs differ"
-    name:str
+    name:str              # how it is asked for and shown
     curve:str='area'      # 'area' under the envelope, or its mean at '11 points' or '101 points'
     ious:tuple=None       # thresholds it always takes; None: those asked for
     above:bool=False      # a match needs an IoU above the threshold; False: at least the threshold

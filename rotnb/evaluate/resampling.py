@@ -66,7 +66,7 @@ class Resampled:
 def image_weights(
     n_images:int, # of the set
     n:int, # resamples
-    seed:int
+    seed:int # of the draw
 )->np.ndarray: # (n+1, n_images); the first row is the set as it is
     "How often each image is drawn in each resample"
     if not n_images: raise ValueError("no images to resample: add some first")
@@ -78,7 +78,7 @@ def bootstrap_ap(
     thresholds, # of IoU, each in (0, 1]
     rules:Protocol, # of matching and curve
     n:int=1000, # resamples
-    seed:int=0
+    seed:int=0 # of the draw
 )->Resampled:
     "AP with its uncertainty over images"
     aps = resampled_aps(flat, image_weights(flat.n_images, n, seed), thresholds, rules)
@@ -103,7 +103,7 @@ def compare_runs(
     iou_threshold=0.5, # one or several, in (0, 1]
     metric='voc12', # 'voc07', 'voc12' or 'coco'
     n=1000, # resamples
-    seed=0,
+    seed=0, # of the draw
     protocol=None, # in place of `metric`, see `eval_map`
     difficulty=None, # an object of a difficulty above it is ignored; None: as the protocol or the target has it
 )->Resampled: # of the differences; see `interval`: if it holds 0, the images do not show which of the two is better

@@ -97,7 +97,7 @@ def count_edges(
 
 # %% ../../nbs/explore/04_box_table.ipynb #677ececf
 def field_mask(
-    field:Field,
+    field:Field, # what is filtered by
     want:list, # of `Field.wanted`
     n:int # rows
 )->np.ndarray: # (n,) bool
@@ -137,8 +137,10 @@ class BoxTable:
         self.fields |= {field.name:field for field in fields}
         self.all = self.counts({})
 
-    def check(self, *names):
-        "Are there such fields?"
+    def check(self,
+        *names # of fields
+    ):
+        "Raise where there is no such field"
         if bad := [name for name in names if name not in self.fields]:
             raise ValueError(f"no field {bad[0]!r}: there are {', '.join(self.fields)}")
 
@@ -184,11 +186,11 @@ def _count(self:BoxTable, field, mask):
 
 # %% ../../nbs/explore/04_box_table.ipynb #2fe3106e
 def in_order(
-    table:BoxTable,
+    table:BoxTable, # whose rows
     mask:np.ndarray, # (n,) rows to be shown
     by:str='images', # 'images' or 'boxes'
     sort:str=None, # column; None: as they come
-    ascending:bool=True
+    ascending:bool=True # the smallest first
 )->np.ndarray: # numbers of images, or rows
     "What to show first; an image stands where its first box would"
     rows = np.flatnonzero(mask)
@@ -221,14 +223,16 @@ BOX = ['cx','cy','w','h','theta']
 def shape_columns(
     boxes # (n,5) in pixels
 )->dict: # size, aspect, angle: (n,)
-    "What filters ask about a box"
+    "Size, aspect ratio and angle of boxes"
     w,h,theta = np.asarray(boxes, float).reshape(-1,5)[:,2:].T
     with np.errstate(all='ignore'):
         long,short,angle = np.maximum(w,h),np.minimum(w,h),np.rad2deg(np.where(w<h, theta+np.pi/2, theta))
         return dict(size=np.sqrt(np.where(w*h>0, w*h, np.nan)), aspect=np.where(short>0, long/short, np.nan), angle=(angle+90)%180-90)
 
-def shape_fields(df)->list:
-    "Their fields"
+def shape_fields(
+    df # with `shape_columns`
+)->list:
+    "Fields of size, aspect ratio and angle"
     return [number_field('size', 'size, px', df['size'], log_edges(df['size'])),
             number_field('aspect', 'long / short side', df.aspect, log_edges(df.aspect)),
             number_field('angle', 'angle, °', df.angle, np.arange(-90, 91, 5), period=180)]

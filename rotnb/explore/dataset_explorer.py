@@ -105,15 +105,18 @@ class DatasetExplorer(Explorer):
         self.findings = None
         if findings is not None: self.add_findings(findings)
 
-    def name(self, i): return str(self.annots[i].image)
-    def image(self, i):
+    def name(self, i): # of image i
+        "The file of an image"
+        return str(self.annots[i].image)
+    def image(self, i): # number i
+        "What the thumbnails open"
         image = self.annots[i].image
         return image.pixels() if hasattr(image, 'pixels') else image         # a window of a scene is read when it is looked at
 
     def add_findings(self,
         findings # DataFrame, list of dicts, or a report with `.findings`
     ): # self
-        "Filter by what was found, in the place of what was given before"
+        "Filter by these findings, instead of earlier ones"
         found = place_findings(as_findings(findings), self.table, [annot.image for annot in self.annots])
         self.findings,lost = found,int((found.image_no<0).sum())
         self.table.put(finding_field(found, self.table))
@@ -124,12 +127,16 @@ class DatasetExplorer(Explorer):
         self._image_texts = text[(found.row<0)&(found.image_no>=0)].groupby(found.image_no).agg('; '.join).to_dict()
         return self._changed()
 
-    def caption(self, row): return '; '.join(filter(None, (super().caption(row), self.said(row.Index))))
+    def caption(self, row): # a namedtuple
+        "Class and size of a box, and what was found about it"
+        return '; '.join(filter(None, (super().caption(row), self.said(row.Index))))
 
-    def said(self, row): # what was found about a row, as text
+    def said(self, row): # number of the row
+        "What was found about a row, as text"
         return '' if self.findings is None else self._texts.get(row, '')
 
-    def layers(self, i):
+    def layers(self, i): # of image i
+        "The boxes of an image, with what was found as notes"
         (layer,rows), = super().layers(i)
         if self.findings is not None:
             layer.notes = ['; '.join(filter(None, (self.said(row), self._image_texts.get(i, '')))) for row in rows]

@@ -35,19 +35,28 @@ class Explorer:
 
     layer_names = 'truth',
     plots = () # functions of a matplotlib axis, for the top of the figure
-    def layers(self, i)->list: # of (`Layer`, (m,) row of each box), one for each of `layer_names`
+    def layers(self,
+        i # image
+    )->list: # of (`Layer`, (m,) row of each box), one for each of `layer_names`
         "The boxes of an image"
         rows = np.arange(*self.table.start[i:i+2])
         rows = rows[self.table.real[rows]]
         some = self.table.df.iloc[rows]
         codes,difficult = some.cls.cat.codes.tolist(),some.difficult.to_numpy()>0
         return [(Layer(rbox2qbox(some[BOX].to_numpy()), codes, ignored=difficult, name='truth'),rows)]
-    def name(self, i)->str: return str(self.table.df.file.iat[self.table.start[i]])
-    def caption(self, row)->str: # a row as a namedtuple
+    def name(self,
+        i # image
+    )->str:
+        "The file of an image"
+        return str(self.table.df.file.iat[self.table.start[i]])
+    def caption(self,
+        row # as a namedtuple
+    )->str:
+        "What is written under a box"
         return 'no boxes' if row.cx!=row.cx else f'{row.cls}, {row.size:.0f} px'
 
     def _changed(self, page=0):
-        "What is shown is no longer what it was"
+        "Draw anew: the filters, the order or the table are others"
         self.page,self._order = page,None
         if self._widget is not None: self._widget.refresh()
         return self
@@ -80,13 +89,13 @@ def reset(self:Explorer): # self
 def arrange(self:Explorer,
     by:str=None, # 'images': a thumbnail an image; 'boxes': a thumbnail a box
     sort:str='', # column of numbers; None: as they come
-    ascending:bool=None,
+    ascending:bool=None, # the smallest first
     page:int=0, # from 0
     side:bool=None # layers side by side, not laid over each other
 ): # self
     "What the grid shows first"
     by,sort,ascending = by or self.by,self.sort if sort=='' else sort,self.ascending if ascending is None else ascending
-    in_order(self.table, np.zeros(len(self.table), bool), by, sort, ascending)       # says what is wrong
+    in_order(self.table, np.zeros(len(self.table), bool), by, sort, ascending)       # raises before anything has changed
     self.by,self.sort,self.ascending = by,sort,ascending
     if side is not None: self.side = side
     return self._changed(page)
@@ -251,7 +260,9 @@ def open(self:Explorer,
         viewer.close()
 
 @patch(as_prop=True)
-def vocab(self:Explorer)->list: return [str(name) for name in self.table.fields['cls'].values]
+def vocab(self:Explorer)->list:
+    "The class names"
+    return [str(name) for name in self.table.fields['cls'].values]
 
 @patch
 def large(self:Explorer,
@@ -284,7 +295,7 @@ def figure(self:Explorer,
 def to_png(self:Explorer,
     path, # file to write; .png, .svg or .pdf
     k:int=8, # thumbnails
-    dpi:int=120
+    dpi:int=120 # dots per inch
 )->Path:
     "The figure as a file"
     self.figure(k).savefig(path, dpi=dpi)

@@ -17,7 +17,7 @@ from ..data.images.windows import open_scene
 def rgb8(
     image # PIL image, array (h,w), (h,w,1), (h,w,3) or (h,w,4), or tensor (c,h,w)
 )->np.ndarray: # (h,w,3) uint8
-    "An image for the eye"
+    "Any image as 8-bit RGB, to be looked at"
     if isinstance(image, Image.Image):
         image = np.asarray(image if image.mode in ('RGB','L','F') or image.mode.startswith('I') else image.convert('RGB'))
     elif isinstance(image, torch.Tensor):
@@ -44,7 +44,7 @@ def _to_bytes(px):
 WHOLE = 4096 # images whose longer side is at most this travel as one message
 
 def _plain(path):
-    "Whether a browser shows the file's pixels as they are read here; what EXIF turns is sent as pixels, so that no browser has a say"
+    "Whether a browser shows the file as it is read here; an image that EXIF rotates is sent as pixels, so that no browser differs"
     if Path(path).suffix.lower() not in ('.png','.jpg','.jpeg'): return False
     with Image.open(path) as im: return im.format in ('PNG','JPEG') and im.mode in ('RGB','L') and im.getexif().get(0x0112, 1)==1
 

@@ -66,7 +66,7 @@ class ResultsExplorer(Explorer):
         super().__init__(self.tables.at(self.score, self.iou), Thumbs(self.image, side), colors_of(len(self.tables.vocab)), title)
         if other: self.sort,self.ascending = 'differs',False
 
-    def image(self, i):
+    def image(self, i): # number i
         "The image that the model saw"
         image = self.interp._image(i)
         return image.clamp(0, 1) if image.is_floating_point() else image
@@ -77,7 +77,7 @@ class ResultsExplorer(Explorer):
     ): # self
         "Match anew; filters and marks stay"
         score,iou = self.score if score is None else float(score),self.iou if iou is None else float(iou)
-        self.table = self.tables.at(score, iou)                  # says what is wrong, before anything changed
+        self.table = self.tables.at(score, iou)                  # raises before anything has changed
         self.score,self.iou = score,iou
         return self._changed()
 
@@ -86,7 +86,7 @@ class ResultsExplorer(Explorer):
         score:float # of a point of its PR curve
     ): # self
         "The detections behind a point of a PR curve, the lowest scores first"
-        wanted = self.table.wanted(cls=cls, score=(score,None))  # says what is wrong, before anything changed
+        wanted = self.table.wanted(cls=cls, score=(score,None))  # raises before anything has changed
         if score<self.score: self.threshold(score)
         self.by,self.sort,self.ascending,self.picked = 'boxes','score',True,dict(cls=cls, score=score)
         self.filters = {name:want for name,want in self.filters.items() if name!='cell'} | wanted
@@ -116,10 +116,13 @@ def change(self:ResultsExplorer,
     return Explorer.change(self, **kwargs)
 
 @patch
-def name(self:ResultsExplorer, i): return self.files[i]
+def name(self:ResultsExplorer, i): # of image i
+    "The file of an image"
+    return self.files[i]
 
 @patch
-def caption(self:ResultsExplorer, row):
+def caption(self:ResultsExplorer, row): # a namedtuple
+    "Class, score and kind of a box"
     if row.cx!=row.cx: return 'no boxes'
     if row.what=='truth': return f'{row.cls}, {row.kind}'
     of = f' ({row.true})' if row.kind in ('class','both') and isinstance(row.true, str) else ''
@@ -142,7 +145,7 @@ def _notes(self:ResultsExplorer, rows):
     return [ERROR_KINDS[kind]+('' if iou!=iou else f', IoU {iou:.2f}') for kind,iou in zip(kinds.codes[rows], ious.x[rows])]
 
 @patch
-def layers(self:ResultsExplorer, i):
+def layers(self:ResultsExplorer, i): # of image i
     "Truth and detections of an image"
     image,(dets,gts) = self.interp.acc.images[i],self._starts[0]
     truth_rows = self.table.truth_row[gts[i]:gts[i]+len(image.gt_labels)]

@@ -51,7 +51,12 @@ class ResultTables:
             score=np.append(flat.scores, np.full(self.n_gts+n_images, np.nan)), **dict(zip(BOX, boxes.T)), **shape_columns(boxes)))
         return df if losses is None else df.assign(loss=np.asarray(losses, float)[image])
 
-    def found(self, score, iou, acc=None): # the errors of a run, of `find_errors`
+    def found(self,
+        score, # detections of at least this are looked at
+        iou, # overlap of a match
+        acc=None # another run
+    ):
+        "The errors of a run, of `find_errors`"
         return find_errors(acc or self.acc, iou, min(self.bg, iou/2), score)
 
 # %% ../../nbs/explore/09_result_table.ipynb #19e21484

@@ -75,8 +75,10 @@ class Thumbs:
         return whole_thumb(self.open(i), side) if window is None else window_thumb(self.scene(i), window, side)
 
 # %% ../../nbs/explore/05_thumbs.ipynb #3de2d06f
-def data_url(jpeg:bytes)->str:
-    "Bytes that a page can hold"
+def data_url(
+    jpeg:bytes # a JPEG file
+)->str:
+    "An image as an address that holds it"
     return 'data:image/jpeg;base64,'+base64.b64encode(jpeg).decode()
 
 def box_window(

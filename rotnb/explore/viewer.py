@@ -115,7 +115,13 @@ class BoxViewer(anywidget.AnyWidget):
     group    = t.Unicode('').tag(sync=True)                       # viewers of one name zoom and pan together
     keep_view = t.Bool(False).tag(sync=True)                      # stay where one looks when an image of the same size comes
 
-    def __init__(self, image=None, *boxes, vocab=None, names=None, **kwargs):
+    def __init__(self,
+        image=None, # path, PIL image, array, tensor, or a scene
+        *boxes, # layers, see `as_layer`
+        vocab=None, # class names in order
+        names=None, # of the layers
+        **kwargs # traitlets
+    ):
         super().__init__(**kwargs)
         self.rows,self.source,self._serial = [],None,0
         self.on_msg(self._on_message)
@@ -183,7 +189,7 @@ def _preview(self:BoxViewer):
 # %% ../../nbs/explore/03_viewer.ipynb #20d78617
 @patch
 def _on_message(self:BoxViewer, _, msg, buffers):
-    "Tiles on demand; a tile that cannot be read is said, not swallowed"
+    "Tiles on demand; a tile that cannot be read is reported"
     if msg.get('type')!='tiles' or self.pyramid is None or msg.get('scene')!=self.scene['id']: return
     for key in msg['keys']:
         head = dict(type='tile', scene=msg['scene'], key=key)

@@ -20,24 +20,30 @@ from .thumbs import box_window, cell_boxes, data_url
 
 # %% ../../nbs/explore/06_views.ipynb #117850d5
 class ExplorerPanel(anywidget.AnyWidget):
-    "Draws the snapshots of an explorer and tells it what was clicked"
+    "Draws the snapshots of an explorer, and calls it for what was clicked"
     _esm,_css = esm('charts.js', 'explorer.js', 'live.js', main='LiveExplorer'),css('explorer.css')
     snapshot = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, explorer):
+    def __init__(self,
+        explorer # `Explorer`
+    ):
         self.explorer,self.serial,self.hold = explorer,0,False
         super().__init__()
         self.refresh()
         self.on_msg(lambda _,msg,buffers: self.heard(msg))
 
-    def refresh(self, error=None):
+    def refresh(self,
+        error=None # text to show
+    ):
         "Send what is to be shown"
         if self.hold: return
         self.serial += 1                                     # an answer always differs from the last, and so always arrives
         now = self.explorer.snapshot()
         self.snapshot = {**now, 'serial':self.serial, 'notes':[*now['notes'], *([error] if error else [])]}
 
-    def heard(self, msg):
+    def heard(self,
+        msg # dict of the browser
+    ):
         "Do what was clicked, and draw once"
         if 'thumb' in msg: return self.send_thumb(msg['thumb'], msg['image'], msg['window'])
         self.hold,error = True,None
@@ -51,7 +57,12 @@ class ExplorerPanel(anywidget.AnyWidget):
         self.hold = False
         if 'set' in msg or error: self.refresh(error)
 
-    def send_thumb(self, number, image, window):
+    def send_thumb(self,
+        number, # by which the browser knows its request
+        image, # number
+        window # (x1, y1, x2, y2), or None for all of it
+    ):
+        "Send a thumbnail, or why there is none"
         try: jpeg,box = self.explorer.thumbs(image, window)
         except Exception as e: self.send(dict(thumb=number, error=f'{type(e).__name__}: {e}'))
         else: self.send(dict(thumb=number, box=box), [jpeg])
@@ -141,7 +152,7 @@ def plot_cell(
     colors, # of classes
     side=320 # of the thumbnail, pixels
 ):
-    "One thumbnail with its boxes; those that do not pass are thin"
+    "One thumbnail with its boxes; boxes that do not pass are thin"
     from matplotlib.collections import PolyCollection
     try:
         jpeg,box = thumbs(cell['image'], cell['window'], side)

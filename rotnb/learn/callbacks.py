@@ -247,7 +247,7 @@ def _write(self:Checkpoint):
     trackers = {key:{name:getattr(cb, name, 0) for name in names} for key,(cb,names) in self._trackers().items()}
     state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn),
                  fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=trackers)
-    with whole(self.path) as file: torch.save(_plain(state), file)
+    with atomic_path(self.path) as file: torch.save(_plain(state), file)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
 @patch

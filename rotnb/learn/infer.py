@@ -138,8 +138,8 @@ class _Take(Callback):
 def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda item: None,
             error=lambda item,e: e):
     "Call `note` with [(index, rows)] of each batch of `items`; `place(item)` is (2,3) from the image to where its boxes go, or None"
-    if bs is not None: check_whole('bs', bs)
-    if num_workers is not None: check_whole('num_workers', num_workers, 0)
+    if bs is not None: check_integer('bs', bs)
+    if num_workers is not None: check_integer('num_workers', num_workers, 0)
     dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(item)) for item in items]
     ways = {size_wh: _way_in(dl, size_wh) for size_wh in dict.fromkeys(sizes)}
     groups = groupby(range(len(items)), lambda i: ways[sizes[i]].out).values()     # of one size of input

@@ -185,7 +185,7 @@ def _write_dota(preds, file, vocab):
     for name,pred in preds.items(): _checked(name, pred, vocab)
     preds = {names[name]:pred for name,pred in preds.items()}
     if file.suffix.lower()=='.zip':
-        with whole(file) as part: return write_task1(preds, vocab, part)
+        with atomic_path(file) as part: return write_task1(preds, vocab, part)
     tmp = part_name(file/'Task1')
     try:
         for part in sorted(write_task1(preds, vocab, tmp).iterdir()): os.replace(part, file/part.name)
@@ -193,12 +193,12 @@ def _write_dota(preds, file, vocab):
 
 def _write_geojson(preds, file, vocab, scene=None, crs=None):
     if len(preds)!=1: raise ValueError(f'{file}: a GeoJSON file holds one scene, these are {len(preds)}; write a file for each')
-    for pred in preds.values(): write_whole(file, json.dumps(geojson(pred, vocab, scene, crs)))
+    for pred in preds.values(): write_atomic(file, json.dumps(geojson(pred, vocab, scene, crs)))
 
 def _write_coco(preds, file, vocab, **kw): write_atomic(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
     digits = {column:6 if column=='theta' else 4 for column in _COLUMNS[3:]}
-    write_whole(file, csv_table(results_df(preds, vocab).round(digits)))
+    write_atomic(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv)
 _SUFFIXES = {'':'dota', '.zip':'dota', '.geojson':'geojson', '.json':'coco', '.csv':'csv'}

@@ -108,7 +108,7 @@ def _merged(windows, rows, iou_thr, cut):
 
 def _check(iou_thr, cut, size):
     check_unit(iou_thr=iou_thr)
-    check_whole('size', size, what='pixels')
+    check_integer('size', size, what='pixels')
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
@@ -243,7 +243,7 @@ def predict_folder(
         task1_files(learn.dls.vocab)
     if 'coco' in formats: coco_ids(files, learn.dls.vocab, image_ids)
     truth = [image_ids] if isinstance(image_ids, (str,Path)) else []
-    with alone(out/'.lock'):
+    with file_lock(out/'.lock'):
         _check_targets([target for fmt in formats for target in _targets(files, out, fmt)], out, [*files.values(), *truth])
         sweep(out)
         if not resume: (out/'windows.journal').unlink(missing_ok=True)

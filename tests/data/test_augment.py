@@ -106,7 +106,8 @@ def test_no_boxes_and_boxes_outside(name):
             r = TFMS[name]()(b, split_idx=0)
             want = b[2] if r[0] is b[0] else torch.full_like(b[2], PAD)
             assert r[1].shape==b[1].shape and torch.equal(r[2], want) and len(r[0])==2
-    if not name.startswith(('resize','letter','multi','chain')): assert TFMS[name]()((im,q,TensorBoxLabel.create(codes)), split_idx=1)[0] is im
+    if not name.startswith(('resize','letter','multi','chain')):
+        assert TFMS[name]()((im,q,TensorBoxLabel.create(codes)), split_idx=1)[0] is im
     assert isinstance(TFMS[name]()((im,), split_idx=1), tuple)             # prediction: no boxes at all
 
 @given(seed=seeds)
@@ -318,7 +319,8 @@ from rotnb.data.loaders import RotatedDataLoaders
 if __name__=='__main__':
     how,root,mem = sys.argv[1],Path(sys.argv[2]),MemoryCache()
     multiprocessing.set_start_method(how)
-    dls = RotatedDataLoaders.from_dota(root, bs=2, num_workers=1, batch_tfms=[], device='cpu', cache=mem, tile=dict(size=48, overlap=0, empty='keep'))
+    tile = dict(size=48, overlap=0, empty='keep')
+    dls = RotatedDataLoaders.from_dota(root, bs=2, num_workers=1, batch_tfms=[], device='cpu', cache=mem, tile=tile)
     for b in dls.train: pass
     have = {o for o in mem.places if mem.load(*o) is not None}
     assert len(mem.places)==len(dls.train_ds)+len(dls.valid_ds) and len(have)==len(dls.train_ds)==8

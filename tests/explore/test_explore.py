@@ -259,7 +259,7 @@ def test_two_models():
     ex.reset().arrange('boxes', 'differs', False)
     first = [ex.table.df.versus.iat[o] for o in ex.shown()[1][:5]]
     assert all(str(o).startswith('only') for o in first)
-    with pytest.raises(ValueError, match='same images and truth'): ResultsExplorer(a, planted(0, 29))
+    with pytest.raises(ValueError, match='same images and ground truth'): ResultsExplorer(a, planted(0, 29))
 
 def test_nothing_found_and_nothing_there():
     none = APAccumulator(vocab=VOCAB)

@@ -224,3 +224,19 @@ def test_bytes_that_are_no_text_stay(dota):
     (dota/'labelTxt/a.txt').write_bytes(raw)
     f = fixer(dota); f.edit('toggle_difficult', id=1); f.save()
     assert (dota/'labelTxt/a.txt').read_bytes()==raw.replace(b'car 1', b'car 0')
+
+def test_images_of_one_name(tmp_path):
+    "Two images of one file name, in two folders: a queue and hints that give only the name mean neither"
+    records = []
+    for folder in 'ab':
+        (tmp_path/folder).mkdir()
+        Image.new('RGB', (60,40)).save(tmp_path/folder/'1.png')
+        records.append(Annot(tmp_path/folder/'1.png', np.array([[[9,9],[19,9],[19,14],[9,14.]]]), ['ship'], np.zeros(1, int)))
+    with pytest.raises(ValueError, match='one of several images'): LabelFixer(records, queue=['1.png'])
+    hint = dict(boxes=[[30.,20,10,5,0]], scores=[.9], labels=['ship'])
+    f = LabelFixer(records, queue=[(tmp_path/'a/1.png',.1),(tmp_path/'b/1.png',.9)], hints={'1.png':hint})
+    assert [source.image.parent.name for source,*_ in f.items]==['b','a'] and f.names==['labels']
+    f = LabelFixer(records, hints={str(tmp_path/'b/1.png'):hint})
+    assert f.names==['labels']
+    f.goto(1)
+    assert f.names==['labels','prediction']

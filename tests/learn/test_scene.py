@@ -423,7 +423,7 @@ def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
                           'from pathlib import Path\nfrom rotnb.data.labels.atomic import part_name\n'
                           f"part_name(Path({str(tmp_path/'out/results.csv')!r})).write_text('half')"])
     assert p.wait()==0
-    with alone(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'):
+    with file_lock(tmp_path/'out/.lock'), pytest.raises(BusyError, match=f'process {os.getpid()}'):
         predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
     predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==['results.csv','windows.journal']

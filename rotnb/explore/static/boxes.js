@@ -52,4 +52,5 @@ function inside(q, x, y) {
   return res
 }
 
-const area = q => Math.abs((q[0] - q[4]) * (q[3] - q[7]) - (q[2] - q[6]) * (q[1] - q[5])) / 2
+const signedArea = q => ((q[0] - q[4]) * (q[3] - q[7]) - (q[2] - q[6]) * (q[1] - q[5])) / 2         // > 0 for clockwise corners
+const area = q => Math.abs(signedArea(q))

@@ -2,7 +2,7 @@
 // holds the cases that both are tested with.
 
 const SNAP = Math.PI / 12, LEAST = 1                              // radians; pixels: no side is made shorter
-const SKEW = 1.5                                                  // px of a rectangle whose corners were rounded
+const ROUNDING = .75                                              // px that rounding moves the corners of a rectangle, at most
 
 const edited = (op, q, args) => EDITED[op](q, args)
 const EDITED = {
@@ -16,21 +16,31 @@ const EDITED = {
   },
 
   resize(q, { handle, x, y }) {                                   // corners 0 to 3, edges 4 to 7
-    if (handle >= 4) return edgeMoved(q, handle - 4, x, y)
-    if (isRectangle(q)) return edgeMoved(edgeMoved(q, handle, x, y), (handle + 3) % 4, x, y)
-    return q.map((v, i) => i === 2 * handle ? x : i === 2 * handle + 1 ? y : v)
+    return handle < 4 ? cornerMoved(q, handle, x, y) : edgeMoved(q, handle - 4, x, y)
   },
 
   add(_, { x0, y0, x1, y1, width }) {                             // from the middle line, stern to bow
-    const n = Math.hypot(x1 - x0, y1 - y0) || 1, vx = -(y1 - y0) / n * width / 2, vy = (x1 - x0) / n * width / 2
-    return Float64Array.of(x0 - vx, y0 - vy, x1 - vx, y1 - vy, x1 + vx, y1 + vy, x0 + vx, y0 + vy)
+    const n = Math.hypot(x1 - x0, y1 - y0)
+    return rectangle((x0 + x1) / 2, (y0 + y1) / 2, n, width, (x1 - x0) / (n || 1), (y1 - y0) / (n || 1))
   },
 }
 
-function isRectangle(q) {
-  const m = measure(q), skew = Math.max(Math.abs(q[0] + q[4] - q[2] - q[6]), Math.abs(q[1] + q[5] - q[3] - q[7]))
-  const dot = (q[2] - q[0]) * (q[6] - q[0]) + (q[3] - q[1]) * (q[7] - q[1])
-  return skew <= SKEW && Math.abs(dot) / Math.max(m.w, m.h, 1e-9) <= SKEW
+// A quad from its middle, its sides, and the direction of its heading
+function rectangle(cx, cy, w, h, ux, uy) {
+  const wx = ux * w / 2, wy = uy * w / 2, hx = -uy * h / 2, hy = ux * h / 2
+  return Float64Array.of(cx - wx - hx, cy - wy - hy, cx + wx - hx, cy + wy - hy, cx + wx + hx, cy + wy + hy, cx - wx + hx, cy - wy + hy)
+}
+const reversed = q => Float64Array.of(q[6], q[7], q[4], q[5], q[2], q[3], q[0], q[1])
+
+// The quad with corner k at a point; a rectangle stays one, its opposite corner in place
+function cornerMoved(q, k, x, y) {
+  if (signedArea(q) < 0) return reversed(cornerMoved(reversed(q), 3 - k, x, y))        // counter-clockwise
+  const m = measure(q), theta = m.heading * Math.PI / 180, ux = Math.cos(theta), uy = Math.sin(theta)
+  const rect = rectangle(m.cx, m.cy, m.w, m.h, ux, uy), far = i => Math.hypot(rect[2 * i] - q[2 * i], rect[2 * i + 1] - q[2 * i + 1])
+  if (Math.max(far(0), far(1), far(2), far(3)) > ROUNDING) return q.map((v, i) => i === 2 * k ? x : i === 2 * k + 1 ? y : v)
+  const [fx, fy] = corner(q, k + 2), right = [-1, 1, 1, -1][k], down = [-1, -1, 1, 1][k]
+  const w = Math.max(right * ((x - fx) * ux + (y - fy) * uy), LEAST), h = Math.max(down * ((y - fy) * ux - (x - fx) * uy), LEAST)
+  return rectangle(fx + (ux * right * w - uy * down * h) / 2, fy + (uy * right * w + ux * down * h) / 2, w, h, ux, uy)
 }
 
 // The quad with edge k through a point; the opposite edge stays, at least LEAST away

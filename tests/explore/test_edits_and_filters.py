@@ -37,26 +37,31 @@ def test_edits_in_python(case):
 def test_edits_refused(case):
     with pytest.raises(EditError, match=case['error']): apply(case)
 
+PREVIEWS = 'data.map(({ quad, edit: { op, ...args } }) => [...edited(op, quad && Float64Array.from(quad), args)])'
+
 def test_previews_in_javascript():
-    code = 'data.map(({ quad, edit: { op, ...args } }) => [...edited(op, quad && Float64Array.from(quad), args)])'
-    previews = node(['common','boxes','edits'], code, DONE)
+    previews = node(['common','boxes','edits'], PREVIEWS, DONE)
     assert len(previews)==len(DONE)
     for case,preview in zip(DONE, previews):
         np.testing.assert_allclose(preview, case['expected'], atol=case.get('tolerance', 1e-5), err_msg=case['name'])
 
 def test_previews_are_what_python_makes():
-    "Of rectangles anywhere, either way round, dragged anywhere"
+    "Of rectangles and of what is nearly one, either way round, dragged anywhere"
     rng,cases = np.random.default_rng(0),[]
-    for i in range(200):
-        centre,theta,(w,h) = rng.uniform(50, 400, 2),rng.uniform(-np.pi, np.pi),rng.uniform(3, 90, 2)
+    for i in range(300):
+        centre,theta,(w,h) = rng.uniform(50, 400, 2),rng.uniform(-np.pi, np.pi),rng.uniform(8, 90, 2)
         u,v = np.array([np.cos(theta),np.sin(theta)])*w/2,np.array([-np.sin(theta),np.cos(theta)])*h/2*(-1)**i
-        quad = np.stack([centre-u-v, centre+u-v, centre+u+v, centre-u+v]).ravel().tolist()
+        quad = np.stack([centre-u-v, centre+u-v, centre+u+v, centre-u+v])
+        quad += (0,.3,1.)[i%3]*rng.uniform(-1, 1, (4,2))
         x,y = rng.uniform(0, 450, 2).tolist()
         resize = dict(op='resize', handle=int(rng.integers(8)), x=x, y=y)
         edit = resize if i%4 else dict(op='rotate', theta=float(rng.uniform(-9, 9)), snap=bool(i%8))
-        cases.append(dict(quad=quad, edit=edit))
-    code = 'data.map(({ quad, edit: { op, ...args } }) => [...edited(op, Float64Array.from(quad), args)])'
-    np.testing.assert_allclose(node(['common','boxes','edits'], code, cases), [apply(case) for case in cases], atol=1e-5)
+        case = dict(quad=quad.ravel().tolist(), edit=edit)
+        try: cases.append((case,apply(case)))
+        except EditError: continue                                # corners that would cross: the preview shows it, Python refuses it
+    assert len(cases)>200
+    previews = node(['common','boxes','edits'], PREVIEWS, [case for case,_ in cases])
+    np.testing.assert_allclose(previews, [made for _,made in cases], atol=1e-6)
 
 # --- filters
 
