@@ -96,5 +96,5 @@ def test_the_tool_reads_it(tmp_path, environment, check):
 
 def test_the_table_of_the_page_is_this_one():
     "Tool, version and format of every check stand in the formats' notebook"
-    page = (ROOT/'nbs/data/formats/19_table.ipynb').read_text()
+    page = (ROOT/'nbs/data/formats/20_table.ipynb').read_text()
     for c in TABLE: assert re.search(rf'\| {re.escape(TOOLS[c.tool].needs[0].replace("==", " "))} \| [^|]*`{c.format}`', page), c
