@@ -173,7 +173,10 @@ def uncommented(o):
     if not isinstance(o, type) and not hasattr(o, '__code__'): return []
     said = docments(o, full=True, returns=False)
     params = inspect.signature(o).parameters.values()
+    own = getattr(o.__init__ if isinstance(o, type) else o, '__code__', None)
+    written = own.co_varnames[:own.co_argcount+own.co_kwonlyargcount] if own and not is_dataclass(o) else None   # not those of `delegates`
     named = [p.name for p in params if p.kind not in (p.VAR_KEYWORD,p.VAR_POSITIONAL) and p.name!='self']
+    named = [n for n in named if written is None or n in written]
     return [n for n in named if not (said.get(n) or {}).get('docment')]
 
 @by_folder

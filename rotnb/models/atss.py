@@ -17,7 +17,7 @@ from .dense_head import dense_detector
 # %% ../../nbs/models/10_atss.ipynb #4a2cbd89
 @register_detector
 def rotated_atss(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -90,7 +90,7 @@ class Detector(nn.Module):
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
         stages:list, # the chain
-        n_classes:int,
+        n_classes:int, # without the background
         angle:str='le90', # canonical form of the boxes it gives
         name:str=None): # of the entry point that made it
         super().__init__()
@@ -179,8 +179,10 @@ def _named(o, keys): return dict(type=type(o).__name__, **{key:settings(getattr(
 # %% ../../nbs/models/01_contract.ipynb #ca9698a1
 _detectors = {}
 
-def register_detector(f):
-    "Make the entry point `f(n_classes, backbone, pretrained, angle, **kw)` known to `create_detector`"
+def register_detector(
+    f # entry point `f(n_classes, backbone, pretrained, angle, **kw)`
+):
+    "Make an entry point known to `create_detector` under its name"
     old = _detectors.get(f.__name__)
     if old is not None and old.__module__!=f.__module__:
         warnings.warn(f'detector {f.__name__!r} of {old.__module__} is replaced by that of {f.__module__}')
@@ -195,7 +197,7 @@ def list_detectors(
 
 def create_detector(
     name:str, # one of `list_detectors()`
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str=None, # a timm model with feature maps of its strides; None: the detector's own default, mostly resnet50
     pretrained:bool=False, # ImageNet weights, through timm
     angle:str='le90', # canonical form of the boxes: 'le90', 'le135' or 'oc'

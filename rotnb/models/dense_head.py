@@ -56,7 +56,7 @@ class DenseHead(nn.Module):
     [['boxes', 'labels', 'scores']]
     """
     def __init__(self,
-        n_classes:int,
+        n_classes:int, # without the background
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
@@ -272,7 +272,7 @@ def box_maps(
 
 # %% ../../nbs/models/05_dense_head.ipynb #6fd512f3
 def dense_detector(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str, # timm name
     pretrained:bool, # ImageNet weights
     angle:str, # canonical form

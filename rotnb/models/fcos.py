@@ -27,7 +27,7 @@ def octave_ranges(
 # %% ../../nbs/models/09_fcos.ipynb #b77cb305
 @register_detector
 def rotated_fcos(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes
@@ -48,7 +48,7 @@ def rotated_fcos(
 # %% ../../nbs/models/09_fcos.ipynb #b883b03b
 @register_detector
 def rotated_fcos_tiny(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='test_resnet', # timm model; this one, of half a million weights, learnt fastest from nothing of the three tried
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

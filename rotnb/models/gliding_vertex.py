@@ -13,7 +13,7 @@ from .roi_head import two_stage_detector
 # %% ../../nbs/models/14_gliding_vertex.ipynb #6ccb2b58
 @register_detector
 def gliding_vertex(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -16,7 +16,7 @@ from .roi_head import two_stage_detector
 # %% ../../nbs/models/11_oriented_rcnn.ipynb #eba4ae36
 @register_detector
 def oriented_rcnn(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -54,7 +54,7 @@ class PointSetCoder:
 class RepPointsHead(DenseHead):
     "Sets of points at every location, guessed, refined and classified"
     def __init__(self,
-        n_classes:int,
+        n_classes:int, # without the background
         in_channels:int, # of the neck's levels
         priors=PointPriors(offset=0.), # where the locations are
         coder=PointSetCoder(), # how many points, and the form of the boxes
@@ -148,7 +148,7 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 # %% ../../nbs/models/17_reppoints.ipynb #ca160f97
 @register_detector
 def rotated_reppoints(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

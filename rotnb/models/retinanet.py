@@ -16,7 +16,7 @@ from .dense_head import dense_detector
 # %% ../../nbs/models/08_retinanet.ipynb #cc212279
 @register_detector
 def rotated_retinanet(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes
@@ -25,7 +25,7 @@ def rotated_retinanet(
     pos:float=0.5, # IoU from which an anchor is positive
     neg:float=0.4, # IoU below which it is background
     octave_base_scale:float=4., # smallest anchor side in strides
-    scales_per_octave:int=3,
+    scales_per_octave:int=3, # sizes of anchors between one level and the next
     ratios:tuple=(1.,0.5,2.), # h / w of the anchors
     anchor_form:str=None, # see `AnchorPriors`; for weights of MMRotate 1.x its angle version
     **kw # settings of `dense_detector` and `DenseHead`
@@ -38,7 +38,7 @@ def rotated_retinanet(
 # %% ../../nbs/models/08_retinanet.ipynb #522f4f33
 @register_detector
 def rotated_retinanet_tiny(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='test_resnet', # timm model of half a million weights
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -53,7 +53,7 @@ class RoIHead(nn.Module):
     "Classes and boxes of proposals"
     n = 1 # predictions for a prior
     def __init__(self,
-        n_classes:int,
+        n_classes:int, # without the background
         in_channels:int, # of the neck's levels
         coder, # such as `DeltaXYWHACoder()`
         pool=roi_align_hbox, # `(map, rois (k,6), roi_size, scale) -> (k, c, roi_size, roi_size)`
@@ -205,7 +205,7 @@ def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
 def two_stage_detector(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str, # timm name
     pretrained:bool, # ImageNet weights
     angle:str, # canonical form

@@ -16,7 +16,7 @@ from .roi_head import two_stage_detector
 # %% ../../nbs/models/13_roi_trans.ipynb #abadbb2a
 @register_detector
 def roi_trans(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -14,7 +14,7 @@ from .roi_head import two_stage_detector
 # %% ../../nbs/models/12_rotated_faster_rcnn.ipynb #ab46c0f5
 @register_detector
 def rotated_faster_rcnn(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

@@ -56,7 +56,7 @@ class RTMDetHead(DenseHead):
 
 # %% ../../nbs/models/19_rtmdet.ipynb #7032cd72
 def rtmdet_r(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='cspnext_l', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes
@@ -80,7 +80,7 @@ def rtmdet_r(
 def _size(name, width, blocks, act):
     "Entry point of a published size"
     def f(
-        n_classes:int,
+        n_classes:int, # without the background
         backbone:str=f'cspnext_{name}', # timm model
         pretrained:bool=False, # ImageNet weights through timm
         angle:str='le90', # canonical form of the boxes

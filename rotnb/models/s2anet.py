@@ -78,7 +78,7 @@ class ODMHead(DenseHead):
 # %% ../../nbs/models/15_s2anet.ipynb #1402c1c1
 @register_detector
 def s2anet(
-    n_classes:int,
+    n_classes:int, # without the background
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='le90', # canonical form of the boxes

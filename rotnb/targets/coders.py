@@ -45,8 +45,8 @@ class DeltaXYWHACoder:
     norm_factor:float=None # da is divided by norm_factor*pi
     edge_swap:bool=True # choose the description nearest to the prior's angle
     proj_xy:bool=True # centre offset along the prior's sides, not the image's
-    means:tuple=(0.,0.,0.,0.,0.)
-    stds:tuple=(1.,1.,1.,1.,1.)
+    means:tuple=(0.,0.,0.,0.,0.) # of the deltas, subtracted first
+    stds:tuple=(1.,1.,1.,1.,1.) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
     angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
     keep_sides:bool=False # decode for a next stage, whose priors the boxes are, not in canonical form

@@ -46,8 +46,8 @@ def _apply_hbox_deltas(priors, d, max_ratio):
 @dataclass
 class DeltaXYWHCoder:
     "`(dx, dy, dw, dh)` from upright prior to upright box around the object ([Girshick 2014](https://arxiv.org/abs/1311.2524), app. C)"
-    means:tuple=(0.,0.,0.,0.)
-    stds:tuple=(1.,1.,1.,1.)
+    means:tuple=(0.,0.,0.,0.) # of the deltas, subtracted first
+    stds:tuple=(1.,1.,1.,1.) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
     n = 4
     def start(self)->Tensor: return torch.zeros(4) # `(n,)` what an untrained head should say: the prior itself
@@ -72,8 +72,8 @@ def _tied(along, tie): return (along.amax(1, keepdim=True)-along <= tie).sum(1, 
 class MidpointOffsetCoder:
     "`(dx, dy, dw, dh, da, db)` from an upright prior to a rotated box ([Xie 2021](https://arxiv.org/abs/2108.05699), eq. 1-3)"
     angle:str='le90' # canonical form of the boxes decoded
-    means:tuple=(0.,)*6
-    stds:tuple=(1.,1.,1.,1.,.5,.5)
+    means:tuple=(0.,)*6 # of the deltas, subtracted first
+    stds:tuple=(1.,1.,1.,1.,.5,.5) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
     tie:float=.1 # px, corners as near as this count as equally high (or far right)
     oc:str='old' # with angle 'oc', the range of the angle, see `to_coder_form`: 'old' (MMRotate 1.x) or 'new' (0.x)

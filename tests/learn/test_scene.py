@@ -427,5 +427,6 @@ def test_one_prediction_in_a_folder_at_a_time(learn, tmp_path):
         predict_folder(learn, tmp_path/'0.png', tmp_path/'out', **KW)
     predict_folder(learn, tmp_path/'0.png', tmp_path/'out', 'csv', **KW)
     assert sorted(o.name for o in (tmp_path/'out').iterdir())==['results.csv','windows.journal']
-    with file_lock(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW)
+    with file_lock(tmp_path/'j/.0.windows.lock'), pytest.raises(BusyError): predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j',
+        **KW)
     predict_scene(learn, tmp_path/'0.png', resume=tmp_path/'j', **KW); assert [o.name for o in (tmp_path/'j').iterdir()]==['0.windows']

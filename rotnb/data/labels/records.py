@@ -292,7 +292,7 @@ def rbox_row(
     box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner before the box is
          # turned about its middle, for '_pivot' the corner about which the box is turned
     name, # class name
-    difficult=0,
+    difficult=0, # 0, or how difficult: ignored by metrics and losses
     unit:str='rad' # one of `ANGLE_UNITS`; clockwise but for '_ccw'
 )->tuple:
     "A row from centre, sides and angle; corner 0 to 1 runs along the angle"

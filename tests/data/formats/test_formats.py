@@ -88,7 +88,8 @@ def test_converter_replaces_only_when_told_and_wholly(tmp_path):
     with pytest.raises(UserError, match='--overwrite'): convert(tmp_path/'a', tmp_path/'b', 'coco')
     (tmp_path/'a/labelTxt/0.txt').write_text('broken line\n')
     with pytest.raises(LabelError): convert(tmp_path/'a', tmp_path/'b', 'coco', format='dota', overwrite=True)
-    assert {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}==had and sorted(o.name for o in tmp_path.iterdir())==['a','b']
+    assert {o:o.read_bytes() for o in (tmp_path/'b').rglob('*') if o.is_file()}==had and sorted(o.name for o in tmp_path.iterdir())==['a',
+        'b']
 
 # ---- boxes around shapes ----
 
@@ -106,16 +107,19 @@ def test_mask_without_pixels_and_bad_shape():
 
 # ---- malformed ----
 
-GOOD = dict(coco='{"images":[{"id":1,"file_name":"0.png"}],"categories":[{"id":1,"name":"s"}],"annotations":[{"image_id":1,"category_id":1,'
+GOOD = dict(coco='{"images":[{"id":1,"file_name":"0.png"}],"categories":[{"id":1,"name":"s"}],"annotations":[{"image_id":1'
+    ',"category_id":1,'
                  '"segmentation":[[0,0,9,0,9,5,0,5]]}]}',
     labelme='{"shapes":[{"label":"s","points":[[0,0],[9,0],[9,5],[0,5]]}]}',
-    label_studio='[{"data":{"image":"0.png"},"annotations":[{"result":[{"value":{"x":1,"y":1,"width":9,"height":5,"rotation":0,"rectanglelabels":["s"]}}]}]}]',
+    label_studio='[{"data":{"image":"0.png"},"annotations":[{"result":[{"value":{"x":1,"y":1,"width":9,"height":5,"rotation":0'
+    ',"rectanglelabels":["s"]}}]}]}]',
     cvat='<annotations><image name="0.png"><box label="s" xtl="0" ytl="0" xbr="9" ybr="5" rotation="3"/></image></annotations>',
     csv='image,name,x1,y1,x2,y2,x3,y3,x4,y4\n0.png,s,0,0,9,0,9,5,0,5\n', icdar='0,0,9,0,9,5,0,5,word\n', rolabelimg=
     '<annotation><object><name>s</name><robndbox><cx>9</cx><cy>9</cy><w>5</w><h>4</h><angle>1</angle></robndbox></object></annotation>',
     hrsc='<HRSC_Image><HRSC_Objects><HRSC_Object><Class_ID>100000001</Class_ID><mbox_cx>9</mbox_cx><mbox_cy>9</mbox_cy><mbox_w>5</mbox_w>'
          '<mbox_h>3</mbox_h><mbox_ang>.3</mbox_ang></HRSC_Object></HRSC_Objects></HRSC_Image>')
-EXT = dict(coco='0.json', labelme='0.json', label_studio='0.json', cvat='0.xml', csv='0.csv', icdar='gt_0.txt', rolabelimg='0.xml', hrsc='0.xml')
+EXT = dict(coco='0.json', labelme='0.json', label_studio='0.json', cvat='0.xml', csv='0.csv', icdar='gt_0.txt', rolabelimg='0.xml',
+    hrsc='0.xml')
 
 @pytest.mark.parametrize('name', GOOD)
 def test_fuzzed_files_never_crash(tmp_path, name):

@@ -13,7 +13,8 @@ from paths import ROOT
 TEXT = ('# fleet\ntanker at 120,80 length 60 beam 14 course 75\ntug at 40.5,30 length 20 beam 8 course 0 doubtful  // or a barge?\n'
         'tanker at 60,50 length 30 beam 10 course 90\n')
 TANKER = np.array([[-30,-7],[30,-7],[30,7],[-30,7]])@np.array([[np.cos(np.pi/12),-np.sin(np.pi/12)],[np.sin(np.pi/12),np.cos(np.pi/12)]])
-ROWS = [((TANKER+[120,80]).ravel().tolist(),'tanker',0), ([36.5,40,36.5,20,44.5,20,44.5,40],'tug',1), ([45,45,75,45,75,55,45,55],'tanker',0)]
+ROWS = [((TANKER+[120,80]).ravel().tolist(),'tanker',0), ([36.5,40,36.5,20,44.5,20,44.5,40],'tug',1), ([45,45,75,45,75,55,45,55],'tanker',
+    0)]
 SAMPLE = LabelSample('fleet', 'labels/a.fleet', TEXT, ROWS, TEXT.replace('40.5,30', '40.5 30'), ':3', '# fleet\n', other_name='ferry')
 
 @pytest.fixture(scope='module', autouse=True)

@@ -57,7 +57,8 @@ def test_dota_text_round_trip(tmp_path_factory, rows):
 @few
 @given(st.lists(st.tuples(quad,st.sampled_from(['a','b c']),st.just(0)), max_size=5))
 def test_yolo_text_round_trip(tmp_path_factory, rows):
-    rows = [r for r in rows if area_of(r[0])>1e-1 and (abs(np.reshape(r[0], (4,2)))<=[2*731,2*433]).all()]   # farther out they are taken for pixels
+    # farther out they are taken for pixels
+    rows = [r for r in rows if area_of(r[0])>1e-1 and (abs(np.reshape(r[0], (4,2)))<=[2*731,2*433]).all()]
     r = folder(tmp_path_factory.mktemp('y'), images__a_dot_png=(731,433))
     a = to_annot(r/'images/a.png', rows)
     write_yolo_obb([a], r/'labels', ['a','b c'], border='keep')
@@ -127,7 +128,8 @@ def told(root, tell):
     for i in ('tr17__a','tr17__b','va17__c'): folder(root, **{f'images__{i}_dot_png':(40,30), f'labels__{i}_dot_txt':line})
     return folder(root, data_dot_yaml='names: [ship]\n'+tell)
 
-@pytest.mark.parametrize('tell', ['train: images/tr17\nval: images/va17', 'path: /home/somebody/set\ntrain: ../images/tr17\nval: [images/va17]', 'path: .\ntrain: tr.txt\nvalid: images/va17'])
+@pytest.mark.parametrize('tell', ['train: images/tr17\nval: images/va17',
+    'path: /home/somebody/set\ntrain: ../images/tr17\nval: [images/va17]', 'path: .\ntrain: tr.txt\nvalid: images/va17'])
 def test_yolo_folders_of_the_yaml_file(tmp_path, tell):
     "By the set's folder or by its yaml file: loaders, explorer's splits, doctor, sources that can be edited"
     from rotnb.data.formats.table import has_split, get_format
@@ -136,15 +138,17 @@ def test_yolo_folders_of_the_yaml_file(tmp_path, tell):
     from rotnb.explore.dataset_explorer import splits_of
     r = told(tmp_path/'s', tell); (r/'tr.txt').write_text('images/tr17/a.png\n./images/tr17/b.png\n')
     for path in (r, r/'data.yaml'):
-        assert get_format(path)[0]=='yolo_obb' and has_split(path, 'train', get_format(path)[1]) and not has_split(path, 'test', get_format(path)[1])
-        for dls in (RotatedDataLoaders.from_yolo_obb(path, bs=2, num_workers=0, device='cpu'), RotatedDataLoaders.from_format(path, bs=2, num_workers=0, device='cpu')):
+        assert get_format(path)[0]=='yolo_obb' and has_split(path, 'train', get_format(path)[1]) and not has_split(path, 'test',
+            get_format(path)[1])
+        for dls in (RotatedDataLoaders.from_yolo_obb(path, bs=2, num_workers=0, device='cpu'), RotatedDataLoaders.from_format(path, bs=2,
+            num_workers=0, device='cpu')):
             assert [[o.image.name for o in ds.items] for ds in (dls.train_ds,dls.valid_ds)]==[['a.png','b.png'],['c.png']] and dls.path==r
         assert {k:len(v) for k,v in splits_of(path)[0].items()}==dict(train=2, val=1)
         assert [o.image.name for o in label_sources(path, 'val')]==['c.png']
         assert doctor(path).splits==['train','val']
 
 def test_yolo_yaml_that_does_not_fit(tmp_path):
-    "Folders that are not there are named; `train: images` of a set without splits is no split; an image of a list that is not there is told"
+    "Folders that are not there are named; `train: images` of a set without splits is no split; a listed image that is missing is named"
     r = told(tmp_path/'s', 'train: images/tr18\nval: images/va17')
     with pytest.raises(DatasetLayoutError, match='data.yaml says train: images/tr18'): read_yolo_obb(r, 'train')
     (r/'data.yaml').write_text('names: [ship]\ntrain: images')
