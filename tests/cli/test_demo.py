@@ -94,7 +94,7 @@ def test_user_errors(cli, dota, tmp_path):
     bad = tmp_path/'bad'; shutil.copytree(dota, bad)
     label = next((bad/'train/labelTxt').iterdir()); label.write_text('1 2 3 ship\n')
     for args,words in [(['--data',tmp_path/'nowhere'], ['no such folder']),
-                       (['--data',tmp_path/'photos'], ['no label file that is known','DOTA','YOLO-OBB','labelTxt']),
+                       (['--data',tmp_path/'photos'], ['no label file of a known format','DOTA','YOLO-OBB','labelTxt']),
                        (['--data',dota,'--format','dotta'], ['dotta','rolabelimg']),
                        (['--data',bad], [label.name, ':1:', 'expected']),
                        (['--model','rotated_fkos'], ['rotated_fkos','rotated_retinanet']),

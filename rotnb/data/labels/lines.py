@@ -38,9 +38,10 @@ def _slant(xy): # 8 numbers; 0 for rectangles
     x1,y1,x2,y2,x3,y3,x4,y4 = xy
     return abs(x1-x2+x3-x4)+abs(y1-y2+y3-y4)
 
-def _number_kind(values): # numbers of one line
+def _number_kind(fields, values): # of one line
     "Format of nine or ten numbers that are not YOLO's, with a number for a class"
-    if values[0].is_integer() and _slant(values[1:9])<_slant(values[:8]): return 'yolo_pixels'
+    class_last = '.' in fields[0] and '.' not in fields[8] and fields[9:] in (['0'],['1'],['2'])    # 0.0 ... 7 0: DOTA's own spelling
+    if not class_last and values[0].is_integer() and _slant(values[1:9])<_slant(values[:8]): return 'yolo_pixels'
     return 'dota_shares' if _are_shares(values[:8]) else 'dota'
 
 def _comma_kind(xy, line):
@@ -56,7 +57,7 @@ def _kind(line):
     values = _numbers(fields)
     if len(values)==13: return _yolo_kind(values) or 'ucas_aod'
     if values and (kind := _yolo_kind(values)): return kind
-    if len(values) in (9,10): return _number_kind(values)
+    if len(values) in (9,10): return _number_kind(fields, values)
     xy = _numbers(fields[:8]) if len(fields)>8 and not _numbers(fields[8:9]) else []
     if xy: return 'dota_shares' if _are_shares(xy) else 'dota'
 
