@@ -113,7 +113,7 @@ from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFinite
 from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.fit_checks import FitWarning
-from .learn.learner import RotatedLearner, detector_splitter, rotated_learner
+from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.results import geojson, results_df, write_predictions
