@@ -12,7 +12,7 @@ from pathlib import Path
 import anywidget, cv2, matplotlib.pyplot as plt, numpy as np, traitlets
 from ..plot.draw import IGNORED
 from ..plot.style import NUMBERS, figure_style
-from ..data.formats.table import csv_table
+from ..data.formats.csv_table import csv_table
 from .box_table import in_order
 from .script import COLORS, css, esm, html_page, page_state
 from .viewer import BoxViewer

@@ -138,7 +138,7 @@ def test_results_of_a_test_loader_with_truth(dls, learn):
     fresh.show_batch(max_n=1)
     assert any(t.get_text() in dls.vocab for a in plt.gcf().axes for t in a.texts)
     for f in (lambda dl: RotatedInterpretation.from_learner(learn, dl=dl), lambda dl: learn.report(dls.path/'no.html', dl=dl)):
-        with pytest.raises(ValueError, match='without truth'): f(dls.test_dl([o.image for o in dls.valid_ds.items]))
+        with pytest.raises(ValueError, match='without ground truth'): f(dls.test_dl([o.image for o in dls.valid_ds.items]))
 
 # records
 

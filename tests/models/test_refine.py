@@ -57,8 +57,8 @@ def test_published_r3det_reads_the_swapped_place():
     z,det = opened('r3det-oc_r50_fpn_1x_dota')
     frm,x = det.stages[1].align,z['input']
     assert frm.swapped and det.recipe()['stages'][1]['align']['swapped'], "loading says so"
-    det = load_mmrotate(create_detector('r3det', 15, 'resnet18', angle='oc'), checkpoint('r3det-oc_r50_fpn_1x_dota'))
-    assert det.stages[1].align.swapped
+    small = load_mmrotate(create_detector('r3det', 15, 'resnet18', angle='oc'), checkpoint('r3det-oc_r50_fpn_1x_dota'))
+    assert small.stages[1].align.swapped
     right = stage_outputs(det, x)[1]
     frm.swapped = False
     try: assert rel(stage_outputs(det, x)[1].logits, right.logits)>.01
