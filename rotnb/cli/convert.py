@@ -155,7 +155,7 @@ def convert(
     format,fmt = get_format(src, format)
     check_options(format, options)
     splits = list_splits(src, fmt) or ['']
-    vocab = vocab or (fmt.names(src, splits[0] or None) if fmt.names else None)
+    vocab = vocab or fmt.names(src, splits[0] or None)
     sets = {split: fmt.read(src, split or None, vocab, on_bad, **options) for split in splits}
     every = [annot for annots in sets.values() for annot in annots]
     names = list(vocab) if vocab else sorted({name for annot in every for name in annot.names})

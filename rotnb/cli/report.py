@@ -23,7 +23,7 @@ def read_set(
     if not Path(data).exists(): raise UserError(f'there is no {data}')
     _,fmt = get_format(data, format)
     if split is None and has_split(data, fmt.valid, fmt): split = fmt.valid
-    names = fmt.names(data, split) if fmt.names else None
+    names = fmt.names(data, split)
     return fmt.read(data, split, names or vocab, 'raise')
 
 # %% ../../nbs/cli/11_report.ipynb #e9e25bc0

@@ -141,7 +141,7 @@ def _unlabelled(src):
 def _records(src, format, vocab, on_bad):
     "Records by split"
     _,fmt = get_format(src, format)
-    names_of = lambda split: vocab or (fmt.names(src, split) if fmt.names else None)
+    names_of = lambda split: vocab or fmt.names(src, split)
     return {split: fmt.read(src, split or None, names_of(split or None), on_bad) for split in list_splits(src, fmt) or ['']}
 
 def _check_names(sets):
