@@ -96,6 +96,15 @@ from .data.formats.table import FormatError, format_table, get_format, read_form
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
 
+# interop: weights and boxes of other libraries
+from .interop.mmconfig import settings_from_config
+from .interop.mmrotate import WeightsError, detector_from_mmrotate, load_mmrotate
+from .interop.imagenet import load_backbone
+from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
+
+# predict: what was found, as a result and as files
+from .predict.results import geojson, results_df, write_predictions
+
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
 from .data.border import BorderRule, UprightBoxes, rotated_aug_transforms
@@ -116,7 +125,6 @@ from .learn.fit_checks import FitWarning
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
 from .learn.views import grad_cam, show_cam, show_features
-from .learn.results import geojson, results_df, write_predictions
 from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
@@ -128,9 +136,3 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
-
-# interop: weights and boxes of other libraries
-from .interop.mmconfig import settings_from_config
-from .interop.mmrotate import WeightsError, detector_from_mmrotate, load_mmrotate
-from .interop.imagenet import load_backbone
-from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors

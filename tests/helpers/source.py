@@ -9,7 +9,7 @@ from paths import ROOT
 
 # A folder imports only from those before it, a notebook only from those and from lower numbers of its own folder
 ORDER = ('geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth data/doctor data/mend '
-         'data learn explore interop cli').split()
+         'interop predict data learn explore cli').split()
 LIGHT = ORDER[:ORDER.index('data')]                                  # these never import fastai
 LESSONS = ('tutorials','benchmarks')                                 # folders of notebooks that export nothing and bear no number
 

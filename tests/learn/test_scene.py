@@ -15,7 +15,7 @@ from rotnb.learn.callbacks import DetectionCallback, DetectionLoss
 from rotnb.learn.infer import predict_images
 from rotnb.learn.journal import Journal
 from rotnb.learn.learner import rotated_learner
-from rotnb.learn.results import coco_results, geojson, write_predictions
+from rotnb.predict.results import coco_results, geojson, write_predictions
 from rotnb.learn.scene import *
 from paths import ROOT
 

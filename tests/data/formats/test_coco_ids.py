@@ -8,7 +8,7 @@ from rotnb.data.labels.ids import assign_image_ids
 from rotnb.data.formats.coco import read_coco, write_coco
 from rotnb.evaluate.task1 import read_task1, short_scores
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
-from rotnb.learn.results import RESULT_FORMATS, write_predictions
+from rotnb.predict.results import RESULT_FORMATS, write_predictions
 
 NAMES = dict(numbers=['0001.png','0002.png','0003.png'], words=['a.png','b b.png','é.png'],
              mixed=['7.png','P7.png','x7.png'], same_number=['1.png','01.png','2.png'],

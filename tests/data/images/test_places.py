@@ -7,7 +7,7 @@ from rotnb.data.formats.table import read_format, sniff_format
 from rotnb.data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
 from rotnb.data.labels.records import LabelError
 from rotnb.geometry.boxes import rbox2qbox
-from rotnb.learn.results import geojson, write_predictions
+from rotnb.predict.results import geojson, write_predictions
 from rotnb.cli.convert import convert
 from rotnb.data.images import rasters
 from rotnb.data.formats.geojson import layer_crs

@@ -18,7 +18,7 @@ from rotnb.data.doctor.report import doctor
 from rotnb.data.doctor.fix import fix
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.geometry.boxes import rbox2qbox
-from rotnb.learn.results import write_predictions
+from rotnb.predict.results import write_predictions
 from paths import ROOT
 
 LINE = '5 5 20 5 20 15 5 15 ship 0\n'
