@@ -1,7 +1,7 @@
 """The lessons, run as their readers run them: in a kernel of their own, with the inline backend, in a folder of their own.
 
 A lesson holds nothing that its reader does not want to see. What is asserted of it stands here, by the cell after which it is run."""
-import os, re
+import os, re, subprocess, sys, sysconfig
 from fnmatch import fnmatch
 import nbformat, pytest
 from paths import ROOT
@@ -135,3 +135,24 @@ def test_a_lesson_runs(name, tmp_path):
             and not any('application/vnd.jupyter.widget-view+json' in d for d in data(c))]
     assert not dead, f'no widget is shown: {dead}'
     assert any((tmp_path/name).iterdir())
+
+# --- in Colab
+
+@pytest.mark.slow
+@pytest.mark.parametrize('where', ['Colab','a clone'])
+def test_the_first_cell_installs_in_colab_alone(where, tmp_path):
+    "From the repository, here a copy on the disk that git takes in its place; the dependencies are there"
+    subprocess.run(['git','clone','-q','--bare',str(ROOT),str(tmp_path/'copy.git')], check=True)
+    subprocess.run([sys.executable,'-m','venv',str(tmp_path/'env')], check=True)
+    site, = (tmp_path/'env').glob('lib/python*/site-packages')
+    (site/'dependencies.pth').write_text(sysconfig.get_path('purelib'))
+    (tmp_path/'cell.ipy').write_text(f'{IN_COLAB}\nfrom importlib.util import find_spec\nprint("found", find_spec("rotnb"))\n')
+    env = {k:v for k,v in os.environ.items() if k not in ('PYTHONPATH','VIRTUAL_ENV')}
+    env |= dict(GIT_CONFIG_COUNT='1', GIT_CONFIG_KEY_0=f'url.file://{tmp_path}/copy.git.insteadOf',
+                GIT_CONFIG_VALUE_0=settings()['git_url'], IPYTHONDIR=str(tmp_path/'ipython'),
+                PIP_NO_INDEX='1', PIP_NO_BUILD_ISOLATION='0', PIP_NO_DEPS='1')
+    if where=='Colab': env['COLAB_RELEASE_TAG'] = 'release'
+    cmd = [tmp_path/'env/bin/python','-m','IPython',tmp_path/'cell.ipy']
+    done = subprocess.run(cmd, env=env, cwd=tmp_path, capture_output=True, text=True)
+    said = done.stdout.split('found ')[-1]
+    assert (str(site/'rotnb') in said)==(where=='Colab'), done.stdout+done.stderr
