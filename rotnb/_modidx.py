@@ -2019,7 +2019,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.data.summary._plural': ('data/summary.html#_plural', 'rotnb/data/summary.py'),
                                     'rotnb.data.summary._rare': ('data/summary.html#_rare', 'rotnb/data/summary.py'),
                                     'rotnb.data.summary._settings': ('data/summary.html#_settings', 'rotnb/data/summary.py'),
-                                    'rotnb.data.summary._share': ('data/summary.html#_share', 'rotnb/data/summary.py'),
                                     'rotnb.data.summary._shrinking': ('data/summary.html#_shrinking', 'rotnb/data/summary.py'),
                                     'rotnb.data.summary._shrunk': ('data/summary.html#_shrunk', 'rotnb/data/summary.py'),
                                     'rotnb.data.summary._size_histogram': ('data/summary.html#_size_histogram', 'rotnb/data/summary.py'),

@@ -44,7 +44,7 @@ def _parts(ds):
     "Where a data set keeps boxes and labels: `(corners, codes)`, or an error"
     parts = {type(tl[0]):tl for tl in ds.tls[ds.n_inp:]} if len(ds) and hasattr(ds, 'tls') else {}
     if not {TensorQuad,TensorBoxLabel}<=set(parts):
-        raise TypeError('a summary needs oriented boxes and their labels: RotatedDataLoaders, or a DataBlock with RBoxBlock and RBoxLblBlock')
+        raise TypeError('a summary needs loaders of oriented boxes: RotatedDataLoaders, or a DataBlock with RBoxBlock and RBoxLblBlock')
     return parts[TensorQuad],parts[TensorBoxLabel]
 
 def _image_wh(ds, i):
@@ -55,7 +55,8 @@ def _image_wh(ds, i):
     if isinstance(item, Tensor|bytes): item = ds.tls[0][i]
     return tuple(map(int, image_size(item)))
 
-_IMAGE,_BOX = ['split','width','height','net_w','net_h','boxes','ignored'],['split','image','cls','ignored','long','short','size','upright']
+_IMAGE = ['split','width','height','net_w','net_h','boxes','ignored']
+_BOX = ['split','image','cls','ignored','long','short','size','upright']
 
 def _tilt(edge): # (n,2) -> degrees from the nearest axis, in [0,45]
     tilt = np.rad2deg(np.arctan2(edge[:,1], edge[:,0]))%90
@@ -109,7 +110,7 @@ class DataSummary:
 
     @property
     def classes(self):
-        "A row for each class: boxes that count, images that show it, and of all of them the median size, the share of small ones, the aspect"
+        "A row for each class: boxes that count, images that show it, and the median size, share of small ones and median aspect"
         def row(name):
             own = self.counted[self.counted.cls==name]
             per = {split:int((own.split==split).sum()) for split in ('training','validation')}
@@ -141,8 +142,8 @@ def _small_objects(summary):
     if not len(table): return
     way = ('use tile= or a larger size' if _shrunk(summary)>1.05 else
            'they are that small in the images themselves; a larger size (with tile=, scales=(2,)) enlarges them')
-    return (f"under {SMALL} px at {_input_text(summary.images)}: {_listed(f'{small:.0%} of {name}' for name,small in table.small.items())}; "
-            f"{way}")
+    shares = _listed(f'{small:.0%} of {name}' for name,small in table.small.items())
+    return f'under {SMALL} px at {_input_text(summary.images)}: {shares}; {way}'
 
 def _large_objects(summary):
     images,boxes = summary.images,summary.counted
@@ -186,8 +187,6 @@ def _size_histogram(boxes):
 
 def _plural(n, name): return f"{n:,} {name if n==1 else name+'es' if name[-1] in 'sx' else name+'s'}"
 
-def _share(part, whole): return f'{part/max(whole, 1):.0%}'
-
 @patch
 def _head(self:DataSummary):
     "The first lines: what there is"
@@ -200,7 +199,7 @@ def _head(self:DataSummary):
     if len(counted):
         low,mid,high = np.percentile(counted['size'].astype(float), (5,50,95))
         lines.append(f'objects: {mid:.0f} px at the median, 90% between {low:.0f} and {high:.0f} px; '
-                     f"aspect {(counted.long/counted.short.clip(1e-9)).median():.1f}; {_share(counted.upright.sum(), len(counted))} upright")
+                     f"aspect {(counted.long/counted.short.clip(1e-9)).median():.1f}; {counted.upright.mean():.0%} upright")
     return lines
 
 @patch
@@ -241,7 +240,8 @@ def _loader(dl): return getattr(dl, 'dl', dl)              # of fastai's `Distri
 def _normalised(dl):
     norm = next((o for o in getattr(dl.after_batch, 'fs', ()) if isinstance(o, Normalize)), None)
     if norm is None: return 'not yet (rotated_learner adds that of its backbone)'
-    return ' and '.join(f"{name} ({', '.join(f'{x:.3g}' for x in value.flatten().tolist())})" for name,value in (('mean',norm.mean),('std',norm.std)))
+    mean,std = (', '.join(f'{value:.3g}' for value in values.flatten().tolist()) for values in (norm.mean,norm.std))
+    return f'by mean ({mean}) and std ({std})'
 
 def _own_transforms(dl):
     names = [type(o).__name__ for tfms in (dl.after_item,dl.after_batch) for o in getattr(tfms, 'fs', ())]

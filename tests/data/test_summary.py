@@ -94,7 +94,8 @@ def test_of_a_data_block_whose_images_are_arrays():
 def test_no_image_is_decoded(annots, monkeypatch):
     dls = RotatedDataLoaders.from_annots(*annots, num_workers=0, bs=2, size=64)
     monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('decoded'))
-    assert repr(dls)=='RotatedDataLoaders: 3 + 1 images, 64 x 64 px, 5 boxes of 2 classes (ship and tank), batches of 2 on '+str(dls.device)
+    line = 'RotatedDataLoaders: 3 + 1 images, 64 x 64 px, 5 boxes of 2 classes (ship and tank), batches of 2 on'
+    assert repr(dls)==f'{line} {dls.device}'
     assert len(dls.summary().boxes)==5
 
 def test_other_loaders_keep_their_words():
