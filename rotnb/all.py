@@ -130,6 +130,7 @@ from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import plot_history
+from .learn.describe import LearnerSummary
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
