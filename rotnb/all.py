@@ -118,6 +118,7 @@ from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
+from .data.summary import DataSummary
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
@@ -131,6 +132,7 @@ from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import plot_history
+from .learn.describe import LearnerSummary
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

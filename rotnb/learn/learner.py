@@ -81,10 +81,6 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
-    def summary(self):
-        "Layers and their parameters; what the metrics hold stays"
-        with keep_history(self): return super().summary()
-
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with ground truth or without
