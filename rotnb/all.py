@@ -93,7 +93,6 @@ from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
 # data: synthetic scenes, and the doctor
-from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
 
@@ -105,7 +104,6 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
-from .predict.detections import Detections
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -118,21 +116,21 @@ from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
-from .data.summary import DataSummary
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
 from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.fit_checks import FitWarning
+from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
+from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
-from .learn.report import plot_history
-from .learn.describe import LearnerSummary
+from .learn.report import write_report
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
