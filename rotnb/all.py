@@ -74,6 +74,7 @@ from .data.images.orient import ImageSizeError
 from .data.images.rasters import CorruptImageError, read_rgb
 from .data.images.windows import open_scene
 from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
+from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
@@ -136,3 +137,4 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.map import show_map

@@ -57,16 +57,16 @@ def gsd_of(
     try: return place and _as_gsd(place_gsd(place, (w/2,h/2)))
     except (NoPlaceError,ImportError,ValueError): return None
 
-# %% ../../../nbs/data/images/06_scale.ipynb #a5e1cdcb
+# %% ../../../nbs/data/images/06_scale.ipynb #819442e2
 def add_metres(
     df, # table with `w` and `h` in pixels: `found.df`, `results_df`, `interp.to_dataframe()`
-    gsd # metres of a pixel: one number, one for each row, or what `gsd_of` takes
+    gsd # metres of a pixel: one number, one for each row (NaN: not known), or what `gsd_of` takes
 ): # a new table with `length_m` and `width_m`
     "A table of boxes with their sides in metres"
     if not np.isscalar(gsd) and (not np.iterable(gsd) or hasattr(gsd, 'quads')) or isinstance(gsd, str):
         if (length := gsd_of(gsd)) is None: raise NoPlaceError(f'{gsd} does not say how long its pixels are: give metres, gsd=0.3')
         gsd = length
-    gsd = np.broadcast_to(np.asarray(gsd, float), len(df))
-    if (gsd<=0).any(): raise ValueError(f'gsd is {gsd.min():g}: a pixel has more than 0 metres')
-    sides = np.sort(df[['w','h']].to_numpy(float), 1)*gsd[:,None]
+    gsd = np.asarray(gsd, float)
+    if (~(gsd>0)).any() if gsd.ndim==0 else (gsd<=0).any(): raise ValueError(f'gsd is {gsd.min():g}: a pixel has more than 0 metres')
+    sides = np.sort(df[['w','h']].to_numpy(float), 1)*gsd[...,None]
     return df.assign(length_m=sides[:,1], width_m=sides[:,0])
