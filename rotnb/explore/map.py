@@ -124,14 +124,15 @@ def _legend(ax, labels, vocab):
     keys = [Patch(fc='none', ec=[channel/255 for channel in class_color(label)], label=str(vocab[label])) for label in sorted(set(labels))]
     if keys: ax.legend(handles=keys, fontsize=7.5)
 
-# %% ../../nbs/explore/15_map.ipynb #744d88af
+# %% ../../nbs/explore/15_map.ipynb #0a06541c
 def _pairs(scenes, found):
     "Each scene with its detections or None"
     if isinstance(found, dict) and isinstance(scenes, dict): return [(scene, found.get(name)) for name,scene in scenes.items()]
     one = isinstance(scenes, (str,Path)) or not isinstance(scenes, (list,tuple))
     scenes,found = ([scenes],[found]) if one else (list(scenes),list(found or [None]*len(scenes)))
     if not scenes: raise ValueError('no scenes: give at least one')
-    if len(scenes)!=len(found): raise ValueError(f'{len(scenes)} scenes, but detections of {len(found)}: give one result for each, in order')
+    if len(scenes)!=len(found):
+        raise ValueError(f'{len(scenes)} scenes, but detections of {len(found)}: give one result for each, in order')
     return [(getattr(scene, 'image', scene), scene) if hasattr(scene, 'boxes') else (scene, dets) for scene,dets in zip(scenes, found)]
 
 def _one_vocab(several):
@@ -162,7 +163,8 @@ def show_map(
             _show_scene(ax, one, lon)
             ax.add_patch(plt.Polygon(outline, fill=False, ec=INK, lw=1, zorder=2))
             _show_boxes(ax, one, lon, high/120)
-            if len(several)>1: ax.annotate(one.scene.name, outline[np.argmax(outline[:,1])], (2,5), textcoords='offset points', fontsize=7.5)
+            north_most = outline[np.argmax(outline[:,1])]
+            if len(several)>1: ax.annotate(one.scene.name, north_most, (2,5), textcoords='offset points', fontsize=7.5)
         _graticule(ax)
         scale_bar(ax, east)
         _north(ax)

@@ -6,10 +6,9 @@
 __all__ = ['WIDTHS', 'PAPER_STYLE', 'paper_style', 'paper_width', 'round_length', 'length_text', 'scale_bar', 'vector_boxes',
            'image_axes']
 
-# %% ../../nbs/plot/04_paper.ipynb #7735e449
+# %% ../../nbs/plot/04_paper.ipynb #0d31e862
 from contextlib import contextmanager
 import numpy as np
-from .draw import PALETTE
 
 # %% ../../nbs/plot/04_paper.ipynb #c7124e41
 WIDTHS = dict(column=86, page=178) # mm
@@ -37,7 +36,7 @@ def paper_width(
     if not 10<=mm<=1000: raise ValueError(f'width is {mm:g} mm: a figure has 10 to 1000')
     return mm/25.4
 
-# %% ../../nbs/plot/04_paper.ipynb #eae3963f
+# %% ../../nbs/plot/04_paper.ipynb #2d05fae4
 def round_length(
     most:float # of any unit, above 0
 )->float:
@@ -67,8 +66,8 @@ def scale_bar(
     length = round_length(share*span*per_unit)
     edge = [patheffects.withStroke(linewidth=1.6, foreground='black')] if color=='white' else []
     x = .04,.04+length/per_unit/span
-    ax.plot(x, (.05,.05), color=color, lw=2, solid_capstyle='butt', transform=ax.transAxes, path_effects=edge and [
-        patheffects.withStroke(linewidth=3.2, foreground='black')], zorder=6)
+    dark = [patheffects.withStroke(linewidth=3.2, foreground='black')] if edge else []
+    ax.plot(x, (.05,.05), color=color, lw=2, solid_capstyle='butt', transform=ax.transAxes, path_effects=dark, zorder=6)
     ax.text(np.mean(x), .065, length_text(length, unit), color=color, fontsize=text_size, ha='center', va='bottom',
             transform=ax.transAxes, path_effects=edge, zorder=6)
 
@@ -90,18 +89,17 @@ def vector_boxes(
         ax.add_collection(PolyCollection(quads, facecolors='none', edgecolors=shade, linewidths=width, linestyles=[dash], alpha=alpha,
                                          joinstyle='round'), autolim=False)
 
-# %% ../../nbs/plot/04_paper.ipynb #fd870569
+# %% ../../nbs/plot/04_paper.ipynb #90b6e61f
 def image_axes(
     fig, # matplotlib figure
     at, # (left, bottom, width, height) in inches
     image, # (h,w,3) uint8
-    box=None # (x, y, w, h) px, the part that is shown; None: all
-): # the axis, in pixels whose corners are whole numbers
+    box=None # (x, y, w, h) px of the scene, what the image shows; None: (0, 0, w, h)
+): # the axis, in pixels of the scene whose corners are whole numbers
     "An axis at a place of a figure, filled by an image"
-    fig_w,fig_h = fig.get_size_inches()
-    ax = fig.add_axes((at[0]/fig_w, at[1]/fig_h, at[2]/fig_w, at[3]/fig_h))
-    h,w = image.shape[:2]
-    x,y,wide,high = (0,0,w,h) if box is None else box
-    ax.imshow(image, extent=(0,w,h,0), aspect='auto')
-    ax.set(xlim=(x,x+wide), ylim=(y+high,y), xticks=[], yticks=[])
+    size = np.tile(fig.get_size_inches(), 2)
+    ax = fig.add_axes(np.array(at)/size)
+    x,y,w,h = (0,0,*image.shape[1::-1]) if box is None else box
+    ax.imshow(image, extent=(x,x+w,y+h,y), aspect='auto')
+    ax.set(xlim=(x,x+w), ylim=(y+h,y), xticks=[], yticks=[])
     return ax

@@ -41,9 +41,9 @@ def _as_gsd(value):
     except (TypeError,ValueError): return None
     return value if 0<value<np.inf else None
 
-# %% ../../../nbs/data/images/06_scale.ipynb #234c3f46
+# %% ../../../nbs/data/images/06_scale.ipynb #940f49e0
 def gsd_of(
-    image # record, `Window`, `WindowedImage`, file, `Place`, or an object with `gsd`
+    image # record, `Window`, `WindowedImage`, file, array, `Place`, or an object with `gsd`
 )->float: # metres of a pixel; None: not known
     "Metres of a pixel of an image on the ground"
     if (said := _as_gsd(getattr(image, 'gsd', None))) is not None: return said
@@ -53,8 +53,9 @@ def gsd_of(
         return whole and whole/np.sqrt(np.prod(image.ratio)).item()
     if isinstance(image, (str,Path)) and Path(image).suffix.lower() not in RASTER_EXTS: return None     # no photo is opened for it
     place = image if hasattr(image, 'to_map') else place_of(image)
+    if place is None: return None
     w,h = getattr(image, 'size', None) or (0,0)
-    try: return place and _as_gsd(place_gsd(place, (w/2,h/2)))
+    try: return _as_gsd(place_gsd(place, (w/2,h/2)))
     except (NoPlaceError,ImportError,ValueError): return None
 
 # %% ../../../nbs/data/images/06_scale.ipynb #819442e2
