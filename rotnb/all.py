@@ -74,13 +74,14 @@ from .data.images.orient import ImageSizeError
 from .data.images.rasters import CorruptImageError, read_rgb
 from .data.images.windows import open_scene
 from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
+from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, split_annots, subset_annots, upright_annots
+from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -93,6 +94,7 @@ from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
 # data: synthetic scenes, and the doctor
+from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
 
@@ -104,6 +106,8 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
+from .predict.paper import paper_figure
+from .predict.detections import Detections
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -138,3 +142,4 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.map import show_map
