@@ -81,7 +81,8 @@ from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
+from .data.labels.subsets import (balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots,
+                                  split_annots, upright_annots)
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -120,6 +121,7 @@ from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
+from .data.summary import DataSummary
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
@@ -135,6 +137,7 @@ from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
+from .learn.describe import LearnerSummary
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
