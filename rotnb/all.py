@@ -95,6 +95,7 @@ from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
 
 # data: synthetic scenes, and the doctor
+from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
 
