@@ -20,6 +20,8 @@ from ..data.labels.arguments import check_integer
 from ..data.images.rasters import image_size
 from ..data.blocks import open_image
 from ..data.images.rasters import LazyImage
+from ..predict.detections import Detections
+from .callbacks import class_names
 
 # %% ../../nbs/learn/10_infer.ipynb #a659535d
 def _way(dl, img):
@@ -156,31 +158,36 @@ def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=Fals
 
 # %% ../../nbs/learn/10_infer.ipynb #9c57c1e5
 def rows_dets(
-    rows # (n,7): box, score, label
-)->dict: # `dict(boxes (n,5), scores (n,), labels (n,))`
-    "Rows of detections as a detector gives them"
+    rows, # (n,7): box, score, label
+    vocab=None, # class names
+    image=None # what the rows were found in
+)->Detections:
+    "Rows of detections as an object"
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    return dict(boxes=dets[:,:5], scores=dets[:,5], labels=dets[:,6].long())
+    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image)
 
 def predict_images(
     learn:Learner, # of a detector
     images:list, # paths, arrays `(h,w,3)`, tensors `(3,h,w)` or PIL images; sizes may differ
     score_thr:float=0.3, # least score of a detection, 0 to 1
     bs:int=None, # most images in a batch; None: as in validation
-)->list: # of `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
+)->list: # of `Detections`, best first
     "Detections in many images, each in its own pixels and as if it were alone"
     check_unit(score_thr=score_thr)
     if isinstance(images, (str,Path)):
         raise ValueError(f'{images}: predict_images takes a list; predict_image one image, predict_folder a folder')
+    images = list(images)
     items = [image if isinstance(image, (str,Path,LazyImage)) else open_image(image) for image in images]
-    res = {}
+    res,vocab = {},class_names(learn)
     if items: _detect(learn, items, res.update, score_thr, bs)
-    return [rows_dets(res[i]) for i in range(len(items))]
+    return [rows_dets(res[i], vocab, image) for i,image in enumerate(images)]
 
 def predict_image(
     learn:Learner, # of a detector
     image, # path, array `(h,w,3)`, tensor `(3,h,w)` or PIL image
     score_thr:float=0.3 # least score of a detection, 0 to 1
-)->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
+)->Detections: # best first
     "Detections in one image, in its own pixels"
     return predict_images(learn, [image], score_thr)[0]
+
+Learner.predict_image,Learner.predict_images = predict_image,predict_images

@@ -19,8 +19,10 @@ from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
 from ..data.images.walk import walk_files
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.images.windows import *
+from .callbacks import class_names
 from .infer import _detect, rows_dets
 from .journal import Journal
+from ..predict.detections import Detections
 from ..predict.results import check_format, check_place, coco_ids, distinct, task1_names, write_predictions
 
 # %% ../../nbs/learn/11_scene.ipynb #18dd02ee
@@ -101,10 +103,10 @@ def merge_rows(
     "Detections of a scene's windows as those of the scene"
     return merge_detections([rows_dets(np.zeros((0,7))), *map(rows_dets, rows)], iou_thr)
 
-def _merged(windows, rows, iou_thr, cut):
-    if len(windows)==1: return rows_dets(rows[0]) # nothing was seen twice: what the detector's own NMS left is the answer
+def _merged(windows, rows, iou_thr, cut, vocab):
+    if len(windows)==1: return rows_dets(rows[0], vocab, windows[0].scene) # nothing was seen twice: what the detector's own NMS left is the answer
     if cut=='drop': rows = [found[~is_cut] for found,is_cut in zip(rows, cut_elsewhere(windows, rows))]
-    return merge_rows(rows, iou_thr)
+    return Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=windows[0].scene)
 
 def _check(iou_thr, cut, size):
     check_unit(iou_thr=iou_thr)
@@ -145,7 +147,7 @@ def predict_scene(
     cut:str='keep', # boxes cut by a window's border: 'keep', or 'drop' where another window shows their place whole
     resume=None, # folder of a journal, with which an interrupted run is resumed; None: no journal
     progress:bool=True # show a bar
-)->dict: # `dict(boxes (k,5) px of the scene, scores (k,), labels (k,))`, best first
+)->Detections: # px of the scene, best first
     "Detections in a scene of any size"
     _check(iou_thr, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
@@ -154,7 +156,10 @@ def predict_scene(
     file = resume and Path(resume)/f'{scene.name}.windows'
     with file_lock(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
         journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
-        return _merged(windows, predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress), iou_thr, cut)
+        rows = predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress)
+        return _merged(windows, rows, iou_thr, cut, class_names(learn))
+
+Learner.predict_scene = predict_scene
 
 # %% ../../nbs/learn/11_scene.ipynb #eba83460
 def find_images(
@@ -231,7 +236,7 @@ def predict_folder(
     image_ids=None, # for 'coco': the COCO file of the ground truth, or ids by image name; None: as `write_coco` numbers images
     crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
     **kwargs
-)->tuple: # detections by image name, and the errors of images that could not be read
+)->tuple: # `Detections` by image name, and the errors of images that could not be read
     "Detections in all images below a folder, written to files"
     _check(iou_thr, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
@@ -253,7 +258,9 @@ def predict_folder(
             for scene in scenes.values(): check_place(scene, crs)                         # known now rather than at the end of the run
         windows = {name:_windows(scene, size, overlap, scales) for name,scene in scenes.items()}
         rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
-        preds = {name:_merged(windows[name], found, iou_thr, cut) for name,found in rows.items()}
+        preds = {name:_merged(windows[name], found, iou_thr, cut, class_names(learn)) for name,found in rows.items()}
         for fmt in formats: _write(preds, out, learn.dls.vocab, fmt, scenes, image_ids, crs)
     if bad: print('\n'.join([f'{len(bad)} of {len(files)} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
     return preds,bad
+
+Learner.predict_folder = predict_folder
