@@ -126,13 +126,15 @@ from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFinite
 from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.fit_checks import FitWarning
+from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
+from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
-from .learn.report import plot_history
+from .learn.report import write_report
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
