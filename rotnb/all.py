@@ -39,6 +39,7 @@ from .losses.points import convex_giou_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
+from .models.files import WeightsError
 from .models.backbones import BackboneError, MissingWeightsError, TimmBackbone
 from .models.necks import FPN
 from .models.dense_head import DenseHead, dense_detector
@@ -55,6 +56,7 @@ from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
+from .models.weights import detector_from_weights, list_weights, save_weights
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -101,7 +103,7 @@ from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
-from .interop.mmrotate import WeightsError, detector_from_mmrotate, load_mmrotate
+from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
 
