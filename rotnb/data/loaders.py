@@ -8,7 +8,9 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders', 'user
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
-from .labels.arguments import accepted_arguments, check_arguments, check_integer
+from ..check.arguments import accepted_arguments
+from ..check.values import whole
+from ..check.verbs import checked
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -18,6 +20,7 @@ from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
+from .labels.paths import typed_path
 from .formats.table import FORMATS, check_options, get_format, has_split
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
@@ -77,14 +80,7 @@ class RotatedDataLoaders(DataLoaders):
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
 
-def _check_numbers(size, bs, tile, num_workers):
-    "Raise for a size, a batch or a window that is no number"
-    pair = isinstance(size, (tuple,list))
-    for side in size if pair else [] if size is None else [size]: check_integer('size', side, what='pixels')
-    if pair and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
-    check_integer('bs', bs)
-    if num_workers is not None: check_integer('num_workers', num_workers, 0)
-    if tile is not None and not isinstance(tile, dict): check_integer('tile', tile, what='pixels')
+def _loading(): return LOADING | {option for fmt in FORMATS.values() for option in fmt.options}
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -111,6 +107,7 @@ def _samplers(sets, sampler):
 
 # %% ../../nbs/data/10_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
+@checked(also=LOADING)
 def from_annots(cls:RotatedDataLoaders,
     train_annots, # records for training, of `Annot`
     valid_annots, # records for validation
@@ -132,8 +129,6 @@ def from_annots(cls:RotatedDataLoaders,
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
-    check_arguments(kwargs, accepted_arguments(cls.from_annots), LOADING)
-    _check_numbers(size, bs, tile, num_workers)
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
@@ -154,6 +149,7 @@ def from_annots(cls:RotatedDataLoaders,
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)
+@checked(also=_loading)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_format(cls:RotatedDataLoaders,
     path, # folder of the set, its yaml file, or its one label file
@@ -167,11 +163,9 @@ def from_format(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
-    every = {o for f in FORMATS.values() for o in f.options}
-    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
-    path = Path(path)
+    path = typed_path(path)
     format,fmt = get_format(path, format)
-    options = {k: kwargs.pop(k) for k in every if k in kwargs}
+    options = {k: kwargs.pop(k) for k in _loading()-LOADING if k in kwargs}
     check_options(format, options)
     whole = path.is_file() and not is_yaml(path)
     has = lambda s: s is None and whole or has_split(path, s, fmt)
@@ -189,7 +183,7 @@ def _entry(name):
         **kwargs
     ): return cls.from_format(path, format=name, **kwargs)
     f.__name__,f.__qualname__,f.__doc__ = f'from_{name}',f'RotatedDataLoaders.from_{name}',f"`from_format` with format '{name}'"
-    return classmethod(f)
+    return classmethod(checked(f, also=_loading))
 
 for _name in FORMATS: setattr(RotatedDataLoaders, f'from_{_name}', _entry(_name))
 
@@ -202,6 +196,7 @@ def _has(path, split, n): # an interrupted writing is made good: the same seed g
     return len(list((path/split/'images').glob('*.*')))>=n
 
 @patch(cls_method=True)
+@checked(also=LOADING, size=whole(1, 10_000, 'pixels'))
 @delegates(RotatedDataLoaders.from_dota, keep=True)
 def from_synth(cls:RotatedDataLoaders,
     path=None, # folder of the set, made if absent; in the user's cache when not given
@@ -212,8 +207,7 @@ def from_synth(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From synthetic aerial scenes, written once as a DOTA folder"
-    check_arguments(kwargs, accepted_arguments(cls.from_synth), LOADING)
-    path = Path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
+    path = typed_path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
     if not (_has(path, 'train', n_train) and _has(path, 'val', n_valid)):
         make_synth(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     return cls.from_dota(path, **kwargs)

@@ -16,7 +16,7 @@ from fastai.vision.all import *
 from ..geometry.boxes import rbox2qbox, qbox2rbox
 from ..ops.nms import check_unit
 from ..data.types import TensorQuad
-from ..data.labels.arguments import check_integer
+from ..check.values import check_value, whole
 from ..data.images.rasters import image_size
 from ..data.blocks import open_image
 from ..data.images.rasters import LazyImage
@@ -138,8 +138,8 @@ class _Take(Callback):
 def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda item: None,
             error=lambda item,e: e):
     "Call `note` with [(index, rows)] of each batch of `items`; `place(item)` is (2,3) from the image to where its boxes go, or None"
-    if bs is not None: check_integer('bs', bs)
-    if num_workers is not None: check_integer('num_workers', num_workers, 0)
+    if bs is not None: check_value('bs', bs, whole())
+    if num_workers is not None: check_value('num_workers', num_workers, whole(0))
     dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(item)) for item in items]
     ways = {size_wh: _way_in(dl, size_wh) for size_wh in dict.fromkeys(sizes)}
     groups = groupby(range(len(items)), lambda i: ways[sizes[i]].out).values()     # of one size of input

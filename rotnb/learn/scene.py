@@ -13,7 +13,7 @@ from fastai.vision.all import *
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import check_unit
 from ..evaluate.task1 import merge_detections, task1_files
-from ..data.labels.arguments import check_integer
+from ..check.values import check_value, whole
 from ..data.labels.atomic import file_lock, reads_through, sweep
 from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
 from ..data.images.walk import walk_files
@@ -108,7 +108,7 @@ def _merged(windows, rows, iou_thr, cut):
 
 def _check(iou_thr, cut, size):
     check_unit(iou_thr=iou_thr)
-    check_integer('size', size, what='pixels')
+    check_value('size', size, whole(unit='pixels'))
     if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..labels.records import *
 from ..labels.layout import *
 from ..labels.search import *
-from ..labels.arguments import unknown_argument
+from ...check.arguments import unknown_argument
+from ..labels.paths import path_fault, typed_path
 from .format import *
 from . import dota, yolo, icdar, ucas, csv_table, voc, cvat, soda_a, coco, labelme, label_studio, geojson  # noqa: F401
 
@@ -49,7 +50,6 @@ def sniff_format(
 )->str: # a key of `FORMATS`
     "The format of the labels in a folder"
     path = set_root(path)
-    if not path.exists(): raise DatasetLayoutError(f'no such folder: {path}')
     files = [path] if path.is_file() else [file for file in list_files(path) if not is_list(file)]
     found = {}
     for file in _sample(files, most):
@@ -68,6 +68,7 @@ def get_format(
     format:str=None # a key of `FORMATS`
 )->tuple: # name, and the `LabelFormat`
     "A format by its name, recognised when not named"
+    if why := path_fault(path): raise DatasetLayoutError(why)
     format = format or sniff_format(path)
     if format not in FORMATS: raise FormatError(f"unknown format {format!r}: known are {', '.join(FORMATS)}")
     return format,FORMATS[format]
@@ -117,6 +118,7 @@ def read_format(
     **options # of the format: labels, images (names of folders), rbox and pivot (COCO, see `coco_row`), score_thr (YOLO)
 )->list: # of `Annot`
     "Records from labels of any format"
+    path = typed_path(path)
     format,fmt = get_format(path, format)
     check_options(format, options)
     return with_difficulty(fmt.read(path, split, vocab, on_bad, **options), difficulty)
