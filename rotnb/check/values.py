@@ -101,6 +101,7 @@ def class_list(
     value # names in the order of their numbers
 ):
     "The rule of the names of classes: a list, each name once"
+    if value is None: return None                                       # unknown
     if isinstance(value, str): return f"a list of names: {[name.strip() for name in value.split(',')]}"
     if isinstance(value, dict): return f'a list of names in their order: {shown(list(value.values()))}'
     if isinstance(value, (set,frozenset)): return 'a list: a set has no order, and the order gives classes their numbers'
@@ -166,7 +167,9 @@ learner.kind = loaders.kind = True                              # tell what an a
 # %% ../../nbs/check/02_values.ipynb #9bbf1fc0
 _positive,_not_negative = between(0, text='a number above 0', strict=True),between(0, text='a number, 0 or more')
 
-def rate(value): # a learning rate, or a slice of two
+def rate(
+    value # a learning rate, or a slice of two
+):
     "The rule of a learning rate"
     parts = [o for o in (value.start,value.stop) if o is not None] if isinstance(value, slice) else [value]
     return next(filter(None, map(_positive, parts)), None) if parts else 'a number above 0'
@@ -177,7 +180,7 @@ RULES = {
     **dict.fromkeys(('valid_pct','fraction'), lambda value: share(value) or (None if 0<value else 'more than 0')),
     **dict.fromkeys(('bs','val_bs','max_dets','max_n','n_classes','side','epochs','n_epoch','n_train','n_valid'), whole()),
     **dict.fromkeys(('num_workers','workers','freeze_epochs','start_epoch','ds_idx','n_images','n_boxes'), whole(0)),
-    **dict.fromkeys(('seed',), whole(0)),
+    'seed':lambda value: None if value is None else whole(0)(value),
     **dict.fromkeys(('size',), pixels),
     **dict.fromkeys(('lr','base_lr','lr_max'), rate),
     **dict.fromkeys(('wd','weight_decay'), _not_negative), 'div':_positive, 'div_final':_positive, 'lw':_positive,

@@ -117,6 +117,15 @@ class PadImages(Transform):
         return (padded, *(shrunk(o) if isinstance(o, TensorQuad) else o for o in sample[1:]))
 
 # %% ../../nbs/data/06_blocks.ipynb #3851426b
+def _named(e, dataset, i):
+    "An error of one sample, which says of which; without the frames of transforms"
+    item = getattr(dataset, 'items', [None])[i or 0] if isinstance(i, (int,type(None))) and len(dataset) else None
+    name = str(getattr(item, 'image', item)) if isinstance(getattr(item, 'image', item), (str,Path)) else ''
+    if name and name not in str(e) and not isinstance(e, SkipItemException):
+        said = str(e) if isinstance(e, ValueError) else f'{type(e).__name__}: {e}'
+        e.args = (f'{name}: {said}',)
+    return e.with_traceback(None)
+
 @delegates()
 class RBoxDL(TfmdDL):
     "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
@@ -130,8 +139,13 @@ class RBoxDL(TfmdDL):
         mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
         for o in mixing: o.dataset = self.dataset
         try: return super().do_item(s)
+        except Exception as e: raise _named(e, self.dataset, s) from None
         finally:
             for o in mixing: o.dataset = None
+
+    def new(self, *args, **kwargs):
+        if not (hasattr(self, '_n_inp') and hasattr(self, '_types')): self._one_pass()       # fastai prints a line before it fails
+        return super().new(*args, **kwargs)
 
     def create_batch(self, b):
         res = super().create_batch(b)

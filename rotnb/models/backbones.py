@@ -13,6 +13,7 @@ from functools import partial
 from torch import nn, Tensor
 from timm.models.swin_transformer import SwinTransformerBlock
 from fastcore.basics import patch, store_attr
+from ..check.verbs import checked
 
 # %% ../../nbs/models/03_backbones.ipynb #c1c5ca70
 class BackboneError(ValueError): "A backbone that cannot serve"
@@ -80,6 +81,7 @@ def _layout(name, make, strides, size_hw):
 # %% ../../nbs/models/03_backbones.ipynb #27dc6a93
 _layouts = {} # of models that were tried before, which takes half a second: (name, strides, settings) -> indices, grid, largest
 
+@checked
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
     grid,largest = (1,1),None # of learners exported before they were noted: images as they come
