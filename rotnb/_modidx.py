@@ -29,6 +29,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.check.values.rate': ('check/values.html#rate', 'rotnb/check/values.py'),
                                     'rotnb.check.values.share': ('check/values.html#share', 'rotnb/check/values.py'),
                                     'rotnb.check.values.shown': ('check/values.html#shown', 'rotnb/check/values.py'),
+                                    'rotnb.check.values.transforms': ('check/values.html#transforms', 'rotnb/check/values.py'),
                                     'rotnb.check.values.whole': ('check/values.html#whole', 'rotnb/check/values.py')},
             'rotnb.check.verbs': { 'rotnb.check.verbs._swapped': ('check/verbs.html#_swapped', 'rotnb/check/verbs.py'),
                                    'rotnb.check.verbs._watched': ('check/verbs.html#_watched', 'rotnb/check/verbs.py'),

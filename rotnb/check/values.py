@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'ArgumentError', 'shown', 'check_value', 'is_number', 'is_whole', 'between', 'whole', 'share', 'is_several',
-           'one_or_more', 'pixels', 'class_list', 'choice', 'device_rule', 'file_name', 'learner', 'loaders', 'rate']
+           'one_or_more', 'pixels', 'class_list', 'choice', 'device_rule', 'file_name', 'learner', 'loaders',
+           'transforms', 'rate']
 
 # %% ../../nbs/check/02_values.ipynb #4d8c718b
 import inspect, math, numbers, os
@@ -162,6 +163,14 @@ def loaders(
         return 'data loaders, as RotatedDataLoaders.from_dota(folder) gives'
     if 'loaders' not in dir(value): return 'dls itself, which holds the loaders of training and validation'
 
+def transforms(
+    value # a transform, or several
+):
+    "The rule of transforms: what can be called, alone or in a list"
+    if isinstance(value, str): return f'transforms, not their names'
+    if callable(value) or hasattr(value, '__iter__') and all(map(callable, value)): return None
+    return 'a transform or a list of them'
+
 learner.kind = loaders.kind = True                              # tell what an argument is, so they notice two that are swapped
 
 # %% ../../nbs/check/02_values.ipynb #9bbf1fc0
@@ -184,6 +193,7 @@ RULES = {
     **dict.fromkeys(('size',), pixels),
     **dict.fromkeys(('lr','base_lr','lr_max'), rate),
     **dict.fromkeys(('wd','weight_decay'), _not_negative), 'div':_positive, 'div_final':_positive, 'lw':_positive,
+    **dict.fromkeys(('item_tfms','batch_tfms'), transforms), 'on_bad':choice('raise','warn', skip='warn', ignore='warn'),
     'vocab':class_list, 'device':device_rule, 'learn':learner, 'dls':loaders,
     **dict.fromkeys(('path','file','folder','out'), file_name)}
 "What the value of an argument of a name must be, wherever there is one"

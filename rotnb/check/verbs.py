@@ -9,7 +9,7 @@ __all__ = ['checked']
 import inspect
 from functools import partial, wraps
 from .arguments import accepted_arguments, check_arguments
-from .values import RULES, ArgumentError, shown
+from .values import RULES, ArgumentError, check_value, shown
 
 # %% ../../nbs/check/03_verbs.ipynb #502a7573
 def _swapped(watched, given, rule):
@@ -47,6 +47,8 @@ def checked(
             if value is default or not (want := rule(value)): continue
             given = {**dict(zip(params, args)), **kwargs}
             raise ArgumentError(f'{says}: {name} is {shown(value)}, expected {want}{_swapped(watched, given, rule)}')
+        for name in kwargs.keys()-params.keys():                                  # those that `also` lets through
+            if kwargs[name] is not None and name in RULES: check_value(f'{says}: {name}', kwargs[name], RULES[name])
         return func(*args, **kwargs)
     verb.checked = True
     return verb

@@ -8,6 +8,7 @@ __all__ = ['border_rule', 'BorderRuleError', 'BorderRule', 'class_codes', 'turne
 
 # %% ../../nbs/data/02_border.ipynb #53bbdd79
 from fastai.vision.all import *
+from ..check.values import RULES, choice
 from ..check.verbs import checked
 from ..geometry.visible import clip_to_frame, visible_fraction
 from .types import *
@@ -32,6 +33,9 @@ def border_rule(
     return TensorQuad(pts, img_size=getattr(quads,'img_size',None)),TensorBoxLabel(codes)
 
 # %% ../../nbs/data/02_border.ipynb #029e86d6
+RULES['cut'] = choice('keep','clip','drop', crop='clip')
+RULES['below'] = choice('ignore','drop')
+
 class BorderRuleError(ValueError): "An argument of the border rule that it does not know"
 
 @checked

@@ -7,6 +7,7 @@ __all__ = ['BackboneError', 'MissingWeightsError', 'check_weights', 'SwinBlock',
 
 # %% ../../nbs/models/03_backbones.ipynb #a593a93d
 import re, timm, torch
+from difflib import get_close_matches
 import huggingface_hub as hub
 import torch.nn.functional as F
 from functools import partial
@@ -135,7 +136,8 @@ def _light(name, **kw):
                         "and settings that it has") from said
 
 def _unknown(name):
-    near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+    every,name = timm.list_models(),name.split('.')[0]
+    near = timm.list_models(f'*{name}*')[:5] or get_close_matches(name, every, 3, cutoff=.6)
     return f"timm has no model {name!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models('*resnet*')")
 
 # %% ../../nbs/models/03_backbones.ipynb #d00c1604

@@ -16,7 +16,7 @@ from inspect import signature
 from typing import NamedTuple
 from torch import nn, Tensor
 from ..check.arguments import UnknownArgumentError, argument_hint
-from ..check.values import RULES, check_value
+from ..check.values import RULES
 from ..check.verbs import checked
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
@@ -215,10 +215,11 @@ _FAMILIES = dict(yolo="YOLO's family is not here; 'rtmdet_r_tiny' is nearest in 
                  detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
 
 def _detector_name(value):
+    if isinstance(value, str): return None
     name = getattr(value, '__name__', '')
     return 'the name of a detector' + (f': {name!r}' if name in _detectors else ', one of list_detectors()')
 
-@checked
+@checked(name=_detector_name)
 def create_detector(
     name:str, # one of `list_detectors()`
     n_classes:int, # without the background
@@ -228,7 +229,6 @@ def create_detector(
     **kw # settings of the entry point and its parts
 )->Detector:
     "Make a detector by name"
-    if not isinstance(name, str): check_value('name', name, _detector_name)
     if name not in _detectors:
         near = get_close_matches(name, _detectors, cutoff=0.5)
         hint = next((text for word,text in _FAMILIES.items() if word in name.lower()), f'did you mean {near[0]!r}? ' if near else '')
