@@ -18,7 +18,7 @@ SYNONYMS = dict(
     val_batch_size='val_bs', workers='num_workers', n_workers='num_workers', workers_per_gpu='num_workers',
     num_worker='num_workers', classes='vocab', names='vocab', class_names='vocab', metainfo='vocab', labels_map='vocab',
     data='path', data_root='path', root='path', dataset='path', source='path', val='valid', val_split='valid',
-    train_split='train', fraction='valid_pct', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct',
+    train_split='train', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct',
     random_state='seed', shuffle_train='shuffle', transforms='item_tfms batch_tfms', pipeline='item_tfms', augment='batch_tfms',
     augmentations='batch_tfms', tfms='batch_tfms', aug_transforms='batch_tfms', gap='overlap', gaps='overlap', stride='overlap',
     overlap_ratio='overlap', patch_size='size tile', tile_size='size tile', window='size tile', crop_size='size tile',
@@ -26,7 +26,6 @@ SYNONYMS = dict(
     conf_thres='score_thr', confidence='score_thr', score='score_thr', score_thresh='score_thr', score_threshold='score_thr',
     threshold='score_thr', iou='iou_thr iou_threshold', iou_thres='iou_thr iou_threshold', iou_thr='iou_threshold',
     iou_threshold='iou_thr', nms_thr='iou_thr iou_threshold', max_det='max_dets', max_per_img='max_dets', ratio='rect',
-    cache_images='cache',
     epochs='n_epoch', epoch='epochs n_epoch', n_epochs='n_epoch epochs', n_epoch='epochs', num_epochs='epochs n_epoch',
     max_epochs='epochs n_epoch', lr='base_lr lr_max', lr0='lr base_lr lr_max', learning_rate='lr base_lr lr_max',
     max_lr='lr_max', base_lr='lr_max lr', lr_max='base_lr lr', weight_decay='wd', optimizer='opt_func', opt='opt_func', callbacks='cbs',
@@ -35,7 +34,9 @@ SYNONYMS = dict(
     freeze='freeze_epochs', save_dir='out path folder', project='path out', output='out path', out_dir='out path',
     img='image', images='image', src='image folder path', filename='file path', fname='file path', line_width='lw', linewidth='lw',
     thickness='lw', conf_thr='score_thr', nproc='num_workers', n_jobs='num_workers', gpu='device', gpus='device',
-    gpu_id='device', num_classes='n_classes', nc='n_classes', bboxes='boxes', rboxes='boxes', cls='labels', colors='labels')
+    gpu_id='device', num_classes='n_classes', nc='n_classes', bboxes='boxes', rboxes='boxes', cls='labels', colors='labels',
+    cache_images='cache', train_fraction='fraction', subset='fraction', limit='max_n', n_images='max_n', max_images='max_n',
+    groups='group', group_by='group', horizontal='upright', hbb='upright', hbox='upright')
 "What other tools call an argument, and the names it may have here"
 
 ELSEWHERE = {**dict.fromkeys(('epochs','epoch','max_epochs','n_epoch','lr','lr0','learning_rate'), '`learn.fine_tune(epochs, lr)`'),

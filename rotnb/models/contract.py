@@ -89,6 +89,8 @@ class Detector(nn.Module):
     """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
+    stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
+    options = None # what `create_detector` was given, beside the number of classes
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
@@ -239,5 +241,5 @@ def create_detector(
         if not (found := re.search(r"(\w+)(?:\b.*unexpected keyword|: unknown) argument '(\w+)'", str(e))): raise
         hint = argument_hint(found[2], signature(_detectors[name]).parameters) or ', see the recipe() of a detector for those it has'
         raise UnknownArgumentError(f"{name} has no setting {found[2]!r} (and no {found[1]} either){hint}") from None
-    model.name = name
+    model.name,model.options = name,dict(angle=angle, **kw)
     return model

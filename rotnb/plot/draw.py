@@ -7,6 +7,7 @@ __all__ = ['PALETTE', 'IGNORED', 'class_color', 'show_boxes', 'draw', 'upright_c
 
 # %% ../../nbs/plot/01_draw.ipynb #74b9ff9b
 import numpy as np, cv2
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 
 # %% ../../nbs/plot/01_draw.ipynb #a9982919
@@ -42,7 +43,7 @@ def _upper_corner(q): return q[np.lexsort((q[:,0],q[:,1]))[0]]
 def _hex(i): return '#%02x%02x%02x'%class_color(i)
 
 def _ink(rgb): # black or white, whichever reads on colour `rgb`
-    return 'black' if np.dot(rgb, (.299,.587,.114))>115 else 'white'
+    return 'black' if np.dot(rgb, (.299,.587,.114))>100 else 'white'
 
 def _tick(q):
     "From the middle of the side that the heading points through, a little outwards"
@@ -80,6 +81,7 @@ def _legend(ax, keys, text_size):
               labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
+@checked
 def show_boxes(
     ax, # matplotlib axis, the image already shown
     quads, # (n,4,2) corners, pixels
@@ -150,6 +152,7 @@ def _dashes(a, b, step=8.):
     return [np.stack([a+(b-a)*at[i], a+(b-a)*at[i+1]]) for i in range(0, count, 2)]
 
 # %% ../../nbs/plot/01_draw.ipynb #11396712
+@checked
 def draw(
     image, # (h,w,3) or (h,w) uint8, RGB
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels
