@@ -8,6 +8,7 @@ __all__ = ['RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'Pa
 
 # %% ../../nbs/data/06_blocks.ipynb #4d846d63
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .types import *
 from .border import *
 from ..geometry.visible import quad_area
@@ -200,6 +201,7 @@ def shuffle_fn(self:RBoxDL, idxs):
     return res
 
 # %% ../../nbs/data/06_blocks.ipynb #be895ba3
+@checked
 def RBoxBlock(
     cut:str='keep', # boxes cut by the border: 'keep' whole, 'clip' to the visible part, 'drop'
     min_visible:float=0.3, # visible share under which a box no longer counts, in [0,1]
@@ -213,6 +215,7 @@ def RBoxBlock(
 def _create_quads(boxes): return TensorQuad.create(boxes)
 
 # %% ../../nbs/data/06_blocks.ipynb #21ef81ac
+@checked
 def RBoxLblBlock(
     vocab=None # class names in order; collected from the data and sorted when absent
 ):
@@ -226,6 +229,7 @@ def _rgb(fn):
     if not (isinstance(fn, Image.Image) and fn.mode=='RGB'): return read_rgb(as_array(fn))
     return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
+@checked
 def open_image(
     fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage # file, its bytes, pixels (h,w,c) or (c,h,w), or an image
 ): # `PILImage`

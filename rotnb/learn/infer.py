@@ -13,6 +13,7 @@ from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import NamedTuple
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox, qbox2rbox
 from ..ops.nms import check_unit
 from ..data.types import TensorQuad
@@ -166,6 +167,7 @@ def rows_dets(
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
     return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image)
 
+@checked
 def predict_images(
     learn:Learner, # of a detector
     images:list, # paths, arrays `(h,w,3)`, tensors `(3,h,w)` or PIL images; sizes may differ
@@ -182,6 +184,7 @@ def predict_images(
     if items: _detect(learn, items, res.update, score_thr, bs)
     return [rows_dets(res[i], vocab, image) for i,image in enumerate(images)]
 
+@checked
 def predict_image(
     learn:Learner, # of a detector
     image, # path, array `(h,w,3)`, tensor `(3,h,w)` or PIL image

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'settings', 'backbone_name', 'register_detector', 'list_detectors', 'create_detector']
+           'settings', 'backbone_name', 'register_detector', 'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -216,12 +216,15 @@ def list_detectors(
 _FAMILIES = dict(yolo="YOLO's family is not here; 'rtmdet_r_tiny' is nearest in kind and size. ",
                  detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
 
-def _detector_name(value):
-    if isinstance(value, str): return None
+def detector_name(
+    value # of an argument that names a detector
+):
+    "The rule of a detector: its name, or one that is made"
+    if isinstance(value, (str,Detector)): return None
     name = getattr(value, '__name__', '')
     return 'the name of a detector' + (f': {name!r}' if name in _detectors else ', one of list_detectors()')
 
-@checked(name=_detector_name)
+@checked(name=detector_name)
 def create_detector(
     name:str, # one of `list_detectors()`
     n_classes:int, # without the background

@@ -213,7 +213,7 @@ def check_format(
     "An unknown format is a ValueError that lists those there are"
     if format not in RESULT_FORMATS: raise ValueError(f"unknown format {format!r}: known are {', '.join(RESULT_FORMATS)}")
 
-@checked
+@checked(also={'rbox','image_ids','crs','scene'})
 def write_predictions(
     preds:dict, # dict(boxes (n,5) px, scores, labels) of one image, or such dicts by image name
     path, # file; for 'dota' a .zip or a folder
