@@ -26,7 +26,7 @@ SYNONYMS = dict(
     conf_thres='score_thr', confidence='score_thr', score='score_thr', score_thresh='score_thr', score_threshold='score_thr',
     threshold='score_thr', iou='iou_thr iou_threshold', iou_thres='iou_thr iou_threshold', iou_thr='iou_threshold',
     iou_threshold='iou_thr', nms_thr='iou_thr iou_threshold', max_det='max_dets', max_per_img='max_dets', ratio='rect',
-    epochs='n_epoch', epoch='epochs n_epoch', n_epochs='n_epoch epochs', n_epoch='epochs', num_epochs='epochs n_epoch',
+    n='max_n', tile='size', epochs='n_epoch', epoch='epochs n_epoch', n_epochs='n_epoch epochs', n_epoch='epochs', num_epochs='epochs n_epoch',
     max_epochs='epochs n_epoch', lr='base_lr lr_max', lr0='lr base_lr lr_max', learning_rate='lr base_lr lr_max',
     max_lr='lr_max', base_lr='lr_max lr', lr_max='base_lr lr', weight_decay='wd', optimizer='opt_func', opt='opt_func', callbacks='cbs',
     callback='cbs', model='arch', architecture='arch', detector='arch', cfg='arch', weights='pretrained', load_from='pretrained',
@@ -42,7 +42,7 @@ SYNONYMS = dict(
 ELSEWHERE = {**dict.fromkeys(('epochs','epoch','max_epochs','n_epoch','lr','lr0','learning_rate'), '`learn.fine_tune(epochs, lr)`'),
              **dict.fromkeys(('model','arch','backbone','pretrained','weights','metrics','cbs','loss_func'),
                              '`rotated_learner(dls, arch, ...)`'),
-             **dict.fromkeys(('imgsz','img_size','batch','batch_size','samples_per_gpu','size','bs','tile','vocab','valid_pct'),
+             **dict.fromkeys(('imgsz','img_size','batch','batch_size','samples_per_gpu','size','bs','tile','vocab','valid_pct','device'),
                              '`RotatedDataLoaders.from_dota(path, size=..., bs=...)`')}
 "Arguments that belong to another call"
 
@@ -61,11 +61,12 @@ def argument_hint(
 def unknown_argument(
     name:str, # the keyword
     known, # names that are accepted
-    what:str='argument' # what the message calls it
+    what:str='argument', # what the message calls it
+    silent=() # names that are accepted too, but not worth listing
 )->str:
     "The message for a keyword that is not accepted"
     known = list(known)
-    return f"unknown {what} {name!r}{argument_hint(name, known) or '.'} There are: {', '.join(known) or 'none'}"
+    return f"unknown {what} {name!r}{argument_hint(name, [*known, *silent]) or '.'} There are: {', '.join(known) or 'none'}"
 
 def check_arguments(
     given, # keywords
@@ -76,7 +77,7 @@ def check_arguments(
     "Raise `UnknownArgumentError` for the first keyword that is not accepted"
     for name in given:
         if name not in known and name not in silent:
-            raise UnknownArgumentError(f"{owner}{owner and ': '}{unknown_argument(name, known)}")
+            raise UnknownArgumentError(f"{owner}{owner and ': '}{unknown_argument(name, known, silent=silent)}")
 
 def accepted_arguments(func)->list:
     "The arguments of a function, with those it delegates"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from fastcore.script import call_parse
+from ..check.verbs import checked
 from ..geometry.fit import with_heading
 from ..data.labels.atomic import lies_in, new_folder, reads_through
 from ..data.images.rasters import open_reader
@@ -138,6 +139,7 @@ def _check_choices(to, images, border):
     if border is not None and not FORMATS[to].clips: raise UserError(f'{to} keeps boxes that leave their image: border= is for YOLO')
     if border not in (None,'clip','keep'): raise UserError(f"border is {border!r}, expected 'clip' or 'keep'")
 
+@checked
 def convert(
     src, # folder of a set, or its one label file
     dst, # folder to write

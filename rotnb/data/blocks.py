@@ -148,6 +148,8 @@ class RBoxDL(TfmdDL):
         if not (hasattr(self, '_n_inp') and hasattr(self, '_types')): self._one_pass()       # fastai prints a line before it fails
         return super().new(*args, **kwargs)
 
+    show_batch = checked(TfmdDL.show_batch, also={'nrows','ncols','figsize','lw','text_size','max_text'})
+
     def create_batch(self, b):
         res = super().create_batch(b)
         own = [o[0].own_size for o in b if is_listy(o) and hasattr(o[0], 'own_size')]

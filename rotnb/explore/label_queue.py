@@ -63,7 +63,10 @@ def contradictions(
     return pd.concat([denied, missed[lost & ~truth.truth.isin(denied.truth)], loose[loose.weight>0]])
 
 # %% ../../nbs/explore/11_label_queue.ipynb #13e05596
-@checked
+def _mistakes(value):
+    if not {'file','kind','score'}<=set(getattr(value, 'columns', ())): return 'a table of mistakes, as interp.to_dataframe() gives'
+
+@checked(df=_mistakes)
 def suspicious(
     df, # `RotatedInterpretation.to_dataframe()`
     kinds=('background','missed','class','localisation','angle','both','loose'), # of errors that can be the label's fault

@@ -46,7 +46,10 @@ def curve_lines(
     return [line(str(name), curve) for name,curve in pr_curves(acc, iou).items()]
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #de81c0f2
-@checked
+def _interp(value):
+    if not hasattr(value, 'acc'): return 'what RotatedInterpretation.from_learner(learn) gives'
+
+@checked(interp=_interp)
 class ResultsExplorer(Explorer):
     "Every mistake of a model; of two models, what they disagree about"
     def __init__(self,

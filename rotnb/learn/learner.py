@@ -8,8 +8,9 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
 from fastai.vision.all import *
-from ..check.values import between, one_or_more
+from ..check.values import between, file_name, one_or_more
 from ..check.verbs import checked
+from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
 from ..models.contract import detector_name
 from ..models.files import check_sums
@@ -87,6 +88,7 @@ class RotatedLearner(Learner):
     fit_one_cycle,fine_tune,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fine_tune, Learner.fit_flat_cos,
                                                                   Learner.fit_sgdr))
 
+    @checked
     @delegates(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
         "Search a learning rate; a training before it stays on record"
@@ -122,7 +124,7 @@ class RotatedLearner(Learner):
         dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
 
 # %% ../../nbs/learn/08_learner.ipynb #87eb1013
-@checked(arch=detector_name)
+@checked(arch=detector_name, weights=file_name)
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
     arch=None, # name of a detector, see `list_detectors()`, or a `Detector`; None: that of the `weights`
@@ -173,7 +175,9 @@ def open_learner(
 )->Learner:
     "An exported learner on a device; a file that is damaged or something else is a `ValueError`"
     device,file = torch.device(device) if device else default_device(),Path(file).expanduser()
-    if not file.is_file(): raise FileNotFoundError(f'no such file: {file}; a model is a file that learn.export wrote')
+    if not file.is_file():
+        what = 'it is a folder' if file.is_dir() else 'no such file'
+        raise FileNotFoundError(f'{file}: {what}{near_path(file)}; a model is a file that learn.export wrote')
     try:
         check_sums(file)
         with warnings.catch_warnings():

@@ -21,7 +21,8 @@ def near_path(
     "Where a path leaves what exists, and what is spelt alike there"
     if str(path).startswith('~'): return f', did you mean {str(Path(path).expanduser())!r}?'
     path = Path(path).absolute()
-    lost = next(folder for folder in (*reversed(path.parents), path) if not folder.exists())
+    lost = next((folder for folder in (*reversed(path.parents), path) if not folder.exists()), None)
+    if lost is None: return ''
     names = [entry.name for entry in lost.parent.iterdir()] if lost.parent.is_dir() else []
     near = difflib.get_close_matches(lost.name.lower(), [name.lower() for name in names], 1, cutoff=.6)
     if near: return ', did you mean ' + repr(str(lost.parent/next(name for name in names if name.lower()==near[0]))) + '?'
