@@ -204,7 +204,7 @@ RULES = {
     'seed':lambda value: None if value is None else whole(0)(value),
     **dict.fromkeys(('size',), pixels),
     **dict.fromkeys(('lr','base_lr','lr_max'), rate),
-    **dict.fromkeys(('wd','weight_decay'), _not_negative), 'div':_positive, 'div_final':_positive, 'lw':_positive,
+    **dict.fromkeys(('wd',), _not_negative), 'div':_positive, 'div_final':_positive, 'lw':_positive,
     **dict.fromkeys(('item_tfms','batch_tfms'), transforms), 'on_bad':choice('raise','warn', skip='warn', ignore='warn'),
     **dict.fromkeys(('annots','train_annots','valid_annots'), records),
     'vocab':class_list, 'device':device_rule, 'learn':learner, 'dls':loaders,
