@@ -3,6 +3,10 @@
 # All else is imported from its module. One line a module, in the order of the rooms; `tests/test_all.py` says what may not be here.
 from fastai.vision.all import *
 
+# check: arguments
+from .check.arguments import UnknownArgumentError
+from .check.values import ArgumentError
+
 # geometry: boxes, polygons, Gaussians
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
@@ -79,7 +83,6 @@ from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
 from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
-from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from fastcore.script import call_parse
+from ..check.verbs import checked
 from ..geometry.fit import with_heading
 from ..data.labels.atomic import lies_in, new_folder, reads_through
 from ..data.images.rasters import open_reader
@@ -19,7 +20,7 @@ from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
 from ..data.formats.yolo import yolo_names
-from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format
+from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format, unknown_format
 from .commands import UserError, command
 from .overwrite import all_read
 
@@ -130,12 +131,15 @@ def _write_set(sets, dst, write, images, names):
 # %% ../../nbs/cli/07_convert.ipynb #b16fc2ff
 def _check_choices(to, images, border):
     "Raise for a format, a way with images or a border that does not exist"
-    if to not in FORMATS: raise FormatError(f"unknown format {to!r}: known are {', '.join(FORMATS)}")
-    if FORMATS[to].write is None: raise UserError(f'{to} is only read')
+    if to not in FORMATS: raise FormatError(unknown_format(to))
+    if FORMATS[to].write is None:
+        near = next((name for name,fmt in FORMATS.items() if fmt.write and name.startswith(to)), None)
+        raise UserError(f'{to} is only read' + (f'; did you mean {near!r}?' if near else ''))
     if images not in ('copy','link','none'): raise UserError(f"images is {images!r}, expected 'copy', 'link' or 'none'")
     if border is not None and not FORMATS[to].clips: raise UserError(f'{to} keeps boxes that leave their image: border= is for YOLO')
     if border not in (None,'clip','keep'): raise UserError(f"border is {border!r}, expected 'clip' or 'keep'")
 
+@checked
 def convert(
     src, # folder of a set, or its one label file
     dst, # folder to write

@@ -8,7 +8,9 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders', 'user
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
-from .labels.arguments import accepted_arguments, check_arguments, check_integer
+from ..check.arguments import accepted_arguments
+from ..check.values import whole
+from ..check.verbs import checked
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -18,6 +20,7 @@ from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
+from .labels.paths import typed_path
 from .labels.subsets import classes_of, missing_classes, split_annots, subset_annots, upright_notice
 from .formats.table import FORMATS, check_options, get_format, has_split, read_labels
 from .synth.scenes import make_synth
@@ -74,9 +77,14 @@ def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
+    @property
+    def c(self): raise TypeError('these are images with boxes: rotated_learner(dls, arch) trains a detector on them; a vision_learner '
+                                 'or a unet_learner wants one class for an image or for each pixel')
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
+
+def _loading(): return LOADING | {option for fmt in FORMATS.values() for option in fmt.options}
 
 def _sampled(annots, fraction, max_n, seed):
     "The part of the training images that is asked for, announced"
@@ -84,15 +92,6 @@ def _sampled(annots, fraction, max_n, seed):
     if annots and not some: raise ValueError(f'fraction is {fraction!r}, so nothing is left to train on; expected a share in (0, 1]')
     if len(some)<len(annots): print(f'{len(some)} of {len(annots)} images for training, drawn at random by class (seed={seed})')
     return some
-
-def _check_numbers(size, bs, tile, num_workers):
-    "Raise for a size, a batch or a window that is no number"
-    pair = isinstance(size, (tuple,list))
-    for side in size if pair else [] if size is None else [size]: check_integer('size', side, what='pixels')
-    if pair and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
-    check_integer('bs', bs)
-    if num_workers is not None: check_integer('num_workers', num_workers, 0)
-    if tile is not None and not isinstance(tile, dict): check_integer('tile', tile, what='pixels')
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -119,6 +118,7 @@ def _samplers(sets, sampler):
 
 # %% ../../nbs/data/10_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
+@checked(also=LOADING)
 def from_annots(cls:RotatedDataLoaders,
     train_annots, # records for training, of `Annot`
     valid_annots, # records for validation
@@ -143,8 +143,6 @@ def from_annots(cls:RotatedDataLoaders,
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
-    check_arguments(kwargs, accepted_arguments(cls.from_annots), LOADING)
-    _check_numbers(size, bs, tile, num_workers)
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if vocab is None: vocab = classes_of(train_annots+valid_annots)
     train_annots = _sampled(train_annots, fraction, max_n, seed)
@@ -161,11 +159,13 @@ def from_annots(cls:RotatedDataLoaders,
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
     if rect or sampler is not None: kwargs['dl_kwargs'] = _samplers((train_annots,valid_annots) if rect else (), sampler)
     kwargs = {'val_bs':bs, **kwargs}
-    dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
+    try: dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
+    except Exception as e: raise e.with_traceback(None)                  # it says of which image; fastai's twenty frames say no more
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)
+@checked(also=_loading)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_format(cls:RotatedDataLoaders,
     path, # folder of the set, its yaml file, or its one label file
@@ -182,14 +182,13 @@ def from_format(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
-    every = {o for f in FORMATS.values() for o in f.options}
-    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
-    path,meant = Path(path),upright or format in FORMATS and FORMATS[format].angle=='upright'
+    path = typed_path(path)
+    meant = upright or format in FORMATS and FORMATS[format].angle=='upright'
     format,fmt = get_format(path, format)
-    options = {k: kwargs.pop(k) for k in every if k in kwargs}
+    options = {k: kwargs.pop(k) for k in _loading()-LOADING if k in kwargs}
     check_options(format, options)
-    whole = path.is_file() and not is_yaml(path)
-    has = lambda s: s is None and whole or has_split(path, s, fmt)
+    one_file = path.is_file() and not is_yaml(path)
+    has = lambda s: s is None and one_file or has_split(path, s, fmt)
     if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
     if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
     read = lambda split: read_labels(fmt, path, split, vocab, on_bad, upright, **options)
@@ -206,7 +205,7 @@ def _entry(name):
         **kwargs
     ): return cls.from_format(path, format=name, **kwargs)
     f.__name__,f.__qualname__,f.__doc__ = f'from_{name}',f'RotatedDataLoaders.from_{name}',f"`from_format` with format '{name}'"
-    return classmethod(f)
+    return classmethod(checked(f, also=_loading))
 
 for _name in FORMATS: setattr(RotatedDataLoaders, f'from_{_name}', _entry(_name))
 
@@ -219,6 +218,7 @@ def _has(path, split, n): # an interrupted writing is made good: the same seed g
     return len(list((path/split/'images').glob('*.*')))>=n
 
 @patch(cls_method=True)
+@checked(also=LOADING, size=whole(1, 10_000, 'pixels'))
 @delegates(RotatedDataLoaders.from_dota, keep=True)
 def from_synth(cls:RotatedDataLoaders,
     path=None, # folder of the set, made if absent; in the user's cache when not given
@@ -229,8 +229,7 @@ def from_synth(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From synthetic aerial scenes, written once as a DOTA folder"
-    check_arguments(kwargs, accepted_arguments(cls.from_synth), LOADING)
-    path = Path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
+    path = typed_path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
     if not (_has(path, 'train', n_train) and _has(path, 'val', n_valid)):
         make_synth(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     return cls.from_dota(path, **kwargs)

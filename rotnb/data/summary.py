@@ -9,6 +9,7 @@ __all__ = ['SMALL', 'ADVICE', 'network_quads', 'DataSummary', 'input_sizes']
 import html
 from dataclasses import dataclass
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .types import *
 from .mixing import MixTransform
 from .images.rasters import image_size
@@ -86,6 +87,7 @@ def _frames(split, dl, vocab):
 # %% ../../nbs/data/11_summary.ipynb #ff7cfc5f
 SMALL = 8 # px, root of the area: the finest stride of most detectors
 
+@checked
 @dataclass(eq=False, repr=False)
 class DataSummary:
     "What a detector is going to see"

@@ -9,6 +9,7 @@ __all__ = ['degrees_text', 'show_map']
 import math
 from pathlib import Path
 import numpy as np
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import class_color
 from ..plot.paper import scale_bar
@@ -141,6 +142,7 @@ def _one_vocab(several):
     for one in several: one.labels = np.array([vocab.index(str(one.vocab[label])) for label in one.labels], int)
     return vocab
 
+@checked
 def show_map(
     scenes, # georeferenced scene: file or `WindowedImage`; or `Detections` of one; several as a list, or a dict by name
     found=None, # what was found in it: dict(boxes (n,5) px, scores, labels), or an `Annot`; several as a list, or a dict by name;

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable
 from warnings import warn
 from torch import nn, Tensor
+from ..check.verbs import checked
 from ..models.contract import create_detector
 from ..models.files import WeightsError, load_tensors
 from .mmconfig import settings_from_config
@@ -266,6 +267,7 @@ def fill_weights(
         warn(msg)
     model.load_state_dict({key:weight for key,(_,weight) in new.items() if key in own and weight.shape==own[key].shape}, strict=False)
 
+@checked
 def load_mmrotate(
     detector, # from `create_detector`, with the settings of the checkpoint's
     path_or_state_dict, # file of MMRotate 0.x or 1.x, or what it holds
@@ -303,6 +305,7 @@ def _assumed(sd, family, given, found):
             (True, 'losses, assignment and thresholds of those configurations')]
     return '; '.join(text for on,text in rows if on)
 
+@checked
 def detector_from_mmrotate(
     path_or_state_dict, # file of MMRotate 0.x or 1.x, or what it holds
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint

@@ -10,6 +10,7 @@ import html
 from dataclasses import dataclass
 from fastai.vision.all import *
 from torch.utils.flop_counter import FlopCounterMode
+from ..check.verbs import checked
 from ..models import Detector
 from ..data.summary import input_sizes
 from .callbacks import class_names
@@ -62,6 +63,7 @@ def loss_terms(
     except (ValueError, RuntimeError): return []
 
 # %% ../../nbs/learn/17_describe.ipynb #105c1777
+@checked
 @dataclass(eq=False, repr=False)
 class LearnerSummary:
     "What a learner trains"

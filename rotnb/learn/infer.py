@@ -13,10 +13,11 @@ from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import NamedTuple
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox, qbox2rbox
 from ..ops.nms import check_unit
 from ..data.types import TensorQuad
-from ..data.labels.arguments import check_integer
+from ..check.values import check_value, whole
 from ..data.images.rasters import image_size
 from ..data.blocks import open_image
 from ..data.images.rasters import LazyImage
@@ -140,8 +141,8 @@ class _Take(Callback):
 def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda item: None,
             error=lambda item,e: e):
     "Call `note` with [(index, rows)] of each batch of `items`; `place(item)` is (2,3) from the image to where its boxes go, or None"
-    if bs is not None: check_integer('bs', bs)
-    if num_workers is not None: check_integer('num_workers', num_workers, 0)
+    if bs is not None: check_value('bs', bs, whole())
+    if num_workers is not None: check_value('num_workers', num_workers, whole(0))
     dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(item)) for item in items]
     ways = {size_wh: _way_in(dl, size_wh) for size_wh in dict.fromkeys(sizes)}
     groups = groupby(range(len(items)), lambda i: ways[sizes[i]].out).values()     # of one size of input
@@ -166,6 +167,7 @@ def rows_dets(
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
     return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image)
 
+@checked
 def predict_images(
     learn:Learner, # of a detector
     images:list, # paths, arrays `(h,w,3)`, tensors `(3,h,w)` or PIL images; sizes may differ
@@ -182,6 +184,7 @@ def predict_images(
     if items: _detect(learn, items, res.update, score_thr, bs)
     return [rows_dets(res[i], vocab, image) for i,image in enumerate(images)]
 
+@checked
 def predict_image(
     learn:Learner, # of a detector
     image, # path, array `(h,w,3)`, tensor `(3,h,w)` or PIL image

@@ -7,6 +7,7 @@ __all__ = ['CollectBoxes', 'loader_in_order', 'RotatedInterpretation']
 
 # %% ../../nbs/learn/09_interpret.ipynb #fa00628f
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import PALETTE, _outline, show_boxes, upright_crop
 from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
@@ -44,6 +45,7 @@ def loader_in_order(
     raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
 
 # %% ../../nbs/learn/09_interpret.ipynb #aa8da959
+@checked
 class RotatedInterpretation:
     "What a detector gets wrong"
     def __init__(self,
@@ -59,6 +61,7 @@ class RotatedInterpretation:
         self.vocab,self._errors = class_names(learn),None
 
     @classmethod
+    @checked(also={'iou','bg','symmetry','protocol'})
     def from_learner(cls,
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation

@@ -8,7 +8,11 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
 from fastai.vision.all import *
+from ..check.values import between, file_name, one_or_more
+from ..check.verbs import checked
+from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
+from ..models.contract import detector_name
 from ..models.files import check_sums
 from ..models.weights import detector_from_weights, save_weights
 from ..evaluate.classes import class_map, same_classes
@@ -18,6 +22,7 @@ from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
+@checked
 def detector_splitter(
     m:Detector # to be trained
 )->L: # two groups of parameters
@@ -79,6 +84,11 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
+    fit = checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more')))
+    fit_one_cycle,fine_tune,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fine_tune, Learner.fit_flat_cos,
+                                                                  Learner.fit_sgdr))
+
+    @checked
     @delegates(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
         "Search a learning rate; a training before it stays on record"
@@ -97,6 +107,7 @@ class RotatedLearner(Learner):
         values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
         return save_weights(self.model, file, half, **{**dict(size=[w,h], metrics=values), **notes})
 
+    @checked(also={'score_thr','nrows','ncols','figsize','ctxs','vocab'})
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with ground truth or without
@@ -113,6 +124,7 @@ class RotatedLearner(Learner):
         dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
 
 # %% ../../nbs/learn/08_learner.ipynb #87eb1013
+@checked(arch=detector_name, weights=file_name)
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
     arch=None, # name of a detector, see `list_detectors()`, or a `Detector`; None: that of the `weights`
@@ -156,20 +168,16 @@ def rotated_learner(
     return learn
 
 # %% ../../nbs/learn/08_learner.ipynb #b2d00002
-def _device(name):
-    "The device of that name, or fastai's default"
-    try: device = torch.device(name) if name else default_device()
-    except RuntimeError: raise ValueError(f'device {name!r} is unknown: cpu, cuda, cuda:1, mps, ...') from None
-    if device.type=='cuda' and not torch.cuda.is_available(): raise ValueError(f'device {name!r}: torch finds no CUDA device here')
-    return device
-
+@checked
 def open_learner(
     file, # written by `learn.export`
     device:str=None # 'cpu', 'cuda', ...; None: fastai's default
 )->Learner:
     "An exported learner on a device; a file that is damaged or something else is a `ValueError`"
-    device,file = _device(device),Path(file)
-    if not file.is_file(): raise FileNotFoundError(f'no such file: {file}; a model is a file that learn.export wrote')
+    device,file = torch.device(device) if device else default_device(),Path(file).expanduser()
+    if not file.is_file():
+        what = 'it is a folder' if file.is_dir() else 'no such file'
+        raise FileNotFoundError(f'{file}: {what}{near_path(file)}; a model is a file that learn.export wrote')
     try:
         check_sums(file)
         with warnings.catch_warnings():

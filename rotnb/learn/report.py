@@ -11,6 +11,7 @@ from datetime import date
 from fastai.vision.all import *
 from fastcore import xml as H
 from .. import __version__
+from ..check.verbs import checked
 from ..plot.style import INK, NUMBERS
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
@@ -235,6 +236,7 @@ def _place(path):
     except OSError as e: raise ValueError(f'{path} cannot be written ({e.strerror}): name a file in another folder') from None
     return path
 
+@checked(also={'iou','bg','symmetry','protocol','difficulty'})
 def write_report(
     learn:Learner, # with a detector
     path='report.html', # file to write

@@ -10,10 +10,11 @@ import re, zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import check_unit
 from ..evaluate.task1 import merge_detections, task1_files
-from ..data.labels.arguments import check_integer
+from ..check.values import choice, whole
 from ..data.labels.atomic import file_lock, reads_through, sweep
 from ..data.images.rasters import CorruptImageError, RASTER_EXTS, image_size
 from ..data.images.walk import walk_files
@@ -109,11 +110,6 @@ def _merged(windows, rows, iou_thr, cut, vocab):
     if cut=='drop': rows = [found[~is_cut] for found,is_cut in zip(rows, cut_elsewhere(windows, rows))]
     return Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=scene)
 
-def _check(iou_thr, cut, size):
-    check_unit(iou_thr=iou_thr)
-    check_integer('size', size, what='pixels')
-    if cut not in ('keep','drop'): raise ValueError(f"cut is {cut!r}, expected 'keep' or 'drop'")
-
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
 
 # %% ../../nbs/learn/14_scene.ipynb #de5dd815
@@ -134,6 +130,7 @@ def _transforms(dl):
 
 def _journal(file, learn, **kw): return Journal(file, dict(weights=_weights(learn.model), transforms=_transforms(learn.dls.valid), **kw))
 
+@checked(path=None, size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
 def predict_scene(
     learn:Learner, # of a detector
     path, # file, array, tensor, PIL image or `WindowedImage`; see `open_scene` for bands and for more than 8 bits
@@ -150,7 +147,6 @@ def predict_scene(
     progress:bool=True # show a bar
 )->Detections: # px of the scene, best first
     "Detections in a scene of any size"
-    _check(iou_thr, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
     scene = open_scene(path)
     windows = _windows(scene, size, overlap, scales)
@@ -220,6 +216,7 @@ def _write(preds, out, vocab, format, scenes, image_ids=None, crs=None):
     return [write_predictions(preds, *files, vocab, format, **(dict(image_ids=image_ids) if format=='coco' else {}))]
 
 # %% ../../nbs/learn/14_scene.ipynb #e1d24d1b
+@checked(also=(), folder=None, size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
 @delegates(predict_scene, but=['path','resume'], keep=True)
 def predict_folder(
     learn:Learner, # of a detector
@@ -239,7 +236,6 @@ def predict_folder(
     **kwargs
 )->tuple: # `Detections` by image name, and the errors of images that could not be read
     "Detections in all images below a folder, written to files"
-    _check(iou_thr, cut, size)
     overlap = default_overlap(size) if overlap is None else overlap
     formats = listify(format)
     for fmt in formats: check_format(fmt)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox
 from ..targets.priors import level_priors
 from ..targets.assign import IGN
@@ -42,6 +43,7 @@ def tower(
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
+@checked
 class DenseHead(nn.Module):
     """Scored boxes from every location of every level
 
@@ -276,6 +278,7 @@ def box_maps(
     return [part.unflatten(1, shape) for part,shape in zip(boxes.split([h*w for h,w in sizes], 1), sizes)]
 
 # %% ../../nbs/models/05_dense_head.ipynb #6fd512f3
+@checked
 def dense_detector(
     n_classes:int, # without the background
     backbone:str, # timm name

@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from torchvision.ops import batched_nms
 from fastcore.basics import store_attr, patch
 from fastcore.meta import delegates
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2hbox
 from ..targets.priors import AnchorPriors
 from ..targets.assign import NEG, IGN, max_iou_assign
@@ -23,6 +24,7 @@ from .contract import StageOut, valid_boxes
 from .dense_head import DenseHead, tower
 
 # %% ../../nbs/models/06_rpn.ipynb #3b45c0c0
+@checked
 @delegates()
 class RPNHead(DenseHead):
     "Proposals, of no class, from every location of every level"

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from safetensors.torch import save
+from ..check.verbs import checked
 from .contract import Detector, create_detector
 from .files import DamagedFile, WeightsError, load_tensors
 
@@ -35,6 +36,7 @@ def _numbers(tensor, half):
     if not tensor.half().isfinite().all(): raise ValueError('weights beyond 65504 do not fit 16 bits: save them with half=False')
     return tensor.half()
 
+@checked
 def save_weights(
     model:Detector, # trained
     file, # to write; '.safetensors' is added to a name without ending, and a '.json' stands beside it
@@ -156,6 +158,7 @@ def _agreed(weights, notes, arch, options):
 
 def _tuples(value): return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
+@checked
 def detector_from_weights(
     weights, # a name of `list_weights()`, or a file
     vocab=None, # class names of the data; None: those of the weights
@@ -179,6 +182,7 @@ def detector_from_weights(
     return model.eval()
 
 # %% ../../nbs/models/20_weights.ipynb #77e1a012
+@checked
 def list_weights()->pd.DataFrame: # one row for each name
     "The weights that can be had by name, for `rotated_learner(dls, weights=...)`"
     rows = [json.loads(file.read_text(encoding='utf-8')) for file in _shipped().values()]

@@ -8,6 +8,7 @@ __all__ = ['OUTCOMES', 'paper_figure']
 # %% ../../nbs/predict/03_paper.ipynb #2e522725
 from pathlib import Path
 import numpy as np, torch
+from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox, rbox2qbox
 from ..plot.draw import IGNORED, PALETTE
 from ..plot.paper import image_axes, paper_style, paper_width, scale_bar, vector_boxes
@@ -201,6 +202,7 @@ def _zooms(zoom, rows, scenes):
             raise ValueError(f'zoom is {tuple(one)}: (x, y, w, h) in an image of {scene.width} x {scene.height} px is needed')
     return zooms
 
+@checked
 def paper_figure(
     images, # n images: files, arrays, PIL images, scenes or records; or one
     columns:dict, # title to what it shows: `Annot` (ground truth) or detections of each image, a learner, or a function of an image

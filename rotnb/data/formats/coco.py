@@ -11,6 +11,7 @@ import json, os
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_masks, with_heading
 from ...geometry.polygons import polygon_area
@@ -147,6 +148,7 @@ def _entries(annot, names, rbox):
         yield dict(category_id=names.index(name)+1, bbox=_numbers(bbox), segmentation=[_numbers(quad.ravel())],
                    area=round(float(polygon_area(quad)), 4), iscrowd=0, ignore=int(difficult))
 
+@checked
 def write_coco(
     annots, # of `Annot`
     file, # the JSON file to write
@@ -273,6 +275,7 @@ class Hrsid(Coco):
     valid = 'test'
     def recognises(self, probe): return False
 
+@checked
 def read_coco(
     path, # the JSON file, or the root folder of the set
     split:str=None, # word in the file's name: 'train' for instances_train2017.json

@@ -10,6 +10,7 @@ __all__ = ['NAME_FILES', 'yolo_names', 'class_name', 'confidence', 'YoloLines', 
 import re, yaml
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from ..images.rasters import image_size
 from ..images.walk import walk_files
 from ..labels.records import unknown_class
@@ -111,6 +112,7 @@ class YoloLines(LineFormat):
         return self.place(numbers, image.size, class_name(class_number, image.names))
 
 # %% ../../../nbs/data/formats/05_yolo.ipynb #2944d92f
+@checked
 def write_yolo_obb(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labels/train'
@@ -180,6 +182,7 @@ class YoloObb(WrittenYolo):
         return (*super().accepts(on_bad, **options), *(['yolo_preds'] if score_thr is not None else []))
     def place(self, numbers, size, name): return [v*side for v,side in zip(numbers, (*size,)*4)],name,0
 
+@checked
 def read_yolo_obb(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
     split:str=None, # 'train', 'val', ...; None for a folder without splits

@@ -11,10 +11,11 @@ __all__ = ['rename_annots', 'concat_annots', 'classes_of', 'repeat_annots', 'rep
 import math, numpy as np, re
 from collections import Counter
 from collections.abc import Mapping
-from .arguments import check_integer
+from ...check.verbs import checked
 from .records import DatasetLayoutError, unknown_class
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #5b090951
+@checked
 def rename_annots(
     annots, # of `Annot`
     names:dict, # old name to new; None leaves the boxes out; names that are not in it stay
@@ -36,6 +37,7 @@ def _renamed(annot, names, whole):
         changes['whole'] = whole[id(scene)]
     return annot.keep(left, **changes)
 
+@checked
 def concat_annots(
     *sets, # lists of `Annot`
     names:dict=None, # renames classes of all of them, see `rename_annots`
@@ -44,6 +46,7 @@ def concat_annots(
     "Several data sets as one"
     return rename_annots([annot for annots in sets for annot in annots], names or {}, vocab)
 
+@checked
 def classes_of(annots)->list: # sorted
     "All class names of some records"
     return sorted({name for annot in annots for name in annot.names})
@@ -51,6 +54,7 @@ def classes_of(annots)->list: # sorted
 # %% ../../../nbs/data/labels/10_subsets.ipynb #12fb3f6e
 def _rng(seed): return np.random.default_rng(seed)
 
+@checked
 def repeat_annots(
     annots, # of `Annot`
     times, # how often each comes, 0 or more: a number, or one for each record
@@ -73,6 +77,7 @@ def repeat_factors(
     factor = {name: max(1., math.sqrt(thresh*len(shown)/n)) for name,n in n_images.items()}
     return np.array([max((factor[name] for name in names), default=1.) for names in shown])
 
+@checked
 def balance_annots(
     annots, # of `Annot`
     thresh:float=1e-3, # share of images below which a class is repeated, in (0,1]
@@ -171,6 +176,7 @@ def _open(room, n_dealt, size, n_left):
     return [part for part,n in enumerate(room) if n>=size/2] or [max(range(len(room)), key=room.__getitem__)]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #1e4e479d
+@checked
 def split_annots(
     annots, # of `Annot`
     valid_pct:float=.2, # share for validation, in (0,1)
@@ -213,6 +219,7 @@ def _first(annots, groups, n, seed, depth=0):
     one,two = ([group for group,part in zip(groups, part_of) if part==nth] for nth in rng.permutation(2))
     return _first(annots, one, n, seed, depth+1) if n<=len(one) else one+_first(annots, two, n-len(one), seed, depth+1)
 
+@checked
 def subset_annots(
     annots, # of `Annot`
     fraction:float=None, # of the images, in [0,1]; None: all
@@ -224,7 +231,6 @@ def subset_annots(
     annots,share = list(annots),1 if fraction is None else fraction
     if isinstance(share, bool) or not isinstance(share, (int,float,np.number)) or not 0<=share<=1:
         raise ValueError(f'fraction is {fraction!r}, expected a share between 0 and 1; max_n= takes a number of images')
-    if max_n is not None: check_integer('max_n', max_n, what='images')
     groups = _groups(annots, by)
     n = min(len(groups), max(round(share*len(groups)), share>0))
     if max_n is not None: n = min(n, max(1, max_n*len(groups)//max(len(annots), 1)))
@@ -233,6 +239,7 @@ def subset_annots(
     return [annots[i] for i in sorted(i for group in drawn for i in group)]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #679acdc0
+@checked
 def kfolds(
     annots, # of `Annot`
     k:int=5, # folds
@@ -248,6 +255,7 @@ def kfolds(
     return [([annot for i,annot in enumerate(annots) if i not in held],[annots[i] for i in sorted(held)]) for held in valid]
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #85b150fb
+@checked
 def upright_annots(
     annots # of `Annot`
 )->list: # of `Annot`

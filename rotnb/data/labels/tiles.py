@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np, torch
 from ...geometry.visible import visible_fraction
 from ..images.windows import scene_windows
-from .arguments import check_integer, strict_arguments
+from ...check.arguments import accepted_arguments, unknown_argument
+from ...check.values import RULES, shown, whole
+from ...check.verbs import checked
 from .records import Annot, Difficult, LabelError, LabelWarning
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #e8747ed1
@@ -84,7 +86,7 @@ def _check_empty(empty):
     if not (empty in ('drop','keep') or isinstance(empty, (int,float)) and 0<=empty<=1):
         raise ValueError(f"empty is {empty!r}, expected 'drop', 'keep' or the share of empty windows to keep, in [0, 1]")
 
-@strict_arguments
+@checked(size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'))
 def tile_annots(
     annots, # of `Annot`, in pixels of whole scenes; `image` is a file or a `WindowedImage`
     size:int=1024, # side of a window's image, pixels
@@ -100,7 +102,6 @@ def tile_annots(
 )->list: # of `TileAnnot`
     "Records of the windows of scenes"
     _check_empty(empty)
-    check_integer('size', size, what='pixels')
     annots,rng,res,lost = list(annots),np.random.default_rng(seed),[],[]
     for annot in annots:
         windows = scene_windows(annot.image, size, overlap, scales, img_rate_thr, pad)
@@ -126,6 +127,17 @@ def lost_message(
             f'overlap={int(np.ceil(longest))} keeps them all; so does a smaller scale, scales=(.5, 1)')
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #0512a04f
+def _tile_rule(value):
+    "The rule of `tile`: a side, or settings of `tile_annots` by name"
+    if not isinstance(value, dict): return whole(1, 10_000, 'pixels')(value)
+    known = [name for name in accepted_arguments(tile_annots) if name!='annots']
+    for name,setting in value.items():
+        if name not in known: return f"settings of tile_annots: {unknown_argument(name, known, 'setting')}"
+        if name in _TILES and (want := _TILES[name](setting)): return f'{name}, which is {shown(setting)}, as {want}'
+
+_TILES = dict(size=whole(1, 10_000, 'pixels'), overlap=lambda value: value is not None and whole(0, unit='pixels')(value) or None)
+RULES['tile'] = _tile_rule
+
 def tile_sets(
     train, # records of whole scenes for training
     valid, # and for validation
