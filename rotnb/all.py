@@ -74,6 +74,7 @@ from .data.images.orient import ImageSizeError
 from .data.images.rasters import CorruptImageError, read_rgb
 from .data.images.windows import open_scene
 from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
+from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
@@ -105,6 +106,8 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
+from .predict.paper import paper_figure
+from .predict.detections import Detections
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -123,13 +126,15 @@ from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFinite
 from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.fit_checks import FitWarning
+from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
+from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
-from .learn.report import plot_history
+from .learn.report import write_report
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -137,3 +142,4 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.map import show_map

@@ -68,12 +68,13 @@ class WindowedImage(LazyImage):
     def read(self,
         x:int, y:int, # left upper corner, pixels of the scene; may lie outside
         w:int, h:int, # pixels of the scene; what lies outside is black
-        scale:float=1. # pixels of the result for one of the scene
+        scale:float=1., # pixels of the result for one of the scene
+        most:int=2**26 # pixels in memory at once, if the scale allows
     )->np.ndarray: # (round(h*scale), round(w*scale), 3) uint8
         "One window"
         x,y,w,h = map(int, (x,y,w,h))
         if w<1 or h<1 or not scale>0: raise ValueError(f'a window of {w} x {h} px at scale {scale:g} has no pixels')
-        step = max(1, min(int(1/scale), int(sqrt(w*h/2**26))))             # never more than 64 million pixels at once, if the scale allows
+        step = max(1, min(int(1/scale), int(sqrt(w*h/most))))
         out = np.zeros((-(-h//step), -(-w//step), 3), np.uint8)
         left,top,right,bottom = max(x, 0),max(y, 0),min(x+w, self.width),min(y+h, self.height)
         if left<right and top<bottom:
