@@ -1896,6 +1896,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'rotnb/data/labels/tiles.py'),
                                          'rotnb.data.labels.tiles._keep_some': ( 'data/labels/tiles.html#_keep_some',
                                                                                  'rotnb/data/labels/tiles.py'),
+                                         'rotnb.data.labels.tiles._share_shown': ( 'data/labels/tiles.html#_share_shown',
+                                                                                   'rotnb/data/labels/tiles.py'),
                                          'rotnb.data.labels.tiles._tile': ('data/labels/tiles.html#_tile', 'rotnb/data/labels/tiles.py'),
                                          'rotnb.data.labels.tiles.lost_message': ( 'data/labels/tiles.html#lost_message',
                                                                                    'rotnb/data/labels/tiles.py'),
