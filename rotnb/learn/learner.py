@@ -10,6 +10,7 @@ import timm, warnings
 from fastai.vision.all import *
 from ..models import Detector, create_detector
 from ..models.files import check_sums
+from ..models.weights import detector_from_weights, save_weights
 from ..evaluate.classes import class_map, same_classes
 from .callbacks import *
 from .fit_checks import FitChecks
@@ -29,11 +30,16 @@ def _batch_tfms(dl): # of other loaders than fastai's, none
 
 def _norms(tfms): return tfms.fs.filter(risinstance(Normalize))
 
-def _normalize(dls, backbone):
-    "The normalisation the data have, or else, added to them, that of the backbone's training"
-    if norms := _norms(dls.after_batch): return norms[0]
-    cfg = backbone and timm.get_pretrained_cfg(backbone)
-    norm = Normalize.from_stats(*((cfg.mean,cfg.std) if cfg else imagenet_stats))
+def _stats(norm): return [[round(float(value), 6) for value in part.flatten()] for part in (norm.mean,norm.std)]
+
+def _normalize(dls, model):
+    "The normalisation the data have, or else, added to them, that of the weights' training"
+    cfg = timm.get_pretrained_cfg(getattr(model.backbone, 'name', None) or '')
+    norm = Normalize.from_stats(*(model.stats or ((cfg.mean,cfg.std) if cfg else imagenet_stats)))
+    if norms := _norms(dls.after_batch):
+        if model.stats and not np.allclose(_stats(norms[0]), model.stats, atol=1e-3):
+            warnings.warn(f'the data are normalised with mean and deviation {_stats(norms[0])}, the weights know images of {model.stats}')
+        return norms[0]
     dls.add_tfms([norm], 'after_batch')
     return norm
 
@@ -81,6 +87,23 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
+<<<<<<< HEAD
+=======
+    def summary(self):
+        "Layers and their parameters; what the metrics hold stays"
+        with keep_history(self): return super().summary()
+
+    def save_weights(self,
+        file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
+        half:bool=False, # numbers of 16 bits: half the size, about three digits
+        **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
+    )->Path: # the file
+        "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
+        _,h,w = self.dls.valid.new(shuffle=False, num_workers=0).one_batch()[0].shape[1:]
+        values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
+        return save_weights(self.model, file, half, **{**dict(size=[w,h], metrics=values), **notes})
+
+>>>>>>> r-weights
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with ground truth or without
@@ -99,10 +122,11 @@ class RotatedLearner(Learner):
 # %% ../../nbs/learn/08_learner.ipynb #87eb1013
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
-    arch, # name of a detector, see `list_detectors()`, or a `Detector`
+    arch=None, # name of a detector, see `list_detectors()`, or a `Detector`; None: that of the `weights`
     backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
-    angle:str='le90', # canonical form of the boxes predicted
+    angle:str=None, # canonical form of the boxes predicted; None: 'le90', or that of the `weights`
+    weights=None, # trained weights to start from: a name of `list_weights()`, or a file of `learn.save_weights`
     metrics=None, # fastai metrics; None: `RotatedMAP()`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is
@@ -119,14 +143,19 @@ def rotated_learner(
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
+    if arch is None and weights is None:
+        raise TypeError("rotated_learner needs a detector by name, see list_detectors(), or weights=, see list_weights()")
+    kw |= {key:value for key,value in dict(backbone=backbone, angle=angle).items() if value}
+    if weights is not None: arch,kw = detector_from_weights(weights, dls.vocab, arch, **kw),{}
     if isinstance(arch, Detector):
         model = _checked(arch, dls.vocab, kw)
         pretrained = getattr(arch.backbone, 'pretrained', False)
-    else: model = create_detector(arch, len(dls.vocab), backbone=backbone, pretrained=pretrained, angle=angle, **kw)
+    else: model = create_detector(arch, len(dls.vocab), pretrained=pretrained, **kw)
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
-    norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
-    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks())+norm
+    norm = [_normalize(dls, model)] if normalize else []
+    if norm: model.stats = _stats(norm[0])
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks(), *map(KeepNormalize, norm))
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
         metrics=RotatedMAP() if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
         train_bn=train_bn, moms=moms)
