@@ -87,12 +87,6 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
-<<<<<<< HEAD
-=======
-    def summary(self):
-        "Layers and their parameters; what the metrics hold stays"
-        with keep_history(self): return super().summary()
-
     def save_weights(self,
         file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
         half:bool=False, # numbers of 16 bits: half the size, about three digits
@@ -103,7 +97,6 @@ class RotatedLearner(Learner):
         values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
         return save_weights(self.model, file, half, **{**dict(size=[w,h], metrics=values), **notes})
 
->>>>>>> r-weights
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with ground truth or without
