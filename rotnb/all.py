@@ -76,13 +76,15 @@ from .data.images.orient import ImageSizeError
 from .data.images.rasters import CorruptImageError, read_rgb
 from .data.images.windows import open_scene
 from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
+from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
+from .data.labels.subsets import (balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots,
+                                  split_annots, upright_annots)
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -107,6 +109,7 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
+from .predict.paper import paper_figure
 from .predict.detections import Detections
 
 # data: what fastai trains on
@@ -120,6 +123,7 @@ from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
+from .data.summary import DataSummary
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
@@ -135,6 +139,7 @@ from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
+from .learn.describe import LearnerSummary
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -142,3 +147,4 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.map import show_map

@@ -19,7 +19,7 @@ from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
 from ..data.formats.yolo import yolo_names
-from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, sniff_format
+from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format
 from .commands import UserError, command
 from .overwrite import all_read
 
@@ -146,6 +146,7 @@ def convert(
     vocab=None, # class names in order; from the set when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
     border:str=None, # YOLO: boxes that leave their image, 'clip' (as Ultralytics needs it; when absent) or 'keep'
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones
     **options # for the reader: labels, images_in (names of folders), rbox, pivot, score_thr
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"
@@ -156,7 +157,7 @@ def convert(
     check_options(format, options)
     splits = list_splits(src, fmt) or ['']
     vocab = vocab or fmt.names(src, splits[0] or None)
-    sets = {split: fmt.read(src, split or None, vocab, on_bad, **options) for split in splits}
+    sets = {split: read_labels(fmt, src, split or None, vocab, on_bad, upright, **options) for split in splits}
     every = [annot for annots in sets.values() for annot in annots]
     names = list(vocab) if vocab else sorted({name for annot in every for name in annot.names})
     _check_old_target(src, dst, every)
@@ -188,6 +189,7 @@ def main(
     name:str=None, # GeoJSON: the property that holds the class, or the class itself
     names:str=None, # class names in the order of their numbers: a file (classes.txt, data.yaml), or the names with commas between
     border:str=None, # boxes that leave their image, written as YOLO: clip (as Ultralytics needs it), or keep
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, bndbox, bbox), else those around the oriented ones
     score_thr:float=None, # YOLO predictions are no labels; a number takes those from this confidence on
 ):
     "Convert a data set of oriented boxes to another label format"
@@ -195,6 +197,6 @@ def main(
     options = {name:value for name,value in options.items() if value is not None}
     with command('rotnb-convert'):
         vocab = names and _names_of(names)
-        res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, **options)
+        res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, upright, **options)
     for loss in res.pop('losses'): print(f'lost: {loss}')
     for split,(n_images,n_boxes) in res.items(): print(f"{split or 'all'}: {n_images} images, {n_boxes} boxes")

@@ -12,6 +12,7 @@ from ..models import Detector, create_detector
 from ..models.files import check_sums
 from ..models.weights import detector_from_weights, save_weights
 from ..evaluate.classes import class_map, same_classes
+from ..data.summary import input_sizes
 from .callbacks import *
 from .fit_checks import FitChecks
 from .keep import KeepRecord, keep_history
@@ -87,19 +88,14 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
-    def summary(self):
-        "Layers and their parameters; what the metrics hold stays"
-        with keep_history(self): return super().summary()
-
     def save_weights(self,
         file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
         half:bool=False, # numbers of 16 bits: half the size, about three digits
         **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
     )->Path: # the file
         "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
-        _,h,w = self.dls.valid.new(shuffle=False, num_workers=0).one_batch()[0].shape[1:]
         values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
-        return save_weights(self.model, file, half, **{**dict(size=[w,h], metrics=values), **notes})
+        return save_weights(self.model, file, half, **{**dict(size=next(iter(input_sizes(self.dls.valid, 1)), None), metrics=values), **notes})
 
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation

@@ -104,9 +104,10 @@ def merge_rows(
     return merge_detections([rows_dets(np.zeros((0,7))), *map(rows_dets, rows)], iou_thr)
 
 def _merged(windows, rows, iou_thr, cut, vocab):
-    if len(windows)==1: return rows_dets(rows[0], vocab, windows[0].scene) # nothing was seen twice: what the detector's own NMS left is the answer
+    scene = windows[0].scene
+    if len(windows)==1: return rows_dets(rows[0], vocab, scene) # nothing was seen twice: what the detector's own NMS left is the answer
     if cut=='drop': rows = [found[~is_cut] for found,is_cut in zip(rows, cut_elsewhere(windows, rows))]
-    return Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=windows[0].scene)
+    return Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=scene)
 
 def _check(iou_thr, cut, size):
     check_unit(iou_thr=iou_thr)

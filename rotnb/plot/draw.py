@@ -42,7 +42,7 @@ def _upper_corner(q): return q[np.lexsort((q[:,0],q[:,1]))[0]]
 def _hex(i): return '#%02x%02x%02x'%class_color(i)
 
 def _ink(rgb): # black or white, whichever reads on colour `rgb`
-    return 'black' if np.dot(rgb, (.299,.587,.114))>115 else 'white'
+    return 'black' if np.dot(rgb, (.299,.587,.114))>100 else 'white'
 
 def _tick(q):
     "From the middle of the side that the heading points through, a little outwards"

@@ -50,7 +50,7 @@ def _look(image, side=None):
     "An image with a longer side of `side` px, and (2,) how many of its px are one of the original"
     scene = _scene_of(image)
     longer = max(scene.size)
-    pixels = scene.read(0, 0, *scene.size, (side or min(longer, _NATURAL))/longer, most=2**24)
+    pixels = scene.read(0, 0, *scene.size, (side or min(longer, _NATURAL))/longer, most=2**23)
     return pixels,np.array(pixels.shape[1::-1])/scene.size
 
 def _in_notebook():
@@ -81,10 +81,10 @@ class Detections:
         vocab=None, # class names
         image=None # what they were found in: file, array, tensor, PIL image or `WindowedImage`
     ):
-        boxes,scores,labels = (torch.as_tensor(o) for o in (boxes,scores,labels))
-        self.boxes,self.scores,self.labels = boxes.reshape(-1,5) if not boxes.numel() else boxes,scores.reshape(-1),labels.reshape(-1).long()
-        if self.boxes.shape!=(len(self.scores),5) or len(self.labels)!=len(self.scores):
-            raise ValueError(f'boxes {tuple(boxes.shape)}, scores {tuple(scores.shape)}, labels {tuple(labels.shape)}; expected (n,5), (n,), (n,)')
+        boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
+        self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
+        if self.boxes.shape!=(len(self),5) or len(self.labels)!=len(self):
+            raise ValueError(f'boxes {tuple(boxes.shape)}, {len(self)} scores, {len(self.labels)} labels; expected (n,5), n and n')
         if len(self) and self.labels.min()<0: raise ValueError(f'a label is {self.labels.min()}, expected indices of classes, 0 or more')
         self.vocab,self.image = None if vocab is None else [*map(str, vocab)],image
 

@@ -18,7 +18,8 @@ def some(n=5, side=100, seed=0, image=None, vocab=VOCAB):
     ([],''), (['ship'],'1 ship'), (['ship']*1234,'1,234 ships'), (['bus']*2,'2 x bus'), (['box']*2,'2 x box'),
     (['small-vehicle']*3,'3 small-vehicles'), (['ferry']*2,'2 x ferry'), (['chimney']*2,'2 chimneys'), (['aircraft']*2,'2 x aircraft'),
     (['person']*2,'2 x person'), (['Boeing737']*2,'2 x Boeing737'), (['SU-35']*2,'2 x SU-35'), (['船']*2,'2 x 船'), (['']*2,'2 x '),
-    (['a b']*2,'2 x a b'), (['storage tank']*2,'2 storage tanks'), (['overpass']*2,'2 x overpass'), (['bridge','ship','ship'],'2 ships, 1 bridge')])
+    (['a b']*2,'2 x a b'), (['storage tank']*2,'2 storage tanks'), (['overpass']*2,'2 x overpass'),
+    (['bridge','ship','ship'],'2 ships, 1 bridge')])
 def test_counts_in_words(names, words): assert _in_words(names)==words
 
 def test_the_sentence_is_short_with_many_classes():
@@ -40,7 +41,8 @@ def test_it_unpacks_as_the_dict_it_was():
 def test_an_index_picks_from_all(at, want):
     found = some(image='a.png')
     got = found[at]
-    assert torch.equal(got.boxes, found.boxes[want]) and torch.equal(got.scores, found.scores[want]) and got.names==[found.names[i] for i in want]
+    assert torch.equal(got.boxes, found.boxes[want]) and torch.equal(got.scores, found.scores[want])
+    assert got.names==[found.names[i] for i in want]
     assert type(got) is Detections and got.image=='a.png' and got.vocab==VOCAB
 
 @pytest.mark.parametrize('at', [5, -6, [0,9], [True]*4, torch.ones(7).bool(), 1.5, [.5], None and 0 or 'masks'], ids=str)
@@ -55,7 +57,8 @@ def test_iteration_goes_object_by_object():
 def test_rows_that_do_not_fit(boxes, scores, labels):
     with pytest.raises(ValueError, match='expected'): Detections(boxes, scores, labels)
 
-@pytest.mark.parametrize('form', [lambda px, f: px, lambda px, f: f, lambda px, f: str(f), lambda px, f: Image.open(f), lambda px, f: open_scene(f),
+@pytest.mark.parametrize('form', [
+    lambda px, f: px, lambda px, f: f, lambda px, f: str(f), lambda px, f: Image.open(f), lambda px, f: open_scene(f),
     lambda px, f: torch.tensor(px).permute(2,0,1), lambda px, f: torch.tensor(px).permute(2,0,1)/255, lambda px, f: px/255.,
     lambda px, f: f.read_bytes()])
 @pytest.mark.parametrize('n', [0,5])
@@ -120,18 +123,19 @@ def test_thousands_are_quick():
     assert time.process_time()-start<3
 
 def test_a_large_scene_is_read_reduced(tmp_path):
-    "Pixels of 9 GB that a file describes; they are never in memory together"
-    big = np.lib.format.open_memmap(tmp_path/'big.npy', mode='w+', dtype=np.uint8, shape=(30000,100000,3))
-    big[15000:15200,50000:50200] = 255
+    "Half a gigabyte of pixels, never in memory together"
+    big = np.lib.format.open_memmap(tmp_path/'big.npy', mode='w+', dtype=np.uint8, shape=(2000,100000,3))
+    big[1000:1200,50000:50200] = 255
     del big
-    found = Detections([[50100,15100,200,200,0]], [.9], [0], VOCAB, tmp_path/'big.npy')
+    found = Detections([[50100,1100,200,200,0]], [.9], [0], VOCAB, tmp_path/'big.npy')
     tracemalloc.start()
     shown,(crop,) = found._repr_mimebundle_(),found.crops()
     most = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
-    assert most<200e6 and Image.open(io.BytesIO(base64.b64decode(shown['image/jpeg']))).size[0]==1024
+    assert most<100e6 and Image.open(io.BytesIO(base64.b64decode(shown['image/jpeg']))).size[0]==1024
     assert crop.shape==(300,300,3) and crop[150,150].tolist()==[255]*3 and not crop[5,5].any()
 
 def test_a_prediction_among_dicts(tmp_path):
     found = some()
     assert len(results_df({'a':found, 'b':dict(found)}, VOCAB))==10
-    assert write_predictions(found, tmp_path/'a.csv', VOCAB).read_text()==write_predictions(dict(found), tmp_path/'a2.csv', VOCAB).read_text().replace('a2','a')
+    ours,theirs = (write_predictions(o, tmp_path/name/'x.csv', VOCAB).read_text() for name,o in dict(a=found, b=dict(found)).items())
+    assert ours==theirs

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['format_table', 'FormatError', 'sniff_format', 'get_format', 'has_split', 'list_splits', 'check_options',
-           'read_format', 'FORMATS']
+           'read_labels', 'read_format', 'FORMATS']
 
 # %% ../../../nbs/data/formats/20_table.ipynb #8cc1a6be
 import warnings
@@ -13,6 +13,7 @@ from ..labels.records import *
 from ..labels.layout import *
 from ..labels.search import *
 from ..labels.arguments import unknown_argument
+from ..labels.subsets import upright_annots
 from .format import *
 from . import dota, yolo, icdar, ucas, csv_table, voc, cvat, soda_a, coco, labelme, label_studio, geojson  # noqa: F401
 
@@ -106,6 +107,20 @@ def check_options(format, options):
     for option in options:
         if option not in known: raise ValueError(f"{format} has no option {option!r}; {unknown_argument(option, known, 'option')}")
 
+def read_labels(
+    fmt, # `LabelFormat`
+    path, # folder of a set, its yaml file, or one label file
+    split=None, # 'train', ...; None where there are no splits
+    vocab=None, # class names
+    on_bad='raise', # see `Problems`
+    upright=False, # upright boxes: those the labels have, else those around the oriented ones
+    **options # of the format
+)->list: # of `Annot`
+    "Records of one split"
+    own = dict(upright=True) if upright and 'upright' in fmt.options else {}
+    annots = fmt.read(path, split, vocab, on_bad, **own, **options)
+    return upright_annots(annots) if upright else annots
+
 # %% ../../../nbs/data/formats/20_table.ipynb #89a9c4c2
 def read_format(
     path, # folder of a set, its yaml file, or its one label file
@@ -113,10 +128,11 @@ def read_format(
     format:str=None, # a key of `FORMATS`; recognised when absent
     vocab=None, # class names; for YOLO in the order of their numbers
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones
     difficulty=None, # boxes of a difficulty above it are ignored: a number, or 'mmrotate' (100); None: 0
     **options # of the format: labels, images (names of folders), rbox and pivot (COCO, see `coco_row`), score_thr (YOLO)
 )->list: # of `Annot`
     "Records from labels of any format"
     format,fmt = get_format(path, format)
     check_options(format, options)
-    return with_difficulty(fmt.read(path, split, vocab, on_bad, **options), difficulty)
+    return with_difficulty(read_labels(fmt, path, split, vocab, on_bad, upright, **options), difficulty)

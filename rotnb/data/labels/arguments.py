@@ -19,7 +19,7 @@ SYNONYMS = dict(
     val_batch_size='val_bs', workers='num_workers', n_workers='num_workers', workers_per_gpu='num_workers',
     num_worker='num_workers', classes='vocab', names='vocab', class_names='vocab', metainfo='vocab', labels_map='vocab',
     data='path', data_root='path', root='path', dataset='path', source='path', val='valid', val_split='valid',
-    train_split='train', fraction='valid_pct', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct',
+    train_split='train', val_pct='valid_pct', test_size='valid_pct', val_ratio='valid_pct',
     random_state='seed', shuffle_train='shuffle', transforms='item_tfms batch_tfms', pipeline='item_tfms', augment='batch_tfms',
     augmentations='batch_tfms', tfms='batch_tfms', aug_transforms='batch_tfms', gap='overlap', gaps='overlap', stride='overlap',
     overlap_ratio='overlap', patch_size='size tile', tile_size='size tile', window='size tile', crop_size='size tile',
@@ -27,7 +27,8 @@ SYNONYMS = dict(
     conf_thres='score_thr', confidence='score_thr', score='score_thr', score_thresh='score_thr', score_threshold='score_thr',
     threshold='score_thr', iou='iou_thr iou_threshold', iou_thres='iou_thr iou_threshold', iou_thr='iou_threshold',
     iou_threshold='iou_thr', nms_thr='iou_thr iou_threshold', max_det='max_dets', max_per_img='max_dets', ratio='rect',
-    cache_images='cache')
+    cache_images='cache', train_fraction='fraction', subset='fraction', limit='max_n', n_images='max_n', max_images='max_n',
+    groups='group', group_by='group', horizontal='upright', hbb='upright', hbox='upright')
 "What other tools call an argument, and the names it may have here"
 
 ELSEWHERE = {**dict.fromkeys(('epochs','epoch','max_epochs','lr','lr0','learning_rate'), '`learn.fine_tune(epochs, lr)`'),
