@@ -94,8 +94,9 @@ class RotatedLearner(Learner):
         **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
     )->Path: # the file
         "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
+        sizes = input_sizes(self.dls.valid, 1)
         values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
-        return save_weights(self.model, file, half, **{**dict(size=next(iter(input_sizes(self.dls.valid, 1)), None), metrics=values), **notes})
+        return save_weights(self.model, file, half, **{**dict(size=sizes[0] if sizes else None, metrics=values), **notes})
 
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
