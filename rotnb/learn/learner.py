@@ -11,6 +11,7 @@ from fastai.vision.all import *
 from ..models import Detector, create_detector
 from ..models.files import check_sums
 from ..evaluate.classes import class_map, same_classes
+from ..predict.sources import is_one_image
 from .callbacks import *
 from .fit_checks import FitChecks
 from .keep import KeepRecord, keep_history
@@ -84,6 +85,15 @@ class RotatedLearner(Learner):
     def summary(self):
         "Layers and their parameters; what the metrics hold stays"
         with keep_history(self): return super().summary()
+
+    def predict(self,
+        images, # one image, or several: a folder, a pattern, a list; see `image_list`
+        score_thr:float=.3, # least score of a detection, 0 to 1
+        **kwargs # of `predict_images`
+    ): # `Detections` of one image, a list of them for several
+        "What is in an image, or in many"
+        found = self.predict_images(images, score_thr, **kwargs)
+        return found[0] if is_one_image(images) else found
 
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
