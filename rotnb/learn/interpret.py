@@ -234,7 +234,7 @@ def plot_errors(self:RotatedInterpretation, ax):
     n = table.detections.where(table.index!='missed', table.truth)
     ax.bar_label(bars, [f' {value:+.3f}  ({int(count)})' for value,count in zip(gain, n)], color=INK, fontsize=8)
     ax.set(xlabel='mAP gained if mended', xlim=(min(0, gain.min()*1.3), max(gain.max()*1.4, .01)),
-           title=f'errors at IoU {self.iou:g} (how many)')
+           title=f'errors at IoU {self.iou:g}, at any score (how many)')
 
 # %% ../../nbs/learn/09_interpret.ipynb #777c535e
 @patch
