@@ -80,8 +80,7 @@ from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import (balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, split_annots,
-                                  subset_annots, upright_annots)
+from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, split_annots, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
