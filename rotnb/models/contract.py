@@ -86,6 +86,8 @@ class Detector(nn.Module):
     """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
+    stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
+    options = None # what `create_detector` was given, beside the number of classes
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
@@ -218,5 +220,5 @@ def create_detector(
         near = get_close_matches(found[2], signature(_detectors[name]).parameters, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else "see the recipe() of a detector for those it has"
         raise TypeError(f"{name} has no setting {found[2]!r} (and no {found[1]} either); {hint}") from e
-    model.name = name
+    model.name,model.options = name,dict(angle=angle, **kw)
     return model

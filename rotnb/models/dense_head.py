@@ -107,6 +107,11 @@ def build(self:DenseHead, in_channels:int):
     if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
 
 @patch
+def class_layers(self:DenseHead)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
+    "Layers with rows of their own for each class: one block of classes after the other"
+    return dict(cls=(self.n, 1))
+
+@patch
 def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
     "Outputs of the layers for level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)

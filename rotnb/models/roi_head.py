@@ -88,6 +88,10 @@ class RoIHead(nn.Module):
         for o,std in ((self.cls,.01),(self.box,.001)): nn.init.normal_(o.weight, std=std)
         for o in (*self.fcs, self.cls, self.box): nn.init.zeros_(o.bias)
 
+    def class_layers(self)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
+        "Layers with rows of their own for each class; the background's, the last, is nobody's"
+        return dict(cls=(1, 1)) if self.agnostic else dict(cls=(1, 1), box=(1, self.coder.n))
+
 # %% ../../nbs/models/07_roi_head.ipynb #d6029cbf
 @patch
 def pooled(self:RoIHead,

@@ -53,6 +53,10 @@ class RPNHead(DenseHead):
             nn.init.normal_(conv.weight, std=.01)
             nn.init.zeros_(conv.bias)
 
+    def class_layers(self)->dict: # nothing
+        "A proposal has no class"
+        return {}
+
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of logits, deltas and None
         "What the layers say about level `i`"
         x = self.tower(x)

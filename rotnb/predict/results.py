@@ -224,7 +224,7 @@ def write_predictions(
         raise ValueError(f"{path}: the suffix names no known format; pass format=, one of {', '.join(RESULT_FORMATS)}")
     check_format(format)
     if scene is not None: scene = open_scene(scene)
-    if {'boxes','scores','labels'}<=set(preds): preds = {scene.name if scene else path.stem: preds}
+    if {'boxes','scores','labels'}<=set(preds.keys()): preds = {scene.name if scene else path.stem: preds}
     if format=='geojson': kw['scene'] = scene
     RESULT_FORMATS[format](preds, path, vocab, **kw)
     return path

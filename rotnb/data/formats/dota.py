@@ -12,7 +12,7 @@ from pathlib import Path
 from ..labels.records import *
 from ..labels.records import odd_name
 from ..labels.layout import *
-from ..labels.lines import check_lines, is_dota_head
+from ..labels.lines import check_lines, head_gsd, is_dota_head
 from .format import *
 from .edit import *
 
@@ -69,6 +69,9 @@ class Dota(LineFormat):
         kinds = ('dota','dota_shares') if isinstance(on_bad, Problems) else self.lines
         most = check_lines(files, kinds, path)
         return partial(self.entries, kinds=(most if most in kinds else 'dota',))
+    def entries(self, file, size, **kw):
+        res = super().entries(file, size, **kw)
+        return Entries(res, gsd=head_gsd([line for _,line,_ in res[:5]]))
     def parse(self, line, image): return parse_dota_line(line)
     def spell(self, line, row, changes, image):
         (xy,name,difficult),fields = row,(line or '').split()

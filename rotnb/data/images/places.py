@@ -54,6 +54,7 @@ def place_of(
     "Where a scene lies on the map"
     if isinstance(scene, (str,Path)): scene = open_reader(scene)
     transform,gcps,crs = (getattr(scene, name, None) for name in ('transform','gcps','crs'))
+    if callable(transform): transform = None                      # a PIL image has a method of this name
     if transform is not None or gcps: return Place(crs, transform, gcps)
     file = getattr(scene, 'source', None)
     reader = open_reader(file) if isinstance(file, (str,Path)) else scene

@@ -1,0 +1,141 @@
+"`Detections`: one object an index, a dict to old code, and every way on works with nothing found, on any image"
+import base64, io, json, pickle, time, tracemalloc
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+from rotnb.data.images.windows import open_scene
+from rotnb.data.synth.scenes import make_scene
+from rotnb.predict.detections import Detections, _in_words
+from rotnb.predict.results import results_df, write_predictions
+
+VOCAB = ['ship','small-vehicle','harbor']
+
+def some(n=5, side=100, seed=0, image=None, vocab=VOCAB):
+    r = np.random.default_rng(seed)
+    boxes = r.random((n,5))*[side,side,30,12,3]+[0,0,4,3,-1.5]
+    return Detections(torch.tensor(boxes).float(), np.sort(r.random(n))[::-1].copy(), r.integers(0, 3, n), vocab, image)
+
+@pytest.mark.parametrize('names,words', [
+    ([],''), (['ship'],'1 ship'), (['ship']*1234,'1,234 ships'), (['bus']*2,'2 x bus'), (['box']*2,'2 x box'),
+    (['small-vehicle']*3,'3 small-vehicles'), (['ferry']*2,'2 x ferry'), (['chimney']*2,'2 chimneys'), (['aircraft']*2,'2 x aircraft'),
+    (['person']*2,'2 x person'), (['Boeing737']*2,'2 x Boeing737'), (['SU-35']*2,'2 x SU-35'), (['船']*2,'2 x 船'), (['']*2,'2 x '),
+    (['a b']*2,'2 x a b'), (['storage tank']*2,'2 storage tanks'), (['overpass']*2,'2 x overpass'),
+    (['bridge','ship','ship'],'2 ships, 1 bridge')])
+def test_counts_in_words(names, words): assert _in_words(names)==words
+
+def test_the_sentence_is_short_with_many_classes():
+    found = Detections(np.ones((300,5)), np.linspace(0, 1, 300), np.arange(300)%100)
+    assert len(repr(found))<160 and repr(found).endswith('other classes (best 1.00)')
+
+def test_it_unpacks_as_the_dict_it_was():
+    found = some()
+    def old(boxes, scores, labels): return len(boxes),len(scores),len(labels)
+    assert old(**found)==(5,5,5) and [*dict(found)]==[*{**found}]==['boxes','scores','labels']==found.keys()
+    assert {key:len(rows) for key,rows in found.items()}==dict.fromkeys(found.keys(), 5)
+    assert {**found, 'labels':None}['labels'] is None and found.get('boxes') is found.boxes and found.get('masks') is None
+    assert 'scores' in found and 'masks' not in found and 0 not in found
+    with pytest.raises(KeyError): found['masks']
+
+@pytest.mark.parametrize('at,want', [(0,[0]), (-1,[4]), (slice(None,None,-2),[4,2,0]), ([3,1],[3,1]), ([],[]), (np.array([2]),[2]),
+    (torch.tensor([0,4]),[0,4]), (torch.tensor([True,False,False,True,False]),[0,3]), ([True,False,False,False,False],[0]),
+    (torch.tensor(2),[2]), (np.int64(3),[3])], ids=str)
+def test_an_index_picks_from_all(at, want):
+    found = some(image='a.png')
+    got = found[at]
+    assert torch.equal(got.boxes, found.boxes[want]) and torch.equal(got.scores, found.scores[want])
+    assert got.names==[found.names[i] for i in want]
+    assert type(got) is Detections and got.image=='a.png' and got.vocab==VOCAB
+
+@pytest.mark.parametrize('at', [5, -6, [0,9], [True]*4, torch.ones(7).bool(), 1.5, [.5], None and 0 or 'masks'], ids=str)
+def test_an_index_that_is_none(at):
+    with pytest.raises((IndexError,KeyError)): some()[at]
+
+def test_iteration_goes_object_by_object():
+    assert [found.names[0] for found in some()]==some().names and all(len(found)==1 for found in some()) and [*some(0)]==[]
+
+@pytest.mark.parametrize('boxes,scores,labels', [(np.zeros((2,4)),[1,1],[0,0]), (np.zeros((2,5)),[1],[0,0]), (np.zeros((2,5)),[1,1],[0]),
+                                                 (np.zeros(5),[1],[0]), (np.zeros((1,5)),[1],[-1])])
+def test_rows_that_do_not_fit(boxes, scores, labels):
+    with pytest.raises(ValueError, match='expected'): Detections(boxes, scores, labels)
+
+@pytest.mark.parametrize('form', [
+    lambda px, f: px, lambda px, f: f, lambda px, f: str(f), lambda px, f: Image.open(f), lambda px, f: open_scene(f),
+    lambda px, f: torch.tensor(px).permute(2,0,1), lambda px, f: torch.tensor(px).permute(2,0,1)/255, lambda px, f: px/255.,
+    lambda px, f: f.read_bytes()])
+@pytest.mark.parametrize('n', [0,5])
+def test_every_way_on(form, n, tmp_path):
+    "Of any image, and where nothing was found"
+    px,file = make_scene(3, 100)[0],tmp_path/'in.png'
+    Image.fromarray(px).save(file)
+    found = some(n, image=form(px, file))
+    assert found.plot().shape==px.shape and (found.plot()==px).all()==(n==0)
+    assert found.plot(200).shape==(200,200,3) and found.plot(50).shape==(50,50,3)
+    assert len(found.crops())==n==len(found.df)==len(found.to_coco(1))==len(found.to_geojson()['features'])==len(found.names)
+    assert found.quads.shape==(n,4,2) and list(found.df)[:3]==['name','score','cx']
+    for ending in ('jpg','JPG','png','webp','tif','geojson','json','csv','zip'): assert found.save(tmp_path/f'o.{ending}').stat().st_size
+    assert len(pd.read_csv(tmp_path/'o.csv'))==n==len(json.loads((tmp_path/'o.json').read_text()))
+    with Image.open(tmp_path/'o.png') as im: assert (np.asarray(im)==found.plot()).all()
+    shown = found._repr_mimebundle_()
+    assert Image.open(io.BytesIO(base64.b64decode(shown['image/jpeg']))).size==(640,640) and shown['text/plain']==repr(found)
+    again = pickle.loads(pickle.dumps(found)) if not isinstance(found.image, Image.Image) else found
+    assert (again.plot()==found.plot()).all() and repr(again)==repr(found)
+
+def test_without_its_image(tmp_path):
+    for image in (None, tmp_path/'gone.png'):
+        found = some(image=image)
+        assert set(found._repr_mimebundle_())=={'text/plain'} and len(found.df)==5
+        with pytest.raises((ValueError,OSError), match='image'): found.plot()
+    assert len(json.loads(some().save(tmp_path/'a.geojson').read_text())['features'])==5
+    with pytest.raises(ValueError, match='no known format'): some().save(tmp_path/'a.docx')
+    assert not list(tmp_path.glob('a.docx'))
+
+def test_filter_takes_words():
+    found = some(20)
+    assert len(found.filter())==20 and min(found.filter(.5).scores)>=.5 and set(found.filter(classes='ship').names)=={'ship'}
+    assert set(found.filter(classes=('ship',2)).names)=={'ship','harbor'} and len(found.filter(classes=[]))==0
+    assert len(some(0).filter(.3, ['ship']))==0
+    for kw,words in [(dict(classes='shp'),"did you mean 'ship'"), (dict(score_thr=30),'score_thr'), (dict(score_thr='high'),'score_thr'),
+                     (dict(classes=['ship','boat']),'unknown class')]:
+        with pytest.raises(ValueError, match=words): found.filter(**kw)
+
+def test_a_class_without_a_name_is_called_by_its_number(tmp_path):
+    found = Detections(np.ones((2,5))*9, [.5,.4], [0,4], ['ship'], np.zeros((40,40,3), np.uint8))
+    assert found.names==['ship','class 4'] and found.df.name.tolist()==found.names
+    assert found.save(tmp_path/'a.csv') and found.to_coco(1)[1]['category_id']==5 and found.plot().any()
+
+def test_degrees_are_degrees():
+    found = some()
+    assert np.allclose(found.df.angle_deg, np.degrees(found.boxes[:,4].numpy()), atol=1e-3)
+    assert np.allclose(found.df[['x1','y1']], found.quads[:,0], atol=1e-3)
+
+def test_a_crop_shows_its_object_level():
+    px = np.zeros((200,200,3), np.uint8)
+    found = Detections([[100,90,60,20,.7],[100,90,20,60,.7+np.pi/2]], [.9,.8], [0,0], VOCAB, px)
+    import cv2
+    cv2.fillPoly(px, [found.quads[0].numpy().round().astype(np.int32)], (255,255,255))
+    for crop in found.crops(side=90):
+        lit = np.argwhere(crop[...,0]>128)
+        assert np.allclose(np.ptp(lit, 0), (20,60), atol=3) and np.allclose(lit.mean(0), 44.5, atol=2)
+
+def test_thousands_are_quick():
+    found = some(5000, 3000, image=np.zeros((3000,3000,3), np.uint8))
+    start = time.process_time()
+    repr(found); found.df; found.filter(.5); found[:100]; found.to_coco(1)
+    assert time.process_time()-start<3
+
+def test_a_large_scene_is_read_reduced(tmp_path):
+    "Half a gigabyte of pixels, never in memory together"
+    big = np.lib.format.open_memmap(tmp_path/'big.npy', mode='w+', dtype=np.uint8, shape=(2000,100000,3))
+    big[1000:1200,50000:50200] = 255
+    del big
+    found = Detections([[50100,1100,200,200,0]], [.9], [0], VOCAB, tmp_path/'big.npy')
+    tracemalloc.start()
+    shown,(crop,) = found._repr_mimebundle_(),found.crops()
+    most = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
+    assert most<100e6 and Image.open(io.BytesIO(base64.b64decode(shown['image/jpeg']))).size[0]==1024
+    assert crop.shape==(300,300,3) and crop[150,150].tolist()==[255]*3 and not crop[5,5].any()
+
+def test_a_prediction_among_dicts(tmp_path):
+    found = some()
+    assert len(results_df({'a':found, 'b':dict(found)}, VOCAB))==10
+    ours,theirs = (write_predictions(o, tmp_path/name/'x.csv', VOCAB).read_text() for name,o in dict(a=found, b=dict(found)).items())
+    assert ours==theirs
