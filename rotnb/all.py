@@ -86,8 +86,7 @@ from .data.images.scale import add_metres, gsd_of
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import (balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots,
-                                  split_annots, upright_annots)
+from .data.labels.subsets import subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
