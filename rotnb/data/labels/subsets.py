@@ -41,7 +41,9 @@ def concat_annots(
     "Several data sets as one"
     return rename_annots([annot for annots in sets for annot in annots], names or {}, vocab)
 
-def classes_of(annots)->list: # sorted
+def classes_of(
+    annots # of `Annot`
+)->list: # sorted
     "All class names of some records"
     return sorted({name for annot in annots for name in annot.names})
 
