@@ -131,6 +131,7 @@ from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import plot_history
 from .learn.describe import LearnerSummary
+from .learn.suggest import suggest
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

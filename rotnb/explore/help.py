@@ -56,7 +56,8 @@ def parameters(
     except (ValueError, TypeError): return []
     if params and params[0].name in ('self','cls'): params = params[1:]
     stars = {inspect.Parameter.VAR_POSITIONAL:'*', inspect.Parameter.VAR_KEYWORD:'**'}
-    return [(stars.get(p.kind, '')+p.name, '' if p.default is p.empty else written(p.default), ' '.join(_comments(f).get(p.name, '').split())) for p in params]
+    said = {name:' '.join(comment.split()) for name,comment in _comments(f).items()} if params else {}
+    return [(stars.get(p.kind, '')+p.name, '' if p.default is p.empty else written(p.default), said.get(p.name, '')) for p in params]
 
 def result_comment(
     o # function or method
@@ -116,7 +117,8 @@ def public_names(
 )->list: # functions and classes
     "What a package lets others use, with the methods"
     modules = [module for name,module in sorted(sys.modules.items()) if name.startswith(f'{package}.') and hasattr(module, '__all__')]
-    every = {id(o):o for module in modules for name in module.__all__ if getattr(o := getattr(module, name, None), '__module__', '')==module.__name__}
+    named = [(module.__name__,getattr(module, name, None)) for module in modules for name in module.__all__]
+    every = {id(o):o for module,o in named if getattr(o, '__module__', '')==module}
     classes = [o for o in every.values() if isinstance(o, type)]
     functions = [o for o in every.values() if inspect.isfunction(o)]
     return [*functions, *classes, *(f for cls in (*classes,Learner,DataLoaders) for f in _methods(cls, package))]
