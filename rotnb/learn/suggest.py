@@ -13,7 +13,7 @@ from ..models import create_detector
 from ..models.backbones import MissingWeightsError, check_weights
 from ..data.labels.records import Annot
 from ..data.labels.tiles import TileAnnot
-from ..data.summary import SMALL, DataSummary
+from ..data.summary import SMALL
 
 # %% ../../nbs/learn/15_suggest.ipynb #1673deac
 def _machine(device):
