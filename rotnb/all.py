@@ -143,6 +143,7 @@ from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
+from .learn.suggest import suggest
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -150,4 +151,5 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.help import doc, explain_names as _explain_names
 from .explore.map import show_map

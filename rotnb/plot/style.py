@@ -8,6 +8,7 @@ __all__ = ['INK', 'GROUND', 'PLOT_STYLE', 'figure_style', 'on_axis', 'line_style
 # %% ../../nbs/plot/02_style.ipynb #8893652c
 import functools
 from contextlib import contextmanager
+from inspect import signature
 from .draw import IGNORED, PALETTE
 
 # %% ../../nbs/plot/02_style.ipynb #b0f0710e
@@ -28,6 +29,11 @@ def figure_style():
     try: yield
     finally: plt.rcParams.update(kept)
 
+def _axis(*,
+    ax=None, # matplotlib axis to draw on; made when absent
+    figsize=None # inches of an axis that is made
+): ...
+
 def on_axis(
     f # `f(self, ax, ...)`, a method that draws on one axis
 ):
@@ -39,6 +45,9 @@ def on_axis(
             if ax is None: _,ax = plt.subplots(figsize=figsize or (6,4), constrained_layout=True)
             f(self, ax, *args, **kwargs)
         return ax
+    own,made = signature(f),signature(_axis).parameters.values()
+    _f.__signature__ = own.replace(parameters=[*(p for p in own.parameters.values() if p.name!='ax'), *made])
+    _f.__delwrap__ = _axis                                     # where help finds what they are
     return _f
 
 # %% ../../nbs/plot/02_style.ipynb #0cea4c4e

@@ -47,7 +47,9 @@ def concat_annots(
     return rename_annots([annot for annots in sets for annot in annots], names or {}, vocab)
 
 @checked
-def classes_of(annots)->list: # sorted
+def classes_of(
+    annots # of `Annot`
+)->list: # sorted
     "All class names of some records"
     return sorted({name for annot in annots for name in annot.names})
 
