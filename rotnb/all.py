@@ -106,8 +106,8 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
-from .predict.paper import paper_figure
 from .predict.detections import Detections
+from .predict.paper import paper_figure
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
