@@ -77,6 +77,12 @@ def test_a_notebook_is_named_as_its_module():
            and module(nb)!=f'rotnb.{room_of(f)}.{Path(f).stem[3:]}'.replace('/', '.')}
     assert not odd, odd
 
+@pytest.mark.parametrize('room', sorted({room_of(o) for o in NBS}))
+def test_jupyter_knows_the_kernel(room):
+    "Without it JupyterLab asks for a kernel before anything can be read"
+    own = {o:nb.metadata.get('kernelspec', {}) for o,nb in NBS.items() if room_of(o)==room}
+    assert not [o for o,spec in own.items() if (spec.get('name'),spec.get('language'))!=('python3','python')]
+
 # --- imports
 
 def test_layers_without_fastai():

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib; matplotlib.use('agg')
 from rotnb.all import *
 from rotnb.data.labels.atomic import atomic_path
-from rotnb.learn.report import versions
+from rotnb.learn.history import versions
 
 LESSON = Path(__file__).parents[1]/'tutorials/find_and_mend.ipynb'
 

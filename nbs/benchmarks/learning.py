@@ -7,7 +7,7 @@ from rotnb.all import *
 from rotnb.cli.demo_run import demo_loaders
 from rotnb.cli.recipe import recipe
 from rotnb.data.labels.atomic import atomic_path
-from rotnb.learn.report import versions
+from rotnb.learn.history import versions
 
 ROWS = Path(__file__).with_name('learning')
 # One width for all. Strides and stages are each family's own but for the finest level, which small objects need

@@ -8,7 +8,7 @@ from pathlib import Path
 from rotnb.all import *
 from rotnb.data.images.windows import scene_windows
 from rotnb.data.labels.atomic import atomic_path
-from rotnb.learn.report import versions
+from rotnb.learn.history import versions
 
 def make_tif(file, side, block=500, n=8):
     "A georeferenced scene from painted blocks, turned and shuffled"

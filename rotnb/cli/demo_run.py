@@ -20,7 +20,7 @@ from ..learn.callbacks import Checkpoint
 from ..learn.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
-from ..learn.report import plot_history, versions
+from ..learn.history import plot_history, versions
 from .commands import UserError
 from .recipe import check_path, check_positive, prepare_folder, recipe
 

@@ -8,8 +8,10 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders']
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
+from ..check.arguments import accepted_arguments
+from ..check.values import whole
+from ..check.verbs import checked
 from ..predict.sources import user_cache
-from .labels.arguments import accepted_arguments, check_arguments, check_integer
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -19,7 +21,9 @@ from .samplers import AspectSampler
 from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
-from .formats.table import FORMATS, check_options, get_format, has_split
+from .labels.paths import typed_path
+from .labels.subsets import classes_of, missing_classes, split_annots, subset_annots, upright_notice
+from .formats.table import FORMATS, check_options, get_format, has_split, read_labels
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
 
@@ -39,14 +43,13 @@ def default_size(
 # %% ../../nbs/data/10_loaders.ipynb #b75c7dca
 def _workers(n): return 0 if n<256 else min(4, max(1, (os.cpu_count() or 1)-1))
 
-def _split(annots, valid_pct, seed):
-    "Seeded random split, announced"
-    if len(annots)<2: raise DatasetLayoutError(f'{len(annots)} image cannot be split into training and validation: give two splits')
-    n = min(len(annots)-1, max(1, round(len(annots)*valid_pct)))
-    idxs = np.random.default_rng(seed).permutation(len(annots))
-    print(f'no train/val folders: {len(annots)-n} images for training, {n} for validation, '
-          f'drawn at random (valid_pct={valid_pct:g}, seed={seed})')
-    return [annots[i] for i in sorted(idxs[n:])],[annots[i] for i in sorted(idxs[:n])]
+def _split(annots, valid_pct, seed, group):
+    "Seeded random split by class, announced"
+    train,valid = split_annots(annots, valid_pct, seed, group)
+    lacks = missing_classes(train, valid)
+    print(f'no train/val folders: {len(train)} images for training, {len(valid)} for validation, '
+          f'drawn at random (valid_pct={valid_pct:g}, seed={seed}), each with its share of every class{"; " if lacks else ""}{lacks}')
+    return train,valid
 
 def read_splits(
     read, # split -> records; None: of a set without splits
@@ -55,17 +58,18 @@ def read_splits(
     train:str, # name of the training split
     valid:str, # name of the validation split
     valid_pct:float, # share for validation where the set has no such split
-    seed:int # of that random split
+    seed:int, # of that random split
+    group='scene' # what it keeps together, see `group_keys`
 )->tuple: # records for training and for validation
     "Two splits as the set has them; one divided at random where it has one"
     if not has(train):
         if has(valid):
             raise DatasetLayoutError(f'{path} has a split {valid!r}, but none called {train!r}: name the one to train on with train=')
-        if has(None): return _split(read(None), valid_pct, seed)
+        if has(None): return _split(read(None), valid_pct, seed, group)
     train_annots = read(train)
     if has(valid): return train_annots,read(valid)
     print(f'no {valid!r} split in {path}: validation is drawn from {train!r}')
-    return _split(train_annots, valid_pct, seed)
+    return _split(train_annots, valid_pct, seed, group)
 
 # %% ../../nbs/data/10_loaders.ipynb #dadc137f
 def _image(o): return o.image
@@ -74,18 +78,21 @@ def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
+    @property
+    def c(self): raise TypeError('these are images with boxes: rotated_learner(dls, arch) trains a detector on them; a vision_learner '
+                                 'or a unet_learner wants one class for an image or for each pixel')
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
 
-def _check_numbers(size, bs, tile, num_workers):
-    "Raise for a size, a batch or a window that is no number"
-    pair = isinstance(size, (tuple,list))
-    for side in size if pair else [] if size is None else [size]: check_integer('size', side, what='pixels')
-    if pair and len(size)!=2: raise ValueError(f'size is {size!r}, expected pixels or (height, width)')
-    check_integer('bs', bs)
-    if num_workers is not None: check_integer('num_workers', num_workers, 0)
-    if tile is not None and not isinstance(tile, dict): check_integer('tile', tile, what='pixels')
+def _loading(): return LOADING | {option for fmt in FORMATS.values() for option in fmt.options}
+
+def _sampled(annots, fraction, max_n, seed):
+    "The part of the training images that is asked for, announced"
+    some = subset_annots(annots, fraction, seed, max_n=max_n)
+    if annots and not some: raise ValueError(f'fraction is {fraction!r}, so nothing is left to train on; expected a share in (0, 1]')
+    if len(some)<len(annots): print(f'{len(some)} of {len(annots)} images for training, drawn at random by class (seed={seed})')
+    return some
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -112,6 +119,7 @@ def _samplers(sets, sampler):
 
 # %% ../../nbs/data/10_loaders.ipynb #46fec2f1
 @patch(cls_method=True)
+@checked(also=LOADING)
 def from_annots(cls:RotatedDataLoaders,
     train_annots, # records for training, of `Annot`
     valid_annots, # records for validation
@@ -130,15 +138,17 @@ def from_annots(cls:RotatedDataLoaders,
     sampler=None, # order of training images: `loader -> indices`, see `data.samplers`
     cache=None, # decoded images: 'memory', 'disk', or an `ImageCache`
     difficulty=None, # boxes above it are ignored in training and by default in metrics: a number, or 'mmrotate' (100); None: 0
+    fraction:float=None, # share of the training images to train on, in (0,1]; None: all. Validation stays whole
+    max_n:int=None, # training images at most; None: any number
+    seed:int=42, # of which these are
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
-    check_arguments(kwargs, accepted_arguments(cls.from_annots), LOADING)
-    _check_numbers(size, bs, tile, num_workers)
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
+    if vocab is None: vocab = classes_of(train_annots+valid_annots)
+    train_annots = _sampled(train_annots, fraction, max_n, seed)
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
-    if vocab is None: vocab = sorted({name for o in every for name in o.names})
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
@@ -150,37 +160,43 @@ def from_annots(cls:RotatedDataLoaders,
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
     if rect or sampler is not None: kwargs['dl_kwargs'] = _samplers((train_annots,valid_annots) if rect else (), sampler)
     kwargs = {'val_bs':bs, **kwargs}
-    dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
+    try: dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
+    except Exception as e: raise e.with_traceback(None)                  # it says of which image; fastai's twenty frames say no more
     return cls(*dls.loaders, path=dls.path, device=dls.device)
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)
+@checked(also=_loading)
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_format(cls:RotatedDataLoaders,
     path, # folder of the set, its yaml file, or its one label file
     format:str=None, # a key of `FORMATS`; recognised when absent
     train:str='train', # name of the training split
     valid:str=None, # name of the validation split; the format's own when absent: 'val', or 'test' for sets like SSDD
-    valid_pct:float=0.2, # share for validation where there are no splits
-    seed:int=42, # of that random split
+    valid_pct:float=0.2, # share for validation where there are no splits, in (0,1)
+    seed:int=42, # of that random split, and of `fraction` and `max_n`
+    group='scene', # what that split keeps together: 'scene' (windows by their names), 'folder', a function of a record, a dict or Series
+                   # from file names to anything; None: every image for itself
     vocab=None, # class names in order; a class outside it is an error
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
-    every = {o for f in FORMATS.values() for o in f.options}
-    check_arguments(kwargs, accepted_arguments(cls.from_format), LOADING|every)
-    path = Path(path)
+    path = typed_path(path)
+    meant = upright or format in FORMATS and FORMATS[format].angle=='upright'
     format,fmt = get_format(path, format)
-    options = {k: kwargs.pop(k) for k in every if k in kwargs}
+    options = {k: kwargs.pop(k) for k in _loading()-LOADING if k in kwargs}
     check_options(format, options)
-    whole = path.is_file() and not is_yaml(path)
-    has = lambda s: s is None and whole or has_split(path, s, fmt)
+    one_file = path.is_file() and not is_yaml(path)
+    has = lambda s: s is None and one_file or has_split(path, s, fmt)
     if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
     if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
-    annots = read_splits(lambda s: fmt.read(path, s, vocab, on_bad, **options), has, path, train, valid, valid_pct, seed)
+    read = lambda split: read_labels(fmt, path, split, vocab, on_bad, upright, **options)
+    annots = read_splits(read, has, path, train, valid, valid_pct, seed, group)
+    if not meant and (notice := upright_notice(annots[0]+annots[1])): warnings.warn(f'{path}: {notice}', LabelWarning, stacklevel=2)
     root = set_root(path)
-    return cls.from_annots(*annots, vocab=vocab, **{'path':root.parent if root.is_file() else root, **kwargs})
+    return cls.from_annots(*annots, vocab=vocab, seed=seed, **{'path':root.parent if root.is_file() else root, **kwargs})
 
 # %% ../../nbs/data/10_loaders.ipynb #c53e9496
 def _entry(name):
@@ -190,7 +206,7 @@ def _entry(name):
         **kwargs
     ): return cls.from_format(path, format=name, **kwargs)
     f.__name__,f.__qualname__,f.__doc__ = f'from_{name}',f'RotatedDataLoaders.from_{name}',f"`from_format` with format '{name}'"
-    return classmethod(f)
+    return classmethod(checked(f, also=_loading))
 
 for _name in FORMATS: setattr(RotatedDataLoaders, f'from_{_name}', _entry(_name))
 
@@ -199,6 +215,7 @@ def _has(path, split, n): # an interrupted writing is made good: the same seed g
     return len(list((path/split/'images').glob('*.*')))>=n
 
 @patch(cls_method=True)
+@checked(also=LOADING, size=whole(1, 10_000, 'pixels'))
 @delegates(RotatedDataLoaders.from_dota, keep=True)
 def from_synth(cls:RotatedDataLoaders,
     path=None, # folder of the set, made if absent; in the user's cache when not given
@@ -209,8 +226,7 @@ def from_synth(cls:RotatedDataLoaders,
     **kwargs
 ):
     "From synthetic aerial scenes, written once as a DOTA folder"
-    check_arguments(kwargs, accepted_arguments(cls.from_synth), LOADING)
-    path = Path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
+    path = typed_path(path) if path else user_cache()/f'synth_{n_train}_{n_valid}_{size}_{seed}'
     if not (_has(path, 'train', n_train) and _has(path, 'val', n_valid)):
         make_synth(path, n_train=n_train, n_valid=n_valid, size=size, seed=seed)
     return cls.from_dota(path, **kwargs)

@@ -45,9 +45,9 @@ class _Watched:
         return matches
 
     def message(self):
-        "The warning, or None"
+        "The warning, or None: one object in a hundred may be too small"
         n,lost = int(self.n),int(self.lost)
-        if not lost: return None
+        if lost<=n/100: return None
         return (f"{lost} of {n} objects of the first epoch lie at no prior of the detector, so nothing is learnt from them; "
                 f"their side is {float(self.side)/lost:.0f} px on average. "
                 "Train on larger images (size=), on windows (tile=), or with other strides or priors")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import draw, upright_crop
 from ..ops.nms import check_unit, nms_rotated
@@ -71,6 +72,7 @@ def _crop(scene, box, context, side):
     return upright_crop(pixels, [*(box[:2]-low)*ratio, *box[2:4]*ratio.mean(), box[4]], side, context)[0]
 
 # %% ../../nbs/predict/02_detections.ipynb #2070dadd
+@checked
 class Detections:
     "Objects found in one image"
     _rows = 'boxes','scores','labels'       # what has a row for each object, and what `**found` gives

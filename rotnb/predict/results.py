@@ -11,6 +11,7 @@ import json, math, os, shutil
 from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
 from shapely import geometry
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..evaluate.task1 import short_scores, write_task1
 from ..data.labels.atomic import atomic_path, part_name, write_atomic
@@ -76,6 +77,7 @@ def _outline(ring, lonlat):
     return dict(type='MultiPolygon', coordinates=[rings(part, by) for part,by in ((east,0),(west,360)) if part.area])
 
 # %% ../../nbs/predict/01_results.ipynb #8d6d3f2a
+@checked
 def geojson(
     p:dict, # boxes (n,5) px, scores (n,), labels (n,)
     vocab, # class names
@@ -167,6 +169,7 @@ def coco_results(
 # %% ../../nbs/predict/01_results.ipynb #412bed00
 _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
 
+@checked
 def results_df(
     preds:dict, # by image name: dict(boxes, scores, labels)
     vocab # class names
@@ -221,6 +224,7 @@ def check_format(
     "An unknown format is a ValueError that lists those there are"
     if format not in RESULT_FORMATS: raise ValueError(f"unknown format {format!r}: known are {', '.join(RESULT_FORMATS)}")
 
+@checked(also={'rbox','image_ids','crs','scene'})
 def write_predictions(
     preds:dict, # dict(boxes (n,5) px, scores, labels) of one image, or such dicts by image name
     path, # file; for 'dota' a .zip or a folder

@@ -1,13 +1,9 @@
 "Explorers in a real JupyterLab and a real browser: brush, click, mark, and the page without a kernel beside the Python model"
 import os, random
 from pathlib import Path
-import pytest
-from rotnb.data.synth.scenes import make_synth
+from planted import PLANTED, pages, synth
 
 SHOTS = os.environ.get('ROTNB_SHOTS')  # a folder for screenshots, to be looked at
-
-@pytest.fixture(scope='session')
-def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('explore')/'synth', n_train=24, n_valid=12, size=192)
 
 def shot(page, name):
     if SHOTS: page.wait_for_timeout(300); page.screenshot(path=f'{SHOTS}/{name}.png')
@@ -23,32 +19,6 @@ def drag(page, field, a, b):
     box = page.locator(f'[data-field={field}] svg').bounding_box()
     at = lambda t: (box['x']+box['width']*(6+240*t)/252, box['y']+box['height']*.4)
     page.mouse.move(*at(a)); page.mouse.down(); page.mouse.move(*at((a+b)/2), steps=3); page.mouse.move(*at(b), steps=3); page.mouse.up()
-
-PLANTED = '''
-import numpy as np, torch
-from types import SimpleNamespace
-from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.types import to_targets
-from rotnb.evaluate import APAccumulator
-from rotnb.learn.interpret import RotatedInterpretation
-from rotnb.explore.result_explorer import ResultsExplorer
-
-dls = RotatedDataLoaders.from_dota(FOLDER, bs=4, batch_tfms=[], num_workers=0)
-def planted(seed):
-    rng,acc,k = np.random.default_rng(seed),APAccumulator(vocab=list(dls.vocab)),len(dls.vocab)
-    dl = dls.valid.new(shuffle=False, drop_last=False)
-    for x,q,l in dl:
-        for g in to_targets(q.cpu(), l.cpu(), x.shape[-2:]):
-            q,l = g['boxes'].numpy()+rng.normal(0, 1, g['boxes'].shape)*[.7,.7,.5,.3,.02],g['labels'].numpy().copy()
-            r = rng.random(len(q))
-            l[r<.1] = rng.integers(0, k, (r<.1).sum())
-            q[(r>.1)&(r<.2),4] += .7; q[(r>.2)&(r<.3),:2] += 6
-            some = r<.9
-            extra = rng.random((2,5))*[192,192,20,10,3]+[0,0,8,8,-1.5]
-            labels,scores = np.append(l[some], rng.integers(0, k, 2)),.3+.7*rng.random(some.sum()+2)
-            acc.add([dict(boxes=np.concatenate([q[some],extra]), labels=labels, scores=scores)], [g])
-    return RotatedInterpretation(SimpleNamespace(dls=dls), dl, acc, torch.tensor(rng.random(len(acc.images))))
-'''
 
 def test_dataset_explorer(lab, page, synth):
     lab.open(page, 'dataset.ipynb', f'''
@@ -88,14 +58,14 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     page.locator('.rn-viewer').first.scroll_into_view_if_needed()
     shot(page, 'dataset_large')
     assert lab.kernel(page, 'v = ex._large.children[0]; print(v.focus is not None, len(v.rows[0])>0)')=='True True'
-    page.locator('.rn-chip', has_text='lift all').click()
+    page.locator('.rn-chip', has_text='clear filters').click()
     page.wait_for_function("() => !document.querySelector('.rn-chip')")
     page.locator('[data-field=finding] button', has_text='sliver').click()
     page.wait_for_timeout(400)
     assert lab.kernel(page, 'print(ex.selected[["image","box"]].to_numpy().tolist())')=='[[3, 0]]'
     assert 'sliver: thin' in page.locator('.rn-thumb .rn-caption').inner_text()
     lab.kernel(page, 'ex.reset().filter(cls="plane")')                 # what is typed is drawn
-    page.wait_for_function("() => document.querySelector('.rn-chip')?.textContent.startsWith('cls plane')")
+    page.wait_for_function("() => document.querySelector('.rn-chip')?.textContent.startsWith('class plane')")
 
 def test_results_explorer(either, page, synth):
     lab = either
@@ -193,17 +163,10 @@ def test_two_views_of_one_explorer(page, synth, tmp_path):
 
 # --- the page without a kernel
 
-def pages(tmp_path, synth):
-    ns = {}
-    exec(PLANTED.replace('FOLDER', repr(str(synth))), ns)
-    from rotnb.explore.dataset_explorer import DatasetExplorer
-    data = DatasetExplorer(synth, [dict(image=i, kind=('a','b')[i%2], box=i%3) for i in range(20)]+[dict(image=2, kind='b')])
-    return dict(data=data, results=ns['ResultsExplorer'](ns['planted'](0), ns['planted'](1), ['A','B'], score=.4))
-
 def test_pages_without_a_kernel(page, synth, tmp_path):
     "Filters in JavaScript leave what filters in Python leave, field by field"
     rng = random.Random(0)
-    for name,ex in pages(tmp_path, synth).items():
+    for name,ex in pages(synth).items():
         page.goto(ex.to_html(tmp_path/f'{name}.html', n=40, side=200).as_uri())
         page.wait_for_selector('.rn-thumb image')
         shot(page, f'page_{name}')

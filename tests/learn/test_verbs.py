@@ -13,6 +13,7 @@ from rotnb.evaluate.resampling import compare_runs
 from rotnb.evaluate.classes import ClassMismatchError
 from rotnb.evaluate import APAccumulator
 from rotnb.explore.result_explorer import ResultsExplorer
+from rotnb.learn import fit_checks as FC
 from rotnb.learn.fit_checks import FitWarning
 from rotnb.learn.infer import predict_image
 from rotnb.learn.interpret import RotatedInterpretation
@@ -213,6 +214,10 @@ def test_objects_without_a_prior_are_told_once(dls):
     learn = make(dls, strides=(16,32)); assigner = learn.model.stages[0].assigner
     said = told(learn)
     assert len(said)==1 and 'lie at no prior' in said[0] and learn.model.stages[0].assigner is assigner
+    with learn.no_bar(), learn.no_logging(): assert told(learn)==said               # once a fit
+    few = FC._Watched(lambda priors, boxes, ignore=None: torch.arange(len(boxes)).clamp(min=1))    # the first object has no prior
+    few(None, torch.full((100,5), 4.)); assert few.message() is None                 # one of a hundred is not worth a warning
+    few(None, torch.full((2,5), 4.)); assert few.message().startswith('2 of 102 objects')
     # each object has its nearest anchor
     every = rotated_learner(dls, 'rotated_retinanet', **{k:v for k,v in TINY.items() if k!='act'})
     with every.no_bar(), every.no_logging(): assert told(every)==[]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from ...check.verbs import checked
 from ...plot.draw import PALETTE, show_boxes
 from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
@@ -22,6 +23,7 @@ from . import fix as mending
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #8f21b07f
+@checked
 @dataclass(eq=False)
 class DoctorReport:
     "What the doctor found"
@@ -259,6 +261,7 @@ def _listed_twice(boxes):
     return res
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #a585f19b
+@checked
 def doctor(
     path, # folder of a set, or its one label file
     format:str=None, # a key of `FORMATS`; recognised when absent

@@ -9,10 +9,11 @@ __all__ = ['DOTA_LINE', 'DOTA_CLASSES', 'parse_dota_line', 'write_dota', 'Dota',
 import re
 from functools import partial
 from pathlib import Path
+from ...check.verbs import checked
 from ..labels.records import *
 from ..labels.records import odd_name
 from ..labels.layout import *
-from ..labels.lines import check_lines, is_dota_head
+from ..labels.lines import check_lines, head_gsd, is_dota_head
 from .format import *
 from .edit import *
 
@@ -42,6 +43,7 @@ DOTA_CLASSES['1.5'] = DOTA_CLASSES['1.0'] + ['container-crane']
 DOTA_CLASSES['2.0'] = DOTA_CLASSES['1.5'] + ['airport','helipad']
 
 # %% ../../../nbs/data/formats/04_dota.ipynb #d8efd1bc
+@checked
 def write_dota(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labelTxt'
@@ -69,6 +71,9 @@ class Dota(LineFormat):
         kinds = ('dota','dota_shares') if isinstance(on_bad, Problems) else self.lines
         most = check_lines(files, kinds, path)
         return partial(self.entries, kinds=(most if most in kinds else 'dota',))
+    def entries(self, file, size, **kw):
+        res = super().entries(file, size, **kw)
+        return Entries(res, gsd=head_gsd([line for _,line,_ in res[:5]]))
     def parse(self, line, image): return parse_dota_line(line)
     def spell(self, line, row, changes, image):
         (xy,name,difficult),fields = row,(line or '').split()
@@ -81,6 +86,7 @@ class Dota(LineFormat):
         return ' '.join([*coordinates, *([name] if 'name' in changes else old_name), *flag])
     def write(self, annots, root, split, names): write_dota(check_distinct(annots), Path(root)/self.folder/split, decimals=3)
 
+@checked
 def read_dota(
     path, # root folder of the data set
     split:str=None, # 'train', 'val', ...; None for images/ and labelTxt/ without splits

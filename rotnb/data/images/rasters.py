@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image
+from ...check.verbs import checked
 from .orient import orientation_of, stored_window, turn_pixels, turn_size
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ad39c267
@@ -330,6 +331,7 @@ def as_array(
     return tensor_array(image.permute(1,2,0) if image.ndim==3 and image.shape[0] in (1,3,4) else image)   # torch's order of axes
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d94d0f3d
+@checked
 def read_rgb(
     source # file, its bytes, or array (h,w) or (h,w,c)
 )->np.ndarray: # (h,w,3) uint8

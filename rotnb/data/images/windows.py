@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
+from ...check.verbs import checked
 from .rasters import CorruptImageError, LazyImage, as_array, close_reader, open_reader, stretch_limits, to_uint8
 
 # %% ../../../nbs/data/images/03_windows.ipynb #68293297
@@ -93,6 +94,7 @@ class WindowedImage(LazyImage):
     def pixels(self): return self.read(0, 0, self.width, self.height)
 
 # %% ../../../nbs/data/images/03_windows.ipynb #f9dbf3cc
+@checked
 def open_scene(
     source, # file; array (h,w), (h,w,c), in memory or mapped; tensor or PIL image; a `WindowedImage` stays as it is
     bands:tuple=None, # the three to show as red, green and blue, counted from 1; the file's own RGB or the first three, one band thrice

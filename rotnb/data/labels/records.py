@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from PIL import Image
+from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_polygons
 from ...evaluate.protocols import difficulty_thr
@@ -56,6 +57,7 @@ def odd_name(
     return f'class {name!r} would be read as another: rename it, single spaces and no control characters are kept'
 
 # %% ../../../nbs/data/labels/03_records.ipynb #c20413d7
+@checked(size=None, angle=None)
 @dataclass(eq=False)
 class Annot:
     "One image and its oriented boxes, in pixels of the image as it is displayed"
@@ -69,6 +71,7 @@ class Annot:
     difficulty:float=0    # the highest that still counts, see `evaluate.protocols`
     id:int=None           # of the image in the label file, where the format has ids
     frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the image, where they differ: `data.images.orient`
+    gsd:float=None        # metres of a pixel on the ground, where the label file says it
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
@@ -192,10 +195,11 @@ def keep_rows(
 # %% ../../../nbs/data/labels/03_records.ipynb #c113c93b
 class Entries(list):
     "The entries of one image, with what their file says about the image"
-    def __init__(self, entries, size=None, stored=False):
+    def __init__(self, entries, size=None, stored=False, gsd=None):
         super().__init__(entries)
         self.size = size     # (width, height) that labels count in, see `declared_size`; None where the file has none
         self.stored = stored # whether the tool counts in stored pixels where EXIF turns an image
+        self.gsd = gsd       # metres of a pixel on the ground, where the file says it
 
 def line_entries(
     file, # label file
@@ -238,7 +242,7 @@ def read_image(
     rows = [row._replace(xy=move_points(row.xy, frame).tolist()) for row in keep_rows(some, problems, vocab, kind)]
     scaled = f'from {declared[0]:g} x {declared[1]:g} px to {size_wh[0]} x {size_wh[1]}' if how=='scaled' else ''
     if how and rows: problems.add(how, image, scaled)
-    return replace(to_annot(image, rows, size_wh), frame=frame)
+    return replace(to_annot(image, rows, size_wh), frame=frame, gsd=getattr(some, 'gsd', None))
 
 def read_pairs(
     pairs, # of (image file, label file or None)
@@ -288,6 +292,7 @@ def rbox_numbers(
     return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f39ee0a5
+@checked
 def rbox_row(
     box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner before the box is
          # turned about its middle, for '_pivot' the corner about which the box is turned

@@ -18,13 +18,16 @@ function ticks(edges) {
   return best.at
 }
 
-// A histogram to be brushed: drag over bars keeps them, a click one of them, a double click all
+// A chart for those who hear it: a name, and a place among what the Tab key reaches
+const chart = attrs => ({ role: 'img', tabindex: 0, ...attrs })
+
+// A histogram to be brushed: drag over bars keeps them, a click one of them, a double click all; arrow keys too, Shift makes it wider
 function histogram(pick) {
   const W = 240, H = 56
   const all = make('path', { class: 'rn-all' }), shown = make('path', { class: 'rn-shown' })
   const brush = make('rect', { class: 'rn-brush', y: 0, height: H }), axis = make('g', { class: 'rn-axis' }), tip = make('title')
-  const el = make('svg', { viewBox: `-6 -2 ${W + 12} ${H + 16}`, class: 'rn-hist' }, all, shown, brush, axis, tip)
-  let f, from = null, sent
+  const el = make('svg', chart({ viewBox: `-6 -2 ${W + 12} ${H + 16}`, class: 'rn-hist' }), tip, all, shown, brush, axis)
+  let f, from = null, sent, keyed = null
   const bin = e => {
     const r = el.getBoundingClientRect(), n = f.values.length - 1, x = (e.clientX - r.left) / r.width * (W + 12) - 6
     return clamp(Math.floor(x / W * n), 0, n - 1)
@@ -33,9 +36,18 @@ function histogram(pick) {
     const n = f.values.length - 1, [a, b] = i < j ? [i, j] : [j, i]
     return [a === 0 ? null : f.values[a], b === n - 1 ? null : f.values[b + 1]]
   }
-  const tell = e => {
-    const want = range(from, bin(e)), key = String(want)
+  const tell = (i, j) => {
+    const want = range(i, j), key = String(want)
     if (key !== sent) { sent = key; pick(want[0] === null && want[1] === null ? null : want) }
+  }
+  const arrow = e => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[e.key], n = f.values.length - 1
+    if (e.key === 'Escape') { keyed = sent = null; pick(null) }
+    if (!step) return
+    e.preventDefault()
+    const to = clamp((keyed ? keyed[1] : step > 0 ? -1 : n) + step, 0, n - 1)
+    keyed = [e.shiftKey && keyed ? keyed[0] : to, to]
+    tell(...keyed)
   }
   set(el, {
     onpointerdown: e => {
@@ -43,15 +55,16 @@ function histogram(pick) {
       from = bin(e)
       sent = null
       el.setPointerCapture(e.pointerId)
-      tell(e)
+      tell(from, from)
     },
     onpointermove: e => {
       const i = bin(e)
       tip.textContent = `${short(f.values[i])} to ${short(f.values[i + 1])}: ${count(f.shown[i])} of ${count(f.all[i])}`
-      if (from !== null) tell(e)
+      if (from !== null) tell(from, i)
     },
     onpointerup: () => { from = null },
     ondblclick: () => pick(null),
+    onkeydown: arrow,
   })
   const bars = ys => {                  // each set of bars fills the height: shapes are compared, the tip has the numbers
     const top = max(ys) || 1, w = W / ys.length
@@ -59,7 +72,10 @@ function histogram(pick) {
   }
   return { el, update(field) {
     f = field
-    const n = f.values.length - 1, x = v => W * place(f.values, v)
+    const n = f.values.length - 1, x = v => W * place(f.values, v), total = counts => counts.reduce((a, b) => a + b, 0)
+    const about = `${f.title}: ${count(total(f.shown))} of ${count(total(f.all))}, from ${short(f.values[0])} to ${short(f.values[n])}`
+    set(el, { 'aria-label': `${about}. Drag, or use the arrow keys, to keep a range; Escape keeps all` })
+    tip.textContent ||= about
     all.setAttribute('d', bars(f.all))
     shown.setAttribute('d', bars(f.shown))
     const [lo, hi] = f.want || [null, null], a = lo === null ? 0 : x(lo), b = hi === null ? W : x(hi)
@@ -86,20 +102,23 @@ function bars(pick) {
     }
     const row = (name, i) => {
       const off = f.want && !want.has(i), width = 100 * f.shown[i] / top, color = f.colors ? f.colors[i] : 'var(--rn-accent)'
+      const what = `${name}: ${count(f.shown[i])} of ${count(f.all[i])}`
       return make('button', { class: 'rn-class-bar' + (off ? ' rn-off' : ''), 'aria-pressed': String(want.has(i)), 'data-code': i,
-        title: `${name}: ${count(f.shown[i])} of ${count(f.all[i])}`, onclick: () => flip(i) },
-        make('i', { style: `width:${width}%;background:${color}` }), make('span', {}, name), make('b', {}, count(f.shown[i])))
+        title: what, 'aria-label': what, onclick: () => flip(i) },
+        make('i', { style: `width:${width}%;--rn-bar:${color}` }), make('span', {}, name), make('b', {}, count(f.shown[i])))
     }
     renew(el, ...f.values.map((name, i) => f.all[i] ? row(name, i) : '').filter(o => o))
   } }
 }
 
 const CIVIDIS = ['#00224e', '#1a386f', '#434e6c', '#61656f', '#7d7c78', '#9b9476', '#bcae6c', '#dfca57', '#fee838']
-const shade = t => CIVIDIS[Math.round(clamp(t, 0, 1) * (CIVIDIS.length - 1))]
+const tone = t => Math.round(clamp(t, 0, 1) * (CIVIDIS.length - 1))
+const shade = t => CIVIDIS[tone(t)]
+const onShade = t => tone(t) < 4 ? 'white' : 'black'              // each with a contrast of 5 or more
 
 // A confusion matrix: rows are the truth; a click on a cell picks its number, row * columns + column
 function matrix(pick) {
-  const el = make('svg', { class: 'rn-matrix' })
+  const el = make('svg', { class: 'rn-matrix', role: 'group', 'aria-label': 'Confusion matrix: rows are the truth' })
   return { el, update(m) {
     const k = m.names.length, s = clamp(300 / k, 16, 34), pad = 6.2 * max(m.names.map(o => o.length)) + 8, side = pad + k * s + 14
     set(el, { viewBox: `0 0 ${side} ${side}`, style: `width:${side}px` })
@@ -109,7 +128,7 @@ function matrix(pick) {
       row.forEach((n, j) => {
         const go = () => pick(m.want === i * k + j ? null : i * k + j), x = pad + j * s, y = 14 + i * s
         const what = `${m.names[i]}, detected as ${m.names[j]}: ${count(n)}`
-        const ink = `fill:${n / sum > .5 ? 'black' : 'white'}`
+        const ink = `fill:${onShade(n / sum)}`
         const state = m.want === i * k + j ? 'rn-cell rn-on' : 'rn-cell'
         const cell = make('g', { class: state, 'data-cell': `${i},${j}` }, make('title', {}, what),
           make('rect', { x, y, width: s - 1, height: s - 1, fill: shade(n / sum), rx: 2 }))
@@ -140,9 +159,11 @@ function curves(pick) {
   const side = (t, attrs) => make('text', { class: 'rn-axis-title', ...attrs }, t)
   const grid = [0, .25, .5, .75, 1].flatMap(v => [make('path', { class: 'rn-grid', d: `M${x(0)} ${y(v)}h${W}M${x(v)} ${y(0)}v${-H}` }),
     tick(v, { x: x(0) - 4, y: y(v) + 3, 'text-anchor': 'end' }), tick(v, { x: x(v), y: y(0) + 12, 'text-anchor': 'middle' })])
-  const svg = make('svg', { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rn-curves' }, ...grid, lines, on, dot, note,
+  const about = 'Precision over recall, a curve for each class; arrow keys go along them, Enter takes a point'
+  const box = { viewBox: `0 0 ${W + 48} ${H + 40}`, class: 'rn-curves', 'aria-label': about }
+  const svg = make('svg', chart(box), make('title', {}, about), ...grid, lines, on, dot, note,
     side('recall', { x: x(.5), y: H + 36 }), side('precision', { transform: `translate(9 ${y(.5)}) rotate(-90)` }))
-  let c
+  let c, keyed = null
   const nearest = e => {
     const r = svg.getBoundingClientRect(), k = (W + 48) / r.width
     const px = (e.clientX - r.left) * k, py = (e.clientY - r.top) * k
@@ -153,20 +174,34 @@ function curves(pick) {
     })
     return best.l ? best : null
   }
-  set(svg, { onpointermove: e => {
-    const p = nearest(e)
+  const said = ({ l, i }) => `${l.name}: score ${short(l.score[i])}, precision ${short(l.y[i])}, recall ${short(l.x[i])}`
+  const show = p => {
     dot.setAttribute('visibility', p ? 'visible' : 'hidden')
     if (p) set(dot, { cx: x(p.l.x[p.i]), cy: y(p.l.y[p.i]), fill: p.l.color })
-    const said = ({ l, i }) => `${l.name}: score ${short(l.score[i])}, precision ${short(l.y[i])}, recall ${short(l.x[i])}`
     note.textContent = p ? said(p) : ''
-  }, onclick: e => { const p = nearest(e); if (p) pick({ cls: p.l.name, score: p.l.score[p.i] }) } })
+  }
+  const take = p => { if (p) pick({ cls: p.l.name, score: p.l.score[p.i] }) }
+  const walk = e => {                   // left and right along a curve, up and down to another, Enter takes the point
+    const some = c.lines.filter(l => l.x.length), by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[e.key]
+    if (!some.length) return
+    if (e.key === 'Enter') take(keyed)
+    if (!by) return
+    e.preventDefault()
+    const at = Math.max(some.findIndex(l => l.name === keyed?.l.name), 0), across = e.key === 'ArrowUp' || e.key === 'ArrowDown'
+    const l = some[across && keyed ? clamp(at + by, 0, some.length - 1) : at], stride = Math.ceil(l.x.length / 40)
+    keyed = { l, i: clamp((keyed?.i ?? 0) + (across ? 0 : by * stride), 0, l.x.length - 1) }
+    show(keyed)
+    set(svg, { 'aria-label': said(keyed) })
+  }
+  set(svg, { onpointermove: e => show(nearest(e)), onclick: e => take(nearest(e)), onkeydown: walk })
   return { el: make('div', {}, svg, key), update(what) {
     c = what
     const style = l => ({ stroke: l.color, 'stroke-dasharray': l.dash || null })
     const step = (v, p, i) => `${i ? 'V' : `M${x(0)} `}${y(p).toFixed(1)}H${x(v).toFixed(1)}`
     const d = l => l.x.map((v, i) => step(v, l.y[i], i)).join('')
     lines.replaceChildren(...c.lines.filter(l => l.x.length).map(l => make('path', { class: 'rn-curve', d: d(l), ...style(l) })))
-    const sample = l => make('svg', { viewBox: '0 0 22 8' }, make('path', { class: 'rn-curve', d: 'M0 4h22', ...style(l) }))
+    const line = l => make('path', { class: 'rn-curve', d: 'M0 4h22', ...style(l) })
+    const sample = l => make('svg', { viewBox: '0 0 22 8', 'aria-hidden': 'true' }, line(l))
     key.replaceChildren(...c.lines.map(l => make('span', {}, sample(l), l.label)))
     const p = c.picked && c.lines.find(l => l.name === c.picked.cls)
     const i = p ? p.score.findLastIndex(s => s >= c.picked.score) : -1

@@ -27,7 +27,8 @@ class BoxEditor extends BoxCanvas {
       save: this.button('Save', 'Save to the label files (Ctrl+S)', () => this.send('save')),
     }
     this.where = make('span', { class: 'rn-where' })
-    this.classes = make('select', { class: 'rn-select', title: 'Class of the box, and of new ones (1 to 9)',
+    const title = 'Class of the box, and of new ones (1 to 9)'
+    this.classes = make('select', { class: 'rn-select', title, 'aria-label': title,
       onkeydown: () => { this.typed = true },                     // whoever goes through the list by keys stays there
       onpointerdown: () => { this.typed = false },
       onchange: () => { this.onMine('rename', { name: this.classes.value }); if (!this.typed) this.canvas.focus() } })
@@ -242,28 +243,28 @@ class BoxEditor extends BoxCanvas {
 
   // --- keys
 
-  wants(e) { return (e.ctrlKey || e.metaKey) && 'zys'.includes(e.key.toLowerCase()) }
-  key(e) {
-    if (!e.ctrlKey && !e.metaKey) return super.key(e)
-    const key = e.key.toLowerCase()
-    this.send(key === 's' ? 'save' : key === 'y' || e.shiftKey ? 'redo' : 'undo')
-    return true
-  }
   nudge(dx, dy, e) {
     const px = e.shiftKey ? 10 : 1
     this.mine() ? this.onMine('move', { dx: dx * px, dy: dy * px }) : this.pan(-60 * dx, -60 * dy)
   }
   bindings() {
-    const arrow = (dx, dy) => ['nudge, or pan', e => this.nudge(dx, dy, e)], remove = ['delete', () => this.onMine('delete')]
+    const arrow = (dx, dy) => ['nudge the box by 1 px (Shift: 10), or pan', e => this.nudge(dx, dy, e)]
+    const remove = ['delete', () => this.onMine('delete')], redo = ['redo', () => this.send('redo')]
     return { ...super.bindings(),
       'a': ['add: drag stern to bow, then click at the side', () => this.takeTool(this.tool ? null : 'add')],
       'Delete': remove, 'Backspace': remove,
       'd': ['difficult', () => this.onMine('toggle_difficult')],
       't': ['turn the heading', () => this.onMine('turn', { quarters: 1 })],
       'y': ['take a prediction as a label', () => this.adopt()],
+      'Ctrl+Z': ['undo', () => this.send('undo')], 'Ctrl+Y': redo, 'Ctrl+Shift+Z': redo,
+      'Ctrl+S': ['save to the label files', () => this.send('save')],
       'PageDown': ['next image', () => this.send('next')], 'PageUp': ['previous image', () => this.send('previous')],
       'ArrowLeft': arrow(-1, 0), 'ArrowRight': arrow(1, 0), 'ArrowUp': arrow(0, -1), 'ArrowDown': arrow(0, 1),
       'Escape': ['stop adding, nothing selected', () => this.escape()] }
+  }
+  mouse() {
+    return [...super.mouse(), ['drag a box', 'move it'], ['corner or side handle', 'resize'],
+      ['round handle', 'turn (Shift: in steps)']]
   }
   adopt() {
     const box = this.chosen || this.hover

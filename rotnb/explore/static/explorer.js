@@ -12,7 +12,8 @@ function mount(el, api) {
   const extra = { sliders: sliders(api), curves: curves(point => api.send({ point })),
     matrix: matrix(i => api.send({ filters: { cell: i === null ? null : [i] }, ...(i === null ? {} : { by: 'boxes' }) })) }
 
-  const lift = (f, name, text) => make('button', { class: name, title: 'lift this filter', onclick: () => ask(f.name, null) }, text)
+  const lift = (f, name, text) => make('button', { class: name, title: 'Clear this filter', 'aria-label': `Clear the filter ${f.title}`,
+    onclick: () => ask(f.name, null) }, text)
   function chart(f) {
     if (!charts[f.name]) {
       const pick = want => ask(f.name, want), made = f.kind === 'number' ? histogram(pick) : bars(pick)
@@ -28,8 +29,8 @@ function mount(el, api) {
     const s = api.snapshot()
     if (!s.fields) return
     renew(head, make('strong', {}, s.title), make('span', { class: 'rn-count' }, s.counts),
-      ...s.fields.filter(f => f.want).map(f => lift(f, 'rn-chip', `${f.name} ${said(f)} ×`)),
-      s.fields.some(f => f.want) ? make('button', { class: 'rn-chip', onclick: () => api.send({ reset: true }) }, 'lift all ×') : '',
+      ...s.fields.filter(f => f.want).map(f => lift(f, 'rn-chip', `${f.title.split(',')[0]} ${said(f)} ×`)),
+      s.fields.some(f => f.want) ? make('button', { class: 'rn-chip', onclick: () => api.send({ reset: true }) }, 'clear filters ×') : '',
       ...(s.notes || []).map(t => make('span', { class: 'rn-warn' }, t)))
     for (const f of s.fields) if (!f.hidden) chart(f)
     for (const k of ['sliders', 'matrix', 'curves']) if (s[k]) {
@@ -55,21 +56,24 @@ function mount(el, api) {
 
   function toolbar(s) {
     const change = name => e => api.send({ [name]: e.target.value || null })
-    const choice = (name, value, options) => make('select', { 'aria-label': name, 'data-set': name, onchange: change(name) },
+    const named = { by: 'Show images or boxes', sort: 'Order', side: 'Layers over each other or side by side' }
+    const choice = (name, value, options) => make('select', { 'aria-label': named[name], 'data-set': name, onchange: change(name) },
       ...options.map(([v, t]) => make('option', { value: v, selected: v === (value || '') }, t)))
     const beyond = to => to < 0 || to >= s.pages, dash = i => ({ stroke: 'currentColor', 'stroke-dasharray': DASH[i] || null })
-    const page = (to, text, title) => make('button', { title, disabled: beyond(to), onclick: () => api.send({ page: to }) }, text)
-    const sample = i => make('svg', { viewBox: '0 0 22 8' }, make('path', { d: 'M0 4h22', class: 'rn-curve', ...dash(i) }))
+    const sign = (text, title, attrs) => make('button', { title, 'aria-label': title, ...attrs }, text)
+    const page = (to, text, title) => sign(text, title, { disabled: beyond(to), onclick: () => api.send({ page: to }) })
+    const line = i => make('path', { d: 'M0 4h22', class: 'rn-curve', ...dash(i) })
+    const sample = i => make('svg', { viewBox: '0 0 22 8', 'aria-hidden': 'true' }, line(i))
     const turn = () => api.send({ ascending: !s.ascending }), several = s.layers.length > 1
     renew(tools, choice('by', s.by, [['images', 'images'], ['boxes', 'boxes']]),
       choice('sort', s.sort, [['', 'in order'], ...s.sorts.map(o => [o, `by ${o}`])]),
-      s.sort ? make('button', { title: 'turn the order round', onclick: turn }, s.ascending ? '↑' : '↓') : '',
+      s.sort ? sign(s.ascending ? '↑' : '↓', 'Turn the order round', { onclick: turn }) : '',
       several ? choice('side', s.side ? 'side' : 'over', [['over', 'laid over'], ['side', 'side by side']]) : '',
       make('span', { class: 'rn-space' }), ...(several ? s.layers.map((t, i) => make('span', { class: 'rn-layer' }, sample(i), t)) : []),
-      s.marks ? make('button', { title: 'save what is marked', 'data-save': true, onclick: api.save }, `★ ${count(s.marks)} ⤓`) : '',
-      make('span', { class: 'rn-space' }), page(s.page - 1, '‹', 'the page before'),
+      s.marks ? sign(`★ ${count(s.marks)} ⤓`, 'Save the list of what is marked', { 'data-save': true, onclick: api.save }) : '',
+      make('span', { class: 'rn-space' }), page(s.page - 1, '‹', 'The page before'),
       make('span', { class: 'rn-page-number' }, s.pages ? `${s.page + 1} of ${count(s.pages)}` : 'none'),
-      page(s.page + 1, '›', 'the next page'))
+      page(s.page + 1, '›', 'The next page'))
   }
   api.on(draw)
   draw()
@@ -121,11 +125,11 @@ function outlines(boxes, { colors, ignored }, layers) {
 }
 
 function thumbnail(cell, api) {
-  const panes = make('div', { class: 'rn-panes' }), text = make('div', { class: 'rn-text' })
+  const text = make('div', { class: 'rn-text' })
   const star = make('button', { class: 'rn-star', onclick: e => { e.stopPropagation(); api.send({ mark: cell.key }) } })
   const open = () => api.open(cell)
-  const el = make('div', { class: 'rn-thumb', tabindex: 0, role: 'button', 'data-key': cell.key, onclick: open,
-    onkeydown: e => { if (e.target === el) onEnter(open)(e) } }, panes, text, star)
+  const panes = make('div', { class: 'rn-panes', tabindex: 0, role: 'button', onkeydown: onEnter(open) })
+  const el = make('div', { class: 'rn-thumb', 'data-key': cell.key, onclick: open }, panes, text, star)
   let snap, got
   const paint = () => panes.replaceChildren(...(got?.error ? [make('div', { class: 'rn-error' }, got.error)] :
     groups(snap).map(layers => pane(got, cell, snap, layers))))
@@ -138,7 +142,9 @@ function thumbnail(cell, api) {
     Object.assign(cell, c)
     snap = s
     text.replaceChildren(make('span', { title: c.name }, c.name), make('span', { class: 'rn-caption' }, c.caption))
-    set(star, { 'aria-pressed': String(c.marked), title: c.marked ? 'take the mark away' : 'mark' }).textContent = c.marked ? '★' : '☆'
+    set(panes, { 'aria-label': `Open ${c.name}, ${c.caption}` })
+    const mark = c.marked ? 'Take the mark away' : 'Mark'
+    set(star, { 'aria-pressed': String(c.marked), title: mark, 'aria-label': `Mark ${c.name}` }).textContent = c.marked ? '★' : '☆'
     el.classList.toggle('rn-wide', groups(s).length > 1)
     paint()
   } }
@@ -151,7 +157,7 @@ function pane(got, cell, snap, layers) {
   if (!box) return make('div', { class: 'rn-wait' })
   const at = ([x, y, x2, y2]) => ({ x, y, width: x2 - x, height: y2 - y }), b = at(box)
   const im = got ? make('image', { href: got.href, ...at(got.box), preserveAspectRatio: 'none' }) : ''
-  return make('svg', { viewBox: `${b.x} ${b.y} ${b.width} ${b.height}` }, im, ...outlines(cell.boxes, snap, layers))
+  return make('svg', { viewBox: `${b.x} ${b.y} ${b.width} ${b.height}`, 'aria-hidden': 'true' }, im, ...outlines(cell.boxes, snap, layers))
 }
 
 const saveMarked = text => saveFile('marked.csv', new Blob([text], { type: 'text/csv' }))

@@ -7,7 +7,7 @@ const TOUCH = 5                                                   // px around t
 const escaped = text => String(text).replace(/[&<>"]/g, c => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c])
 function ink(hex) {                                               // black or white, whichever reads on a colour
   const n = parseInt(hex.slice(1), 16)
-  return 0.299 * (n >> 16) + 0.587 * (n >> 8 & 255) + 0.114 * (n & 255) > 115 ? '#000' : '#fff'
+  return 0.299 * (n >> 16) + 0.587 * (n >> 8 & 255) + 0.114 * (n & 255) > 100 ? '#000' : '#fff'
 }
 const sameBox = (a, b) => !!a && !!b && a[0] === b[0] && a[1] === b[1]
 
@@ -64,7 +64,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
     const box = (name, n, title, color, dash) => {
       const input = make('input', { type: 'checkbox', checked: !hidden.has(name), onchange: () => this.flip('hidden', name) })
       const stroke = { d: 'M1 4H17', stroke: color, 'stroke-width': 2.5, 'stroke-dasharray': dash.join(' ') }
-      const sample = make('span', { class: 'rn-line' }, make('svg', { width: 18, height: 8 }, make('path', stroke)))
+      const sample = make('span', { class: 'rn-line' }, make('svg', { width: 18, height: 8, 'aria-hidden': 'true' }, make('path', stroke)))
       return make('label', { class: 'rn-switch', title }, input, sample, make('span', {}, `${name} (${n})`))
     }
     const rows = this.layers.map((l, k) =>
@@ -93,8 +93,9 @@ class BoxCanvas extends ImageView {                               // a box is kn
     return [...counts.keys()].sort((a, b) => a - b).map(c => {
       const name = vocab[c] ?? String(c), swatch = make('span', { class: 'rn-swatch', style: `background: ${this.classColor(c)}` })
       swatch.hidden = this.get('color_by') === 'layer'
-      return make('button', { class: 'rn-class', type: 'button', title: `Show or hide ${name}`, 'aria-pressed': String(!off.has(name)),
-        onclick: () => this.flip('hidden_classes', name) }, swatch, `${name} (${counts.get(c).join(' · ')})`)
+      const each = counts.get(c), title = `Show or hide ${name}: ${this.layers.map((l, k) => `${each[k]} in ${l.name}`).join(', ')}`
+      return make('button', { class: 'rn-class', type: 'button', title, 'aria-pressed': String(!off.has(name)),
+        onclick: () => this.flip('hidden_classes', name) }, swatch, `${name} (${each.join(' · ')})`)
     })
   }
   classCounts() {                                                 // class -> how many in each layer
@@ -318,6 +319,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
       }],
       ...this.digits(), ...pan, 'Escape': ['nothing selected', () => this.escape()], '?': help }
   }
+  mouse() { return [...super.mouse(), ['click', 'select a box'], ['double click', 'zoom to the box']] }
   escape() { this.keys.hidden = true; this.choose(null) }
   digits() {                                                      // 1 to 9 switch layers
     return Object.fromEntries(this.layers.slice(0, 9).map((l, k) => [k + 1, [`layer ${l.name}`, () => this.flip('hidden', l.name)]]))

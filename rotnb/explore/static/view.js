@@ -1,6 +1,8 @@
 // An image that is zoomed and panned. What is drawn over it, and what a click means, is for the classes that extend this one.
 // World coordinates are pixels of the whole image, screen coordinates CSS pixels; `dpr` turns those into device pixels.
 
+const SIGNS = { ArrowLeft: '←', ArrowRight: '→', ArrowUp: '↑', ArrowDown: '↓', Delete: 'Del', Escape: 'Esc' }
+
 class ImageView {
   constructor(model, el) {
     Object.assign(this, { model, el, scale: 1, cx: 0, cy: 0, fitted: true, frames: [], pending: 0, off: [] })
@@ -96,7 +98,10 @@ class ImageView {
 
   // --- page
 
-  button(text, title, onclick) { return make('button', { class: 'rn-button', type: 'button', title, onclick }, text) }
+  button(text, title, onclick) {                                  // a sign, such as +, is read out as its title
+    const label = /\p{L}/u.test(text) ? null : title
+    return make('button', { class: 'rn-button', type: 'button', title, 'aria-label': label, onclick }, text)
+  }
   build() {
     this.percent = make('span', { class: 'rn-percent' })
     this.switches = make('span', { class: 'rn-switches' })
@@ -110,8 +115,8 @@ class ImageView {
     this.canvas = make('canvas', { class: 'rn-canvas', tabindex: 0, role: 'img' })
     this.top = make('canvas', { class: 'rn-top' })
     this.tip = make('div', { class: 'rn-tip', hidden: true })
-    this.note = make('div', { class: 'rn-note', hidden: true })
-    this.keys = make('div', { class: 'rn-keys', hidden: true })
+    this.note = make('div', { class: 'rn-note', role: 'status', hidden: true })
+    this.keys = make('div', { class: 'rn-keys', role: 'region', 'aria-label': 'Keys', hidden: true })
     this.stage = make('div', { class: 'rn-stage' }, this.canvas, this.top, this.tip, this.note, this.keys)
     this.legend = make('div', { class: 'rn-legend' })
     this.root = make('div', { class: 'rn-viewer' }, this.tools, this.stage, this.legend)
@@ -301,17 +306,24 @@ class ImageView {
       'ArrowUp': ['pan', () => this.pan(0, 60)], 'ArrowDown': ['pan', () => this.pan(0, -60)],
       '?': ['this list', () => this.help()] }
   }
-  wants() { return false }                                        // keys with Ctrl, Alt or Meta
+  mouse() { return [['wheel', 'zoom'], ['drag', 'pan']] }          // what the pointer does, for the list of keys
+  named(e) {                                                      // a key as `bindings` spells it; Meta is the Ctrl of a Mac
+    const ctrl = e.ctrlKey || e.metaKey
+    return ctrl ? `Ctrl+${e.shiftKey ? 'Shift+' : ''}${e.key.toUpperCase()}` : e.key === '=' ? '+' : e.key
+  }
+  wants(e) { return !e.altKey && this.named(e) in this.bindings() }
   key(e) {
-    const binding = this.bindings()[e.key === '=' ? '+' : e.key]
+    const binding = this.bindings()[this.named(e)]
     if (!binding) return false
     binding[1](e)
     return true
   }
-  help() {
-    const row = (key, what) => make('div', { class: 'rn-row' }, make('kbd', {}, key), make('span', {}, what))
-    const rows = Object.entries(this.bindings()).map(([key, [what]]) => row(key.replace('Arrow', ''), what))
-    this.keys.replaceChildren(...rows, row('wheel, drag', 'zoom, pan'))
+  help() {                                                        // keys that do the same share a line
+    const lines = new Map(), add = (key, what) => lines.set(what, [...lines.get(what) || [], key])
+    for (const [key, [what]] of Object.entries(this.bindings())) add(SIGNS[key] || key, what)
+    for (const [how, what] of this.mouse()) add(how, what)
+    this.keys.replaceChildren(...[...lines].map(([what, keys]) =>
+      make('div', { class: 'rn-row' }, make('kbd', {}, keys.join(' ')), make('span', {}, what))))
     this.keys.hidden = !this.keys.hidden
   }
 }
