@@ -153,3 +153,4 @@ from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
 from .explore.help import doc, explain_names as _explain_names
 from .explore.map import show_map
+from .cli.convert import convert as convert_labels

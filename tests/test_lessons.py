@@ -43,8 +43,8 @@ test_eq(n, sum(len(o) for o in read_dota(root, 'train')))'''},
     satellite_scene={
         '915cf4b9': '''
 assert dets['boxes'].shape[1]==5 and len(dets['boxes'])==len(dets['scores'])
-again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.1, resume='runs', progress=False)
-test_eq(again['boxes'].tolist(), dets['boxes'].tolist())''',
+again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.2, resume='runs', progress=False)
+test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20''',
         'f223f581': "test_eq((len(json.loads(Path('found.geojson').read_text())['features']),bad), (len(dets['scores']),{}))"},
     find_and_mend={
         '98942fba': '''
