@@ -13,8 +13,10 @@ from ..models.files import check_sums
 from ..evaluate.classes import class_map, same_classes
 from .callbacks import *
 from .fit_checks import FitChecks
+from .history import History, TableProgress, print_epoch
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
+from .run_folder import RunFolder, load_weights, one_run
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
 def detector_splitter(
@@ -73,6 +75,38 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logger = self._print_epoch
+
+    def _print_epoch(self, log): print_epoch(self, log)
+
+    def add_cb(self, cb): return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
+
+    @delegates(Learner.fit)
+    def fit(self, *args, **kwargs):
+        "Train; what happens is left in a run folder"
+        with one_run(self): return super().fit(*args, **kwargs)
+
+    @delegates(Learner.fine_tune)
+    def fine_tune(self, *args, **kwargs):
+        "Train the new part first, then all, as one run"
+        with one_run(self): return super().fine_tune(*args, **kwargs)
+
+    @property
+    def run(self): return getattr(getattr(self, 'run_folder', None), 'path', None)      # the folder of the training, or None
+
+    def load_best(self,
+        run=None # folder of another run, or a file of weights in one; None: this learner's own
+    ):
+        "Take up the weights after the best epoch"
+        file = Path(run or self.run or 'runs')
+        file = file/'best.pth' if file.is_dir() or not file.suffix else file
+        if not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
+        load_weights(self, file)
+        return self
+
     @delegates(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
         "Search a learning rate; a training before it stays on record"
@@ -107,7 +141,7 @@ def rotated_learner(
     backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
     angle:str='le90', # canonical form of the boxes predicted
-    metrics=None, # fastai metrics; None: `RotatedMAP()`
+    metrics=None, # fastai metrics; None: `RotatedMAP()` and `RotatedMAP('coco')`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is
     lr:float=1e-3, # default learning rate
@@ -120,6 +154,7 @@ def rotated_learner(
     train_bn:bool=True, # norms of a frozen backbone go on learning
     moms:tuple=(0.95,0.85,0.95), # momentum of one-cycle
     max_dets:int=None, # rows of detections an image has in `learn.pred`
+    run=None, # name of the folder in `runs` that a training leaves; None: the detector's, False: none
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
@@ -130,9 +165,9 @@ def rotated_learner(
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
     norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
-    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks())+norm
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(), FitChecks(), RunFolder(run))+norm
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
-        metrics=RotatedMAP() if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
+        metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
         train_bn=train_bn, moms=moms)
     if pretrained: learn.freeze()
     return learn
