@@ -38,25 +38,26 @@ def loss_terms(
 class History(Callback):
     "A row for every epoch that was trained, over all fits; the terms of the loss in the training's table"
     order,lasting = 50.5,('rows','smooth','n')      # after the recorder, before anybody reads its columns
-    def __init__(self): self.rows,self.asked,self.start = [],None,None
+    def __init__(self,
+        terms=() # names of the losses that get a column, see `loss_terms`
+    ):
+        self.terms,self.rows,self.start = list(terms),[],None
 
     def before_fit(self):
-        self.smooth,self.n,self.start,self.terms = {},0,None,[]
-        if hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'): return
-        model,names = get_model(self.model),self.recorder.metric_names
-        if self.asked is None or self.asked[0]!=id(model): self.asked = id(model),loss_terms(model)
-        self.terms,at = self.asked[1],len(names)-self.recorder.add_time
+        self.smooth,self.n,self.start = {},0,None
+        names,at = self.recorder.metric_names,len(self.recorder.metric_names)-self.recorder.add_time
         self.recorder.metric_names = names[:at]+self.terms+names[at:]
 
-    def before_train(self): self.start,self.steps = time.perf_counter(),len(self.recorder.lrs)
+    def before_train(self):
+        if not hasattr(self.learn, 'lr_finder'): self.start,self.steps = time.perf_counter(),len(self.recorder.lrs)
 
     def after_loss(self):
-        if not (self.training and self.terms and isinstance(self.pred, dict)): return
+        if not self.training or self.start is None: return
         self.n,beta = self.n+1,self.recorder.smooth_loss.beta
-        self.smooth = {key:beta*self.smooth.get(key, 0.)+(1-beta)*loss.detach().float() for key,loss in self.pred.items()}
+        self.smooth = {key:beta*self.smooth.get(key, 0.)+(1-beta)*self.pred[key].detach().float() for key in self.terms if key in self.pred}
 
     def after_validate(self):
-        if self.start is None or not self.terms: return
+        if self.start is None: return
         names,log = self.recorder.metric_names,self.recorder.log
         lacking = len(names)-self.recorder.add_time-len(self.terms)-len(log)
         term = lambda key: float(self.smooth[key])/(1-self.recorder.smooth_loss.beta**self.n) if key in self.smooth else None
@@ -68,8 +69,6 @@ class History(Callback):
         values = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
         more = dict(lr=max(lrs, default=None), steps=len(lrs), seconds=round(seconds, 2))
         self.rows,self.start = [*self.rows, dict(epoch=len(self.rows), **values, **more)],None
-
-    def __getstate__(self): return {**self.__dict__, 'asked':None, 'smooth':{}}      # another process has other ids
 
 # %% ../../nbs/learn/06_history.ipynb #aa511561
 def history(

@@ -13,7 +13,7 @@ from ..models.files import check_sums
 from ..evaluate.classes import class_map, same_classes
 from .callbacks import *
 from .fit_checks import FitChecks
-from .history import History, TableProgress, print_epoch
+from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
 from .run_folder import RunFolder, load_weights, one_run
@@ -94,13 +94,13 @@ class RotatedLearner(Learner):
         with one_run(self): return super().fine_tune(*args, **kwargs)
 
     @property
-    def run(self): return getattr(getattr(self, 'run_folder', None), 'path', None)      # the folder of the training, or None
+    def run_path(self): return getattr(getattr(self, 'run_folder', None), 'folder', None)     # of the training; None before it
 
     def load_best(self,
         run=None # folder of another run, or a file of weights in one; None: this learner's own
     ):
         "Take up the weights after the best epoch"
-        file = Path(run or self.run or 'runs')
+        file = Path(run or self.run_path or 'runs')
         file = file/'best.pth' if file.is_dir() or not file.suffix else file
         if not file.is_file():
             raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
@@ -165,7 +165,7 @@ def rotated_learner(
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
     norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
-    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(), FitChecks(), RunFolder(run))+norm
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(loss_terms(model)), FitChecks(), RunFolder(run))+norm
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
         metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
         train_bn=train_bn, moms=moms)

@@ -151,8 +151,9 @@ def _worst(it, n_images, n_boxes):
 def _training(it):
     rows = history(it.learn)
     if not rows: return 'Training',[H.P('The learner has no record of its training.')]
-    lrs = it.learn.recorder.lrs
-    text = f'{len(rows)} epochs, {len(lrs)} steps, largest learning rate {max(lrs):.2g}.' if len(lrs) else f'{len(rows)} epochs.'
+    steps,lrs = sum(row.get('steps', 0) for row in rows),[row['lr'] for row in rows if row.get('lr')]
+    many = f"{len(rows)} epoch{'s'*(len(rows)!=1)}"
+    text = f'{many}, {steps} steps, largest learning rate {max(lrs):.2g}.' if lrs else f'{many}.'
     df = pd.DataFrame(rows).assign(epoch=lambda d: d.epoch+1).set_index('epoch')
     curves = figure(plot_history(rows), 'Losses and metrics against the epoch')
     return 'Training',[H.P(text), curves, H.Details(H.Summary('Every epoch'), table(df))]

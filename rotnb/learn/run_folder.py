@@ -152,10 +152,12 @@ class RunFolder(Callback):
         run=None # name of the folder; None: the detector's; False: none
     ):
         check_run(run)
-        self.named,self.path,self.fits,self.best = run,None,[],None
+        self.named,self.folder,self.fits,self.best = run,None,[],None
         self.on,self.tried,self.seen,self.spent,self.inside = False,False,None,0.,False
 
-    def before_fit(self): self.on,self.tried,self.seen = False,False,None
+    def before_fit(self):
+        self.on,self.tried,self.seen = False,False,None
+        self.detector = _recipe(get_model(self.model))       # now: `FitChecks` is to put something in an assigner's place
 
     def before_batch(self):
         if self.iter or self.learn.truth is None: return
@@ -176,7 +178,7 @@ class RunFolder(Callback):
         if self.learn.logger!=noop: print(self.told())
 
     def __getstate__(self): # an exported learner has no folder, and keeps no images
-        return {**self.__dict__, 'path':None, 'fits':[], 'best':None, 'seen':None, 'on':False, 'inside':False}
+        return {**self.__dict__, 'folder':None, 'fits':[], 'best':None, 'seen':None, 'on':False, 'inside':False}
 
 @contextmanager
 def one_run(
@@ -201,29 +203,29 @@ def _try(self:RunFolder, work):
     except Exception as e:
         self.on = self.on and not isinstance(e, OSError)
         more = '' if self.on else '. Nothing more is written, the training goes on; ROTNB_RUNS=FOLDER names another place'
-        warnings.warn(f'the run folder {self.path or runs_root()} lacks something: {type(e).__name__} {e}{more}', RunWarning, stacklevel=2)
+        warnings.warn(f'the run folder {self.folder or runs_root()} lacks something: {type(e).__name__} {e}{more}', RunWarning, stacklevel=2)
 
 @patch
 def _begin(self:RunFolder):
     self.tried = True
     if self.named is False or hasattr(self.learn, 'lr_finder') or rank_distrib() or runs_root() is None: return
     self.on = True
-    if self._try(self._settings) and not (self.path/'train_batch.jpg').exists():
+    if self._try(self._settings) and not (self.folder/'train_batch.jpg').exists():
         self._try(lambda: self._picture('train_batch.jpg', batch_picture(self.learn)))
 
 @patch
 def _settings(self:RunFolder):
-    model = get_model(self.model)
-    if self.path is None:
-        self.path,self.began = new_run(runs_root(), self.named or getattr(model, 'name', None) or 'run'),time.perf_counter()
+    if self.folder is None:
+        self.folder = new_run(runs_root(), self.named or self.detector.get('name') or 'run')
+        self.began = time.perf_counter()
     self.fits.append(_fit(self.learn))
-    write_json(self.path/'settings.json', dict(detector=_recipe(model), data=_data(self.learn, self.xb[0]),
+    write_json(self.folder/'settings.json', dict(detector=self.detector, data=_data(self.learn, self.xb[0]),
         optimizer=getattr(self.opt_func, '__name__', str(self.opt_func)), fits=self.fits, versions=versions()))
     return True
 
 @patch
 def _picture(self:RunFolder, name, image):
-    with atomic_path(self.path/name, durable=False) as part: image.save(part, 'JPEG', quality=88)
+    with atomic_path(self.folder/name, durable=False) as part: image.save(part, 'JPEG', quality=88)
 
 @patch
 def _look(self:RunFolder): return dict(images=_pixels(self.learn, self.xb[0][:4]), truth=self.learn.truth[:4])
@@ -233,7 +235,7 @@ def _draw_curves(self:RunFolder):
     start,rows = time.perf_counter(),history(self.learn)
     if not rows: return
     fig = plot_history(rows)
-    with atomic_path(self.path/'curves.png', durable=False) as part: fig.savefig(part, dpi=100, format='png', facecolor='white')
+    with atomic_path(self.folder/'curves.png', durable=False) as part: fig.savefig(part, dpi=100, format='png', facecolor='white')
     plt.close(fig)
     self.spent += time.perf_counter()-start
 
@@ -261,11 +263,11 @@ def _write(self:RunFolder):
     rows = history(self.learn)
     if not rows: return
     table = pd.DataFrame(rows).assign(epoch=lambda df: df.epoch+1)
-    write_atomic(self.path/'history.csv', table.to_csv(index=False), durable=False)
+    write_atomic(self.folder/'history.csv', table.to_csv(index=False), durable=False)
     said = {key:value for key,value in rows[-1].items() if isinstance(value, (int,float))}
-    save_weights(self.learn, self.path/'last.pth', epoch=said)
+    save_weights(self.learn, self.folder/'last.pth', epoch=said)
     if self._is_best(rows[-1]):
-        save_weights(self.learn, self.path/'best.pth', epoch=said)
+        save_weights(self.learn, self.folder/'best.pth', epoch=said)
         if self.seen and 'dets' in self.seen:
             self._try(lambda: self._picture('predictions.jpg', predictions_picture(**self.seen, names=class_names(self.learn))))
     if self.spent<.01*(time.perf_counter()-self.began): self._draw_curves()
@@ -273,9 +275,9 @@ def _write(self:RunFolder):
 @patch
 def told(self:RunFolder)->str: # one line
     "Where the folder is, and what is in it"
-    where,rows = os.path.relpath(self.path),history(self.learn)
-    where = str(self.path) if where.startswith('..') else where
-    files = ', '.join(sorted(file.name for file in self.path.iterdir() if file.name[0]!='.'))
-    what = f'{len(rows)} epochs'
-    if best := self.best: what = f"best {best['name']} {best['value']:.3f} in epoch {best['epoch']} of {what} (learn.load_best() takes it up)"
+    where,rows = os.path.relpath(self.folder),history(self.learn)
+    where = str(self.folder) if where.startswith('..') else where
+    files = ', '.join(sorted(file.name for file in self.folder.iterdir() if file.name[0]!='.'))
+    what = f"{len(rows)} epoch{'s'*(len(rows)!=1)}"
+    if best := self.best: what = f"best {best['name']} {best['value']:.3f} in epoch {best['epoch']} of {len(rows)} (learn.load_best() takes it up)"
     return f'{where}: {what}; {files}'
