@@ -54,7 +54,12 @@ class History(Callback):
     def after_loss(self):
         if not self.training or self.start is None: return
         self.n,beta = self.n+1,self.recorder.smooth_loss.beta
-        self.smooth = {key:beta*self.smooth.get(key, 0.)+(1-beta)*self.pred[key].detach().float() for key in self.terms if key in self.pred}
+        losses = {key:self.pred[key].detach().float() for key in self.terms if key in self.pred}
+        self.smooth = {key:beta*self.smooth.get(key, 0.)+(1-beta)*loss for key,loss in losses.items()}
+
+    def after_train(self):
+        if self.start is None or not self.recorder.cancel_train: return
+        self.recorder.log += [None]*sum(name.startswith('train_') for name in self.recorder.metric_names)   # fastai would shift the row
 
     def after_validate(self):
         if self.start is None: return

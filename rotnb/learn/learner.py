@@ -167,8 +167,8 @@ def rotated_learner(
     norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
     own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(loss_terms(model)), FitChecks(), RunFolder(run))+norm
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
-        metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
-        train_bn=train_bn, moms=moms)
+        metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd,
+        wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms)
     if pretrained: learn.freeze()
     return learn
 

@@ -141,7 +141,7 @@ def test_a_disk_that_takes_nothing_stops_no_training(make, tmp_path, monkeypatch
     learn.fit(1, 1e-2)
     assert len(table(learn.run_path))==4, 'with room again it goes on'
 
-def test_a_picture_that_fails_costs_only_itself(make, monkeypatch):
+def test_an_image_that_fails_costs_only_itself(make, monkeypatch):
     def broken(*args, **kwargs): raise TypeError('five channels')
     monkeypatch.setattr(run_folder, 'draw', broken)
     learn = make()
