@@ -2,6 +2,8 @@
 import os
 from hypothesis import settings
 
+os.environ['ROTNB_RUNS'] = '0'                 # trainings leave no folders, but where a test asks for them
+
 settings.register_profile('ci', derandomize=True, deadline=None)
 if os.environ.get('CI'): settings.load_profile('ci')
 

@@ -7,6 +7,7 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
+from functools import wraps
 from fastai.vision.all import *
 from ..check.values import between, file_name, one_or_more
 from ..check.verbs import checked
@@ -20,8 +21,10 @@ from ..data.summary import input_sizes
 from ..predict.sources import is_one_image
 from .callbacks import *
 from .fit_checks import FitChecks
+from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
+from .run_folder import RunFolder, load_weights, one_run
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
 @checked
@@ -79,6 +82,13 @@ def _checked(model, vocab, kw):
     return model
 
 # %% ../../nbs/learn/08_learner.ipynb #66c5e7a0
+def _as_run(fit):
+    "A fit that leaves a run folder"
+    @wraps(fit)
+    def run(self, *args, **kwargs):
+        with one_run(self): return fit(self, *args, **kwargs)
+    return run
+
 class RotatedLearner(Learner):
     "A `Learner` that keeps its detector's classes and its record of training when it is given other data"
     @property
@@ -86,9 +96,31 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
-    fit = checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more')))
-    fit_one_cycle,fine_tune,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fine_tune, Learner.fit_flat_cos,
-                                                                  Learner.fit_sgdr))
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logger = self._print_epoch
+
+    def _print_epoch(self, log): print_epoch(self, log)
+
+    def add_cb(self, cb): return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
+
+    fit = _as_run(checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more'))))
+    fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
+    fit_one_cycle,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
+
+    @property
+    def run_path(self): return getattr(getattr(self, 'run_folder', None), 'folder', None)     # of the training; None before it
+
+    def load_best(self,
+        run=None # folder of another run, or a file of weights in one; None: this learner's own
+    ):
+        "Take up the weights after the best epoch"
+        file = Path(run or self.run_path or 'runs')
+        file = file/'best.pth' if file.is_dir() or not file.suffix else file
+        if not file.is_file():
+            raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
+        load_weights(self, file)
+        return self
 
     @checked
     @delegates(Learner.lr_find)
@@ -143,7 +175,7 @@ def rotated_learner(
     pretrained:bool=True, # ImageNet weights, through timm
     angle:str=None, # canonical form of the boxes predicted; None: 'le90', or that of the `weights`
     weights=None, # trained weights to start from: a name of `list_weights()`, or a file of `learn.save_weights`
-    metrics=None, # fastai metrics; None: `RotatedMAP()`
+    metrics=None, # fastai metrics; None: `RotatedMAP()` and `RotatedMAP('coco')`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is
     lr:float=1e-3, # default learning rate
@@ -156,6 +188,7 @@ def rotated_learner(
     train_bn:bool=True, # norms of a frozen backbone go on learning
     moms:tuple=(0.95,0.85,0.95), # momentum of one-cycle
     max_dets:int=None, # rows of detections an image has in `learn.pred`
+    run=None, # name of the folder in `runs` that a training leaves; None: the detector's, False: none
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
@@ -171,10 +204,11 @@ def rotated_learner(
     if model.vocab is None: model.vocab = list(dls.vocab)
     norm = [_normalize(dls, model)] if normalize else []
     if norm: model.stats = _stats(norm[0])
-    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks(), *map(KeepNormalize, norm))
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(loss_terms(model)), FitChecks(), RunFolder(run))
+    own += map(KeepNormalize, norm)
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
-        metrics=RotatedMAP() if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
-        train_bn=train_bn, moms=moms)
+        metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd,
+        wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms)
     if pretrained: learn.freeze()
     return learn
 

@@ -29,6 +29,8 @@ TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_chan
 @pytest.fixture(scope='session')
 def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('synth')/'set', n_train=8, n_valid=4, size=96, seed=3)
 
+COLUMNS = 'epoch train_loss valid_loss mAP50 mAP50:95 loss_cls loss_quality loss_box time'.split()
+
 def load(synth, path, **kw):
     "Data loaders whose learners save in `path`"
     dls = RotatedDataLoaders.from_dota(synth, **{**dict(bs=4, batch_tfms=[], num_workers=0), **kw})
@@ -100,8 +102,8 @@ def test_fit_one_cycle_fits_two_images(synth, tmp_path):
     lines = []
     learn.logger = lines.append
     learn.fit_one_cycle(2, 1e-3)
-    assert learn.recorder.metric_names==['epoch','train_loss','valid_loss','mAP50','time']
-    assert [o[0] for o in lines]==[0,1] and all(len(o)==5 and 0<=o[3]<=1 for o in lines), 'epoch, losses, mAP50 and time in each row'
+    assert learn.recorder.metric_names==COLUMNS
+    assert [line[0] for line in lines]==[0,1] and all(len(line)==len(COLUMNS) and 0<=line[3]<=1 for line in lines)
     learn.fit_one_cycle(30, 1e-2, cbs=NoValidation())
     assert learn.recorder.losses[-1] < .6*learn.recorder.losses[0]
     assert learn.validate(dl=two)[1]>.2
@@ -155,11 +157,12 @@ def by_hand(learn, dl=None):
 def test_validate_equals_eval_map_by_hand(learn):
     learn.dls.loaders[0] = learn.dls.valid  # fit what is validated, so that there is something to be found
     learn.fit_one_cycle(30, 1e-2, cbs=NoValidation())
-    loss,m = learn.validate()
-    assert [loss,m]==learn.validate(), 'the second call starts afresh'
+    loss,m,coco = learn.validate()
+    assert [loss,m,coco]==learn.validate(), 'the second call starts afresh'
     preds,targets = by_hand(learn)
     r = eval_map(preds, targets, vocab=learn.dls.vocab)
     assert m==pytest.approx(r.map, abs=1e-6) and m>0
+    assert coco==pytest.approx(eval_map(preds, targets, metric='coco', vocab=learn.dls.vocab).map, abs=1e-6)
     assert learn.metrics[0].compute().n_gt.sum()==r.n_gt.sum()>0
     assert loss==pytest.approx(learn.get_preds(with_loss=True)[2].mean().item(), rel=1e-5)
 
@@ -307,7 +310,7 @@ def test_early_stopping(learn):
 def test_csv_logger(learn):
     learn.fit(2, 1e-3, cbs=CSVLogger(fname='log.csv'))
     rows = list(csv.DictReader(open(learn.path/'log.csv')))
-    assert list(rows[0])==['epoch','train_loss','valid_loss','mAP50','time'] and len(rows)==2
+    assert list(rows[0])==COLUMNS and len(rows)==2
     assert float(rows[1]['mAP50'])==pytest.approx(learn.recorder.values[1][2])
 
 def test_several_metrics_share_one_accumulator(dls, monkeypatch):
@@ -332,8 +335,9 @@ def test_a_metric_is_told_its_threshold_makes_no_sense_before_the_epoch(iou):
 def test_train_metrics_leave_detection_out(learn):
     learn.recorder.train_metrics = True
     learn.fit(1)
-    assert learn.recorder.metric_names[1:]==['train_loss','train_mAP50','valid_loss','valid_mAP50','time']
-    assert learn.recorder.values[0][1] is None and learn.recorder.values[0][3] is not None
+    names = 'train_loss train_mAP50 train_mAP50:95 valid_loss valid_mAP50 valid_mAP50:95 loss_cls loss_quality loss_box time'.split()
+    assert learn.recorder.metric_names[1:]==names
+    assert learn.recorder.values[0][1] is None and learn.recorder.values[0][4] is not None and len(learn.recorder.values[0])==len(names)-1
 
 # when something is wrong
 
