@@ -19,9 +19,9 @@ def _numbers(name, text, kind):
 
 def run_predict(
     model, # file written by `learn.export`
-    path, # image, scene, or a folder of them
+    path, # image, scene, a folder of them, a pattern, or an address on the web
     out, # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
     bands:str=None, # three bands, counted from 1, with commas between
     scales:str='1', # enlargements of the scene, with commas between
     device:str=None, # cpu, cuda, ...
@@ -35,22 +35,24 @@ def run_predict(
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
     preds,bad = predict_folder(open_learner(model, device), path, out, format.split(','), resume=not overwrite,
-                               progress=sys.stdout.isatty(), **kw)
+                               progress=None if sys.stdout.isatty() else False, **kw)
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
 
 @call_parse
 def main(
     model:str, # file that learn.export wrote; opening it can run code, so only give files that you trust
-    path:str, # an image or scene, or a folder of them
+    path:str, # an image or scene, a folder of them, a pattern in quotes, or an address on the web
     out:str='predictions', # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
     size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
     score_thr:float=.05, # least score of a detection
     iou_thr:float=.1, # overlap within a class above which the weaker of two boxes is dropped
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
+    max_dets:int=None, # most detections in an image, the best
+    agnostic_nms:bool=False, # of two boxes that overlap keep the better also where their classes differ
     bs:int=None, # windows in a batch; without it as in training
     num_workers:int=None, # reading processes; without it 0 on a CPU, up to 8 elsewhere
     crs:str=None, # of GeoJSON: lonlat for maps on the web, or EPSG:3857 and the like; without it each scene's own
@@ -62,5 +64,6 @@ def main(
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
-                          iou_thr=iou_thr, cut=cut, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
+                          iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers,
+                          image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from fastai.vision.all import *
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox, qbox2rbox
-from ..ops.nms import check_unit
 from ..data.types import TensorQuad
 from ..check.values import check_value, whole
 from ..data.images.rasters import image_size

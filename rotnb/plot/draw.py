@@ -6,7 +6,10 @@
 __all__ = ['PALETTE', 'IGNORED', 'class_color', 'display_limits', 'rgb8', 'show_boxes', 'drawn_boxes', 'draw', 'upright_crop']
 
 # %% ../../nbs/plot/01_draw.ipynb #74b9ff9b
+import os
+from collections import Counter
 import numpy as np, cv2
+from PIL import Image, ImageOps
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 
@@ -37,9 +40,11 @@ def display_limits(
     return (float(low),float(high)) if dark and low<high else None
 
 def rgb8(
-    image # PIL image, array (h,w), (h,w,1), (h,w,3) or (h,w,4), or tensor (c,h,w)
+    image # file, PIL image, array (h,w), (h,w,1), (h,w,3) or (h,w,4), or tensor (c,h,w)
 )->np.ndarray: # (h,w,3) uint8
     "Any image as 8-bit RGB, to be looked at"
+    if isinstance(image, (str,os.PathLike)):
+        with Image.open(image) as stored: image = ImageOps.exif_transpose(stored)
     if hasattr(image, 'detach'): px = _tensor_pixels(image)
     else:
         known = not hasattr(image, 'mode') or image.mode in ('RGB','L','F') or image.mode[0]=='I'       # of Pillow
@@ -87,7 +92,7 @@ def _each(n, labels, scores, ignored):
 
 # %% ../../nbs/plot/01_draw.ipynb #b748ad23
 def _upper_corner(q): return q[np.lexsort((q[:,0],q[:,1]))[0]]
-def _hex(i): return '#%02x%02x%02x'%class_color(i)
+def _hex(rgb): return '#%02x%02x%02x'%rgb
 
 def _ink(rgb): # black or white, whichever reads on colour `rgb`
     return 'black' if np.dot(rgb, (.299,.587,.114))>100 else 'white'
@@ -103,6 +108,28 @@ def _color_index(label, vocab):
     if isinstance(label, str): return list(vocab).index(label) if vocab is not None and label in vocab else sum(map(ord, label))
     return int(label)
 
+_GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
+
+def _unpacked(boxes, labels, scores, vocab):
+    "Boxes, labels, scores, vocab; what is not given is that of `Detections`, or of a dict of a detector"
+    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab
+    labels,scores = (boxes.get(key) if given is None else given for key,given in (('labels',labels),('scores',scores)))
+    return boxes['boxes'],labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab
+
+def _corners(boxes):
+    "(n,4,2) of rboxes (n,5) or corners, arrays or tensors"
+    boxes = np.asarray(boxes.detach().cpu() if hasattr(boxes, 'detach') else boxes, dtype=float)
+    return rbox2qbox(boxes) if boxes.ndim==2 and boxes.shape[-1]==5 else boxes.reshape(-1,4,2)
+
+def _shown(boxes, labels, scores, vocab, ignored):
+    "(corners, colour, caption, class, ignored) of each box that can be placed"
+    res,corners = [],_corners(boxes)
+    for quad,(label,score,ign) in zip(corners, _each(len(corners), labels, scores, ignored)):
+        if not np.isfinite(quad).all(): continue
+        name = _caption(label, None, vocab)+(', ignored' if ign else '')
+        res.append((quad, _GREY if ign else class_color(_color_index(label, vocab)), _caption(label, score, vocab), name, ign))
+    return res
+
 # %% ../../nbs/plot/01_draw.ipynb #c1cad94a
 def _outline(ax, q, color, dashed, lw):
     "One box and its heading, with a dark halo"
@@ -113,56 +140,14 @@ def _outline(ax, q, color, dashed, lw):
     ax.add_patch(Polygon(q, ls=(0,(3,2)) if dashed else '-', joinstyle='round', **kw))
     ax.add_patch(Polygon(_tick(q), closed=False, **kw))
 
-def _text_place(ax, q):
-    "Position and alignment of a text at the upper corner of a box, inside the axis"
-    (x0,x1),(y0,y1) = sorted(ax.get_xlim()),sorted(ax.get_ylim())
-    x,y = np.clip(_upper_corner(q), (x0,y0), (x1,y1))
-    return dict(x=x, y=y, ha='right' if x>x0+.8*(x1-x0) else 'left', va='top' if y<y0+.04*(y1-y0) else 'bottom')
-
-def _legend(ax, keys, text_size):
-    "Classes and how many boxes each has"
-    from matplotlib.patches import Patch
-    counts = {key: keys.count(key) for key in dict.fromkeys(keys)}
-    handles = [Patch(color=color, label=f'{caption} ({count})') for (caption,color),count in counts.items()]
-    ax.legend(handles=handles, fontsize=text_size+.5, loc='upper right', frameon=True, facecolor='white', framealpha=.85,
-              labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
-
-# %% ../../nbs/plot/01_draw.ipynb #75ebdb10
-@checked
-def show_boxes(
-    ax, # matplotlib axis, the image already shown
-    quads, # (n,4,2) corners, pixels
-    labels=None, # (n,) class indices or names
-    scores=None, # (n,) in [0,1]
-    vocab=None, # class names, to name integer labels
-    ignored=None, # (n,) bool: drawn grey and dashed
-    lw:float=1.2, # line width, points
-    text_size:float=6.5, # points; 0 for no text
-    max_text:int=30 # with more boxes than this a legend stands in for the texts
-): # the axis
-    "Draw boxes with class and score on `ax`"
-    quads,keys = np.asarray(quads, dtype=float).reshape(-1,4,2)-.5,[]   # `imshow` has pixel centres at whole numbers, boxes at .5
-    for quad,(label,score,ign) in zip(quads, _each(len(quads), labels, scores, ignored)):
-        if not np.isfinite(quad).all(): continue                             # nothing to place
-        color,text = IGNORED if ign else _hex(_color_index(label, vocab)),_caption(label, score, vocab)
-        _outline(ax, quad, color, ign, lw)
-        keys.append((f'{_caption(label, None, vocab)}{", ignored" if ign else ""}', color))
-        if text and text_size and len(quads)<=max_text:
-            ink = 'black' if ign else _ink(class_color(_color_index(label, vocab)))
-            ax.text(s=text, color=ink, fontsize=text_size, clip_on=True, bbox=dict(facecolor=color, alpha=.8, lw=0, pad=.6),
-                    **_text_place(ax, quad))
-    if text_size and labels is not None and len(quads)>max_text: _legend(ax, keys, text_size)
-    return ax
-
-# %% ../../nbs/plot/01_draw.ipynb #011a8964
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-
 def _places(q, wh):
     "Upper left corners that a plate of `wh` may have beside a box, best first: over it, under it, right, left, and further off"
     lo,hi,(w,h) = q.min(0),q.max(0),wh
     x,y = _upper_corner(q)
     near = [(x,y-h), (lo[0],hi[1]), (hi[0],lo[1]), (lo[0]-w,lo[1]), (hi[0]-w,lo[1]-h), (hi[0]-w,hi[1])]
-    return near + [(x,y-h*k) for k in (2,3,4)] + [(lo[0],hi[1]+h*k) for k in (1,2,3)]
+    beyond = [(x,y-h*k) for k in (2,3,4)]+[(lo[0],hi[1]+h*k) for k in (1,2,3)]
+    sides = [(edge,at) for at in (y-1.5*h, hi[1]+.5*h, y-3*h, hi[1]+2*h, y-5*h, hi[1]+4*h) for edge in (lo[0]-w,hi[0])]
+    return near+beyond+sides
 
 def _place_plate(q, wh, size_wh, taken):
     "`(x, y, w, h)` of a plate inside an image of `size_wh` that covers least of those there are"
@@ -173,16 +158,87 @@ def _place_plate(q, wh, size_wh, taken):
         return round((w.clip(0)*h.clip(0))@[*[1]*len(taken), .02])
     return (*min(at, key=covered), *wh)          # the first of equals
 
+def _text_boxes(ax, texts, quads, points):
+    "Where each text stands on an axis, (x, y) of its upper left corner, beside its box and clear of the others where there is room"
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+    ax.apply_aspect()
+    (x0,x1),(y0,y1) = sorted(ax.get_xlim()),sorted(ax.get_ylim())
+    per_unit = np.abs(np.diff(ax.transData.transform([(x0,y0),(x1,y1)]), axis=0)[0])/[max(x1-x0, 1e-9),max(y1-y0, 1e-9)]
+    px,font,taken,res = ax.figure.dpi/72,FontProperties(size=points),np.zeros((0,4)),[]
+    for text,quad in zip(texts, quads):
+        w,h,below = TextToPath().get_text_width_height_descent(text or ' ', font, False)
+        wh = np.ceil(np.array([w+1.2,h+below+2])*px).astype(int)               # with its plate's rim
+        plate = _place_plate((quad-[x0,y0])*per_unit, wh, [x1-x0,y1-y0]*per_unit, taken)
+        taken = np.append(taken, [plate], 0)
+        res.append(np.array(plate[:2])/per_unit+[x0,y0])
+    return res
+
+def _legend(ax, keys, text_size):
+    "Classes and how many boxes each has"
+    from matplotlib.patches import Patch
+    handles = [Patch(color=color, label=f'{caption} ({count})') for (caption,color),count in Counter(keys).items()]
+    ax.legend(handles=handles, fontsize=text_size+.5, loc='upper right', frameon=True, facecolor='white', framealpha=.85,
+              labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
+
+# %% ../../nbs/plot/01_draw.ipynb #75ebdb10
+@checked
+def show_boxes(
+    ax, # matplotlib axis, the image already shown
+    quads, # (n,4,2) corners or (n,5) rboxes, pixels; or `Detections`, with labels, scores and vocab
+    labels=None, # (n,) class indices or names
+    scores=None, # (n,) in [0,1]
+    vocab=None, # class names, to name integer labels
+    ignored=None, # (n,) bool: drawn grey and dashed
+    lw:float=1.2, # line width, points
+    text_size:float=6.5, # points; 0 for no text
+    max_text:int=30 # with more boxes than this a legend stands in for the texts
+): # the axis
+    "Draw boxes with class and score on `ax`"
+    quads,labels,scores,vocab = _unpacked(quads, labels, scores, vocab)
+    found = [(quad-.5,*rest) for quad,*rest in _shown(quads, labels, scores, vocab, ignored)]   # `imshow` has pixel centres at 0, 1, ...
+    for quad,color,_,_,ign in found: _outline(ax, quad, _hex(color), ign, lw)
+    if text_size and len(quads)<=max_text:
+        said = [(quad,color,text) for quad,color,text,*_ in found if text]
+        for (quad,color,text),(x,y) in zip(said, _text_boxes(ax, [text for *_,text in said], [quad for quad,*_ in said], text_size)):
+            plate = dict(facecolor=_hex(color), alpha=.8, lw=0, pad=.6)
+            ax.text(x, y, text, color=_ink(color), fontsize=text_size, clip_on=True, bbox=plate, ha='left', va='top')
+    elif text_size and labels is not None: _legend(ax, [(name,_hex(color)) for _,color,_,name,_ in found], text_size)
+    return ax
+
+# %% ../../nbs/plot/01_draw.ipynb #011a8964
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+def _plate(img, xy, wh, text, color, scale, thick, base):
+    "Writing on a plate"
+    (x,y),(w,h) = xy,wh
+    cv2.rectangle(img, (x,y), (x+w-1,y+h-1), color, -1)
+    ink = (0,0,0) if _ink(color)=='black' else (255,255,255)
+    cv2.putText(img, text, (x+2,y+h-base-1), _FONT, scale, ink, thick, cv2.LINE_AA)
+
+def _text_size(text, lw):
+    "Size of a plate, and what `_plate` needs to know"
+    scale,thick = .38+.05*lw,max(1, lw//2)
+    (w,h),base = cv2.getTextSize(text, _FONT, scale, thick)
+    return (w+4,h+base+2),(scale,thick,base)
+
 def _put_captions(img, captions, lw):
     "Each `(quad, text, colour)` as writing on a plate of its colour, beside its box and clear of the others where there is room"
-    scale,thick,taken = .38+.05*lw,max(1, lw//2),np.zeros((0,4), int)
+    taken = np.zeros((0,4), int)
     for quad,text,color in captions:
-        (w,h),base = cv2.getTextSize(text, _FONT, scale, thick)
-        x,y,w,h = plate = _place_plate(quad, (w+4,h+base+2), img.shape[1::-1], taken)
-        cv2.rectangle(img, (x,y), (x+w-1,y+h-1), color, -1)
-        ink = (0,0,0) if _ink(color)=='black' else (255,255,255)
-        cv2.putText(img, text, (x+2,y+h-base-1), _FONT, scale, ink, thick, cv2.LINE_AA)
+        wh,how = _text_size(text, lw)
+        plate = _place_plate(quad, wh, img.shape[1::-1], taken)
+        _plate(img, plate[:2], plate[2:], text, color, *how)
         taken = np.append(taken, [plate], 0)
+
+def _put_legend(img, keys, lw):
+    "Classes and how many boxes each has, in the upper right corner"
+    lines = [(f'{name} ({count})', color) for (name,color),count in Counter(keys).most_common()]
+    sizes = [_text_size(text, lw) for text,_ in lines]
+    width,y = max(wh[0] for wh,_ in sizes),2
+    for (text,color),((_,h),how) in zip(lines, sizes):
+        _plate(img, (max(img.shape[1]-width-2, 0),y), (width,h), text, color, *how)
+        y += h
 
 def _line(img, pts, color, lw, dashed=False, closed=True):
     "A polyline with a dark halo, 1/16 px exact"
@@ -217,27 +273,26 @@ drawn_boxes.kind = True
 
 @checked(boxes=drawn_boxes)
 def draw(
-    image, # (h,w,3) or (h,w), as `rgb8` takes it
-    boxes, # (n,5) rboxes or (n,4,2) corners, pixels
+    image, # file, PIL image, tensor or (h,w,3) or (h,w), as `rgb8` takes it
+    boxes, # (n,5) rboxes or (n,4,2) corners, pixels; or `Detections`, with labels, scores and vocab
     labels=None, # (n,) class indices or names
     scores=None, # (n,) in [0,1]
     vocab=None, # class names, to name integer labels
     ignored=None, # (n,) bool: drawn grey and dashed
     lw:int=None, # line width, pixels; grows with the image when absent
-    text:bool=True # write class and score
+    text:bool=True, # write class and score
+    max_text:int=60 # with more boxes than this a legend stands in for the texts
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
-    corners = np.asarray(boxes, dtype=float)
-    corners,captions = rbox2qbox(corners) if corners.ndim==2 and corners.shape[-1]==5 else corners.reshape(-1,4,2),[]
-    for quad,(label,score,ign) in zip(corners, _each(len(corners), labels, scores, ignored)):
-        if not np.isfinite(quad).all(): continue
-        color = (160,160,160) if ign else class_color(_color_index(label, vocab))
+    boxes,labels,scores,vocab = _unpacked(boxes, labels, scores, vocab)
+    found = _shown(boxes, labels, scores, vocab, ignored)
+    for quad,color,_,_,ign in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
         _line(img, _tick(quad)-.5, color, lw, closed=False)
-        if text and (said := _caption(label, score, vocab)): captions.append((quad, said, color))
-    _put_captions(img, captions, lw)                                      # over all outlines
+    if text and len(found)<=max_text: _put_captions(img, [(quad,said,color) for quad,color,said,*_ in found if said], lw)
+    elif text and labels is not None: _put_legend(img, [(name,color) for _,color,_,name,_ in found], lw)
     return img
 
 # %% ../../nbs/plot/01_draw.ipynb #138b6b56

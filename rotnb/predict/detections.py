@@ -17,7 +17,7 @@ from ..geometry.boxes import rbox2qbox
 from ..plot.draw import draw, upright_crop
 from ..ops.nms import check_unit, nms_rotated
 from ..data.images.rasters import LazyImage, read_rgb
-from ..data.images.windows import WindowedImage, open_scene
+from ..data.images.windows import WindowedImage, open_scene, shown_scene
 from ..data.labels.atomic import atomic_path, write_atomic
 from ..data.labels.records import unknown_class
 from ..interop.ecosystem import to_supervision
@@ -49,7 +49,7 @@ def _scene_of(image):
 
 def _look(image, side=None):
     "An image with a longer side of `side` px, and (2,) how many of its px are one of the original"
-    scene = _scene_of(image)
+    scene = shown_scene(_scene_of(image))
     longer = max(scene.size)
     pixels = scene.read(0, 0, *scene.size, (side or min(longer, _NATURAL))/longer, most=2**23)
     return pixels,np.array(pixels.shape[1::-1])/scene.size
@@ -197,7 +197,7 @@ def crops(self:Detections,
     side:int=None # of all crops, px; None: as large as in the image, up to 1024
 )->list: # of (side,side,3) uint8, one an object
     "Each object and its surroundings, turned so that its longer side is level"
-    scene = _scene_of(self.image)
+    scene = shown_scene(_scene_of(self.image))
     return [_crop(scene, box, context, side) for box in self.boxes.detach().cpu().double().numpy()]
 
 # %% ../../nbs/predict/02_detections.ipynb #f9a14a0b

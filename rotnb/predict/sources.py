@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 import numpy as np, pandas as pd, torch
 from PIL import Image
+from ..check.verbs import checked
 from ..data.images.rasters import CorruptImageError, LazyImage, RASTER_EXTS, close_reader, image_size, read_rgb
 from ..data.images.walk import walk_files
 from ..data.labels.atomic import atomic_path
@@ -86,6 +87,7 @@ def _fetch(url, file, most, timeout):
         except CorruptImageError: raise DownloadError(f"{url} is no image ({reply.headers.get_content_type()})") from None
         finally: close_reader(part)
 
+@checked
 def fetch_image(
     url:str, # of an image, http or https
     folder=None, # where fetched images are kept; None: `images` in the user's cache

@@ -58,3 +58,56 @@ def test_a_caption_lies_within_its_plate(monkeypatch, size, lw):
 
 def test_a_image_smaller_than_its_caption():
     assert D.draw(np.zeros((8,8,3), np.uint8), [[4,4,4,4,0]], ['a very long name']).shape==(8,8,3)
+
+def crowd(n=30, side=512, seed=1):
+    r = np.random.default_rng(seed)
+    return np.c_[r.random((n,2))*side*.43+side*.27, r.random(n)*40+25, r.random(n)*15+10, r.random(n)*3-1.5], r.random(n)
+
+def shared(a, b):
+    "Area that two plates (x, y, w, h) have in common"
+    w,h = (min(a[i]+a[i+2], b[i]+b[i+2])-max(a[i], b[i]) for i in (0,1))
+    return max(w, 0)*max(h, 0)
+
+def most_shared(plates): return max(shared(a, b)/min(a[2]*a[3], b[2]*b[3]) for i,a in enumerate(plates) for b in plates[:i])
+
+def test_thirty_captions_in_one_place_are_read(monkeypatch):
+    boxes,scores = crowd()
+    _,got = plates(monkeypatch, np.zeros((512,512,3), np.uint8), boxes, ['storage-tank']*30, scores)
+    assert len(got)==30 and most_shared(got)<.1
+
+@pytest.mark.parametrize('side', [96,192,512])
+def test_texts_on_an_axis_cover_none(side):
+    "Measured by the renderer itself"
+    import matplotlib.pyplot as plt
+    boxes,scores = crowd(16, side)
+    fig,ax = plt.subplots(figsize=(6,6))
+    ax.imshow(np.zeros((side,side,3)))
+    D.show_boxes(ax, boxes, ['plane']*16, scores)
+    fig.canvas.draw()
+    extents = [text.get_window_extent() for text in ax.texts]
+    plt.close(fig)
+    assert len(extents)==16 and most_shared([(o.x0,o.y0,o.width,o.height) for o in extents])<.1
+
+def test_many_boxes_get_a_legend(monkeypatch):
+    boxes,scores = crowd(100)
+    im,got = plates(monkeypatch, np.zeros((512,512,3), np.uint8), boxes, [i%3 for i in range(100)], scores, ['ship','car','plane'])
+    assert not got and im[4,-8].any()
+    assert (D.draw(im, boxes, max_text=0)==D.draw(im, boxes, text=False)).all(), 'without labels there is nothing to count'
+    _,got = plates(monkeypatch, np.zeros((512,512,3), np.uint8), boxes, ['ship']*100, scores, max_text=100)
+    assert len(got)==100
+
+def test_a_file_and_what_was_found_are_drawn(tmp_path):
+    from PIL import Image
+    from rotnb.predict.detections import Detections
+    boxes,scores = crowd(5, 100)
+    px = np.random.default_rng(0).integers(0, 255, (80,100,3)).astype(np.uint8)
+    file = tmp_path/'a.png'; Image.fromarray(px).save(file)
+    want = D.draw(px, boxes, [0,1,0,1,1], scores, ['ship','car'])
+    found = Detections(boxes, scores, [0,1,0,1,1], ['ship','car'])
+    for image in (file, str(file), px, Image.open(file)):
+        assert (D.draw(image, found)==want).all() and (D.draw(image, **found, vocab=found.vocab)==want).all()
+    assert (D.draw(px, dict(found), vocab=found.vocab)==want).all() and (D.draw(px, found.filter(classes=[]))==px).all()
+    turned = Image.Exif(); turned[0x112] = 6
+    Image.fromarray(px).save(tmp_path/'b.jpg', exif=turned)
+    assert D.draw(tmp_path/'b.jpg', found).shape==(100,80,3)                      # as it is displayed
+    with pytest.raises(FileNotFoundError): D.draw(tmp_path/'none.png', found)
