@@ -207,7 +207,8 @@ def set_names(
 ):
     "Titles: the image's name over the first axis, what the axes show over that"
     for ax,head,name in zip(axs, heads or ['']*len(axs), [name or '', *['']*len(axs)]):
-        if head or name: ax.set_title(f'{head}\n{_fitted(ax, name)}' if head and any(heads) and name else head or _fitted(ax, name), fontsize=8)
+        said = [head, _fitted(ax, name)]
+        if any(said): ax.set_title('\n'.join(filter(None, said)), fontsize=8)
 
 def _fitted(ax, text):
     "A long name without its middle, as wide as the axis"
@@ -248,7 +249,8 @@ def _grid(n, shape_hw, nrows=None, ncols=None, figsize=None, double=False):
     n_across = ncols*(1+double)
     side = min(4.5, 10/n_across)                                           # inches
     height = side*min(2., shape_hw[0]/max(shape_hw[1], 1))+.25              # with a title
-    return get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize or (side*n_across,height*nrows+.4), double=double, constrained_layout=True)
+    figsize = figsize or (side*n_across,height*nrows+.4)
+    return get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize, double=double, constrained_layout=True)
 
 # %% ../../nbs/data/01_types.ipynb #8c51088a
 def item_names(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 import cv2, numpy as np
-from .rasters import CorruptImageError, LazyImage, as_array, close_reader, open_reader, sample_pixels, stretch_limits, to_uint8
+from .rasters import CorruptImageError, LazyImage, as_array, close_reader, open_reader
+from .rasters import sample_pixels, stretch_limits, to_uint8
 from ...plot.draw import display_limits
 
 # %% ../../../nbs/data/images/03_windows.ipynb #68293297
