@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PAD', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_code', 'ignored_code', 'TensorBoxLabel',
            'BoxShapeError', 'TensorQuad', 'mirror_order', 'PerspectiveError', 'QuadScaler', 'encodes', 'decodes',
-           'to_targets', 'TensorDets', 'show_batch', 'show_results', 'show_detections']
+           'to_targets', 'TensorDets', 'show_pixels', 'set_names', 'grid_shape', 'item_names', 'show_batch',
+           'show_results', 'show_detections']
 
 # %% ../../nbs/data/01_types.ipynb #6a5056cd
 from fastai.vision.all import *
@@ -13,7 +14,7 @@ from fastai.vision.augment import _neg_axis
 from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox, rbox2qbox
 from .labels.records import Difficult
-from ..plot.draw import show_boxes
+from ..plot.draw import rgb8, show_boxes
 from ..plot.style import class_legend, figure_style
 
 # %% ../../nbs/data/01_types.ipynb #5b17c069
@@ -192,12 +193,36 @@ class TensorDets(TensorBase):
         return show_boxes(ctx, to_np(rbox2qbox(dets[:,:5])), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
+def show_pixels(
+    ax, # matplotlib axis
+    image # decoded
+):
+    "An image on an axis, by the rule of `rgb8` for what is looked at"
+    if image.shape[0] in (1,3,4): ax.imshow(rgb8(image))
+    else: image.show(ctx=ax)
+    ax.set_axis_off()
+
+def set_names(
+    axs, # axes, side by side those of one image
+    name, # of the image; None: not known
+    heads=None # what each axis shows; None: that was said above
+):
+    "Titles: the image's name over the first axis, what the axes show over that"
+    for ax,head,name in zip(axs, heads or ['']*len(axs), [name or '', *['']*len(axs)]):
+        said = [head, _fitted(ax, name)]
+        if any(said): ax.set_title('\n'.join(filter(None, said)), fontsize=8)
+
+def _fitted(ax, text):
+    "A long name without its middle, as wide as the axis"
+    most = max(12, int(16*ax.get_position().width*ax.figure.get_figwidth()))                   # characters of 8 points
+    return text if len(text)<=most else f'{text[:most//2]}…{text[-(most-most//2-1):]}'
+
 def _show_gt(ax, sample, vocab=None, **kwargs):
     "One decoded sample: image, boxes with class names, ignored ones dashed"
     im,quads,labels = sample
     codes = labels.as_subclass(Tensor)
     real = is_real(codes)
-    im.show(ctx=ax)
+    show_pixels(ax, im)
     quads,codes = quads.as_subclass(Tensor)[real],codes[real]
     return show_boxes(ax, to_np(quads), labels=to_np(class_index(codes)), ignored=to_np(is_ignored(codes)),
                       vocab=ifnone(vocab, getattr(labels,'vocab',None)), **kwargs)
@@ -209,22 +234,43 @@ def _legend(fig, samples, vocab=None):
     real = is_real(codes)&~is_ignored(codes)
     if vocab is not None: class_legend(fig, codes[real].tolist(), vocab, int(is_ignored(codes).sum()))
 
-def _grid(n, nrows=None, ncols=None, figsize=None, double=False):
-    "Axes for `n` images, or pairs of images, big enough to read a label"
-    if nrows is None and ncols is None: ncols = 1 if double else min(n,3)
+# %% ../../nbs/data/01_types.ipynb #87f7cdb2
+def grid_shape(
+    n:int, # images
+    most:int=4 # columns
+)->tuple: # rows and columns
+    "The grid for some images"
+    shapes = [(math.ceil(n/ncols),ncols) for ncols in range(1, min(n, most)+1)]
+    return min(shapes, key=lambda shape: (2*(math.prod(shape)-n)+max(shape[1]-shape[0], 2*(shape[0]-shape[1])), -shape[1]))
+
+def _grid(n, shape_hw, nrows=None, ncols=None, figsize=None, double=False):
+    "Axes for `n` images of one shape, or pairs of images"
+    if nrows is None and ncols is None: nrows,ncols = (math.ceil(n/(1+(n>3))),1+(n>3)) if double else grid_shape(n)
     nrows = nrows or math.ceil(n/ncols)
     ncols = ncols or math.ceil(n/nrows)
-    return get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize or (5*ncols*(1+double),5*nrows), double=double,
-                    constrained_layout=True)
+    n_across = ncols*(1+double)
+    side = min(4.5, 10/n_across)                                           # inches
+    height = side*min(2., shape_hw[0]/max(shape_hw[1], 1))+.25              # with a title
+    figsize = figsize or (side*n_across,height*nrows+.4)
+    return get_grid(n, nrows=nrows, ncols=ncols, figsize=figsize, double=double, constrained_layout=True)
 
 # %% ../../nbs/data/01_types.ipynb #8c51088a
+def item_names(
+    x, # images of a batch, which the loader has marked with their names
+    n:int # images shown
+)->list: # n names, None where it is not known
+    "Names of the first images of a batch"
+    names = getattr(x, 'item_names', None) or []
+    return names[:n] if len(names)==len(x) else [None]*n
+
 @dispatch
 def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
                **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
-        axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
+        axs = _grid(n, samples[0][0].shape[-2:], nrows, ncols, figsize) if ctxs is None else ctxs
         res = [_show_gt(ax, sample, **kwargs) for ax,sample in zip(axs, samples[:n])]
+        for ax,name in zip(res, item_names(x, n)): set_names([ax], name)
     if ctxs is None and n: _legend(res[0].figure, samples[:n])
     return res
 
@@ -234,17 +280,20 @@ def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, out
                  figsize=None, score_thr=0.3, vocab=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
-        axs = _grid(n, nrows, ncols, figsize, double=True) if ctxs is None else ctxs
-        for left,right,sample,out in zip(axs[::2], axs[1::2], samples[:n], outs):
-            _show_gt(left, sample, vocab, **kwargs).set_title('truth', fontsize=9)
+        axs = _grid(n, samples[0][0].shape[-2:], nrows, ncols, figsize, double=True) if ctxs is None else ctxs
+        for left,right,sample,out,name in zip(axs[::2], axs[1::2], samples[:n], outs, item_names(x, n)):
+            _show_gt(left, sample, vocab, **kwargs)
             _show_dets(right, sample[0], out[0], ifnone(vocab, getattr(sample[2],'vocab',None)), score_thr)
+            set_names((left,right), name, ('truth',_said(score_thr)) if _in_first_row(left) else None)
     if ctxs is None and n: _legend(axs[0].figure, samples[:n], vocab)
     return axs
 
+def _said(score_thr): return f'prediction, score >= {score_thr:g}'
+def _in_first_row(ax): return ax.get_subplotspec() is None or ax.get_subplotspec().is_first_row()
+
 def _show_dets(ax, im, dets, vocab, score_thr):
-    im.show(ctx=ax)
+    show_pixels(ax, im)
     dets.show(ctx=ax, vocab=vocab, score_thr=score_thr)
-    ax.set_title(f'prediction, score >= {score_thr:g}', fontsize=9)
 
 def show_detections(
     ims, # decoded images
@@ -255,13 +304,16 @@ def show_detections(
     ncols=None, # of the axes made
     figsize=None, # inches
     score_thr=0.3, # detections of at least this, in [0,1]
-    vocab=None # class names
+    vocab=None, # class names
+    names=None # of the images; None: not known
 ): # axes
     "Images without known ground truth, with what was found in them"
     n = min(len(ims), max_n)
     with figure_style():
-        axs = _grid(n, nrows, ncols, figsize) if ctxs is None else ctxs
-        for ax,im,out in zip(axs, ims[:n], outs): _show_dets(ax, im, out, vocab, score_thr)
+        axs = _grid(n, ims[0].shape[-2:], nrows, ncols, figsize) if ctxs is None else ctxs
+        for ax,im,out,name in zip(axs, ims[:n], outs, names or [None]*n):
+            _show_dets(ax, im, out, vocab, score_thr)
+            set_names([ax], name, [_said(score_thr)] if _in_first_row(ax) else None)
     return axs
 
 # %% ../../nbs/data/01_types.ipynb #1b761b1a

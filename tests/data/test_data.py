@@ -169,7 +169,7 @@ def learn():
 def test_fault2_show_results_with_tuple_targets(learn):
     learn.show_results(max_n=2)
     axs = plt.gcf().axes
-    assert [a.get_title() for a in axs[:2]]==['truth','prediction, score >= 0.3']
+    assert [a.get_title().split('\n')[0] for a in axs[:2]]==['truth','prediction, score >= 0.3']
     assert [t.get_text() for t in axs[0].texts+axs[1].texts]==['box','box 0.90']
     plt.close('all')
 

@@ -129,7 +129,8 @@ def test_show_results_of_new_images(dls, learn, n):
     fresh = dls.test_dl([o.image for o in dls.valid_ds.items[:n]], bs=n)
     learn.show_results(dl=fresh, score_thr=0.)
     axes = [a for a in plt.gcf().axes if a.images]
-    assert len(axes)==n and all(a.get_title()=='prediction, score >= 0' for a in axes)
+    titles = [f'prediction, score >= 0\n{o.image.name}' for o in dls.valid_ds.items[:n]]
+    assert [a.get_title() for a in axes]==titles
     assert any(t.get_text().split()[0] in dls.vocab for a in axes for t in a.texts)
     px = np.asarray(axes[0].images[0].get_array()); assert px.min()>=0 and px.std()>.02, 'decoded'
 
