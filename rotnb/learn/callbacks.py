@@ -10,6 +10,7 @@ __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader'
 import torch
 from itertools import chain
 from pathlib import Path
+from fastprogress import fastprogress
 from fastai.vision.all import *
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
@@ -131,6 +132,9 @@ def tta(self:Learner, *args, **kwargs):
         raise TypeError('tta averages rows, but the rows of detections are other boxes in every pass: '
                         'predict each pass by itself and join the boxes, for instance with `weighted_boxes_fusion`')
     return _fastai_tta(self, *args, **kwargs)
+
+# %% ../../nbs/learn/01_callbacks.ipynb #7ab1e002
+fastprogress.html_styles = fastprogress.html_styles.replace('#f8f9fa', 'color-mix(in srgb, currentColor 7%, transparent)')
 
 # %% ../../nbs/learn/01_callbacks.ipynb #057fedb5
 class NonFiniteLossError(ValueError): "A loss that is NaN or infinite, and where it comes from"
