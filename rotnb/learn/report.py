@@ -23,7 +23,7 @@ from .interpret import RotatedInterpretation
 from .report_page import TERMS, cell, figure, folded, page_html, rows, table, tiles
 from .verdict import KEPT, compared, read_facts, report_facts, totals, verdict, with_earlier
 
-# %% ../../nbs/learn/18_report.ipynb #0a537471
+# %% ../../nbs/learn/18_report.ipynb #2da0da7f
 def _verdict(it, facts, earlier):
     "Sentences, numbers, and the reports before"
     share = lambda value: '–' if value is None else f'{value:.0%}'
@@ -39,7 +39,7 @@ def _verdict(it, facts, earlier):
 
 def _sure(facts):
     low,high = facts['interval']
-    chosen = (f'Recall, precision and the counts above are at a score of {facts["score"]:.2f}, where they balance best on these very '
+    chosen = (f'Recall, precision and the counts above are at a score of {facts["score"]:g}, where they balance best on these very '
               'images: in use expect a little less. ')
     if low is None: return chosen
     return chosen+f'Another set of as many such images would give an mAP50 from {low:.3f} to {high:.3f} in 95 of 100 cases (bootstrap).'
@@ -162,7 +162,7 @@ def _found(it, facts, n_images, n_boxes):
     return 'Found and missed',[H.P('Crops are upright, the surest first, missed objects by size; the ground truth behind a detection is white.'),
                                *parts] if any(one is not None for _,one in crops) or len(parts)>1 else [H.P('None.')]
 
-# %% ../../nbs/learn/18_report.ipynb #cb220bce
+# %% ../../nbs/learn/18_report.ipynb #5410d399
 def _ap(it):
     df = it.summary()
     voc = {thr:it.acc.compute(thr).ap for thr in (.5,.75)}
@@ -170,7 +170,7 @@ def _ap(it):
     bounds = it.acc.bootstrap(.5, n=300).intervals() if it.acc.images else {}
     every = lambda ap: [*ap, np.nanmean(ap) if (~np.isnan(ap)).any() else math.nan]
     sure = [f'{lo:.2f} to {hi:.2f}' if not math.isnan(lo) else '–' for lo,hi in (bounds.get(name, (math.nan,)*2) for name in it.vocab)]
-    index = pd.Index(df.index, name='class of object')
+    index = pd.Index(df.index, name='class')
     ap = {'objects':df.truth, 'detections':df.found, 'AP50':every(voc[.5]), '95 % of AP50':[*sure,''], 'AP75':every(voc[.75]),
           'AP50:95':every(coco.ap), 'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
     off = df[['angle_err','centre_err','ECE']].set_axis(['angle, degrees','centre, px','calibration error'], axis=1).set_axis(index)
@@ -206,7 +206,7 @@ def _gain_text(gains, facts):
 def _errors(it, facts):
     counts,gains = it.errors.counts(),it.costs()
     by = {kind:counts[kind]['truth' if kind=='missed' else 'detections'] for kind in ('correct',*COSTLY)}
-    by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class of object'))
+    by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class'))
     side = .34*(len(it.vocab)+1)+.7+.08*max(len(str(name)) for name in [*it.vocab,'background'])      # cells, and names beside them
     gains = gains.rename(columns={'mAP_gain':'mAP gained','truth':'objects'})
     return 'Mistakes',[H.P(_gain_text(it.costs(), facts)),
@@ -214,7 +214,7 @@ def _errors(it, facts):
         table(gains, explain=True),
         table(by, caption='Detections of each kind by the class they say, and missed objects'),
         figure(it.plot_confusion_matrix(score=facts['score'], figsize=(side+1,side)).figure,
-               f'Which class is taken for which, in counts, at a score of {facts["score"]:.2f} or more')]
+               f'Which class is taken for which, in counts, at a score of {facts["score"]:g} or more')]
 
 # %% ../../nbs/learn/18_report.ipynb #c53c0719
 def _training(it):
