@@ -23,7 +23,7 @@ from .interpret import RotatedInterpretation
 from .report_page import TERMS, cell, figure, folded, page_html, rows, table, tiles
 from .verdict import KEPT, compared, read_facts, report_facts, totals, verdict, with_earlier
 
-# %% ../../nbs/learn/18_report.ipynb #2da0da7f
+# %% ../../nbs/learn/18_report.ipynb #25701d22
 def _verdict(it, facts, earlier):
     "Sentences, numbers, and the reports before"
     share = lambda value: '–' if value is None else f'{value:.0%}'
@@ -35,7 +35,8 @@ def _verdict(it, facts, earlier):
                (ms, f'an image on {facts["device"]}'), (size, f'parameters, {facts["megabytes"]:.1f} MB')]
     last = earlier[-1] if earlier else None
     said = [*verdict(facts), *filter(None, [compared(facts, last)])]
-    return 'Verdict',[H.Div(*map(H.P, said), cls='verdict'), tiles(numbers), H.P(_sure(facts)), _before(facts, earlier), _protocols(it, facts)]
+    return 'Verdict',[H.Div(*map(H.P, said), cls='verdict'), tiles(numbers), H.P(_sure(facts)), _before(facts, earlier),
+                      _protocols(it, facts)]
 
 def _sure(facts):
     low,high = facts['interval']
@@ -134,7 +135,7 @@ def _data(it, facts, n=4):
     fig = figure(it.plot_truth(_varied(it, n)), 'Images with their ground truth', image=True)
     return 'Data',[H.P(text), fig, table(_by_class(it), decimals=1, caption='Sizes in pixels of the network input'), _size_figure(it)]
 
-# %% ../../nbs/learn/18_report.ipynb #cd46ac42
+# %% ../../nbs/learn/18_report.ipynb #e0d18a43
 def _best_images(it, score, n):
     "Images in which most is right"
     flat,kind = it.acc.flat(),it.errors.kind
@@ -152,17 +153,18 @@ def _crops(it, kind, n):
 def _found(it, facts, n_images, n_boxes):
     parts,score = [],facts['score']
     if n_images and (best := _best_images(it, score, max(1, n_images//2))):
-        parts += [H.H3('Images in which most is right'), figure(it.plot_images(best, score), 'Ground truth left, detections right', image=True)]
+        fig = figure(it.plot_images(best, score), 'Ground truth left, detections right', image=True)
+        parts += [H.H3('Images in which most is right'), fig]
     if len(it.losses) and n_images:
         axs = it.plot_top_losses(n_images, score=score)
         parts += [H.H3('Images of largest loss'), figure(axs[0,0].figure, 'Ground truth left, detections right, with what is wrong',
                                                          image=True)]
     crops = [(kind,_crops(it, kind, n_boxes)) for kind in ('correct',*COSTLY)]
     parts.append(H.Div(*[H.Div(H.H3(kind.capitalize()), one) for kind,one in crops if one is not None], cls='pair'))
-    return 'Found and missed',[H.P('Crops are upright, the surest first, missed objects by size; the ground truth behind a detection is white.'),
-                               *parts] if any(one is not None for _,one in crops) or len(parts)>1 else [H.P('None.')]
+    text = 'Crops are upright, the surest first, missed objects by size; the ground truth behind a detection is white.'
+    return 'Found and missed',[H.P(text), *parts]
 
-# %% ../../nbs/learn/18_report.ipynb #5410d399
+# %% ../../nbs/learn/18_report.ipynb #aeae8dc9
 def _ap(it):
     df = it.summary()
     voc = {thr:it.acc.compute(thr).ap for thr in (.5,.75)}
@@ -184,7 +186,8 @@ def _slices(it):
         voc,coco = it.acc.compute_by(by),it.acc.compute_by(by, metric='coco')
         columns = {'objects':[int(result.n_gt.sum()) for result in voc.values()], 'mAP50':[result.map for result in voc.values()],
                    'mAP50:95':[result.map for result in coco.values()]}
-        return table(pd.DataFrame(columns, index=pd.Index(list(voc), name=by)), ['mAP50','mAP50:95'], explain=True)
+        return table(pd.DataFrame(columns, index=pd.Index(list(voc), name='direction' if by=='angle' else by)),
+                     ['mAP50','mAP50:95'], explain=True)
     text = ('The same by size (square root of the area, px of the network input), by sides (long over short), '
             'by direction of the longer side (degrees) and by crowding (objects within one diagonal).')
     return 'Where it is weak',[H.P(text), H.Div(*map(part, SLICES), cls='grid')]
@@ -199,9 +202,10 @@ def _gain_text(gains, facts):
     text = 'Every detection and every object has one kind of mistake or none.'
     known = gains.mAP_gain.loc[list(COSTLY)].dropna()
     if not len(known) or known.max()<=0 or facts['map50'] is None: return text
-    if facts['map50']<.2: return f'{text} With so little found, what one kind costs says little: gains that look large here are no promise.'
-    return (f'{text} Most is lost by {known.idxmax()}: if every mistake of this kind were put right and nothing else changed, mAP50 would be '
-            f'{min(1., facts["map50"]+known.max()):.3f}. That is an upper bound; gains of several kinds do not add up.')
+    if facts['map50']<.2:
+        return f'{text} With so little found, what one kind costs says little: gains that look large here are no promise.'
+    return (f'{text} Most is lost by {known.idxmax()}: if every mistake of this kind were put right and nothing else changed, mAP50 '
+            f'would be {min(1., facts["map50"]+known.max()):.3f}. That is an upper bound; gains of several kinds do not add up.')
 
 def _errors(it, facts):
     counts,gains = it.errors.counts(),it.costs()

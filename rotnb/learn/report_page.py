@@ -44,7 +44,7 @@ def term(
     "A word with its explanation"
     return H.Abbr(str(word), title=TERMS[word], tabindex='0') if word in TERMS else str(word)
 
-# %% ../../nbs/learn/16_report_page.ipynb #fb92768b
+# %% ../../nbs/learn/16_report_page.ipynb #1899e650
 def figure(
     fig, # matplotlib figure, closed afterwards; None: nothing
     caption='', # what it shows; also the text for screen readers
@@ -57,7 +57,7 @@ def figure(
         form = dict(format='webp', pil_kwargs=dict(quality=65, method=6)) if image else dict(format='svg', metadata={'Date':None})
         fig.savefig(out, dpi=100, **form)
     plt.close(fig)
-    if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
+    if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption)
     else:
         svg = out.getvalue().decode()
         svg = svg[svg.index('<svg'):].replace('<svg ', '<svg role="img" ', 1)
