@@ -6,8 +6,8 @@ from rotnb.learn.verdict import KEPT, compared, read_facts, same_set, totals, ve
 def row(objects, found, reported, ap50=.5): return dict(objects=objects, found=found, reported=reported, ap50=ap50)
 def facts(images=40, **kw):
     classes = kw.pop('classes', dict(ship=row(240,171,190), harbor=row(9,0,4), plane=row(30,29,31)))
-    return dict(dict(classes=classes, images=images, score=.35, iou=.5, map50=.7, interval=[.65,.75], weights='a', detector='d', made='2026-01-01'),
-                **kw)
+    about = dict(score=.35, iou=.5, map50=.7, interval=[.65,.75], weights='a', detector='d', made='2026-01-01')
+    return {**about, 'classes':classes, 'images':images, **kw}
 
 @pytest.mark.parametrize('classes,said', [
     (dict(ship=row(0,0,9)), ['No ground truth counts in these 40 images']),
@@ -26,7 +26,8 @@ def test_totals_without_anything():
     assert totals(facts(classes={}))==dict(objects=0, found=0, reported=0, recall=None, precision=None)
     assert verdict(facts(classes={}))
 
-@pytest.mark.parametrize('kw,said', [(dict(map50=.6), '0.100 more than'), (dict(map50=.8), '0.100 less than'), (dict(map50=.7), 'the same as'),
+@pytest.mark.parametrize('kw,said', [
+    (dict(map50=.6), '0.100 more than'), (dict(map50=.8), '0.100 less than'), (dict(map50=.7), 'the same as'),
     (dict(map50=.72), 'can be chance'), (dict(images=41, map50=.1), 'other images'), (dict(map50=None), '')])
 def test_comparison(kw, said):
     text = compared(facts(), facts(**kw))
