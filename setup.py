@@ -18,7 +18,7 @@ setuptools.setup(
     # package_dir: with it an editable install is a line on sys.path, which numba's caches left behind by an earlier install cannot shadow
     package_dir={'':'.'}, packages=setuptools.find_packages(include=[cfg['lib_name'], cfg['lib_name']+'.*']),
     # include_package_data would look for these without the leading ./ of package_dir
-    package_data={'rotnb.explore':['static/*.js','static/*.css']},
+    package_data={'rotnb.explore':['static/*.js','static/*.css'], 'rotnb':['weights/*.safetensors','weights/*.json']},
     long_description=(root/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     classifiers=[f"Development Status :: {statuses[int(cfg['status'])-1]}", f"Intended Audience :: {cfg['audience']}",
         f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3 :: Only'],

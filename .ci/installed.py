@@ -12,7 +12,7 @@ src,home = Path(sys.argv[1]).resolve()/'rotnb',Path(rotnb.__file__).resolve().pa
 assert home.is_relative_to(Path(sys.prefix).resolve()), f'rotnb comes from {home}, not from {sys.prefix}'
 assert version('rotnb')==rotnb.__version__, f"installed as {version('rotnb')}, says {rotnb.__version__}"
 
-def files(root): return {str(o.relative_to(root)) for o in root.rglob('*') if o.suffix in ('.py','.js','.css')}
+def files(root): return {str(o.relative_to(root)) for o in root.rglob('*') if o.suffix in ('.py','.js','.css','.safetensors','.json')}
 assert files(home)==files(src), f'installed and repository differ in {sorted(files(home)^files(src))}'
 
 mods = [o.name for o in pkgutil.walk_packages(rotnb.__path__, 'rotnb.')]

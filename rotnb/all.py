@@ -3,6 +3,10 @@
 # All else is imported from its module. One line a module, in the order of the rooms; `tests/test_all.py` says what may not be here.
 from fastai.vision.all import *
 
+# check: arguments
+from .check.arguments import UnknownArgumentError
+from .check.values import ArgumentError
+
 # geometry: boxes, polygons, Gaussians
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
@@ -39,6 +43,7 @@ from .losses.points import convex_giou_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
+from .models.files import WeightsError
 from .models.backbones import BackboneError, MissingWeightsError, TimmBackbone
 from .models.necks import FPN
 from .models.dense_head import DenseHead, dense_detector
@@ -55,6 +60,7 @@ from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
+from .models.weights import detector_from_weights, list_weights, save_weights
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -77,11 +83,10 @@ from .data.images.places import NoPlaceError, PlaceWarning, place_of, reproject
 from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
-from .data.labels.arguments import UnknownArgumentError
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots
+from .data.labels.subsets import subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -100,14 +105,15 @@ from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
-from .interop.mmrotate import WeightsError, detector_from_mmrotate, load_mmrotate
+from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
-from .predict.detections import Detections
 from .predict.paper import paper_figure
+from .predict.detections import Detections
+from .predict.sources import DownloadError, fetch_image
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -120,6 +126,7 @@ from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
+from .data.summary import DataSummary
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
@@ -135,6 +142,8 @@ from .learn.infer import predict_image, predict_images
 from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
+from .learn.describe import LearnerSummary
+from .learn.suggest import suggest
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -142,4 +151,5 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.help import doc, explain_names as _explain_names
 from .explore.map import show_map

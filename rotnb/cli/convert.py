@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from fastcore.script import call_parse
+from ..check.verbs import checked
 from ..geometry.fit import with_heading
 from ..data.labels.atomic import lies_in, new_folder, reads_through
 from ..data.images.rasters import open_reader
@@ -19,7 +20,7 @@ from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
 from ..data.formats.yolo import yolo_names
-from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, sniff_format
+from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format, unknown_format
 from .commands import UserError, command
 from .overwrite import all_read
 
@@ -130,12 +131,15 @@ def _write_set(sets, dst, write, images, names):
 # %% ../../nbs/cli/07_convert.ipynb #b16fc2ff
 def _check_choices(to, images, border):
     "Raise for a format, a way with images or a border that does not exist"
-    if to not in FORMATS: raise FormatError(f"unknown format {to!r}: known are {', '.join(FORMATS)}")
-    if FORMATS[to].write is None: raise UserError(f'{to} is only read')
+    if to not in FORMATS: raise FormatError(unknown_format(to))
+    if FORMATS[to].write is None:
+        near = next((name for name,fmt in FORMATS.items() if fmt.write and name.startswith(to)), None)
+        raise UserError(f'{to} is only read' + (f'; did you mean {near!r}?' if near else ''))
     if images not in ('copy','link','none'): raise UserError(f"images is {images!r}, expected 'copy', 'link' or 'none'")
     if border is not None and not FORMATS[to].clips: raise UserError(f'{to} keeps boxes that leave their image: border= is for YOLO')
     if border not in (None,'clip','keep'): raise UserError(f"border is {border!r}, expected 'clip' or 'keep'")
 
+@checked
 def convert(
     src, # folder of a set, or its one label file
     dst, # folder to write
@@ -146,6 +150,7 @@ def convert(
     vocab=None, # class names in order; from the set when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
     border:str=None, # YOLO: boxes that leave their image, 'clip' (as Ultralytics needs it; when absent) or 'keep'
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones
     **options # for the reader: labels, images_in (names of folders), rbox, pivot, score_thr
 )->dict: # split to (images, boxes), and 'losses'
     "Write a set in another format, split by split"
@@ -156,7 +161,7 @@ def convert(
     check_options(format, options)
     splits = list_splits(src, fmt) or ['']
     vocab = vocab or fmt.names(src, splits[0] or None)
-    sets = {split: fmt.read(src, split or None, vocab, on_bad, **options) for split in splits}
+    sets = {split: read_labels(fmt, src, split or None, vocab, on_bad, upright, **options) for split in splits}
     every = [annot for annots in sets.values() for annot in annots]
     names = list(vocab) if vocab else sorted({name for annot in every for name in annot.names})
     _check_old_target(src, dst, every)
@@ -188,6 +193,7 @@ def main(
     name:str=None, # GeoJSON: the property that holds the class, or the class itself
     names:str=None, # class names in the order of their numbers: a file (classes.txt, data.yaml), or the names with commas between
     border:str=None, # boxes that leave their image, written as YOLO: clip (as Ultralytics needs it), or keep
+    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, bndbox, bbox), else those around the oriented ones
     score_thr:float=None, # YOLO predictions are no labels; a number takes those from this confidence on
 ):
     "Convert a data set of oriented boxes to another label format"
@@ -195,6 +201,6 @@ def main(
     options = {name:value for name,value in options.items() if value is not None}
     with command('rotnb-convert'):
         vocab = names and _names_of(names)
-        res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, **options)
+        res = convert(src, dst, to, format, images, overwrite, vocab, on_bad, border, upright, **options)
     for loss in res.pop('losses'): print(f'lost: {loss}')
     for split,(n_images,n_boxes) in res.items(): print(f"{split or 'all'}: {n_images} images, {n_boxes} boxes")

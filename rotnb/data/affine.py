@@ -8,6 +8,7 @@ __all__ = ['centred', 'warp_quads', 'warp_image', 'warp_batch', 'RandomAffine', 
 
 # %% ../../nbs/data/03_affine.ipynb #f5f180bd
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .types import *
 from ..geometry.visible import visible_fraction
 from .border import *
@@ -138,6 +139,7 @@ def _between(n, lo, hi): return lo+(hi-lo)*torch.rand(n, dtype=torch.float64)
 def _hw(size): return tuple(size) if is_listy(size) else (size,size) # of "px, or (height, width)"
 
 # %% ../../nbs/data/03_affine.ipynb #46a9c79a
+@checked
 class RandomFlip(RandomAffine):
     "Mirror left to right, upside down, or both"
     def __init__(self,
@@ -158,6 +160,7 @@ class RandomFlip(RandomAffine):
         return centred(torch.diag_embed(signs), size_wh, size_wh),size_wh
 
 # %% ../../nbs/data/03_affine.ipynb #6c97720a
+@checked
 class RandomRotate(RandomAffine):
     "Rotate about the centre, the gaps filled"
     def __init__(self,
@@ -196,6 +199,7 @@ def draw(self:RandomRotate, n, size_wh, batch, train):
     return centred(torch.stack([cos,-sin,sin,cos], 1).view(-1,2,2), size_wh, out_wh),out_wh
 
 # %% ../../nbs/data/03_affine.ipynb #f0a07afb
+@checked
 class RandomResize(RandomAffine):
     "Resize by a random ratio, the aspect kept"
     split_idx = None
@@ -235,6 +239,7 @@ def _letterboxed(im, scale, at, out_wh, fill):
     res.paste(fitted, tuple(at))
     return res
 
+@checked
 class Letterbox(RandomAffine):
     "Fit images into one size with their aspect kept and the rest filled"
     split_idx = None
@@ -256,6 +261,7 @@ class Letterbox(RandomAffine):
     def encodes(self, x:Image.Image): return type(x)(_letterboxed(x, self.scale, self.at.int().tolist(), self.out_wh, self.fill))
 
 # %% ../../nbs/data/03_affine.ipynb #b24f8bef
+@checked
 class RandomBoxCrop(RandomAffine):
     "Crop a window that shows an object, in training"
     def __init__(self,
@@ -289,6 +295,7 @@ def _window(size_wh, window_wh, quad):
     return torch.minimum((first+torch.rand(2)*(last-first+1)).floor(), last)
 
 # %% ../../nbs/data/03_affine.ipynb #b1413bae
+@checked
 class AffineChain(RandomAffine):
     "Several random affine maps, pixels moved once"
     split_idx = None

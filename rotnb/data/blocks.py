@@ -8,6 +8,7 @@ __all__ = ['RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'Pa
 
 # %% ../../nbs/data/06_blocks.ipynb #4d846d63
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .types import *
 from .border import *
 from ..geometry.visible import quad_area
@@ -117,6 +118,15 @@ class PadImages(Transform):
         return (padded, *(shrunk(o) if isinstance(o, TensorQuad) else o for o in sample[1:]))
 
 # %% ../../nbs/data/06_blocks.ipynb #3851426b
+def _named(e, dataset, i):
+    "An error of one sample, which says of which; without the frames of transforms"
+    item = getattr(dataset, 'items', [None])[i or 0] if isinstance(i, (int,type(None))) and len(dataset) else None
+    name = str(getattr(item, 'image', item)) if isinstance(getattr(item, 'image', item), (str,Path)) else ''
+    if name and name not in str(e) and not isinstance(e, SkipItemException):
+        said = str(e) if isinstance(e, ValueError) else f'{type(e).__name__}: {e}'
+        e.args = (f'{name}: {said}',)
+    return e.with_traceback(None)
+
 @delegates()
 class RBoxDL(TfmdDL):
     "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
@@ -130,8 +140,15 @@ class RBoxDL(TfmdDL):
         mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
         for o in mixing: o.dataset = self.dataset
         try: return super().do_item(s)
+        except Exception as e: raise _named(e, self.dataset, s) from None
         finally:
             for o in mixing: o.dataset = None
+
+    def new(self, *args, **kwargs):
+        if not (hasattr(self, '_n_inp') and hasattr(self, '_types')): self._one_pass()       # fastai prints a line before it fails
+        return super().new(*args, **kwargs)
+
+    show_batch = checked(TfmdDL.show_batch, also={'nrows','ncols','figsize','lw','text_size','max_text'})
 
     def create_batch(self, b):
         res = super().create_batch(b)
@@ -186,6 +203,7 @@ def shuffle_fn(self:RBoxDL, idxs):
     return res
 
 # %% ../../nbs/data/06_blocks.ipynb #be895ba3
+@checked
 def RBoxBlock(
     cut:str='keep', # boxes cut by the border: 'keep' whole, 'clip' to the visible part, 'drop'
     min_visible:float=0.3, # visible share under which a box no longer counts, in [0,1]
@@ -199,6 +217,7 @@ def RBoxBlock(
 def _create_quads(boxes): return TensorQuad.create(boxes)
 
 # %% ../../nbs/data/06_blocks.ipynb #21ef81ac
+@checked
 def RBoxLblBlock(
     vocab=None # class names in order; collected from the data and sorted when absent
 ):
@@ -212,6 +231,7 @@ def _rgb(fn):
     if not (isinstance(fn, Image.Image) and fn.mode=='RGB'): return read_rgb(as_array(fn))
     return fn if isinstance(fn, PILImage) else fn.convert('RGB')     # read, and the caller's own stays its own
 
+@checked
 def open_image(
     fn:Path|str|Tensor|ndarray|bytes|Image.Image|LazyImage # file, its bytes, pixels (h,w,c) or (c,h,w), or an image
 ): # `PILImage`

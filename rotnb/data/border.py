@@ -8,6 +8,8 @@ __all__ = ['border_rule', 'BorderRuleError', 'BorderRule', 'class_codes', 'turne
 
 # %% ../../nbs/data/02_border.ipynb #53bbdd79
 from fastai.vision.all import *
+from ..check.values import RULES, choice
+from ..check.verbs import checked
 from ..geometry.visible import clip_to_frame, visible_fraction
 from .types import *
 
@@ -31,8 +33,12 @@ def border_rule(
     return TensorQuad(pts, img_size=getattr(quads,'img_size',None)),TensorBoxLabel(codes)
 
 # %% ../../nbs/data/02_border.ipynb #029e86d6
+RULES['cut'] = choice('keep','clip','drop', crop='clip')
+RULES['below'] = choice('ignore','drop')
+
 class BorderRuleError(ValueError): "An argument of the border rule that it does not know"
 
+@checked
 class BorderRule(ItemTransform):
     "`border_rule` on a batch `(images, quads, labels)`"
     order = 90
@@ -75,6 +81,7 @@ def turned_upright(
     return (quads-centre)@rotation.mT+centre
 
 # %% ../../nbs/data/02_border.ipynb #e08b16c1
+@checked
 class UprightBoxes(ItemTransform):
     "Turn boxes of `classes` about their own centres to the nearest multiple of 90 degrees"
     order,split_idx = 80,0
@@ -96,6 +103,7 @@ class UprightBoxes(ItemTransform):
         return (*b[:place], TensorQuad(quads, img_size=getattr(b[place],'img_size',None)), *b[place+1:])
 
 # %% ../../nbs/data/02_border.ipynb #d8fe7051
+@checked
 def rotated_aug_transforms(
     max_rotate:float=45., # degrees; with the eight symmetries 45 reaches every angle
     min_zoom:float=0.9, # smallest zoom factor

@@ -10,6 +10,7 @@ import hashlib, os, warnings, weakref
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.heap import Arena
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .labels.atomic import atomic_path, sweep
 from .images.rasters import LazyImage, image_size
 from .blocks import *
@@ -50,6 +51,7 @@ def _shared(n):
     weakref.finalize(res, os.close, file)
     return res
 
+@checked
 class MemoryCache(ImageCache):
     "Decoded images in memory that all workers share"
     def __init__(self,
@@ -84,6 +86,7 @@ class MemoryCache(ImageCache):
     def __getstate__(self): return self.__dict__ if get_spawning_popen() else {**self.__dict__, 'places':{}, 'block':None}
 
 # %% ../../nbs/data/09_cache.ipynb #4580c307
+@checked
 class DiskCache(ImageCache):
     "Decoded images as `.npy` files"
     def __init__(self,

@@ -8,6 +8,7 @@ __all__ = ['hsv_to_rgb', 'RandomHSV', 'PixelTfm']
 # %% ../../nbs/data/04_colour.ipynb #f804ee6c
 from fastai.vision.all import *
 from fastai.vision.augment import rgb2hsv
+from ..check.verbs import checked
 
 # %% ../../nbs/data/04_colour.ipynb #a39f7bc3
 def hsv_to_rgb(
@@ -18,6 +19,7 @@ def hsv_to_rgb(
     return torch.stack([v-v*s*torch.minimum(k, 4-k).clamp(0,1) for k in ((c+6*h)%6 for c in (5,3,1))], 1)
 
 # %% ../../nbs/data/04_colour.ipynb #29b6d718
+@checked
 class RandomHSV(RandTransform):
     "Shift hue, multiply saturation and value"
     order = 1

@@ -9,6 +9,7 @@ __all__ = ['crops']
 from pathlib import Path
 import cv2, numpy as np, torch
 from torch.nn import functional as F
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2hbox
 from ..geometry.fit import with_heading
 from .blocks import open_image
@@ -49,6 +50,7 @@ def _crop(scene, box, size_wh, up):
     res = _sampled(scene.read(x0, y0, x1-x0, y1-y0), at, sampled_wh)
     return res if size_wh is None or sampled_wh==tuple(size_wh) else cv2.resize(res, tuple(size_wh), interpolation=cv2.INTER_AREA)
 
+@checked
 def crops(
     image, # file, `WindowedImage`, array (h,w,3), tensor or PIL image
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels of the image: `predict_image(...)['boxes']`, `annot.quads`

@@ -7,6 +7,7 @@ __all__ = ['MixTransform', 'move_quads', 'Mosaic', 'MixUpBoxes', 'quad_mask', 'C
 
 # %% ../../nbs/data/05_mixing.ipynb #1b394ca6
 from fastai.vision.all import *
+from ..check.verbs import checked
 from .types import *
 from ..geometry.visible import visible_fraction
 from .border import *
@@ -53,6 +54,7 @@ def _sample(im, quads, labels):
 def _rand(lo, hi): return lo+(hi-lo)*torch.rand(1, dtype=torch.float64).item()
 
 # %% ../../nbs/data/05_mixing.ipynb #6c256274
+@checked
 class Mosaic(MixTransform):
     "Four images around a random point ([YOLOv4](https://arxiv.org/abs/2004.10934))"
     def __init__(self,
@@ -101,6 +103,7 @@ def _cut(self:Mosaic, quads, labels, meet, after):
     return ((quads+1)/2*(hi-lo)+lo)[real].float(),codes[real]
 
 # %% ../../nbs/data/05_mixing.ipynb #71f6449e
+@checked
 class MixUpBoxes(MixTransform):
     "Blend with another image and take its boxes too ([mixup](https://arxiv.org/abs/1710.09412))"
     order = -18
@@ -199,6 +202,7 @@ class Coverage:
         return [left.get(i, 1.) for i in range(len(self.quads))]
 
 # %% ../../nbs/data/05_mixing.ipynb #4bf6e761
+@checked(angle=None)
 class CopyPaste(MixTransform):
     "Paste objects of another image, cut along their boxes ([Simple Copy-Paste](https://arxiv.org/abs/2012.07177))"
     order = -22

@@ -7,8 +7,10 @@ __all__ = ['AspectSampler', 'WeightedSampler']
 
 # %% ../../nbs/data/08_samplers.ipynb #7750e2c0
 import math, numpy as np
+from ..check.verbs import checked
 
 # %% ../../nbs/data/08_samplers.ipynb #2a97b968
+@checked
 class AspectSampler:
     "Batches of images of like aspect"
     def __init__(self,
@@ -27,6 +29,7 @@ class AspectSampler:
         return sum(dl.rng.sample(batches, n_full), []) + rest
 
 # %% ../../nbs/data/08_samplers.ipynb #75b3a57f
+@checked
 class WeightedSampler:
     "Draw images by weight"
     def __init__(self,

@@ -10,6 +10,7 @@ __all__ = ['PAD', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_
 # %% ../../nbs/data/01_types.ipynb #6a5056cd
 from fastai.vision.all import *
 from fastai.vision.augment import _neg_axis
+from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox, rbox2qbox
 from .labels.records import Difficult
 from ..plot.draw import show_boxes
@@ -165,6 +166,7 @@ def encodes(self, x:TensorQuad): return x
 def decodes(self, x:TensorQuad): return x
 
 # %% ../../nbs/data/01_types.ipynb #ac555abe
+@checked
 def to_targets(
     quads:TensorQuad, # (b,n,4,2) scaled to [-1,1]
     labels:TensorBoxLabel, # (b,n) codes

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from fastcore.basics import patch
 from numba import njit
+from ..check.verbs import checked
 from .matching import FlatRecords,Outcome,match
 from .protocols import Protocol,get_rules
 
@@ -57,6 +58,7 @@ def nan_mean(
     "Mean of the figures that there are"
     return float(np.nanmean(figures)) if (~np.isnan(figures)).any() else math.nan
 
+@checked
 @dataclass(repr=False)
 class APResult:
     "Average precision per class and IoU threshold"

@@ -10,6 +10,7 @@ __all__ = ['Curve', 'pr_curves', 'pr_curve', 'best_thresholds', 'recall_at', 'Ca
 from dataclasses import dataclass
 
 import numpy as np
+from ..check.verbs import checked
 from .accumulator import APAccumulator
 from .classes import beside
 from .matching import Outcome, iou_thresholds, match
@@ -48,6 +49,7 @@ def _curve(status, scores, n_gt):
     last = np.flatnonzero(scores!=np.append(scores[1:], np.nan))          # of each run of equal scores; infinite ones have no difference
     return Curve(scores[last], tp[last]/(last+1), tp[last]/n_gt, int(n_gt))
 
+@checked
 def pr_curves(
     acc:APAccumulator, # detections and ground truth
     iou_threshold=0.5, # in (0, 1]
@@ -68,6 +70,7 @@ def pr_curve(
     n_gt = int(matched.counted.sum())
     return _curve(matched.status[dets], flat.scores[dets], n_gt) if n_gt else None
 
+@checked
 def best_thresholds(
     curves, # of `pr_curves`
 )->dict: # by class name: dict(score, precision, recall, f1)
@@ -106,6 +109,7 @@ class Calibration:
         total = self.count.sum()
         return float(np.nansum(self.count*abs(self.score-self.true))/total) if total else float('nan')
 
+@checked
 def calibration(
     acc:APAccumulator, # detections and ground truth
     iou_threshold=0.5, # in (0, 1]

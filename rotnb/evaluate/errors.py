@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from ..check.verbs import checked
 from .accumulator import APAccumulator
 from .ap import average_precision
 from .matching import Outcome,check_iou,match
@@ -170,6 +171,7 @@ def confusion_pairs(
     alone,missed = np.flatnonzero(free),np.flatnonzero(open_&~flat.ignore)
     return np.concatenate([det[made], alone, np.full(len(missed), -1)]),np.concatenate([gt[made], np.full(len(alone), -1), missed])
 
+@checked
 def confusion_matrix(
     acc:APAccumulator, # detections and ground truth
     score=0.3, # detections of at least this

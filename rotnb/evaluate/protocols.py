@@ -9,6 +9,7 @@ __all__ = ['DIFFICULTIES', 'ALWAYS', 'COCO_IOUS', 'PROTOCOLS', 'METRICS', 'diffi
 import math
 from numbers import Real
 from dataclasses import dataclass, replace
+from ..check.verbs import checked
 
 # %% ../../nbs/evaluate/01_protocols.ipynb #e66d2118
 DIFFICULTIES = dict(voc=0, dota=0, mmrotate=100)
@@ -25,6 +26,7 @@ def difficulty_thr(
     return min(res, ALWAYS-1)
 
 # %% ../../nbs/evaluate/01_protocols.ipynb #086150fb
+@checked
 @dataclass(frozen=True)
 class Protocol:
     "What an evaluation does where programs differ"

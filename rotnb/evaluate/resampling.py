@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from ..check.verbs import checked
 from .ap import _LEVELS,_ap,nan_mean
 from .matching import FlatRecords,Outcome,iou_thresholds,match
 from .protocols import Protocol,get_rules
@@ -97,6 +98,7 @@ def check_same_gt(
     if a.n_images!=b.n_images or not same: raise ValueError("the two runs must have the same images and ground truth, in the same order")
     return run2
 
+@checked
 def compare_runs(
     run1, # `APAccumulator`
     run2, # another one that saw the same images in the same order

@@ -12,6 +12,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED,ZipFile
 
 import numpy as np, torch
+from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox,rbox2qbox
 from ..ops.nms import batched_nms_rotated
 
@@ -64,6 +65,7 @@ def task1_files(
         raise ValueError(f'class {bad[0]!r} cannot be the name of a file Task1_CLASS.txt: choose another format')
     return [f'Task1_{name}.txt' for name in vocab]
 
+@checked
 def write_task1(
     preds, # by image name: dict(boxes (n,5), (n,8) or (n,4,2) pixels, scores (n,), labels (n,)), torch or numpy
     vocab, # class names
@@ -106,6 +108,7 @@ def _texts(path):
     if not path.is_dir(): raise FileNotFoundError(f"no such folder or zip: {path}")
     return {class_of(o):o.read_text(encoding='utf-8') for o in sorted(path.glob('*.txt'))}
 
+@checked
 def read_task1(
     path, # folder of text files, or a zip of them
     vocab, # class names; a class without file has no detections
@@ -152,6 +155,7 @@ def merge_detections(
     kept = torch.as_tensor(nms(boxes, scores, labels, iou_threshold))
     return dict(boxes=boxes[kept], scores=scores[kept], labels=labels[kept])
 
+@checked
 def merge_windows(
     preds, # by window name: dict(boxes (n,5), (n,8) or (n,4,2) pixels of the window, scores (n,), labels (n,))
     iou_threshold=0.1, # of NMS within each class of a scene, in [0, 1]

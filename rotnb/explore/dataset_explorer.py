@@ -9,6 +9,7 @@ __all__ = ['splits_of', 'as_findings', 'place_findings', 'finding_field', 'Datas
 from pathlib import Path
 
 import numpy as np, pandas as pd
+from ..check.verbs import checked
 from ..data.formats.table import get_format, list_splits, read_format
 from .box_table import annots_table, class_field, colors_of
 from .thumbs import Thumbs
@@ -85,6 +86,7 @@ def finding_field(
     return class_field('finding', 'finding (images)', np.repeat(code, n_rows), list(kinds), rows=rows, per='image')
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #59c9a5c3
+@checked
 class DatasetExplorer(Explorer):
     "All boxes of a data set"
     def __init__(self,

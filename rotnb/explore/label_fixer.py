@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
+from ..check.verbs import checked
 from ..data.labels.atomic import is_running, lies_in, new_folder
 from ..data.formats.table import FORMATS, get_format
 from ..data.labels.records import *
@@ -45,6 +46,7 @@ class RecordSource:
         return self.read()
 
 # %% ../../nbs/explore/14_label_fixer.ipynb #2ccfc36e
+@checked
 class LabelFixer(BoxViewer):
     "Edit oriented labels on the canvas and save them where they came from"
     _esm,_css = esm(*VIEWER, 'edits.js', 'editor.js', main='BoxEditor'),css('viewer.css', 'editor.css')

@@ -9,6 +9,7 @@ __all__ = ['ALIKE', 'best_score', 'contradictions', 'suspicious', 'shared_names'
 from collections import Counter
 from pathlib import Path
 import numpy as np, pandas as pd
+from ..check.verbs import checked
 
 # %% ../../nbs/explore/11_label_queue.ipynb #2acb0888
 def best_score(
@@ -62,6 +63,10 @@ def contradictions(
     return pd.concat([denied, missed[lost & ~truth.truth.isin(denied.truth)], loose[loose.weight>0]])
 
 # %% ../../nbs/explore/11_label_queue.ipynb #13e05596
+def _mistakes(value):
+    if not {'file','kind','score'}<=set(getattr(value, 'columns', ())): return 'a table of mistakes, as interp.to_dataframe() gives'
+
+@checked(df=_mistakes)
 def suspicious(
     df, # `RotatedInterpretation.to_dataframe()`
     kinds=('background','missed','class','localisation','angle','both','loose'), # of errors that can be the label's fault

@@ -10,6 +10,7 @@ import copy
 from functools import lru_cache, partial
 import numpy as np
 from fastcore.basics import patch
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.style import line_style
 from ..evaluate.curves import pr_curves
@@ -45,6 +46,10 @@ def curve_lines(
     return [line(str(name), curve) for name,curve in pr_curves(acc, iou).items()]
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #de81c0f2
+def _interp(value):
+    if not hasattr(value, 'acc'): return 'what RotatedInterpretation.from_learner(learn) gives'
+
+@checked(interp=_interp)
 class ResultsExplorer(Explorer):
     "Every mistake of a model; of two models, what they disagree about"
     def __init__(self,

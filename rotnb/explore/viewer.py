@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import anywidget, cv2, numpy as np, torch, traitlets as t
 from fastcore.basics import patch
+from ..check.arguments import check_arguments
+from ..check.verbs import checked
 from .pyramid import *
 from .script import *
 from ..geometry.boxes import rbox2qbox
@@ -50,14 +52,14 @@ def _checked(layer):
     return layer
 
 def as_layer(
-    boxes, # `Layer`, `Annot`, dict(boxes, labels, scores, ignore, notes), or boxes: (n,5), (n,8), (n,4,2)
+    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes), or boxes: (n,5), (n,8), (n,4,2)
     name:str=None # 'prediction' where there are scores, else 'truth', when absent
 )->Layer:
     "Boxes of any form as a layer"
     if isinstance(boxes, Layer): return boxes
     if hasattr(boxes, 'quads') and hasattr(boxes, 'difficult'):
         return _checked(Layer(_corners(boxes.quads), list(boxes.names), None, np.asarray(boxes.difficult)>0, name or 'truth'))
-    given = boxes if isinstance(boxes, dict) else dict(boxes=boxes)
+    given = boxes if hasattr(boxes, 'keys') else dict(boxes=boxes)
     if 'boxes' not in given: raise ValueError(f"expected a dict with 'boxes', found {', '.join(map(str, given))}")
     labels,scores,ignored = given.get('labels'),given.get('scores'),given.get('ignore', given.get('ignored'))
     name = name or given.get('name') or ('truth' if scores is None else 'prediction')
@@ -94,6 +96,7 @@ def unique_names(
 # %% ../../nbs/explore/03_viewer.ipynb #f5517fb6
 VIEWER = 'boxes.js','tiles.js','view.js','overlay.js' # each uses what stands before it
 
+@checked
 class BoxViewer(anywidget.AnyWidget):
     "An image with layers of oriented boxes"
     _esm,_css = esm(*VIEWER, main='BoxCanvas'),css('viewer.css')
@@ -122,6 +125,7 @@ class BoxViewer(anywidget.AnyWidget):
         names=None, # of the layers
         **kwargs # traitlets
     ):
+        check_arguments(kwargs, [name for name in self.trait_names() if name[0]!='_'], (), type(self).__name__)
         super().__init__(**kwargs)
         self.rows,self.source,self._serial = [],None,0
         self.on_msg(self._on_message)
@@ -197,6 +201,7 @@ def _on_message(self:BoxViewer, _, msg, buffers):
         except Exception as e: self.send({**head, 'error':f'tile {key}: {e}'}, [])
 
 # %% ../../nbs/explore/03_viewer.ipynb #61409c37
+@checked
 def view(
     image, # path, PIL image, array, tensor, or a scene (`.height`, `.width`, `.read`)
     *boxes, # layers: boxes (n,5), (n,8) or (n,4,2) in pixels, `Annot`, `Layer`, or dict(boxes, labels, scores, ignore, notes)

@@ -11,9 +11,12 @@ import math
 from functools import wraps
 
 import numpy as np, torch
+from ..check.values import RULES, choice
+from ..check.verbs import checked
 
 # %% ../../nbs/geometry/01_boxes.ipynb #146930f1
 ANGLES = 'le90','le135','oc'
+RULES['angle'] = choice(*ANGLES, v1='oc', v2='le135', v3='le90')         # as MMRotate once called them
 
 def check_choice(
     owner, # name of the function or class whose settings these are
@@ -46,6 +49,7 @@ def _tensors(f):
     return _f
 
 # %% ../../nbs/geometry/01_boxes.ipynb #06f23933
+@checked
 @_tensors
 def rbox2qbox(
     rboxes, # (..., 5) boxes `cx, cy, w, h, theta`: pixels and radians
@@ -89,6 +93,7 @@ def _opencv(w, h, t):
     return torch.where(odd, h, w),torch.where(odd, w, h),t
 
 # %% ../../nbs/geometry/01_boxes.ipynb #d01e3f07
+@checked
 @_tensors
 def canonicalize(
     rboxes, # (..., 5) boxes, any `theta`
@@ -101,6 +106,7 @@ def canonicalize(
     return torch.stack([cx,cy,w,h,t], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0678c5d7
+@checked
 @_tensors
 def rbox2hbox(
     rboxes, # (..., 5) boxes
@@ -115,6 +121,7 @@ def rbox2hbox(
 def _between(lo, hi): # boxes with theta 0 from their corners, `(..., 2)` each
     return torch.cat([(lo+hi)/2, hi-lo, torch.zeros_like(lo[...,:1])], -1)
 
+@checked
 @_tensors
 def hbox2rbox(
     hboxes, # (..., 4) boxes `x1, y1, x2, y2`
@@ -177,6 +184,7 @@ def _least_rect(p, d, ctr):
     return torch.cat([xy, torch.stack([w,h,torch.atan2(dy,dx)], -1)], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0baea3fc
+@checked
 @_tensors
 def qbox2rbox(
     quads, # (..., 4, 2) or (..., 8) corners in pixels, in any order

@@ -7,6 +7,7 @@ __all__ = ['from_polygons', 'mask_outline', 'from_masks', 'with_heading']
 
 # %% ../../nbs/geometry/04_fit.ipynb #b2589c7d
 import numpy as np
+from ..check.verbs import checked
 from .boxes import qbox2rbox, rbox2qbox
 from .polygons import min_area_rect, polygon_area
 
@@ -21,6 +22,7 @@ def _fill(area, rboxes):
     full = rboxes[:,2]*rboxes[:,3]
     return np.divide(area, full, out=np.zeros_like(full), where=full>0).clip(0, 1)
 
+@checked
 def from_polygons(
     polygons, # n polygons, each (k,2) points in order (or 2k numbers), or a list of such parts that do not overlap; pixels
     angle='le90', # canonical form of the boxes
@@ -43,6 +45,7 @@ def mask_outline(
     lo,hi = m.argmax(1),m.shape[1]-m[:,::-1].argmax(1)
     return np.stack([np.concatenate([lo,hi,lo,hi]), np.concatenate([y,y,y+1,y+1])], -1).astype(np.float64)
 
+@checked
 def from_masks(
     masks, # (n,h,w), or n masks of any sizes; true or above 0 inside
     angle='le90', # canonical form of the boxes
@@ -53,6 +56,7 @@ def from_masks(
     return rboxes,_fill(np.array([(np.asarray(m)>0).sum() for m in masks], float), rboxes)
 
 # %% ../../nbs/geometry/04_fit.ipynb #65d5062a
+@checked
 def with_heading(
     quads, # (n,4,2) corners in pixels, either way round
 )->tuple: # (n,5) rboxes with theta along corner 0 to 1, in [-pi,pi), not canonical; (n,) gap of the worst corner in pixels

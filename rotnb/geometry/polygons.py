@@ -7,6 +7,7 @@ __all__ = ['polygon_area', 'convex_hull', 'clip_polygon', 'min_area_rect']
 
 # %% ../../nbs/geometry/02_polygons.ipynb #2edd226b
 import numpy as np, torch
+from ..check.verbs import checked
 from .boxes import canonicalize,_least_rect
 
 # %% ../../nbs/geometry/02_polygons.ipynb #faf77841
@@ -22,6 +23,7 @@ def _like(out, points): # float32 in, float32 out
 def _cross(a, b): return a[...,0]*b[...,1]-a[...,1]*b[...,0]
 
 # %% ../../nbs/geometry/02_polygons.ipynb #04663e8a
+@checked
 def polygon_area(
     points, # (..., n, 2) corners in order, pixels
     signed=False, # keep the sign: positive if the corners go clockwise as displayed
@@ -60,6 +62,7 @@ def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again a
     order = torch.where(j<n, order, order[:,:1])
     return p.gather(1, order[...,None].expand(-1,-1,2)),n[:,0]
 
+@checked
 def convex_hull(
     points, # (k, 2) points in any order, or a batch (n, k, 2)
 ): # (h, 2) corners, clockwise as displayed, from the leftmost, no three on a line; of a batch (n, k, 2), the first corner fills up
@@ -96,6 +99,7 @@ def clip_polygon(
     return p
 
 # %% ../../nbs/geometry/02_polygons.ipynb #5aa092d9
+@checked
 def min_area_rect(
     points, # (n, 2) points in any order, n > 0, or a batch (m, n, 2)
     angle='le90', # canonical form of the result

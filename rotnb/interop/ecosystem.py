@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
+from ..check.verbs import checked
 from ..geometry.boxes import hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
 from ..geometry.fit import with_heading
 from ..data.images.rasters import image_size
@@ -20,6 +21,7 @@ from ..data.labels.records import Annot
 # %% ../../nbs/interop/06_ecosystem.ipynb #342eeba8
 _unclamped = dict(clamping_mode=None) if 'clamping_mode' in signature(tv_tensors.BoundingBoxes.__new__).parameters else {}
 
+@checked
 def to_tv_tensors(
     quads, # (n,4,2) corners, pixels
     size_wh:tuple, # (width, height) of the image, pixels
@@ -32,6 +34,7 @@ def to_tv_tensors(
     else: raise ValueError(f"format is {format!r}, expected 'XYXYXYXY' or 'CXCYWHR'")
     return tv_tensors.BoundingBoxes(torch.as_tensor(numbers), format=format, canvas_size=(size_wh[1],size_wh[0]), **_unclamped)
 
+@checked
 def from_tv_tensors(
     boxes:tv_tensors.BoundingBoxes # of any format
 )->np.ndarray: # (n,4,2) corners, pixels
@@ -52,6 +55,7 @@ def _need(name, what):
     try: return import_module(name)
     except ImportError as e: raise ImportError(f'{what} needs {name}: pip install {name}') from e
 
+@checked
 def to_supervision(
     pred:dict, # boxes (k,5) in pixels, scores (k,), labels (k,), as a detector gives for one image
     vocab=None, # class names, which supervision's labels then show
@@ -65,6 +69,7 @@ def to_supervision(
     if vocab is not None: data['class_name'] = np.array([vocab[int(label)] for label in labels], dtype=str)
     return sv.Detections(xyxy=rbox2hbox(rboxes), confidence=scores, class_id=labels.astype(int), data=data)
 
+@checked
 def from_supervision(
     dets # supervision.Detections
 )->dict: # boxes (k,5) le90, scores (k,), labels (k,)
@@ -77,6 +82,7 @@ def from_supervision(
                 labels=torch.as_tensor(np.zeros(n_dets) if dets.class_id is None else np.asarray(dets.class_id)).long())
 
 # %% ../../nbs/interop/06_ecosystem.ipynb #510e859f
+@checked
 def to_fiftyone(
     annots, # of `Annot`
     field:str='ground_truth', # of the samples

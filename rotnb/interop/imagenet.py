@@ -8,6 +8,7 @@ __all__ = ['classifier_rows', 'load_backbone']
 # %% ../../nbs/interop/05_imagenet.ipynb #b1b216ce
 import torch
 from torch import nn
+from ..check.verbs import checked
 from ..models.backbones import TimmBackbone
 from .mmrotate import read_checkpoint, backbone_rows, rename_keys, fill_weights
 
@@ -34,6 +35,7 @@ classifier_rows = [
     (r'(?<=\.)mlp\.0\.',          'mlp.fc1.'),
     (r'(?<=\.)mlp\.3\.',          'mlp.fc2.')]
 
+@checked
 def load_backbone(
     detector, # or a `TimmBackbone`
     path_or_state_dict, # weights of a classifier

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from inspect import signature
 from warnings import warn
+from ..check.verbs import checked
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
@@ -198,6 +199,7 @@ readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetina
                R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints)
 
+@checked
 def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
 )->dict: # keywords of `create_detector`

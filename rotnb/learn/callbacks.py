@@ -11,6 +11,7 @@ import torch
 from itertools import chain
 from pathlib import Path
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
 from ..models.files import load_tensors
 from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ignored_code, is_real, to_targets
@@ -189,6 +190,7 @@ def _name(self:FiniteGuard, i):
 # %% ../../nbs/learn/01_callbacks.ipynb #5af5de2e
 class CheckpointError(ValueError): "A checkpoint that cannot be continued from"
 
+@checked
 class Checkpoint(Callback):
     "Write a checkpoint after each epoch; continue from it when fitting again"
     order = 65  # after the recorder and trackers have seen the epoch

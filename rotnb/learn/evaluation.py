@@ -8,6 +8,7 @@ __all__ = ['Evaluation', 'evaluate_learner']
 # %% ../../nbs/learn/10_evaluation.ipynb #ece56f53
 import sys, time
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..ops.nms import check_unit
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.ap import nan_mean
@@ -50,6 +51,7 @@ class _Predict(CollectBoxes):
         return {name:1000*sum(spans)/len(spans)*n_batches/n for name,spans in seconds.items()}
 
 # %% ../../nbs/learn/10_evaluation.ipynb #9f396084
+@checked
 class Evaluation:
     "What a detector is worth on a set"
     def __init__(self,
@@ -126,6 +128,7 @@ def _repr_html_(self:Evaluation):
     return f'{_shown(self.df).to_html(border=0)}<p style="font-size:85%">{style}</p>'
 
 # %% ../../nbs/learn/10_evaluation.ipynb #a6f2b17f
+@checked
 def evaluate_learner(
     learn:Learner, # with a detector
     ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
@@ -138,7 +141,6 @@ def evaluate_learner(
     show:bool=None # print the table; None: where it would not show itself
 )->Evaluation:
     "Run the detector over a set once: a table by class, and its speed"
-    if score_thr is not None: check_unit(score_thr=score_thr)
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
     acc = APAccumulator(vocab=vocab, difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work

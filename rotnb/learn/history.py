@@ -10,6 +10,7 @@ import platform
 from importlib.metadata import version
 from fastai.vision.all import *
 from .. import __version__
+from ..check.verbs import checked
 from ..plot.style import figure_style, line_style
 
 # %% ../../nbs/learn/06_history.ipynb #baf2987a
@@ -28,6 +29,7 @@ def history(
     names = [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch','time')]
     return [dict(epoch=i, **dict(zip(names, row))) for i,row in enumerate(getattr(recorder, 'values', []))]
 
+@checked(epochs=None)
 def plot_history(
     epochs:list # dicts with `epoch` from 0, losses and metrics; None where a value is missing
 ): # figure

@@ -8,15 +8,23 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
 from fastai.vision.all import *
+from ..check.values import between, file_name, one_or_more
+from ..check.verbs import checked
+from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
+from ..models.contract import detector_name
 from ..models.files import check_sums
+from ..models.weights import detector_from_weights, save_weights
 from ..evaluate.classes import class_map, same_classes
+from ..data.summary import input_sizes
+from ..predict.sources import is_one_image
 from .callbacks import *
 from .fit_checks import FitChecks
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
+@checked
 def detector_splitter(
     m:Detector # to be trained
 )->L: # two groups of parameters
@@ -29,11 +37,16 @@ def _batch_tfms(dl): # of other loaders than fastai's, none
 
 def _norms(tfms): return tfms.fs.filter(risinstance(Normalize))
 
-def _normalize(dls, backbone):
-    "The normalisation the data have, or else, added to them, that of the backbone's training"
-    if norms := _norms(dls.after_batch): return norms[0]
-    cfg = backbone and timm.get_pretrained_cfg(backbone)
-    norm = Normalize.from_stats(*((cfg.mean,cfg.std) if cfg else imagenet_stats))
+def _stats(norm): return [[round(float(value), 6) for value in part.flatten()] for part in (norm.mean,norm.std)]
+
+def _normalize(dls, model):
+    "The normalisation the data have, or else, added to them, that of the weights' training"
+    cfg = timm.get_pretrained_cfg(getattr(model.backbone, 'name', None) or '')
+    norm = Normalize.from_stats(*(model.stats or ((cfg.mean,cfg.std) if cfg else imagenet_stats)))
+    if norms := _norms(dls.after_batch):
+        if model.stats and not np.allclose(_stats(norms[0]), model.stats, atol=1e-3):
+            warnings.warn(f'the data are normalised with mean and deviation {_stats(norms[0])}, the weights know images of {model.stats}')
+        return norms[0]
     dls.add_tfms([norm], 'after_batch')
     return norm
 
@@ -73,6 +86,11 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
+    fit = checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more')))
+    fit_one_cycle,fine_tune,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fine_tune, Learner.fit_flat_cos,
+                                                                  Learner.fit_sgdr))
+
+    @checked
     @delegates(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
         "Search a learning rate; a training before it stays on record"
@@ -81,10 +99,26 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
-    def summary(self):
-        "Layers and their parameters; what the metrics hold stays"
-        with keep_history(self): return super().summary()
+    def save_weights(self,
+        file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
+        half:bool=False, # numbers of 16 bits: half the size, about three digits
+        **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
+    )->Path: # the file
+        "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
+        sizes = input_sizes(self.dls.valid, 1)
+        values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
+        return save_weights(self.model, file, half, **{**dict(size=sizes[0] if sizes else None, metrics=values), **notes})
 
+    def predict(self,
+        images, # one image, or several: a folder, a pattern, a list; see `image_list`
+        score_thr:float=.3, # least score of a detection, 0 to 1
+        **kwargs # of `predict_images`
+    ): # `Detections` of one image, a list of them for several
+        "What is in an image, or in many"
+        found = self.predict_images(images, score_thr, **kwargs)
+        return found[0] if is_one_image(images) else found
+
+    @checked(also={'score_thr','nrows','ncols','figsize','ctxs','vocab'})
     def show_results(self,
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one, with ground truth or without
@@ -101,12 +135,14 @@ class RotatedLearner(Learner):
         dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
 
 # %% ../../nbs/learn/08_learner.ipynb #87eb1013
+@checked(arch=detector_name, weights=file_name)
 def rotated_learner(
     dls:DataLoaders, # of images, boxes and labels: `RotatedDataLoaders` or a `DataBlock` with `RBoxBlock` and `RBoxLblBlock`
-    arch, # name of a detector, see `list_detectors()`, or a `Detector`
+    arch=None, # name of a detector, see `list_detectors()`, or a `Detector`; None: that of the `weights`
     backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
-    angle:str='le90', # canonical form of the boxes predicted
+    angle:str=None, # canonical form of the boxes predicted; None: 'le90', or that of the `weights`
+    weights=None, # trained weights to start from: a name of `list_weights()`, or a file of `learn.save_weights`
     metrics=None, # fastai metrics; None: `RotatedMAP()`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is
@@ -123,14 +159,19 @@ def rotated_learner(
     **kw # settings of the detector
 )->Learner:
     "A `Learner` that trains a detector"
+    if arch is None and weights is None:
+        raise TypeError("rotated_learner needs a detector by name, see list_detectors(), or weights=, see list_weights()")
+    kw |= {key:value for key,value in dict(backbone=backbone, angle=angle).items() if value}
+    if weights is not None: arch,kw = detector_from_weights(weights, dls.vocab, arch, **kw),{}
     if isinstance(arch, Detector):
         model = _checked(arch, dls.vocab, kw)
         pretrained = getattr(arch.backbone, 'pretrained', False)
-    else: model = create_detector(arch, len(dls.vocab), backbone=backbone, pretrained=pretrained, angle=angle, **kw)
+    else: model = create_detector(arch, len(dls.vocab), pretrained=pretrained, **kw)
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
-    norm = [KeepNormalize(_normalize(dls, getattr(model.backbone, 'name', None)))] if normalize else []
-    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks())+norm
+    norm = [_normalize(dls, model)] if normalize else []
+    if norm: model.stats = _stats(norm[0])
+    own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), FitChecks(), *map(KeepNormalize, norm))
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
         metrics=RotatedMAP() if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd, wd_bn_bias=wd_bn_bias,
         train_bn=train_bn, moms=moms)
@@ -138,20 +179,16 @@ def rotated_learner(
     return learn
 
 # %% ../../nbs/learn/08_learner.ipynb #b2d00002
-def _device(name):
-    "The device of that name, or fastai's default"
-    try: device = torch.device(name) if name else default_device()
-    except RuntimeError: raise ValueError(f'device {name!r} is unknown: cpu, cuda, cuda:1, mps, ...') from None
-    if device.type=='cuda' and not torch.cuda.is_available(): raise ValueError(f'device {name!r}: torch finds no CUDA device here')
-    return device
-
+@checked
 def open_learner(
     file, # written by `learn.export`
     device:str=None # 'cpu', 'cuda', ...; None: fastai's default
 )->Learner:
     "An exported learner on a device; a file that is damaged or something else is a `ValueError`"
-    device,file = _device(device),Path(file)
-    if not file.is_file(): raise FileNotFoundError(f'no such file: {file}; a model is a file that learn.export wrote')
+    device,file = torch.device(device) if device else default_device(),Path(file).expanduser()
+    if not file.is_file():
+        what = 'it is a folder' if file.is_dir() else 'no such file'
+        raise FileNotFoundError(f'{file}: {what}{near_path(file)}; a model is a file that learn.export wrote')
     try:
         check_sums(file)
         with warnings.catch_warnings():

@@ -8,6 +8,7 @@ __all__ = ['RotatedMetric', 'RotatedMAP', 'RotatedF1', 'AngleError']
 # %% ../../nbs/learn/03_metrics.ipynb #b547726a
 from copy import copy
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..evaluate.ap import APResult
 from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
@@ -66,6 +67,7 @@ class RotatedMetric(Metric):
     def name(self): return self._name
 
 # %% ../../nbs/learn/03_metrics.ipynb #091b6c83
+@checked
 class RotatedMAP(RotatedMetric):
     "Mean average precision of rotated boxes"
     def __init__(self,
@@ -96,6 +98,7 @@ class RotatedMAP(RotatedMetric):
     def figure(self): return self.compute().map
 
 # %% ../../nbs/learn/03_metrics.ipynb #90f2fb7d
+@checked
 class RotatedF1(RotatedMetric):
     "F1, the mean over classes"
     def __init__(self,
@@ -111,6 +114,7 @@ class RotatedF1(RotatedMetric):
         points = best_thresholds(curves) if self.score is None else {name:curve.at(self.score) for name,curve in curves.items()}
         return float(np.mean([point['f1'] for point in points.values()])) if points else math.nan
 
+@checked
 class AngleError(RotatedMetric):
     "Median angle error in degrees of the boxes that were found; the lower the better"
     lower_is_better = True # for trackers; fastai assumes it of names with 'loss' or 'error'

@@ -8,12 +8,14 @@ __all__ = ['CloseMixing', 'TrackDifficulty']
 # %% ../../nbs/learn/02_phases.ipynb #03f2ce6b
 from types import MethodType
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..data.mixing import Mosaic, MixUpBoxes
 from ..data.samplers import WeightedSampler
 from ..evaluate.accumulator import of_all_ranks
 from .callbacks import get_loader
 
 # %% ../../nbs/learn/02_phases.ipynb #a157a717
+@checked
 class CloseMixing(Callback):
     "Switch mixing transforms off for the last epochs of a fit"
     def __init__(self,
@@ -36,6 +38,7 @@ def _watched(model, images, targets=None):
     return losses,out
 
 # %% ../../nbs/learn/02_phases.ipynb #0d000bb8
+@checked
 class TrackDifficulty(Callback):
     "Weight images by their losses"
     lasting = ('losses',)                                                   # what a `Checkpoint` keeps

@@ -8,6 +8,7 @@ __all__ = ['NoTilesError', 'scene_dets', 'SceneMAP']
 # %% ../../nbs/learn/15_scene_map.ipynb #78d9d6ef
 from dataclasses import replace
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.task1 import merge_windows
@@ -51,6 +52,7 @@ def scene_dets(
             [{**merged[str(key)], 'boxes':qbox2rbox(merged[str(key)]['boxes'])} for key,_ in scenes.values()])
 
 # %% ../../nbs/learn/15_scene_map.ipynb #30df3ffe
+@checked
 class SceneMAP(RotatedMAP):
     "Mean average precision of whole scenes, merged from windows"
     def __init__(self,

@@ -7,6 +7,7 @@ __all__ = ['pyramid', 'show_features', 'grad_cam', 'show_cam']
 
 # %% ../../nbs/learn/11_views.ipynb #1fac220c
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import show_boxes
 from ..plot.style import figure_style
@@ -48,6 +49,7 @@ def _axes(n, ncols=4):
     return plt.subplots(math.ceil(n/ncols), ncols, figsize=(3*ncols,3.2*math.ceil(n/ncols)), squeeze=False, layout='constrained')[1]
 
 # %% ../../nbs/learn/11_views.ipynb #c3587abc
+@checked
 def show_features(
     learn:Learner, # of a detector
     image, # path, array `(h,w,3)` uint8 or PIL image
@@ -87,6 +89,7 @@ def _asked(model, out, about, label):
     logits = logits.masked_fill(~same[:,None], -math.inf)
     return logits.max() if label is None else logits[:,label].max()
 
+@checked
 def grad_cam(
     model, # detector, in evaluation mode
     x:Tensor, # `(1, 3, h, w)`, normalised
@@ -108,6 +111,7 @@ def grad_cam(
     return (weight*act).sum(1)[0].relu(),level
 
 # %% ../../nbs/learn/11_views.ipynb #782c5479
+@checked
 def show_cam(
     learn:Learner, # of a detector
     image, # path, array `(h,w,3)` uint8 or PIL image

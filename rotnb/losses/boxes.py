@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, rbox2hbox
 from ..ops.diff_iou import diff_iou_rotated
 from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
 
 # %% ../../nbs/losses/02_boxes.ipynb #05706378
+@checked
 @dataclass
 class BoxLoss:
     "A function of pairs, and what it compares"
@@ -50,6 +52,7 @@ class BoxLoss:
         return self(*pairs)
 
 # %% ../../nbs/losses/02_boxes.ipynb #ef27bfde
+@checked
 def l1_loss(
     pred:Tensor, # `(n, d)`
     target:Tensor # `(n, d)`
@@ -57,6 +60,7 @@ def l1_loss(
     "Sum of absolute differences"
     return (pred-target).abs().sum(1)
 
+@checked
 def smooth_l1_loss(
     pred:Tensor, # `(n, d)`
     target:Tensor, # `(n, d)`
@@ -66,6 +70,7 @@ def smooth_l1_loss(
     return F.smooth_l1_loss(pred, target, beta=beta, reduction='none').sum(1)
 
 # %% ../../nbs/losses/02_boxes.ipynb #c27960a8
+@checked
 def balanced_l1_loss(
     pred:Tensor, # `(n, d)`
     target:Tensor, # `(n, d)`
@@ -80,6 +85,7 @@ def balanced_l1_loss(
 # %% ../../nbs/losses/02_boxes.ipynb #eec7dcd8
 _iou_modes = dict(linear=lambda iou: 1-iou, square=lambda iou: 1-iou**2, log=lambda iou: -iou.log())
 
+@checked
 def rotated_iou_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor, # `(n, 5)` rboxes
@@ -100,6 +106,7 @@ def hbox_giou_loss(
     return generalized_box_iou_loss(rbox2hbox(pred), rbox2hbox(target))
 
 # %% ../../nbs/losses/02_boxes.ipynb #fa4da88f
+@checked
 def loss_landscape(
     losses:dict, # name -> function of `(n,5)` boxes and targets, to `(n,)`
     box:tuple=(0.,0.,40.,10.,0.), # the target, px and radians
@@ -128,6 +135,7 @@ box_losses = dict(
     smooth_focal=BoxLoss(smooth_focal_loss, 'deltas'), iou=BoxLoss(rotated_iou_loss, 'boxes'),
     **{mode:BoxLoss(rotated_iou_loss, 'boxes', kwargs=dict(mode=mode)) for mode in ('giou','diou','ciou')})
 
+@checked
 def box_loss(
     loss, # a name in `box_losses` or a `BoxLoss`
     weight:float=None, # factor in the total; None: as it is

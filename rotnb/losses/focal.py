@@ -9,6 +9,7 @@ __all__ = ['smooth_focal_loss', 'focal_loss', 'quality_focal_loss', 'varifocal_l
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..check.verbs import checked
 
 # %% ../../nbs/losses/01_focal.ipynb #23ecf51d
 def _power(x, gamma):
@@ -30,6 +31,7 @@ def smooth_focal_loss(
 # %% ../../nbs/losses/01_focal.ipynb #39f6fefa
 def _one_hot(logits, labels): return (labels[:,None] == torch.arange(logits.shape[1], device=labels.device)).to(logits.dtype)
 
+@checked
 def focal_loss(
     logits:Tensor, # `(n, K)`
     labels:Tensor, # `(n,)` 0..K-1, K for background
@@ -40,6 +42,7 @@ def focal_loss(
     return smooth_focal_loss(logits, _one_hot(logits, labels), alpha, gamma)
 
 # %% ../../nbs/losses/01_focal.ipynb #baef3d44
+@checked
 def quality_focal_loss(
     logits:Tensor, # `(n, K)`
     labels:Tensor, # `(n,)` 0..K-1, K for background
@@ -52,6 +55,7 @@ def quality_focal_loss(
     return (_power((target-logits.sigmoid()).abs(), beta) * ce).sum(1)
 
 # %% ../../nbs/losses/01_focal.ipynb #ab4157ef
+@checked
 def varifocal_loss(
     logits:Tensor, # `(n, K)`
     labels:Tensor, # `(n,)` 0..K-1, K for background

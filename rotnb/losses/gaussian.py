@@ -9,6 +9,7 @@ __all__ = ['gaussian_loss', 'kld_loss', 'kfiou_loss', 'probiou_loss']
 import torch
 from torch import Tensor
 from typing import Callable
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, to_frame
 from ..geometry.gaussians import gaussian_wasserstein, kl_divergence, bhattacharyya, kfiou, prob_iou, safe_sqrt
 from .boxes import BoxLoss, box_losses, smooth_l1_loss
@@ -16,6 +17,7 @@ from .boxes import BoxLoss, box_losses, smooth_l1_loss
 # %% ../../nbs/losses/03_gaussian.ipynb #62b7160a
 _funs = dict(log1p=torch.log1p, sqrt=safe_sqrt, none=lambda d: d)
 
+@checked
 def gaussian_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor, # `(n, 5)` rboxes
@@ -35,6 +37,7 @@ def gaussian_loss(
     return (tau-1+cost)/(tau+cost) if tau else cost
 
 # %% ../../nbs/losses/03_gaussian.ipynb #9376d5e8
+@checked
 def kld_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor, # `(n, 5)` rboxes
@@ -57,6 +60,7 @@ box_losses.update(
 # %% ../../nbs/losses/03_gaussian.ipynb #f1f7662a
 _kf_funs = dict(none=lambda k,eps: 1-k, ln=lambda k,eps: -(k+eps).log(), exp=lambda k,eps: torch.expm1(1-k))
 
+@checked
 def kfiou_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor, # `(n, 5)` rboxes
@@ -77,6 +81,7 @@ def kfiou_loss(
 box_losses['kfiou'] = BoxLoss(kfiou_loss, 'both')
 
 # %% ../../nbs/losses/03_gaussian.ipynb #11d8286e
+@checked
 def probiou_loss(
     pred:Tensor, # `(n, 5)` rboxes
     target:Tensor, # `(n, 5)` rboxes

@@ -8,9 +8,11 @@ __all__ = ['convex_giou_loss', 'spatial_border_loss']
 # %% ../../nbs/losses/04_points.ipynb #39d4355f
 import torch
 from torch import Tensor
+from ..check.verbs import checked
 from ..ops.convex import convex_giou
 
 # %% ../../nbs/losses/04_points.ipynb #e5296f63
+@checked
 def convex_giou_loss(
     points:Tensor, # `(n, k, 2)` or `(n, 2k)` px, k points of each set
     quads:Tensor # `(n, 4, 2)` or `(n, 8)` px, the object of each set, corners in order

@@ -12,6 +12,7 @@ from decimal import Decimal, localcontext
 import numpy as np, torch
 from numba import njit
 from numba.extending import register_jitable
+from ..check.verbs import checked
 
 # %% ../../nbs/measure/01_exact.ipynb #dd27e201
 @register_jitable
@@ -51,6 +52,7 @@ def _exact_iou(A, B, out):
 def _f64(b): return np.ascontiguousarray(b.detach().cpu().double() if isinstance(b, torch.Tensor) else b, np.float64)
 def _proper(b): return np.isfinite(b).all(-1) & (b[:,2]>0) & (b[:,3]>0)
 
+@checked
 def exact_iou(
     boxes1, # (n, 5) boxes, pixels and radians, taken as they are: the float32 numbers are the boxes
     boxes2, # (n, 5) boxes; pair i is box i of both

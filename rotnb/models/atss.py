@@ -7,6 +7,7 @@ __all__ = ['rotated_atss']
 
 # %% ../../nbs/models/10_atss.ipynb #f8023f17
 from functools import partial
+from ..check.verbs import checked
 from ..targets.priors import AnchorPriors
 from ..targets.assign import atss_assign
 from ..targets.coders import DeltaXYWHACoder
@@ -16,6 +17,7 @@ from .dense_head import dense_detector
 
 # %% ../../nbs/models/10_atss.ipynb #4a2cbd89
 @register_detector
+@checked
 def rotated_atss(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

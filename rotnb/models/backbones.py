@@ -7,12 +7,14 @@ __all__ = ['BackboneError', 'MissingWeightsError', 'check_weights', 'SwinBlock',
 
 # %% ../../nbs/models/03_backbones.ipynb #a593a93d
 import re, timm, torch
+from difflib import get_close_matches
 import huggingface_hub as hub
 import torch.nn.functional as F
 from functools import partial
 from torch import nn, Tensor
 from timm.models.swin_transformer import SwinTransformerBlock
 from fastcore.basics import patch, store_attr
+from ..check.verbs import checked
 
 # %% ../../nbs/models/03_backbones.ipynb #c1c5ca70
 class BackboneError(ValueError): "A backbone that cannot serve"
@@ -80,6 +82,7 @@ def _layout(name, make, strides, size_hw):
 # %% ../../nbs/models/03_backbones.ipynb #27dc6a93
 _layouts = {} # of models that were tried before, which takes half a second: (name, strides, settings) -> indices, grid, largest
 
+@checked
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
     grid,largest = (1,1),None # of learners exported before they were noted: images as they come
@@ -133,7 +136,8 @@ def _light(name, **kw):
                         "and settings that it has") from said
 
 def _unknown(name):
-    near = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+    every,name = timm.list_models(),name.split('.')[0]
+    near = timm.list_models(f'*{name}*')[:5] or get_close_matches(name, every, 3, cutoff=.6)
     return f"timm has no model {name!r}" + (f"; similar: {', '.join(near)}" if near else "; see timm.list_models('*resnet*')")
 
 # %% ../../nbs/models/03_backbones.ipynb #d00c1604

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'settings', 'register_detector', 'list_detectors', 'create_detector']
+           'settings', 'backbone_name', 'register_detector', 'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -15,7 +15,9 @@ from functools import partial
 from inspect import signature
 from typing import NamedTuple
 from torch import nn, Tensor
-from ..geometry.boxes import ANGLES, check_choice
+from ..check.arguments import UnknownArgumentError, argument_hint
+from ..check.values import RULES
+from ..check.verbs import checked
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -72,6 +74,7 @@ def _alone(images, e):
                       "give it larger images, or more of them (bs=2 or more; drop_last=True leaves out a last one)")
 
 # %% ../../nbs/models/01_contract.ipynb #b6fdecf0
+@checked(backbone=None)
 class Detector(nn.Module):
     """A backbone, a neck and a chain of stages
 
@@ -86,6 +89,8 @@ class Detector(nn.Module):
     """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
+    stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
+    options = None # what `create_detector` was given, beside the number of classes
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
@@ -177,8 +182,20 @@ def settings(
 def _named(o, keys): return dict(type=type(o).__name__, **{key:settings(getattr(o, key)) for key in keys})
 
 # %% ../../nbs/models/01_contract.ipynb #ca9698a1
+def backbone_name(
+    value # of an argument `backbone`
+):
+    "The rule of a backbone: timm's name of it, or a module"
+    if isinstance(value, (str,nn.Module)): return None
+    name = getattr(value, '__name__', '')
+    return "timm's name of a backbone" + (f': {name!r}' if name else ", such as 'resnet50'")
+
+RULES['backbone'] = backbone_name
+RULES['pretrained'] = lambda value: None if isinstance(value, bool) else 'True or False'
+
 _detectors = {}
 
+@checked
 def register_detector(
     f # entry point `f(n_classes, backbone, pretrained, angle, **kw)`
 ):
@@ -189,12 +206,25 @@ def register_detector(
     _detectors[f.__name__] = f
     return f
 
+@checked
 def list_detectors(
     pattern:str='*' # shell wildcards
 )->list:
     "Names of the detectors there are"
     return sorted(fnmatch.filter(_detectors, pattern))
 
+_FAMILIES = dict(yolo="YOLO's family is not here; 'rtmdet_r_tiny' is nearest in kind and size. ",
+                 detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
+
+def detector_name(
+    value # of an argument that names a detector
+):
+    "The rule of a detector: its name, or one that is made"
+    if isinstance(value, (str,Detector)): return None
+    name = getattr(value, '__name__', '')
+    return 'the name of a detector' + (f': {name!r}' if name in _detectors else ', one of list_detectors()')
+
+@checked(name=detector_name)
 def create_detector(
     name:str, # one of `list_detectors()`
     n_classes:int, # without the background
@@ -206,17 +236,13 @@ def create_detector(
     "Make a detector by name"
     if name not in _detectors:
         near = get_close_matches(name, _detectors, cutoff=0.5)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
+        hint = next((text for word,text in _FAMILIES.items() if word in name.lower()), f'did you mean {near[0]!r}? ' if near else '')
         raise ValueError(f"unknown detector {name!r}; {hint}There are: {', '.join(list_detectors())}")
-    check_choice('create_detector', angle=(angle, *ANGLES))
-    if not (hasattr(n_classes, '__index__') and n_classes>0):
-        raise ValueError(f"create_detector: n_classes is {n_classes!r}, must be a whole number from 1 up")
     if backbone: kw['backbone'] = backbone
     try: model = _detectors[name](n_classes, pretrained=pretrained, angle=angle, **kw)
     except TypeError as e:
-        if not (found := re.search(r"(\w+).*unexpected keyword argument '(\w+)'", str(e))): raise
-        near = get_close_matches(found[2], signature(_detectors[name]).parameters, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "see the recipe() of a detector for those it has"
-        raise TypeError(f"{name} has no setting {found[2]!r} (and no {found[1]} either); {hint}") from e
-    model.name = name
+        if not (found := re.search(r"(\w+)(?:\b.*unexpected keyword|: unknown) argument '(\w+)'", str(e))): raise
+        hint = argument_hint(found[2], signature(_detectors[name]).parameters) or ', see the recipe() of a detector for those it has'
+        raise UnknownArgumentError(f"{name} has no setting {found[2]!r} (and no {found[1]} either){hint}") from None
+    model.name,model.options = name,dict(angle=angle, **kw)
     return model

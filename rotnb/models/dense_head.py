@@ -12,6 +12,7 @@ from dataclasses import replace
 from inspect import signature
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox
 from ..targets.priors import level_priors
 from ..targets.assign import IGN
@@ -42,6 +43,7 @@ def tower(
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
+@checked
 class DenseHead(nn.Module):
     """Scored boxes from every location of every level
 
@@ -105,6 +107,11 @@ def build(self:DenseHead, in_channels:int):
     if self.quality=='centerness': self.quality_conv = _last(out, self.n)
     if self.scales: self.level_scale = nn.Parameter(torch.ones(len(self.strides)))
     if self.scales and self.scale_angle=='own': self.angle_scale = nn.Parameter(torch.ones(()))
+
+@patch
+def class_layers(self:DenseHead)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
+    "Layers with rows of their own for each class: one block of classes after the other"
+    return dict(cls=(self.n, 1))
 
 @patch
 def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
@@ -271,6 +278,7 @@ def box_maps(
     return [part.unflatten(1, shape) for part,shape in zip(boxes.split([h*w for h,w in sizes], 1), sizes)]
 
 # %% ../../nbs/models/05_dense_head.ipynb #6fd512f3
+@checked
 def dense_detector(
     n_classes:int, # without the background
     backbone:str, # timm name

@@ -7,6 +7,7 @@ __all__ = ['octave_ranges', 'rotated_fcos', 'rotated_fcos_tiny']
 
 # %% ../../nbs/models/09_fcos.ipynb #edfcc37e
 from functools import partial
+from ..check.verbs import checked
 from ..targets.priors import PointPriors
 from ..targets.assign import fcos_assign
 from ..targets.coders import DeltaXYWHACoder, DistanceAngleCoder
@@ -16,6 +17,7 @@ from .contract import Detector, register_detector
 from .dense_head import dense_detector
 
 # %% ../../nbs/models/09_fcos.ipynb #345113f1
+@checked
 def octave_ranges(
     strides:tuple, # of the levels
     factor:float=8. # px/stride: an object's largest side distance, up to which a level is responsible
@@ -26,6 +28,7 @@ def octave_ranges(
 
 # %% ../../nbs/models/09_fcos.ipynb #b77cb305
 @register_detector
+@checked
 def rotated_fcos(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model
@@ -47,6 +50,7 @@ def rotated_fcos(
 
 # %% ../../nbs/models/09_fcos.ipynb #b883b03b
 @register_detector
+@checked
 def rotated_fcos_tiny(
     n_classes:int, # without the background
     backbone:str='test_resnet', # timm model; this one, of half a million weights, learnt fastest from nothing of the three tried

@@ -6,12 +6,14 @@
 __all__ = ['gliding_vertex']
 
 # %% ../../nbs/models/14_gliding_vertex.ipynb #1c09d96a
+from ..check.verbs import checked
 from ..targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder
 from .contract import Detector, register_detector
 from .roi_head import two_stage_detector
 
 # %% ../../nbs/models/14_gliding_vertex.ipynb #6ccb2b58
 @register_detector
+@checked
 def gliding_vertex(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

@@ -10,8 +10,10 @@ import math
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import store_attr
+from ..check.verbs import checked
 
 # %% ../../nbs/models/04_necks.ipynb #1b47ae4b
+@checked
 class FPN(nn.Module):
     "Feature pyramid with extra coarse levels"
     def __init__(self,

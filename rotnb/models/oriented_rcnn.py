@@ -7,6 +7,7 @@ __all__ = ['oriented_rcnn']
 
 # %% ../../nbs/models/11_oriented_rcnn.ipynb #7c3a88c8
 from functools import partial
+from ..check.verbs import checked
 from ..ops.roi_align import roi_align_rotated
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import MidpointOffsetCoder
@@ -15,6 +16,7 @@ from .roi_head import two_stage_detector
 
 # %% ../../nbs/models/11_oriented_rcnn.ipynb #eba4ae36
 @register_detector
+@checked
 def oriented_rcnn(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

@@ -9,6 +9,7 @@ __all__ = ['FeatureRefinement', 'better', 'r3det']
 from functools import partial
 from torch import nn, Tensor
 from fastcore.basics import store_attr
+from ..check.verbs import checked
 from ..ops.align import rotated_feature_align
 from ..targets.assign import max_iou_assign
 from ..targets.coders import DeltaXYWHACoder
@@ -50,6 +51,7 @@ def better(
     return dict(assigner=partial(max_iou_assign, pos=pos, neg=neg), **kw)
 
 @register_detector
+@checked
 def r3det(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
@@ -147,6 +148,7 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 
 # %% ../../nbs/models/17_reppoints.ipynb #ca160f97
 @register_detector
+@checked
 def rotated_reppoints(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

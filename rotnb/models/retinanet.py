@@ -7,6 +7,7 @@ __all__ = ['rotated_retinanet', 'rotated_retinanet_tiny']
 
 # %% ../../nbs/models/08_retinanet.ipynb #5494a9bd
 from functools import partial
+from ..check.verbs import checked
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign
 from ..targets.coders import DeltaXYWHACoder
@@ -15,6 +16,7 @@ from .dense_head import dense_detector
 
 # %% ../../nbs/models/08_retinanet.ipynb #cc212279
 @register_detector
+@checked
 def rotated_retinanet(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model
@@ -37,6 +39,7 @@ def rotated_retinanet(
 
 # %% ../../nbs/models/08_retinanet.ipynb #522f4f33
 @register_detector
+@checked
 def rotated_retinanet_tiny(
     n_classes:int, # without the background
     backbone:str='test_resnet', # timm model of half a million weights

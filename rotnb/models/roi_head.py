@@ -13,6 +13,7 @@ from functools import partial
 from torch import nn, Tensor
 from torchvision.ops import roi_align
 from fastcore.basics import store_attr, patch
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox, rbox2hbox
 from ..targets.assign import IGN, max_iou_assign
 from ..targets.roi_coders import clip_centers
@@ -49,6 +50,7 @@ def roi_align_hbox(
     return roi_align_rotated(input, torch.cat([rois[:,:1], circumscribed_hbox(rois[:,1:])], 1), output_size, spatial_scale, sampling_ratio)
 
 # %% ../../nbs/models/07_roi_head.ipynb #44e26d6c
+@checked
 class RoIHead(nn.Module):
     "Classes and boxes of proposals"
     n = 1 # predictions for a prior
@@ -87,6 +89,10 @@ class RoIHead(nn.Module):
         for o in self.fcs: nn.init.xavier_uniform_(o.weight)
         for o,std in ((self.cls,.01),(self.box,.001)): nn.init.normal_(o.weight, std=std)
         for o in (*self.fcs, self.cls, self.box): nn.init.zeros_(o.bias)
+
+    def class_layers(self)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
+        "Layers with rows of their own for each class; the background's, the last, is nobody's"
+        return dict(cls=(1, 1)) if self.agnostic else dict(cls=(1, 1), box=(1, self.coder.n))
 
 # %% ../../nbs/models/07_roi_head.ipynb #d6029cbf
 @patch
@@ -204,6 +210,7 @@ def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
     return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
+@checked
 def two_stage_detector(
     n_classes:int, # without the background
     backbone:str, # timm name

@@ -7,6 +7,7 @@ __all__ = ['roi_trans']
 
 # %% ../../nbs/models/13_roi_trans.ipynb #8fbb1635
 from functools import partial
+from ..check.verbs import checked
 from ..ops.roi_align import roi_align_rotated
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder
@@ -15,6 +16,7 @@ from .roi_head import two_stage_detector
 
 # %% ../../nbs/models/13_roi_trans.ipynb #abadbb2a
 @register_detector
+@checked
 def roi_trans(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

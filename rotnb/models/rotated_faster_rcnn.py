@@ -6,6 +6,7 @@
 __all__ = ['rotated_faster_rcnn']
 
 # %% ../../nbs/models/12_rotated_faster_rcnn.ipynb #65f2655d
+from ..check.verbs import checked
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder
 from .contract import Detector, register_detector
@@ -13,6 +14,7 @@ from .roi_head import two_stage_detector
 
 # %% ../../nbs/models/12_rotated_faster_rcnn.ipynb #ab46c0f5
 @register_detector
+@checked
 def rotated_faster_rcnn(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from torchvision.ops import batched_nms
 from fastcore.basics import store_attr, patch
 from fastcore.meta import delegates
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2hbox
 from ..targets.priors import AnchorPriors
 from ..targets.assign import NEG, IGN, max_iou_assign
@@ -23,6 +24,7 @@ from .contract import StageOut, valid_boxes
 from .dense_head import DenseHead, tower
 
 # %% ../../nbs/models/06_rpn.ipynb #3b45c0c0
+@checked
 @delegates()
 class RPNHead(DenseHead):
     "Proposals, of no class, from every location of every level"
@@ -52,6 +54,10 @@ class RPNHead(DenseHead):
         for conv in (self.cls, self.box):
             nn.init.normal_(conv.weight, std=.01)
             nn.init.zeros_(conv.bias)
+
+    def class_layers(self)->dict: # nothing
+        "A proposal has no class"
+        return {}
 
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of logits, deltas and None
         "What the layers say about level `i`"

@@ -10,6 +10,7 @@ import torch
 from functools import partial
 from torch import nn, Tensor
 from fastcore.basics import store_attr
+from ..check.verbs import checked
 from ..ops.align import active_rotated_filter, rotation_invariant_pooling, deform_conv
 from ..targets.coders import DeltaXYWHACoder
 from ..losses.boxes import box_loss
@@ -77,6 +78,7 @@ class ODMHead(DenseHead):
 
 # %% ../../nbs/models/15_s2anet.ipynb #1402c1c1
 @register_detector
+@checked
 def s2anet(
     n_classes:int, # without the background
     backbone:str='resnet50', # timm model

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
+from ..check.verbs import checked
 from .roi_align import roi_align_rotated
 
 # %% ../../nbs/ops/07_align.ipynb #8df847ce
@@ -80,6 +81,7 @@ def riroi_align_rotated(
     return _turn_orientations(out.unflatten(1, (-1,n_orientations)), theta, neighbour).flatten(1, 2).to(input.dtype)
 
 # %% ../../nbs/ops/07_align.ipynb #7d7f15e1
+@checked
 def rotated_feature_align(
     input:Tensor, # (b, c, h, w) map
     boxes:Tensor, # (b, h, w, 5): the box of each location, in pixels of the image

@@ -9,6 +9,7 @@ __all__ = ['box_iou_quad', 'points_in_polygons', 'convex_iou', 'convex_giou']
 import numpy as np, torch
 from numba import cuda, njit, prange
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.polygons import convex_hull,polygon_area
 from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import IOU,IOF,GIOU,AREA,CORNERS,THINNEST,TINY,device,apart,before_polygons,overlap_polygons,polygon_iou
@@ -103,6 +104,7 @@ def _(polygons1, polygons2, mode, aligned):
 def _check_pairs(a, b, aligned):
     if aligned and len(a)!=len(b): raise ValueError(f"aligned inputs must pair up: got {len(a)} and {len(b)}")
 
+@checked
 def box_iou_quad(
     quads1, # (n, 4, 2) or (n, 8) corners in order, either way round; any dtype, any device
     quads2, # (m, 4, 2) or (m, 8); n of them if `aligned`
@@ -157,6 +159,7 @@ def _points_in_polygons(points:Tensor, polygons:Tensor)->Tensor:
 @_points_in_polygons.register_fake
 def _(points, polygons): return points.new_empty(len(points), len(polygons), dtype=torch.bool)
 
+@checked
 def points_in_polygons(
     points, # (n, 2) pixels; any dtype, any device
     polygons, # (m, k, 2) corners in order, either way round, or (m, 2k)
@@ -211,6 +214,7 @@ def _iou_union(h, q, ok):
     union = torch.where(ok, polygon_area(h)+polygon_area(q)-inter, 1.)
     return (inter/union).clamp(max=1),union
 
+@checked
 def convex_iou(
     points, # (n, k, 2) or (n, 2k) point sets, pixels; any dtype, any device
     quads, # (m, 4, 2) or (m, 8) corners in order, either way round; n of them if `aligned`

@@ -8,6 +8,7 @@ __all__ = ['diff_iou_rotated']
 # %% ../../nbs/ops/09_diff_iou.ipynb #5f48fd2c
 import math, torch
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice, rbox2qbox, to_frame
 
 # %% ../../nbs/ops/09_diff_iou.ipynb #4d284b02
@@ -70,6 +71,7 @@ def _aspect(wh1, wh2):
 # %% ../../nbs/ops/09_diff_iou.ipynb #84c4d1e4
 _iou_kinds = 'iou','giou','diou','ciou'
 
+@checked
 def diff_iou_rotated(
     boxes1:Tensor, # `(..., 5)` rboxes
     boxes2:Tensor, # `(..., 5)` rboxes; for 'diou' and 'ciou' the targets

@@ -11,6 +11,7 @@ import heapq, math
 import numpy as np, torch
 from numba import cuda, float64, int64, njit
 from torch import Tensor
+from ..check.verbs import checked
 from .launch import launch, on_cuda, operator
 from .kernels import AREA,device,apart,pair_iou,prepare_box
 from .iou import check_boxes,prepared,result_dtype
@@ -120,6 +121,7 @@ def _(boxes, scores, idxs, method, sigma, iou_threshold, min_score):
 # %% ../../nbs/ops/05_fusion.ipynb #0e1ef6b7
 _METHODS = dict(linear=LINEAR, gaussian=GAUSSIAN)
 
+@checked
 def soft_nms_rotated(
     boxes, # (n, 5) boxes, pixels and radians; any dtype, any device
     scores, # (n,) >= 0
@@ -242,6 +244,7 @@ def _confidence(scores, weights, models, member, n, conf_type):
 
 CONF_TYPES = 'avg','max','box_and_model_avg','absent_model_aware_avg'
 
+@checked
 def weighted_boxes_fusion(
     boxes, # list of (n_i, 5), one for each model, scale or flip, in the pixels of one image
     scores, # list of (n_i,) in [0, 1]

@@ -8,6 +8,7 @@ __all__ = ['check_mode', 'check_boxes', 'host_boxes', 'prepared', 'result_dtype'
 # %% ../../nbs/ops/03_iou.ipynb #77b72232
 import torch
 from torch import Tensor
+from ..check.verbs import checked
 from .launch import on_cuda, operator
 from .kernels import IOU,IOF,GIOU,prepare,iou_matrix
 
@@ -67,6 +68,7 @@ def _(boxes1, boxes2, mode, aligned):
     return boxes1.new_empty((n,) if aligned else (n,m), dtype=result_dtype(boxes1, boxes2))
 
 # %% ../../nbs/ops/03_iou.ipynb #0afdeef5
+@checked
 def box_iou_rotated(
     boxes1, # (n, 5) boxes, pixels and radians; any dtype, any device
     boxes2, # (m, 5) boxes; (n, 5) if `aligned`

@@ -11,6 +11,7 @@ import math
 import numpy as np, torch
 from numba import cuda, njit
 from torch import Tensor
+from ..check.verbs import checked
 from .launch import launch, operator
 from .kernels import CX,CY,EX,EY,AREA,CORNERS,device,apart,pair_iou,polygon_iou
 from .iou import check_boxes,prepared
@@ -213,6 +214,7 @@ def _checked_nms(boxes, scores, idxs, iou_threshold, max_num):
     return _nms(boxes, scores, idxs.long(), float(iou_threshold), -1 if max_num is None else max_num)
 
 # %% ../../nbs/ops/04_nms.ipynb #7e96c4ab
+@checked
 def batched_nms_rotated(
     boxes, # (n, 5) boxes, pixels and radians; any dtype, any device
     scores, # (n,) the higher the better
@@ -223,6 +225,7 @@ def batched_nms_rotated(
     "Greedy NMS within each group of `idxs`"
     return _checked_nms(check_boxes(boxes), scores, idxs, iou_threshold, max_num)
 
+@checked
 def nms_rotated(
     boxes, # (n, 5) boxes
     scores, # (n,) the higher the better
@@ -248,6 +251,7 @@ def check_quads(
         raise ValueError(f"{name} must be (n, 4, 2) or (n, 8): corners in order; got {tuple(quads.shape)}")
     return quads.reshape(-1, 8)
 
+@checked
 def nms_quad(
     quads, # (n, 4, 2) or (n, 8) corners in order, either way round; any dtype, any device
     scores, # (n,) the higher the better

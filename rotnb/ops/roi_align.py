@@ -9,6 +9,7 @@ __all__ = ['roi_lattice', 'roi_align_rotated']
 import numba, torch
 from numba import cuda, njit, prange
 from torch import Tensor
+from ..check.verbs import checked
 from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import device
 
@@ -196,6 +197,7 @@ _roi_read.register_autograd(_read_back, setup_context=_keep(slice(0, 3)))
 _roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 
 # %% ../../nbs/ops/06_roi_align.ipynb #77ba8656
+@checked
 def roi_align_rotated(
     input:Tensor, # (b, c, h, w) map; float16 and bfloat16 are computed in float32
     rois:Tensor, # (k, 6): number of the image in the batch, then cx, cy, w, h, theta in its pixels and radians

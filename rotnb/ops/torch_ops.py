@@ -8,10 +8,12 @@ __all__ = ['box_iou_torch', 'nms_torch']
 # %% ../../nbs/ops/10_torch_ops.ipynb #ada477e8
 import torch
 from torch import Tensor
+from ..check.verbs import checked
 from .diff_iou import diff_iou_rotated
 from .nms import check_unit
 
 # %% ../../nbs/ops/10_torch_ops.ipynb #a24ba43b
+@checked
 def box_iou_torch(
     boxes1:Tensor, # (n, 5) boxes, pixels and radians
     boxes2:Tensor # (m, 5) boxes
@@ -27,6 +29,7 @@ def _sound(b):
     return torch.where(ok[:,None], b, 1.),ok
 
 # %% ../../nbs/ops/10_torch_ops.ipynb #a88288b6
+@checked
 def nms_torch(
     boxes:Tensor, # (n, 5) boxes, pixels and radians
     scores:Tensor, # (n,) the higher the better

@@ -7,6 +7,7 @@ __all__ = ['scene_axes', 'outline_boxes', 'show_cells', 'show_matches']
 
 # %% ../../nbs/plot/03_matches.ipynb #805dcdb3
 import numpy as np
+from ..check.verbs import checked
 from ..geometry.boxes import from_frame, rbox2qbox
 from .draw import IGNORED, PALETTE
 from .style import INK, figure_style
@@ -52,6 +53,7 @@ def show_cells(
     boxes = _array(boxes).reshape(-1,1,5)
     ax.plot(*from_frame(cells*boxes[...,2:4], boxes).reshape(-1,2).T, '.', ms=3, color=_color(index))
 
+@checked
 def show_matches(
     ax, # matplotlib axis
     priors, # (n,5) rboxes, pixels

@@ -9,9 +9,11 @@ __all__ = ['PlainAngle', 'PSCAngle', 'CSLAngle', 'DCLAngle']
 import math, torch
 from dataclasses import dataclass
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #fe7f2e30
+@checked
 @dataclass
 class PlainAngle:
     "The angle itself, in radians"
@@ -25,6 +27,7 @@ class PlainAngle:
         return code[:,0]
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #9025d834
+@checked
 @dataclass
 class PSCAngle:
     "Phase-shifting coder ([Yu & Da 2023](https://arxiv.org/abs/2211.06368), eq. 1-8)"
@@ -75,6 +78,7 @@ def _middle(i, angle, n):
 _windows = dict(gaussian=lambda d,r: torch.exp(-d**2/(2*r**2)), triangle=lambda d,r: (1-d.abs()/r).clamp(min=0),
                 rect=lambda d,r: ((d>=-r)&(d<r)).float(), pulse=lambda d,r: (d==0).float())
 
+@checked
 @dataclass
 class CSLAngle:
     "Circular smooth label ([Yang & Yan 2020](https://arxiv.org/abs/2003.05597), eq. 3): soft labels to train logits on"
@@ -112,6 +116,7 @@ class CSLAngle:
         return _middle(code.argmax(1), self.angle, self.n).to(code.dtype)
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #24d7c507
+@checked
 @dataclass
 class DCLAngle:
     "Densely coded label ([Yang et al. 2021](https://arxiv.org/abs/2011.09670)): digits, highest first, to train logits on"

@@ -8,6 +8,7 @@ __all__ = ['NEG', 'IGN', 'PAIRS', 'chunks', 'ignore_inside', 'max_iou_assign', '
 # %% ../../nbs/targets/02_assign.ipynb #0689485d
 import torch
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox, rbox2hbox, rbox2qbox, to_frame
 from ..ops.iou import box_iou_rotated
 from ..ops.convex import convex_iou
@@ -56,6 +57,7 @@ def _overlaps(priors, gt):
     return torch.cat(best),torch.cat(obj),top,objects[keep],hits[keep]
 
 # %% ../../nbs/targets/02_assign.ipynb #965203be
+@checked
 def max_iou_assign(
     priors:Tensor, # `(n, 5)`
     boxes:Tensor, # `(m, 5)` objects
@@ -99,6 +101,7 @@ def _inside_share(priors, boxes):
     return torch.cat([box_iou_rotated(part, boxes, 'iof').amax(1) for part in chunks(priors, len(boxes))])
 
 # %% ../../nbs/targets/02_assign.ipynb #fbaaf606
+@checked
 def fcos_assign(
     priors:Tensor, # `(n, 5)` points: w = h = stride
     boxes:Tensor, # `(m, 5)` objects
@@ -126,6 +129,7 @@ def _fcos_match(priors, boxes, allowed, r, radius):
     return torch.where(least.isfinite(), j, NEG)
 
 # %% ../../nbs/targets/02_assign.ipynb #6ac07e94
+@checked
 def atss_assign(
     priors:Tensor, # `(n, 5)`
     boxes:Tensor, # `(m, 5)` objects
@@ -165,6 +169,7 @@ def _atss_claims(priors, boxes, counts, topk, hbox):
     return p[ok],g[ok],iou[ok]
 
 # %% ../../nbs/targets/02_assign.ipynb #b96cab9f
+@checked
 def nearest_assign(
     priors:Tensor, # `(n, 5)` points: w = h = stride
     boxes:Tensor, # `(m, 5)` objects

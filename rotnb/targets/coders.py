@@ -10,6 +10,7 @@ import math, torch
 from dataclasses import dataclass, field
 from torch import Tensor
 from fastcore.basics import patch
+from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, from_frame, to_frame
 from .angle_coders import PlainAngle
 
@@ -38,6 +39,7 @@ def to_coder_form(
     return torch.cat([xy, torch.where(right, wh, wh.flip(1)), theta-torch.where(right, half, quarter)], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #6b730459
+@checked
 @dataclass
 class DeltaXYWHACoder:
     "`(dx, dy, dw, dh, da)` relative to a prior box ([Ding 2018](https://arxiv.org/abs/1812.00155), eq. 1-4)"
@@ -98,6 +100,7 @@ def _long_first(boxes, angle):
     return torch.cat([xy, torch.where(swap, wh.flip(1), wh), norm_angle(torch.where(swap, a+math.pi/2, a), angle)], 1)
 
 # %% ../../nbs/targets/04_coders.ipynb #a2fb56b9
+@checked
 @dataclass
 class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"

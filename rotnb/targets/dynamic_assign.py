@@ -9,6 +9,7 @@ __all__ = ['dynamic_k', 'dsl_assign', 'simota_assign']
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.boxes import to_frame
 from ..ops.iou import box_iou_rotated
 from .assign import NEG, ignore_inside
@@ -45,6 +46,7 @@ def _match(priors, boxes, ignore, candidates, costs, topk):
 def _inside(priors, boxes): return (to_frame(priors[:,None,:2], boxes).abs() < boxes[:,2:4]/2).all(-1)
 
 # %% ../../nbs/targets/07_dynamic_assign.ipynb #ea9f5dac
+@checked
 def dsl_assign(
     priors:Tensor, # `(n, 5)` points: w = h = stride
     boxes:Tensor, # `(m, 5)` objects
@@ -70,6 +72,7 @@ def dsl_assign(
     return _match(priors, boxes, ignore, lambda b: _inside(priors, b), costs, topk)
 
 # %% ../../nbs/targets/07_dynamic_assign.ipynb #ee343df2
+@checked
 def simota_assign(
     priors:Tensor, # `(n, 5)` points: w = h = stride
     boxes:Tensor, # `(m, 5)` objects

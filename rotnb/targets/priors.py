@@ -9,6 +9,7 @@ __all__ = ['grid_xy', 'PointPriors', 'AnchorPriors', 'level_priors']
 import math, torch
 from dataclasses import dataclass
 from torch import Tensor
+from ..check.verbs import checked
 
 # %% ../../nbs/targets/01_priors.ipynb #bfebf437
 def grid_xy(
@@ -23,6 +24,7 @@ def grid_xy(
     return torch.stack([x,y], -1).view(-1,2)
 
 # %% ../../nbs/targets/01_priors.ipynb #01b34abb
+@checked
 @dataclass
 class PointPriors:
     "One prior at each location: a square of one stride (FCOS, [Tian 2019](https://arxiv.org/abs/1904.01355))"
@@ -36,6 +38,7 @@ class PointPriors:
 # %% ../../nbs/targets/01_priors.ipynb #34de9355
 _quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
 
+@checked
 @dataclass
 class AnchorPriors:
     "Horizontal anchors with octave scales (RetinaNet, [Lin 2017](https://arxiv.org/abs/1708.02002))"

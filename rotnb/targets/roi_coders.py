@@ -10,6 +10,7 @@ __all__ = ['clip_sides', 'clip_centers', 'DeltaXYWHCoder', 'MidpointOffsetCoder'
 import math, torch
 from dataclasses import dataclass
 from torch import Tensor
+from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox, rbox2qbox, qbox2rbox
 from .coders import to_coder_form
 
@@ -43,6 +44,7 @@ def _apply_hbox_deltas(priors, d, max_ratio):
     lim = math.log(max_ratio)
     return priors[:,:2] + d[:,:2]*priors[:,2:4],d[:,2:4].clamp(-lim,lim).exp()*priors[:,2:4]
 
+@checked
 @dataclass
 class DeltaXYWHCoder:
     "`(dx, dy, dw, dh)` from upright prior to upright box around the object ([Girshick 2014](https://arxiv.org/abs/1311.2524), app. C)"
@@ -68,6 +70,7 @@ def _extreme(along, across, tie):
 
 def _tied(along, tie): return (along.amax(1, keepdim=True)-along <= tie).sum(1, keepdim=True)>1
 
+@checked
 @dataclass
 class MidpointOffsetCoder:
     "`(dx, dy, dw, dh, da, db)` from an upright prior to a rotated box ([Xie 2021](https://arxiv.org/abs/2108.05699), eq. 1-3)"
@@ -109,6 +112,7 @@ def _rectangle(p, q):
     return torch.stack([w, h, torch.atan2(along[:,1], along[:,0])], 1)
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #ec1cebfb
+@checked
 @dataclass
 class GlidingVertexCoder:
     "`(dx, dy, dw, dh, top, right, bottom, left, fill)` from an upright prior ([Xu 2020](https://arxiv.org/abs/1911.09358), eq. 1-5)"

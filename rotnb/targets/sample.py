@@ -8,6 +8,7 @@ __all__ = ['random_sample', 'add_objects']
 # %% ../../nbs/targets/06_sample.ipynb #9e90ce8c
 import torch
 from torch import Tensor
+from ..check.verbs import checked
 from .assign import NEG, IGN
 
 # %% ../../nbs/targets/06_sample.ipynb #1ef8d9bb
@@ -24,6 +25,7 @@ def _draw(
         keep[torch.randperm(len(idx), generator=generator, device=device)[:max(n,0)].to(idx.device)] = True
     return keep
 
+@checked
 def random_sample(
     matched:Tensor, # `(n,)` object index, `NEG` or `IGN`
     num:int=256, # priors to keep

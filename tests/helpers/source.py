@@ -8,8 +8,8 @@ from fastcore.nbio import read_nb
 from paths import ROOT
 
 # A folder imports only from those before it, a notebook only from those and from lower numbers of its own folder
-ORDER = ('geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth data/doctor data/mend '
-         'interop predict data learn explore cli').split()
+ORDER = ('check geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth '
+         'data/doctor data/mend interop predict data learn explore cli').split()
 LIGHT = ORDER[:ORDER.index('data')]                                  # these never import fastai
 LESSONS = ('tutorials','benchmarks')                                 # folders of notebooks that export nothing and bear no number
 

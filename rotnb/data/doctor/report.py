@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from ...check.verbs import checked
 from ...plot.draw import PALETTE, show_boxes
 from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
@@ -22,6 +23,7 @@ from . import fix as mending
 from .edges import check_reading, exif_votes, read_grey, reading_votes
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #8f21b07f
+@checked
 @dataclass(eq=False)
 class DoctorReport:
     "What the doctor found"
@@ -37,7 +39,11 @@ class DoctorReport:
     def splits(self): return list(dict.fromkeys(self.boxes.split))
     @property
     def errors(self): return int((self.findings.severity=='error').sum())
-    def count(self, severity): return int((self.findings.severity==severity).sum())
+    def count(self,
+        severity # 'error', 'warning' or 'info'
+    ):
+        "How many findings are as grave as that"
+        return int((self.findings.severity==severity).sum())
 
     def to_dataframe(self,
         kind=None, # kind or kinds to keep, see `CHECKS`
@@ -194,7 +200,7 @@ def _plot_classes(ax, report):
 def show(self:DoctorReport,
     kinds=None, # kinds of findings to draw; None for all
     each:int=2, # examples of each
-    cols:int=4
+    cols:int=4 # examples in a row
 ):
     "Histograms, classes, and examples of findings"
     import matplotlib.pyplot as plt
@@ -259,6 +265,7 @@ def _listed_twice(boxes):
     return res
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #a585f19b
+@checked
 def doctor(
     path, # folder of a set, or its one label file
     format:str=None, # a key of `FORMATS`; recognised when absent

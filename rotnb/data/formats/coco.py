@@ -11,6 +11,7 @@ import json, os
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_masks, with_heading
 from ...geometry.polygons import polygon_area
@@ -72,12 +73,14 @@ def coco_row(
     names:dict, # category id to class name
     rbox:str=None, # what five numbers mean: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2) or 'rad_ccw', where x, y is the middle;
     # 'deg_corner': x, y is the upper left corner of the box before it is turned about its middle; 'deg_pivot': it is turned about x, y
-    pivot:str=None # about what FiftyOne's `rotation` turns: 'middle' (boxes from CVAT) or 'corner' (from Label Studio)
+    pivot:str=None, # about what FiftyOne's `rotation` turns: 'middle' (boxes from CVAT) or 'corner' (from Label Studio)
+    upright:bool=False # the bbox of four numbers where there is one, whatever outline it has
 )->tuple: # a row for `keep_rows`
     "Corners, class and flag of one annotation"
     if entry['category_id'] not in names: raise ValueError(f"category_id {entry['category_id']} is not among the categories")
     name,difficult = names[entry['category_id']],max(int(entry.get('iscrowd') or 0), int(entry.get('ignore') or 0))
     outline,box = entry.get('segmentation'),entry.get('bbox')
+    if upright and box and len(box)==4: return _quad_row(None, box, name, difficult)
     if isinstance(outline, list): outline = [part for part in outline if part!=[]]  # [[]] is how some tools write none
     if not outline and box and len(box)==5: return _five_row(box, name, difficult, rbox)
     return with_angle(_quad_row(outline, box, name, difficult), entry, pivot)
@@ -105,7 +108,8 @@ def coco_scenes(
     file, # the JSON file
     problems, # annotations of unknown images are noted here
     rbox:str=None, # see `coco_row`
-    pivot:str=None # see `coco_row`
+    pivot:str=None, # see `coco_row`
+    upright:bool=False # see `coco_row`
 )->list: # of (image name, size -> entries, id)
     "The images of a COCO file"
     if rbox not in (None,*ANGLE_UNITS): raise ValueError(f"rbox is {rbox!r}, expected {', '.join(ANGLE_UNITS)}")
@@ -116,7 +120,7 @@ def coco_scenes(
     boxes = {id_:[] for id_ in images}
     for number,entry in enumerate(list_at(doc, 'annotations')):
         where = f'{file}: annotations[{number}]'
-        try: boxes[entry['image_id']].append((where, short(entry), partial(coco_row, entry, names, rbox, pivot)))
+        try: boxes[entry['image_id']].append((where, short(entry), partial(coco_row, entry, names, rbox, pivot, upright)))
         except MALFORMED: problems.add('entry', where, f'image_id is not among the images: {short(entry)}')
     sizes = _sizes(doc)
     return [(name, lambda size, id_=id_: Entries(boxes[id_], sizes[id_]), id_) for id_,name in images.items()]
@@ -144,6 +148,7 @@ def _entries(annot, names, rbox):
         yield dict(category_id=names.index(name)+1, bbox=_numbers(bbox), segmentation=[_numbers(quad.ravel())],
                    area=round(float(polygon_area(quad)), 4), iscrowd=0, ignore=int(difficult))
 
+@checked
 def write_coco(
     annots, # of `Annot`
     file, # the JSON file to write
@@ -252,7 +257,7 @@ def _turned_beside(entry, quad, turn): # turn: of `turn_field`
 @register_format
 class Coco(FileForAll):
     "COCO instances"
-    options = ('images','rbox','pivot')
+    options = ('images','rbox','pivot','upright')
     angle,along = 'outline, mask; five numbers: to be told','w'
     unheeded = ('stand in `ignore`, which pycocotools and faster-coco-eval overwrite with `iscrowd`: '
                 'they count as ordinary objects there')
@@ -260,7 +265,7 @@ class Coco(FileForAll):
         doc = probe.parsed(load_json)
         return isinstance(doc, dict) and {'images','annotations'}<=doc.keys() and 'shapes' not in doc and not is_soda(doc)
     def names(self, path, split=None): return coco_names(self.find(path, split)[0])
-    def scenes(self, file, problems, split=None, rbox=None, pivot=None): return coco_scenes(file, problems, rbox, pivot)
+    def scenes(self, file, problems, split=None, **options): return coco_scenes(file, problems, **options)
     def write(self, annots, root, split, names): write_coco(check_distinct(annots, 'name'), self.target(Path(root), split), names)
     def editor(self, rbox=None, pivot=None, **_): return CocoEditor(rbox, pivot)
 
@@ -270,6 +275,7 @@ class Hrsid(Coco):
     valid = 'test'
     def recognises(self, probe): return False
 
+@checked
 def read_coco(
     path, # the JSON file, or the root folder of the set
     split:str=None, # word in the file's name: 'train' for instances_train2017.json

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from ...check.verbs import checked
 from ...geometry.fit import with_heading
 from ..images.orient import declared_size
 from ..labels.records import *
@@ -25,6 +26,7 @@ XY = 'x1 y1 x2 y2 x3 y3 x4 y4'.split()
 HBOX = 'xmin ymin xmax ymax'.split()
 _PLACE = {*XY, *HBOX, *'cx cy w h theta angle_deg'.split()}
 
+@checked
 def annots2df(
     annots # of `Annot`
 )->pd.DataFrame: # a row for each box
@@ -119,6 +121,7 @@ def df_scenes(
         images.setdefault(str(cells['image']).strip(), []).append((f'{source}: row {i}', cells))
     return [(name, partial(_table_entries, rows)) for name,rows in images.items()]
 
+@checked
 def df2annots(
     df, # table: a row for each box
     path, # folder of the images

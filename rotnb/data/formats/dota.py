@@ -9,6 +9,7 @@ __all__ = ['DOTA_LINE', 'DOTA_CLASSES', 'parse_dota_line', 'write_dota', 'Dota',
 import re
 from functools import partial
 from pathlib import Path
+from ...check.verbs import checked
 from ..labels.records import *
 from ..labels.records import odd_name
 from ..labels.layout import *
@@ -42,6 +43,7 @@ DOTA_CLASSES['1.5'] = DOTA_CLASSES['1.0'] + ['container-crane']
 DOTA_CLASSES['2.0'] = DOTA_CLASSES['1.5'] + ['airport','helipad']
 
 # %% ../../../nbs/data/formats/04_dota.ipynb #d8efd1bc
+@checked
 def write_dota(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labelTxt'
@@ -84,6 +86,7 @@ class Dota(LineFormat):
         return ' '.join([*coordinates, *([name] if 'name' in changes else old_name), *flag])
     def write(self, annots, root, split, names): write_dota(check_distinct(annots), Path(root)/self.folder/split, decimals=3)
 
+@checked
 def read_dota(
     path, # root folder of the data set
     split:str=None, # 'train', 'val', ...; None for images/ and labelTxt/ without splits

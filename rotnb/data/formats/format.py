@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from fastcore.basics import camel2snake
+from ...check.verbs import checked
 from ..labels.records import *
 from ..labels.layout import *
 from ..labels.lines import line_kind
@@ -21,6 +22,7 @@ from ..labels.search import *
 def _beginning(file, most=20000): # characters
     with open(file, encoding='utf-8-sig', errors='replace') as f: return f.read(most)
 
+@checked
 class LabelProbe:
     "A label file as the formats look at it, to say whether it is one of theirs"
     def __init__(self,
@@ -89,6 +91,7 @@ class LabelFormat:
 # %% ../../../nbs/data/formats/01_format.ipynb #f0a1000b
 FORMATS = {} # name -> `LabelFormat`
 
+@checked
 def register_format(
     cls, # subclass of `LabelFormat`
 ):

@@ -22,7 +22,7 @@ from ..labels.records import *
 # %% ../../../nbs/data/formats/11_voc.ipynb #27840908
 class ObjectXml(FilePerImage):
     "One XML file per image, whose objects are described by paths"
-    exts,folder,options = ('.xml',),'annotations',('labels','images','pivot')
+    exts,folder,options = ('.xml',),'annotations',('labels','images','pivot','upright')
     root_tag = 'annotation'      # at the top
     image_path = 'filename'      # of the image's name, below the root
     size_paths = 'size/width','size/height'
@@ -50,15 +50,16 @@ class ObjectXml(FilePerImage):
 
     def parse(self,
         node:Node, # the element of one object
-        pivot:str=None # about what a `rotation` beside an upright box turns, where the file does not say: 'middle' or 'corner'
+        pivot:str=None, # about what a `rotation` beside an upright box turns, where the file does not say: 'middle' or 'corner'
+        upright:bool=False # the upright box, where the object has one
     )->tuple: # a row for `keep_rows`
         "Corners, class and flag of one object; `ValueError` says what is missing"
         flag = text_at(node, self.flag_path, '0')
-        row = _box_row(self, node, _class_name(self, node), int(flag) if flag.isdigit() else 0, pivot)
-        has_bow = _has(node, self.bow) and all(text_at(node, path) for path in self.bow)
+        row = _box_row(self, node, _class_name(self, node), int(flag) if flag.isdigit() else 0, pivot, upright)
+        has_bow = not upright and _has(node, self.bow) and all(text_at(node, path) for path in self.bow)
         return _front_first(row, numbers_at(node, self.bow)) if has_bow else row
 
-    def entries(self, file, size=None, pivot=None): return _xml_entries(self, file, pivot)
+    def entries(self, file, size=None, pivot=None, upright=False): return _xml_entries(self, file, pivot, upright)
     def write(self, annots, root, split, names):
         folder = Path(root)/self.folder/split; folder.mkdir(parents=True, exist_ok=True)
         for annot in check_distinct(annots):
@@ -86,7 +87,8 @@ def _points(node, path):
     try: return np.array(xy, dtype=np.float64).reshape(-1,2)
     except ValueError: raise ValueError(f"expected 'x,y' at {path}, found {xy[:5]}") from None
 
-def _box_row(fmt, node, name, difficult, pivot):
+def _box_row(fmt, node, name, difficult, pivot, upright=False):
+    if upright and _has(node, fmt.hbox): return hbox_row(numbers_at(node, fmt.hbox), name, difficult)
     if fmt.points: return with_angle(outline_row([_points(node, fmt.points)], name, difficult), node, pivot)
     if _has(node, fmt.corners): return numbers_at(node, fmt.corners),name,difficult
     if _has(node, fmt.rbox): return rbox_row(numbers_at(node, fmt.rbox), name, difficult, fmt.angle_unit)
@@ -105,7 +107,7 @@ def _front_first(row, head):
 # %% ../../../nbs/data/formats/11_voc.ipynb #af3c92b2
 def _astray(place): raise ValueError(f'a box, but not in {place} where objects are expected')
 
-def _xml_entries(fmt, file, pivot):
+def _xml_entries(fmt, file, pivot, upright):
     root = read_xml(file)
     if root.tag!=fmt.root_tag: raise ValueError(f'expected <{fmt.root_tag}> at the top, found <{root.tag}>')
     objects = root.findall(fmt.objects)
@@ -113,7 +115,7 @@ def _xml_entries(fmt, file, pivot):
     tags = {paths[0].split('/')[0] for paths in (fmt.corners, fmt.rbox, fmt.hbox, (fmt.points,)) if paths and paths[0]}
     astray = [node for node in root.iter() if node.tag in tags and node not in inside]
     place = f'<{fmt.root_tag}>/{fmt.objects}'
-    entries = [(f'{file}:{node.line}', f'<{node.tag}> {text_at(node, fmt.class_path)}', partial(fmt.parse, node, pivot))
+    entries = [(f'{file}:{node.line}', f'<{node.tag}> {text_at(node, fmt.class_path)}', partial(fmt.parse, node, pivot, upright))
                for node in objects]
     entries += [(f'{file}:{node.line}', f'<{node.tag}>', partial(_astray, place)) for node in astray]
     return Entries(entries, declared_size(*(text_at(root, path) for path in fmt.size_paths)), fmt.stored)

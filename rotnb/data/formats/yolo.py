@@ -10,6 +10,7 @@ __all__ = ['NAME_FILES', 'yolo_names', 'class_name', 'confidence', 'YoloLines', 
 import re, yaml
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from ..images.rasters import image_size
 from ..images.walk import walk_files
 from ..labels.records import unknown_class
@@ -111,6 +112,7 @@ class YoloLines(LineFormat):
         return self.place(numbers, image.size, class_name(class_number, image.names))
 
 # %% ../../../nbs/data/formats/05_yolo.ipynb #2944d92f
+@checked
 def write_yolo_obb(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labels/train'
@@ -148,7 +150,11 @@ def write_names(
     (root/'classes.txt').write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
 
 class WrittenYolo(YoloLines):
-    "The formats of YOLO that are written and edited"
+    "The formats of YOLO that are written and edited; `upright` takes lines of upright boxes, too"
+    def accepts(self, on_bad, upright=False, **options): return (*self.lines,'yolo') if upright else self.lines
+    def parse(self, line, image, upright=False, **options):
+        if upright and len(line.split()) in (5,6): return FORMATS['yolo'].parse(line, image, **options)
+        return super().parse(line, image, **options)
     def write(self, annots, root, split, names, border='clip'):
         write_yolo_obb(check_distinct(annots), Path(root)/self.folder/split, names, border)
         write_names(root, names)
@@ -166,30 +172,33 @@ class WrittenYolo(YoloLines):
 class YoloObb(WrittenYolo):
     "YOLO-OBB: class number and eight shares"
     lines,unread = ('yolo_obb',),('yolo_preds','yolo_pixels','yolo_commas')
-    options,outside = ('score_thr',),'kept; some tools clip'
+    options,outside = ('score_thr','upright'),'kept; some tools clip'
     shape,scored = 'x1 y1 x2 y2 x3 y3 x4 y4',(10,11)
-    hints = {5: ": an upright box, for from_yolo or format='yolo'",
+    hints = {5: ": an upright box, for from_yolo, format='yolo' or upright=True",
              6: ": an upright box with a confidence, for from_yolo or format='yolo'",
              10: ': a prediction with its confidence? `read_yolo_preds` reads them; score_thr= takes those above it as labels'}
     def yields_to(self, other): return other=='yolo_seg'            # an outline of four points looks like a box
-    def accepts(self, on_bad, score_thr=None): return self.lines if score_thr is None else (*self.lines,'yolo_preds')
+    def accepts(self, on_bad, score_thr=None, **options):
+        return (*super().accepts(on_bad, **options), *(['yolo_preds'] if score_thr is not None else []))
     def place(self, numbers, size, name): return [v*side for v,side in zip(numbers, (*size,)*4)],name,0
 
+@checked
 def read_yolo_obb(
     path, # root folder: images/train + labels/train, train/images + train/labels, or images + labels; or the yaml file, whose folders win
     split:str=None, # 'train', 'val', ...; None for a folder without splits
     vocab=None, # class names in the order of their numbers; from the yaml file or classes.txt when absent
     on_bad:str='raise', # 'raise' or 'warn': see the table in `data.labels.records`
-    score_thr:float=None # predictions are no labels; a number takes those from this confidence on, in [0,1]
+    score_thr:float=None, # predictions are no labels; a number takes those from this confidence on, in [0,1]
+    upright:bool=False # take lines of upright boxes, too: class, middle, width, height
 )->list: # of `Annot`, sorted by file name
     "Read one split of a YOLO-OBB folder"
-    return FORMATS['yolo_obb'].read(path, split, vocab, on_bad, score_thr=score_thr)
+    return FORMATS['yolo_obb'].read(path, split, vocab, on_bad, score_thr=score_thr, upright=upright)
 
 # %% ../../../nbs/data/formats/05_yolo.ipynb #dbde47e4
 @register_format
 class YoloSeg(WrittenYolo):
     "YOLO-seg: class number and the points of an outline, in shares"
-    lines = ('yolo_seg','yolo_obb')
+    lines,options = ('yolo_seg','yolo_obb'),('upright',)
     angle,outside = 'outline','clipped by most tools'
     shape = 'x1 y1 x2 y2 x3 y3 ...'
     def has(self, count): return count>=7 and count%2==1

@@ -9,6 +9,7 @@ __all__ = ['read_yolo_preds']
 from functools import partial
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from ..images.rasters import image_size
 from ..labels.records import *
 from ..labels.records import unknown_class
@@ -39,6 +40,7 @@ def _preds_in(file, image, vocab, problems):
         elif row is not None: rows.append(row)
     return rows
 
+@checked
 def read_yolo_preds(
     folder, # of the text files, 'runs/obb/predict/labels'
     annots, # records of the images, as `read_format` gives them: those without a file have no detections

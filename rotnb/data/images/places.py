@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from .orient import inverse_map, move_points
 from .rasters import open_reader
 
@@ -48,6 +49,7 @@ class Place:
         return np.stack([np.asarray(x, float),np.asarray(y, float)], -1).reshape(points.shape)
 
 # %% ../../../nbs/data/images/04_places.ipynb #7336d995
+@checked
 def place_of(
     scene # `WindowedImage`, file, or any object with `crs` and `transform`
 )->Place: # None where there is none
@@ -75,6 +77,7 @@ def _transformed(x, y, crs, to):
     if find_spec('pyproj'): return import_module('pyproj').Transformer.from_crs(crs, to, always_xy=True).transform(x, y)
     raise ImportError(f"from {crs} to {to}: needs rasterio or pyproj: pip install rasterio")
 
+@checked
 def reproject(
     xy, # (...,2) coordinates
     crs, # their coordinate system: of rasterio or pyproj, or text: 'EPSG:32633'

@@ -8,6 +8,7 @@ __all__ = ['degree_metres', 'place_gsd', 'gsd_of', 'add_metres']
 # %% ../../../nbs/data/images/06_scale.ipynb #cd36fd99
 from pathlib import Path
 import numpy as np
+from ...check.verbs import checked
 from .places import NoPlaceError, place_of, reproject
 from .rasters import RASTER_EXTS
 from .windows import Window
@@ -42,6 +43,7 @@ def _as_gsd(value):
     return value if 0<value<np.inf else None
 
 # %% ../../../nbs/data/images/06_scale.ipynb #940f49e0
+@checked
 def gsd_of(
     image # record, `Window`, `WindowedImage`, file, array, `Place`, or an object with `gsd`
 )->float: # metres of a pixel; None: not known
@@ -59,6 +61,7 @@ def gsd_of(
     except (NoPlaceError,ImportError,ValueError): return None
 
 # %% ../../../nbs/data/images/06_scale.ipynb #819442e2
+@checked
 def add_metres(
     df, # table with `w` and `h` in pixels: `found.df`, `results_df`, `interp.to_dataframe()`
     gsd # metres of a pixel: one number, one for each row (NaN: not known), or what `gsd_of` takes

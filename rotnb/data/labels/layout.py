@@ -12,6 +12,7 @@ import os, re, unicodedata, yaml
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
+from .paths import path_fault
 from .atomic import unfinished
 from .records import DatasetLayoutError, MALFORMED, Problems
 from ..images.rasters import RASTER_EXTS
@@ -294,8 +295,8 @@ def layout_error(path, split, label_dirs):
     "The error that says which folders were expected, and what is there"
     named = [(file,name,doc[name]) for file,doc in (_yamls(Path(path)) if split else ()) for name in _called(split) if doc.get(name)]
     path,labels = set_root(path),label_dirs[0]
-    if path.is_file(): return DatasetLayoutError(f"{path} is a file: give the set's folder")
-    if not path.is_dir(): return DatasetLayoutError(f'no such folder: {path}')
+    if path.is_file(): return DatasetLayoutError(path_fault(path) or f"{path} is a file: give the set's folder")
+    if why := path_fault(path): return DatasetLayoutError(why)
     both = f'{split}/images/ and {split}/{labels}/, or images/{split}/ and {labels}/{split}/'
     want = f'images/ and {labels}/' if split is None else both
     there = ', '.join(sorted(entry.name+('/' if entry.is_dir() else '') for entry in path.iterdir())[:12]) or 'nothing'

@@ -118,6 +118,7 @@ def check_lines(
     kind = max(found, key=lambda kind: len(found[kind]), default=None)
     if kind is None or kind in want or 2*len(found[kind])<=sum(map(len, found.values())): return kind
     hint = '' if kind in UNREAD else f": read them with from_{kind}, or format='{kind}'"
+    if kind=='yolo' and 'yolo_obb' in want: hint += '; or with upright=True'
     more = f' and {len(found[kind])-1} more files' if len(found[kind])>1 else ''
     raise LabelError(f'{path}: {found[kind][0].name}{more} hold {KINDS_OF_LINES[kind]}{hint}')
 

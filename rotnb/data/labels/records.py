@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from PIL import Image
+from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_polygons
 from ...evaluate.protocols import difficulty_thr
@@ -56,6 +57,7 @@ def odd_name(
     return f'class {name!r} would be read as another: rename it, single spaces and no control characters are kept'
 
 # %% ../../../nbs/data/labels/03_records.ipynb #c20413d7
+@checked(size=None, angle=None)
 @dataclass(eq=False)
 class Annot:
     "One image and its oriented boxes, in pixels of the image as it is displayed"
@@ -290,6 +292,7 @@ def rbox_numbers(
     return np.stack([x-dx,y-dy,w,h,t/ANGLE_UNITS[unit]], -1)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f39ee0a5
+@checked
 def rbox_row(
     box, # x, y, side along the angle, other side, angle; x, y is the middle, for '_corner' the upper left corner before the box is
          # turned about its middle, for '_pivot' the corner about which the box is turned

@@ -10,8 +10,10 @@ import warnings
 from dataclasses import dataclass
 import numpy as np, torch
 from ...geometry.visible import visible_fraction
-from ..images.windows import scene_windows
-from .arguments import check_integer, strict_arguments
+from ..images.windows import Window, open_scene, scene_windows
+from ...check.arguments import accepted_arguments, unknown_argument
+from ...check.values import RULES, shown, whole
+from ...check.verbs import checked
 from .records import Annot, Difficult, LabelError, LabelWarning
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #e8747ed1
@@ -84,7 +86,7 @@ def _check_empty(empty):
     if not (empty in ('drop','keep') or isinstance(empty, (int,float)) and 0<=empty<=1):
         raise ValueError(f"empty is {empty!r}, expected 'drop', 'keep' or the share of empty windows to keep, in [0, 1]")
 
-@strict_arguments
+@checked(size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'))
 def tile_annots(
     annots, # of `Annot`, in pixels of whole scenes; `image` is a file or a `WindowedImage`
     size:int=1024, # side of a window's image, pixels
@@ -100,7 +102,6 @@ def tile_annots(
 )->list: # of `TileAnnot`
     "Records of the windows of scenes"
     _check_empty(empty)
-    check_integer('size', size, what='pixels')
     annots,rng,res,lost = list(annots),np.random.default_rng(seed),[],[]
     for annot in annots:
         windows = scene_windows(annot.image, size, overlap, scales, img_rate_thr, pad)
@@ -112,20 +113,41 @@ def tile_annots(
     return res
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #67a43027
+def _share_shown(annot, i):
+    "The share of a box that lies in its scene"
+    scene = open_scene(annot.image)
+    return window_fractions(annot.quads[[i]], [Window(scene, 0, 0, *scene.size)])[0,0]
+
 def lost_message(
     lost, # of (record, index): boxes that count in no window
     iof_thr, # the share that no window reaches
     n_boxes:int=None # number of all boxes
 )->str:
     "What is lost, why, and what helps"
-    longest,annot,i = max(((float(np.ptp(annot.quads[i], 0).max()),annot,i) for annot,i in lost), key=lambda one: one[0])
-    return (f'{len(lost)} boxes count in no window{f", of {n_boxes}" if n_boxes else ""}: '
-            f'none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed. '
-            f'The longest: {annot.names[i]} of {longest:.0f} px in {annot.image}. '
+    over = [_share_shown(annot, i)<iof_thr-1e-6 for annot,i in lost]
+    message = (f'{len(lost)} boxes count in no window{f", of {n_boxes}" if n_boxes else ""}: '
+               f'none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed.')
+    if any(over): message += f' {sum(over)} of them reach so far over the border of their scene; a lower iof_thr counts them.'
+    lengths = [(float(np.ptp(annot.quads[i], 0).max()),k) for k,(annot,i) in enumerate(lost) if not over[k]]
+    if not lengths: return message
+    longest,k = max(lengths)
+    annot,i = lost[k]
+    return (f'{message} The longest: {annot.names[i]} of {longest:.0f} px in {annot.image}. '
             'A window shows any box whole that is no longer than the overlap: '
-            f'overlap={int(np.ceil(longest))} keeps them all; so does a smaller scale, scales=(.5, 1)')
+            f'overlap={int(np.ceil(longest))} keeps {"these" if any(over) else "them all"}; so does a smaller scale, scales=(.5, 1)')
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #0512a04f
+def _tile_rule(value):
+    "The rule of `tile`: a side, or settings of `tile_annots` by name"
+    if not isinstance(value, dict): return whole(1, 10_000, 'pixels')(value)
+    known = [name for name in accepted_arguments(tile_annots) if name!='annots']
+    for name,setting in value.items():
+        if name not in known: return f"settings of tile_annots: {unknown_argument(name, known, 'setting')}"
+        if name in _TILES and (want := _TILES[name](setting)): return f'{name}, which is {shown(setting)}, as {want}'
+
+_TILES = dict(size=whole(1, 10_000, 'pixels'), overlap=lambda value: value is not None and whole(0, unit='pixels')(value) or None)
+RULES['tile'] = _tile_rule
+
 def tile_sets(
     train, # records of whole scenes for training
     valid, # and for validation

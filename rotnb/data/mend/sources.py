@@ -59,6 +59,7 @@ def label_sources(
     if not (fmt.editor and fmt.redraws): raise LabelError(f'labels of format {format!r} cannot be edited in place: convert the set first')
     find = {name:folder for name,folder in (('labels',labels),('images',images)) if folder is not None}
     check_options(format, [*find, *options])
+    if options.pop('upright', False): raise LabelError('labels that are taken as upright cannot be edited in place: convert the set first')
     editor = fmt.editor(**options)
     root = path if path.is_dir() else path.parent
     names = list(vocab or fmt.names(path, split)) if fmt.numbered else None

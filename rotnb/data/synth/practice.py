@@ -11,6 +11,7 @@ from functools import cache
 from itertools import count
 from multiprocessing.util import Finalize
 from pathlib import Path
+from ...check.verbs import checked
 
 # %% ../../../nbs/data/synth/06_practice.ipynb #a1f00007
 @cache
@@ -22,6 +23,7 @@ def _start():
     Finalize(None, shutil.rmtree, (folder,True), exitpriority=0)     # `atexit` is passed over in the processes of a pool
     return folder
 
+@checked
 def work_in(
     name:str # folder beside the notebook; if there is one already, `name_2`, `name_3` ... is made
 )->Path: # the new folder, as seen from where the notebook started

@@ -11,6 +11,8 @@ __all__ = ['VERSION', 'layout_at', 'make_scene', 'SynthFolderError', 'dota_text'
 # %% ../../../nbs/data/synth/05_scenes.ipynb #f20fd3bf
 import json, os, subprocess, sys, cv2, numpy as np
 from pathlib import Path
+from ...check.values import whole
+from ...check.verbs import checked
 from ..labels.atomic import sweep, write_atomic
 from .painters import *
 from .canvas import *
@@ -28,6 +30,7 @@ def layout_at(share): # of 1; a function of `SCENE_KINDS`
     ends = np.cumsum([*SCENE_KINDS.values()])[:-1]
     return [*SCENE_KINDS][int(np.searchsorted(ends, share, side='right'))]
 
+@checked(size=whole(16, 10_000, 'pixels'), seed=None)
 def make_scene(
     seed:int, # same seed and library versions: same bytes
     size:int=320, # side, px
@@ -105,6 +108,7 @@ def _share(args, workers):
         for process in running: process.kill()
 
 # %% ../../../nbs/data/synth/05_scenes.ipynb #842504a7
+@checked
 def make_synth(
     path, # folder to fill, made if absent
     n_train:int=200, # images in train/

@@ -1,9 +1,12 @@
 "No reader accepts an unknown keyword, and hints name arguments that exist"
 import inspect
 import pytest
+import rotnb.all
+from rotnb.learn.learner import RotatedLearner
+from source import chosen
 from rotnb.cli.convert import convert
 from rotnb.data.labels.records import *
-from rotnb.data.labels.arguments import SYNONYMS, ELSEWHERE, UnknownArgumentError
+from rotnb.check.arguments import SYNONYMS, UnknownArgumentError
 from rotnb.data.formats.table import *
 from rotnb.data.doctor.report import doctor
 from rotnb.data.loaders import RotatedDataLoaders
@@ -28,11 +31,19 @@ def test_keywords_of_fastai_travel(tmp_path):
     dls = RotatedDataLoaders.from_yolo_obb(r, vocab=['ship'], val_bs=1, shuffle=False, drop_last=False, pin_memory=False, **quick)
     assert dls.valid.bs==1 and not dls.train.shuffle
 
+def parameters_of(o):
+    try: return inspect.signature(o).parameters
+    except ValueError: return ()                     # an exception
+
 def test_hints_name_arguments_that_exist():
     known = {k for f in (RotatedDataLoaders.from_annots, RotatedDataLoaders.from_format,
         tile_annots) for k in inspect.signature(f).parameters}
     known |= {'val_bs','shuffle','score_thr','iou_thr','iou_threshold','max_dets'}
-    assert all(o in known for v in SYNONYMS.values() for o in v.split()) and not set(SYNONYMS) & set(ELSEWHERE)
+    own = (getattr(rotnb.all, name) for _,name in chosen())
+    known |= {name for o in own if callable(o) for name in parameters_of(o)}
+    known |= {name for o in ('fit','fine_tune','fit_one_cycle') for name in inspect.signature(getattr(RotatedLearner, o)).parameters}
+    lost = {near for words in SYNONYMS.values() for near in words.split()}-known
+    assert not lost
 
 @pytest.mark.parametrize('kw, say', [(dict(size='64'), "size is '64'"), (dict(size=(64,)), 'height, width'), (dict(bs=0), 'bs is 0'),
     (dict(tile='64'), 'tile is'), (dict(num_workers='2'), 'num_workers is'),
