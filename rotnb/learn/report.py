@@ -225,8 +225,8 @@ def _errors(it, facts):
 def _training(it):
     epochs = history(it.learn)
     if not epochs: return 'Training',[H.P('The learner has no record of its training.')]
-    n,lrs = len(epochs),getattr(it.learn.recorder, 'lrs', [])
-    text = f'{n} epoch{"s"*(n!=1)}'+(f', {len(lrs)} steps, largest learning rate {max(lrs):.2g}.' if len(lrs) else '.')
+    n,steps,lrs = len(epochs),sum(row.get('steps', 0) for row in epochs),[row['lr'] for row in epochs if row.get('lr')]
+    text = f'{n} epoch{"s"*(n!=1)}'+(f', {steps} steps, largest learning rate {max(lrs):.2g}.' if lrs else '.')
     df = pd.DataFrame(epochs).assign(epoch=lambda d: d.epoch+1).set_index('epoch')
     curves = figure(plot_history(epochs), 'Losses and metrics against the epoch')
     return 'Training',[H.P(text), curves, folded('Every epoch', table(df))]
