@@ -7,6 +7,7 @@ __all__ = ['PALETTE', 'IGNORED', 'class_color', 'display_limits', 'rgb8', 'show_
 
 # %% ../../nbs/plot/01_draw.ipynb #74b9ff9b
 import numpy as np, cv2
+from ..check.values import name_list
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 
@@ -128,7 +129,7 @@ def _legend(ax, keys, text_size):
               labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
-@checked
+@checked(vocab=name_list)
 def show_boxes(
     ax, # matplotlib axis, the image already shown
     quads, # (n,4,2) corners, pixels
@@ -215,7 +216,7 @@ def drawn_boxes(
 
 drawn_boxes.kind = True
 
-@checked(boxes=drawn_boxes)
+@checked(boxes=drawn_boxes, vocab=name_list)
 def draw(
     image, # (h,w,3) or (h,w), as `rgb8` takes it
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels
