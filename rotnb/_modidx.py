@@ -24,6 +24,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.check.values.is_whole': ('check/values.html#is_whole', 'rotnb/check/values.py'),
                                     'rotnb.check.values.learner': ('check/values.html#learner', 'rotnb/check/values.py'),
                                     'rotnb.check.values.loaders': ('check/values.html#loaders', 'rotnb/check/values.py'),
+                                    'rotnb.check.values.name_list': ('check/values.html#name_list', 'rotnb/check/values.py'),
                                     'rotnb.check.values.one_or_more': ('check/values.html#one_or_more', 'rotnb/check/values.py'),
                                     'rotnb.check.values.pixels': ('check/values.html#pixels', 'rotnb/check/values.py'),
                                     'rotnb.check.values.rate': ('check/values.html#rate', 'rotnb/check/values.py'),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['share', 'RULES', 'ArgumentError', 'shown', 'check_value', 'is_number', 'is_whole', 'between', 'whole', 'share_in',
-           'is_several', 'one_or_more', 'pixels', 'class_list', 'choice', 'device_rule', 'file_name', 'learner',
-           'loaders', 'transforms', 'records', 'rate']
+           'is_several', 'one_or_more', 'pixels', 'class_list', 'name_list', 'choice', 'device_rule', 'file_name',
+           'learner', 'loaders', 'transforms', 'records', 'rate']
 
 # %% ../../nbs/check/02_values.ipynb #4d8c718b
 import inspect, math, numbers, os
@@ -115,6 +115,13 @@ def class_list(
     except TypeError: return 'a list of names'
     twice = next((name for i,name in enumerate(names) if name in names[:i]), None)
     return twice is not None and f'each name once: {twice!r} is there twice' or None
+
+def name_list(
+    value # what numbers are called
+):
+    "The rule of names that are only written beside boxes: they may repeat, and be empty"
+    said = class_list(value)
+    return None if said and said.startswith('each name once') else said
 
 # %% ../../nbs/check/02_values.ipynb #bf2364f1
 def choice(

@@ -24,7 +24,7 @@ from .interpret import RotatedInterpretation
 from .report_page import TERMS, cell, figure, folded, page_html, rows, table, tiles
 from .verdict import KEPT, compared, read_facts, report_facts, totals, verdict, with_earlier
 
-# %% ../../nbs/learn/19_report.ipynb #0a537471
+# %% ../../nbs/learn/19_report.ipynb #25701d22
 def _verdict(it, facts, earlier):
     "Sentences, numbers, and the reports before"
     share = lambda value: '–' if value is None else f'{value:.0%}'
@@ -36,11 +36,12 @@ def _verdict(it, facts, earlier):
                (ms, f'an image on {facts["device"]}'), (size, f'parameters, {facts["megabytes"]:.1f} MB')]
     last = earlier[-1] if earlier else None
     said = [*verdict(facts), *filter(None, [compared(facts, last)])]
-    return 'Verdict',[H.Div(*map(H.P, said), cls='verdict'), tiles(numbers), H.P(_sure(facts)), _before(facts, earlier), _protocols(it, facts)]
+    return 'Verdict',[H.Div(*map(H.P, said), cls='verdict'), tiles(numbers), H.P(_sure(facts)), _before(facts, earlier),
+                      _protocols(it, facts)]
 
 def _sure(facts):
     low,high = facts['interval']
-    chosen = (f'Recall, precision and the counts above are at a score of {facts["score"]:.2f}, where they balance best on these very '
+    chosen = (f'Recall, precision and the counts above are at a score of {facts["score"]:g}, where they balance best on these very '
               'images: in use expect a little less. ')
     if low is None: return chosen
     return chosen+f'Another set of as many such images would give an mAP50 from {low:.3f} to {high:.3f} in 95 of 100 cases (bootstrap).'
@@ -135,7 +136,7 @@ def _data(it, facts, n=4):
     fig = figure(it.plot_truth(_varied(it, n)), 'Images with their ground truth', image=True)
     return 'Data',[H.P(text), fig, table(_by_class(it), decimals=1, caption='Sizes in pixels of the network input'), _size_figure(it)]
 
-# %% ../../nbs/learn/19_report.ipynb #cd46ac42
+# %% ../../nbs/learn/19_report.ipynb #e0d18a43
 def _best_images(it, score, n):
     "Images in which most is right"
     flat,kind = it.acc.flat(),it.errors.kind
@@ -153,17 +154,18 @@ def _crops(it, kind, n):
 def _found(it, facts, n_images, n_boxes):
     parts,score = [],facts['score']
     if n_images and (best := _best_images(it, score, max(1, n_images//2))):
-        parts += [H.H3('Images in which most is right'), figure(it.plot_images(best, score), 'Ground truth left, detections right', image=True)]
+        fig = figure(it.plot_images(best, score), 'Ground truth left, detections right', image=True)
+        parts += [H.H3('Images in which most is right'), fig]
     if len(it.losses) and n_images:
         axs = it.plot_top_losses(n_images, score=score)
         parts += [H.H3('Images of largest loss'), figure(axs[0,0].figure, 'Ground truth left, detections right, with what is wrong',
                                                          image=True)]
     crops = [(kind,_crops(it, kind, n_boxes)) for kind in ('correct',*COSTLY)]
     parts.append(H.Div(*[H.Div(H.H3(kind.capitalize()), one) for kind,one in crops if one is not None], cls='pair'))
-    return 'Found and missed',[H.P('Crops are upright, the surest first, missed objects by size; the ground truth behind a detection is white.'),
-                               *parts] if any(one is not None for _,one in crops) or len(parts)>1 else [H.P('None.')]
+    text = 'Crops are upright, the surest first, missed objects by size; the ground truth behind a detection is white.'
+    return 'Found and missed',[H.P(text), *parts]
 
-# %% ../../nbs/learn/19_report.ipynb #cb220bce
+# %% ../../nbs/learn/19_report.ipynb #aeae8dc9
 def _ap(it):
     df = it.summary()
     voc = {thr:it.acc.compute(thr).ap for thr in (.5,.75)}
@@ -171,7 +173,7 @@ def _ap(it):
     bounds = it.acc.bootstrap(.5, n=300).intervals() if it.acc.images else {}
     every = lambda ap: [*ap, np.nanmean(ap) if (~np.isnan(ap)).any() else math.nan]
     sure = [f'{lo:.2f} to {hi:.2f}' if not math.isnan(lo) else '–' for lo,hi in (bounds.get(name, (math.nan,)*2) for name in it.vocab)]
-    index = pd.Index(df.index, name='class of object')
+    index = pd.Index(df.index, name='class')
     ap = {'objects':df.truth, 'detections':df.found, 'AP50':every(voc[.5]), '95 % of AP50':[*sure,''], 'AP75':every(voc[.75]),
           'AP50:95':every(coco.ap), 'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
     off = df[['angle_err','centre_err','ECE']].set_axis(['angle, degrees','centre, px','calibration error'], axis=1).set_axis(index)
@@ -185,7 +187,8 @@ def _slices(it):
         voc,coco = it.acc.compute_by(by),it.acc.compute_by(by, metric='coco')
         columns = {'objects':[int(result.n_gt.sum()) for result in voc.values()], 'mAP50':[result.map for result in voc.values()],
                    'mAP50:95':[result.map for result in coco.values()]}
-        return table(pd.DataFrame(columns, index=pd.Index(list(voc), name=by)), ['mAP50','mAP50:95'], explain=True)
+        return table(pd.DataFrame(columns, index=pd.Index(list(voc), name='direction' if by=='angle' else by)),
+                     ['mAP50','mAP50:95'], explain=True)
     text = ('The same by size (square root of the area, px of the network input), by sides (long over short), '
             'by direction of the longer side (degrees) and by crowding (objects within one diagonal).')
     return 'Where it is weak',[H.P(text), H.Div(*map(part, SLICES), cls='grid')]
@@ -200,14 +203,15 @@ def _gain_text(gains, facts):
     text = 'Every detection and every object has one kind of mistake or none.'
     known = gains.mAP_gain.loc[list(COSTLY)].dropna()
     if not len(known) or known.max()<=0 or facts['map50'] is None: return text
-    if facts['map50']<.2: return f'{text} With so little found, what one kind costs says little: gains that look large here are no promise.'
-    return (f'{text} Most is lost by {known.idxmax()}: if every mistake of this kind were put right and nothing else changed, mAP50 would be '
-            f'{min(1., facts["map50"]+known.max()):.3f}. That is an upper bound; gains of several kinds do not add up.')
+    if facts['map50']<.2:
+        return f'{text} With so little found, what one kind costs says little: gains that look large here are no promise.'
+    return (f'{text} Most is lost by {known.idxmax()}: if every mistake of this kind were put right and nothing else changed, mAP50 '
+            f'would be {min(1., facts["map50"]+known.max()):.3f}. That is an upper bound; gains of several kinds do not add up.')
 
 def _errors(it, facts):
     counts,gains = it.errors.counts(),it.costs()
     by = {kind:counts[kind]['truth' if kind=='missed' else 'detections'] for kind in ('correct',*COSTLY)}
-    by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class of object'))
+    by = pd.DataFrame(by, index=pd.Index(it.vocab, name='class'))
     side = .34*(len(it.vocab)+1)+.7+.08*max(len(str(name)) for name in [*it.vocab,'background'])      # cells, and names beside them
     gains = gains.rename(columns={'mAP_gain':'mAP gained','truth':'objects'})
     return 'Mistakes',[H.P(_gain_text(it.costs(), facts)),
@@ -215,14 +219,14 @@ def _errors(it, facts):
         table(gains, explain=True),
         table(by, caption='Detections of each kind by the class they say, and missed objects'),
         figure(it.plot_confusion_matrix(score=facts['score'], figsize=(side+1,side)).figure,
-               f'Which class is taken for which, in counts, at a score of {facts["score"]:.2f} or more')]
+               f'Which class is taken for which, in counts, at a score of {facts["score"]:g} or more')]
 
 # %% ../../nbs/learn/19_report.ipynb #c53c0719
 def _training(it):
     epochs = history(it.learn)
     if not epochs: return 'Training',[H.P('The learner has no record of its training.')]
-    n,n_steps,lrs = len(epochs),sum(row.get('steps', 0) for row in epochs),[row['lr'] for row in epochs if row.get('lr')]
-    text = f'{n} epoch{"s"*(n!=1)}'+(f', {n_steps} steps, largest learning rate {max(lrs):.2g}.' if lrs else '.')
+    n,steps,lrs = len(epochs),sum(row.get('steps', 0) for row in epochs),[row['lr'] for row in epochs if row.get('lr')]
+    text = f'{n} epoch{"s"*(n!=1)}'+(f', {steps} steps, largest learning rate {max(lrs):.2g}.' if lrs else '.')
     df = pd.DataFrame(epochs).assign(epoch=lambda d: d.epoch+1).set_index('epoch')
     curves = figure(plot_history(epochs), 'Losses and metrics against the epoch')
     return 'Training',[H.P(text), curves, folded('Every epoch', table(df))]

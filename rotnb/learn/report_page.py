@@ -44,7 +44,7 @@ def term(
     "A word with its explanation"
     return H.Abbr(str(word), title=TERMS[word], tabindex='0') if word in TERMS else str(word)
 
-# %% ../../nbs/learn/17_report_page.ipynb #3160dd17
+# %% ../../nbs/learn/17_report_page.ipynb #ef7059d4
 def figure(
     fig, # matplotlib figure, closed afterwards; None: nothing
     caption='', # what it shows; also the text for screen readers
@@ -54,13 +54,15 @@ def figure(
     if fig is None: return None
     out = io.BytesIO()
     with plt.rc_context({'svg.fonttype':'none', 'svg.hashsalt':'rotnb'}):
-        form = dict(format='webp', facecolor=fig.get_facecolor()) if image else dict(format='svg', metadata={'Date':None})
-        fig.savefig(out, dpi=110, **form)
+        pixels = dict(format='webp', facecolor=fig.get_facecolor(), pil_kwargs=dict(quality=65))
+        form = pixels if image else dict(format='svg', metadata={'Date':None})
+        fig.savefig(out, dpi=100, **form)
     plt.close(fig)
-    if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
+    if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption)
     else:
         svg = out.getvalue().decode()
         svg = svg[svg.index('<svg'):].replace('<svg ', '<svg role="img" ', 1)
+        svg = re.sub(r'\bd="[^"]*"', lambda path: re.sub(r'(\.\d)\d+', r'\1', path[0]), svg)        # a tenth of a point is enough
         body = H.Safe(svg.replace(INK, 'currentColor'))          # follows the page's colour scheme
     return H.Figure(body, H.Figcaption(caption) if caption else None)
 
@@ -87,15 +89,15 @@ def table(
         return H.Td(cell(value, decimals), cls=' '.join(['n']*is_num+['bar']*(bar is not None)) or None, style=bar)
     named = term if explain else str
     rows = [H.Tr(H.Th(named(name), scope='row'), *map(td, df, row, num)) for name,row in zip(df.index, df.itertuples(index=False))]
-    head = H.Tr(H.Th(term(df.index.name or '')), *[H.Th(term(column), scope='col', cls='n' if n else None) for column,n in zip(df, num)])
+    head = H.Tr(H.Th(named(df.index.name or '')), *[H.Th(term(column), scope='col', cls='n' if n else None) for column,n in zip(df, num)])
     return H.Div(H.Table(H.Caption(caption) if caption else None, H.Thead(head), H.Tbody(*rows)), cls='wide')
 
-# %% ../../nbs/learn/17_report_page.ipynb #6788ab61
+# %% ../../nbs/learn/17_report_page.ipynb #5c77c124
 def tiles(
     items # of (value, name)
 ):
     "Large numbers in a row"
-    return H.Div(*[H.Div(H.Div(value, cls='big'), H.Div(term(name))) for name,value in items], cls='tiles')
+    return H.Div(*[H.Div(H.Div(value, cls='big'), H.Div(term(name))) for value,name in items], cls='tiles')
 
 def folded(
     title, # what is seen

@@ -16,7 +16,7 @@ from ..evaluate.matching import Outcome, match
 from .evaluation import evaluate_learner
 from .scene import _weights
 
-# %% ../../nbs/learn/18_verdict.ipynb #1a767079
+# %% ../../nbs/learn/18_verdict.ipynb #e35c2520
 def _counts(it, score):
     "Of each class: objects, how many are found at a score, how many detections there are, and AP50"
     flat,matched = it.acc.flat(),match(it.acc, it.iou)
@@ -52,15 +52,16 @@ def report_facts(
     "The figures of a report"
     model,flat = get_model(it.learn.model),it.acc.flat()
     curve = pr_curve(it.acc, it.iou)
-    best = curve.best() if curve is not None and len(curve.scores) else dict(score=1.)
+    best = curve.best()['score'] if curve is not None and len(curve.scores) else 1.
+    score = math.floor(best*100)/100 if best>=.1 else math.floor(best*1000)/1000                # as it is written
     interval = it.acc.bootstrap(.5, n=300).interval() if it.acc.images else (math.nan,)*2
     recipe = model.recipe() if hasattr(model, 'recipe') else {}
     files = [it.file(i) for i in range(flat.n_images)]
     weights = sum(value.numel()*value.element_size() for value in model.state_dict().values())
     map50,coco = _plain([it.acc.compute(.5).map, it.acc.compute(metric='coco').map])
     return dict(detector=getattr(model, 'name', None) or type(model).__name__, backbone=(recipe.get('backbone') or {}).get('name'),
-                data=data_name(files), images=flat.n_images, ignored=int(flat.ignore.sum()), iou=it.iou, score=round(best['score'], 6),
-                classes=_counts(it, best['score']), map50=map50, map=coco, interval=_plain(interval),
+                data=data_name(files), images=flat.n_images, ignored=int(flat.ignore.sum()), iou=it.iou, score=score,
+                classes=_counts(it, score), map50=map50, map=coco, interval=_plain(interval),
                 parameters=sum(weight.numel() for weight in model.parameters()), megabytes=weights/1e6, ms=_speed(it),
                 device=str(first(model.parameters()).device), weights=_weights(it.learn.model), made=str(date.today()), rotnb=__version__)
 
@@ -73,7 +74,7 @@ def totals(
     share = lambda whole: sums['found']/sums[whole] if sums[whole] else None
     return {**sums, 'recall':share('objects'), 'precision':share('reported')}
 
-# %% ../../nbs/learn/18_verdict.ipynb #b03cdd67
+# %% ../../nbs/learn/18_verdict.ipynb #684c2fee
 def _percent(share): # 99.6 % of 500 is not all of them
     return f'{share:.1%}'.replace('%', ' %') if 0<share<.01 or .99<share<1 else f'{share:.0%}'.replace('%', ' %')
 
@@ -90,7 +91,7 @@ def _whole(facts):
     objects = f'{n:,} objects of class {names[0]}' if len(names)==1 else _of(n, None)
     if not found: return f'Finds none of {objects}.'
     false = _percent(1-total['precision'])
-    at = f'at a score of {facts["score"]:.2f} or more, IoU {facts["iou"]:g}'
+    at = f'at a score of {facts["score"]:g} or more, IoU {facts["iou"]:g}'
     if total['recall']<.1: return f'Finds next to nothing: {found:,} of {objects}, and {false} of what it reports are false alarms ({at}).'
     return f'Finds {_percent(total["recall"])} of {objects}; {false} of what it reports are false alarms ({at}).'
 

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 import numpy as np, cv2
 from PIL import Image, ImageOps
+from ..check.values import name_list
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 
@@ -182,7 +183,7 @@ def _legend(ax, keys, text_size):
               labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
-@checked
+@checked(vocab=name_list)
 def show_boxes(
     ax, # matplotlib axis, the image already shown
     quads, # (n,4,2) corners or (n,5) rboxes, pixels; or `Detections`, with labels, scores and vocab
@@ -271,7 +272,7 @@ def drawn_boxes(
 
 drawn_boxes.kind = True
 
-@checked(boxes=drawn_boxes)
+@checked(boxes=drawn_boxes, vocab=name_list)
 def draw(
     image, # file, PIL image, tensor or (h,w,3) or (h,w), as `rgb8` takes it
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels; or `Detections`, with labels, scores and vocab

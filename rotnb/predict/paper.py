@@ -202,7 +202,7 @@ def _zooms(zoom, rows, scenes):
             raise ValueError(f'zoom is {tuple(one)}: (x, y, w, h) in an image of {scene.width} x {scene.height} px is needed')
     return zooms
 
-@checked
+@checked(score_thr=None)          # it may be a dict by title
 def paper_figure(
     images, # n images: files, arrays, PIL images, scenes or records; or one
     columns:dict, # title to what it shows: `Annot` (ground truth) or detections of each image, a learner, or a function of an image

@@ -47,9 +47,9 @@ def test_nothing_is_fetched(page):
 
 def test_sections_and_contents(page):
     s = page.read_text(); ids = re.findall(r'<h2 id="([^"]+)"', s)
-    assert ids==re.findall(r'<li><a href="#([^"]+)"', s)==sorted(set(ids), key=ids.index) and len(ids)==8
+    assert ids==re.findall(r'<li><a href="#([^"]+)"', s)==sorted(set(ids), key=ids.index) and len(ids)==10
     assert s.startswith('<!doctype html>') and 'currentColor' in s and INK not in s and 'prefers-color-scheme:dark' in s
-    assert s.count('<img')==s.count('alt=')>=2 and s.count('<svg')==6
+    assert s.count('<img')==s.count('alt=')>=3 and s.count('<svg')==7 and len(s)<10**6
 
 def test_file_is_whole_or_as_it_was(learn, page, monkeypatch):
     old = page.read_bytes()
@@ -150,7 +150,7 @@ def test_command(learn, command, tmp_path):
                            1)
     assert code==0 and 'wrote' in out and 'Traceback' not in err, err
     s = (tmp_path/'new/r.html').read_text()
-    assert '<h1>A &amp; B</h1>' in s and '1 epochs' in s
+    assert '<h1>A &amp; B</h1>' in s and '<p>1 epoch' in s and 'epochs' not in s.split('Every epoch')[0].split('<p>1 epoch')[1][:40]
     (tmp_path/'bad.pkl').write_bytes(b'nothing')
     (tmp_path/'cut.pkl').write_bytes((tmp_path/'m.pkl').read_bytes()[:20000])
     other = make_synth(tmp_path/'other', n_train=1, n_valid=1, size=64)     # ships, which this model does not know

@@ -18,8 +18,8 @@ def folder(root, head):
     return root
 
 @pytest.mark.parametrize('head,gsd', [('imagesource:x\ngsd:0.25\n',.25), ('imagesource:x\nGSD: 1.5\n',1.5),
-    ('gsd:null\n',None), ('gsd:None\n',None), ('gsd:nan\n',None), ('gsd:0\n',None), ('gsd:\n',None), ('gsd:-.3\n',None), ('gsd:inf\n',None),
-    ('gsd:1_0\n',None), ('',None)])
+    ('gsd:null\n',None), ('gsd:None\n',None), ('gsd:nan\n',None), ('gsd:0\n',None), ('gsd:\n',None), ('gsd:-.3\n',None),
+    ('gsd:inf\n',None), ('gsd:1_0\n',None), ('',None)])
 def test_header_of_dota(tmp_path, head, gsd):
     annot, = read_dota(folder(tmp_path/'d', head))
     assert annot.gsd==gsd and gsd_of(annot)==gsd and len(annot)==1
