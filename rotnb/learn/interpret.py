@@ -372,3 +372,31 @@ def _pixels(im):
     "A decoded image as (h, w, 3) uint8"
     x = to_np(im.as_subclass(Tensor)).transpose(1,2,0)
     return (x if im.dtype==torch.uint8 or not im.is_floating_point() else x*255).clip(0, 255).astype(np.uint8)
+
+# %% ../../nbs/learn/09_interpret.ipynb #5a11e002
+@patch
+def __repr__(self:RotatedInterpretation):
+    flat,counts = self.acc.flat(),self.errors.counts()
+    found = {kind:int(counts[kind]['truth' if kind=='missed' else 'detections'].sum()) for kind in COSTLY}
+    said = ', '.join(f'{n:,} {kind}' for kind,n in sorted(found.items(), key=lambda one: -one[1]) if n) or 'none'
+    score = self.acc.compute(self.iou, protocol=self.protocol).map
+    return (f'{type(self).__name__}: {len(self.acc.images):,} images, {len(flat.gt_labels):,} objects, {len(flat.labels):,} detections, '
+            f'mAP{100*self.iou:g} {score:.3f}; mistakes: {said}')
+
+@patch
+def most_confused(self:RotatedInterpretation,
+    min_val:int=1, # only pairs that are there as often
+    score:float=.3 # detections of at least this
+)->list: # (true class, detected class, how often), the most frequent first
+    "Which classes are taken for each other; what is missed or found on background is in `plot_confusion_matrix`"
+    matrix = confusion_matrix(self.acc, score, self.iou)[:-1,:-1]
+    pairs = [(self.vocab[i],self.vocab[j],int(n)) for (i,j),n in np.ndenumerate(matrix) if i!=j and n>=min_val]
+    return sorted(pairs, key=lambda pair: -pair[2])
+
+@patch
+def print_classification_report(self:RotatedInterpretation):
+    "Print `summary`"
+    print(self.summary().round(3).to_string())
+
+RotatedInterpretation.plot_pr_curve = RotatedInterpretation.plot_pr
+RotatedInterpretation.plot_f1_curve = RotatedInterpretation.plot_f1
