@@ -151,4 +151,4 @@ def evaluate_learner(
     if ifnone(show, not hasattr(sys, 'ps1')): print(result)
     return result
 
-Learner.evaluate = evaluate_learner
+Learner.evaluate = Learner.val = evaluate_learner        # `val` is Ultralytics' word

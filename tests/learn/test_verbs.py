@@ -103,8 +103,8 @@ def test_classes_called_all_and_background():
     acc = APAccumulator(vocab=['all','background'])
     b = np.array([[30.,30,20,10,.3],[60,60,30,10,0]])
     acc.add([dict(boxes=b, scores=[.9,.8], labels=[0,1])], [dict(boxes=b, labels=[0,1])])
-    it = RotatedInterpretation(SimpleNamespace(dls=SimpleNamespace(vocab=acc.vocab), model=SimpleNamespace(vocab=acc.vocab)), None, acc,
-                               torch.zeros(1))
+    learn = SimpleNamespace(dls=SimpleNamespace(vocab=acc.vocab), model=SimpleNamespace(vocab=acc.vocab), get_preds=None)
+    it = RotatedInterpretation(learn, None, acc, torch.zeros(1))
     df = it.summary()
     assert list(df.index)==['all','background','(all)'] and list(df.truth)==[1,1,2]
     it.plot_confusion_matrix(); plt.close('all')
