@@ -90,6 +90,6 @@ def _size(name, width, blocks, act):
         return rtmdet_r(n_classes, backbone, pretrained, angle, **{**dict(fpn_channels=width, fpn_blocks=blocks, act=act), **kw})
     f.__name__ = f.__qualname__ = f'rtmdet_r_{name}'
     f.__doc__ = f"RTMDet-R {name}: `rtmdet_r` with its published width and depth"
-return register_detector(checked(f))
+    return register_detector(checked(f))
 rtmdet_r_tiny,rtmdet_r_s = _size('tiny', 96, 1, 'none'),_size('s', 128, 1, 'none')
 rtmdet_r_m,rtmdet_r_l = _size('m', 192, 2, 'exp'),_size('l', 256, 3, 'exp')
