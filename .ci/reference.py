@@ -62,7 +62,8 @@ def signature(name, params): return f"{name}({', '.join(n+(f'={d}' if d else '')
 
 def doc(o):
     "The docstring of an object; a dataclass without one has its signature there"
-    text = inspect.getdoc(o) or ''
+    text = getattr(o, '__doc__', None) or inspect.getdoc(o) or ''
+    text = inspect.cleandoc(getattr(text, 'short', text))            # without the parameters that `explore.help` adds
     return '' if text.startswith(f'{getattr(o, "__name__", "")}(') else text
 
 def summary(o): return doc(o).partition('\n\n')[0].replace('\n', ' ')

@@ -30,9 +30,11 @@ def main(demo, name):
     chosen,model = run['settings'],learn.model
     model.stats,model.options = model.stats or stats_of(learn),model.options or dict(angle=model.angle, backbone=model.backbone.name)
     other = [f"--{key.replace('_','-')} {value}" for key,value in chosen.items() if key in recipe and value not in (None,recipe[key])]
+    command,done = ' '.join(['rotnb-demo', *other]),len(run['history'])
+    if done<chosen['epochs']: command += f" (the first {done} of {chosen['epochs']} epochs)"
     notes = dict(data=f"{chosen['n_train']} synthetic scenes of make_synth", size=[chosen['size'] or recipe['size']]*2,
-                 licence='Apache-2.0', source='the rotnb authors', command=' '.join(['rotnb-demo', *other]), seed=chosen['seed'],
-                 epochs=len(run['history']), seconds=run['seconds'], measured_on=f"{chosen['n_valid']} scenes held out",
+                 licence='Apache-2.0', source='the rotnb authors', command=command, seed=chosen['seed'],
+                 epochs=done, seconds=run['seconds'], measured_on=f"{chosen['n_valid']} scenes held out",
                  made_with=run['versions'])
     dls = demo_loaders(n_train=chosen['n_train'], n_valid=chosen['n_valid'])
     with tempfile.TemporaryDirectory() as tmp:

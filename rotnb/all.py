@@ -86,8 +86,7 @@ from .data.images.scale import add_metres, gsd_of
 from .data.labels.atomic import BusyError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import (balance_annots, classes_of, concat_annots, kfolds, rename_annots, repeat_annots, subset_annots,
-                                  split_annots, upright_annots)
+from .data.labels.subsets import subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -114,6 +113,7 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
+from .predict.sources import DownloadError, fetch_image
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -143,6 +143,7 @@ from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
+from .learn.suggest import suggest
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -150,4 +151,5 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
+from .explore.help import doc, explain_names as _explain_names
 from .explore.map import show_map

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from ..data.labels.atomic import write_atomic
 from ..data.mend.sources import LabelSnapshot
-from ..data.loaders import user_cache
+from ..predict.sources import user_cache
 from .box_edits import Box, BoxEdits
 
 # %% ../../nbs/explore/13_edit_log.ipynb #6e6d9f9c

@@ -84,16 +84,16 @@ def _at(self:ResultTables, score, iou): # `BoxTable`
     true = pd.Categorical.from_codes(np.append(self.flat.gt_labels, -1)[truth], self.vocab)
     df = self.base.iloc[rows].assign(kind=pd.Categorical.from_codes(kind, ERROR_KINDS), truth=truth, iou=overlap, true=true)
     df = df.reset_index(drop=True)
-    fields = [*self._fields(df), self._cells(score, iou, det_row, truth_row)]
+    fields = [*self._fields(df, score), self._cells(score, iou, det_row, truth_row)]
     if self.other is not None: df,fields = self._versus(df, fields, score, iou, truth_row)
     table = BoxTable(df, fields, n_images)
     table.det_row,table.truth_row = det_row,truth_row
     return table
 
 @patch
-def _fields(self:ResultTables, df):
+def _fields(self:ResultTables, df, score):
     code = lambda column: df[column].cat.codes
-    fields = [class_field('kind', 'kind', code('kind'), ERROR_KINDS, colors=list(KIND_COLORS.values())),
+    fields = [class_field('kind', f'kind, at score {score:g} and more', code('kind'), ERROR_KINDS, colors=list(KIND_COLORS.values())),
         class_field('cls', 'class', code('cls'), self.vocab, colors=colors_of(len(self.vocab))),
         number_field('score', 'score', df.score, np.linspace(0, 1, 21)),
         number_field('iou', 'IoU with the truth behind it', df.iou, np.linspace(0, 1, 21)),

@@ -14,7 +14,8 @@ import cv2, numpy as np
 from PIL import Image
 from ..data.images.orient import orientation_of, turn_pixels, turn_size
 from ..data.images.rasters import RASTER_EXTS
-from .pyramid import encode, open_source, rgb8, small
+from .pyramid import encode, open_source, small
+from ..plot.draw import rgb8
 
 # %% ../../nbs/explore/05_thumbs.ipynb #911b4560
 def _shrunk(px, side):

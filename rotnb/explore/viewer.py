@@ -52,14 +52,14 @@ def _checked(layer):
     return layer
 
 def as_layer(
-    boxes, # `Layer`, `Annot`, dict(boxes, labels, scores, ignore, notes), or boxes: (n,5), (n,8), (n,4,2)
+    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes), or boxes: (n,5), (n,8), (n,4,2)
     name:str=None # 'prediction' where there are scores, else 'truth', when absent
 )->Layer:
     "Boxes of any form as a layer"
     if isinstance(boxes, Layer): return boxes
     if hasattr(boxes, 'quads') and hasattr(boxes, 'difficult'):
         return _checked(Layer(_corners(boxes.quads), list(boxes.names), None, np.asarray(boxes.difficult)>0, name or 'truth'))
-    given = boxes if isinstance(boxes, dict) else dict(boxes=boxes)
+    given = boxes if hasattr(boxes, 'keys') else dict(boxes=boxes)
     if 'boxes' not in given: raise ValueError(f"expected a dict with 'boxes', found {', '.join(map(str, given))}")
     labels,scores,ignored = given.get('labels'),given.get('scores'),given.get('ignore', given.get('ignored'))
     name = name or given.get('name') or ('truth' if scores is None else 'prediction')

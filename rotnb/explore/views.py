@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 import anywidget, cv2, matplotlib.pyplot as plt, numpy as np, traitlets
 from ..plot.draw import IGNORED
-from ..plot.style import NUMBERS, figure_style
+from ..plot.style import INK, figure_style
 from ..data.formats.csv_table import csv_table
 from .box_table import in_order
 from .script import COLORS, css, esm, html_page, page_state
@@ -134,11 +134,11 @@ def plot_field(
     if field.x is None:
         largest = np.argsort(-every, kind='stable')[:12][::-1]
         color = [field.colors[code] for code in largest] if field.colors else COLORS['accent']
-        ax.barh(range(len(largest)), every[largest], color=NUMBERS, alpha=.3)
+        ax.barh(range(len(largest)), every[largest], color=INK, alpha=.3)
         ax.barh(range(len(largest)), shown[largest], color=color)
         ax.set_yticks(range(len(largest)), [str(field.values[code])[:22] for code in largest])
     else:
-        ax.stairs(every, range(len(every)+1), fill=True, color=NUMBERS, alpha=.3)
+        ax.stairs(every, range(len(every)+1), fill=True, color=INK, alpha=.3)
         ax.stairs(shown, range(len(shown)+1), fill=True, color=COLORS['accent'])
         ticks = np.linspace(0, len(every), 5).round().astype(int)
         number = '{:.2g}' if field.values[-1]<10 else '{:.0f}'

@@ -22,6 +22,7 @@ from ..data.images.rasters import image_size
 from ..data.blocks import open_image
 from ..data.images.rasters import LazyImage
 from ..predict.detections import Detections
+from ..predict.sources import image_list, one_image
 from .callbacks import class_names
 
 # %% ../../nbs/learn/13_infer.ipynb #a659535d
@@ -138,9 +139,10 @@ class _Take(Callback):
             self.t = time.perf_counter()
 
 # %% ../../nbs/learn/13_infer.ipynb #19e75ea1
-def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=False, place=lambda item: None,
+def _detect(learn, items, note, score_thr, bs=None, num_workers=0, progress=None, place=lambda item: None,
             error=lambda item,e: e):
     "Call `note` with [(index, rows)] of each batch of `items`; `place(item)` is (2,3) from the image to where its boxes go, or None"
+    if progress is None: progress = len(items)>1
     if bs is not None: check_value('bs', bs, whole())
     if num_workers is not None: check_value('num_workers', num_workers, whole(0))
     dl,sizes = _loader(learn, items[:1], bs, 0),[tuple(image_size(item)) for item in items]
@@ -167,30 +169,37 @@ def rows_dets(
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
     return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image)
 
+def _fewer(found, max_dets, agnostic_nms, iou_thr):
+    if agnostic_nms: found = found.nms(iou_thr)
+    return found[:max_dets]
+
 @checked
 def predict_images(
     learn:Learner, # of a detector
-    images:list, # paths, arrays `(h,w,3)`, tensors `(3,h,w)` or PIL images; sizes may differ
+    images, # what `image_list` takes: a folder, a pattern, a list of paths, arrays, tensors or PIL images; sizes may differ
     score_thr:float=0.3, # least score of a detection, 0 to 1
     bs:int=None, # most images in a batch; None: as in validation
+    max_dets:int=None, # most detections in an image, the best
+    agnostic_nms:bool=False, # of two boxes that overlap keep the better also where their classes differ
+    iou_thr:float=.1, # overlap that `agnostic_nms` means, in [0, 1]
+    progress:bool=None # show a bar; None: for more than one image
 )->list: # of `Detections`, best first
     "Detections in many images, each in its own pixels and as if it were alone"
-    check_unit(score_thr=score_thr)
-    if isinstance(images, (str,Path)):
-        raise ValueError(f'{images}: predict_images takes a list; predict_image one image, predict_folder a folder')
-    images = list(images)
+    images = image_list(images)
     items = [image if isinstance(image, (str,Path,LazyImage)) else open_image(image) for image in images]
     res,vocab = {},class_names(learn)
-    if items: _detect(learn, items, res.update, score_thr, bs)
-    return [rows_dets(res[i], vocab, image) for i,image in enumerate(images)]
+    if items: _detect(learn, items, res.update, score_thr, bs, progress=progress)
+    return [_fewer(rows_dets(res[i], vocab, image), max_dets, agnostic_nms, iou_thr) for i,image in enumerate(images)]
 
 @checked
+@delegates(predict_images, but=['bs','progress'])
 def predict_image(
     learn:Learner, # of a detector
-    image, # path, array `(h,w,3)`, tensor `(3,h,w)` or PIL image
-    score_thr:float=0.3 # least score of a detection, 0 to 1
+    image, # path, address on the web, array `(h,w,3)`, tensor `(3,h,w)`, PIL image, bytes
+    score_thr:float=0.3, # least score of a detection, 0 to 1
+    **kwargs
 )->Detections: # best first
     "Detections in one image, in its own pixels"
-    return predict_images(learn, [image], score_thr)[0]
+    return predict_images(learn, [one_image(image, 'predict_images, or predict_folder,')], score_thr, **kwargs)[0]
 
 Learner.predict_image,Learner.predict_images = predict_image,predict_images

@@ -66,8 +66,7 @@ class RotatedInterpretation:
         learn, # a learner with a detector
         ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
         dl=None, # or this one; the items of a shuffled one, in order
-        difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100);
-                         # None: as the protocol or the loader has it
+        difficulty=None, # of ground truth; above it is ignored: a number or 'mmrotate' (100); None: as the protocol or the loader has it
         **kwargs # `iou`, `bg`, `symmetry`, `protocol`
     ):
         "Run the detector over a set once"
@@ -234,7 +233,7 @@ def plot_errors(self:RotatedInterpretation, ax):
     n = table.detections.where(table.index!='missed', table.truth)
     ax.bar_label(bars, [f' {value:+.3f}  ({int(count)})' for value,count in zip(gain, n)], color=INK, fontsize=8)
     ax.set(xlabel='mAP gained if mended', xlim=(min(0, gain.min()*1.3), max(gain.max()*1.4, .01)),
-           title=f'errors at IoU {self.iou:g} (how many)')
+           title=f'errors at IoU {self.iou:g}, at any score (how many)')
 
 # %% ../../nbs/learn/09_interpret.ipynb #777c535e
 @patch
@@ -322,7 +321,7 @@ def gallery(self:RotatedInterpretation,
     cls=None, # name of the class; None: all
     kind=None, # of `ERROR_KINDS`; None: whatever costs
     n:int=24, # boxes
-    ncols:int=8,
+    ncols:int=8, # boxes in a row
     context:float=2. # side of a crop, in longer sides of its box
 ): # the figure, or None if there is no such box
     "Boxes of one kind, cropped upright, in the order of `worst`"

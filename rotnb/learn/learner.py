@@ -16,6 +16,8 @@ from ..models.contract import detector_name
 from ..models.files import check_sums
 from ..models.weights import detector_from_weights, save_weights
 from ..evaluate.classes import class_map, same_classes
+from ..data.summary import input_sizes
+from ..predict.sources import is_one_image
 from .callbacks import *
 from .fit_checks import FitChecks
 from .keep import KeepRecord, keep_history
@@ -103,9 +105,18 @@ class RotatedLearner(Learner):
         **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
     )->Path: # the file
         "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
-        _,h,w = self.dls.valid.new(shuffle=False, num_workers=0).one_batch()[0].shape[1:]
+        sizes = input_sizes(self.dls.valid, 1)
         values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
-        return save_weights(self.model, file, half, **{**dict(size=[w,h], metrics=values), **notes})
+        return save_weights(self.model, file, half, **{**dict(size=sizes[0] if sizes else None, metrics=values), **notes})
+
+    def predict(self,
+        images, # one image, or several: a folder, a pattern, a list; see `image_list`
+        score_thr:float=.3, # least score of a detection, 0 to 1
+        **kwargs # of `predict_images`
+    ): # `Detections` of one image, a list of them for several
+        "What is in an image, or in many"
+        found = self.predict_images(images, score_thr, **kwargs)
+        return found[0] if is_one_image(images) else found
 
     @checked(also={'score_thr','nrows','ncols','figsize','ctxs','vocab'})
     def show_results(self,

@@ -12,7 +12,7 @@ from fastai.vision.all import *
 from fastcore import xml as H
 from .. import __version__
 from ..check.verbs import checked
-from ..plot.style import INK, NUMBERS
+from ..plot.style import INK
 from ..evaluate.ap import SLICES
 from ..evaluate.errors import COSTLY
 from ..evaluate.protocols import PROTOCOLS
@@ -30,14 +30,14 @@ def figure(
     if fig is None: return None
     out = io.BytesIO()
     with plt.rc_context({'svg.fonttype':'none', 'svg.hashsalt':'rotnb'}):
-        form = dict(format='webp') if image else dict(format='svg', metadata={'Date':None})
+        form = dict(format='webp', facecolor=fig.get_facecolor()) if image else dict(format='svg', metadata={'Date':None})
         fig.savefig(out, dpi=110, **form)
     plt.close(fig)
     if image: body = H.Img(src='data:image/webp;base64,'+base64.b64encode(out.getvalue()).decode(), alt=caption, loading='lazy')
     else:
         svg = out.getvalue().decode()
         svg = svg[svg.index('<svg'):].replace('<svg ', '<svg role="img" ', 1)
-        body = H.Safe(svg.replace(INK, 'currentColor').replace(NUMBERS, 'currentColor'))          # follows the page's colour scheme
+        body = H.Safe(svg.replace(INK, 'currentColor'))          # follows the page's colour scheme
     return H.Figure(body, H.Figcaption(caption) if caption else None)
 
 def _cell(v, decimals):

@@ -9,13 +9,13 @@ __all__ = ['Detections']
 import base64, io, json, re
 from collections import Counter
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import draw, upright_crop
-from ..ops.nms import check_unit
+from ..ops.nms import check_unit, nms_rotated
 from ..data.images.rasters import LazyImage, read_rgb
 from ..data.images.windows import WindowedImage, open_scene
 from ..data.labels.atomic import atomic_path, write_atomic
@@ -149,6 +149,14 @@ def filter(self:Detections,
         keep &= torch.isin(self.labels.cpu(), torch.tensor([_class_index(one, _class_names(self)) for one in several], dtype=torch.long))
     return self[keep]
 
+@patch
+def nms(self:Detections,
+    iou_thr:float=.1 # overlap above which two are taken for one object, in [0, 1]
+)->Detections:
+    "Of boxes that overlap the best, whatever their classes; detectors ask within each class only"
+    check_unit(iou_thr=iou_thr)
+    return self[nms_rotated(self.boxes.float(), self.scores.float(), iou_thr)]
+
 # %% ../../nbs/predict/02_detections.ipynb #0984f8b0
 @patch
 def plot(self:Detections,
@@ -226,7 +234,7 @@ def to_supervision(self:Detections):
 # %% ../../nbs/predict/02_detections.ipynb #a48288b3
 @patch
 def save(self:Detections,
-    file, # .jpg, .png and the like for a picture; .geojson, .json (COCO), .csv, .zip (DOTA's Task-1)
+    file, # .jpg, .png and the like for a picture; .geojson, .json (COCO), .csv, .txt (YOLO), .zip (DOTA's Task-1)
     **kwargs # of `draw` for a picture, else of `write_predictions`
 )->Path:
     "Write a picture or the detections, by the file's ending"

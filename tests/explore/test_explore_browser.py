@@ -65,7 +65,7 @@ x = ex.selected["size"]; print(*ex.filters["size"], x.min(), x.max(), len(x), su
     assert lab.kernel(page, 'print(ex.selected[["image","box"]].to_numpy().tolist())')=='[[3, 0]]'
     assert 'sliver: thin' in page.locator('.rn-thumb .rn-caption').inner_text()
     lab.kernel(page, 'ex.reset().filter(cls="plane")')                 # what is typed is drawn
-    page.wait_for_function("() => document.querySelector('.rn-chip')?.textContent.startsWith('cls plane')")
+    page.wait_for_function("() => document.querySelector('.rn-chip')?.textContent.startsWith('class plane')")
 
 def test_results_explorer(either, page, synth):
     lab = either

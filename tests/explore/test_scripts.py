@@ -41,6 +41,6 @@ def test_viewer_and_explorer_do_not_style_each_other():
 
 def test_colours_come_from_the_palette():
     for name,text in STYLES.items():
-        assert set(re.findall(r'--rn-([a-z]+)', text))<=set(COLORS)|{'border','soft'}, name
+        assert set(re.findall(r'--rn-([a-z]+)', text))<=set(COLORS)|{'border','soft','alarm','bar'}, name
         greys = {o for o in re.findall(r'#[0-9a-fA-F]{3,8}\b', text)}
         assert all(len(set(re.findall('..' if len(o)>4 else '.', o[1:])))==1 for o in greys), f'{name}: {greys}'

@@ -28,8 +28,9 @@ class Lab:
         home = Path(folder)/'home'
         dirs = {k:str(home/k.lower()) for k in ('JUPYTER_CONFIG_DIR','JUPYTER_DATA_DIR','JUPYTER_RUNTIME_DIR','IPYTHONDIR')}
         cache = os.environ.get('XDG_CACHE_HOME', str(Path.home()/'.cache'))          # matplotlib's fonts are not indexed again
-        env = {**os.environ, **dirs, 'HOME':str(home), 'XDG_CACHE_HOME':cache, 'PYTHONPATH':str(ROOT),
-               'MPLBACKEND':'agg', 'OMP_NUM_THREADS':'1'}
+        env = {**os.environ, **dirs, 'HOME':str(home), 'XDG_CACHE_HOME':cache, 'ROTNB_HOME':str(home/'rotnb'), 'PYTHONPATH':str(ROOT),
+               'OMP_NUM_THREADS':'1'}
+        env.pop('MPLBACKEND', None)                                       # the inline backend, as users have it
         for o in dirs.values(): Path(o).mkdir(parents=True)
         quiet = home/'jupyter_config_dir/labconfig'; quiet.mkdir()
         (quiet/'default_setting_overrides.json').write_text(json.dumps({
@@ -58,11 +59,15 @@ class Lab:
     def open(self, page, name, *cells, wait='.rn-viewer .rn-canvas', timeout=180):
         "Write a notebook, open it alone on a page, run all cells and wait for what they show; an error in a cell fails"
         self.notebook(name, *cells)
+        self.visit(page, name, timeout)
+        return self.run(page, wait, timeout)
+
+    def visit(self, page, name, timeout=180):
+        "Open a notebook alone on a page, with a kernel"
         page.goto(f'http://127.0.0.1:{self.port}/{self.tree}/{name}?token={self.token}')
         page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=timeout*1000)
         kernel = 'jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel'
         page.wait_for_function(f'() => window.jupyterapp && {kernel}?.connectionStatus=="connected"', timeout=timeout*1000)
-        return self.run(page, wait, timeout)
 
     def run(self, page, wait='.rn-viewer .rn-canvas', timeout=180):
         "Run all cells to their end: the first run on a machine compiles numba's functions, which takes a slow one longer than a minute"

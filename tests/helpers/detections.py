@@ -1,7 +1,9 @@
 "Detections and ground truth that tests evaluate, and what an accumulator makes of them"
-import numpy as np
+import numpy as np, torch
 from hypothesis import settings, strategies as st
 from rotnb.evaluate import APAccumulator
+from rotnb.geometry.boxes import qbox2rbox
+from rotnb.ops.iou import box_iou_rotated
 
 
 def scenes(n_img=5, n_gt=20, n_det=40, n_cls=3, seed=0, rounded=False):
@@ -22,3 +24,10 @@ def accumulate(ps, ts, n=3, **kw):
 
 sets = st.builds(scenes, st.integers(1,4), st.integers(0,12), st.integers(0,25), st.just(3), st.integers(0,10**6), st.booleans())
 fast = settings(max_examples=25, deadline=None)
+
+
+def shares_right(found, annot, iou_thr=.5):
+    "Share of an image's objects, but for difficult ones, that `Detections` hold, and share of the detections that are right"
+    same = torch.tensor(np.array(annot.names)[:,None]==np.array(found.names))
+    hits = same & (box_iou_rotated(qbox2rbox(torch.as_tensor(annot.quads)), found.boxes.float())>=iou_thr)
+    return hits.any(1)[torch.as_tensor(annot.difficult)==0].float().mean().item(),hits.any(0).float().mean().item()

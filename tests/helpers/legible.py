@@ -56,7 +56,8 @@ UNNAMED = r"""root => {
     const top = document.querySelector(root), bad = [], say = (what, el) => bad.push(`${what}: ${el.outerHTML.slice(0, 120)}`)
     const name = el => el.getAttribute('aria-label') || [...el.labels || []].map(o => o.textContent).join('').trim()
     for (const el of top.querySelectorAll('input,select,textarea')) if (!name(el)) say('no label', el)
-    for (const el of top.querySelectorAll('button')) if (!el.getAttribute('aria-label') && !/\p{L}/u.test(el.textContent)) say('no words', el)
+    const wordless = el => !el.getAttribute('aria-label') && !/\p{L}/u.test(el.textContent)
+    for (const el of top.querySelectorAll('button')) if (wordless(el)) say('no words', el)
     for (const el of top.querySelectorAll('svg')) {
         if (el.closest('[aria-hidden=true]')) continue
         if (!['img', 'group'].includes(el.getAttribute('role')) || !el.getAttribute('aria-label')) say('no role or name', el)

@@ -8,7 +8,7 @@ from rotnb.evaluate.protocols import PROTOCOLS
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate import APAccumulator
-from rotnb.plot.style import INK, PLOT_STYLE, class_legend
+from rotnb.plot.style import GROUND, INK, PLOT_STYLE, class_legend
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 import rotnb.learn.report # `Learner.report`
@@ -48,7 +48,7 @@ def test_nothing_is_fetched(page):
 def test_sections_and_contents(page):
     s = page.read_text(); ids = re.findall(r'<h2 id="([^"]+)"', s)
     assert ids==re.findall(r'<li><a href="#([^"]+)"', s)==sorted(set(ids), key=ids.index) and len(ids)==8
-    assert s.startswith('<!doctype html>') and 'currentColor' in s and '#808080' not in s and 'prefers-color-scheme:dark' in s
+    assert s.startswith('<!doctype html>') and 'currentColor' in s and INK not in s and 'prefers-color-scheme:dark' in s
     assert s.count('<img')==s.count('alt=')>=2 and s.count('<svg')==6
 
 def test_file_is_whole_or_as_it_was(learn, page, monkeypatch):
@@ -75,12 +75,12 @@ def test_figures_leave_matplotlib_alone(learn):
     with learn.no_bar(): full = RotatedInterpretation.from_learner(learn)
     it = RotatedInterpretation(learn, full.dl, acc, full.losses)
     axs = [f() for f in (it.plot_pr, it.plot_f1, it.plot_errors, it.plot_confusion_matrix, it.plot_calibration)]
-    assert dict(plt.rcParams)==before and PLOT_STYLE['figure.facecolor']=='none'
-    for ax in axs: assert ax.figure.get_facecolor()[3]==0 and ax.xaxis.label.get_color()==INK
+    assert dict(plt.rcParams)==before and PLOT_STYLE['savefig.facecolor']=='none'
+    for ax in axs: assert ax.figure.get_facecolor()==GROUND and ax.xaxis.label.get_color()==INK
     fig,ax = plt.subplots(); assert it.plot_pr(ax=ax) is ax
     assert it.gallery(kind='class', n=2) is not None and it.gallery(kind='duplicate') is None
     learn.dls.show_batch(max_n=2)
-    assert plt.gcf().legends and plt.gcf().get_facecolor()[3]==0
+    assert plt.gcf().legends and plt.gcf().get_facecolor()==GROUND
     plt.close('all')
 
 def test_a_shuffled_loader_is_looked_at_in_order(learn, tmp_path):

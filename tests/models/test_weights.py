@@ -4,13 +4,19 @@ import numpy as np, pytest, torch
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.files import DamagedFile, WeightsError
 from rotnb.models.weights import detector_from_weights, kept_classes, list_weights, open_weights, save_weights
+from rotnb.data.labels.records import Annot
+from rotnb.data.synth.scenes import make_scene, suburb
+from rotnb.predict.detections import Detections
 from rotnb.targets.priors import AnchorPriors
+from detections import shares_right
+from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 TWO_STAGE = ('oriented_rcnn','roi_trans','rotated_faster_rcnn','gliding_vertex')
 PRIORS = dict(rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 ALL = [name for name in list_detectors() if name not in ('rtmdet_r_s','rtmdet_r_l')]
 NAMES = ['ship','plane','car']
+FOLDER = ROOT/'rotnb/weights'
 
 def made(name, classes=NAMES, **kw):
     "A detector whose class rows all differ"
@@ -128,3 +134,40 @@ def test_the_sentence_about_classes():
     assert kept_classes(['a','b'], ['b','a','c'])==''
     assert kept_classes(['a','d'], ['b','a'])=='the class layer keeps a; new in it: d'
     assert kept_classes(['d'], ['b','a']).startswith("none of the weights' classes")
+
+# --- those that come with the package
+
+def test_shipped_weights_say_where_they_come_from():
+    "Small, whole, with all that is needed to judge them and to make them again"
+    table = list_weights()
+    assert {'detector','data','classes','mAP50','mAP50_95','size','parameters','licence','source'} <= set(table.columns)
+    assert 'rotated_fcos_tiny_synth' in table.index and table.notna().all(axis=None)
+    for name in table.index:
+        _,notes = open_weights(name)
+        assert notes['command'].startswith('rotnb-demo') and notes['bits'] in (16,32) and notes['stats'] and notes['made_with']
+        made = json.loads(json.dumps(detector_from_weights(name).recipe()))
+        assert made|dict(backbone=0)==notes['recipe']|dict(backbone=0), 'the detector of this name is another now: train it again'
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 3e6
+
+def test_shipped_weights_are_packed(monkeypatch):
+    "Every file of the folder is named by setup.py, for the wheel, and by MANIFEST.in, for the source archive"
+    import setuptools
+    said = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, 'setup', said.update)
+    exec(compile((ROOT/'setup.py').read_text(encoding='utf-8'), str(ROOT/'setup.py'), 'exec'), dict(__file__=str(ROOT/'setup.py')))
+    packed = {file for pattern in said['package_data']['rotnb'] for file in (ROOT/'rotnb').glob(pattern)}
+    assert set(FOLDER.iterdir())==packed
+    line = next(line for line in (ROOT/'MANIFEST.in').read_text().splitlines() if 'rotnb/weights' in line)
+    assert packed=={file for pattern in line.split()[2:] for file in FOLDER.glob(pattern)}
+
+def test_shipped_weights_find_things():
+    "On a scene that they were not trained on"
+    found,annot = detector_from_weights('rotated_fcos_tiny_synth'),make_scene(7, size=320, kind=suburb)
+    image,quads,names,difficult = annot
+    mean,std = (torch.tensor(part)[:,None,None] for part in found.stats)
+    with torch.no_grad(): dets, = found((torch.tensor(image).permute(2,0,1)[None]/255-mean)/std)
+    sure = dets['scores']>=.3
+    dets = Detections(**{key:value[sure] for key,value in dets.items()}, vocab=found.vocab)
+    objects,right = shares_right(dets, Annot('x', quads, names, difficult.astype(int)))
+    assert objects>=.4 and right>=.7, (objects, right)

@@ -39,7 +39,11 @@ class DoctorReport:
     def splits(self): return list(dict.fromkeys(self.boxes.split))
     @property
     def errors(self): return int((self.findings.severity=='error').sum())
-    def count(self, severity): return int((self.findings.severity==severity).sum())
+    def count(self,
+        severity # 'error', 'warning' or 'info'
+    ):
+        "How many findings are as grave as that"
+        return int((self.findings.severity==severity).sum())
 
     def to_dataframe(self,
         kind=None, # kind or kinds to keep, see `CHECKS`
@@ -196,7 +200,7 @@ def _plot_classes(ax, report):
 def show(self:DoctorReport,
     kinds=None, # kinds of findings to draw; None for all
     each:int=2, # examples of each
-    cols:int=4
+    cols:int=4 # examples in a row
 ):
     "Histograms, classes, and examples of findings"
     import matplotlib.pyplot as plt

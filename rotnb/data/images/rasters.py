@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_PIXELS', 'RASTER_EXTS', 'CorruptImageError', 'LazyImage', 'real_type', 'amplitude', 'is_deep', 'open_reader',
-           'close_reader', 'image_size', 'is_nodata', 'stretch_limits', 'to_uint8', 'tensor_array', 'as_array',
-           'read_rgb']
+           'close_reader', 'image_size', 'is_nodata', 'stretch_limits', 'sample_pixels', 'to_uint8', 'tensor_array',
+           'as_array', 'read_rgb']
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ea82a126
 import io, os, threading, warnings
@@ -286,14 +286,19 @@ def stretch_limits(
         raise ValueError(f'pixels of type {reader.dtype} cannot be shown; expected integers or real numbers')
     if bands in reader.limits: return reader.limits[bands]
     if white := _full_scale(reader): return reader.limits.setdefault(bands, np.array([(0,white)]*3, float))
-    values = _sample(reader, bands)
+    values = sample_pixels(reader, bands)
     values[~np.isfinite(values) | is_nodata(values, reader.nodata)] = np.nan
     columns = [column[~np.isnan(column)] for column in values.T]
     reader.limits[bands] = np.array([np.percentile(column, (2,98)) if len(column) else (0,1) for column in columns])
     return reader.limits[bands]
 
-def _sample(reader, bands, side=128, most=8): # (n,3) float
-    "The pixels of up to 8 x 8 patches spread over an image"
+def sample_pixels(
+    reader, # of `open_reader`
+    bands:tuple, # the three that are shown, counted from 1
+    side:int=128, # of a patch, pixels
+    most:int=8 # patches across and down
+)->np.ndarray: # (n,3) float
+    "The pixels of patches spread over an image"
     (height,width) = reader.shape[:2]
     starts = lambda length: sorted({int(start) for start in np.linspace(0, max(length-side, 0), most)})
     patches = [reader.crop(x, y, min(side, width-x), min(side, height-y), bands) for y in starts(height) for x in starts(width)]

@@ -47,7 +47,9 @@ def concat_annots(
     return rename_annots([annot for annots in sets for annot in annots], names or {}, vocab)
 
 @checked
-def classes_of(annots)->list: # sorted
+def classes_of(
+    annots # of `Annot`
+)->list: # sorted
     "All class names of some records"
     return sorted({name for annot in annots for name in annot.names})
 
@@ -114,7 +116,8 @@ def group_keys(
     "What each record belongs to"
     if by is None: return list(range(len(annots)))
     if callable(by): return [by(annot) for annot in annots]
-    if isinstance(by, str) and by in ('scene','folder'): return _scenes(annots) if by=='scene' else [annot.image.parent for annot in annots]
+    if isinstance(by, str) and by=='scene': return _scenes(annots)
+    if isinstance(by, str) and by=='folder': return [annot.image.parent for annot in annots]
     if not (isinstance(by, Mapping) or hasattr(by, 'index') and hasattr(by, 'to_dict')):
         raise ValueError(f"images are grouped by {by!r}, expected 'scene', 'folder', a function of a record, or a dict from file names")
     table = {str(name):key for name,key in (by if isinstance(by, Mapping) else by.to_dict()).items()}

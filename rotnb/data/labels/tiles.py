@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 import numpy as np, torch
 from ...geometry.visible import visible_fraction
-from ..images.windows import scene_windows
+from ..images.windows import Window, open_scene, scene_windows
 from ...check.arguments import accepted_arguments, unknown_argument
 from ...check.values import RULES, shown, whole
 from ...check.verbs import checked
@@ -113,18 +113,28 @@ def tile_annots(
     return res
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #67a43027
+def _share_shown(annot, i):
+    "The share of a box that lies in its scene"
+    scene = open_scene(annot.image)
+    return window_fractions(annot.quads[[i]], [Window(scene, 0, 0, *scene.size)])[0,0]
+
 def lost_message(
     lost, # of (record, index): boxes that count in no window
     iof_thr, # the share that no window reaches
     n_boxes:int=None # number of all boxes
 )->str:
     "What is lost, why, and what helps"
-    longest,annot,i = max(((float(np.ptp(annot.quads[i], 0).max()),annot,i) for annot,i in lost), key=lambda one: one[0])
-    return (f'{len(lost)} boxes count in no window{f", of {n_boxes}" if n_boxes else ""}: '
-            f'none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed. '
-            f'The longest: {annot.names[i]} of {longest:.0f} px in {annot.image}. '
+    over = [_share_shown(annot, i)<iof_thr-1e-6 for annot,i in lost]
+    message = (f'{len(lost)} boxes count in no window{f", of {n_boxes}" if n_boxes else ""}: '
+               f'none shows {iof_thr:.0%} of them, so nothing is learnt from them and none is missed.')
+    if any(over): message += f' {sum(over)} of them reach so far over the border of their scene; a lower iof_thr counts them.'
+    lengths = [(float(np.ptp(annot.quads[i], 0).max()),k) for k,(annot,i) in enumerate(lost) if not over[k]]
+    if not lengths: return message
+    longest,k = max(lengths)
+    annot,i = lost[k]
+    return (f'{message} The longest: {annot.names[i]} of {longest:.0f} px in {annot.image}. '
             'A window shows any box whole that is no longer than the overlap: '
-            f'overlap={int(np.ceil(longest))} keeps them all; so does a smaller scale, scales=(.5, 1)')
+            f'overlap={int(np.ceil(longest))} keeps {"these" if any(over) else "them all"}; so does a smaller scale, scales=(.5, 1)')
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #0512a04f
 def _tile_rule(value):

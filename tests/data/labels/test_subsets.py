@@ -1,5 +1,5 @@
 "Parts of a set: by class, by scene, reproducible"
-import subprocess, sys
+import os, subprocess, sys
 from collections import Counter
 from pathlib import Path
 import numpy as np, pytest
@@ -56,7 +56,8 @@ def test_small_sets_are_divided():
 
 @pytest.mark.parametrize('name', ['P{}__1__0___{}','P{}__0.5__{}___0','P{}__1024__{}___824','P{}_{}_800_0_900','P{}_jpg.rf.{:032x}'])
 def test_windows_of_a_scene_stay_on_one_side(name):
-    annots = [annot(name.format(f'{scene:04d}', 7*i)+'.png', *['ship']*(scene%3), *['harbor']*(i%2)) for scene in range(11) for i in range(6)]
+    annots = [annot(name.format(f'{scene:04d}', 7*i)+'.png', *['ship']*(scene%3), *['harbor']*(i%2))
+              for scene in range(11) for i in range(6)]
     scene = lambda part: {one.image.name[:5] for one in part}
     for seed in range(5):
         train,valid = split_annots(annots, .2, seed)
@@ -73,7 +74,7 @@ def test_windows_in_memory_know_their_scene():
     assert not {id(one.whole) for one in train}&{id(one.whole) for one in valid}
 
 def test_names_that_are_no_windows():
-    for stem in ('0001','P0001','IMG_2021_06_30_12','ship_1_2_3_4','a__b','000000581929','x_0_0_10_10'): assert scene_name(stem) is None, stem
+    for stem in '0001 P0001 IMG_2021_06_30_12 ship_1_2_3_4 a__b 000000581929 x_0_0_10_10'.split(): assert scene_name(stem) is None, stem
 
 def test_groups_are_told_by_function_folder_or_table():
     annots = [annot(f'{site}/{i}.png', 'a') for site in 'xyz' for i in range(4)]
@@ -92,8 +93,9 @@ def test_groups_are_told_by_function_folder_or_table():
 def test_the_same_images_in_another_process():
     code = ('from test_subsets import *; o=skewed(60); '
             'print([a.image.stem for a in [*split_annots(o)[1],*subset_annots(o, .3),*kfolds(o)[2][1]]])')
-    runs = {subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent, env={**__import__('os').environ, 'PYTHONHASHSEED':seed},
-                           capture_output=True, text=True, check=True).stdout for seed in '12'}
+    run = lambda seed: subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+                                      env={**os.environ, 'PYTHONHASHSEED':seed}).stdout
+    runs = {run(seed) for seed in '12'}
     o = skewed(60)
     assert runs=={str([a.image.stem for a in [*split_annots(o)[1],*subset_annots(o, .3),*kfolds(o)[2][1]]])+'\n'}
 
