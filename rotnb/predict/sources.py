@@ -14,11 +14,13 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 import numpy as np, pandas as pd, torch
 from PIL import Image
+from ..check.verbs import checked
 from ..data.images.rasters import CorruptImageError, LazyImage, RASTER_EXTS, close_reader, image_size, read_rgb
 from ..data.images.walk import walk_files
 from ..data.labels.atomic import atomic_path
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.labels.records import Annot
+from ..data.labels.paths import near_path
 
 # %% ../../nbs/predict/03_sources.ipynb #aae26719
 _EXTS = {*IMAGE_EXTS, *RASTER_EXTS}
@@ -34,7 +36,7 @@ def find_images(
 )->dict: # name, a path within the folder, to file
     "Images and scenes below a folder"
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}')
+    if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}{near_path(path)}')
     if path.is_file(): return {path.name:path}
     inside = lambda file: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in file.resolve().parents
     files = sorted((file for file in walk_files(path) if file.suffix.lower() in _EXTS and not inside(file)), key=_natural)
@@ -86,6 +88,7 @@ def _fetch(url, file, most, timeout):
         except CorruptImageError: raise DownloadError(f"{url} is no image ({reply.headers.get_content_type()})") from None
         finally: close_reader(part)
 
+@checked
 def fetch_image(
     url:str, # of an image, http or https
     folder=None, # where fetched images are kept; None: `images` in the user's cache
@@ -118,7 +121,7 @@ def _from_path(path):
     if _is_url(path): return [fetch_image(path)]
     if _is_pattern(path): return _matches(str(path))
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f'no such image: {path}')
+    if not path.exists(): raise FileNotFoundError(f'no such image: {path}{near_path(path)}')
     return [*find_images(path).values()]
 
 def image_list(
