@@ -16,24 +16,20 @@ from warnings import warn
 from torch import nn, Tensor
 from ..check.verbs import checked
 from ..models.contract import create_detector
-from ..models.files import WeightsError, load_tensors
+from ..models.files import Inert, WeightsError, load_tensors
 from .mmconfig import settings_from_config
 from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #b461139f
-_howto = ("Only tensors and plain data are opened, as anything else in a pickle can run code. Where the file comes from and is trusted, "
-          "save the weights alone: `ck = torch.load(f, weights_only=False); "
-          "torch.save(dict(state_dict=ck['state_dict'], meta=dict(cfg=str(ck['meta'].get('cfg') or ck['meta'].get('config')))), g)`")
-
 def read_checkpoint(
     src # path of a file, or what it holds: a checkpoint or a state dict
 )->tuple: # state dict of tensors, and the checkpoint's `meta` dict (empty if it has none)
     "Weights and what is noted beside them, without running anything"
     if isinstance(src, (str,Path)): src = _load(src)
-    if not isinstance(src, dict): raise WeightsError(f"expected a dictionary of tensors, found {type(src).__name__}. {_howto}")
+    if not isinstance(src, dict): raise WeightsError(f"expected a dictionary of tensors, found {type(src).__name__}")
     meta = src.get('meta') or {}
     sd = next((src[key] for key in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(key), dict)), src)
-    sd = {key:torch.as_tensor(value) for key,value in sd.items() if not isinstance(value, (str,dict,type(None)))}
+    sd = {key:torch.as_tensor(value) for key,value in sd.items() if not isinstance(value, (str,dict,type(None),Inert))}
     sd.pop('steps', None)                                           # of MMEngine's running average
     if not sd: raise WeightsError(f"no tensors in it, only {', '.join(map(str, list(src)[:5])) or 'nothing'}")
     for prefix in ('module.','model.','detector.','ema_model.')*2:
@@ -43,11 +39,11 @@ def read_checkpoint(
     return {key:value for key,value in sd.items() if key not in twins},meta
 
 def _load(file):
-    try: return load_tensors(file)
+    try: return load_tensors(file, inert=True)
     except (OSError, WeightsError): raise
     except Exception as e:  # unpickling a damaged or a foreign file can fail in any way
-        found = re.search(r'(?:GLOBAL|global) (\S+)', str(e))
-        if found: raise WeightsError(f"{file} holds more than weights (a {found[1]}). {_howto}") from e
+        if found := re.search(r'GLOBAL (\S+)', str(e)):
+            raise WeightsError(f"{file} asks for {found[1]}, which no file of weights needs: it is not opened") from e
         why = str(e).split('\n')[0].split('.')[0] or 'it is empty'
         raise WeightsError(f"{file} is no checkpoint, or not a complete one ({why}); download or save it again") from e
 
@@ -305,13 +301,20 @@ def _assumed(sd, family, given, found):
             (True, 'losses, assignment and thresholds of those configurations')]
     return '; '.join(text for on,text in rows if on)
 
+def _classes(meta, n_classes):
+    "Names of the classes that a checkpoint was trained on; None where there are none, or not as many as the detector has"
+    found = meta.get('CLASSES') or (meta.get('dataset_meta') or {})
+    if isinstance(found, dict): found = found.get('classes') or found.get('CLASSES') or ()     # upper case before 1.0.0rc1
+    names = [found] if isinstance(found, str) else [str(name) for name in found]
+    return names if len(names)==n_classes else None
+
 @checked
 def detector_from_mmrotate(
     path_or_state_dict, # file of MMRotate 0.x or 1.x, or what it holds
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
     line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file shows
     **kw # settings of `create_detector`, which win
-): # a detector in evaluation mode
+): # a detector in evaluation mode; its `vocab` are the class names that the checkpoint notes
     "Make the detector that a checkpoint is of, with its weights"
     sd,meta = read_checkpoint(path_or_state_dict)
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
@@ -325,4 +328,5 @@ def detector_from_mmrotate(
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not show it: {assumed}"
              f"{f'. Given or found: {known}' if known else ''}")
     det = create_detector(**{**settings_from_config(cfg), **kw})
+    det.vocab = _classes(meta, det.n_classes)
     return load_mmrotate(det, sd).eval()

@@ -282,6 +282,35 @@ def _show(self:RotatedInterpretation, axs, i, score):
     axs[1].set_title(f'detections, score >= {score:g}')
 
 @patch
+def plot_images(self:RotatedInterpretation,
+    images, # their numbers, in the order of the loader
+    score:float=.3 # detections of at least this are shown
+): # figure
+    "Some images, ground truth beside detections"
+    with figure_style():
+        fig,axs = plt.subplots(len(images), 2, figsize=(9,4.5*len(images)), squeeze=False, constrained_layout=True)
+        for row,i in zip(axs, images): self._show(row, i, score)
+    return fig
+
+@patch
+def plot_truth(self:RotatedInterpretation,
+    images # their numbers, in the order of the loader
+): # figure, or None without images
+    "Some images with their ground truth"
+    if not len(images): return None
+    flat = self.acc.flat()
+    with figure_style():
+        fig,axs = plt.subplots(1, len(images), figsize=(3.2*len(images),3.5), squeeze=False, constrained_layout=True)
+        for ax,i in zip(axs[0], images):
+            own = flat.gt_img==i
+            self._image(i).show(ctx=ax)
+            show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0)
+            ax.set_title(getattr(self._opened(i), 'name', None) or f'image {i}', fontsize=8)
+    shown = np.isin(flat.gt_img, images)
+    class_legend(fig, flat.gt_labels[shown&~flat.ignore], self.vocab, int((shown&flat.ignore).sum()))
+    return fig
+
+@patch
 def plot_top_losses(self:RotatedInterpretation,
     k:int=4, # images
     largest:bool=True, # False: the smallest losses
@@ -289,10 +318,8 @@ def plot_top_losses(self:RotatedInterpretation,
 ): # axes, two for each image
     "The images of largest loss, truth beside detections"
     idxs = self.losses.topk(min(k, len(self.losses)), largest=largest).indices.tolist()
-    with figure_style():
-        _,axs = plt.subplots(len(idxs), 2, figsize=(9,4.5*len(idxs)), squeeze=False, constrained_layout=True)
-        for row,i in zip(axs, idxs): self._show(row, i, score)
-    return axs
+    return np.reshape(self.plot_images(idxs, score).axes, (-1,2))
+
 
 # %% ../../nbs/learn/09_interpret.ipynb #deacf942
 @patch

@@ -199,11 +199,13 @@ def _write_geojson(preds, file, vocab, scene=None, crs=None):
     for pred in preds.values(): write_atomic(file, json.dumps(geojson(pred, vocab, scene, crs)))
 
 def _write_yolo(preds, file, vocab, scene=None):
-    if len(preds)!=1 or scene is None: raise ValueError(f'{file}: YOLO has a file for each image, and shares of its size: give one image, and scene=')
+    if len(preds)!=1 or scene is None:
+        raise ValueError(f'{file}: YOLO has a file for each image, with shares of its size: give one image, and scene=')
     (name,pred), = preds.items()
     boxes,scores,labels = _checked(name, pred, vocab)
-    shares = (rbox2qbox(boxes)/scene.size).reshape(-1,8)
-    write_atomic(file, ''.join(f"{label} {' '.join(f'{v:.8g}' for v in numbers)} {score:.6g}\n" for label,numbers,score in zip(labels, shares, scores)))
+    shares = (rbox2qbox(boxes)/scene.size).reshape(-1,8).tolist()
+    line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{score:.6g}\n'])
+    write_atomic(file, ''.join(map(line, labels, shares, scores)))
 
 def _write_coco(preds, file, vocab, **kw): write_atomic(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
@@ -211,7 +213,8 @@ def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large 
     write_atomic(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv, yolo_obb=_write_yolo)
-FILES_OF = dict(dota='Task1.zip', geojson='{}.geojson', coco='results.json', csv='results.csv', yolo_obb='labels/{}.txt') # {}: one an image
+# what `predict_folder` calls them; {}: one an image
+FILES_OF = dict(dota='Task1.zip', geojson='{}.geojson', coco='results.json', csv='results.csv', yolo_obb='labels/{}.txt')
 _SUFFIXES = {'':'dota', '.zip':'dota', '.geojson':'geojson', '.json':'coco', '.csv':'csv', '.txt':'yolo_obb'}
 
 # %% ../../nbs/predict/01_results.ipynb #c856c2d7

@@ -97,14 +97,14 @@ def fetch_image(
     timeout:float=30 # seconds without an answer
 )->Path:
     "An image from the web as a file"
-    file = _cached(url, Path(folder) if folder else user_cache()/'images')
-    if file.exists() and not fresh: return file
-    try: _fetch(url, file, most, timeout)
+    try:
+        file = _cached(url, Path(folder) if folder else user_cache()/'images')
+        if fresh or not file.exists(): _fetch(url, file, most, timeout)
+        return file
     except HTTPError as e: raise DownloadError(f'{url}: the server says {e.code} {e.reason}') from None
     except (URLError, TimeoutError, ConnectionError, HTTPException, ValueError) as e:
         why = getattr(e, 'reason', None) or e or type(e).__name__
         raise DownloadError(f'{url} cannot be fetched: {why}; is the address right, and is there a network?') from None
-    return file
 
 # %% ../../nbs/predict/03_sources.ipynb #a919ca5e
 def _is_pattern(path): return bool(re.search(r'[*?[]', str(path))) and not os.path.lexists(os.path.expanduser(path))

@@ -1,12 +1,12 @@
 "What is found in an image depends on the image alone: by every verb and command, with their defaults, in a terminal too"
 import os, subprocess, sys, tracemalloc, warnings
-from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from PIL import Image
 from fastcore.basics import first
 from fastai.vision.all import TensorImage, set_seed
 from rotnb.data.loaders import RotatedDataLoaders
+from rotnb.geometry.boxes import rbox2qbox
 from rotnb.data.synth.scenes import make_scene, make_synth
 from rotnb.data.images.windows import scene_windows
 from rotnb.learn.callbacks import unpad_dets
@@ -14,6 +14,7 @@ from rotnb.learn.infer import predict_image, predict_images
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import RotatedMAP
 from rotnb.learn.scene import predict_folder, predict_scene, predict_windows
+from rotnb.predict.detections import Detections
 from terminal import in_terminal, terminal
 from paths import ROOT
 
@@ -165,9 +166,81 @@ def test_images_of_hardly_a_pixel(trained, kind, w, h):
     d = predict_image(trained[kind], np.full((h,w,3), 200, np.uint8), 0.)
     assert d['boxes'].isfinite().all()
 
-def test_a_single_path_for_a_list(trained):
-    for o in ('folder', Path('folder')):
-        with pytest.raises(ValueError, match='predict_folder'): predict_images(trained['own'], o)
+# --- whatever people have, and as methods
+
+def test_every_source_by_every_verb(trained, folder, tmp_path, monkeypatch):
+    "A folder, a pattern, a list: as many results; one image where several are given is told where they go"
+    learn = trained['own']
+    want = [predict_image(learn, file, .01) for file in sorted(folder.iterdir())]
+    files = sorted(folder.iterdir())
+    for several in (folder, str(folder), f'{folder}/*.png', files, [np.array(Image.open(file)) for file in files]):
+        for verb in (learn.predict_images, learn.predict):
+            got = verb(several, score_thr=.01)
+            assert len(got)==3 and all(map(same, got, want)) and all(type(o) is Detections for o in got)
+        preds,bad = learn.predict_folder(several, score_thr=.01, progress=False)
+        assert not bad and [*map(same, preds.values(), want)]==[True]*3
+    monkeypatch.chdir(tmp_path)
+    assert not list(tmp_path.iterdir())                                     # without a folder for results nothing is written
+    for verb in (learn.predict_image, learn.predict_scene):
+        with pytest.raises(ValueError, match='3 images, expected one: predict_.* takes several'): verb(folder)
+    one = learn.predict(folder/'1.png', score_thr=.01)
+    assert type(one) is Detections and same(one, want[1]) and one.image==folder/'1.png' and one.vocab==list(learn.dls.vocab)
+    assert learn.predict_images([])==[] and learn.predict([folder/'1.png'])[0].names==learn.predict(folder/'1.png').names
+    for nothing in ('none.png','none','none/*.png'):
+        for verb in (learn.predict, learn.predict_image, learn.predict_images, learn.predict_scene, learn.predict_folder):
+            with pytest.raises(FileNotFoundError, match='no such'): verb(nothing)
+
+def test_an_opened_learner_has_the_verbs(exported, folder):
+    "In a process that imports nothing of ours but what opens it"
+    src = f"""import warnings; warnings.simplefilter('ignore')
+from fastai.learner import load_learner
+learn = load_learner({str(exported)!r})
+print(repr(learn.predict({str(folder/'1.png')!r}, score_thr=.01)), len(learn.predict_folder({str(folder)!r}, progress=False)[0]))
+for name in ('predict_image','predict_images','predict_scene','report'): getattr(learn, name)"""
+    r = subprocess.run([sys.executable, '-c', src], capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH':str(ROOT)})
+    assert r.returncode==0 and '(best 0.' in r.stdout and r.stdout.strip().endswith(' 3'), (r.stdout, r.stderr[-2000:])
+
+def overlaps(found):
+    from rotnb.ops.iou import box_iou_rotated
+    iou = box_iou_rotated(found.boxes, found.boxes).fill_diagonal_(0)
+    return float(iou.max()) if len(found) else 0.
+
+def test_most_of_them_and_no_two_in_one_place(trained, folder):
+    learn,file = trained['own'],folder/'0.png'
+    every = learn.predict_image(file, 0.)
+    assert len(every)>10
+    for verb in (learn.predict_image, learn.predict_scene, lambda *a, **kw: learn.predict_images(*a, **kw)[0],
+                 lambda *a, **kw: learn.predict_folder(*a, **kw)[0]['0.png']):
+        few = verb(file, score_thr=0., max_dets=4)
+        assert len(few)==4 and torch.allclose(few.scores, every.scores[:4], atol=1e-5)
+        alone = verb(file, score_thr=0., agnostic_nms=True, iou_thr=.05)
+        assert 0<len(alone)<=len(every) and overlaps(alone)<=.05+1e-5 and alone.scores[0]==every.scores[0]
+        for bad in (dict(max_dets=0), dict(max_dets=1.5), dict(iou_thr=2)):
+            with pytest.raises(ValueError, match=first(bad)): verb(file, **bad)
+
+@pytest.mark.parametrize('n', [1,3])
+def test_a_bar_for_many_and_none_for_one(trained, n):
+    learn,px = trained['own'],pixels_of(1, 60, 50)
+    with terminal() as said: learn.predict_images([px]*n)
+    assert ('%' in ''.join(said))==(n>1)
+    with terminal() as said: learn.predict_images([px]*n, progress=n==1)
+    assert ('%' in ''.join(said))==(n==1)
+    with terminal() as said: learn.predict(px); learn.predict_image(px); learn.predict_scene(px)
+    assert not ''.join(said).strip()
+
+def test_a_folder_as_yolo_reads_back(trained, folder, tmp_path):
+    "As `yolo predict save_txt save_conf` writes them: a file an image, shares of its size, the confidence last"
+    from rotnb.data.formats.yolo_preds import read_yolo_preds
+    from rotnb.data.labels.records import Annot
+    learn = trained['own']
+    preds,_ = learn.predict_folder(folder, tmp_path/'out', ['yolo_obb','csv'], score_thr=.01, progress=False)
+    assert sorted(o.name for o in (tmp_path/'out/labels').iterdir())==['0.txt','1.txt','2.txt'] and (tmp_path/'out/results.csv').exists()
+    annots = [Annot(folder/name, np.zeros((0,4,2)), [], np.zeros(0, int)) for name in preds]
+    for back,found in zip(read_yolo_preds(tmp_path/'out/labels', annots, list(learn.dls.vocab)), preds.values()):
+        assert len(found) and np.allclose(back['scores'], found.scores, atol=1e-4) and (back['labels']==found.labels.numpy()).all()
+        assert np.allclose(np.sort(rbox2qbox(back['boxes'])[:,:,0]), np.sort(found.quads[:,:,0].numpy()), atol=.01)
+    found.save(tmp_path/'one.txt')
+    assert (tmp_path/'one.txt').read_text()==(tmp_path/'out/labels/2.txt').read_text()
 
 # --- with their defaults, in a terminal
 

@@ -1,4 +1,6 @@
 "Files of tensors with bytes swapped: what opens them gives what was written, or says that they are damaged"
+import functools, os, pickle, subprocess, sys
+from pathlib import Path
 from types import SimpleNamespace as NS
 import numpy as np, pytest, torch
 from rotnb.models.backbones import TimmBackbone
@@ -53,3 +55,65 @@ def test_what_has_no_sums_is_let_through(tmp_path):
     with pytest.raises(FileNotFoundError): read_checkpoint(tmp_path/'none.pth')
     f.write_bytes(b'PK\x03\x04 and nothing more')
     with pytest.raises(DamagedFile): check_sums(f)
+
+# --- objects that are neither tensors nor plain data
+
+class LossHistory:
+    "Pickled with a state, as MMEngine's `HistoryBuffer` is; whoever unpickled it for real would be noticed"
+    revived = []
+    def __init__(self): self.values = np.arange(3.)
+    def __setstate__(self, state): LossHistory.revived.append(state)
+
+def mmengine_layout(classes=('plane','small-vehicle')):
+    "What `mmengine.runner.Runner.save_checkpoint` writes (0.10): weights beside the message hub's history, numpy numbers, EMA"
+    weights = {f'backbone.layer{i}.weight':torch.full((2,2), float(i)) for i in range(3)}
+    return dict(meta=dict(epoch=36, iter=9, cfg='model = dict()', seed=None, experiment_name='x', dataset_meta=dict(classes=classes),
+                          mmengine_version='0.10.7'),
+                state_dict=weights, ema_state_dict={'steps':torch.tensor(9), **{f'module.{k}':w+1 for k,w in weights.items()}},
+                message_hub=dict(log_scalars={'train/loss':LossHistory()}, runtime_info=dict(loss=np.float64(.5)), resumed_keys={}))
+
+@pytest.mark.parametrize('zipped', [True,False])
+def test_checkpoints_with_a_history_open_and_revive_nothing(zipped, tmp_path):
+    f = tmp_path/'epoch_36.pth'
+    torch.save(mmengine_layout(), f, _use_new_zipfile_serialization=zipped)
+    weights,meta = read_checkpoint(f)
+    assert {k:float(w.mean()) for k,w in weights.items()}=={f'backbone.layer{i}.weight':float(i) for i in range(3)}
+    assert meta['dataset_meta']['classes']==('plane','small-vehicle') and not LossHistory.revived
+    with pytest.raises(pickle.UnpicklingError, match='LossHistory'): load_tensors(f)                  # our own files hold no such thing
+
+def test_what_would_run_is_inert_or_refused(tmp_path):
+    f = tmp_path/'a.pth'
+    torch.save(dict(state_dict={'w':torch.ones(2)}, hook=functools.partial(print)), f)
+    assert list(read_checkpoint(f)[0])==['w']
+    torch.save(dict(state_dict={'w':torch.ones(2)}, cwd=os.getcwd), f)                           # of a module that torch never names
+    with pytest.raises(WeightsError, match='getcwd.* not opened'): read_checkpoint(f)
+    torch.save(dict(state_dict={'w':torch.ones(2), 'strange':functools.partial(print)}), f)
+    assert list(read_checkpoint(f)[0])==['w']
+
+@pytest.mark.tools
+def test_a_file_of_mmengine_itself(tmp_path):
+    "Saved by MMEngine 0.10.7's own Runner in an environment of its own"
+    env = tmp_path/'env'
+    run = lambda *args: subprocess.run(args, check=True, capture_output=True, text=True)
+    run(sys.executable, '-m', 'venv', str(env))
+    run(str(env/'bin/pip'), 'install', '-q', 'mmengine==0.10.7', 'opencv-python-headless')
+    site = next((env/'lib').glob('python*/site-packages'))
+    (site/'torch.pth').write_text(str(Path(torch.__file__).parents[1]))
+    run(str(env/'bin/python'), '-c', f"""
+import torch
+from torch.utils.data import Dataset
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+class Net(BaseModel):
+    def __init__(self): super().__init__(); self.lin = torch.nn.Linear(2, 1)
+    def forward(self, x, mode='loss'): return dict(loss=self.lin(x).mean())
+class Data(Dataset):
+    metainfo = dict(classes=('plane','ship'))
+    def __len__(self): return 4
+    def __getitem__(self, i): return dict(x=torch.ones(2))
+loader = dict(batch_size=2, dataset=Data(), sampler=dict(type='DefaultSampler', shuffle=False), num_workers=0)
+Runner(Net(), {str(tmp_path/'run')!r}, train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=1),
+       optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+       custom_hooks=[dict(type='EMAHook')]).train()""")
+    weights,meta = read_checkpoint(tmp_path/'run/epoch_1.pth')
+    assert set(weights)=={'lin.weight','lin.bias'} and meta['dataset_meta']['classes']==('plane','ship')

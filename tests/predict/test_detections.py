@@ -71,7 +71,7 @@ def test_every_way_on(form, n, tmp_path):
     assert found.plot(200).shape==(200,200,3) and found.plot(50).shape==(50,50,3)
     assert len(found.crops())==n==len(found.df)==len(found.to_coco(1))==len(found.to_geojson()['features'])==len(found.names)
     assert found.quads.shape==(n,4,2) and list(found.df)[:3]==['name','score','cx']
-    for ending in ('jpg','JPG','png','webp','tif','geojson','json','csv','zip'): assert found.save(tmp_path/f'o.{ending}').stat().st_size
+    for ending in ('jpg','JPG','png','webp','tif','geojson','json','csv','txt','zip'): assert found.save(tmp_path/f'o.{ending}').stat().st_size
     assert len(pd.read_csv(tmp_path/'o.csv'))==n==len(json.loads((tmp_path/'o.json').read_text()))
     with Image.open(tmp_path/'o.png') as im: assert (np.asarray(im)==found.plot()).all()
     shown = found._repr_mimebundle_()
@@ -139,3 +139,9 @@ def test_a_prediction_among_dicts(tmp_path):
     assert len(results_df({'a':found, 'b':dict(found)}, VOCAB))==10
     ours,theirs = (write_predictions(o, tmp_path/name/'x.csv', VOCAB).read_text() for name,o in dict(a=found, b=dict(found)).items())
     assert ours==theirs
+
+def test_one_box_in_a_place():
+    box = [60.,40,40,16,.3]
+    found = Detections([box,box,[61,40,40,16,.3],[20,90,30,10,0]], [.6,.9,.8,.7], [0,1,2,1], VOCAB)
+    assert found.nms().scores.tolist()==pytest.approx([.9,.7]) and len(found.nms(.99))==3 and len(found[:0].nms())==0
+    with pytest.raises(ValueError, match='iou_thr'): found.nms(2)
