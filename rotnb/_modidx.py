@@ -4284,7 +4284,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rotnb.plot.draw._legend': ('plot/draw.html#_legend', 'rotnb/plot/draw.py'),
                                  'rotnb.plot.draw._line': ('plot/draw.html#_line', 'rotnb/plot/draw.py'),
                                  'rotnb.plot.draw._outline': ('plot/draw.html#_outline', 'rotnb/plot/draw.py'),
-                                 'rotnb.plot.draw._pixels': ('plot/draw.html#_pixels', 'rotnb/plot/draw.py'),
                                  'rotnb.plot.draw._place_plate': ('plot/draw.html#_place_plate', 'rotnb/plot/draw.py'),
                                  'rotnb.plot.draw._places': ('plot/draw.html#_places', 'rotnb/plot/draw.py'),
                                  'rotnb.plot.draw._put_captions': ('plot/draw.html#_put_captions', 'rotnb/plot/draw.py'),

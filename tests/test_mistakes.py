@@ -36,7 +36,6 @@ load.from_yolo_obb(upright)                         | LabelError           | upr
 load.from_dota(yolo)                                | LabelError           | YOLO-OBB | from_yolo_obb
 predict_images(learn, 'no_such_folder')             | FileNotFoundError    | no_such_folder
 predict_image(learn, 'http://127.0.0.1:9/a.jpg')    | OSError              | cannot be fetched
-draw('no.jpg', boxes)                               | ArgumentError        | read_rgb('no.jpg')
 learn.fit(1, cbs=EarlyStoppingCallback(monitor='map50')) | ValueError      | did you mean 'mAP50'?
 convert('dota', 'out', 'yolo')                      | ValueError           | did you mean 'yolo_obb'?
 load.from_dota(one)                                 | DatasetLayoutError   | 1 image cannot be split

@@ -6,7 +6,6 @@
 __all__ = ['PALETTE', 'IGNORED', 'class_color', 'display_limits', 'rgb8', 'show_boxes', 'drawn_boxes', 'draw', 'upright_crop']
 
 # %% ../../nbs/plot/01_draw.ipynb #74b9ff9b
-import os
 import numpy as np, cv2
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
@@ -216,10 +215,7 @@ def drawn_boxes(
 
 drawn_boxes.kind = True
 
-def _pixels(value):
-    if isinstance(value, (str,bytes,os.PathLike)): return f'pixels, as read_rgb({str(value)!r}) gives'
-
-@checked(boxes=drawn_boxes, image=_pixels)
+@checked(boxes=drawn_boxes)
 def draw(
     image, # (h,w,3) or (h,w), as `rgb8` takes it
     boxes, # (n,5) rboxes or (n,4,2) corners, pixels
