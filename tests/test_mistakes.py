@@ -34,6 +34,8 @@ rotated_learner(dls, 'rotated_fcos_tiny', leaning_rate=1e-3, pretrained=False) |
 vision_learner(dls, resnet18)                       | TypeError            | rotated_learner(dls, arch)
 load.from_yolo_obb(upright)                         | LabelError           | upright boxes of YOLO | upright=True
 load.from_dota(yolo)                                | LabelError           | YOLO-OBB | from_yolo_obb
+predict_images(learn, 'no_such_folder')             | FileNotFoundError    | no_such_folder
+predict_image(learn, 'http://127.0.0.1:9/a.jpg')    | OSError              | cannot be fetched
 learn.fit(1, cbs=EarlyStoppingCallback(monitor='map50')) | ValueError      | did you mean 'mAP50'?
 convert('dota', 'out', 'yolo')                      | ValueError           | did you mean 'yolo_obb'?
 load.from_dota(one)                                 | DatasetLayoutError   | 1 image cannot be split
@@ -112,6 +114,8 @@ learn.evaluate(score_thr=30)                        | ArgumentError        | 0.3
 predict_image(image, learn)                         | ArgumentError        | image is one: are the two swapped?
 predict_image(None, image)                          | ArgumentError        | learn is None
 predict_image(learn.model, image)                   | ArgumentError        | open_learner(file)
+predict_image(learn, 'dota')                        | ValueError           | 6 images, expected one
+predict_folder(learn, 'dotta', 'out')               | FileNotFoundError    | did you mean
 predict_image(learn, image, score_thr=30)           | ArgumentError        | 0.3 for 30 %
 predict_image(learn, image, conf=.3)                | UnknownArgumentError | did you mean 'score_thr'?
 predict_scene(learn, image, iou_thr=1.5)            | ArgumentError        | iou_thr is 1.5
@@ -143,7 +147,7 @@ view(pixels, found[0], conf=.3)                     | UnknownArgumentError | unk
 DatasetExplorer('dotta')                            | DatasetLayoutError   | did you mean
 ResultsExplorer(learn)                              | ArgumentError        | RotatedInterpretation.from_learner(learn)
 suspicious('dota')                                  | ArgumentError        | to_dataframe()
-kfolds('dota')                                      | ArgumentError        | read_format('dota')
+subset_annots('dota')                                 | ArgumentError        | read_format('dota')
 make_synth('out', n_train=0)                        | ArgumentError        | n_train is 0
 Mosaic('512')                                       | ArgumentError        | 512, without quotes
 rotated_aug_transforms(flip_vert=True)              | UnknownArgumentError | unknown argument 'flip_vert'
@@ -196,6 +200,10 @@ def test_a_mistake_is_answered(typed, call, error, words, capsys, monkeypatch):
     assert not [word for word in words if word not in said], said
     if error.endswith('ArgumentError'): assert len(traceback.extract_tb(caught.tb))<=10, 'many frames'
     assert 'Could not do one pass' not in capsys.readouterr().out
+
+def test_what_looks_like_a_mistake_and_is_none(typed):
+    "`learn.predict(file)`, which gave three tensors of 2000 rows of -1"
+    assert type(typed['learn'].predict(typed['image'])).__name__=='Detections'
 
 def test_enough_mistakes():
     calls = [call for call,*_ in CASES]

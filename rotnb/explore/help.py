@@ -13,6 +13,7 @@ from functools import cache, reduce
 from fastcore.docments import docments
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
+from ..check.verbs import checked
 
 # %% ../../nbs/explore/15_help.ipynb #07d6499a
 def _function(o):
@@ -150,6 +151,7 @@ class _Help:
         back = f'\n\nReturns: {cell(result)}' if (result := result_comment(self.o)) else ''
         return f'**{self.name}** (`{getattr(self.o, "__module__", "")}`)\n\n```python\n{self.signature()}\n```\n\n{self.text}{table}{back}'
 
+@checked
 def doc(
     o # function, method or class, of rotnb, fastai or any other library
 ):

@@ -9,13 +9,14 @@ __all__ = ['CollectBoxes', 'loader_in_order', 'RotatedInterpretation']
 from fastai.vision.all import *
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
-from ..plot.draw import PALETTE, _outline, show_boxes, upright_crop
+from ..plot.draw import PALETTE, _outline, rgb8, show_boxes, upright_crop
 from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
 from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
 from ..evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
 from ..evaluate.classes import beside
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import get_rules
+from ..data.types import set_names, show_pixels
 from .callbacks import class_names, unpad_dets
 from .keep import keep_history
 
@@ -267,7 +268,7 @@ def _captions(self:RotatedInterpretation):
     return period,[f'{name}{said[kind]}' for kind in ERROR_KINDS for name in classes]
 
 @patch
-def _show(self:RotatedInterpretation, axs, i, score):
+def _show(self:RotatedInterpretation, axs, i, score, first=True):
     "Truth and detections of one image, on two axes"
     flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
     truth,dets = np.flatnonzero(flat.gt_img==i),np.flatnonzero((flat.img==i)&(flat.scores>=score))
@@ -275,11 +276,10 @@ def _show(self:RotatedInterpretation, axs, i, score):
     shown = [(flat.gt_boxes[truth], flat.gt_labels[truth], errors.gt_kind[truth], None, flat.ignore[truth]),
              (flat.boxes[dets], flat.labels[dets], errors.kind[dets], flat.scores[dets], None)]
     for ax,(boxes,labels,kinds,scores,ignored) in zip(axs, shown):
-        image.show(ctx=ax)
+        show_pixels(ax, image)
         show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15)
     name = getattr(self._opened(i), 'name', None) or f'image {i}'
-    axs[0].set_title(f'{name}, loss {self.losses[i]:.2f}: truth')
-    axs[1].set_title(f'detections, score >= {score:g}')
+    set_names(axs, f'{name}, loss {self.losses[i]:.2f}', ('truth',f'detections, score >= {score:g}') if first else None)
 
 @patch
 def plot_images(self:RotatedInterpretation,
@@ -289,7 +289,7 @@ def plot_images(self:RotatedInterpretation,
     "Some images, ground truth beside detections"
     with figure_style():
         fig,axs = plt.subplots(len(images), 2, figsize=(9,4.5*len(images)), squeeze=False, constrained_layout=True)
-        for row,i in zip(axs, images): self._show(row, i, score)
+        for nth,(row,i) in enumerate(zip(axs, images)): self._show(row, i, score, nth==0)
     return fig
 
 @patch
@@ -303,7 +303,7 @@ def plot_truth(self:RotatedInterpretation,
         fig,axs = plt.subplots(1, len(images), figsize=(3.2*len(images),3.5), squeeze=False, constrained_layout=True)
         for ax,i in zip(axs[0], images):
             own = flat.gt_img==i
-            self._image(i).show(ctx=ax)
+            show_pixels(ax, self._image(i))
             show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0)
             ax.set_title(getattr(self._opened(i), 'name', None) or f'image {i}', fontsize=8)
     shown = np.isin(flat.gt_img, images)
@@ -356,7 +356,7 @@ def gallery(self:RotatedInterpretation,
     rows = rows[np.isfinite(rows[['cx','cy','w','h','theta']]).all(axis=1) & (rows[['w','h']]>0).all(axis=1)].head(n)
     if not len(rows): return None
     ncols = min(ncols, len(rows))
-    images = {i:_pixels(self._image(i)) for i in rows.image.unique()}
+    images = {i:rgb8(self._image(i)) for i in rows.image.unique()}
     nrows = math.ceil(len(rows)/ncols)
     with figure_style():    # all on one axis: many axes are slow
         fig,ax = plt.subplots(figsize=(1.35*ncols,1.68*nrows+.5), layout='constrained')
@@ -367,11 +367,6 @@ def gallery(self:RotatedInterpretation,
         ax.set_axis_off()
     class_legend(fig, [self.vocab.index(name) for name in rows['cls']], self.vocab)
     return fig
-
-def _pixels(im):
-    "A decoded image as (h, w, 3) uint8"
-    x = to_np(im.as_subclass(Tensor)).transpose(1,2,0)
-    return (x if im.dtype==torch.uint8 or not im.is_floating_point() else x*255).clip(0, 255).astype(np.uint8)
 
 # %% ../../nbs/learn/09_interpret.ipynb #5a11e002
 @patch

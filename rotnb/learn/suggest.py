@@ -9,6 +9,7 @@ __all__ = ['RULES', 'Suggestion', 'suggest']
 import html, time
 from dataclasses import dataclass
 from fastai.vision.all import *
+from ..check.verbs import checked
 from ..models import create_detector
 from ..models.backbones import MissingWeightsError, check_weights
 from ..data.labels.records import Annot
@@ -168,6 +169,7 @@ def _epoch_seconds(facts, values, n_classes, device):
         if facts.memory and device.type=='cuda': torch.cuda.synchronize(device)
     return (time.perf_counter()-start)*facts.n_train/values['bs']
 
+@checked
 def suggest(
     dls:DataLoaders, # of oriented boxes
     measure:bool=False # run a step of the proposed training, to tell the time of an epoch

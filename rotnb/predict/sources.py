@@ -20,6 +20,7 @@ from ..data.images.walk import walk_files
 from ..data.labels.atomic import atomic_path
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.labels.records import Annot
+from ..data.labels.paths import near_path
 
 # %% ../../nbs/predict/03_sources.ipynb #aae26719
 _EXTS = {*IMAGE_EXTS, *RASTER_EXTS}
@@ -35,7 +36,7 @@ def find_images(
 )->dict: # name, a path within the folder, to file
     "Images and scenes below a folder"
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}')
+    if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}{near_path(path)}')
     if path.is_file(): return {path.name:path}
     inside = lambda file: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in file.resolve().parents
     files = sorted((file for file in walk_files(path) if file.suffix.lower() in _EXTS and not inside(file)), key=_natural)
@@ -120,7 +121,7 @@ def _from_path(path):
     if _is_url(path): return [fetch_image(path)]
     if _is_pattern(path): return _matches(str(path))
     path = Path(path).expanduser()
-    if not path.exists(): raise FileNotFoundError(f'no such image: {path}')
+    if not path.exists(): raise FileNotFoundError(f'no such image: {path}{near_path(path)}')
     return [*find_images(path).values()]
 
 def image_list(

@@ -84,7 +84,7 @@ def test_questions_that_make_no_sense():
     for f in (acc.compute, acc.bootstrap, partial(recall_at, acc, (1,))):
         with pytest.raises(ValueError, match='no IoU threshold'): f(iou_threshold=())
     for thr in (50, 0, float('nan')):
-        with pytest.raises(ValueError, match='iou_threshold must be in'): confusion_matrix(acc, iou_threshold=thr)
+        with pytest.raises(ValueError, match='iou_threshold'): confusion_matrix(acc, iou_threshold=thr)
 
 def test_the_door_is_cheap_and_leads_to_the_evaluation():
     "Readers of labels import `evaluate.protocols` alone: no Numba kernel may come along"
