@@ -128,7 +128,7 @@ def _legend(ax, keys, text_size):
               labelcolor='black', handlelength=1, borderpad=.4, labelspacing=.25)
 
 # %% ../../nbs/plot/01_draw.ipynb #75ebdb10
-@checked
+@checked(vocab=None)        # captions may repeat: kinds of mistakes are told by colour
 def show_boxes(
     ax, # matplotlib axis, the image already shown
     quads, # (n,4,2) corners, pixels
