@@ -33,3 +33,11 @@ def test_names_that_fastai_has(capsys):
 
 @pytest.mark.parametrize('name', 'plot_top_losses plot_confusion_matrix most_confused print_classification_report from_learner'.split())
 def test_every_one_is_there(name): assert callable(getattr(RotatedInterpretation, name))
+
+def test_captions_may_repeat():
+    "The captions of kinds and classes with which mistakes are drawn: correct and ignored boxes bear the name of the class alone"
+    import matplotlib.pyplot as plt
+    from rotnb.plot.draw import show_boxes
+    _,ax = plt.subplots()
+    show_boxes(ax, np.array([[[0,0],[5,0],[5,5],[0,5.]]]), np.array([3]), vocab=interpretation([0])._captions()[1])
+    plt.close('all')
