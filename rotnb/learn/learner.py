@@ -8,7 +8,7 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
 from fastai.vision.all import *
-from ..check.values import between, file_name, one_or_more
+from ..check.values import between, file_name, rate
 from ..check.verbs import checked
 from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
@@ -86,7 +86,7 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
-    fit = checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more')))
+    fit = checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more')))
     fit_one_cycle,fine_tune,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fine_tune, Learner.fit_flat_cos,
                                                                   Learner.fit_sgdr))
 
