@@ -30,7 +30,7 @@ rotated_learner(dls, 'rotated_fcos', backbone=resnet18)   | ArgumentError  | bac
 rotated_learner(dls, 'rotated_retina')              | ValueError           | did you mean 'rotated_retinanet'?
 rotated_learner(dls, 'yolov8n-obb')                 | ValueError           | YOLO's family is not here | rtmdet_r_tiny
 rotated_learner('rotated_fcos_tiny', dls)           | ArgumentError        | dls is 'rotated_fcos_tiny' | arch is one: are the two swapped?
-rotated_learner(dls, 'rotated_fcos_tiny', leaning_rate=1e-3, pretrained=False) | UnknownArgumentError | no setting 'leaning_rate' | recipe()
+create_detector('rotated_fcos_tiny', 3, leaning_rate=1e-3) | UnknownArgumentError | no setting 'leaning_rate' | recipe()
 vision_learner(dls, resnet18)                       | TypeError            | rotated_learner(dls, arch)
 load.from_yolo_obb(upright)                         | LabelError           | upright boxes of YOLO | upright=True
 load.from_dota(yolo)                                | LabelError           | YOLO-OBB | from_yolo_obb
@@ -90,7 +90,7 @@ rotated_learner(dls, 'rotated_fcos_tiny', angle='le135deg') | ArgumentError | 'l
 rotated_learner(dls, 'rotated_fcos_tiny', angle='v1')       | ArgumentError | 'oc'?
 rotated_learner(dls, 'rotated_fcos_tiny', pretrained='w.pth') | ArgumentError | True or False
 rotated_learner(dls, 'rotated_fcos_tiny', lr=float('nan'))  | ArgumentError | lr is nan
-rotated_learner(dls, 'rotated_fcos_tiny', lr=0)     | ArgumentError        | a number above 0
+rotated_learner(dls, 'rotated_fcos_tiny', lr=0)     | ArgumentError        | a learning rate above 0
 rotated_learner(dls, 'rotated_fcos_tiny', imgsz=64, pretrained=False)    | UnknownArgumentError | RotatedDataLoaders
 rotated_learner(dls, 'rotated_fcos_tiny', device='cpu', pretrained=False) | UnknownArgumentError | RotatedDataLoaders
 create_detector('rotated_fcos_tiny', '3')           | ArgumentError        | n_classes is '3'
@@ -180,8 +180,9 @@ def typed(tmp_path_factory):
     (yolo/'data.yaml').write_text('path: .\ntrain: images\nnames: [ship]\n')
     upright = write_set(root/'upright', '0 .5 .5 .2 .1\n', 'labels')
     (upright/'data.yaml').write_text('path: .\ntrain: images\nnames: [ship]\n')
-    own = dict(load=RotatedDataLoaders, dls=dls, learn=learn, boxes=boxes, pixels=np.zeros((64,64,3), np.uint8), yolo=yolo, upright=upright,
-        truth=[dict(boxes=boxes, labels=torch.tensor([0]))], found=[dict(boxes=boxes, labels=torch.tensor([0]), scores=torch.tensor([.9]))],
+    own = dict(load=RotatedDataLoaders, dls=dls, learn=learn, boxes=boxes, pixels=np.zeros((64,64,3), np.uint8),
+        yolo=yolo, upright=upright, truth=[dict(boxes=boxes, labels=torch.tensor([0]))],
+        found=[dict(boxes=boxes, labels=torch.tensor([0]), scores=torch.tensor([.9]))],
         columns=write_set(root/'columns', quad+'\n', 'labelTxt'), one=write_set(root/'one', f'{quad} ship 0\n', 'labelTxt', n=1),
         image=first(sorted((root/'dota/val/images').iterdir())))
     with learn.no_bar(), learn.no_logging(): yield {**vars(everything), 'convert':convert, **own}
@@ -223,10 +224,12 @@ def test_every_verb_looks_at_its_arguments():
     careless = [name for name,o in OWN if looks(o) and not getattr(constructor(o), 'checked', False)]
     assert not careless, f'without @checked: {careless}'
 
-PASSED_ON = '''TimmBackbone box_loss create_detector dense_detector detector_from_mmrotate detector_from_weights df2annots doctor gaussian_loss
+# to functions that look themselves
+PASSED_ON = '''TimmBackbone box_loss create_detector dense_detector detector_from_mmrotate detector_from_weights df2annots doctor
+    gaussian_loss
     gliding_vertex kld_loss oriented_rcnn r3det read_format roi_trans rotated_atss rotated_faster_rcnn rotated_fcos rotated_fcos_tiny
     rotated_learner rotated_reppoints rotated_retinanet rotated_retinanet_tiny rtmdet_r_l rtmdet_r_m rtmdet_r_s rtmdet_r_tiny s2anet
-    two_stage_detector view BoxViewer LabelFixer save_weights show_map paper_figure'''.split()            # to functions that look themselves
+    two_stage_detector view BoxViewer LabelFixer save_weights show_map paper_figure'''.split()
 
 @pytest.mark.parametrize('name, verb', [(name, constructor(o)) for name,o in OWN if looks(o) and name not in PASSED_ON])
 def test_an_unknown_keyword_is_refused_everywhere(name, verb):

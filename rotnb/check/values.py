@@ -196,21 +196,23 @@ learner.kind = loaders.kind = True                              # tell what an a
 _positive,_not_negative = between(0, text='a number above 0', strict=True),between(0, text='a number, 0 or more')
 
 def rate(
-    value # a learning rate, or a slice of two
+    each=between(0, text='a learning rate above 0', strict=True) # rule of one
 ):
-    "The rule of a learning rate"
-    parts = [o for o in (value.start,value.stop) if o is not None] if isinstance(value, slice) else [value]
-    return next(filter(None, map(_positive, parts)), None) if parts else 'a number above 0'
+    "The rule of a learning rate: one, a slice of two, or one for each group of parameters"
+    several = one_or_more(each)
+    def rule(value): return several([o for o in (value.start,value.stop) if o is not None] if isinstance(value, slice) else value)
+    return rule
 
 RULES = {
     **dict.fromkeys(('score_thr','iou_thr','iof_thr','img_rate_thr','min_visible','pct_start'), share),
     **dict.fromkeys(('iou_threshold',), one_or_more(share)),
-    'valid_pct':share_in('a share between 0 and 1', lambda value: 0<value<1), 'fraction':share_in('a share in (0, 1]', lambda value: 0<value<=1),
+    'valid_pct':share_in('a share between 0 and 1', lambda value: 0<value<1),
+    'fraction':share_in('a share in (0, 1]', lambda value: 0<value<=1),
     **dict.fromkeys(('bs','val_bs','max_dets','max_n','n_classes','side','epochs','n_epoch','n_train','n_valid'), whole()),
     **dict.fromkeys(('num_workers','workers','freeze_epochs','start_epoch','ds_idx','n_images','n_boxes'), whole(0)),
     'seed':lambda value: None if value is None else whole(0)(value),
     **dict.fromkeys(('size',), pixels),
-    **dict.fromkeys(('lr','base_lr','lr_max'), rate),
+    **dict.fromkeys(('lr','base_lr','lr_max'), rate()),
     **dict.fromkeys(('wd',), _not_negative), 'div':_positive, 'div_final':_positive, 'lw':_positive,
     **dict.fromkeys(('item_tfms','batch_tfms'), transforms), 'on_bad':choice('raise','warn', skip='warn', ignore='warn'),
     **dict.fromkeys(('annots','train_annots','valid_annots'), records),

@@ -20,7 +20,8 @@ from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
 from ..data.formats.yolo import yolo_names
-from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format, unknown_format
+from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format
+from ..data.formats.table import unknown_format
 from .commands import UserError, command
 from .overwrite import all_read
 

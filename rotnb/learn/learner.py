@@ -9,7 +9,7 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 import timm, warnings
 from functools import wraps
 from fastai.vision.all import *
-from ..check.values import between, file_name, one_or_more
+from ..check.values import between, file_name, rate
 from ..check.verbs import checked
 from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
@@ -104,7 +104,7 @@ class RotatedLearner(Learner):
 
     def add_cb(self, cb): return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
 
-    fit = _as_run(checked(Learner.fit, lr=one_or_more(between(0, text='a number, 0 or more'))))
+    fit = _as_run(checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more'))))
     fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
     fit_one_cycle,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
 

@@ -74,7 +74,8 @@ def unknown_format(
     word = _WORDS.get(str(format).lower()) or next(iter(difflib.get_close_matches(str(format).lower(), FORMATS, 1, cutoff=.5)), None)
     return f"unknown format {format!r}{f', did you mean {word!r}?' if word else ':'} Known are {', '.join(FORMATS)}"
 
-_WORDS = dict(yolov8='yolo_obb', yolov5='yolo_obb', ultralytics='yolo_obb', obb='yolo_obb', pascal='voc', json='coco', xml='voc', txt='dota')
+_WORDS = dict(yolov8='yolo_obb', yolov5='yolo_obb', ultralytics='yolo_obb', obb='yolo_obb', pascal='voc',
+              json='coco', xml='voc', txt='dota')
 
 @checked
 def get_format(
