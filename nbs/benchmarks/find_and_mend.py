@@ -44,7 +44,7 @@ if __name__=='__main__':
     p.add_argument('--out', type=Path, help='JSON to write')
     o = vars(p.parse_args()); short,out = o.pop('short'),o.pop('out')
     out,start = out and out.absolute(),time.perf_counter()
-    ns = lesson(o)
+    ns = lesson(dict(o, lr=4e-3, kinds=('harbour','airport'), start=dict(arch='rotated_fcos_tiny', pretrained=False, wd=.05)))
     res = dict(settings=o, versions=versions(), labels=int(ns['n_boxes']), planted=len(ns['planted']),
                careless=len(ns['careless']), images=len(ns['truth']),
                queue=dict(images=len(ns['first']), careless=sum(i in ns['careless'] for i in ns['first']),
