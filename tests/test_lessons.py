@@ -52,7 +52,8 @@ assert .15 < len(planted)/n_boxes < .5
 for f in (clean/'val/labelTxt').iterdir(): test_eq((bad/'val/labelTxt'/f.name).read_bytes(), f.read_bytes())''',
         '807e9493': '''
 test_eq([o[1] for o in queue], sorted((o[1] for o in queue), reverse=True))
-test_eq(len(set(first)), len(first)); assert 0<len(first)<=at['k'] and 0<=n_first<=of_first''',
+test_eq(len(set(first)), len(first)); assert 0<len(first)<=at['k'] and 0<=n_first<=of_first
+assert n_first/of_first > 1.25*len(planted)/n_boxes                # better than chance''',
         'f35731f1': '''
 test_eq(set(backups), {o.name for o in saved})
 test_eq({Path(o).stem for o in first if o in set(planted.image)}, {o.stem for o in saved})
