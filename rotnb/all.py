@@ -151,6 +151,11 @@ from .explore.label_queue import suspicious
 from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
-from .explore.help import doc, explain_names as _explain_names
 from .explore.map import show_map
+
+# cli: commands as functions
 from .cli.convert import convert as convert_labels
+
+# help: `doc()`, and comments of parameters in `?`, Shift-Tab and `help()`
+from .explore.help import doc, explain_names as _explain_names
+_explain_names()

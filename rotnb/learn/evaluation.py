@@ -9,7 +9,6 @@ __all__ = ['Evaluation', 'evaluate_learner']
 import sys, time
 from fastai.vision.all import *
 from ..check.verbs import checked
-from ..ops.nms import check_unit
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.ap import nan_mean
 from ..evaluate.classes import beside
