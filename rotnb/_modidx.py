@@ -29,6 +29,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.check.values.pixels': ('check/values.html#pixels', 'rotnb/check/values.py'),
                                     'rotnb.check.values.rate': ('check/values.html#rate', 'rotnb/check/values.py'),
                                     'rotnb.check.values.records': ('check/values.html#records', 'rotnb/check/values.py'),
+                                    'rotnb.check.values.share': ('check/values.html#share', 'rotnb/check/values.py'),
                                     'rotnb.check.values.share_in': ('check/values.html#share_in', 'rotnb/check/values.py'),
                                     'rotnb.check.values.shown': ('check/values.html#shown', 'rotnb/check/values.py'),
                                     'rotnb.check.values.transforms': ('check/values.html#transforms', 'rotnb/check/values.py'),
