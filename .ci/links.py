@@ -14,7 +14,8 @@ def followed(text, folder):
         if not name or (folder/link).exists(): return m[0]
         found = list((folder/link).parent.glob(f'[0-9][0-9]{name[1]}'))
         return m[0].replace(link, str(Path(link).with_name(found[0].name))) if len(found)==1 else m[0]
-    return re.sub(r'\]\(([^)\s#]+)', now, text)
+    text = re.sub(r'\]\(([^)\s#]+)', now, text)
+    return re.sub(r'(\[`?\w+/)\d\d(_\w+`?\]\([^)\s]*/(\d\d)_)', r'\1\3\2', text)     # what the link says, too
 
 def follow(file):
     "Mend the links of a notebook's prose or of a page; whether there were any"
