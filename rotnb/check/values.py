@@ -213,7 +213,7 @@ RULES = {
     **dict.fromkeys(('score_thr','iou_thr','iof_thr','img_rate_thr','min_visible','pct_start'), share),
     **dict.fromkeys(('iou_threshold',), one_or_more(share)),
     'valid_pct':share_in('a share between 0 and 1', lambda value: 0<value<1),
-    'fraction':share_in('a share in (0, 1]', lambda value: 0<value<=1),
+    'fraction':share_in('a share in (0, 1] (max_n= takes a number)', lambda value: 0<value<=1),
     **dict.fromkeys(('bs','val_bs','max_dets','max_n','n_classes','side','epochs','n_epoch','n_train','n_valid'), whole()),
     **dict.fromkeys(('num_workers','workers','freeze_epochs','start_epoch','ds_idx','n_images','n_boxes'), whole(0)),
     'seed':lambda value: None if value is None else whole(0)(value),

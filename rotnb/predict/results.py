@@ -204,7 +204,7 @@ def _write_yolo(preds, file, vocab, scene=None):
     (name,pred), = preds.items()
     boxes,scores,labels = _checked(name, pred, vocab)
     shares = (rbox2qbox(boxes)/scene.size).reshape(-1,8).tolist()
-    line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{score:.6g}\n'])
+    line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{float(score)!r}\n'])
     write_atomic(file, ''.join(map(line, labels, shares, scores)))
 
 def _write_coco(preds, file, vocab, **kw): write_atomic(file, json.dumps(coco_results(preds, vocab, **kw)))

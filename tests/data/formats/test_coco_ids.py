@@ -84,8 +84,11 @@ def test_scores_are_written_whole(tmp_path, format, dtype):
     "The scores next to 1 that a float32 tells apart, and small ones"
     s = torch.tensor([1.,1-2**-24,1-2**-23,1-2**-22,.1,1e-7,1.2345678e-5,.30000001192092896], dtype=dtype)
     p = dict(boxes=torch.tensor([[50.,50,20,10,.1]]*len(s)), scores=s, labels=torch.zeros(len(s), dtype=torch.long))
-    f = write_predictions(p, tmp_path/{'dota':'r.zip','geojson':'r.geojson','coco':'r.json','csv':'r.csv'}[format], ['ship'])
+    Image.new('RGB', (100,100)).save(tmp_path/'r.png')
+    names = dict(dota='r.zip', geojson='r.geojson', coco='r.json', csv='r.csv', yolo_obb='r.txt')
+    f = write_predictions(p, tmp_path/names[format], ['ship'], **(dict(scene=tmp_path/'r.png') if format=='yolo_obb' else {}))
     if format=='dota': got = read_task1(f, ['ship'])['r']['scores']
+    elif format=='yolo_obb': got = np.array([float(line.split()[-1]) for line in f.read_text().splitlines()])
     elif format=='csv':
         import pandas as pd; got = pd.read_csv(f, float_precision='round_trip').score.to_numpy()
     else:

@@ -115,7 +115,7 @@ def test_deep_images_train_and_are_predicted(rio, tmp_path):
         learn = rotated_learner(dls, 'rotated_fcos_tiny', pretrained=False, score_thr=0.)
         file = dls.valid_ds.items[0].image
         a,b = predict_images(learn, [file, np.array(open_image(file))], score_thr=0)
-        assert len(a['boxes']) and all((a[k]==b[k]).all() for k in a)
+        assert len(a['boxes']) and all((a[k]==b[k]).all() for k in a.keys())
 
 def test_broken_tif_is_named(rio, tmp_path):
     f = write_tif(rio, tmp_path/'b.tif', RGB)
