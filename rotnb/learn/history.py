@@ -81,8 +81,7 @@ def history(
     learn # a learner, trained in this process or exported after training
 )->list: # of dicts, one for each epoch
     "Losses and metrics of each epoch, over all fits; without `History`, those of the recorder's last fit"
-    rows = getattr(getattr(learn, 'history', None), 'rows', [])
-    if rows: return rows
+    if (own := getattr(learn, 'history', None)) is not None: return own.rows
     recorder = getattr(learn, 'recorder', None)
     names = [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch','time')]
     return [dict(epoch=i, **dict(zip(names, row))) for i,row in enumerate(getattr(recorder, 'values', []))]

@@ -101,6 +101,7 @@ class Detections:
         if isinstance(at, str):
             if at not in self._rows: raise KeyError(f"{at!r}; there are {', '.join(self._rows)}")
             return getattr(self, at)
+        if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
         at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
         index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
         return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image)

@@ -145,3 +145,7 @@ def test_one_box_in_a_place():
     found = Detections([box,box,[61,40,40,16,.3],[20,90,30,10,0]], [.6,.9,.8,.7], [0,1,2,1], VOCAB)
     assert found.nms().scores.tolist()==pytest.approx([.9,.7]) and len(found.nms(.99))==3 and len(found[:0].nms())==0
     with pytest.raises(ValueError, match='iou_thr'): found.nms(2)
+
+def test_going_over_objects_as_if_they_were_names_is_answered():
+    found = some(2)
+    with pytest.raises(TypeError, match='found.keys'): [found[key] for key in found]
