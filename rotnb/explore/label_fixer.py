@@ -57,8 +57,8 @@ class LabelFixer(BoxViewer):
         format:str=None, # a key of `FORMATS`; recognised when absent
         split:str=None, # 'train', ...; None where there are no splits
         vocab=None, # class names; those that occur when absent
-        queue=None, # of image, (image, score) or (image, score, reason): only these, highest score first; see `label_queue.suspicious`
-        hints=None, # predictions to show beside the labels: dict of image or file name -> boxes, or a function of the image
+        queue=None, # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`: only these, highest score first
+        hints=None, # predictions to show beside the labels: dict of image or file name -> boxes, a learner, or a function of the image
         journal=None, # folder for unsaved edits; in the user's cache when absent
         options=None, # of the format: dict of labels, images (names of folders), rbox (COCO)
         **kwargs # traitlets of `BoxViewer`
@@ -66,7 +66,7 @@ class LabelFixer(BoxViewer):
         super().__init__(**kwargs)
         files = isinstance(labels, (str,Path))
         sources = label_sources(labels, split, format, vocab, **(options or {})) if files else [*map(RecordSource, labels)]
-        self.items,self.hints,self.pages = in_queue(sources, queue),hints,{}
+        self.items,self.hints,self.pages = in_queue(sources, queue),getattr(hints, 'predict', hints),{}
         self.index,self.said,self.conflict = -1,'',''
         self.shared = shared_names(source.image for source in sources)     # hints by file name would be those of another image
         if not self.items: raise ValueError('no images to look at')

@@ -92,10 +92,11 @@ def shared_names(
 
 def in_queue(
     sources, # of images, as `label_sources` gives them
-    queue=None # of image, (image, score) or (image, score, reason); None: all, in their order
+    queue=None # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`; None: all, in their order
 )->list: # of (source, score, reason), highest score first
     "The order in which images are looked at"
     if queue is None: return [(source,None,'') for source in sources]
+    if hasattr(queue, 'to_dataframe'): queue = suspicious(queue.to_dataframe())
     by_name,by_path = {source.image.name:source for source in sources},{_full(source.image):source for source in sources}
     shared = shared_names(source.image for source in sources)
     def find(image):

@@ -153,11 +153,12 @@ def _frame(self:RotatedInterpretation, what, img, boxes, labels, kind, **columns
 
 @patch
 def worst(self:RotatedInterpretation,
-    cls=None, # name of the class; None: all
+    cls=None, # name of the class, None: all; or a number in place of `n`: `worst(5)`
     kind=None, # of `ERROR_KINDS`; None: whatever costs
     n:int=None # rows; None: all
 ):
     "The boxes of one kind that matter most: detections by falling score, missed truth by falling size"
+    if isinstance(cls, int) and cls not in self.vocab and n is None: cls,n = None,cls            # worst(5), as plot_top_losses(5)
     for name,known in ((cls,self.vocab),(kind,ERROR_KINDS)):
         if name is not None and name not in known: raise ValueError(f"{name!r} is not among {', '.join(map(str, known))}")
     df = self.to_dataframe()

@@ -224,11 +224,20 @@ def check_format(
     "An unknown format is a ValueError that lists those there are"
     if format not in RESULT_FORMATS: raise ValueError(f"unknown format {format!r}: known are {', '.join(RESULT_FORMATS)}")
 
+def _by_file(found): # list of detections
+    "Detections by the names of their image files"
+    if not all(isinstance(getattr(one, 'image', None), (str,Path)) for one in found):
+        raise ValueError('only detections in image files have a name: pass a dict of name -> detections')
+    names = [Path(one.image).name for one in found]
+    if alike := sorted({name for name in names if names.count(name)>1}):
+        raise ValueError(f'several images are called {alike[0]}: pass a dict of name -> detections')
+    return dict(zip(names, found))
+
 @checked(also={'rbox','image_ids','crs','scene'})
 def write_predictions(
-    preds:dict, # dict(boxes (n,5) px, scores, labels) of one image, or such dicts by image name
+    preds, # dict(boxes (n,5) px, scores, labels) of one image, such dicts by image name, or the list that `predict` gives for files
     path, # file; for 'dota' a .zip or a folder
-    vocab, # class names
+    vocab=None, # class names; those of the detections when absent
     format:str=None, # a key of `RESULT_FORMATS`; by the suffix when absent
     scene=None, # `WindowedImage` or file of the one image: its name, for 'geojson' its place on the map, for 'yolo_obb' its size
     **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the ground truth, or ids by image name); of 'geojson': `crs`
@@ -239,7 +248,10 @@ def write_predictions(
         raise ValueError(f"{path}: the suffix names no known format; pass format=, one of {', '.join(RESULT_FORMATS)}")
     check_format(format)
     if scene is not None: scene = open_scene(scene)
+    if isinstance(preds, (list,tuple)): preds = _by_file(preds)
     if {'boxes','scores','labels'}<=set(preds.keys()): preds = {scene.name if scene else path.stem: preds}
+    if vocab is None and (vocab := next((found.vocab for found in preds.values() if getattr(found, 'vocab', None)), None)) is None:
+        raise ValueError('the detections have no class names: pass vocab=')
     if '{}' in FILES_OF[format]: kw['scene'] = scene
     RESULT_FORMATS[format](preds, path, vocab, **kw)
     return path

@@ -1,7 +1,7 @@
 "The viewer and the label fixer without a browser: what is sent, what is saved, and what is left when something goes wrong"
 import base64, errno, io, json, multiprocessing, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.data.labels.records import Annot, LabelError
 from rotnb.data.formats.coco import write_coco
@@ -23,6 +23,18 @@ def dota(tmp_path):
 def fixer(r, **kw): return LabelFixer(r, journal=r.parent/'journal', format=kw.pop('format', 'dota'), **kw)
 def event(f, **kw): f._on_message(f, dict(type='edit', **kw), [])
 def stray(r): return [o.name for o in r.rglob('*') if o.suffix=='.tmp']
+
+def test_what_doubts_the_labels_may_be_given_as_it_is(dota):
+    "An interpretation as the queue, and a learner for the hints"
+    class Doubts:
+        def to_dataframe(self):
+            both = dict(file=[str(dota/'images/b.png')]*2, cls='ship', w=20., h=10., iou=0.)
+            return pd.DataFrame(dict(both, what=['detection','truth'], kind=['background','correct'], score=[.9,np.nan], truth=[-1,0]))
+    class Learner:
+        def predict(self, image): return dict(boxes=np.array([[50.,50,20,10,0]]), scores=np.array([.7]), labels=np.array([0]))
+        def __call__(self, event): raise AssertionError('not a function of an image')
+    f = fixer(dota, queue=Doubts(), hints=Learner(), vocab=['ship'])
+    assert [o[0].image.name for o in f.items]==['b.png']
 
 # --- what is sent
 

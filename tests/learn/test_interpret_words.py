@@ -1,6 +1,7 @@
 "What an interpretation says of itself, and the names that fastai has for the same"
+from functools import partial
 from types import SimpleNamespace
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from rotnb.evaluate.accumulator import APAccumulator
 from rotnb.learn.interpret import RotatedInterpretation
 
@@ -41,3 +42,11 @@ def test_captions_may_repeat():
     _,ax = plt.subplots()
     show_boxes(ax, np.array([[[0,0],[5,0],[5,5],[0,5.]]]), np.array([3]), vocab=interpretation([0])._captions()[1])
     plt.close('all')
+
+def test_worst_takes_the_number_first():
+    it = interpretation([0,1,1])
+    it.to_dataframe = partial(pd.DataFrame, dict(what=['detection']*3+['truth'], cls=['ship','ship','tank','ship'], w=4., h=2.,
+                                                 kind=['background']*3+['missed'], score=[.5,.9,.7,np.nan]))
+    assert list(it.worst(2).score)==[.9,.7] and len(it.worst())==4
+    assert len(it.worst(2))==2 and it.worst(2).equals(it.worst(n=2)) and it.worst('ship', n=1).equals(it.worst(cls='ship', n=1))
+    with pytest.raises(ValueError, match="'shp' is not among"): it.worst('shp')

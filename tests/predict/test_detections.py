@@ -149,3 +149,12 @@ def test_one_box_in_a_place():
 def test_going_over_objects_as_if_they_were_names_is_answered():
     found = some(2)
     with pytest.raises(TypeError, match='found.keys'): [found[key] for key in found]
+
+def test_a_list_is_written_by_the_names_of_its_files(tmp_path):
+    found = [some(3, seed=1, image=tmp_path/'a/x.png'), some(2, seed=2, image=tmp_path/'b/y.png')]
+    write_predictions(found, tmp_path/'found.csv')
+    write_predictions({'x.png':found[0], 'y.png':found[1]}, tmp_path/'same.csv', VOCAB)
+    assert (tmp_path/'found.csv').read_text()==(tmp_path/'same.csv').read_text() and len(pd.read_csv(tmp_path/'found.csv'))==5
+    with pytest.raises(ValueError, match='several images are called x.png'): write_predictions([found[0]]*2, tmp_path/'twice.csv')
+    with pytest.raises(ValueError, match='dict of name'): write_predictions([some(2)], tmp_path/'nameless.csv')
+    with pytest.raises(ValueError, match='vocab='): write_predictions(dict(some(2)), tmp_path/'classless.csv')

@@ -302,7 +302,9 @@ def layout_error(path, split, label_dirs):
     there = ', '.join(sorted(entry.name+('/' if entry.is_dir() else '') for entry in path.iterdir())[:12]) or 'nothing'
     other = f' (the label folder may also be called {", ".join(label_dirs[1:])})' if label_dirs[1:] else ''
     yamls = ''.join(f'; {file.name} says {name}: {entry}' for file,name,entry in named)
-    return DatasetLayoutError(f'{path}: expected {want}{other}; found {there}{yamls}')
+    splits = [one for one in ('train','val','test') if split is None and _by_layout(path, one, label_dirs)]
+    choose = f'; it has splits: pass split={" or ".join(map(repr, splits))}' if splits else ''
+    return DatasetLayoutError(f'{path}: expected {want}{other}; found {there}{yamls}{choose}')
 
 NO_LABELS = set('classes readme train val valid test trainval license labels notes'.split()) # text files among labels that hold none
 

@@ -124,3 +124,8 @@ def test_splits_of_one_label_file_are_told_by_lists_and_folders(tmp_path, fmt, h
 def test_two_lists_of_one_split_are_asked_about(tmp_path):
     r = flat(tmp_path, **{'classes.txt':'ship', 'a/train.txt':'0\n', 'b/train.txt':'1\n'})
     with pytest.raises(LostSplitError, match='may both be the list of train'): RotatedDataLoaders.from_yolo_obb(r, **quick)
+
+def test_a_set_of_splits_says_which_to_name(tmp_path):
+    files = {k:v for s in ('train','val') for k,v in {f'{s}/images/{s}.png':(40,30), f'{s}/labelTxt/{s}.txt':DOTA}.items()}
+    with pytest.raises(DatasetLayoutError, match="pass split='train' or 'val'"): read_dota(folder(tmp_path, files))
+    assert len(read_dota(tmp_path, 'val'))==1
