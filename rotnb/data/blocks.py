@@ -20,12 +20,17 @@ from .mixing import MixTransform
 # %% ../../nbs/data/06_blocks.ipynb #f4e36379
 class RBoxCategorize(DisplayedTransform):
     "Class names to `TensorBoxLabel`; `Difficult` names become ignored boxes"
-    train_setup,loss_func = False,None                      # the vocab is collected from the validation items too
+    train_setup = False                                     # the vocab is collected from the validation items too
     def __init__(self,
         vocab=None # class names in order; collected from the data and sorted when absent
     ):
         super().__init__()
         self.vocab = None if vocab is None else CategoryMap(list(vocab), sort=False)
+
+    @property
+    def loss_func(self): # a plain `Learner`, and so `vision_learner`, asks the data for it; fastcore lets no TypeError through
+        raise RuntimeError('these are images with boxes: rotated_learner(dls, arch) trains a detector on them; a vision_learner '
+                           'or a unet_learner wants one class for an image or for each pixel')
 
     def __call__(self, x, **kwargs): # a tuple of names is one sample, not several
         return super().__call__(list(x) if isinstance(x, tuple) else x, **kwargs)

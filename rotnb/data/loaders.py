@@ -78,9 +78,6 @@ def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
-    @property
-    def c(self): raise TypeError('these are images with boxes: rotated_learner(dls, arch) trains a detector on them; a vision_learner '
-                                 'or a unet_learner wants one class for an image or for each pixel')
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}

@@ -46,7 +46,7 @@ def loader_in_order(
     raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
 
 # %% ../../nbs/learn/09_interpret.ipynb #aa8da959
-@checked
+@checked(learn=None) # all it needs of one are its data
 class RotatedInterpretation:
     "What a detector gets wrong"
     def __init__(self,

@@ -89,6 +89,7 @@ def _as_run(fit):
         with one_run(self): return fit(self, *args, **kwargs)
     return run
 
+@checked
 class RotatedLearner(Learner):
     "A `Learner` that keeps its detector's classes and its record of training when it is given other data"
     @property
@@ -96,8 +97,9 @@ class RotatedLearner(Learner):
     @dls.setter
     def dls(self, dls): self.__dict__['dls'] = with_classes(dls, class_names(self)) if {'model','dls'}<=set(self.__dict__) else dls
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    @delegates(Learner.__init__)
+    def __init__(self, dls, model, **kwargs):
+        super().__init__(dls, model, **kwargs)
         self.logger = self._print_epoch
 
     def _print_epoch(self, log): print_epoch(self, log)
