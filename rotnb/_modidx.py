@@ -4440,6 +4440,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'rotnb/predict/detections.py'),
                                           'rotnb.predict.detections.Detections.__contains__': ( 'predict/detections.html#detections.__contains__',
                                                                                                 'rotnb/predict/detections.py'),
+                                          'rotnb.predict.detections.Detections.__getattr__': ( 'predict/detections.html#detections.__getattr__',
+                                                                                               'rotnb/predict/detections.py'),
                                           'rotnb.predict.detections.Detections.__getitem__': ( 'predict/detections.html#detections.__getitem__',
                                                                                                'rotnb/predict/detections.py'),
                                           'rotnb.predict.detections.Detections.__init__': ( 'predict/detections.html#detections.__init__',

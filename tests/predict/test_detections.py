@@ -145,3 +145,16 @@ def test_one_box_in_a_place():
     found = Detections([box,box,[61,40,40,16,.3],[20,90,30,10,0]], [.6,.9,.8,.7], [0,1,2,1], VOCAB)
     assert found.nms().scores.tolist()==pytest.approx([.9,.7]) and len(found.nms(.99))==3 and len(found[:0].nms())==0
     with pytest.raises(ValueError, match='iou_thr'): found.nms(2)
+
+@pytest.mark.parametrize('name,here', [('conf','scores'), ('obb','quads'), ('xywhr','boxes'), ('xyxyxyxy','quads'), ('cls','names'),
+                                       ('to_df','df'), ('save_txt','found.txt'), ('save_crop','crops')])
+def test_the_names_of_ultralytics_are_answered(name, here):
+    found = some()
+    with pytest.raises(AttributeError, match=f"no attribute '{name}': here it is .*{here}"): getattr(found, name)
+    assert not hasattr(found, name) and name not in dir(found)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'$"): found.nonsense
+    assert len(pickle.loads(pickle.dumps(found)))==len(found)
+
+def test_a_filter_refuses_what_it_does_not_know():
+    for wrong,said in ((dict(conf=.5),"'conf', did you mean 'score_thr'"), (dict(min_score=.5),'score_thr'), (dict(score_thr=50),'score_thr')):
+        with pytest.raises((TypeError,ValueError), match=said): some().filter(**wrong)
