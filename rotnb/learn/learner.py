@@ -9,6 +9,7 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 import timm, warnings
 from functools import wraps
 from fastai.vision.all import *
+from fastai.learner import Learner # by name: TAB after `learn.` else looks for it in all that the line above brings
 from ..check.values import between, file_name, rate
 from ..check.verbs import checked
 from ..data.labels.paths import near_path

@@ -6,7 +6,7 @@
 __all__ = ['save_weights', 'open_weights', 'kept_classes', 'detector_from_weights', 'list_weights']
 
 # %% ../../nbs/models/20_weights.ipynb #77e1a003
-import json, os, torch
+import json, os, re, torch
 import pandas as pd
 import rotnb
 from difflib import get_close_matches
@@ -110,10 +110,17 @@ def _moved(own, theirs, blocks, rows, pairs):
     for to,of in pairs: own[:,to] = theirs[:,of]
     return own.flatten(0, 2)
 
+def _spoken(name): return re.sub(r'[\s_-]+', '', str(name)).casefold()
+
+def _counterparts(vocab, classes):
+    "Where among `classes` each of `vocab` is, or None: by its very name, else by one that differs in case, spaces, hyphens alone"
+    exact,spoken = ({key(name):at for at,name in reversed([*enumerate(classes)])} for key in (str, _spoken))
+    return [exact.get(str(name), spoken.get(_spoken(name))) for name in vocab]
+
 def _fitted(model, tensors, classes):
     "Tensors for a detector whose classes (`model.vocab`) may be others, or stand in another order"
     own,tensors = model.state_dict(),dict(tensors)
-    pairs = [(to,classes.index(name)) for to,name in enumerate(model.vocab) if name in classes]
+    pairs = [(to,of) for to,of in enumerate(_counterparts(model.vocab, classes)) if of is not None]
     for nth,stage in enumerate(model.stages):
         for layer,(blocks,rows) in getattr(stage, 'class_layers', dict)().items():
             for key in [key for key in own if key.startswith(f'stages.{nth}.{layer}.') and key in tensors]:
@@ -135,7 +142,8 @@ def kept_classes(
     classes # classes of the weights
 )->str: # a sentence; '' where all are known and none is left over
     "Which classes keep what was learnt"
-    known,new = ([name for name in vocab if (name in classes)==want] for want in (True,False))
+    places = _counterparts(vocab, classes)
+    known,new = ([name for name,at in zip(vocab, places) if (at is None)==want] for want in (False,True))
     if not new: return ''
     if not known: return f"none of the weights' classes is among yours, so the class layer is new: {', '.join(map(str, new))}"
     return f"the class layer keeps {', '.join(map(str, known))}; new in it: {', '.join(map(str, new))}"

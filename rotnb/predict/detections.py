@@ -72,6 +72,11 @@ def _crop(scene, box, context, side):
     return upright_crop(pixels, [*(box[:2]-low)*ratio, *box[2:4]*ratio.mean(), box[4]], side, context)[0]
 
 # %% ../../nbs/predict/02_detections.ipynb #2070dadd
+_ELSEWHERE = dict(obb='`boxes`, `quads`, `scores` and `labels`', xywhr='`boxes`', xywh='`boxes`', xyxyxyxy='`quads`', conf='`scores`',
+    cls='`labels`, or `names` in words', orig_img='`image`', to_df='`df`', pandas='`df`', to_json="`save('found.json')`",
+    tojson="`save('found.json')`", save_txt="`save('found.txt')`", to_csv="`save('found.csv')`", save_crop='`crops()`',
+    summary='`df`, a row for each object')
+
 @checked
 class Detections:
     "Objects found in one image"
@@ -97,6 +102,9 @@ class Detections:
     def get(self, key, default=None): return getattr(self, key) if key in self._rows else default
     def __contains__(self, key): return isinstance(key, str) and key in self._rows
     def __iter__(self): return (self[i] for i in range(len(self)))
+    def __getattr__(self, name): # what is not there
+        said = _ELSEWHERE.get(name)
+        raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}'+(f': here it is {said}' if said else ''))
     def __getitem__(self, at): # a key; or an index, a slice, a mask, a list of indices
         if isinstance(at, str):
             if at not in self._rows: raise KeyError(f"{at!r}; there are {', '.join(self._rows)}")
@@ -136,6 +144,7 @@ def _class_index(which, vocab):
     return vocab.index(which)
 
 @patch
+@checked
 def filter(self:Detections,
     score_thr:float=None, # least score, 0 to 1; None: any
     classes=None # a name or an index, or several; None: any

@@ -130,6 +130,20 @@ def test_files_of_torch(tmp_path):
     (tmp_path/'w.pth').write_bytes(pickle.dumps(Ellipsis.__class__))
     with pytest.raises(WeightsError, match='holds no plain tensors'): detector_from_weights(tmp_path/'w.pth', NAMES, 'rotated_fcos_tiny')
 
+def test_a_class_is_known_however_its_words_are_joined(tmp_path, capsys):
+    "DOTA writes storage-tank, Ultralytics' DOTA8 storage tank, others Storage_Tank; a name that is there as it stands wins"
+    theirs = ['ship','storage-tank','small-vehicle']
+    first = made('rotated_fcos_tiny', theirs)
+    file = save_weights(first, tmp_path/'w')
+    other = detector_from_weights(file, ['Small_Vehicle','storage tank','tank'])
+    assert torch.allclose(outputs(other).logits[...,:2], outputs(first).logits[...,[2,1]], atol=1e-5)
+    assert 'keeps Small_Vehicle, storage tank; new in it: tank' in capsys.readouterr().out
+    assert kept_classes(['storage tank'], theirs)=='' and 'new' in kept_classes(['tank-storage'], theirs)
+    both = made('rotated_fcos_tiny', ['storage tank','storage-tank'])
+    file = save_weights(both, tmp_path/'both')
+    turned = detector_from_weights(file, ['storage-tank','storage tank'])
+    assert torch.allclose(outputs(turned).logits[...,:2], outputs(both).logits[...,[1,0]], atol=1e-5)
+
 def test_the_sentence_about_classes():
     assert kept_classes(['a','b'], ['b','a','c'])==''
     assert kept_classes(['a','d'], ['b','a'])=='the class layer keeps a; new in it: d'
