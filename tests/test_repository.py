@@ -105,7 +105,7 @@ def test_pages_of_a_site(tmp_path):
 
 def test_ci_finds_both_commands_in_the_readme():
     main_job,tests = subprocess.check_output([ROOT/'.ci/run', '--show'], text=True).split('\n\n')
-    assert main_job.endswith('rotnb-demo --path rotnb-demo') and tests.strip().endswith('pytest')
+    assert main_job.endswith('rotnb-demo --path rotnb-demo') and tests.strip().endswith('pytest -n 2')
 
 # --- workflows
 

@@ -146,7 +146,6 @@ def test_one_box_in_a_place():
     assert found.nms().scores.tolist()==pytest.approx([.9,.7]) and len(found.nms(.99))==3 and len(found[:0].nms())==0
     with pytest.raises(ValueError, match='iou_thr'): found.nms(2)
 
-<<<<<<< HEAD
 def test_going_over_objects_as_if_they_were_names_is_answered():
     found = some(2)
     with pytest.raises(TypeError, match='found.keys'): [found[key] for key in found]
@@ -159,7 +158,7 @@ def test_a_list_is_written_by_the_names_of_its_files(tmp_path):
     with pytest.raises(ValueError, match='several images are called x.png'): write_predictions([found[0]]*2, tmp_path/'twice.csv')
     with pytest.raises(ValueError, match='dict of name'): write_predictions([some(2)], tmp_path/'nameless.csv')
     with pytest.raises(ValueError, match='vocab='): write_predictions(dict(some(2)), tmp_path/'classless.csv')
-=======
+
 @pytest.mark.parametrize('name,here', [('conf','scores'), ('obb','quads'), ('xywhr','boxes'), ('xyxyxyxy','quads'), ('cls','names'),
                                        ('to_df','df'), ('save_txt','found.txt'), ('save_crop','crops')])
 def test_the_names_of_ultralytics_are_answered(name, here):
@@ -170,6 +169,6 @@ def test_the_names_of_ultralytics_are_answered(name, here):
     assert len(pickle.loads(pickle.dumps(found)))==len(found)
 
 def test_a_filter_refuses_what_it_does_not_know():
-    for wrong,said in ((dict(conf=.5),"'conf', did you mean 'score_thr'"), (dict(min_score=.5),'score_thr'), (dict(score_thr=50),'score_thr')):
+    wrongs = (dict(conf=.5),"'conf', did you mean 'score_thr'"),(dict(min_score=.5),'score_thr'),(dict(score_thr=50),'score_thr')
+    for wrong,said in wrongs:
         with pytest.raises((TypeError,ValueError), match=said): some().filter(**wrong)
->>>>>>> r-new2
