@@ -8,6 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders']
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
+from fastai.data.core import DataLoaders            # by name: TAB need not look through all of fastai for the base class
 from ..check.arguments import accepted_arguments
 from ..check.values import whole
 from ..check.verbs import checked

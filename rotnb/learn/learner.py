@@ -105,7 +105,11 @@ class RotatedLearner(Learner):
 
     def _print_epoch(self, log): print_epoch(self, log)
 
-    def add_cb(self, cb): return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
+    def add_cb(self,
+        cb # a callback; fastai's progress bar is taken for ours, whose table has room for the terms of a loss
+    ):
+        "Add a callback"
+        return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
 
     fit = _as_run(checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more'))))
     fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
