@@ -173,10 +173,11 @@ class RunFolder(Callback):
         if self.on: self._try(self._write)
 
     def finish(self):
-        "Draw the curves, and say where everything is"
+        "Draw curves and results, and say where everything is"
         if not self.on: return
         self.on = False
         self._try(self._draw_curves)
+        self._try(self._draw_results)
         if self.learn.logger!=noop: print(self.told())
 
     def __getstate__(self): # an exported learner has no folder, and keeps no images
@@ -240,6 +241,12 @@ def _draw_curves(self:RunFolder):
     fig = plot_history(rows)
     with atomic_path(self.folder/'curves.png', durable=False) as part: fig.savefig(part, dpi=100, format='png', facecolor='white')
     plt.close(fig)
+    self.spent += time.perf_counter()-start
+
+@patch
+def _draw_results(self:RunFolder):
+    start = time.perf_counter()
+    self.learn.save_plots(self.folder)
     self.spent += time.perf_counter()-start
 
 # %% ../../nbs/learn/07_run_folder.ipynb #2ba4a2b4

@@ -13,7 +13,7 @@ from rotnb.learn.history import history
 from rotnb.learn.run_folder import RunWarning, new_run
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32), act='exp')
-FILES = 'best.pth curves.png history.csv last.pth predictions.jpg settings.json train_batch.jpg'.split()
+FILES = 'best.pth confusion_matrix.png curves.png f1.png history.csv last.pth pr.png predictions.jpg settings.json train_batch.jpg'.split()
 
 @pytest.fixture(scope='module')
 def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('runs')/'set', n_train=4, n_valid=3, size=64, seed=3)
@@ -57,7 +57,7 @@ def test_files_and_the_line_that_names_them(make, tmp_path, capsys):
     rows = table(folder)
     assert [row['epoch'] for row in rows]==['1','2'] and float(rows[1]['mAP50'])==learn.recorder.values[1][2]
     assert max(float(row['lr']) for row in rows)==pytest.approx(max(learn.recorder.lrs)) and [row['steps'] for row in rows]==['2','2']
-    for name in ('train_batch.jpg','predictions.jpg','curves.png'): assert min(Image.open(folder/name).size)>=64
+    for name in ('train_batch.jpg','predictions.jpg','curves.png','confusion_matrix.png','pr.png','f1.png'): assert min(Image.open(folder/name).size)>=64
 
 def test_weights_are_safe_and_come_back(make, tmp_path):
     learn = make()
