@@ -25,7 +25,7 @@ from .fit_checks import FitChecks
 from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
-from .run_folder import RunFolder, load_weights, one_run
+from .run_folder import RunFolder, one_run, take_weights
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
 @checked
@@ -126,7 +126,7 @@ class RotatedLearner(Learner):
         file = file/'best.pth' if file.is_dir() or not file.suffix else file
         if not file.is_file():
             raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
-        load_weights(self, file)
+        take_weights(self, file)
         return self
 
     @checked
@@ -181,7 +181,7 @@ def rotated_learner(
     backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
     angle:str=None, # canonical form of the boxes predicted; None: 'le90', or that of the `weights`
-    weights=None, # trained weights to start from: a name of `list_weights()`, or a file of `learn.save_weights`
+    weights=None, # trained weights to start from: a name of `list_weights()`, or a file: of `learn.save_weights`, a run's `best.pth`
     metrics=None, # fastai metrics; None: `RotatedMAP()` and `RotatedMAP('coco')`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is

@@ -1,6 +1,7 @@
 "A training leaves a folder: whole, one for a learner, none where nothing is trained, and never at the cost of the training"
 import csv, errno, json
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -64,7 +65,8 @@ def test_weights_are_safe_and_come_back(make, tmp_path):
     learn = make()
     learn.fit(2, 1e-2)
     kept = torch.load(learn.run_path/'last.pth', weights_only=True)
-    assert kept['classes']==list(learn.dls.vocab) and kept['recipe']['name']=='rotated_fcos' and kept['epoch']['epoch']==1
+    notes = kept['notes']
+    assert notes['classes']==list(learn.dls.vocab) and notes['detector']=='rotated_fcos' and notes['epoch']['epoch']==1
     assert all(torch.equal(value, learn.model.state_dict()[key]) for key,value in kept['model'].items())
     best = torch.load(learn.run_path/'best.pth', weights_only=True)
     other = make()
@@ -81,6 +83,19 @@ def test_weights_are_safe_and_come_back(make, tmp_path):
     with pytest.raises(ValueError, match="this one's classes are"): renamed.load_best(learn.run_path)
     (tmp_path/'bad.pth').write_bytes((learn.run_path/'best.pth').read_bytes()[:-3000])
     with pytest.raises(ValueError, match='damaged'): learn.load_best(tmp_path/'bad.pth')
+
+def test_another_training_starts_from_a_run(make):
+    "Its best weights are a file for `weights=` like any other: which detector, with which settings, is noted in it"
+    learn = make()
+    learn.fit(1, 1e-2)
+    best = learn.run_path/'best.pth'
+    again = rotated_learner(learn.dls, weights=best)
+    assert all(again.model.recipe()[part]==make().model.recipe()[part] for part in ('neck','stages'))
+    assert all(torch.equal(value, again.model.state_dict()[key]) for key,value in torch.load(best)['model'].items())
+    few = copy(learn.dls)
+    few.vocab = ['tractor', learn.dls.vocab[2]]
+    rows = rotated_learner(few, weights=best).model.stages[0].cls.weight
+    assert torch.equal(rows[1], torch.load(best)['model']['stages.0.cls.weight'][2])
 
 def test_one_learner_has_one_folder(make, tmp_path, capsys):
     learn = make()
@@ -136,7 +151,7 @@ def test_a_disk_that_takes_nothing_stops_no_training(make, tmp_path, monkeypatch
     def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device')
     learn = make()
     with monkeypatch.context() as m, pytest.warns(RunWarning, match='No space left') as said:
-        m.setattr(run_folder, 'save_weights', full)
+        m.setattr(run_folder, 'keep_weights', full)
         learn.fit(3, 1e-2)
     assert len(history(learn))==3 and len([w for w in said if w.category is RunWarning])==1
     learn.fit(1, 1e-2)
