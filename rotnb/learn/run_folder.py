@@ -104,7 +104,8 @@ def keep_weights(
 ):
     "Write the weights and what they are, for `learn.load_best` and for `rotated_learner(dls, weights=file)`"
     model = get_model(learn.model)
-    with atomic_path(file, durable=False) as part: torch.save(dict(model=model.state_dict(), notes=weight_notes(model, **more)), part)
+    kept = dict(model=model.state_dict(), notes=weight_notes(model, **more))
+    with atomic_path(file, durable=False) as part: torch.save(kept, part)
 
 def take_weights(
     learn:Learner, # whose detector takes them
@@ -115,8 +116,8 @@ def take_weights(
     model,names = get_model(learn.model),notes.get('classes')
     if not same_classes(names, class_names(learn)):
         theirs,ours = (', '.join(map(str, some or ['?'])) for some in (names,class_names(learn)))
-        raise ValueError(f"{file} is of a detector of {theirs}; this one's classes are {ours}: rotated_learner(dls, weights={str(file)!r}) "
-                         "keeps what they share")
+        raise ValueError(f"{file} is of a detector of {theirs}; this one's classes are {ours}: "
+                         f"rotated_learner(dls, weights={str(file)!r}) keeps what they share")
     try: model.load_state_dict(tensors)
     except RuntimeError as e:
         raise ValueError(f"{file} does not fit: it is of {notes.get('detector')}, this is {model.name}, or their settings differ "
