@@ -79,7 +79,7 @@ def _pretrained(facts, so_far):
     backbone = so_far['backbone']
     if backbone is None: return False,'so small a backbone is trained from nothing'
     if _has_weights(backbone): return True,f'ImageNet weights of {backbone} are to be had'
-    return False,f'ImageNet weights of {backbone} are neither on this machine nor reachable; with them a third of the epochs would do'
+    return False,f'ImageNet weights of {backbone} are neither on this machine nor reachable; with them fewer epochs would do'
 
 def _bs(facts, so_far):
     side = so_far['size'] or so_far['tile'] or facts.longest
@@ -93,7 +93,7 @@ def _epochs(facts, so_far):
     epochs = int(np.clip(math.ceil(seen/max(facts.n_train, 1)), *((12,100) if facts.memory else (6,36))))
     known = ' (18 epochs of 240 scenes: mAP50 0.73 in the demo, from nothing)' if facts.memory is None else ''
     few = '; more images would help most' if 2*epochs*facts.n_train<seen else ''
-    return epochs,f'{epochs} x {facts.n_train:,} images; some {seen:,} are needed before it levels off{known}{few}'
+    return epochs,f'{epochs} x {facts.n_train:,} images; a guess of {seen:,} in all{known}{few}'
 
 def _lr(facts, so_far):
     if so_far['pretrained']: return 1e-3,'the default for a backbone with trained weights; learn.lr_find() looks'
