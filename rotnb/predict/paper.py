@@ -163,6 +163,21 @@ def _compared(rows, truth, iou_thr):
         for one in row:
             if not one.is_truth: one.compare(true, iou_thr)
 
+# %% ../../nbs/predict/04_paper.ipynb #de30ea66
+def _zooms(zoom, rows, scenes):
+    "A region for each image, or None"
+    if zoom is None or zoom is False: return [None]*len(rows)
+    if isinstance(zoom, str):
+        if zoom!='auto': raise ValueError(f"zoom is {zoom!r}: 'auto', None, or (x, y, w, h) in pixels")
+        return [_zoom_region(row, scene.size) for row,scene in zip(rows, scenes)]
+    zooms = [zoom]*len(rows) if np.isscalar(zoom[0]) else list(zoom)
+    if len(zooms)!=len(rows): raise ValueError(f'{len(zooms)} regions for {len(rows)} images')
+    for one,scene in zip(zooms, scenes):
+        if one is not None and not (len(one)==4 and min(one[2:])>0 and min(one[:2])>=0 and one[0]+one[2]<=scene.width
+                                    and one[1]+one[3]<=scene.height):
+            raise ValueError(f'zoom is {tuple(one)}: (x, y, w, h) in an image of {scene.width} x {scene.height} px is needed')
+    return zooms
+
 def _scale(row, image, scene, gsd):
     "Metres of a pixel and the unit, or pixels where nobody knows"
     length = gsd or next(filter(None, map(gsd_of, (image, scene, *row))), None)
@@ -188,20 +203,7 @@ def _figure(scenes, images, rows, titles, looks, zooms, gsd, width, names, keys,
     _draw_legend(fig, keys, ncols)
     return fig
 
-def _zooms(zoom, rows, scenes):
-    "A region for each image, or None"
-    if zoom is None or zoom is False: return [None]*len(rows)
-    if isinstance(zoom, str):
-        if zoom!='auto': raise ValueError(f"zoom is {zoom!r}: 'auto', None, or (x, y, w, h) in pixels")
-        return [_zoom_region(row, scene.size) for row,scene in zip(rows, scenes)]
-    zooms = [zoom]*len(rows) if np.isscalar(zoom[0]) else list(zoom)
-    if len(zooms)!=len(rows): raise ValueError(f'{len(zooms)} regions for {len(rows)} images')
-    for one,scene in zip(zooms, scenes):
-        if one is not None and not (len(one)==4 and min(one[2:])>0 and min(one[:2])>=0 and one[0]+one[2]<=scene.width
-                                    and one[1]+one[3]<=scene.height):
-            raise ValueError(f'zoom is {tuple(one)}: (x, y, w, h) in an image of {scene.width} x {scene.height} px is needed')
-    return zooms
-
+# %% ../../nbs/predict/04_paper.ipynb #66567dcb
 @checked(score_thr=None)          # it may be a dict by title
 def paper_figure(
     images, # n images: files, arrays, PIL images, scenes or records; or one
