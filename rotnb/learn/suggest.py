@@ -45,6 +45,7 @@ class _Facts:
     @property
     def fine(self): return float(np.percentile(self.sizes, 10)) if len(self.sizes) else 16. # px of objects that are to be found
 
+# %% ../../nbs/learn/16_suggest.ipynb #ea8921c7
 def _round32(px): return max(64, 32*math.ceil(px/32))
 
 def _tile(facts, so_far):
@@ -66,6 +67,7 @@ def _size(facts, so_far):
     return size,(f'a tenth of the objects are under {facts.fine:.0f} px in images of {facts.longest:.0f} px; at {size} px '
                  f'that is {facts.fine*size/facts.longest:.0f} px, where strides begin at 4 to 8{limit}')
 
+# %% ../../nbs/learn/16_suggest.ipynb #93d750d1
 def _arch(facts, so_far):
     if facts.memory is None: return 'rotated_fcos_tiny','the detector for CPUs: half a million weights, levels from stride 4'
     if facts.n_train<300: return 'rotated_fcos',f'{facts.n_train} images are few: one stage has the fewest settings to get wrong'
