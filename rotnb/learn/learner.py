@@ -118,17 +118,6 @@ class RotatedLearner(Learner):
     @property
     def run_path(self): return getattr(getattr(self, 'run_folder', None), 'folder', None)     # of the training; None before it
 
-    def load_best(self,
-        run=None # folder of another run, or a file of weights in one; None: this learner's own
-    ):
-        "Take up the weights after the best epoch"
-        file = Path(run or self.run_path or 'runs')
-        file = file/'best.pth' if file.is_dir() or not file.suffix else file
-        if not file.is_file():
-            raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
-        take_weights(self, file)
-        return self
-
     @checked
     @delegates(Learner.lr_find)
     def lr_find(self, *args, **kwargs):
@@ -138,40 +127,56 @@ class RotatedLearner(Learner):
         try: return super().lr_find(*args, **kwargs)
         finally: self.recorder.values,self.recorder.iters = [],[]          # a search is no training
 
-    def save_weights(self,
-        file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
-        half:bool=False, # numbers of 16 bits: half the size, about three digits
-        **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
-    )->Path: # the file
-        "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
-        sizes = input_sizes(self.dls.valid, 1)
-        values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
-        return save_weights(self.model, file, half, **{**dict(size=sizes[0] if sizes else None, metrics=values), **notes})
+# %% ../../nbs/learn/08_learner.ipynb #e3de7098
+@patch
+def load_best(self:RotatedLearner,
+    run=None # folder of another run, or a file of weights in one; None: this learner's own
+):
+    "Take up the weights after the best epoch"
+    file = Path(run or self.run_path or 'runs')
+    file = file/'best.pth' if file.is_dir() or not file.suffix else file
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}; a training leaves one in its run folder: learn.load_best('runs/NAME')")
+    take_weights(self, file)
+    return self
 
-    def predict(self,
-        images, # one image, or several: a folder, a pattern, a list; see `image_list`
-        score_thr:float=.3, # least score of a detection, 0 to 1
-        **kwargs # of `predict_images`
-    ): # `Detections` of one image, a list of them for several
-        "What is in an image, or in many"
-        found = self.predict_images(images, score_thr, **kwargs)
-        return found[0] if is_one_image(images) else found
+@patch
+def save_weights(self:RotatedLearner,
+    file, # to write, such as 'ships.safetensors', in the current folder unless it names another; 'ships.json' stands beside it
+    half:bool=False, # numbers of 16 bits: half the size, about three digits
+    **notes # what else to know, as plain data: `data`, `licence`, `source`, ...
+)->Path: # the file
+    "The detector's weights, and what they are, in files that run no code: for `rotated_learner(dls, weights=file)`"
+    sizes = input_sizes(self.dls.valid, 1)
+    values = dict(zip(self.recorder.metric_names[1:-1], self.recorder.values[-1])) if getattr(self.recorder, 'values', None) else {}
+    return save_weights(self.model, file, half, **{**dict(size=sizes[0] if sizes else None, metrics=values), **notes})
 
-    @checked(also={'score_thr','nrows','ncols','figsize','ctxs','vocab'})
-    def show_results(self,
-        ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
-        dl=None, # or this one, with ground truth or without
-        max_n:int=9, # images
-        shuffle:bool=True, # others each time
-        **kwargs # `score_thr`, `nrows`, `ncols`, `figsize`
-    ):
-        "Ground truth beside detections; of images without ground truth, the detections"
-        if dl is None: dl = self.dls[ds_idx].new(shuffle=shuffle)
-        for cb in self.cbs.filter(risinstance(KeepNormalize)): cb.to(dl)
-        batch,vocab = dl.one_batch(),class_names(self)
-        dets = self.get_preds(dl=[batch[:1]])[0]
-        batch = tuple(as_classes(part, getattr(get_loader(dl), 'vocab', None), vocab) for part in batch)
-        dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
+@patch
+def predict(self:RotatedLearner,
+    images, # one image, or several: a folder, a pattern, a list; see `image_list`
+    score_thr:float=.3, # least score of a detection, 0 to 1
+    **kwargs # of `predict_images`
+): # `Detections` of one image, a list of them for several
+    "What is in an image, or in many"
+    found = self.predict_images(images, score_thr, **kwargs)
+    return found[0] if is_one_image(images) else found
+
+@patch
+@checked(also={'score_thr','nrows','ncols','figsize','ctxs','vocab'})
+def show_results(self:RotatedLearner,
+    ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
+    dl=None, # or this one, with ground truth or without
+    max_n:int=9, # images
+    shuffle:bool=True, # others each time
+    **kwargs # `score_thr`, `nrows`, `ncols`, `figsize`
+):
+    "Ground truth beside detections; of images without ground truth, the detections"
+    if dl is None: dl = self.dls[ds_idx].new(shuffle=shuffle)
+    for cb in self.cbs.filter(risinstance(KeepNormalize)): cb.to(dl)
+    batch,vocab = dl.one_batch(),class_names(self)
+    dets = self.get_preds(dl=[batch[:1]])[0]
+    batch = tuple(as_classes(part, getattr(get_loader(dl), 'vocab', None), vocab) for part in batch)
+    dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
 
 # %% ../../nbs/learn/08_learner.ipynb #87eb1013
 @checked(arch=detector_name, weights=file_name)
