@@ -1,5 +1,5 @@
 "`?`, Shift-Tab, `help()` and `doc()` say what each parameter means"
-import importlib, inspect, pickle, pydoc, time
+import builtins, importlib, inspect, pickle, pydoc, sys, time
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -12,6 +12,14 @@ FROM_FASTAI = {'lr_find'}                                            # whose par
 NAMES = {n:o for m,n in chosen() if callable(o := getattr(importlib.import_module(m), n)) and n!='box_losses'}
 ASKED = '''rotated_learner RotatedDataLoaders.from_dota RotatedDataLoaders.from_synth predict_scene predict_folder draw eval_map
     RotatedInterpretation.from_learner RotatedInterpretation.plot_pr RotatedInterpretation.worst write_predictions doctor'''.split()
+
+@pytest.fixture
+def shell(monkeypatch):
+    "IPython's shell, which leaves nothing behind: it says by `sys.ps1` that somebody is typing"
+    for name in ('ps1','ps2','ps3'): monkeypatch.setattr(sys, name, '', raising=False)
+    for name in ('__IPYTHON__','display','get_ipython'): monkeypatch.setattr(builtins, name, None, raising=False)
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
 
 def named(o): return [(name.lstrip('*'),comment) for name,_,comment in parameters(o) if name[0]!='*']
 def value(name):
@@ -41,9 +49,8 @@ def test_signatures_are_those_of_the_call():
     assert [n for n,_ in named(everything.RotatedInterpretation.worst)]==['cls','kind','n']     # `cls` is a parameter here
 
 @pytest.mark.parametrize('name', ASKED)
-def test_what_jupyter_shows(name):
+def test_what_jupyter_shows(name, shell):
     "The answer to `inspect_request`, which `?` and Shift-Tab send"
-    shell = InteractiveShell.instance()
     shell.user_ns.update(vars(everything))
     text = shell.object_inspect_mime(name)['text/plain']
     missing = [one for one,comment in named(value(name)) if comment not in text]
@@ -69,8 +76,7 @@ def test_a_real_kernel():
         client.stop_channels()
         manager.shutdown_kernel(now=True)
 
-def test_doc_shows_itself(capsys):
-    InteractiveShell.instance()
+def test_doc_shows_itself(capsys, shell):
     with capture_output() as seen: doc(everything.rotated_learner)
     data, = [o.data for o in seen.outputs]
     assert '**rotated_learner** (`rotnb.learn.learner`)' in data['text/markdown'] and '`angle`' in data['text/markdown']

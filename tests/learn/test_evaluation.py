@@ -53,6 +53,7 @@ def test_nothing_else_changes(learn):
     assert all(torch.equal(value, weights[key]) for key,value in learn.model.state_dict().items())
 
 def test_prints_where_it_does_not_show_itself(learn, capsys, monkeypatch):
+    monkeypatch.delattr('sys.ps1', raising=False)
     found = learn.evaluate()
     out = capsys.readouterr().out
     said = 'objects','detections','AP50:95','angle_err','all','5 images','ms an image','cpu','best F1'
