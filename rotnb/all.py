@@ -114,6 +114,8 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import DownloadError, fetch_image
+from .predict.infer import predict_image, predict_images
+from .predict.scene import predict_folder, predict_scene
 from .predict.predictor import Predictor
 
 # data: what fastai trains on
@@ -139,8 +141,6 @@ from .learn.learner import RotatedLearner, detector_splitter, open_learner, rota
 from .learn.interpret import RotatedInterpretation
 from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
-from .learn.infer import predict_image, predict_images
-from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
