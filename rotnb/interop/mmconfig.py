@@ -19,7 +19,7 @@ from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
 from ..models.roi_head import roi_align_hbox
-from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
+from .mmparts import (ConfigError, Part, as_parts, read_config, part_type, unread, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
                                    delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #62349ab2
@@ -35,14 +35,14 @@ _matching = dict(pos_iou_thr='pos', neg_iou_thr='neg', min_pos_iou='min_pos', ma
 
 def _overlap(d):
     "Settings of `max_iou_assign` that an assigner of MMDetection has; ignored objects count by area where it says so"
-    if part_type(dict(dict(type='MaxIoUAssigner'), **d))!='MaxIoUAssigner': raise unknown_part('the assigner', d, ('MaxIoUAssigner',))
+    if part_type(d, 'MaxIoUAssigner')!='MaxIoUAssigner': raise unknown_part('the assigner', d, ('MaxIoUAssigner',))
     settings = {ours:d[theirs] for theirs,ours in _matching.items() if theirs in d}
     if d.get('ignore_iof_thr', -1)>0: settings['ignore_iof'] = d['ignore_iof_thr']
     return settings
 
 def _upright(head, assigner, otherwise):
     "Whether priors are compared with the upright boxes around objects"
-    calculator = part_type(assigner.get('iou_calculator', dict(type='')))
+    calculator = part_type(assigner.get('iou_calculator', {}), '')
     return bool(head.get('assign_by_circumhbbox', otherwise)) or calculator.startswith('Fake')
 
 def _fixed(head, **only):
@@ -113,8 +113,8 @@ def _refined(model, head):
     weights = train.get('stage_loss_weights') or [1.]*len(later)
     odm = part_type(later[0]) in ('S2ARefineHead','ODMRefineHead','KFIoUODMRefineHead')
     gen = head['anchor_generator']
-    if 'scales' in gen: gen = dict(gen, octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
-    base = (_atss if 'ATSS' in part_type(head) else _retinanet)(dict(model, train_cfg=first), dict(head, anchor_generator=gen))
+    if 'scales' in gen: gen = gen | dict(octave_base_scale=gen['scales'][0], scales_per_octave=len(gen['scales']))
+    base = (_atss if 'ATSS' in part_type(head) else _retinanet)(model | dict(train_cfg=first), head | dict(anchor_generator=gen))
     if 'topk' in base:
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
@@ -130,7 +130,7 @@ def _later(head, cfg, weight, base):
                **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))))
     own['cls_weight'] *= weight
     how = dict(dict(pos=.5, neg=.4), **_overlap(assigner))
-    if _upright(head, assigner, part_type(head.get('anchor_generator') or dict(type=''))=='PseudoAnchorGenerator'): how['hbox'] = True
+    if _upright(head, assigner, part_type(head.get('anchor_generator') or {}, '')=='PseudoAnchorGenerator'): how['hbox'] = True
     how = {key:value for key,value in how.items() if key in ('pos','neg') or signature(max_iou_assign).parameters[key].default!=value}
     own = {key:value for key,value in own.items() if base.get(key)!=value}
     same = 'assigner' not in base and not base['hbox'] and how==dict(pos=base['pos'], neg=base['neg'])
@@ -169,14 +169,14 @@ def _h2rbox(model, head):
          (f". MMRotate turns boxes of some classes upright, and H2RBox-v2 shrinks some ({some}); here they stay as found" if some else ''))
     losses = (dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else
               dict(loss_bbox=dict(type='RotatedIoULoss')))
-    return _fcos(model, {'scale_angle':kind=='H2RBoxHead', **head, **losses})
+    return _fcos(model, Part(dict(scale_angle=kind=='H2RBoxHead'), head.asked) | head | losses)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #743c39a2
 def _rtmdet(model, head):
     _fixed(head, share_conv=True, pred_kernel_size=1, with_objectness=False, scale_angle=False)
     if part_type(model['neck'])!='CSPNeXtPAFPN': raise unknown_part('the neck', model['neck'], ('CSPNeXtPAFPN',))
     loss = head.get('loss_cls', {})
-    if part_type(dict(dict(type='QualityFocalLoss'), **loss))!='QualityFocalLoss' or loss.get('beta', 2.)!=2.:
+    if part_type(loss, 'QualityFocalLoss')!='QualityFocalLoss' or loss.get('beta', 2.)!=2.:
         raise unknown_part('the class loss', loss, ('QualityFocalLoss of beta 2',))
     body,assigner = backbone_from(model['backbone']),((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
     size,angle = body['backbone'].split('_')[1],head.get('angle_version') or angle_from(head.get('bbox_coder') or {})
@@ -204,15 +204,17 @@ def settings_from_config(
     cfg # dictionary of a configuration or of its `model`, or the text of one
 )->dict: # keywords of `create_detector`
     "What a configuration of MMRotate is here"
-    model = read_config(cfg) if isinstance(cfg, str) else cfg
-    model = model.get('model', model)
+    cfg = as_parts(read_config(cfg) if isinstance(cfg, str) else cfg)
+    model = cfg.get('model', cfg)
     heads = [name for name,value in model.items() if re.search('head|refine', name) and isinstance(value, (dict,list))]
     head = model[heads[0]] if heads and isinstance(model[heads[0]], dict) else {}
     key = part_type(head) if len(heads)==1 and 'type' in head else part_type(model) if 'type' in model else None
     if key not in readers:
         found = ', '.join(f'{name} {_types(model[name])}' for name in heads) or 'no head'
         raise ConfigError(f"a {model.get('type')} with {found} is not known here; known are {', '.join(readers)}")
-    return readers[key](model, head)
+    found = readers[key](model, head)
+    global LAST; LAST = model
+    return found
 
 def _types(d):
     parts = d if isinstance(d, list) else [d]

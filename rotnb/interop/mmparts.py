@@ -97,10 +97,20 @@ def refuse_unread(
 
 # %% ../../nbs/interop/01_mmparts.ipynb #9465d0f8
 def part_type(
-    d:dict # of a configuration, with a `type`
+    d:dict, # of a configuration
+    otherwise:str=None # the type where none is said; None: it has to be
 )->str:
     "Its type, without the name of the package"
-    return d['type'].split('.')[-1]
+    return (d['type'] if otherwise is None else d.get('type', otherwise)).split('.')[-1]
+
+def known_type(
+    what:str, # kind of part, as the message calls it
+    d:dict, # of a configuration
+    *known # types that are known, the first of them where none is said
+)->str:
+    "The type of a part that is one of those known"
+    if (found := part_type(d, known[0])) not in known: raise unknown_part(what, dict(type=found), known)
+    return found
 
 def unknown_part(
     what:str, # kind of part, as the message calls it
@@ -116,8 +126,7 @@ _gd_v1 = dict(gwd=('gwd',dict(sqrt=False, normalize=False)), kld=('kld',dict(sqr
 
 def _gaussian_loss(d, table, **default):
     "A loss from a distance of Gaussians; the two classes of MMRotate differ in distances and defaults, see `losses.gaussian`"
-    if (of := d.get('representation', 'xy_wh_r'))!='xy_wh_r':
-        raise ConfigError(f"a {part_type(d)} of {of!r} is not known here; 'xy_wh_r' is")
+    if d['loss_type'] not in table: raise ConfigError(f"loss_type={d['loss_type']!r} is not known here; known are {', '.join(table)}")
     name,kw = table[d['loss_type']]
     given = {key:d[key] for key in ('alpha','sqrt','normalize') if key in d}
     kw = {**kw, **{key:d.get(key, value) for key,value in default.items()}, **given}
@@ -132,7 +141,7 @@ _box_losses = dict(
                                        gamma=d.get('gamma', 2.)),
     RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
-    # GDLoss_v1 takes neither weights nor a divisor; KFLoss ignores the `beta` that is given
+    # GDLoss_v1 takes neither weights nor a divisor
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),
     KFLoss=lambda d: box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
@@ -140,30 +149,38 @@ _box_losses = dict(
 
 # %% ../../nbs/interop/01_mmparts.ipynb #fa146287
 def box_loss_from(
-    d:dict # `loss_bbox` or `loss_angle` of a configuration
+    d:dict, # `loss_bbox` or `loss_angle` of a configuration
+    head:dict=None # the head it is of, which may say what it compares; None: what it usually does
 )->BoxLoss:
     "A box loss"
     if part_type(d) not in _box_losses: raise unknown_part('the box loss', d, _box_losses)
-    return _box_losses[part_type(d)](d)
+    loss,said = _box_losses[part_type(d)](d),head if head is not None else {}
+    if said.get('reg_decoded_bbox') and loss.on=='deltas': loss = replace(loss, on='boxes')
+    elif said.get('reg_decoded_bbox')==False and loss.on=='boxes' or said.get('use_hbbox_loss', loss.on=='upright')!=(loss.on=='upright'):
+        raise ConfigError(f"a {part_type(d)} compares {loss.on}, but the head says " +
+                          ', '.join(f'{key}={said[key]}' for key in ('reg_decoded_bbox','use_hbbox_loss') if key in said))
+    if said.get('loss_bbox_type', 'kfiou' if loss.on=='both' else 'normal')!=('kfiou' if loss.on=='both' else 'normal'):
+        raise ConfigError(f"loss_bbox_type={said['loss_bbox_type']!r} with a {part_type(d)} is not known here")
+    return loss
 
 def angle_coder_from(
     d:dict # `angle_coder` of a configuration, or None
 ):
     "An angle coder"
-    if not d or part_type(d)=='PseudoAngleCoder': return PlainAngle()
-    if part_type(d)=='PSCCoder': return PSCAngle(d.get('num_step', 3), d.get('dual_freq', True), d.get('thr_mod', .47))
-    if part_type(d)=='CSLCoder':
+    if not d or known_type('the angle coder', d, 'PSCCoder', 'CSLCoder', 'PseudoAngleCoder')=='PseudoAngleCoder': return PlainAngle()
+    if part_type(d, 'PSCCoder')=='PSCCoder': return PSCAngle(d.get('num_step', 3), d.get('dual_freq', True), d.get('thr_mod', .47))
+    else:
         window = d.get('window', 'gaussian')
         return CSLAngle(d.get('angle_version', 'le90'), d.get('omega', 1), 'mmrotate' if window=='gaussian' else window,
                         d.get('radius', 6))
-    raise unknown_part('the angle coder', d, ('PSCCoder','CSLCoder'))
 
 def delta_coder_from(
     d:dict, # `bbox_coder` of a configuration, with `angle_version` (1.x) or `angle_range` (0.x)
     **kw # more for the coder
 )->DeltaXYWHACoder:
     "A coder of deltas"
-    turns = 'HBBox' in part_type(dict(dict(type=''), **d))  # one for upright boxes has nothing to project, and no word for it
+    known = 'DeltaXYWHTRBBoxCoder','DeltaXYWHTHBBoxCoder','DeltaXYWHAOBBoxCoder','DeltaXYWHAHBBoxCoder','DeltaXYWHABBoxCoder'
+    turns = 'HBBox' in (known_type('the box coder', d, *known) if 'type' in d else '')  # one for upright boxes has nothing to project, and no word for it
     return DeltaXYWHACoder(angle_from(d), d.get('norm_factor'), d.get('edge_swap', False), d.get('proj_xy', turns),
                            tuple(d.get('target_means', (0.,)*5)), tuple(d.get('target_stds', (1.,)*5)), **_line(d), **kw)
 
@@ -171,52 +188,99 @@ _versioned = {'DeltaXYWHAOBBoxCoder':'0.x', 'DeltaXYWHAHBBoxCoder':'0.x', 'Delta
               'MidpointOffsetCoder':None, 'DistanceAnglePointCoder':None}  # coders that are of 'oc' where nothing is said, and their line
 
 def _line(d): # 0.x follows OpenCV's new spelling, 1.x its old one
-    old = 'angle_range' in d or 'angle_version' not in d and _versioned.get(part_type(dict(dict(type=''), **d)))=='0.x'
+    old = 'angle_range' in d or 'angle_version' not in d and _versioned.get(part_type(d, ''))=='0.x'
     return dict(oc='new') if old and angle_from(d)=='oc' else {}
 
 def angle_from(d:dict)->str: # of a coder
     "The angle version"
-    return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(dict(dict(type=''), **d)) in _versioned else 'le90')
+    return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(d, '') in _versioned else 'le90')
 
 # %% ../../nbs/interop/01_mmparts.ipynb #c4cc2bed
+def _norm_of(d, what): # True: batch norm; 'group': group norm of 32 groups; None: none
+    norm = d.get('norm_cfg')
+    return {'BN':True, 'SyncBN':True, 'GN':'group'}[known_type(f'the norm of {what}', norm, 'BN', 'SyncBN', 'GN')] if norm else None
+
+def _resnet(d, kw):
+    "ResNet in its variants: with a deep stem, with mean pooling on the way past, as Caffe has it, with group norms"
+    kind = known_type('the backbone', d, 'ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt')
+    deep,mean = (d.get(key, kind in kinds) for key,kinds in (('deep_stem',('ResNetV1c','ResNetV1d')), ('avg_down',('ResNetV1d',))))
+    name = f"resnet{d['depth']}" if kind!='ResNeXt' else f"resnext{d['depth']}_{d.get('groups', 1)}x{d.get('base_width', 4)}d"
+    if deep and mean and kind!='ResNeXt': name += 'd'
+    elif deep or mean: kw |= dict(dict(stem_type='deep', stem_width=32) if deep else {}, **(dict(avg_down=True) if mean else {}))
+    if d.get('style', 'pytorch')!='pytorch': kw['style'] = d['style']
+    norm = d.get('norm_cfg') or {}
+    if _norm_of(d, 'the backbone')=='group': kw['norm_layer'] = 'groupnorm'
+    if not norm.get('requires_grad', True): kw['norm_frozen'] = True
+    return name
+
+def _cspnext(d, kw):
+    sizes = {(.167,.375):'tiny', (.33,.5):'s', (.67,.75):'m', (1,1):'l', (1.33,1.25):'x'}
+    size = sizes.get((d.get('deepen_factor', 1), d.get('widen_factor', 1)))
+    if not size:
+        raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep "
+                          f"and {d.get('widen_factor')} times as wide is not known here")
+    return f'cspnext_{size}'
+
+def _swin(d, kw):
+    sizes = {(96,6):('tiny',3), (96,18):('small',3), (128,18):('base',4), (192,18):('large',6)}
+    depths = d.get('depths', [2,2,6,2])
+    size,heads = sizes.get((d.get('embed_dims', 96),depths[2]), ('',0))
+    if not size or [2,2,2]!=[*depths[:2],depths[3]] or d.get('num_heads', [3,6,12,24])!=[heads*2**i for i in range(4)]:
+        raise ConfigError(f"a SwinTransformer of depths {depths}, {d.get('embed_dims', 96)} channels is not known here")
+    kw['out_norm'] = True
+    return f"swin_{size}_patch4_window{d.get('window_size', 7)}_224"
+
+def _convnext(d, kw):
+    kw['out_norm'] = True
+    return f"convnext_{d.get('arch', 'tiny')}"
+
+bodies = dict(ResNet=_resnet, ResNetV1c=_resnet, ResNetV1d=_resnet, ResNeXt=_resnet, CSPNeXt=_cspnext, SwinTransformer=_swin,
+              ConvNeXt=_convnext) # type of a backbone: reader, which gives timm's name and adds to the keywords of `TimmBackbone`
+
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
+    if part_type(d) not in bodies: raise unknown_part('the backbone', d, bodies)
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
-    if part_type(d) in ('ResNet','ResNetV1d'): return dict(backbone=f"resnet{d['depth']}" + 'd'*part_type(d).endswith('d'), backbone_kw=kw)
-    if part_type(d)=='CSPNeXt':
-        sizes = {(.167,.375):'tiny', (.33,.5):'s', (.67,.75):'m', (1,1):'l', (1.33,1.25):'x'}
-        size = sizes.get((d.get('deepen_factor', 1), d.get('widen_factor', 1)))
-        if not size:
-            raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep "
-                              f"and {d.get('widen_factor')} times as wide is not known here")
-        return dict(backbone=f'cspnext_{size}', backbone_kw=kw)
     kw |= {key:d[key] for key in ('drop_path_rate',) if key in d}
-    if part_type(d)=='SwinTransformer':
-        sizes = {(96,6):'tiny', (96,18):'small', (128,18):'base', (192,18):'large'}
-        size = sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]
-        return dict(backbone=f"swin_{size}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
-    if part_type(d)=='ConvNeXt': return dict(backbone=f"convnext_{d.get('arch', 'tiny')}", backbone_kw=dict(kw, out_norm=True))
-    raise unknown_part('the backbone', d, ('ResNet','ResNetV1d','CSPNeXt','SwinTransformer','ConvNeXt'))
+    return dict(backbone=bodies[part_type(d)](d, kw), backbone_kw=kw)
+
+_extra = {False:'pool', True:'input', 'on_input':'input', 'on_lateral':'lateral', 'on_output':'output'}
 
 def neck_from(d:dict)->dict: # keywords of `dense_detector`
     "The feature pyramid"
-    if part_type(d)!='FPN': raise unknown_part('the neck', d, ('FPN',))
-    extra = d.get('add_extra_convs', 'on_input')
-    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
-                relu_extra=d.get('relu_before_extra_convs', False),
-                **({'fpn_norm':'group' if part_type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
+    known_type('the neck', d, 'FPN')
+    extra,norm = d.get('add_extra_convs', False),_norm_of(d, 'the neck')
+    if extra not in _extra: raise ConfigError(f"add_extra_convs={extra!r} is not known here; {', '.join(map(str, _extra))} are")
+    return dict(fpn_channels=d.get('out_channels', 256), fpn_extra=_extra[extra], relu_extra=d.get('relu_before_extra_convs', False),
+                **(dict(fpn_norm=norm) if norm else {}))
+
+def strides_from(
+    model:dict, # of a configuration
+    usual:tuple=(8,16,32,64,128) # where the neck does not say
+)->tuple: # px, of each level
+    "Strides of a pyramid: those of the maps it takes, doubled for each level beyond"
+    body,neck = model['backbone'],model['neck']
+    maps = [4*2**i for i in body.get('out_indices', range(4))]
+    start,end,n = neck.get('start_level', 0),neck.get('end_level', -1),neck.get('num_outs')
+    if n is None: return usual
+    taken = maps[start:len(maps) if end in (-1,len(maps)-1) else end+1]
+    return tuple(taken[:n])+tuple(taken[-1]*2**i for i in range(1, n-len(taken)+1))
 
 def test_from(d:dict)->dict: # keywords of `DenseHead`
     "Thresholds and NMS of inference"
-    nms = d.get('nms', {})
+    nms = d.get('nms') or {}
+    kind = known_type('the NMS', nms, 'nms_rotated', 'nms', 'nms_quadri', 'soft_nms')
+    soft = {key:nms[key] for key in ('sigma','min_score','method') if key in nms} if kind=='soft_nms' else None
+    more = dict(soft_nms=soft) if kind=='soft_nms' else {}
+    if (least := d.get('min_bbox_size', 0))>0: more['min_size'] = least
     return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
-                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .1)))
+                iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .3 if kind=='soft_nms' else .1)), **more)
 
 def cls_loss_from(
     d:dict # `loss_cls` of a configuration
 )->dict: # keywords of `DenseHead`
     "The class loss and its weight"
-    if part_type(d)!='FocalLoss': raise unknown_part('the class loss', d, ('FocalLoss',))
+    known_type('the class loss', d, 'FocalLoss')
     kw = dict(alpha=d.get('alpha', .25), gamma=d.get('gamma', 2.))
     return dict(cls_weight=d.get('loss_weight', 1.), **({} if kw==dict(alpha=.25, gamma=2.) else dict(loss_cls=partial(focal_loss, **kw))))
 
@@ -226,4 +290,5 @@ def proposal_coder_from(
 ):
     "A coder of upright boxes, or of midpoint offsets"
     kw = {key:tuple(d[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in d}
-    return MidpointOffsetCoder(angle_from(d), **_line(d), **kw) if part_type(d)=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)
+    kind = known_type('the box coder of proposals', d, 'DeltaXYWHHBBoxCoder', 'DeltaXYWHBBoxCoder', 'DeltaXYWHQBBoxCoder', 'MidpointOffsetCoder')
+    return MidpointOffsetCoder(angle_from(d), **_line(d), **kw) if kind=='MidpointOffsetCoder' else DeltaXYWHCoder(**kw)
