@@ -35,18 +35,24 @@ def _extremes(points): # `(n, 8)`: the leftmost, topmost, rightmost and bottommo
     found = [getattr(points[...,axis], way)(1)[1] for way in ('min','max') for axis in (0,1)]
     return points.gather(1, torch.stack(found, 1)[...,None].expand(-1,-1,2)).flatten(1)
 
+def _group_sum(values, groups):
+    "Of each number of `(n,)` the sum over its group"
+    groups = torch.zeros_like(values, dtype=torch.long) if groups is None else groups
+    return values.new_zeros(int(groups.max())+1 if len(groups) else 0).index_add(0, groups, values)[groups]
+
 @checked
 def bc_convex_giou_loss(
     points:Tensor, # `(n, k, 2)` px/unit, k points of each set
     quads:Tensor, # `(n, 4, 2)` px/unit, the object of each set, corners in order
+    groups:Tensor=None, # `(n,)` number of the sets that are averaged together; None: all are
     taught:bool=False # a slope of all terms; False: that of the GIoU loss alone, as MMRotate trains
 )->Tensor: # `(n,)`
     "Convex GIoU with the distance of centres and extremes, by the object's aspect ratio"
     quads = quads.to(points.dtype)
     overlap,share = convex_giou_loss(points, quads),(-aspect_ratio(quads)/4).exp()
-    def apart(a, b): return F.smooth_l1_loss(a, b, reduction='none').sum()/max(len(a), 1)
+    def apart(a, b): return F.smooth_l1_loss(a, b, reduction='none').sum(1)
     far = apart(points.mean(1), quads.mean(1)) + apart(_extremes(points), _extremes(quads))
-    loss = share*far + 1-(1-2*share)*(1-overlap)
+    loss = share*_group_sum(far, groups)/_group_sum(torch.ones_like(far), groups) + 1-(1-2*share)*(1-overlap)
     return loss if taught else overlap + (loss-overlap).detach()
 
 # %% ../../nbs/losses/04_points.ipynb #b43072e5
@@ -92,7 +98,8 @@ def _inside(points, quads):
 def spatial_border_loss(
     points:Tensor, # `(n, k, 2)` or `(n, 2k)` px, k points of each set
     quads:Tensor, # `(n, 4, 2)` or `(n, 8)` px, the object of each set, corners in order
-    weight:float=0.2 # factor of the distance
+    weight:float=0.2, # factor of the distance
+    groups:Tensor=None # `(n,)` number of the sets whose points are averaged together; None: all are
 )->Tensor: # `(n,)`, whose sum is `weight` times the mean distance of the points outside
     "What the points outside their object cost, by set"
     p,q = points.unflatten(-1, (-1,2)) if points.ndim==2 else points,quads.reshape(-1, 4, 2).to(points.dtype)
@@ -100,4 +107,4 @@ def spatial_border_loss(
     outside = ~_inside(p.detach(), q)
     d = p - (q[:,0]+q[:,2])[:,None]/2
     far = torch.where(outside[...,None], d, 1.).norm(dim=-1)    # a point on the centre is inside, where a norm has no slope
-    return weight*(far*outside).sum(1)/outside.sum().clamp(min=1)
+    return weight*(far*outside).sum(1)/_group_sum(outside.sum(1), groups).clamp(min=1)
