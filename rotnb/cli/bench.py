@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numba, torch
 from fastcore.script import call_parse
-from . import __version__
+from .. import __version__
 from ..measure.stress import format_wall, iou_implementations, iou_wall
 from ..measure.speed import NMS_SIZES, bench_batched, bench_iou, bench_nms, bench_nms_against_matrix, machine_peaks
 from ..measure.eval_speed import bench_eval, bench_eval_large

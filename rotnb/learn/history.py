@@ -10,7 +10,7 @@ import platform, time
 from contextlib import contextmanager
 from importlib.metadata import version
 from fastai.vision.all import *
-from . import __version__
+from .. import __version__
 from ..check.verbs import checked
 from ..plot.style import figure_style, line_style
 

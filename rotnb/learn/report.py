@@ -10,7 +10,7 @@ import json, tempfile, yaml
 from datetime import date
 from fastai.vision.all import *
 from fastcore import xml as H
-from . import __version__
+from .. import __version__
 from ..plot.draw import PALETTE
 from ..check.verbs import checked
 from ..plot.style import INK, figure_style

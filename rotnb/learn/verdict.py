@@ -10,7 +10,7 @@ import json
 from datetime import date
 from html.parser import HTMLParser
 from fastai.vision.all import *
-from . import __version__
+from .. import __version__
 from ..evaluate.curves import pr_curve
 from ..evaluate.matching import Outcome, match
 from .evaluation import evaluate_learner
