@@ -12,6 +12,7 @@ from functools import partial
 from inspect import signature
 from warnings import warn
 from ..check.verbs import checked
+from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
@@ -19,8 +20,9 @@ from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
 from ..models.roi_head import roi_align_hbox
-from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
-                                   delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
+from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, iou_mode,
+                                   angle_coder_from, delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from,
+                                   test_from)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #62349ab2
 def _dense(model, head):
@@ -159,17 +161,44 @@ def _reppoints(model, head):
                 **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **chosen)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
-_uprighted = 'square_classes','rotation_agnostic_classes','agnostic_resize_classes'
+def _surrounding(head, name, **kw):
+    "A loss of boxes of which one is only known to surround the object"
+    loss = head.get('loss_bbox') or dict(type='IoULoss')
+    if part_type(loss)!='IoULoss': raise unknown_part(f"the box loss of a {part_type(head)}", loss, ('IoULoss',))
+    return box_loss(name, weight=loss.get('loss_weight', 1.), **iou_mode(loss), **kw)
+
+def _views(model, head, own, names):
+    "What both versions of H2RBox share: the network of rotated FCOS, views, and the classes of some settings"
+    _fixed(head, use_hbbox_loss=False)
+    crop = model.get('crop_size', (768,768))
+    base = _fcos(model, {**own, **head, 'loss_bbox':dict(type='IoULoss'), 'loss_angle':None})
+    return dict(base, crop_size=tuple(crop), padding=model.get('padding', 'reflection'),
+                **{key:tuple(head[key]) for key in names if head.get(key)})
 
 def _h2rbox(model, head):
-    kind,coded = part_type(head),head.get('angle_coder')
-    some = ', '.join(f'{key}={head[key]}' for key in _uprighted if head.get(key))
-    warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
-         "training goes on as rotated_fcos, from oriented boxes"+
-         (f". MMRotate turns boxes of some classes upright, and H2RBox-v2 shrinks some ({some}); here they stay as found" if some else ''))
-    losses = (dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else
-              dict(loss_bbox=dict(type='RotatedIoULoss')))
-    return _fcos(model, {'scale_angle':kind=='H2RBoxHead', **head, **losses})
+    _fixed(head, weak_supervised=True)
+    own = head.get('loss_bbox_ss') or dict(type='IoULoss')
+    if part_type(own)!='H2RBoxConsistencyLoss': raise unknown_part('the loss between views', own, ('H2RBoxConsistencyLoss',))
+    parts = {part:own.get(f'{part}_loss_cfg', dict(type=kind, loss_weight=float(part!='center')))
+             for part,kind in dict(center='L1Loss', shape='IoULoss', angle='L1Loss').items()}
+    for part,kind in dict(center='L1Loss', shape='IoULoss', angle='L1Loss').items():
+        if part_type(parts[part])!=kind: raise unknown_part(f"the {part}'s loss between views", parts[part], (kind,))
+    return dict(_views(model, head, dict(scale_angle=True), ('square_classes','rotation_agnostic_classes')), name='h2rbox',
+                loss_box=_surrounding(head, 'hbox_iou'), ss_weight=own.get('loss_weight', 1.),
+                **{f'{part}_weight':value.get('loss_weight', 1.) for part,value in parts.items()})
+
+def _h2rbox_v2(model, head):
+    _fixed(head, use_circumiou_loss=True, use_reweighted_loss_bbox=False)
+    own = head.get('loss_symmetry_ss') or dict(type='H2RBoxV2ConsistencyLoss')
+    _fixed(own, use_snap_loss=True)
+    rot,flip = (dict(dict(type='SmoothL1Loss', loss_weight=weight, beta=.1), **own.get(f'loss_{name}', {}))
+                for name,weight in dict(rot=1., flp=.05).items())
+    for part in (rot,flip):
+        if part_type(part)!='SmoothL1Loss' or part['beta']!=rot['beta']: raise unknown_part('the loss of symmetry', part, ('SmoothL1Loss',))
+    return dict(_views(model, head, dict(scale_angle=False), ('rotation_agnostic_classes','agnostic_resize_classes')), name='h2rbox_v2',
+                loss_box=_surrounding(head, 'projected_iou', turn_offset=False), view_range=tuple(model.get('view_range', (.25,.75))),
+                rot_weight=rot['loss_weight'], flip_weight=flip['loss_weight'], beta=rot['beta'],
+                standalone_angle=head.get('use_standalone_angle', True))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #743c39a2
 def _rtmdet(model, head):
@@ -194,7 +223,7 @@ def _rtmdet(model, head):
 # %% ../../nbs/interop/02_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
                CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, H2RBoxHead=_h2rbox,
-               H2RBoxV2Head=_h2rbox,
+               H2RBoxV2Head=_h2rbox_v2,
                RotatedRTMDetSepBNHead=_rtmdet,
                R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints)
