@@ -4127,6 +4127,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'rotnb/models/h2rbox.py'),
                                      'rotnb.models.h2rbox.turn_boxes': ('models/h2rbox.html#turn_boxes', 'rotnb/models/h2rbox.py'),
                                      'rotnb.models.h2rbox.turn_images': ('models/h2rbox.html#turn_images', 'rotnb/models/h2rbox.py'),
+                                     'rotnb.models.h2rbox.turn_targets': ('models/h2rbox.html#turn_targets', 'rotnb/models/h2rbox.py'),
                                      'rotnb.models.h2rbox.turn_xy': ('models/h2rbox.html#turn_xy', 'rotnb/models/h2rbox.py'),
                                      'rotnb.models.h2rbox.turned_cells': ('models/h2rbox.html#turned_cells', 'rotnb/models/h2rbox.py')},
             'rotnb.models.h2rbox_v2': { 'rotnb.models.h2rbox_v2.H2RBoxV2Head': ( 'models/h2rbox_v2.html#h2rboxv2head',

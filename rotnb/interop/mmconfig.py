@@ -194,7 +194,8 @@ def _h2rbox_v2(model, head):
     rot,flip = (dict(dict(type='SmoothL1Loss', loss_weight=weight, beta=.1), **own.get(f'loss_{name}', {}))
                 for name,weight in dict(rot=1., flp=.05).items())
     for part in (rot,flip):
-        if part_type(part)!='SmoothL1Loss' or part['beta']!=rot['beta']: raise unknown_part('the loss of symmetry', part, ('SmoothL1Loss',))
+        if part_type(part)!='SmoothL1Loss': raise unknown_part('the loss of symmetry', part, ('SmoothL1Loss',))
+    _fixed(dict(flip, type='loss of a flipped view'), beta=rot['beta'])
     return dict(_views(model, head, dict(scale_angle=False), ('rotation_agnostic_classes','agnostic_resize_classes')), name='h2rbox_v2',
                 loss_box=_surrounding(head, 'projected_iou', turn_offset=False), view_range=tuple(model.get('view_range', (.25,.75))),
                 rot_weight=rot['loss_weight'], flip_weight=flip['loss_weight'], beta=rot['beta'],

@@ -102,7 +102,9 @@ class Detector(nn.Module):
         self.n_classes,self.angle,self.name = n_classes,angle,name
 
     @property
-    def vocab(self): return self.__dict__.get('vocab') # class names, in order; set by the learner that trains it or the file it is loaded from
+    def vocab(self):
+        "Class names, in order; set by the learner that trains it or the file it is loaded from"
+        return self.__dict__.get('vocab')
     @vocab.setter
     def vocab(self, names):
         for stage in self.stages: getattr(stage, 'learn_names', list)(names or ())

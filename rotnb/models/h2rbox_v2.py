@@ -17,7 +17,7 @@ from ..geometry.boxes import canonicalize
 from ..targets.angle_coders import PSCAngle
 from .contract import Detector, Positives, StageOut, matched_objects, register_detector
 from .fcos import rotated_fcos
-from .h2rbox import ViewsHead, crop_middle, turn_boxes, turn_images
+from .h2rbox import ViewsHead, crop_middle, turn_images, turn_targets
 
 # %% ../../nbs/models/29_h2rbox_v2.ipynb #29a00007
 def flip_boxes(
@@ -59,10 +59,9 @@ class H2RBoxV2Head(ViewsHead):
         "The images as they are, turned, and flipped top to bottom"
         turn = self.draw_turn(images)
         images,targets = crop_middle(images, targets, self.crop_size)
-        size_hw = images.shape[-2:]
-        turned = [dict(target, boxes=turn_boxes(target['boxes'], turn, size_hw), turn=turn) for target in targets]
-        flipped = [dict(target, boxes=flip_boxes(target['boxes'], size_hw[0])) for target in targets]
-        return torch.cat([images, turn_images(images, turn, self.padding), images.flip(-2)]),[*targets, *turned, *flipped]
+        flipped = [dict(target, boxes=flip_boxes(target['boxes'], images.shape[-2])) for target in targets]
+        return (torch.cat([images, turn_images(images, turn, self.padding), images.flip(-2)]),
+                [*targets, *turn_targets(targets, turn, images.shape[-2:]), *flipped])
 
 # %% ../../nbs/models/29_h2rbox_v2.ipynb #29a0000b
 @patch
@@ -84,7 +83,8 @@ def _box_loss(self:H2RBoxV2Head, pos):
     deltas = torch.cat([pos.deltas[:,:n], pos.deltas[:,n:].detach()], 1) if self.standalone_angle else pos.deltas
     theta = canonicalize(pos.boxes, self.coder.angle)[:,4]/(math.pi/2)
     level = self.coder.decode(pos.priors, self._upright(self.coder.encode(pos.priors, pos.boxes), theta.round()*(math.pi/2)))
-    return self.loss_box.of(self.coder, pos.priors, torch.where(round, self._upright(deltas), deltas), torch.where(round, level, pos.boxes))
+    deltas,boxes = torch.where(round, self._upright(deltas), deltas),torch.where(round, level, pos.boxes)
+    return self.loss_box.of(self.coder, pos.priors, deltas, boxes)
 
 # %% ../../nbs/models/29_h2rbox_v2.ipynb #29a0000c
 @patch
