@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ANY', 'bodies', 'ConfigError', 'read_config', 'Part', 'as_parts', 'unread', 'refuse_unread', 'part_type',
-           'known_type', 'unknown_part', 'box_loss_from', 'angle_coder_from', 'delta_coder_from', 'angle_from',
-           'backbone_from', 'neck_from', 'strides_from', 'test_from', 'cls_loss_from', 'proposal_coder_from']
+           'known_type', 'unknown_part', 'iou_mode', 'box_loss_from', 'angle_coder_from', 'delta_coder_from',
+           'angle_from', 'backbone_from', 'neck_from', 'strides_from', 'test_from', 'cls_loss_from',
+           'proposal_coder_from']
 
 # %% ../../nbs/interop/01_mmparts.ipynb #652452a8
 import ast, json, re
@@ -57,6 +58,7 @@ class Part(dict):
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)
+    def over(self, usual): return Part({**usual, **self}, self.asked) # with `usual` where it says nothing
 
 def as_parts(
     value # a dictionary or a list, or what lies in one
@@ -136,19 +138,23 @@ def _gaussian_loss(d, table, **default):
     kw = {**kw, **{key:d.get(key, value) for key,value in default.items()}, **given}
     return box_loss(name, weight=d.get('loss_weight', 1.), **kw)
 
-def _iou_mode(d): return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
+def iou_mode(
+    d:dict # `IoULoss` or `RotatedIoULoss` of a configuration
+)->dict:
+    "How a loss is made of the IoU"
+    return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
 
 _box_losses = dict(
     L1Loss=lambda d: box_loss('l1', weight=d.get('loss_weight', 1.)),
     SmoothL1Loss=lambda d: box_loss('smooth_l1', weight=d.get('loss_weight', 1.), beta=d.get('beta', 1.)),
     SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25),
                                        gamma=d.get('gamma', 2.)),
-    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
+    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
     # GDLoss_v1 takes neither weights nor a divisor
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),
     KFLoss=lambda d: d.get('beta') and None or box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),
-    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
+    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), iou_mode(d)),
     GIoULoss=lambda d: BoxLoss(hbox_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
 # %% ../../nbs/interop/01_mmparts.ipynb #fa146287
