@@ -4088,8 +4088,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'rotnb/models/equivariant.py'),
                                           'rotnb.models.equivariant.SteerableConv.train': ( 'models/equivariant.html#steerableconv.train',
                                                                                             'rotnb/models/equivariant.py'),
-                                          'rotnb.models.equivariant._basis_on': ( 'models/equivariant.html#_basis_on',
-                                                                                  'rotnb/models/equivariant.py'),
                                           'rotnb.models.equivariant._channel_norm': ( 'models/equivariant.html#_channel_norm',
                                                                                       'rotnb/models/equivariant.py'),
                                           'rotnb.models.equivariant._deviations': ( 'models/equivariant.html#_deviations',

@@ -62,16 +62,12 @@ def steerable_basis(
     with torch.inference_mode(False):                            # these are kept, for training too
         return torch.from_numpy(np.stack([_sampled(mode, size, plain) for mode in filter_modes(size, plain)])).float()
 
-# %% ../../nbs/models/21_equivariant.ipynb #0888493e
+# %% ../../nbs/models/21_equivariant.ipynb #1456116f
 def _deviations(modes, n_in):
     "Of the coefficients of each mode at the start"
     pairs = [(mode.waves_in,mode.waves_out) for mode in modes]
     kinds = [len({waves_in for waves_in,waves_out in pairs if waves_out==pair[1]}) for pair in pairs]
     return torch.tensor([(kind*n_in*pairs.count(pair))**-.5 for pair,kind in zip(pairs, kinds)])
-
-@cache
-def _basis_on(size, plain, device, dtype):
-    with torch.inference_mode(False): return steerable_basis(size, plain).to(device, dtype)
 
 @checked
 class SteerableConv(nn.Module):
@@ -92,6 +88,7 @@ class SteerableConv(nn.Module):
         modes,n_in = filter_modes(kernel_size, self.plain),in_channels if self.plain else in_channels//N_TURNS
         self.weight = nn.Parameter(torch.randn(out_channels//N_TURNS, n_in, len(modes))*_deviations(modes, n_in))
         self.bias = nn.Parameter(torch.zeros(out_channels//N_TURNS)) if bias else None
+        self.register_buffer('basis', steerable_basis(kernel_size, self.plain).to(self.weight.device), persistent=False)
 
     def extra_repr(self): return f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}'
 
@@ -99,8 +96,7 @@ class SteerableConv(nn.Module):
         "Filters and biases of the ordinary convolution that it is"
         kind = self.weight.device.type
         with torch.autocast('cpu' if kind=='meta' else kind, enabled=False):               # in full, whatever is computed with them
-            basis = _basis_on(self.kernel_size, self.plain, self.weight.device, self.weight.dtype)
-            filters = torch.einsum('OIb,boihw->OoIihw', self.weight, basis).flatten(2, 3).flatten(0, 1)
+            filters = torch.einsum('OIb,boihw->OoIihw', self.weight, self.basis).flatten(2, 3).flatten(0, 1)
             return filters,None if self.bias is None else (self.bias/N_TURNS**.5).repeat_interleave(N_TURNS)
 
     def filters(self)->tuple: # as of `expand`
@@ -123,12 +119,12 @@ class SteerableConv(nn.Module):
         "Convolve"
         return F.conv2d(x, *self.filters(), self.stride, self.padding)
 
-# %% ../../nbs/models/21_equivariant.ipynb #d602d180
-class FieldNorm(nn.BatchNorm3d):
+# %% ../../nbs/models/21_equivariant.ipynb #b204c7ce
+class FieldNorm(nn.BatchNorm2d):
     "A batch norm with one mean, deviation, scale and bias for each field"
     def forward(self, input:Tensor)->Tensor: # `(b, c, h, w)`
         "Normalise"
-        return super().forward(input.unflatten(1, (-1,N_TURNS))).flatten(1, 2)
+        return super().forward(input.unflatten(1, (-1,N_TURNS)).flatten(2, 3)).unflatten(2, (N_TURNS,-1)).flatten(1, 2)
 
 def _steerable(conv):
     if conv.groups>1 or conv.dilation!=(1,1) or conv.kernel_size[0]!=conv.kernel_size[1]:
