@@ -18,6 +18,7 @@ from ..check.verbs import checked
 from ..models.contract import create_detector
 from ..models.files import Inert, WeightsError, load_tensors
 from .mmconfig import settings_from_config
+from .mmpipeline import colours_from_config
 from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #b461139f
@@ -159,6 +160,7 @@ class Family:
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
     accepts:Callable=lambda sd: True # a further condition on shapes
     apply:Callable=lambda det: None # what to set in a detector with such weights
+    kin:tuple=() # detectors of other names that have the same network
 
 def _swap(det):
     for stage in det.stages[1:]: stage.align.swapped = True
@@ -185,7 +187,8 @@ families = [
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
-    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange),
+    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange,
+           kin=('cfa','sasm','oriented_reppoints','g_rep')),
     Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, apply=_bgr)]
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #7e9b002d
@@ -273,7 +276,7 @@ def load_mmrotate(
     sd,_ = read_checkpoint(path_or_state_dict)
     family = find_family(sd)
     fill_weights(detector, rename_keys(sd, detector, common_rows+family.rows), strict, detector.name or 'the detector')
-    if (detector.name or '').startswith(family.name): family.apply(detector)
+    if (detector.name or '').startswith((family.name, *family.kin)): family.apply(detector)
     return detector
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #2de3c554
@@ -314,7 +317,7 @@ def detector_from_mmrotate(
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
     line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file shows
     **kw # settings of `create_detector`, which win
-): # a detector in evaluation mode; its `vocab` are the class names that the checkpoint notes
+): # a detector in evaluation mode; with `vocab`, `stats` and `channels` as far as the file notes them
     "Make the detector that a checkpoint is of, with its weights"
     sd,meta = read_checkpoint(path_or_state_dict)
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
@@ -327,6 +330,7 @@ def detector_from_mmrotate(
         assumed = _assumed(sd, family, given, settings_from_config(cfg))
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not show it: {assumed}"
              f"{f'. Given or found: {known}' if known else ''}")
-    det = create_detector(**{**settings_from_config(cfg), **kw})
+    det = load_mmrotate(create_detector(**{**settings_from_config(cfg), **kw}), sd).eval()
     det.vocab = _classes(meta, det.n_classes)
-    return load_mmrotate(det, sd).eval()
+    for name,value in colours_from_config(cfg).items(): setattr(det, name, value)
+    return det
