@@ -180,7 +180,7 @@ def _renamed(name, tensors, model): # as timm calls a filter
 def register_net(
     name:str, # for timm
     net, # of settings -> module with `stages`, `head` and `feature_info`
-    rows:list, # of (pattern, replacement): published keys -> ours, but for stages, which count from 1 in both
+    rows:list=None, # of (pattern, replacement): published keys -> ours, but for stages, which count from 1 in both; None: as they are
     weights:dict=None, # where trained ones are: `url`, or `file`, and more of timm's `PretrainedCfg`
     **settings # of this size
 ):
@@ -192,7 +192,7 @@ def register_net(
     cfg = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD, input_size=(3,224,224), pool_size=(7,7), classifier='head',
                num_classes=1000, interpolation='bicubic', **(weights or {}))
     default_cfgs.update(generate_default_cfgs({f'{name}.in1k':cfg}))
-    _published[name] = rows
+    if rows: _published[name] = rows
     if not timm.is_model(name): register_model(entry)
 
 # %% ../../nbs/models/31_lsknet.ipynb #315c0011

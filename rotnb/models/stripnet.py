@@ -8,7 +8,7 @@ __all__ = ['StripGate']
 # %% ../../nbs/models/32_stripnet.ipynb #325c0003
 from functools import partial
 from torch import nn
-from .lsknet import GatedNet, gated_rows, gated_sizes, register_net
+from .lsknet import GatedNet, gated_sizes, register_net
 
 # %% ../../nbs/models/32_stripnet.ipynb #325c0006
 class StripGate(nn.Sequential):
@@ -22,4 +22,4 @@ class StripGate(nn.Sequential):
                          nn.Conv2d(nf, nf, (length,1), padding=(reach,0), groups=nf),
                          nn.Conv2d(nf, nf, 1))
 
-for size,settings in gated_sizes.items(): register_net(f'stripnet_{size}', partial(GatedNet, StripGate), gated_rows, **settings)
+for size,settings in gated_sizes.items(): register_net(f'stripnet_{size}', partial(GatedNet, StripGate), **settings)
