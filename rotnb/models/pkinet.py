@@ -131,7 +131,7 @@ class PKINet(nn.Module):
 # %% ../../nbs/models/34_pkinet.ipynb #345c000c
 _convs = {'dw_conv.conv':'near', **{f'dw_conv{i+1}.conv':f'more.{i}' for i in range(4)}, 'pre_conv':'pre', 'pw_conv':'mix', 'post_conv':'post'}
 _stem = dict(down_conv=0, conv1=1, conv2=2)
-_rows = [(rf'^stages\.0\.{theirs}\.', f'stem.{i}.') for theirs,i in _stem.items()] + [
+_rows = [(rf'^(stages\.0|stem)\.{theirs}\.', f'stem.{i}.') for theirs,i in _stem.items()] + [
     (r'^(stages\.\d)\.downsample\.down_conv\.',   r'\1.downsample.'),
     (r'^(stages\.\d)\.conv1\.',                   r'\1.split.'),
     (r'^(stages\.\d)\.conv2\.',                   r'\1.join.'),

@@ -29,7 +29,7 @@ def build(file):
 
 def fill(model):
     "Formula weights; the lines `key TAB shape` of what was filled"
-    params,lines = dict(model.named_parameters()),[]
+    params,lines = dict(model.named_parameters(remove_duplicate=False)),[]
     for key,tensor in model.state_dict().items():
         if key in params or key.endswith(('running_mean','running_var')):
             tensor.copy_(torch.tensor(weights.value(key, tuple(tensor.shape))))
