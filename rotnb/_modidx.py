@@ -97,6 +97,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'rotnb.cli.overwrite.check_spared': ('cli/overwrite.html#check_spared', 'rotnb/cli/overwrite.py')},
             'rotnb.cli.predict': { 'rotnb.cli.predict._numbers': ('cli/predict.html#_numbers', 'rotnb/cli/predict.py'),
                                    'rotnb.cli.predict.main': ('cli/predict.html#main', 'rotnb/cli/predict.py'),
+                                   'rotnb.cli.predict.open_model': ('cli/predict.html#open_model', 'rotnb/cli/predict.py'),
                                    'rotnb.cli.predict.run_predict': ('cli/predict.html#run_predict', 'rotnb/cli/predict.py')},
             'rotnb.cli.recipe': { 'rotnb.cli.recipe._is_ours': ('cli/recipe.html#_is_ours', 'rotnb/cli/recipe.py'),
                                   'rotnb.cli.recipe.check_path': ('cli/recipe.html#check_path', 'rotnb/cli/recipe.py'),

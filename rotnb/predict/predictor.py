@@ -164,7 +164,7 @@ def __call__(self:Predictor,
     found = self.predict_images(images, score_thr, **kwargs)
     return found[0] if is_one_image(images) else found
 
-# %% ../../nbs/predict/10_predictor.ipynb #ca8ea07b
+# %% ../../nbs/predict/10_predictor.ipynb #2a5e9cfb
 def _card(predictor, name):
     "The page that is seen beside the weights"
     notes,names = predictor.notes,', '.join(predictor.vocab or [f'{predictor.detector.n_classes} without names'])
@@ -204,7 +204,8 @@ def _config_of(folder):
         if not (folder/name).is_file(): raise WeightsError(f'{folder} lacks {name}: it is no folder of predictor.save, or not a whole one')
     try: config = json.loads((folder/FOLDER_FILES[1]).read_text(encoding='utf-8'))
     except ValueError as e: raise DamagedFile(f'{folder/FOLDER_FILES[1]} is damaged ({e}); save or download it again') from e
-    if not (isinstance(config, dict) and isinstance(config.get('predictor'), dict) and isinstance(config.get('weights'), dict)):
+    parts = [config.get(key) for key in ('predictor','weights')] if isinstance(config, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts) or 'vocab' not in parts[0]:
         raise WeightsError(f'{folder/FOLDER_FILES[1]} says nothing of a predictor of rotnb')
     return config
 
