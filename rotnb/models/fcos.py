@@ -51,13 +51,18 @@ class DeformConv(nn.Conv2d):
 @delegates()
 class FCOSHead(DenseHead):
     "A `DenseHead` with the later settings of FCOS"
-    def __init__(self, *args,
+    def __init__(self,
+        n_classes:int, # without the background
+        in_channels:int, # of the neck's levels
+        priors, # such as `PointPriors()`
+        coder, # such as `DistanceAngleCoder()`
+        assigner, # see `DenseHead`
         deform:bool=False, # the last convolution of each tower is deformable
         quality_on:str='box', # tower that centerness is read from: 'box' or 'cls'
         **kwargs):
         check_choice('FCOSHead', quality_on=(quality_on, 'box', 'cls'))
         self.deform,self.quality_on = deform,quality_on # before the layers are made
-        super().__init__(*args, **kwargs)
+        super().__init__(n_classes, in_channels, priors, coder, assigner, **kwargs)
 
     def build(self, in_channels:int):
         "Make the layers"
