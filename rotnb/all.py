@@ -19,6 +19,7 @@ from .plot.matches import show_matches
 # ops: overlaps, suppression, features at boxes
 from .ops.iou import box_iou_rotated
 from .ops.nms import batched_nms_rotated, nms_quad, nms_rotated
+from .ops.soft_nms import soft_nms_rotated
 from .ops.fusion import soft_nms_rotated, weighted_boxes_fusion
 from .ops.roi_align import roi_align_rotated
 from .ops.align import rotated_feature_align

@@ -22,6 +22,7 @@ from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
+from ..ops.soft_nms import soft_nms_rotated
 from .contract import Detector, Positives, StageOut, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
@@ -83,6 +84,8 @@ class DenseHead(nn.Module):
         nms_pre_of:str='pairs', # candidates: 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        min_size:float=0., # px, what both sides of a detection exceed
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
         clip_centers:bool=False): # move the centres of detections beyond the image to its border, as MMRotate does
         super().__init__()
@@ -252,11 +255,13 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_h
     pri,labels = pairs//self.n_classes,pairs%self.n_classes
     scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
     if factor is not None: scores = scores*factor[pri]
-    ok = valid_boxes(boxes) & scores.isfinite()
+    ok = valid_boxes(boxes) & scores.isfinite() & (boxes[:,2:4]>self.min_size).all(1)
     boxes,scores,labels = boxes[ok],scores[ok],labels[ok]
     if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
-    keep = batched_nms_rotated(boxes, scores, labels, self.iou_thr)[:self.max_per_img]
-    return dict(boxes=boxes[keep], scores=scores[keep], labels=labels[keep])
+    if self.soft_nms is None: keep = batched_nms_rotated(boxes, scores, labels, self.iou_thr)
+    else: keep,scores = soft_nms_rotated(boxes, scores, labels, self.iou_thr, **self.soft_nms)
+    keep = keep[:self.max_per_img]
+    return dict(boxes=boxes[keep], scores=scores[keep] if self.soft_nms is None else scores[:len(keep)], labels=labels[keep])
 
 @patch
 def _candidates(self:DenseHead, scores, counts, factor): # positions of the pairs among the `N*K`, level by level
