@@ -15,7 +15,7 @@ ALL = [o for o in list_detectors() if o not in ('rtmdet_r_s','rtmdet_r_l')]  # m
 every = pytest.mark.parametrize('name', ALL)
 K = 3
 
-TWO_STAGE = ('oriented_rcnn','roi_trans','rotated_faster_rcnn','gliding_vertex')
+TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None)) # anchors for images of 96 px
 
 def make(name, angle='le90', seed=0, **kw):
