@@ -4522,6 +4522,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'rotnb.models.weights._counterparts': ( 'models/weights.html#_counterparts',
                                                                               'rotnb/models/weights.py'),
                                       'rotnb.models.weights._fitted': ('models/weights.html#_fitted', 'rotnb/models/weights.py'),
+                                      'rotnb.models.weights._for_classes': ('models/weights.html#_for_classes', 'rotnb/models/weights.py'),
                                       'rotnb.models.weights._loaded': ('models/weights.html#_loaded', 'rotnb/models/weights.py'),
                                       'rotnb.models.weights._located': ('models/weights.html#_located', 'rotnb/models/weights.py'),
                                       'rotnb.models.weights._moved': ('models/weights.html#_moved', 'rotnb/models/weights.py'),

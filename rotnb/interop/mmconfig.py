@@ -229,7 +229,7 @@ def _views(model, head, own, names):
     crop = model.get('crop_size', (768,768))
     base = _fcos(model, head.over(own) | dict(loss_bbox=as_parts(dict(type='IoULoss')), loss_angle=None, use_hbbox_loss=True))
     return dict(base, crop_size=tuple(crop), padding=model.get('padding', 'reflection'),
-                **{key:tuple(head[key]) for key in names if head.get(key)})
+                **{key:tuple(number for number in head[key] if number<head['num_classes']) for key in names if head.get(key)})
 
 def _h2rbox(model, head):
     own = head.get('loss_bbox_ss') or {}
