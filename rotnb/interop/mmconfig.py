@@ -119,7 +119,7 @@ def _refined(model, head):
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
     stages = tuple(_later(own, cfg, weight, base) for own,cfg,weight in zip(later, cfgs, weights, strict=True))
-    return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
+    return dict(base, name='r3det' if not odm else 's2anet' if len(later)==1 else 'cascade_s2anet', refine=stages)
 
 def _later(head, cfg, weight, base):
     "Settings in which a refining head differs from the first"
@@ -156,7 +156,8 @@ def _reppoints(model, head):
                 gradient_mul=head.get('gradient_mul', .1),
                 strides=tuple(head.get('point_strides', (8,16,32,64,128))), norm=bool(head.get('norm_cfg')),
                 stacked_convs=head.get('stacked_convs', 3),
-                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **chosen)
+                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **chosen,
+                **(dict(box_type='quad') if part_type(model)=='RepPointsDetector' else {}))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
 _uprighted = 'square_classes','rotation_agnostic_classes','agnostic_resize_classes'
@@ -256,6 +257,11 @@ def _roi(cut, head, train, weight):
 
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
+def _corners(head):
+    "Whether a head learns from true corners, as MMRotate 1.x trains Gliding Vertex, and whether it answers with them"
+    if part_type(head['bbox_coder'])!='DeltaXYWHQBBoxCoder': return {}
+    return dict(box_type='quad', quads=head.get('predict_box_type', 'qbox')=='qbox')
+
 def _two_stage(model, _):
     rpn,roi,train,test = (model[key] or {} if key in model else {} for key in ('rpn_head','roi_head','train_cfg','test_cfg'))
     heads,body = _listed(roi['bbox_head'], 1),backbone_from(model['backbone'])
@@ -270,6 +276,6 @@ def _two_stage(model, _):
                 angle=angle_from(heads[0]['bbox_coder']), strides=tuple(rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
                 **{key:value for key,value in test_from(rcnn).items() if key!='nms_pre'},
-                **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
+                **_corners(heads[0]))
 
 readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}

@@ -12,7 +12,7 @@ from functools import partial
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
-from ..geometry.boxes import rbox2qbox
+from ..geometry.boxes import corners_of, rbox2qbox
 from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
 from ..targets.priors import PointPriors
@@ -51,6 +51,10 @@ class PointSetCoder:
         "Least rectangles around the refined points"
         return min_area_rect(self.points(priors, deltas)[1], self.angle)
 
+    def quads(self, priors:Tensor, deltas:Tensor)->Tensor: # as for `decode` -> `(n, 4, 2)`
+        "Corners of the least rectangles"
+        return rbox2qbox(self.decode(priors, deltas))
+
 # %% ../../nbs/models/17_reppoints.ipynb #b2fff99d
 class RepPointsHead(DenseHead):
     "Sets of points at every location, guessed, refined and classified"
@@ -77,10 +81,11 @@ class RepPointsHead(DenseHead):
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         nms_pre_of:str='pairs', # what these are, 'pairs' or 'priors', see `DenseHead`
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        quads:bool=False): # answer with corners too, and compare these in the NMS
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, prior_prob=prior_prob, score_thr=score_thr,
-                         nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img)
+                         nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img, quads=quads)
         store_attr('first_assigner,loss_points,first_weight,box_weight,gradient_mul,swapped')
 
 # %% ../../nbs/models/17_reppoints.ipynb #c03b42f6
@@ -128,7 +133,7 @@ def points_loss(self:RepPointsHead,
 )->Tensor: # `(b,)`, whose mean is the sum over levels of the mean over a level's positives
     "Loss of point sets by image"
     n_images,(img,pri) = len(targets),(matched>=0).nonzero(as_tuple=True)
-    quads = torch.cat([rbox2qbox(target['boxes'].to(points.dtype))[found[found>=0]] for target,found in zip(targets, matched)])
+    quads = torch.cat([corners_of(target['boxes'].to(points.dtype))[found[found>=0]] for target,found in zip(targets, matched)])
     lvl = lvls[pri]
     n_pos = lvl.bincount(minlength=len(self.strides))[lvl]
     return points.new_zeros(n_images).index_add(0, img, self.loss_points(points[img,pri], quads)*n_images/n_pos)
