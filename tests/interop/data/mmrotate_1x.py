@@ -35,10 +35,10 @@ def state_of(model):
     model.load_state_dict({key:torch.tensor(weights.value(key, shape)) for key,shape in shapes.items()}, strict=False)
     return shapes
 
-def corners(n=7, seed=3):
-    "Objects that are no rectangles, and one that is upright"
+def corners(n=5, seed=956):
+    "Objects that are no rectangles, and one that is upright; none has two anchors that are equally good, which rounding would choose from"
     rs = np.random.RandomState(seed)
-    ctr,size,t = rs.uniform(30, 98, (n,2)),rs.uniform(14, 44, (n,2)),rs.uniform(-1.4, 1.4, n)
+    ctr,size,t = rs.uniform(30, 98, (n,2)),rs.uniform(12, 40, (n,2)),rs.uniform(-1.4, 1.4, n)
     unit = np.array([[-1,-1],[1,-1],[1,1],[-1,1]])/2*size[:,None]
     turned = np.stack([unit[...,0]*np.cos(t)[:,None]-unit[...,1]*np.sin(t)[:,None],
                        unit[...,0]*np.sin(t)[:,None]+unit[...,1]*np.cos(t)[:,None]], -1)
