@@ -216,6 +216,7 @@ def two_stage_detector(
     fpn_channels:int=256, # width of the neck
     fpn_extra:str='pool', # where extra levels come from, see `FPN`
     fpn_norm:bool=False, # batch norm in the neck
+    neck=FPN, # makes it, as `FPN` is made
     max_backbone_stride:int=32, # coarsest backbone map used, and coarsest level that proposals read from
     feat_channels:int=256, # of the proposal stage's tower
     stacked_convs:int=1, # its depth
@@ -229,7 +230,6 @@ def two_stage_detector(
     "Backbone, FPN, a proposal stage and RoI stages"
     fine = tuple(stride for stride in strides if stride<=max_backbone_stride)
     body = TimmBackbone(backbone, pretrained, fine, **(backbone_kw or {}))
-    neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     rois_kw = rois_kw or [{}]*len(rois)
     if len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
     tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
@@ -238,4 +238,5 @@ def two_stage_detector(
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     if box_type=='quad': own[-1].setdefault('quads', True)
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
+    neck = neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     return Detector(body, neck, stages, n_classes, angle, box_type=box_type)
