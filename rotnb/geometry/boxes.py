@@ -225,6 +225,7 @@ def corners_of(
     boxes, # (..., 5) rboxes, or corners (..., 8) or (..., 4, 2)
 ): # (..., 4, 2)
     "Corners of boxes in any form; differentiable"
+    if boxes.shape==(0,): return boxes.new_zeros(0,4,2)                    # an empty list
     return rbox2qbox(boxes) if boxes.shape[-1]==5 else _as_quads(boxes, 'boxes (..., 5), (..., 8) or')
 
 @_tensors

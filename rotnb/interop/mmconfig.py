@@ -333,6 +333,7 @@ IDLE = [
     (r'\bsampler$', (dict(type='PseudoSampler'),dict(type='mmdet.PseudoSampler')), 'all anchors'),
     (r'\brcnn\b.*add_gt_as_proposals$', (True,), ''), (r'\brpn\b.*add_gt_as_proposals$', (False,), ''),
     # RoIs
+    (r'^(rpn|roi)_head\.(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
     (r'\b(cls|reg|fix|ratio)_predictor_cfg$', (dict(type='Linear'),dict(type='mmdet.Linear')), ''),
     (r'\broi_layer\.(clockwise|aligned|pool_mode|use_torchvision)$', (True,'avg',False), ''),
     (r'\bwith_avg_pool$', (False,), '')] # settings without effect here: path, values, why
