@@ -8,7 +8,7 @@ from .check.arguments import UnknownArgumentError
 from .check.values import ArgumentError
 
 # geometry: boxes, polygons, Gaussians
-from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
+from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
 from .geometry.fit import from_masks, from_polygons, with_heading
 
@@ -19,7 +19,6 @@ from .plot.matches import show_matches
 # ops: overlaps, suppression, features at boxes
 from .ops.iou import box_iou_rotated
 from .ops.nms import batched_nms_rotated, nms_quad, nms_rotated
-from .ops.soft_nms import soft_nms_rotated
 from .ops.fusion import soft_nms_rotated, weighted_boxes_fusion
 from .ops.roi_align import roi_align_rotated
 from .ops.align import rotated_feature_align

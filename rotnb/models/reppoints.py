@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
-from ..geometry.boxes import check_choice, rbox2qbox
+from ..geometry.boxes import check_choice, corners_of, rbox2qbox
 from ..geometry.gaussians import gaussian2rbox, points2gaussian
 from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
@@ -58,6 +58,10 @@ class PointSetCoder:
         if self.box=='rect': return min_area_rect(points, self.angle)
         return gaussian2rbox(*points2gaussian(points), 1/36, self.angle)
 
+    def quads(self, priors:Tensor, deltas:Tensor)->Tensor: # as for `decode` -> `(n, 4, 2)`
+        "Their corners"
+        return rbox2qbox(self.decode(priors, deltas))
+
 # %% ../../nbs/models/17_reppoints.ipynb #b2fff99d
 class RepPointsHead(DenseHead):
     "Sets of points at every location, guessed, refined and classified"
@@ -92,10 +96,12 @@ class RepPointsHead(DenseHead):
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         nms_pre_of:str='pairs', # what these are, 'pairs' or 'priors', see `DenseHead`
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        quads:bool=False): # answer with corners too, and compare these in the NMS
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
-                         score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img)
+                         score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,
+                         quads=quads)
         store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,border_weights,first_weight,box_weight,'
                    'gradient_mul,swapped')
 
@@ -170,7 +176,7 @@ def candidates(self:RepPointsHead, out:StageOut, matched:Tensor, target:dict, i:
     cls_loss = self.cls_weight*self.loss_cls(out.logits[i,pri], target['labels'][objects])
     first,refined = self.coder.points(out.priors[i,pri], out.deltas[i,pri])
     def fit(points, quads): return self.box_weight*self.loss_points(points, quads)
-    return Candidates(objects, out.lvls[pri], first, refined, rbox2qbox(target['boxes'].to(first.dtype)), cls_loss, fit,
+    return Candidates(objects, out.lvls[pri], first, refined, corners_of(target['boxes'].to(first.dtype)), cls_loss, fit,
                       [feat[i] for feat in out.feats], self.strides, self.swapped)
 
 @patch
@@ -202,7 +208,7 @@ def points_loss(self:RepPointsHead,
     "Loss of point sets by image"
     unit = self.unit*pos.priors[:,2,None,None]
     more = dict(groups=groups) if 'groups' in signature(loss).parameters else {}
-    lost = loss(points[pos.img,pos.pri]/unit, rbox2qbox(pos.boxes)/unit, **more)*weight/groups.bincount()[groups]
+    lost = loss(points[pos.img,pos.pri]/unit, corners_of(pos.boxes)/unit, **more)*weight/groups.bincount()[groups]
     return points.new_zeros(len(points)).index_add(0, pos.img, lost*len(points))
 
 @patch
