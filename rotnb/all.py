@@ -84,6 +84,7 @@ from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.atomic import BusyError
+from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
 from .data.labels.subsets import subset_annots
@@ -113,7 +114,7 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
-from .predict.sources import DownloadError, fetch_image
+from .predict.sources import fetch_image
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
