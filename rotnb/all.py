@@ -98,6 +98,7 @@ from .data.formats.csv_table import annots2df, df2annots
 from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelProbe, register_format
 from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
+from .data.formats.known_sets import KNOWN_SETS, known_set
 
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in
