@@ -116,6 +116,7 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import fetch_image
+from .predict.predictor import Predictor
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
