@@ -7,7 +7,7 @@ MMRotate name is one row, with the other name under `also`. Rows of methods that
 import json, re, sys
 from pathlib import Path
 import timm, torchvision
-from rotnb.data.formats.dota import DOTA_CLASSES
+from rotnb.data.formats.known_sets import known_set
 from rotnb.models import create_detector
 
 ROOT = Path(__file__).parents[1]
@@ -21,22 +21,14 @@ FAMILIES = [(re.compile(pattern), name) for pattern,name in [
     (r'rotated_rtmdet_s','rtmdet_r_s'), (r'rotated_rtmdet_m','rtmdet_r_m'), (r'rotated_rtmdet_l','rtmdet_r_l')]]
 BACKBONES = [('swin[-_]tiny','swin_tiny_patch4_window7_224'), ('swin-l','swin_large_patch4_window7_224'), ('convnext','convnext_tiny'),
              ('lsk_t','lsknet_t'), ('lsk_s','lsknet_s'), ('pkinet_t','pkinet_t'), ('pkinet_s','pkinet_s'), ('re50','re_resnet50'),
-             ('rtmdet','cspnext'), ('','resnet50')]
-DATA = [('dotav15|dotav1.5|dota1.5','DOTA-v1.5'), ('dotav2','DOTA-v2.0'), ('hrsc','HRSC2016'), ('dior','DIOR-R'), ('rsar','RSAR'),
-        ('star','STAR'), ('dota','DOTA-v1.0')]
-VOCABULARIES = {'DOTA-v1.0':DOTA_CLASSES['1.0'], 'DOTA-v1.5':DOTA_CLASSES['1.5'], 'DOTA-v2.0':DOTA_CLASSES['2.0'], 'HRSC2016':['ship'],
-    'RSAR':'ship aircraft car tank bridge harbor'.split(),
-    'DIOR-R':'airplane airport baseballfield basketballcourt bridge chimney expressway-service-area expressway-toll-station dam golffield '
-             'groundtrackfield harbor overpass ship stadium storagetank tenniscourt trainstation vehicle windmill'.split(),
-    'STAR':'ship boat crane goods_yard tank storehouse breakwater dock airplane boarding_bridge runway taxiway terminal apron gas_station '
-           'truck car truck_parking car_parking bridge cooling_tower chimney vapor smoke genset coal_yard lattice_tower substation '
-           'wind_mill cement_concrete_pavement toll_gate flood_dam gravity_dam ship_lock ground_track_field basketball_court '
-           'engineering_vehicle foundation_pit intersection soccer_ball_field tennis_court tower_crane unfinished_building arch_dam '
-           'roundabout baseball_diamond stadium containment_vessel'.split()}
+             
+             *((f'rtmdet_{size}', f'cspnext_{size}') for size in ('tiny','s','m','l')), ('','resnet50')]
+DATA = [('dotav15|dotav1.5|dota1.5','dota-1.5'), ('dotav2','dota-2.0'), ('hrsc','hrsc'), ('dior','dior'), ('rsar','rsar'),
+        ('star','star'), ('dota','dota-1.0')]                           # as `KNOWN_SETS` has them
 # of ai4rs, what is not MMRotate's own: pages whose rows are of families that rotnb has, and files among them that are not
-PAGES = {'configs/rotated_faster_rcnn':'', 'configs/rotated_fcos':'', 'tools/data/rsar':'', 'projects/LSKNet':'lsk_._backbone', 'projects/PKINet':'',
-         'tools/data/star':r'detr|dcfl|h2rbox|psc|re_resnet|swin_large|dn_arw'}
-LSK = 'Apache-2.0 as MMRotate publishes it; the authors\' repository is CC BY-NC 4.0'
+PAGES = {'configs/rotated_faster_rcnn':'', 'configs/rotated_fcos':'', 'tools/data/rsar':'', 'projects/LSKNet':'lsk_._backbone',
+         'projects/PKINet':'', 'tools/data/star':r'detr|dcfl|h2rbox|psc|re_resnet|swin_large|dn_arw'}
+LSK = 'Apache-2.0; LSKNet itself CC BY-NC 4.0'
 
 def first(table, text): return next(value for pattern,value in table if re.search(pattern, text))
 
@@ -49,10 +41,10 @@ def sha8(address):
 def row(name, address, ap50, ap=None, **more):
     "One of the catalogue"
     data,detector = first(DATA, name),family(name)
-    rtmdet,size = 'rtmdet' in name,{'HRSC2016':[800,512], 'DIOR-R':[800,800], 'RSAR':[800,800]}.get(data, [1024,1024])
-    if data=='HRSC2016' and ('/v0' in address or rtmdet): size = [800,800]
+    rtmdet,size = 'rtmdet' in name,dict(hrsc=[800,512], dior=[800,800], rsar=[800,800]).get(data, [1024,1024])
+    if data=='hrsc' and ('/v0' in address or rtmdet): size = [800,800]
     angle = re.search(r'le90|le135|oc(?![a-z])', address.rpartition('/')[2]) or re.search(r'le90|le135|oc(?![a-z])', name)
-    return dict(name=name, detector=detector, backbone=first(BACKBONES, name), data=data, classes=len(VOCABULARIES[data]),
+    return dict(name=name, detector=detector, backbone=first(BACKBONES, name), data=data, classes=len(known_set(data).classes),
                 mAP50=ap50 and round(float(ap50)/100, 4), mAP50_95=ap and round(float(ap)/100, 4), angle=angle[0] if angle else 'le90',
                 size=size, licence=LSK if name.startswith('lsk') else 'Apache-2.0', address=address, sha8=sha8(address), **more)
 
@@ -62,7 +54,8 @@ def of_mmrotate(rows, precise):
     for one in rows:
         address,figure = one['weights'],str(one['results'][0][1]['mAP'])
         ap,ap50 = figure.split('/')[:2] if '/' in figure else (None,figure)
-        own = made.setdefault(Path(address).name, row(one['name'], address, ap50, ap or precise.get(sha8(address)), source='MMRotate', also=[]))
+        new = row(one['name'], address, ap50, ap or precise.get(sha8(address)), source='MMRotate', also=[])
+        own = made.setdefault(Path(address).name, new)
         if one['name']!=own['name'] and not any(one['name'] in other['also'] for other in made.values()): own['also'].append(one['name'])
     for one in made.values():
         # a configuration that two files name is that of the one whose name says so
@@ -93,7 +86,7 @@ def of_coco():
     for size,date,ap in [('tiny','20220902_112414-78e30dcc',41.1), ('s','20220905_161602-387a891e',44.6),
                          ('m','20220719_112220-229f527c',49.4), ('l','20220719_112030-5a0be7c4',51.5)]:
         name = f'rtmdet_{size}_8xb32-300e_coco'
-        yield dict(name=name, kind='start', detector=f'rtmdet_r_{size}', backbone='cspnext', data='COCO', classes=80, mAP50=None,
+        yield dict(name=name, kind='start', detector=f'rtmdet_r_{size}', backbone=f'cspnext_{size}', data='coco', classes=80, mAP50=None,
                    mAP50_95=round(ap/100, 4), angle='', size=[640,640], licence='Apache-2.0', address=f'{top}/{name}/{name}_{date}.pth',
                    sha8=date[-8:], source='MMDetection', also=[])
 
@@ -108,16 +101,18 @@ def of_bodies():
             ('https://huggingface.co/yangxue/STAR-MMRotate/resolve/main/re_resnet50_c8_batch256-25b16846.pth','re_resnet50')]
     for address,backbone in rows:
         source = 'MMDetection' if 'cspnext' in address else 'STAR-MMRotate' if 'yangxue' in address else 'MMRotate'
-        yield body(re.sub(r'-[0-9a-f]{8}$', '', Path(address).stem), backbone, address, source, LSK if 'lsk' in address else 'Apache-2.0')
+        detector = 'redet' if 're_resnet' in backbone else backbone.replace('cspnext', 'rtmdet_r') if 'cspnext' in backbone else ''
+        yield {**body(re.sub(r'-[0-9a-f]{8}$', '', Path(address).stem), backbone, address, source, LSK if 'lsk' in address else 'Apache-2.0'),
+               'detector':detector}
     names = dict(resnet18='resnet18', resnet34='resnet34', resnet50='resnet50', resnet101='resnet101', resnet152='resnet152',
                  swin_t='swin_tiny_patch4_window7_224', swin_s='swin_small_patch4_window7_224', swin_b='swin_base_patch4_window7_224',
-                 convnext_tiny='convnext_tiny', convnext_small='convnext_small', convnext_base='convnext_base', convnext_large='convnext_large')
+                 **{f'convnext_{size}':f'convnext_{size}' for size in ('tiny','small','base','large')})
     for theirs,backbone in names.items():
         for weights in torchvision.models.get_model_weights(theirs):
             yield body(f'torchvision/{theirs}.{weights.name.lower()}', backbone, weights.url, 'torchvision', 'BSD-3-Clause')
 
 def body(name, backbone, address, source, licence):
-    return dict(name=name, kind='backbone', detector='', backbone=backbone, data='ImageNet', classes=1000, mAP50=None, mAP50_95=None,
+    return dict(name=name, kind='backbone', detector='', backbone=backbone, data='imagenet', classes=1000, mAP50=None, mAP50_95=None,
                 angle='', size=[224,224], licence=licence, address=address, sha8=sha8(address), source=source, also=[])
 
 def sized(rows, table):
@@ -132,9 +127,8 @@ SAME_LAYERS = dict.fromkeys(('cfa','sasm','g_rep','oriented_reppoints'), 'rotate
 def counted(detector, backbone, classes, **_):
     "Parameters of a detector of rotnb; None where it lacks the backbone"
     if detector=='redet': return 31_566_029+7_175*(classes-1)           # MMRotate's for one class, and for each further one
-    if not (backbone=='cspnext' or timm.is_model(backbone)): return None
-    kw = {} if backbone=='cspnext' else dict(backbone=backbone)
-    model = create_detector(SAME_LAYERS.get(detector, detector), classes, **kw)
+    if not timm.is_model(backbone): return None
+    model = create_detector(SAME_LAYERS.get(detector, detector), classes, backbone=backbone)
     return sum(part.numel() for part in model.parameters())
 
 def main(shared):
@@ -148,9 +142,9 @@ def main(shared):
     rows = [*sized(rows, {name:int(count.replace(',', '')) for name,count in found})]
     names = [name for one in rows for name in (one['name'], *one['also'])]
     assert len(set(names))==len(names), sorted({name for name in names if names.count(name)>1})
-    text = json.dumps(dict(vocabularies=VOCABULARIES, rows=[{key:value for key,value in one.items() if value not in (None,'',[])}
-                                                             for one in rows]), indent=0).replace('\n', ' ').replace('{ "name"', '\n{"name"')
-    (ROOT/'rotnb/weights/published.json').write_text(re.sub(r' +', ' ', text)+'\n')
+    lines = [json.dumps({key:value for key,value in one.items() if value not in (None,'',[])}) for one in rows]
+    text = '[\n'+',\n'.join(lines)+'\n]\n'
+    (ROOT/'rotnb/weights/published.json').write_text(text)
     print(f'{len(rows)} rows, {len(text):,} bytes')
 
 if __name__=='__main__': main(sys.argv[1])

@@ -60,7 +60,7 @@ from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
-from .models.weights import detector_from_weights, list_weights, save_weights
+from .models.weights import detector_from_weights, save_weights
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -117,6 +117,8 @@ from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import fetch_image
 from .predict.predictor import Predictor
+from .predict.catalogue import list_weights
+from .predict.load import load_weights
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
