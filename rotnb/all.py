@@ -107,6 +107,7 @@ from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
+from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors

@@ -18,6 +18,7 @@ from ..check.verbs import checked
 from ..models.contract import create_detector
 from ..models.files import Inert, WeightsError, load_tensors
 from .mmconfig import settings_from_config
+from .mmpipeline import colours_from_config
 from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #b461139f
@@ -314,7 +315,7 @@ def detector_from_mmrotate(
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
     line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file shows
     **kw # settings of `create_detector`, which win
-): # a detector in evaluation mode; its `vocab` are the class names that the checkpoint notes
+): # a detector in evaluation mode; with `vocab`, `stats` and `channels` as far as the file notes them
     "Make the detector that a checkpoint is of, with its weights"
     sd,meta = read_checkpoint(path_or_state_dict)
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
@@ -327,6 +328,7 @@ def detector_from_mmrotate(
         assumed = _assumed(sd, family, given, settings_from_config(cfg))
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not show it: {assumed}"
              f"{f'. Given or found: {known}' if known else ''}")
-    det = create_detector(**{**settings_from_config(cfg), **kw})
+    det = load_mmrotate(create_detector(**{**settings_from_config(cfg), **kw}), sd).eval()
     det.vocab = _classes(meta, det.n_classes)
-    return load_mmrotate(det, sd).eval()
+    for name,value in colours_from_config(cfg).items(): setattr(det, name, value)
+    return det
