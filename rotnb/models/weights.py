@@ -115,7 +115,7 @@ def open_weights(
     try: held = load_tensors(file)
     except (OSError, WeightsError): raise
     except Exception as e:          # unpickling a damaged or a foreign file can fail in any way
-        raise WeightsError(f"{file} holds no plain tensors ({str(e).splitlines()[0]}); weights are files of learn.save_weights, "
+        raise WeightsError(f"{file} holds no plain tensors ({(str(e) or 'it is empty').splitlines()[0]}); weights are files of learn.save_weights, "
                            "of learn.save or of torch.save(model.state_dict(), ...)") from e
     tensors = held.get('model', held) if isinstance(held, dict) else {}
     named = isinstance(tensors, dict) and tensors and all(map(torch.is_tensor, tensors.values()))

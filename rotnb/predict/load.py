@@ -7,19 +7,18 @@ __all__ = ['open_checkpoint', 'open_published', 'load_weights']
 
 # %% ../../nbs/predict/21_load.ipynb #1a6ac4bb
 import re, torch
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from torch import nn
 from ..check.verbs import checked
-from ..models.backbones import TimmBackbone
 from ..models.files import WeightsError
 from ..models.weights import detector_of, open_weights, register_weights, shipped_weights
 from ..data.formats.known_sets import KNOWN_SETS
 from ..interop.mmrotate import (backbone_rows, common_rows, detector_from_mmrotate, fill_weights, find_family, read_checkpoint,
                                     rename_keys, rtmdet_rows)
 from ..interop.imagenet import load_backbone
-from .catalogue import file_of, find_row, find_weights, published_weights
+from ..interop.mmpipeline import pipeline_from_config
+from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor
 
 # %% ../../nbs/predict/21_load.ipynb #f81c6f1e
@@ -47,8 +46,9 @@ def _fill_backbone(model, file):
     return 'the backbone is taken, neck and head are new'
 
 # %% ../../nbs/predict/21_load.ipynb #d89f72ce
-def _shown(model, row):
-    "How images are shown to published weights whose file has no configuration"
+def _shown(model, meta, row):
+    "How images are shown to a detector, as keywords of `Predictor`"
+    if cfg := meta.get('cfg') or meta.get('config'): return pipeline_from_config(cfg)
     full = dict(pad_full=True, pad_value=114) if (model.name or '').startswith('rtmdet') and 'size' in row else {}
     return dict(size=row.get('size'), **full)
 
@@ -66,7 +66,7 @@ def _detector(file, meta, row):
     model = detector_from_mmrotate(file)
     model.vocab = _classes(model, row)
     return model.state_dict(),dict(detector=model.name, options=model.options, classes=model.vocab, stats=model.stats,
-                                   channels=model.channels, model=model, shown=_shown(model, row), facts=_facts(row))
+                                   channels=model.channels, model=model, shown=_shown(model, meta, row), facts=_facts(row))
 
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
@@ -98,14 +98,6 @@ def _located(weights):
         row = dict(name=Path(name).stem, address=name, sha8=sha[1] if sha else '')
     return row and (find_weights(row),row)
 
-def _unknown(name):
-    "An error for a name that nothing has"
-    known = [*shipped_weights(),*published_weights()]
-    near = get_close_matches(name, known, 3, cutoff=.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ''
-    return WeightsError(f'no weights are called {name!r}; {hint}list_weights() shows the {len(known)} there are. Or give a file: '
-                        '.safetensors with its .json, or .pth')
-
 @register_weights
 def open_published(
     weights # a name of `list_weights()`, an address, or a file
@@ -115,7 +107,7 @@ def open_published(
     if name in shipped_weights(): return None
     if name.startswith('timm/'): return {},dict(options=dict(backbone=name[5:], pretrained=True), fill=lambda model: '')
     if (found := _located(weights)) is not None: return open_checkpoint(*found)
-    if not (Path(name).suffix in ('.safetensors','.json','.pth','.pt') or Path(name).expanduser().exists() or '/' in name): raise _unknown(name)
+    if not (Path(name).suffix in ('.safetensors','.json','.pth','.pt') or Path(name).expanduser().exists() or '/' in name): raise unknown_weights(name)
 
 @checked
 def load_weights(

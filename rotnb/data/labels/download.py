@@ -61,15 +61,16 @@ def _append(url, part, most, timeout):
 @contextmanager
 def _named(url, hint):
     "Whatever goes wrong on the way, as a `DownloadError`"
+    def failed(text): return DownloadError(f"{text}{'' if text.endswith('?') else '.'} {hint}" if hint else text)
     try: yield
-    except HTTPError as e: raise DownloadError(f'{url}: the server says {e.code} {e.reason}{hint}') from None
-    except DownloadError as e: raise DownloadError(f'{e}{hint}') from None
+    except HTTPError as e: raise failed(f'{url}: the server says {e.code} {e.reason}') from None
+    except DownloadError as e: raise failed(str(e)) from None
     except (URLError, TimeoutError, ConnectionError, HTTPException, ValueError) as e:
         why = getattr(e, 'reason', None) or e or type(e).__name__
-        raise DownloadError(f'{url} cannot be fetched: {why}; is the address right, and is there a network?{hint}') from None
+        raise failed(f'{url} cannot be fetched: {why}; is the address right, and is there a network?') from None
     except OSError as e:
         if e.errno!=errno.ENOSPC: raise
-        raise DownloadError(f'{url}: the disk is full; make room and call again{hint}') from None
+        raise failed(f'{url}: the disk is full; make room and call again') from None
 
 def _check_hash(url, part, sha):
     with open(part, 'rb') as stream: found = sha256_of(stream)
@@ -96,7 +97,7 @@ def fetch_file(
     most:int=2*2**30, # bytes
     timeout:float=30, # seconds without an answer
     wait:float=3600, # seconds that another process may need for the same file
-    hint:str='' # added to every error
+    hint:str='' # a sentence that every error ends with
 )->Path: # `file`
     "A file from the web, whole and checked"
     file = Path(file)
