@@ -3281,6 +3281,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'rotnb.interop.mmrotate._rtm_tower': ( 'interop/mmrotate.html#_rtm_tower',
                                                                                'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate._swap': ('interop/mmrotate.html#_swap', 'rotnb/interop/mmrotate.py'),
+                                        'rotnb.interop.mmrotate._swapped': ('interop/mmrotate.html#_swapped', 'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate._tower': ('interop/mmrotate.html#_tower', 'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate.dense_rows': ( 'interop/mmrotate.html#dense_rows',
                                                                                'rotnb/interop/mmrotate.py'),

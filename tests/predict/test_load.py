@@ -4,7 +4,7 @@ import numpy as np, pytest, timm, torch, torchvision
 from PIL import Image
 from rotnb.data.formats.known_sets import KNOWN_SETS
 from rotnb.data.labels.download import DownloadError
-from rotnb.interop.mmrotate import detector_from_mmrotate
+from rotnb.interop.mmrotate import detector_from_mmrotate, families
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.files import WeightsError
 from rotnb.models.weights import detector_from_weights, save_weights, shipped_weights
@@ -147,6 +147,13 @@ def test_rows_of_classes_move_by_name(web, zoo, capsys):
     assert torch.allclose(got[...,[0,2]], want[...,[2,0]], atol=1e-5) and turned.vocab==['car','tank','Ship']
     assert turned.backbone.pretrained and turned.stats==detector_from_mmrotate(zoo[1]).stats
 
+@pytest.mark.parametrize('name,part', [('r3det', lambda detector: detector.stages[1].align), ('rotated_reppoints', lambda detector: detector.stages[0])])
+def test_what_their_weights_need_is_among_the_options(name, part):
+    "So that a detector for other classes, or from a saved file, reads features where theirs does"
+    detector = create_detector(name, 3, backbone='test_resnet')
+    next(family for family in families if family.name==name).apply(detector)
+    assert part(detector).swapped and part(create_detector(name, 2, **detector.options)).swapped
+
 @needs_oracle
 def test_upright_rtmdet_is_a_start(tmp_path, capsys):
     theirs = {key:weight for key,weight in checkpoint('rotated_rtmdet_tiny-3x-dota').items() if '.rtm_ang.' not in key}
@@ -239,4 +246,5 @@ def test_published_names_at_their_size(tmp_path, monkeypatch, name, line):
         assert found.vocab==KNOWN_SETS['dota-1.0'].classes and len(found)>0
     monkeypatch.setenv('ROTNB_WEIGHTS', str(there))
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path/'none'))
-    assert torch.equal(load_weights(name)(tmp_path/'scene.png').boxes, found.boxes)
+    again = load_weights(name)(tmp_path/'scene.png')
+    assert len(again)==len(found) and torch.allclose(again.boxes, found.boxes, atol=.1)
