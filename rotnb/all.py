@@ -34,12 +34,13 @@ from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
 from .targets.dynamic_assign import dsl_assign, simota_assign
+from .targets.point_assign import sas_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
 from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
-from .losses.points import convex_giou_loss
+from .losses.points import bc_convex_giou_loss, convex_giou_loss, kld_points_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
@@ -59,6 +60,10 @@ from .models.gliding_vertex import gliding_vertex
 from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
+from .models.cfa import cfa
+from .models.sasm import sasm
+from .models.oriented_reppoints import oriented_reppoints
+from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 from .models.weights import detector_from_weights, save_weights
 
@@ -98,7 +103,7 @@ from .data.formats.csv_table import annots2df, df2annots
 from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelProbe, register_format
 from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
-from .data.formats.known_sets import KNOWN_SETS, known_set
+from .data.formats.known_sets import known_set
 
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in

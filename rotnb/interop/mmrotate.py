@@ -160,6 +160,7 @@ class Family:
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
     accepts:Callable=lambda sd: True # a further condition on shapes
     apply:Callable=lambda det: None # what to set in a detector with such weights
+    kin:tuple=() # detectors of other names that have the same network
 
 def _swapped(det, *parts):
     for part in parts: part.swapped = True
@@ -189,7 +190,8 @@ families = [
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
-    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange),
+    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange,
+           kin=('cfa','sasm','oriented_reppoints','g_rep')),
     Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, apply=_bgr)]
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #7e9b002d
@@ -277,7 +279,7 @@ def load_mmrotate(
     sd,_ = read_checkpoint(path_or_state_dict)
     family = find_family(sd)
     fill_weights(detector, rename_keys(sd, detector, common_rows+family.rows), strict, detector.name or 'the detector')
-    if (detector.name or '').startswith(family.name): family.apply(detector)
+    if (detector.name or '').startswith((family.name, *family.kin)): family.apply(detector)
     return detector
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #2de3c554

@@ -1,2 +1,2 @@
 from .contract import Detector, create_detector, list_detectors, register_detector
-from . import retinanet, fcos, atss, oriented_rcnn, roi_trans, s2anet, r3det, reppoints, rtmdet, rotated_faster_rcnn, gliding_vertex
+from . import retinanet, fcos, atss, oriented_rcnn, roi_trans, s2anet, r3det, reppoints, rtmdet, rotated_faster_rcnn, gliding_vertex, cfa, sasm, oriented_reppoints, g_rep

@@ -36,6 +36,7 @@ class StageOut(NamedTuple):
     size_hw:tuple=None # `(h, w)` of the images in pixels; the detector adds it
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
+    feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(

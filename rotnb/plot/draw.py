@@ -32,7 +32,7 @@ def rgb_color(
     if color[:1]!='#' or len(color)!=7:
         from matplotlib.colors import to_hex
         try: color = to_hex(color)
-        except ValueError: raise ValueError(f"no colour is called {color!r}: give '#e69f00', 'red' or three numbers from 0 to 255") from None
+        except ValueError: raise ValueError(f"no colour is called {color!r}: give '#e69f00', 'red' or three numbers, 0 to 255") from None
     return tuple(int(color[j:j+2], 16) for j in (1,3,5))
 
 def class_color(
@@ -220,11 +220,12 @@ def show_boxes(
     lw:float=1.2, # line width, points
     text_size:float=6.5, # points; 0 for no text
     max_text:int=30, # with more boxes than this a legend stands in for the texts
-    colors=None # of the classes, in their order, or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    colors=None # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
 ): # the axis
     "Draw boxes with class and score on `ax`"
     quads,labels,scores,vocab = _unpacked(quads, labels, scores, vocab)
-    found = [(quad-.5,*rest) for quad,*rest in _shown(quads, labels, scores, vocab, ignored, colors)]   # `imshow` has pixel centres at 0, 1, ...
+    shown = _shown(quads, labels, scores, vocab, ignored, colors)
+    found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
     for quad,color,_,_,ign in found: _outline(ax, quad, _hex(color), ign, lw)
     if text_size and len(quads)<=max_text:
         said = [(quad,color,text) for quad,color,text,*_ in found if text]
@@ -310,7 +311,7 @@ def draw(
     lw:int=None, # line width, pixels; grows with the image when absent
     text:bool=True, # write class and score
     max_text:int=60, # with more boxes than this a legend stands in for the texts
-    colors=None # of the classes, in their order, or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    colors=None # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()

@@ -30,8 +30,9 @@ class KnownSet(NamedTuple):
 def _set(classes, colors): return KnownSet(classes, colors[:len(classes)])
 
 KNOWN_SETS = {f'dota-{version}':_set(names, _DOTA+_COCO) for version,names in DOTA_CLASSES.items()} | {
-    'dior':_set('airplane airport baseballfield basketballcourt bridge chimney expressway-service-area expressway-toll-station dam '
-                'golffield groundtrackfield harbor overpass ship stadium storagetank tenniscourt trainstation vehicle windmill'.split(), _COCO),
+    'dior':_set('airplane airport baseballfield basketballcourt bridge chimney expressway-service-area '
+                'expressway-toll-station dam golffield groundtrackfield harbor overpass ship stadium storagetank '
+                'tenniscourt trainstation vehicle windmill'.split(), _COCO),
     'hrsc':_set(['ship'], ['#00ff00']), 'hrsc-types':_set(list(HRSC_TYPES.values()), _COCO),
     'ssdd':_set(['ship'], ['#00ff00']), 'hrsid':_set(['ship'], ['#00ff00']), 'rsdd':_set(['ship'], ['#00ff00']),
     'srsdd':_set('Container Dredger LawEnforce Cell-Container ore-oil Fishing'.split(), _COCO),
@@ -45,7 +46,8 @@ KNOWN_SETS = {f'dota-{version}':_set(names, _DOTA+_COCO) for version,names in DO
                  'apron|gas_station|truck|car|truck_parking|car_parking|bridge|cooling_tower|chimney|vapor|smoke|genset|coal_yard|'
                  'lattice_tower|substation|wind_mill|cement_concrete_pavement|toll_gate|flood_dam|gravity_dam|ship_lock|'
                  'ground_track_field|basketball_court|engineering_vehicle|foundation_pit|intersection|soccer_ball_field|'
-                 'tennis_court|tower_crane|unfinished_building|arch_dam|roundabout|baseball_diamond|stadium|containment_vessel').split('|'),
+                 'tennis_court|tower_crane|unfinished_building|arch_dam|roundabout|'
+                 'baseball_diamond|stadium|containment_vessel').split('|'),
                 _DOTA+_STAR),
     'soda-a':_set(SODA_CLASSES, _COCO), 'dronevehicle':_set('car freight-car truck bus van'.split(), _DOTA),
     'ucas-aod':_set(['car','airplane'], _COCO), 'icdar':_set(['text'], ['#ff0000'])}
