@@ -40,7 +40,7 @@ from .targets.point_assign import sas_assign
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
 from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
-from .losses.points import bc_convex_giou_loss, convex_giou_loss, kld_points_loss
+from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
@@ -122,6 +122,9 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import fetch_image
+from .predict.sources import DownloadError, fetch_image
+from .predict.infer import predict_image, predict_images
+from .predict.scene import predict_folder, predict_scene
 from .predict.predictor import Predictor
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
@@ -149,8 +152,6 @@ from .learn.learner import RotatedLearner, detector_splitter, open_learner, rota
 from .learn.interpret import RotatedInterpretation
 from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
-from .learn.infer import predict_image, predict_images
-from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary

@@ -17,7 +17,7 @@ from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format
 from ..data.border import rotated_aug_transforms
 from ..learn.callbacks import Checkpoint
-from ..learn.infer import predict_image
+from ..predict.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
 from ..learn.history import history, plot_history, versions

@@ -31,7 +31,7 @@ def run_predict(
     "What the command does"
     from rotnb.data.images.windows import open_scene
     from rotnb.learn.learner import open_learner
-    from rotnb.learn.scene import predict_folder
+    from rotnb.predict.scene import predict_folder
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
     preds,bad = predict_folder(open_learner(model, device), path, out, format.split(','), resume=not overwrite,

@@ -10,8 +10,8 @@ import re
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from warnings import warn
 from ..check.verbs import checked
+from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
@@ -23,7 +23,7 @@ from ..losses.points import bc_convex_giou_loss, convex_giou_loss, kld_overlap, 
 from ..models.roi_head import roi_align_hbox
 from ..models.cfa import cfa_choose
 from ..models.oriented_reppoints import quality_choose
-from .mmparts import (ConfigError, Part, ANY, as_parts, read_config, refuse_unread, known_type, strides_from, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
+from .mmparts import (ConfigError, Part, ANY, as_parts, read_config, refuse_unread, known_type, strides_from, part_type, unknown_part, box_loss_from, cls_loss_from, iou_mode, angle_coder_from,
                                    delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #62349ab2
@@ -110,6 +110,12 @@ def _atss(model, head):
                 topk=assigner.get('topk', 9), **old)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #a5003d17
+def _one_angle(head):
+    "The angle version, said by the head, by its coder, or by both alike"
+    said = {version for version in (head.get('angle_version'), (head.get('bbox_coder') or {}).get('angle_version')) if version}
+    if len(said)>1: raise ConfigError(f"a head whose angle versions are {' and '.join(sorted(said))} is not known here")
+    return said.pop() if said else angle_from(head.get('bbox_coder') or {})
+
 def _fcos(model, head):
     _unweighted('a centerness loss', head.get('loss_centerness'))
     radius = head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None
@@ -117,7 +123,7 @@ def _fcos(model, head):
     apart = head.get('loss_angle') if head.get('separate_angle', True) else None
     known_type('the box coder', head.get('bbox_coder') or {}, 'DistanceAnglePointCoder', 'DistancePointBBoxCoder')
     tricks = dict(deform=head.get('dcn_on_last_conv', False), quality_on='box' if head.get('centerness_on_reg', True) else 'cls')
-    return dict(_dense(model, head), name='rotated_fcos', angle=angle_from(head.get('bbox_coder') or {}),
+    return dict(_dense(model, head), name='rotated_fcos', angle=_one_angle(head),
                 loss_box=box_loss_from(head['loss_bbox'], head), angle_coder=angle_coder_from(head.get('angle_coder')),
                 strides=_of_levels(model, head.get('strides', (8,16,32,64,128))), radius=radius, act='relu',
                 norm=_group_normed(head, True), **{key:value for key,value in tricks.items() if value not in (False, 'box')},
@@ -211,25 +217,43 @@ def _reppoints(model, head):
                 **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
-_uprighted = 'square_classes','rotation_agnostic_classes','agnostic_resize_classes'
+def _surrounding(head, name, **kw):
+    "A loss of boxes of which one is only known to surround the object"
+    loss = head.get('loss_bbox') or {}
+    known_type(f"the box loss of a {part_type(head)}", loss, 'IoULoss')
+    return box_loss(name, weight=loss.get('loss_weight', 1.), **iou_mode(loss), **kw)
+
+def _views(model, head, own, names):
+    "What both versions of H2RBox share: the network of rotated FCOS, views, and the classes of some settings"
+    if head.get('use_hbbox_loss'): raise ConfigError(f"use_hbbox_loss=True of a {part_type(head)} is not known here; False is")
+    crop = model.get('crop_size', (768,768))
+    base = _fcos(model, head.over(own) | dict(loss_bbox=as_parts(dict(type='IoULoss')), loss_angle=None, use_hbbox_loss=True))
+    return dict(base, crop_size=tuple(crop), padding=model.get('padding', 'reflection'),
+                **{key:tuple(head[key]) for key in names if head.get(key)})
 
 def _h2rbox(model, head):
-    kind,coded = part_type(head),head.get('angle_coder')
-    some = ', '.join(f'{key}={head[key]}' for key in _uprighted if head.get(key))
-    warn(f"{kind}: opened for detection, as rotated_fcos, whose network it has. Its training from upright boxes is not known here; "
-         "training goes on as rotated_fcos, from oriented boxes"+
-         (f". MMRotate turns boxes of some classes upright, and H2RBox-v2 shrinks some ({some}); here they stay as found" if some else ''))
-    losses = (dict(loss_bbox=dict(type='IoULoss'), loss_angle=dict(type='L1Loss', loss_weight=.2)) if coded else
-              dict(loss_bbox=dict(type='RotatedIoULoss')))
-    return _fcos(model, Part(dict(scale_angle=kind=='H2RBoxHead'), head.asked) | head | losses)
+    own = head.get('loss_bbox_ss') or {}
+    known_type('the loss between views', own, 'H2RBoxConsistencyLoss')
+    parts = {part:own.get(f'{part}_loss_cfg', dict(type=kind, loss_weight=float(part!='center')))
+             for part,kind in dict(center='L1Loss', shape='IoULoss', angle='L1Loss').items()}
+    for part,kind in dict(center='L1Loss', shape='IoULoss', angle='L1Loss').items():
+        known_type(f"the {part}'s loss between views", parts[part], kind)
+    return dict(_views(model, head, dict(scale_angle=True), ('square_classes','rotation_agnostic_classes')), name='h2rbox',
+                loss_box=_surrounding(head, 'hbox_iou'), ss_weight=own.get('loss_weight', 1.),
+                **{f'{part}_weight':value.get('loss_weight', 1.) for part,value in parts.items()})
+
+def _h2rbox_v2(model, head):
+    own = head.get('loss_symmetry_ss') or Part({})
+    known_type('the loss between views', own, 'H2RBoxV2ConsistencyLoss')
+    rot,flip = (as_parts(own.get(f'loss_{name}') or {}).over(dict(loss_weight=weight, beta=.1)) for name,weight in dict(rot=1., flp=.05).items())
+    for part in (rot,flip): known_type('the loss of symmetry', part, 'SmoothL1Loss')
+    if rot['beta']!=flip['beta']: raise ConfigError(f"losses of symmetry of beta {rot['beta']} and {flip['beta']} are not known here")
+    return dict(_views(model, head, dict(scale_angle=False), ('rotation_agnostic_classes','agnostic_resize_classes')), name='h2rbox_v2',
+                loss_box=_surrounding(head, 'projected_iou', turn_offset=False), view_range=tuple(model.get('view_range', (.25,.75))),
+                rot_weight=rot['loss_weight'], flip_weight=flip['loss_weight'], beta=rot['beta'],
+                standalone_angle=head.get('use_standalone_angle', True))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #743c39a2
-def _one_angle(head):
-    "The angle version, said by the head, by its coder, or by both alike"
-    said = {version for version in (head.get('angle_version'), (head.get('bbox_coder') or {}).get('angle_version')) if version}
-    if len(said)>1: raise ConfigError(f"a head whose angle versions are {' and '.join(sorted(said))} is not known here")
-    return said.pop() if said else angle_from(head.get('bbox_coder') or {})
-
 def _rtmdet(model, head):
     known_type('the neck', model['neck'], 'CSPNeXtPAFPN')
     known_type('the box coder', head.get('bbox_coder') or {}, 'DistanceAnglePointCoder')
@@ -254,7 +278,7 @@ def _rtmdet(model, head):
 # %% ../../nbs/interop/02_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
                CSLRRetinaHead=_retinanet, RotatedATSSHead=_atss, RotatedFCOSHead=_fcos, CSLRFCOSHead=_fcos, H2RBoxHead=_h2rbox,
-               H2RBoxV2Head=_h2rbox,
+               H2RBoxV2Head=_h2rbox_v2,
                RotatedRTMDetSepBNHead=_rtmdet,
                R3Det=_refined, S2ANet=_refined, RefineSingleStageDetector=_refined,
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints,
@@ -294,6 +318,9 @@ IDLE = [
     (r'roi_head\.bbox_head(\.\d)?\.num_classes$', ANY, 'that of the first'),
     (r'\bbbox_head\.(topk|anti_factor)$', ANY, 'only with use_reassign'), (r'\buse_reassign$', (False,), 'RepPoints and G-Rep'),
     (r'\brefine\.assigner\.(min_pos_iou|ignore_iof_thr)$', (0,-1), 'off'),
+    (r'\b(weak_supervised|use_circumiou_loss|use_snap_loss)$', (True,), 'H2RBox'), (r'\buse_reweighted_loss_bbox$', (False,), 'H2RBox-v2'),
+    (r'\bbbox_head\.crop_size$', ANY, 'that of the model'),
+    (r'\buse_encoded_angle$', (True,), 'CSL'), (r'\bshield_reg_angle$', (False,), 'CSL'),
     # losses
     (r'\bloss_spatial_\w+\.type$', ('SpatialBorderLoss',), ''),
     (r'\b(rpn_head|bbox_head\w*|fam_head|odm_head|refine_heads)\b.*loss_\w+\.use_sigmoid$', ANY, ''),

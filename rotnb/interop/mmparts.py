@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ANY', 'bodies', 'ConfigError', 'read_config', 'Part', 'as_parts', 'unread', 'refuse_unread', 'part_type',
-           'known_type', 'unknown_part', 'box_loss_from', 'angle_coder_from', 'delta_coder_from', 'angle_from',
-           'backbone_from', 'neck_from', 'strides_from', 'test_from', 'cls_loss_from', 'proposal_coder_from']
+           'known_type', 'unknown_part', 'iou_mode', 'box_loss_from', 'angle_coder_from', 'delta_coder_from',
+           'angle_from', 'backbone_from', 'neck_from', 'strides_from', 'test_from', 'cls_loss_from',
+           'proposal_coder_from']
 
 # %% ../../nbs/interop/01_mmparts.ipynb #652452a8
 import ast, json, re
@@ -16,6 +17,7 @@ from ..losses.focal import focal_loss
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder
+from ..models.lsknet import gated_sizes
 
 # %% ../../nbs/interop/01_mmparts.ipynb #2da468dc
 class ConfigError(ValueError): "A configuration with settings that are not known here"
@@ -57,6 +59,7 @@ class Part(dict):
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)
+    def over(self, usual): return Part({**usual, **self}, self.asked) # with `usual` where it says nothing
 
 def as_parts(
     value # a dictionary or a list, or what lies in one
@@ -136,19 +139,23 @@ def _gaussian_loss(d, table, **default):
     kw = {**kw, **{key:d.get(key, value) for key,value in default.items()}, **given}
     return box_loss(name, weight=d.get('loss_weight', 1.), **kw)
 
-def _iou_mode(d): return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
+def iou_mode(
+    d:dict # `IoULoss` or `RotatedIoULoss` of a configuration
+)->dict:
+    "How a loss is made of the IoU"
+    return dict(mode='linear' if d.get('linear') else d.get('mode', 'log'))
 
 _box_losses = dict(
     L1Loss=lambda d: box_loss('l1', weight=d.get('loss_weight', 1.)),
     SmoothL1Loss=lambda d: box_loss('smooth_l1', weight=d.get('loss_weight', 1.), beta=d.get('beta', 1.)),
     SmoothFocalLoss=lambda d: box_loss('smooth_focal', weight=d.get('loss_weight', 1.), alpha=d.get('alpha', .25),
                                        gamma=d.get('gamma', 2.)),
-    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **_iou_mode(d)),
+    RotatedIoULoss=lambda d: box_loss('iou', weight=d.get('loss_weight', 1.), **iou_mode(d)),
     GDLoss=lambda d: _gaussian_loss(d, _gd, fun='log1p', tau=0.),
     # GDLoss_v1 takes neither weights nor a divisor
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),
     KFLoss=lambda d: d.get('beta') and None or box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),
-    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), _iou_mode(d)),
+    IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), iou_mode(d)),
     GIoULoss=lambda d: BoxLoss(hbox_giou_loss, 'upright', d.get('loss_weight', 1.)))
 
 # %% ../../nbs/interop/01_mmparts.ipynb #fa146287
@@ -199,6 +206,40 @@ def angle_from(d:dict)->str: # of a coder
     "The angle version"
     return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(d, '') in _versioned else 'le90')
 
+# %% ../../nbs/interop/01_mmparts.ipynb #c4cc2be1
+def _trained(kind): return kind.removesuffix('Deploy').rstrip('_')  # the type that one for deployment was before
+
+def _plain_norm(d):
+    norm = d.get('norm_cfg') or dict(type='BN')
+    if part_type(norm) not in ('BN','SyncBN'): raise unknown_part(f'the norm of a {part_type(d)}', norm, ('BN','SyncBN'))
+    return norm
+
+def _gated(d, kw, name, **usual):
+    "LSKNet and PKINet-v2"
+    _plain_norm(d)
+    fused = dict(inference_mode=True) if part_type(d).endswith('Deploy') or d.get('deploy') else {}
+    d = {**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual, **d}
+    own = dict(widths=tuple(d['embed_dims']), depths=tuple(d['depths']))
+    size,more = next(((size,{}) for size,known in gated_sizes.items() if known==own), ('s',own))
+    if (ratios := tuple(d['mlp_ratios']))!=(8,8,4,4): more = dict(more, mlp_ratios=ratios)
+    rates = {ours:d[theirs] for ours,theirs in dict(proj_drop_rate='drop_rate', drop_path_rate='drop_path_rate').items() if d.get(theirs)}
+    return dict(backbone=f'{name}_{size}', backbone_kw={**kw, **more, **rates, **fused})
+
+def _pkinet(d, kw):
+    if 'arch_setting' in d: raise ConfigError('a PKINet with an arch_setting of its own is not known here; those of arch T, S and B are')
+    eps = _plain_norm(d).get('eps', 1e-5) if d.get('norm_cfg') else 1e-3
+    frozen = d.get('frozen_stages', -1)-1
+    kw = {key:value for key,value in kw.items() if key!='frozen'} | (dict(frozen=frozen) if frozen>=0 else {})
+    more = dict(drop_path_rate=.1, proj_drop_rate=.1, **({} if eps==1e-5 else dict(norm_eps=eps)))
+    return dict(backbone=f"pkinet_{d.get('arch', 'S').lower()}", backbone_kw={**more, **kw})
+
+def _sized(size, drop_path_rate): # a PKINet-v2 whose type says its size
+    own = gated_sizes[size]
+    return partial(_gated, name='pkinet_v2', embed_dims=own['widths'], depths=own['depths'], drop_rate=.1, drop_path_rate=drop_path_rate)
+
+_aerial = dict(LSKNet=partial(_gated, name='lsknet'), lsknet=partial(_gated, name='lsknet'), PKINet=_pkinet,
+               PKINetV2=partial(_gated, name='pkinet_v2'), PKINetV2_T=_sized('t', .1), PKINetV2_S=_sized('s', .15))
+
 # %% ../../nbs/interop/01_mmparts.ipynb #c4cc2bed
 def _norm_of(d, what): # True: batch norm; 'group': group norm of 32 groups; None: none
     norm = d.get('norm_cfg')
@@ -243,10 +284,11 @@ bodies = dict(ResNet=_resnet, ResNetV1c=_resnet, ResNetV1d=_resnet, ResNeXt=_res
 
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
-    if part_type(d) not in bodies: raise unknown_part('the backbone', d, bodies)
+    kind = _trained(part_type(d))
+    if kind not in {*bodies, *_aerial}: raise unknown_part('the backbone', d, (*bodies, *_aerial))
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
     kw |= {key:d[key] for key in ('drop_path_rate',) if key in d}
-    return dict(backbone=bodies[part_type(d)](d, kw), backbone_kw=kw)
+    return _aerial[kind](d, kw) if kind in _aerial else dict(backbone=bodies[kind](d, kw), backbone_kw=kw)
 
 _extra = {False:'pool', True:'input', 'on_input':'input', 'on_lateral':'lateral', 'on_output':'output'}
 

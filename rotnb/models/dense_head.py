@@ -22,7 +22,7 @@ from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from .contract import Detector, StageOut, matched_objects, valid_boxes
+from .contract import Detector, Positives, StageOut, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -204,8 +204,13 @@ def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
-    n_images,matched = len(targets),self.assign(out, targets)
-    pos = matched_objects(out, matched, targets)
+    matched = self.assign(out, targets)
+    return self.terms(out, matched, matched_objects(out, matched, targets))
+
+@patch
+def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `{term: (b,)}`
+    "Loss terms by image, once each of the `(b, N)` priors is assigned"
+    n_images = len(matched)
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
         return loss.new_zeros(n_images).index_add(0, pos.img, loss)*n_images/avg_factor
     iou = self._iou(pos) if self.quality=='iou' else None
@@ -233,10 +238,19 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
             for image,(score,delta,prior) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
+def decoded(self:DenseHead,
+    priors:Tensor, # `(k, 5)`
+    deltas:Tensor, # `(k, n)`
+    labels:Tensor # `(k,)` class of each box, for heads with rules for some classes
+)->Tensor: # `(k, 5)`
+    "Boxes that reach the NMS"
+    return self.coder.decode(priors, deltas)
+
+@patch
 def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_hw):
     pairs = self._candidates(scores, counts, factor)
     pri,labels = pairs//self.n_classes,pairs%self.n_classes
-    scores,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
+    scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
     if factor is not None: scores = scores*factor[pri]
     ok = valid_boxes(boxes) & scores.isfinite()
     boxes,scores,labels = boxes[ok],scores[ok],labels[ok]

@@ -222,6 +222,7 @@ def two_stage_detector(
     fpn_channels:int=256, # width of the neck
     fpn_extra:str='pool', # where extra levels come from, see `FPN`
     fpn_norm:bool=False, # batch norm in the neck
+    neck=FPN, # makes it, as `FPN` is made
     max_backbone_stride:int=32, # coarsest backbone map used, and coarsest level that proposals read from
     feat_channels:int=256, # of the proposal stage's tower
     stacked_convs:int=1, # its depth
@@ -234,7 +235,6 @@ def two_stage_detector(
     "Backbone, FPN, a proposal stage and RoI stages"
     fine = tuple(stride for stride in strides if stride<=max_backbone_stride)
     body = TimmBackbone(backbone, pretrained, fine, **(backbone_kw or {}))
-    neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     rois_kw = rois_kw or [{}]*len(rois)
     if len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
     tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
@@ -242,4 +242,4 @@ def two_stage_detector(
     own = [{**dict(strides=fine), **kw, **head, **more} for kw,more in zip(rois, rois_kw)]
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
-    return Detector(body, neck, stages, n_classes, angle)
+    return Detector(body, neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm), stages, n_classes, angle)

@@ -7,7 +7,7 @@ from fastai.vision.all import load_learner
 from rotnb.data.formats.dota import read_dota, write_dota
 from rotnb.data.synth.scenes import make_synth
 from rotnb.data.formats.table import FORMATS
-from rotnb.learn.infer import predict_image
+from rotnb.predict.infer import predict_image
 from paths import ROOT
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', ROOT.parent/'shared'))
