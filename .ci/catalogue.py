@@ -102,8 +102,8 @@ def of_bodies():
     for address,backbone in rows:
         source = 'MMDetection' if 'cspnext' in address else 'STAR-MMRotate' if 'yangxue' in address else 'MMRotate'
         detector = 'redet' if 're_resnet' in backbone else backbone.replace('cspnext', 'rtmdet_r') if 'cspnext' in backbone else ''
-        yield {**body(re.sub(r'-[0-9a-f]{8}$', '', Path(address).stem), backbone, address, source, LSK if 'lsk' in address else 'Apache-2.0'),
-               'detector':detector}
+        name,licence = re.sub(r'-[0-9a-f]{8}$', '', Path(address).stem),LSK if 'lsk' in address else 'Apache-2.0'
+        yield {**body(name, backbone, address, source, licence), 'detector':detector}
     names = dict(resnet18='resnet18', resnet34='resnet34', resnet50='resnet50', resnet101='resnet101', resnet152='resnet152',
                  swin_t='swin_tiny_patch4_window7_224', swin_s='swin_small_patch4_window7_224', swin_b='swin_base_patch4_window7_224',
                  **{f'convnext_{size}':f'convnext_{size}' for size in ('tiny','small','base','large')})

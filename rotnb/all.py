@@ -122,7 +122,6 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import fetch_image
-from .predict.sources import DownloadError, fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
 from .predict.predictor import Predictor

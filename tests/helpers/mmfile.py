@@ -18,10 +18,12 @@ def config(n_classes=3, size=160):
     model = dict(type='mmdet.RetinaNet', backbone=dict(type='mmdet.ResNet', depth=18),
                  data_preprocessor=dict(type='mmdet.DetDataPreprocessor', mean=[123.675,116.28,103.53], std=[58.395,57.12,57.375],
                                         bgr_to_rgb=True, pad_size_divisor=32),
-                 neck=dict(type='mmdet.FPN', in_channels=[64,128,256,512], out_channels=8, start_level=1, add_extra_convs='on_input', num_outs=5),
+                 neck=dict(type='mmdet.FPN', in_channels=[64,128,256,512], out_channels=8, start_level=1, add_extra_convs='on_input',
+                           num_outs=5),
                  bbox_head=head, train_cfg=dict(assigner=dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=.5, neg_iou_thr=.4, min_pos_iou=0,
                  ignore_iof_thr=-1, iou_calculator=dict(type='RBboxOverlaps2D')), sampler=dict(type='mmdet.PseudoSampler')),
-                 test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=.05, nms=dict(type='nms_rotated', iou_threshold=.1), max_per_img=2000))
+                 test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=.05, nms=dict(type='nms_rotated', iou_threshold=.1),
+                               max_per_img=2000))
     steps = [dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.Resize', scale=(size,size), keep_ratio=True),
              dict(type='mmdet.PackDetInputs')]
     return dict(model=model, test_dataloader=dict(dataset=dict(type='DOTADataset', pipeline=steps)))
