@@ -15,8 +15,8 @@ import mmrotate
 SIZE = 384                              # nine locations on the coarsest level, as ATSS-like assigners of MMRotate need
 OLD = mmrotate.__version__[0]=='0'
 torch.Tensor.cuda = lambda self,*args,**kw: self           # SASM's loss moves to a GPU whatever it is given
-OBJECTS = [[[100,90,150,60,.3],[250,120,90,70,-.5],[300,300,120,30,1.1],[60,300,40,30,.8],[200,230,220,160,-.2]],
-           [[190,190,300,90,.6],[60,70,60,50,-1.2]]]
+OBJECTS = [[[101.7,90.4,150,60,.3],[253.1,121.3,90,70,-.5],[298.2,302.9,120,30,1.1],[61.3,297.2,40,30,.8],[203.4,229.1,220,160,-.2]],
+           [[193.1,186.7,300,90,.6],[58.8,70.9,60,50,-1.2]]]           # no centre halfway between locations: which of two is no rule
 LABELS = [[3,7,0,14,3],[1,9]]
 
 def corners(boxes):
@@ -94,8 +94,8 @@ for name in names:
             kept[f'out/{kind}'] = torch.cat([o[0].flatten(1) for o in maps], 1).T[::40].numpy()
         model.eval()
         test = (model.test_cfg if OLD else model.bbox_head.test_cfg)
-        if OLD: model.bbox_head.test_cfg.score_thr = .12
-        else: test.score_thr = .12
+        if OLD: model.bbox_head.test_cfg.score_thr = .13
+        else: test.score_thr = .13
         kept['dets'] = detections(x).astype(np.float32)
     file = Path(__file__).with_name(f"points_{'0x' if OLD else '1x'}_{name.split('/')[0]}.npz")
     kept['model'] = json.dumps(cfg.model, default=list)
