@@ -19,6 +19,7 @@ from .plot.matches import show_matches
 # ops: overlaps, suppression, features at boxes
 from .ops.iou import box_iou_rotated
 from .ops.nms import batched_nms_rotated, nms_quad, nms_rotated
+from .ops.soft_nms import soft_nms_rotated
 from .ops.fusion import soft_nms_rotated, weighted_boxes_fusion
 from .ops.roi_align import roi_align_rotated
 from .ops.align import rotated_feature_align
@@ -34,12 +35,13 @@ from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
 from .targets.dynamic_assign import dsl_assign, simota_assign
+from .targets.point_assign import sas_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
 from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
-from .losses.points import convex_giou_loss
+from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
@@ -59,6 +61,10 @@ from .models.gliding_vertex import gliding_vertex
 from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
+from .models.cfa import cfa
+from .models.sasm import sasm
+from .models.oriented_reppoints import oriented_reppoints
+from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 from .models.weights import detector_from_weights, list_weights, save_weights
 
@@ -97,6 +103,7 @@ from .data.formats.csv_table import annots2df, df2annots
 from .data.formats.format import FileForAll, FilePerImage, LabelFormat, LabelProbe, register_format
 from .data.formats.edit import LineFormat
 from .data.formats.table import FormatError, format_table, get_format, read_format, sniff_format
+from .data.formats.known_sets import known_set
 
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in
@@ -105,6 +112,7 @@ from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
+from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
@@ -114,6 +122,9 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import DownloadError, fetch_image
+from .predict.infer import predict_image, predict_images
+from .predict.scene import predict_folder, predict_scene
+from .predict.predictor import Predictor
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -138,8 +149,6 @@ from .learn.learner import RotatedLearner, detector_splitter, open_learner, rota
 from .learn.interpret import RotatedInterpretation
 from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
-from .learn.infer import predict_image, predict_images
-from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary

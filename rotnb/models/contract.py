@@ -36,6 +36,7 @@ class StageOut(NamedTuple):
     size_hw:tuple=None # `(h, w)` of the images in pixels; the detector adds it
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
+    feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(
@@ -88,7 +89,6 @@ class Detector(nn.Module):
     ['boxes', 'labels', 'scores']
     """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
-    vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
     def __init__(self,
@@ -101,6 +101,15 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone,self.neck,self.stages = backbone,neck,nn.ModuleList(stages)
         self.n_classes,self.angle,self.name = n_classes,angle,name
+
+    @property
+    def vocab(self):
+        "Class names, in order; set by the learner that trains it or the file it is loaded from"
+        return self.__dict__.get('vocab')
+    @vocab.setter
+    def vocab(self, names):
+        for stage in self.stages: getattr(stage, 'learn_names', list)(names or ())
+        self.__dict__['vocab'] = names
 
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
@@ -116,7 +125,13 @@ class Detector(nn.Module):
         return dets if targets is None else (losses, dets)
 
     def run_stages(self, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
-        "All stages, one after the other"
+        "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+        views = getattr(self.stages[0], 'views', None)
+        if targets is None or views is None: return self._chain(images, targets)
+        losses,out = self._chain(*views(images, targets))
+        return losses,out if self.training else self._chain(images)[1]
+
+    def _chain(self, images, targets=None):
         feats,size_hw = self.neck(self.backbone(images)),tuple(images.shape[-2:])
         def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
         losses,out = {},None

@@ -22,7 +22,8 @@ from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
-from .contract import Detector, StageOut, matched_objects, valid_boxes
+from ..ops.soft_nms import soft_nms_rotated
+from .contract import Detector, Positives, StageOut, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -83,6 +84,8 @@ class DenseHead(nn.Module):
         nms_pre_of:str='pairs', # candidates: 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        min_size:float=0., # px, what both sides of a detection exceed
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
         clip_centers:bool=False): # move the centres of detections beyond the image to its border, as MMRotate does
         super().__init__()
@@ -204,8 +207,13 @@ def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
-    n_images,matched = len(targets),self.assign(out, targets)
-    pos = matched_objects(out, matched, targets)
+    matched = self.assign(out, targets)
+    return self.terms(out, matched, matched_objects(out, matched, targets))
+
+@patch
+def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `{term: (b,)}`
+    "Loss terms by image, once each of the `(b, N)` priors is assigned"
+    n_images = len(matched)
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
         return loss.new_zeros(n_images).index_add(0, pos.img, loss)*n_images/avg_factor
     iou = self._iou(pos) if self.quality=='iou' else None
@@ -233,16 +241,27 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
             for image,(score,delta,prior) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
+def decoded(self:DenseHead,
+    priors:Tensor, # `(k, 5)`
+    deltas:Tensor, # `(k, n)`
+    labels:Tensor # `(k,)` class of each box, for heads with rules for some classes
+)->Tensor: # `(k, 5)`
+    "Boxes that reach the NMS"
+    return self.coder.decode(priors, deltas)
+
+@patch
 def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_hw):
     pairs = self._candidates(scores, counts, factor)
     pri,labels = pairs//self.n_classes,pairs%self.n_classes
-    scores,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
+    scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
     if factor is not None: scores = scores*factor[pri]
-    ok = valid_boxes(boxes) & scores.isfinite()
+    ok = valid_boxes(boxes) & scores.isfinite() & (boxes[:,2:4]>self.min_size).all(1)
     boxes,scores,labels = boxes[ok],scores[ok],labels[ok]
     if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
-    keep = batched_nms_rotated(boxes, scores, labels, self.iou_thr)[:self.max_per_img]
-    return dict(boxes=boxes[keep], scores=scores[keep], labels=labels[keep])
+    if self.soft_nms is None: keep = batched_nms_rotated(boxes, scores, labels, self.iou_thr)
+    else: keep,scores = soft_nms_rotated(boxes, scores, labels, self.iou_thr, **self.soft_nms)
+    keep = keep[:self.max_per_img]
+    return dict(boxes=boxes[keep], scores=scores[keep] if self.soft_nms is None else scores[:len(keep)], labels=labels[keep])
 
 @patch
 def _candidates(self:DenseHead, scores, counts, factor): # positions of the pairs among the `N*K`, level by level

@@ -20,10 +20,12 @@ from ..targets.roi_coders import clip_centers
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
 from ..ops.nms import batched_nms_rotated, nms_quad
+from ..ops.soft_nms import soft_nms_rotated
 from ..ops.roi_align import roi_align_rotated
 from .contract import Detector, StageOut, Sample, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN
+from .dense_head import tower
 from .rpn import RPNHead
 
 # %% ../../nbs/models/07_roi_head.ipynb #5ef53eec
@@ -72,9 +74,12 @@ class RoIHead(nn.Module):
         roi_size:int=7, # cells along each side
         fc_channels:int=1024, # width of the fully connected layers
         n_fcs:int=2, # how many there are
+        n_convs:int=0, # 3x3 convolutions before them
+        conv_channels:int=256, # their width
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         quads:bool=False, # NMS of the coder's quadrilaterals (`GlidingVertexCoder` has them) instead of the boxes around them
         clip:str=None): # what is clipped to the image, as MMRotate does: 'centers', 'sides' (by the coder) or None
         super().__init__()
@@ -83,7 +88,8 @@ class RoIHead(nn.Module):
             raise ValueError(f"RoIHead: quads=True, but {type(coder).__name__} has no quadrilaterals; leave it out")
         check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
         store_attr(but='in_channels')
-        widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
+        self.convs = tower(in_channels, conv_channels, n_convs)
+        widths = [(conv_channels if n_convs else in_channels)*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
         self.cls,self.box = nn.Linear(widths[-1], n_classes+1),nn.Linear(widths[-1], coder.n*(1 if agnostic else n_classes))
         for o in self.fcs: nn.init.xavier_uniform_(o.weight)
@@ -118,7 +124,7 @@ def forward(self:RoIHead,
     "What the network says about each proposal"
     lvls = roi_levels(boxes, min(len(self.strides), len(feats)), self.finest_scale)
     img,pri = valid_boxes(boxes).nonzero(as_tuple=True)
-    x = self.pooled(feats, img, boxes[img,pri], lvls[img,pri]).flatten(1)
+    x = self.convs(self.pooled(feats, img, boxes[img,pri], lvls[img,pri])).flatten(1)
     for o in self.fcs: x = F.relu(o(x))
     logits,deltas = self.cls(x).float(),self.box(x).float()
     if hasattr(self.coder, 'squash'): deltas = self.coder.squash(deltas)
@@ -205,9 +211,10 @@ def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
     if self.quads:
         quads = self.coder.quads(priors[ok], deltas[ok], size_hw if self.clip=='sides' else None)
         keep = nms_quad(quads, s, self.iou_thr, labels)
-    else: keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)
+    elif self.soft_nms is None: keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)
+    else: keep,lowered = soft_nms_rotated(boxes, s, labels, self.iou_thr, **self.soft_nms)
     keep = keep[:self.max_per_img]
-    return dict(boxes=boxes[keep], scores=s[keep], labels=labels[keep])
+    return dict(boxes=boxes[keep], scores=s[keep] if self.soft_nms is None else lowered[:len(keep)], labels=labels[keep])
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
 @checked
@@ -222,6 +229,7 @@ def two_stage_detector(
     fpn_channels:int=256, # width of the neck
     fpn_extra:str='pool', # where extra levels come from, see `FPN`
     fpn_norm:bool=False, # batch norm in the neck
+    neck=FPN, # makes it, as `FPN` is made
     max_backbone_stride:int=32, # coarsest backbone map used, and coarsest level that proposals read from
     feat_channels:int=256, # of the proposal stage's tower
     stacked_convs:int=1, # its depth
@@ -234,7 +242,6 @@ def two_stage_detector(
     "Backbone, FPN, a proposal stage and RoI stages"
     fine = tuple(stride for stride in strides if stride<=max_backbone_stride)
     body = TimmBackbone(backbone, pretrained, fine, **(backbone_kw or {}))
-    neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     rois_kw = rois_kw or [{}]*len(rois)
     if len(rois_kw)!=len(rois): raise ValueError(f"two_stage_detector: rois_kw has {len(rois_kw)} dicts for {len(rois)} RoI stages")
     tower_kw = dict(strides=strides, feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm)
@@ -242,4 +249,4 @@ def two_stage_detector(
     own = [{**dict(strides=fine), **kw, **head, **more} for kw,more in zip(rois, rois_kw)]
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
-    return Detector(body, neck, stages, n_classes, angle)
+    return Detector(body, neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm), stages, n_classes, angle)

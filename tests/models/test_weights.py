@@ -12,7 +12,7 @@ from detections import shares_right
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-TWO_STAGE = ('oriented_rcnn','roi_trans','rotated_faster_rcnn','gliding_vertex')
+TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 PRIORS = dict(rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 ALL = [name for name in list_detectors() if name not in ('rtmdet_r_s','rtmdet_r_l')]
 NAMES = ['ship','plane','car']
