@@ -109,6 +109,7 @@ def _ready(predictor):
         for key in own: setattr(head, key, asked[key])
         yield detector.eval()
     finally:
+        detector.shown_hw = None
         for key,value in own.items(): setattr(head, key, value)
         for module,training in modes: module.training = training
 
@@ -123,9 +124,9 @@ def _rows_of(det):
     parts = [det['boxes'],det['scores'][:,None],det['labels'][:,None]]+([det['quads'].flatten(1)] if 'quads' in det else [])
     return torch.cat([part.float() for part in parts], 1).cpu()
 
-def _seen(predictor, detector, images, out_wh):
-    "The detector's answers to resized images of one size of input"
-    x = predictor.fit.batch(images, out_wh, predictor.device)
+def _seen(predictor, detector, images, way):
+    "The detector's answers to resized images that come in by one way"
+    x,detector.shown_hw = predictor.fit.batch(images, way.out, predictor.device),way.shown_hw
     return [*map(_rows_of, detector(x.flip(1) if detector.channels=='bgr' else x))]
 
 @patch
@@ -143,7 +144,7 @@ def detect_rows(self:Predictor,
     "Detections of images, batch by batch, as rows"
     check_loading(bs, num_workers)
     bs = bs or self.bs or (2 if self.device.type=='cpu' else 8)
-    plan,take = Plan(items, self.fit.way, place),None
+    plan = Plan(items, self.fit.way, place)
     batches = [group[at:at+bs] for group in plan.groups for at in range(0, len(group), bs)]
     take = Taker(plan.todo, note, score_thr, self.detector.angle)
     loader = Ahead([DataLoader(_Images(items, self.fit), batch_sampler=batches, collate_fn=list,
@@ -151,7 +152,7 @@ def detect_rows(self:Predictor,
     if progress or progress is None and len(items)>1: loader = progress_bar(loader, total=len(batches), leave=False)
     with _ready(self) as detector:
         try:
-            for images in loader: take(_seen(self, detector, images, plan.todo[take.n][1].out))
+            for images in loader: take(_seen(self, detector, images, plan.todo[take.n][1]))
         except Exception:
             plan.name_unreadable(take.n, bs, image_pixels, error)
             raise
