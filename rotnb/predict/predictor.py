@@ -190,6 +190,7 @@ def save(self:Predictor,
     if (folder/FOLDER_FILES[1]).exists() and not _is_ours(folder/FOLDER_FILES[1]):
         raise FileExistsError(f'{folder} holds the {FOLDER_FILES[1]} of something else: name another folder')
     data,weights = packed_weights(self.detector, half)
+    weights |= dict(classes=self.vocab, stats=self.fit.stats)                   # for a learner that begins with them
     config = dict(library='rotnb', predictor=self.settings(), weights=weights)
     files = zip((*FOLDER_FILES,'README.md'), (data, f'{json.dumps(config, indent=1)}\n'.encode(), _card(self, folder.name).encode()))
     with ExitStack() as stack:

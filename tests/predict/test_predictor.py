@@ -5,8 +5,8 @@ import cv2, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from fastai.vision.all import CropPad, Resize, set_seed
-from rotnb.all import (ArgumentError, Letterbox, Predictor, RandomResize, RotatedDataLoaders, WeightsError, create_detector,
-                       predict_folder, predict_image, predict_scene, rotated_learner)
+from rotnb.all import (ArgumentError, ClassMismatchError, Letterbox, Predictor, RandomResize, RotatedDataLoaders, WeightsError,
+                       create_detector, eval_map, predict_folder, predict_image, predict_scene, rotated_learner)
 from rotnb.data.images.windows import open_scene
 from rotnb.data.synth.scenes import make_scene, make_synth
 from rotnb.learn.predictor import TransformError
@@ -260,3 +260,25 @@ def test_what_would_be_pushed(predictor, monkeypatch):
     monkeypatch.setattr('huggingface_hub.hub_mixin.HfApi', Api)
     predictor.push_to_hub('me/ships')
     assert sent.pop('repo')=='me/ships' and sorted(sent)==['README.md','config.json','model.safetensors'] and all(sent.values())
+
+def test_training_begins_with_a_saved_predictor(synth, tmp_path, capsys):
+    "Its classes are known by name, also where only the predictor knew them"
+    torch.manual_seed(1)
+    detector = create_detector('rotated_fcos', 2, **TINY)
+    folder = Predictor(detector, ['ship','zeppelin'], stats=((.1,.2,.3),(.4,.5,.6))).save(tmp_path/'p')
+    learn = rotated_learner(loaders(synth), weights=folder)
+    assert 'keeps ship; new in it' in capsys.readouterr().out and np.allclose(learn.model.stats, ((.1,.2,.3),(.4,.5,.6)))
+    row = learn.model.vocab.index('ship')
+    assert torch.equal(learn.model.stages[0].cls.weight[row], detector.stages[0].cls.weight[0])
+
+def test_measured_on_records(trained, predictor, synth):
+    "By image, classes by name: as the learner measures where images are shown as they are"
+    annots = trained.dls.valid_ds.items
+    theirs,ours = trained.evaluate(show=False),predictor.evaluate(annots)
+    assert abs(theirs.map50-ours.map50)<1e-6 and (ours.df['objects']==theirs.df['objects']).all() and ours.images==len(annots)
+    order = predictor.vocab[::-1]
+    assert eval_map(predictor, annots).map==pytest.approx(ours.map50)
+    with pytest.raises(ClassMismatchError, match='does not'): Predictor(trained.model, [f'{name}s' for name in order]).evaluate(annots)
+    with pytest.raises(ClassMismatchError, match='no class names'):
+        Predictor(create_detector('rotated_fcos', 2, **TINY)).evaluate(annots)
+    with pytest.raises(ValueError): predictor.evaluate(annots, iou_thr=2)
