@@ -17,15 +17,17 @@ from ..plot.style import INK, class_legend, figure_style
 from ..data.images.places import NoPlaceError, place_of, reproject
 from ..data.images.scale import degree_metres
 from ..data.images.windows import open_scene
+from ..predict.scene import predict_scene
 
 # %% ../../nbs/explore/16_map.ipynb #06f66f43
 class _OnMap:
     "A scene, its detections, and the way from its pixels to degrees"
     def __init__(self, scene, found, vocab, score_thr):
-        self.scene,self.found = open_scene(scene),found
+        self.scene = open_scene(scene)
         self.place = place_of(self.scene)
         if self.place is None:
             raise NoPlaceError(f'{self.scene.name} has no place on the map: a GeoTIFF has one; `view` shows a scene in its pixels')
+        if hasattr(found, 'detect_rows'): found = predict_scene(found, self.scene, progress=False)
         self.quads,self.labels,self.vocab = _boxes(found, vocab, score_thr)
         w,h = self.scene.size
         self.outline,self.middle = self.lonlat([[0,0],[w,0],[w,h],[0,h]]),self.lonlat([[w/2,h/2]])[0]
@@ -127,7 +129,10 @@ def _legend(ax, labels, vocab):
 
 # %% ../../nbs/explore/16_map.ipynb #0a06541c
 def _pairs(scenes, found):
-    "Each scene with its detections or None"
+    "Each scene with its detections, with what finds them, or None"
+    if hasattr(found, 'detect_rows'):
+        several = scenes.values() if isinstance(scenes, dict) else scenes if isinstance(scenes, (list,tuple)) else [scenes]
+        return [(scene, found) for scene in several]
     if isinstance(found, dict) and isinstance(scenes, dict): return [(scene, found.get(name)) for name,scene in scenes.items()]
     one = isinstance(scenes, (str,Path)) or not isinstance(scenes, (list,tuple))
     scenes,found = ([scenes],[found]) if one else (list(scenes),list(found or [None]*len(scenes)))
@@ -145,8 +150,8 @@ def _one_vocab(several):
 @checked
 def show_map(
     scenes, # georeferenced scene: file or `WindowedImage`; or `Detections` of one; several as a list, or a dict by name
-    found=None, # what was found in it: dict(boxes (n,5) px, scores, labels), or an `Annot`; several as a list, or a dict by name;
-                # None: scenes alone
+    found=None, # what was found in it: dict(boxes (n,5) px, scores, labels), or an `Annot`; several as a list, or a dict by name; or
+                # what finds it, a learner or a `Predictor`; None: scenes alone
     vocab=None, # class names; None: those of the detections
     score_thr:float=0., # least score that is drawn, 0 to 1
     ax=None, # matplotlib axis; None: a new figure

@@ -17,6 +17,7 @@ from .pyramid import *
 from .script import *
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import IGNORED, PALETTE, draw
+from ..predict.scene import predict_scene
 
 # %% ../../nbs/explore/03_viewer.ipynb #877e2692
 @dataclass(eq=False)
@@ -205,7 +206,8 @@ def _on_message(self:BoxViewer, _, msg, buffers):
 @checked
 def view(
     image, # path, PIL image, array, tensor, or a scene (`.height`, `.width`, `.read`)
-    *boxes, # layers: boxes (n,5), (n,8) or (n,4,2) in pixels, `Annot`, `Layer`, or dict(boxes, labels, scores, ignore, notes)
+    *boxes, # layers: boxes (n,5), (n,8) or (n,4,2) in pixels, `Annot`, `Layer`, dict(boxes, labels, scores, ignore, notes), or what finds
+            # them: a learner or a `Predictor`
     vocab=None, # class names in order
     names=None, # of the layers; 'truth' and 'prediction' when absent
     height:int=480, # of the canvas, CSS pixels
@@ -214,6 +216,8 @@ def view(
     **kwargs # other traitlets of `BoxViewer`
 )->BoxViewer:
     "Look at an image with its boxes; wheel zooms, drag pans, `?` lists the keys"
+    if vocab is None: vocab = next((layer.vocab for layer in boxes if hasattr(layer, 'detect_rows')), None)
+    boxes = [predict_scene(layer, image, progress=False) if hasattr(layer, 'detect_rows') else layer for layer in boxes]
     return BoxViewer(image, *boxes, vocab=vocab, names=names, height=height, score=score, color_by=color_by, **kwargs)
 
 # %% ../../nbs/explore/03_viewer.ipynb #e2350a9b

@@ -282,3 +282,15 @@ def test_measured_on_records(trained, predictor, synth):
     with pytest.raises(ClassMismatchError, match='no class names'):
         Predictor(create_detector('rotated_fcos', 2, **TINY)).evaluate(annots)
     with pytest.raises(ValueError): predictor.evaluate(annots, iou_thr=2)
+
+def test_what_looks_at_results_takes_a_predictor(predictor, tmp_path):
+    import rasterio
+    from rotnb.all import paper_figure, show_map, view
+    image = images((96,96))[0]
+    want = predictor(image)
+    viewer = view(image, predictor)
+    assert viewer.vocab==predictor.vocab and len(viewer.shown()[0])==len(want)
+    kw = dict(width=96, height=96, count=3, dtype='uint8', crs='EPSG:32633', transform=rasterio.Affine(.5,0,5e5,0,-.5,4.6e6))
+    with rasterio.open(tmp_path/'a.tif', 'w', driver='GTiff', **kw) as out: out.write(np.moveaxis(image, -1, 0))
+    for scenes in (tmp_path/'a.tif', [tmp_path/'a.tif'], dict(a=tmp_path/'a.tif')): assert len(show_map(scenes, predictor).collections)>=2
+    assert paper_figure([image], dict(ours=predictor), score_thr=.001)
