@@ -13,6 +13,7 @@ from rotnb.learn.predictor import TransformError
 from rotnb.models.contract import Detector
 from rotnb.models.files import DamagedFile
 from rotnb.predict.fit import ImageFit
+from rotnb.predict.sources import image_pixels
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), score_thr=.001, max_per_img=30)
@@ -294,3 +295,13 @@ def test_what_looks_at_results_takes_a_predictor(predictor, tmp_path):
     with rasterio.open(tmp_path/'a.tif', 'w', driver='GTiff', **kw) as out: out.write(np.moveaxis(image, -1, 0))
     for scenes in (tmp_path/'a.tif', [tmp_path/'a.tif'], dict(a=tmp_path/'a.tif')): assert len(show_map(scenes, predictor).collections)>=2
     assert paper_figure([image], dict(ours=predictor), score_thr=.001)
+
+def test_mistakes_of_a_predictor(predictor, trained):
+    "Tables and the explorer, on records"
+    from rotnb.all import ResultsExplorer, RotatedInterpretation
+    annots = trained.dls.valid_ds.items
+    interp = RotatedInterpretation.from_predictor(predictor, annots)
+    theirs = RotatedInterpretation.from_learner(trained)
+    assert np.allclose(interp.summary()['AP'], theirs.summary()['AP'], equal_nan=True, atol=1e-6)
+    explorer = ResultsExplorer(interp, score=.001)
+    assert np.array_equal(np.asarray(explorer.image(0)).transpose(1,2,0), image_pixels(annots[0].image)) and len(explorer.files)==len(annots)
