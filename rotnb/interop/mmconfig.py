@@ -302,6 +302,8 @@ IDLE = [
     (r'\bbackbone\.(arch|channel_attention|expand_ratio)$', ('P5',True,.5), 'CSPNeXt'),
     (r'\bbackbone\.(attn_drop_rate|drop_rate|mlp_ratio|patch_norm|qkv_bias|patch_size|use_abs_pos_embed)$', (0.,4,True,False), 'Swin'),
     (r'\bbackbone\.pretrain_img_size$', ANY, 'Swin'),
+    (r'\bbackbone\.(img_size|kernel_sizes|auto_reparam|attempt_use_lk_impl)$', ANY, 'PKINet-v2'),
+    (r'\bbackbone\.in_chans$', (3,), 'LSKNet'),
     (r'\bbackbone\.(gap_before_final_norm|stem_patch_size)$', (False,4), 'ConvNeXt'),
     (r'\bact_cfg$', (dict(type='SiLU'),dict(type='SiLU', inplace=True)), 'CSPNeXt and RTMDet'),
     (r'\b(backbone|bbox_head|neck)\.norm_cfg(\.type)?$', (dict(type='SyncBN'),dict(type='BN')), 'CSPNeXt and RTMDet'),

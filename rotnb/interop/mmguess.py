@@ -17,8 +17,8 @@ _gates = dict(conv_squeeze='LSKNet', branch1_axial='PKINetV2', fused_parallel_co
 def _guess_gated(sd):
     "A backbone of four stages of gated blocks, by what is in its gate"
     kind = next((kind for part,kind in _gates.items() if any(f'.spatial_gating_unit.{part}.' in key for key in sd)), 'unknown')
-    return dict(type=kind, embed_dims=[len(sd[f'backbone.patch_embed{i}.proj.weight']) for i in range(1,5)], drop_rate=.1, drop_path_rate=.1,
-                depths=[_count(sd, rf'backbone\.block{i}\.(\d+)') for i in range(1,5)])
+    return dict(type=kind, embed_dims=[len(sd[f'backbone.patch_embed{i}.proj.weight']) for i in range(1,5)], drop_rate=.1,
+                drop_path_rate=.1, depths=[_count(sd, rf'backbone\.block{i}\.(\d+)') for i in range(1,5)])
 
 def _guess_backbone(sd):
     if 'backbone.patch_embed1.proj.weight' in sd: return _guess_gated(sd)

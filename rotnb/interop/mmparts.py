@@ -211,14 +211,14 @@ def _trained(kind): return kind.removesuffix('Deploy').rstrip('_')  # the type t
 
 def _plain_norm(d):
     norm = d.get('norm_cfg') or dict(type='BN')
-    if part_type(norm) not in ('BN','SyncBN'): raise unknown_part(f'the norm of a {part_type(d)}', norm, ('BN','SyncBN'))
+    known_type(f'the norm of a {part_type(d)}', norm, 'BN', 'SyncBN')
     return norm
 
 def _gated(d, kw, name, **usual):
     "LSKNet and PKINet-v2"
     _plain_norm(d)
     fused = dict(inference_mode=True) if part_type(d).endswith('Deploy') or d.get('deploy') else {}
-    d = {**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual, **d}
+    d = as_parts(d).over({**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual})
     own = dict(widths=tuple(d['embed_dims']), depths=tuple(d['depths']))
     size,more = next(((size,{}) for size,known in gated_sizes.items() if known==own), ('s',own))
     if (ratios := tuple(d['mlp_ratios']))!=(8,8,4,4): more = dict(more, mlp_ratios=ratios)
@@ -227,6 +227,7 @@ def _gated(d, kw, name, **usual):
 
 def _pkinet(d, kw):
     if 'arch_setting' in d: raise ConfigError('a PKINet with an arch_setting of its own is not known here; those of arch T, S and B are')
+    if d.get('act_cfg'): known_type('the activation of a PKINet', d['act_cfg'], 'SiLU')
     eps = _plain_norm(d).get('eps', 1e-5) if d.get('norm_cfg') else 1e-3
     frozen = d.get('frozen_stages', -1)-1
     kw = {key:value for key,value in kw.items() if key!='frozen'} | (dict(frozen=frozen) if frozen>=0 else {})
@@ -306,7 +307,8 @@ def strides_from(
 )->tuple: # px, of each level
     "Strides of a pyramid: those of the maps it takes, doubled for each level beyond"
     body,neck = model['backbone'],model['neck']
-    maps = [4*2**i for i in body.get('out_indices', range(4))]
+    first = int(body.get('type')=='PKINet')  # it counts its stem, and by default gives three maps
+    maps = [4*2**(i-first) for i in body.get('out_indices', (2,3,4) if first else range(4))]
     start,end,n = neck.get('start_level', 0),neck.get('end_level', -1),neck.get('num_outs')
     if n is None: return usual
     taken = maps[start:len(maps) if end in (-1,len(maps)-1) else end+1]
