@@ -149,7 +149,7 @@ def _refined(model, head):
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
     stages = tuple(_later(own, cfg, weight, base) for own,cfg,weight in zip(later, cfgs, weights, strict=True))
-    return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
+    return dict(base, name='r3det' if not odm else 's2anet' if len(later)==1 else 'cascade_s2anet', refine=stages)
 
 def _later(head, cfg, weight, base):
     "Settings in which a refining head differs from the first"
@@ -213,8 +213,9 @@ def _reppoints(model, head):
                 stacked_convs=head.get('stacked_convs', 3), unit=head.get('point_base_scale', 4.),
                 first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
                 **(dict(assigner=_known('the assigner', later, point_assigners)(later)) if later else {}),
-                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0],
-                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old))
+                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0], steep=1. if kinds[1] is convex_giou_loss else None,
+                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old),
+                **({} if old else dict(box_type='quad')))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
 def _surrounding(head, name, **kw):
@@ -229,7 +230,7 @@ def _views(model, head, own, names):
     crop = model.get('crop_size', (768,768))
     base = _fcos(model, head.over(own) | dict(loss_bbox=as_parts(dict(type='IoULoss')), loss_angle=None, use_hbbox_loss=True))
     return dict(base, crop_size=tuple(crop), padding=model.get('padding', 'reflection'),
-                **{key:tuple(head[key]) for key in names if head.get(key)})
+                **{key:tuple(number for number in head[key] if number<head['num_classes']) for key in names if head.get(key)})
 
 def _h2rbox(model, head):
     own = head.get('loss_bbox_ss') or {}
@@ -332,6 +333,7 @@ IDLE = [
     (r'\bsampler$', (dict(type='PseudoSampler'),dict(type='mmdet.PseudoSampler')), 'all anchors'),
     (r'\brcnn\b.*add_gt_as_proposals$', (True,), ''), (r'\brpn\b.*add_gt_as_proposals$', (False,), ''),
     # RoIs
+    (r'^(rpn|roi)_head\.(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
     (r'\b(cls|reg|fix|ratio)_predictor_cfg$', (dict(type='Linear'),dict(type='mmdet.Linear')), ''),
     (r'\broi_layer\.(clockwise|aligned|pool_mode|use_torchvision)$', (True,'avg',False), ''),
     (r'\bwith_avg_pool$', (False,), '')] # settings without effect here: path, values, why
@@ -421,6 +423,11 @@ def _glides(head):
 
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
+def _corners(head):
+    "Whether a head learns from true corners, as MMRotate 1.x trains Gliding Vertex, and whether it answers with them"
+    if part_type(head['bbox_coder'])!='DeltaXYWHQBBoxCoder': return {}
+    return dict(box_type='quad', quads=head.get('predict_box_type', 'qbox')=='qbox')
+
 def _same_proposals(train, test):
     "Raise where training has other proposals than testing"
     if train and test_from(train)!=test_from(test): raise ConfigError(f"rpn_proposal={dict(train)} of training, unlike rpn={dict(test)} of "
@@ -443,6 +450,6 @@ def _two_stage(model, _):
                 angle=angle_from(heads[0]['bbox_coder']), strides=_of_levels(model, rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
                 **{key:value for key,value in test_from(rcnn).items() if key!='nms_pre'},
-                **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
+                **_corners(heads[0]))
 
 readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}

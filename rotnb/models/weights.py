@@ -234,7 +234,7 @@ def kept_classes(
     return f"the class layer keeps {', '.join(map(str, known))}; new in it: {', '.join(map(str, new))}"
 
 # %% ../../nbs/models/20_weights.ipynb #77e1a00f
-def _agreed(weights, notes, arch, options):
+def _agreed(weights, notes, arch, options, vocab):
     "Name and options of the detector that weights are of, where what is asked for does not contradict them"
     name,noted = notes.get('detector'),{key:setting_of(value) for key,value in (notes.get('options') or {}).items()}
     if not (name or arch):
@@ -247,7 +247,15 @@ def _agreed(weights, notes, arch, options):
             raise WeightsError(f"{weights} was trained with {key}={noted[key]!r}, not {options[key]!r}: leave it out")
     if lacks := set(notes.get('needs') or [])-set(options):
         raise WeightsError(f"{weights} was made with settings that a file cannot hold: give {', '.join(sorted(lacks))} as they were then")
-    return name or arch,{**noted, **options}
+    return name or arch,{**_for_classes(noted, notes.get('classes'), vocab), **options}
+
+def _for_classes(options, classes, vocab):
+    "Settings for some classes (`..._classes`) by the names of those that there still are: numbers meant the weights' own"
+    names = list(map(str, classes or ()))
+    def still(chosen):
+        named = [names[o] if isinstance(o, int) and names else o for o in chosen]
+        return tuple(vocab[i] for i,o in enumerate(_counterparts(vocab, named)) if o is not None) if names else chosen
+    return {key:still(value) if key.endswith('_classes') and isinstance(value, tuple) else value for key,value in options.items()}
 
 def detector_of(
     weights, # their name, for messages
@@ -263,7 +271,7 @@ def detector_of(
     if made is not None and not classes and made.n_classes!=len(vocab): classes = [None]*made.n_classes  # of unknown names
     if isinstance(arch, Detector): model = arch
     else:
-        name,options = _agreed(weights, notes, arch, options)
+        name,options = _agreed(weights, notes, arch, options, vocab)
         model = create_detector(name, len(vocab), **options)
     if model.n_classes!=len(vocab): raise WeightsError(f'the detector has {model.n_classes} classes, not {len(vocab)}: {vocab}')
     model.vocab,model.stats,model.channels = vocab,notes.get('stats'),notes.get('channels', model.channels)
