@@ -120,7 +120,8 @@ def _fcos(model, head):
     _unweighted('a centerness loss', head.get('loss_centerness'))
     radius = head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None
     ranges = head.get('regress_ranges')
-    apart = head.get('loss_angle') if head.get('separate_angle', True) else None
+    apart = head.get('loss_angle')
+    if apart and not head.get('separate_angle', True): apart = apart.pass_over()
     known_type('the box coder', head.get('bbox_coder') or {}, 'DistanceAnglePointCoder', 'DistancePointBBoxCoder')
     tricks = dict(deform=head.get('dcn_on_last_conv', False), quality_on='box' if head.get('centerness_on_reg', True) else 'cls')
     return dict(_dense(model, head), name='rotated_fcos', angle=_one_angle(head),

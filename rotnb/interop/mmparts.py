@@ -17,6 +17,7 @@ from ..losses.focal import focal_loss
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
 from ..targets.roi_coders import DeltaXYWHCoder, MidpointOffsetCoder
+from ..models.lsknet import gated_sizes
 
 # %% ../../nbs/interop/01_mmparts.ipynb #2da468dc
 class ConfigError(ValueError): "A configuration with settings that are not known here"
@@ -58,6 +59,10 @@ class Part(dict):
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)
+    def pass_over(self): # all that lies in it is known not to matter
+        self.asked |= self.keys()
+        for value in self.values():
+            if isinstance(value, Part): value.pass_over()
     def over(self, usual): return Part({**usual, **self}, self.asked) # with `usual` where it says nothing
 
 def as_parts(
@@ -205,6 +210,40 @@ def angle_from(d:dict)->str: # of a coder
     "The angle version"
     return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(d, '') in _versioned else 'le90')
 
+# %% ../../nbs/interop/01_mmparts.ipynb #c4cc2be1
+def _trained(kind): return kind.removesuffix('Deploy').rstrip('_')  # the type that one for deployment was before
+
+def _plain_norm(d):
+    norm = d.get('norm_cfg') or dict(type='BN')
+    if part_type(norm) not in ('BN','SyncBN'): raise unknown_part(f'the norm of a {part_type(d)}', norm, ('BN','SyncBN'))
+    return norm
+
+def _gated(d, kw, name, **usual):
+    "LSKNet and PKINet-v2"
+    _plain_norm(d)
+    fused = dict(inference_mode=True) if part_type(d).endswith('Deploy') or d.get('deploy') else {}
+    d = d.over({**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual})
+    own = dict(widths=tuple(d['embed_dims']), depths=tuple(d['depths']))
+    size,more = next(((size,{}) for size,known in gated_sizes.items() if known==own), ('s',own))
+    if (ratios := tuple(d['mlp_ratios']))!=(8,8,4,4): more = dict(more, mlp_ratios=ratios)
+    rates = {ours:d[theirs] for ours,theirs in dict(proj_drop_rate='drop_rate', drop_path_rate='drop_path_rate').items() if d.get(theirs)}
+    return dict(backbone=f'{name}_{size}', backbone_kw={**kw, **more, **rates, **fused})
+
+def _pkinet(d, kw):
+    if 'arch_setting' in d: raise ConfigError('a PKINet with an arch_setting of its own is not known here; those of arch T, S and B are')
+    eps = _plain_norm(d).get('eps', 1e-5) if d.get('norm_cfg') else 1e-3
+    frozen = d.get('frozen_stages', -1)-1
+    kw = {key:value for key,value in kw.items() if key!='frozen'} | (dict(frozen=frozen) if frozen>=0 else {})
+    more = dict(drop_path_rate=.1, proj_drop_rate=.1, **({} if eps==1e-5 else dict(norm_eps=eps)))
+    return dict(backbone=f"pkinet_{d.get('arch', 'S').lower()}", backbone_kw={**more, **kw})
+
+def _sized(size, drop_path_rate): # a PKINet-v2 whose type says its size
+    own = gated_sizes[size]
+    return partial(_gated, name='pkinet_v2', embed_dims=own['widths'], depths=own['depths'], drop_rate=.1, drop_path_rate=drop_path_rate)
+
+_aerial = dict(LSKNet=partial(_gated, name='lsknet'), lsknet=partial(_gated, name='lsknet'), PKINet=_pkinet,
+               PKINetV2=partial(_gated, name='pkinet_v2'), PKINetV2_T=_sized('t', .1), PKINetV2_S=_sized('s', .15))
+
 # %% ../../nbs/interop/01_mmparts.ipynb #c4cc2bed
 def _norm_of(d, what): # True: batch norm; 'group': group norm of 32 groups; None: none
     norm = d.get('norm_cfg')
@@ -249,10 +288,12 @@ bodies = dict(ResNet=_resnet, ResNetV1c=_resnet, ResNetV1d=_resnet, ResNeXt=_res
 
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
-    if part_type(d) not in bodies: raise unknown_part('the backbone', d, bodies)
+    d = as_parts(d)
+    kind = _trained(part_type(d))
+    if kind not in {*bodies, *_aerial}: raise unknown_part('the backbone', d, (*bodies, *_aerial))
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
     kw |= {key:d[key] for key in ('drop_path_rate',) if key in d}
-    return dict(backbone=bodies[part_type(d)](d, kw), backbone_kw=kw)
+    return _aerial[kind](d, kw) if kind in _aerial else dict(backbone=bodies[kind](d, kw), backbone_kw=kw)
 
 _extra = {False:'pool', True:'input', 'on_input':'input', 'on_lateral':'lateral', 'on_output':'output'}
 

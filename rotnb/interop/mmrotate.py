@@ -16,6 +16,7 @@ from warnings import warn
 from torch import nn, Tensor
 from ..check.verbs import checked
 from ..models.contract import create_detector
+from ..models.lsknet import published_key
 from ..models.files import Inert, WeightsError, load_tensors
 from .mmconfig import settings_from_config
 from .mmpipeline import colours_from_config
@@ -64,6 +65,10 @@ def _fpn(m, det):
     part = '1.' if m['layer']=='gn' else '0.' if getattr(det.neck, 'norm', False) else ''  # a norm comes in a pair with its convolution
     return f'neck.{name}.{part}'
 
+def _aerial(m, det): # backbones made for aerial images have names of their own
+    ours = published_key(getattr(det.backbone, 'name', ''), m[1])
+    return 'backbone.body.'+ours.replace('stages.', 'stages_', 1).replace('stem.', 'stem_', 1) if ours!=m[1] else m[0]
+
 def _norm(m, det):
     strides = list(det.backbone.strides)
     return f'backbone.norms.{strides.index(4*2**int(m[1]))}.' if 4*2**int(m[1]) in strides else None
@@ -79,6 +84,7 @@ _deep_stem = {**{i:f'conv1.{i}.' for i in (0,1,3,4,6)}, 7:'bn1.'}
 
 backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; then Swin and ConvNeXt of OpenMMLab, and of torchvision
     (r'^backbone\.',                                                      'backbone.body.'),
+    (r'^backbone\.body\.(.+)$',                                         _aerial),
     (r'^backbone\.body\.layer(\d)\..*', lambda m,det: m[0] if hasattr(det.backbone.body, f'layer{m[1]}') else None), # not read by the neck
     (r'(?<=^backbone\.body\.)stem\.(\d)\.(?=[a-z_]+$)',                  lambda m,_: _deep_stem[int(m[1])]),
     (r'^(backbone\.body\.(?:layer\d\.\d+\.)?)gn(\d)\.',                 r'\1bn\2.'),
@@ -225,11 +231,11 @@ def rename_keys(
                 name = None if to is None else name[:found.start()] + found.expand(to) + name[found.end():]
         if name is None: continue
         base,_,i = name.partition('#')
-        parts.setdefault(base, []).append((int(i or 0), key, weight))
+        parts.setdefault(base, {})[int(i or 0)] = key,weight               # of one that has two names the last counts, as for torch
     joined = {}
     for ours,own in parts.items():
-        own = sorted(own, key=lambda part: part[:2])
-        joined[ours] = [theirs for _,theirs,_ in own],_joined(ours, [weight for *_,weight in own], detector)
+        theirs,weights = zip(*[own[i] for i in sorted(own)])
+        joined[ours] = list(theirs),_joined(ours, list(weights), detector)
     return joined
 
 def _joined(name, weights, detector):

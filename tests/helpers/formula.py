@@ -2,7 +2,7 @@
 import re, zlib
 import numpy as np
 
-def _drawn(key, shape):
+def formula_value(key, shape):
     "One parameter or buffer, from its name and shape"
     rng,n = np.random.RandomState(zlib.crc32(key.encode())),int(np.prod(shape))
     if key.endswith('num_batches_tracked'): return np.zeros(shape, np.int64)
@@ -14,7 +14,7 @@ def _drawn(key, shape):
 
 def formula_weights(shapes): # {name: shape}
     "A state dict of arrays"
-    return {key:_drawn(key, tuple(shape)) for key,shape in shapes.items()}
+    return {key:formula_value(key, tuple(shape)) for key,shape in shapes.items()}
 
 def formula_image(size, n=1): # (n,3,size,size), normalised
     "Images of noise"
