@@ -151,7 +151,7 @@ def _refined(model, head):
         base |= dict(assigner=partial(atss_assign, topk=base.pop('topk'), hbox=base['hbox']), scales_per_octave=1, ratios=(1.,))
     if odm: base['shared'] = 'odm_head' not in model
     stages = tuple(_later(own, cfg, weight, base) for own,cfg,weight in zip(later, cfgs, weights, strict=True))
-    return dict(base, name='s2anet' if odm else 'r3det', refine=stages)
+    return dict(base, name='r3det' if not odm else 's2anet' if len(later)==1 else 'cascade_s2anet', refine=stages)
 
 def _later(head, cfg, weight, base):
     "Settings in which a refining head differs from the first"
@@ -216,8 +216,9 @@ def _reppoints(model, head):
                 stacked_convs=head.get('stacked_convs', 3), unit=head.get('point_base_scale', 4.),
                 first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
                 **(dict(assigner=_known('the assigner', later, point_assigners)(later)) if later else {}),
-                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0],
-                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old))
+                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0], steep=1. if kinds[1] is convex_giou_loss else None,
+                **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old),
+                **({} if old else dict(box_type='quad')))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #f0efed89
 def _surrounding(head, name, **kw):
@@ -332,6 +333,7 @@ IDLE = [
     *_only('', 'assignment as usual', pos_weight=-1, allowed_border=-1, ignore_wrt_candidates=True),
     (r'\bsampler$', _types('PseudoSampler'), 'all anchors'),
     *_only('rcnn.*', 'what RoI heads learn from', add_gt_as_proposals=True), *_only('rpn.*', '', add_gt_as_proposals=False),
+    (r'^(rpn|roi)_head\.(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
     (r'^test_cfg\.rcnn\.(nms_pre|min_bbox_size)$', ANY, 'RoI heads read neither'),
     (r'\b(cls|reg|fix|ratio)_predictor_cfg$', _types('Linear'), 'RoI heads'),
     *_only('roi_layer', 'RoIAlign', clockwise=True, aligned=True, pool_mode='avg', use_torchvision=False)] # path, values, why
@@ -372,6 +374,7 @@ def _sampled(d, hbox):
 
 def _rpn(head, train, test):
     gen = head['anchor_generator']
+    if 'soft_nms' in test_from(test): raise ConfigError("soft_nms of proposals is not known here; nms is")
     known_type('the proposal head', head, 'RPNHead', 'RotatedRPNHead', 'OrientedRPNHead')
     known_type('the anchors', gen, 'AnchorGenerator')
     known_type('the class loss', head.get('loss_cls') or {}, 'CrossEntropyLoss')
@@ -421,6 +424,11 @@ def _glides(head):
 
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
+def _corners(head):
+    "Whether a head learns from true corners, as MMRotate 1.x trains Gliding Vertex, and whether it answers with them"
+    if part_type(head['bbox_coder'])!='DeltaXYWHQBBoxCoder': return {}
+    return dict(box_type='quad', quads=head.get('predict_box_type', 'qbox')=='qbox')
+
 def _same_proposals(train, test):
     "Raise where training has other proposals than testing"
     if train and test_from(train)!=test_from(test): raise ConfigError(f"rpn_proposal={dict(train)} of training, unlike rpn={dict(test)} of "
@@ -442,8 +450,7 @@ def _two_stage(model, _):
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=_of_levels(model, rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
-                **{key:value for key,value in test_from(rcnn).items() if key not in ('nms_pre','min_size')}, # neither is read by RoI heads
-               
-                **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
+                **{key:value for key,value in test_from(rcnn).items() if key not in ('nms_pre','min_size')}, # RoI heads read neither
+                **_corners(heads[0]))
 
 readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}

@@ -14,7 +14,7 @@ from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 from ..check.verbs import checked
-from ..geometry.boxes import canonicalize, check_choice, rbox2hbox, to_frame
+from ..geometry.boxes import as_rbox, canonicalize, check_choice, rbox2hbox, to_frame
 from ..ops.diff_iou import diff_iou_rotated
 from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
@@ -39,7 +39,7 @@ class BoxLoss:
         coder, # of `priors` and `deltas`
         priors:Tensor, # `(k, 5)`
         deltas:Tensor, # `(k, d)` that a network gives
-        boxes:Tensor, # `(k, 5)` that would be right
+        boxes:Tensor, # `(k, 5)` that would be right, or `(k, 8)` their corners
         n_deltas:int=None # the first of the d deltas, which are compared; None: all
     )->Tensor: # `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
@@ -47,7 +47,7 @@ class BoxLoss:
             plain,angle = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
             both = deltas,coder.encode(priors, boxes)
             return self(*(plain.decode(priors, torch.cat([given[:,:coder.split], angle], 1)) for given in both))
-        pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
+        pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), as_rbox(boxes))
         if self.on!='boxes': pairs += (deltas[:,:n_deltas], coder.encode(priors, boxes)[:,:n_deltas])
         return self(*pairs)
 

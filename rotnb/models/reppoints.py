@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import nn, Tensor
 from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
-from ..geometry.boxes import check_choice, rbox2qbox
+from ..geometry.boxes import check_choice, corners_of, rbox2qbox
 from ..geometry.gaussians import gaussian2rbox, points2gaussian
 from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
@@ -58,6 +58,10 @@ class PointSetCoder:
         if self.box=='rect': return min_area_rect(points, self.angle)
         return gaussian2rbox(*points2gaussian(points), 1/36, self.angle)
 
+    def quads(self, priors:Tensor, deltas:Tensor)->Tensor: # as for `decode` -> `(n, 4, 2)`
+        "Their corners"
+        return rbox2qbox(self.decode(priors, deltas))
+
 # %% ../../nbs/models/17_reppoints.ipynb #b2fff99d
 class RepPointsHead(DenseHead):
     "Sets of points at every location, guessed, refined and classified"
@@ -75,6 +79,7 @@ class RepPointsHead(DenseHead):
         loss_points=convex_giou_loss, # `((n,k,2), (n,4,2)) -> (n,)`, in units; one with `groups` is told which sets are averaged together
         loss_first=None, # the same of the first points; None: `loss_points`
         unit:float=2., # strides in the unit of lengths in these losses
+        steep:float=None, # slope of a set, by unit and times its weight, beyond which it teaches nothing: 1 in MMRotate; None: all do
         border_weights:tuple=(0.,0.), # factors of `spatial_border_loss` of the first and of the refined points
         first_weight:float=.375, # factor of the first points' loss
         box_weight:float=1., # factor of the refined points' loss
@@ -92,12 +97,14 @@ class RepPointsHead(DenseHead):
         nms_pre:int=2000, # best candidates of each level that reach the NMS
         nms_pre_of:str='pairs', # what these are, 'pairs' or 'priors', see `DenseHead`
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
-        max_per_img:int=2000): # detections of an image
+        max_per_img:int=2000, # detections of an image
+        quads:bool=False): # answer with corners too, and compare these in the NMS
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
-                         score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img)
-        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,border_weights,first_weight,box_weight,'
-                   'gradient_mul,swapped')
+                         score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,
+                         quads=quads)
+        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,steep,border_weights,'
+                   'first_weight,box_weight,gradient_mul,swapped')
 
 # %% ../../nbs/models/17_reppoints.ipynb #c03b42f6
 @patch
@@ -170,7 +177,7 @@ def candidates(self:RepPointsHead, out:StageOut, matched:Tensor, target:dict, i:
     cls_loss = self.cls_weight*self.loss_cls(out.logits[i,pri], target['labels'][objects])
     first,refined = self.coder.points(out.priors[i,pri], out.deltas[i,pri])
     def fit(points, quads): return self.box_weight*self.loss_points(points, quads)
-    return Candidates(objects, out.lvls[pri], first, refined, rbox2qbox(target['boxes'].to(first.dtype)), cls_loss, fit,
+    return Candidates(objects, out.lvls[pri], first, refined, corners_of(target['boxes'].to(first.dtype)), cls_loss, fit,
                       [feat[i] for feat in out.feats], self.strides, self.swapped)
 
 @patch
@@ -201,9 +208,12 @@ def points_loss(self:RepPointsHead,
 )->Tensor: # `(b,)`, whose mean is the sum of the groups' means
     "Loss of point sets by image"
     unit = self.unit*pos.priors[:,2,None,None]
-    more = dict(groups=groups) if 'groups' in signature(loss).parameters else {}
-    lost = loss(points[pos.img,pos.pri]/unit, rbox2qbox(pos.boxes)/unit, **more)*weight/groups.bincount()[groups]
-    return points.new_zeros(len(points)).index_add(0, pos.img, lost*len(points))
+    sets,more = points[pos.img,pos.pri]/unit,dict(groups=groups) if 'groups' in signature(loss).parameters else {}
+    lost = loss(sets, corners_of(pos.boxes)/unit, **more)*weight
+    if self.steep and lost.requires_grad:
+        slope = torch.autograd.grad(lost.sum(), sets, retain_graph=True)[0]
+        lost = torch.where((-slope>self.steep).flatten(1).any(1), lost.detach(), lost)
+    return points.new_zeros(len(points)).index_add(0, pos.img, lost/groups.bincount()[groups]*len(points))
 
 @patch
 def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`

@@ -19,10 +19,8 @@ from ..targets.assign import IGN, max_iou_assign
 from ..targets.roi_coders import clip_centers
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
-from ..ops.nms import batched_nms_rotated, nms_quad
-from ..ops.soft_nms import soft_nms_rotated
 from ..ops.roi_align import roi_align_rotated
-from .contract import Detector, StageOut, Sample, matched_objects, valid_boxes
+from .contract import Detector, StageOut, Sample, best_of, check_corners, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower
@@ -80,12 +78,11 @@ class RoIHead(nn.Module):
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
-        quads:bool=False, # NMS of the coder's quadrilaterals (`GlidingVertexCoder` has them) instead of the boxes around them
+        quads:bool=False, # answer with the coder's corners too (`GlidingVertexCoder` has them), and compare these in the NMS
         clip:str=None): # what is clipped to the image, as MMRotate does: 'centers', 'sides' (by the coder) or None
         super().__init__()
         loss_box = box_loss(loss_box)
-        if quads and not hasattr(coder, 'quads'):
-            raise ValueError(f"RoIHead: quads=True, but {type(coder).__name__} has no quadrilaterals; leave it out")
+        if quads: check_corners('RoIHead', coder, soft_nms)
         check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
         store_attr(but='in_channels')
         self.convs = tower(in_channels, conv_channels, n_convs)
@@ -208,13 +205,8 @@ def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
     s,boxes = scores[pri,labels],self._decode(priors, deltas, size_hw)
     ok = valid_boxes(boxes) & s.isfinite()
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
-    if self.quads:
-        quads = self.coder.quads(priors[ok], deltas[ok], size_hw if self.clip=='sides' else None)
-        keep = nms_quad(quads, s, self.iou_thr, labels)
-    elif self.soft_nms is None: keep = batched_nms_rotated(boxes, s, labels, self.iou_thr)
-    else: keep,lowered = soft_nms_rotated(boxes, s, labels, self.iou_thr, **self.soft_nms)
-    keep = keep[:self.max_per_img]
-    return dict(boxes=boxes[keep], scores=s[keep] if self.soft_nms is None else lowered[:len(keep)], labels=labels[keep])
+    quads = self.coder.quads(priors[ok], deltas[ok], size_hw if self.clip=='sides' else None) if self.quads else None
+    return best_of(boxes, s, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
 @checked
@@ -237,6 +229,7 @@ def two_stage_detector(
     backbone_kw:dict=None, # more for the backbone
     rpn_kw:dict=None, # more settings of `RPNHead`
     rois_kw:list=None, # more settings of each `RoIHead`, a dict for each
+    box_type:str='rbox', # what it learns from: 'rbox', or the true corners, 'quad'; with these it answers too
     **head # settings of every `RoIHead`
 )->Detector:
     "Backbone, FPN, a proposal stage and RoI stages"
@@ -248,5 +241,7 @@ def two_stage_detector(
     stages = [RPNHead(fpn_channels, **{**tower_kw, **rpn, **(rpn_kw or {})})]
     own = [{**dict(strides=fine), **kw, **head, **more} for kw,more in zip(rois, rois_kw)]
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
+    if box_type=='quad': own[-1].setdefault('quads', True)
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
-    return Detector(body, neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm), stages, n_classes, angle)
+    neck = neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
+    return Detector(body, neck, stages, n_classes, angle, box_type=box_type)

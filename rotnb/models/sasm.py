@@ -10,7 +10,7 @@ import math, torch
 from functools import partial
 from torch import Tensor
 from ..check.verbs import checked
-from ..geometry.boxes import canonicalize
+from ..geometry.boxes import as_rbox, canonicalize
 from ..losses.points import bc_convex_giou_loss
 from ..targets.point_assign import sas_assign
 from .contract import Detector, register_detector
@@ -19,10 +19,10 @@ from .reppoints import rotated_reppoints
 # %% ../../nbs/models/25_sasm.ipynb #1a412ad1
 def sasm_weight(
     xy:Tensor, # `(n, 2)` px
-    boxes:Tensor # `(n, 5)` the object of each
+    boxes:Tensor # `(n, 5)` the object of each, or `(n, 8)` its corners
 )->Tensor: # `(n,)` 1 to e
     "How much a location counts, by its distance from the middle of its object"
-    b = canonicalize(boxes, 'oc')
+    b = canonicalize(as_rbox(boxes), 'oc')
     sides = torch.where(b[:,4:]>1.57, b[:,[3,2]], b[:,2:4])     # a quarter turn: the sides along x and y, as MMRotate reads them
     return (1/(1+((xy-b[:,:2])**2/sides).sum(1).sqrt())).exp()
 

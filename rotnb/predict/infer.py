@@ -35,13 +35,13 @@ def least_score(
 
 # %% ../../nbs/predict/08_infer.ipynb #ce4df8fc
 def rows_dets(
-    rows, # (n,7): box, score, label
+    rows, # (n,7): box, score, label; (n,15) with corners
     vocab=None, # class names
     image=None # what the rows were found in
 )->Detections:
     "Rows of detections as an object"
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image)
+    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image, quads=dets[:,7:] if dets.shape[1]>7 else None)
 
 def fewer(
     found:Detections, # best first

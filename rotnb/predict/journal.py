@@ -13,20 +13,22 @@ from ..data.labels.atomic import write_atomic
 
 # %% ../../nbs/predict/05_journal.ipynb #bfa92765
 _HEAD = struct.Struct('<4sIII') # mark, bytes of the key, rows, checksum
-_MARK = b'rnb\n'
+_MARKS = {7:b'rnb\n', 15:b'rnq\n'} # by numbers in a row: box, score, label, and maybe corners
 
 def _pack(key, rows):
     body = key.encode()+np.ascontiguousarray(rows, '<f4').tobytes()
-    return _HEAD.pack(_MARK, len(key.encode()), len(rows), zlib.crc32(body))+body
+    return _HEAD.pack(_MARKS[np.shape(rows)[1]], len(key.encode()), len(rows), zlib.crc32(body))+body
 
 def _unpack(data, at):
     "Key and rows of the record at byte `at`, and where the next one begins; None if it is incomplete"
     if len(data)-at<_HEAD.size: return None
     mark,n_key,n_rows,crc = _HEAD.unpack_from(data, at)
+    width = next((width for width,own in _MARKS.items() if own==mark), None)
+    if width is None: return None
     at += _HEAD.size
-    end = at+n_key+28*n_rows
-    if mark!=_MARK or end>len(data) or zlib.crc32(memoryview(data)[at:end])!=crc: return None
-    return data[at:at+n_key].decode(), np.frombuffer(data, '<f4', 7*n_rows, at+n_key).reshape(n_rows,7), end
+    end = at+n_key+4*width*n_rows
+    if end>len(data) or zlib.crc32(memoryview(data)[at:end])!=crc: return None
+    return data[at:at+n_key].decode(), np.frombuffer(data, '<f4', width*n_rows, at+n_key).reshape(n_rows,width), end
 
 # %% ../../nbs/predict/05_journal.ipynb #3af8e32e
 class JournalError(ValueError): "A journal that cannot be resumed"
@@ -37,14 +39,14 @@ class Journal:
         file=None, # None: in memory alone
         settings:dict=None # plain data that detections depend on
     ):
-        self.file,self.done = file and Path(file),{} # `done`: key to (n,7) float32
+        self.file,self.done = file and Path(file),{} # `done`: key to (n,7) or (n,15) float32
         self.settings = json.loads(json.dumps(settings or {}))
         if not self.file: return
         if self.file.exists(): self._read()
         else: write_atomic(self.file, json.dumps(dict(rotnb_journal=1, **self.settings))+'\n')
 
     def add(self,
-        items # of (key, (n,7) float32): box, score, label
+        items # of (key, (n,7) float32): box, score, label; (n,15) with corners
     ):
         "Note windows that are done"
         items = list(items)

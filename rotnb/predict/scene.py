@@ -100,11 +100,11 @@ def cut_elsewhere(
 
 # %% ../../nbs/predict/09_scene.ipynb #f4889e42
 def merge_rows(
-    rows:list, # of (n,7): box, score, label
+    rows:list, # of (n,7): box, score, label; of (n,15) with corners
     iou_thr:float=.1 # of NMS within each class, in [0, 1]
-)->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, best first
+)->dict: # `dict(boxes (k,5) px, scores (k,), labels (k,))`, with `quads (k,8)` where rows have corners; best first
     "Detections of a scene's windows as those of the scene"
-    return merge_detections([rows_dets(np.zeros((0,7))), *map(rows_dets, rows)], iou_thr)
+    return merge_detections([*map(rows_dets, rows)] or [rows_dets(np.zeros((0,7)))], iou_thr)
 
 def _merged(windows, rows, vocab, iou_thr, cut, max_dets=None, agnostic_nms=False):
     scene = windows[0].scene

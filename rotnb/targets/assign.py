@@ -10,7 +10,7 @@ __all__ = ['NEG', 'IGN', 'PAIRS', 'chunks', 'ignore_inside', 'max_iou_assign', '
 import torch
 from torch import Tensor
 from ..check.verbs import checked
-from ..geometry.boxes import circumscribed_hbox, rbox2hbox, rbox2qbox, to_frame
+from ..geometry.boxes import as_rbox, circumscribed_hbox, corners_of, to_frame
 from ..ops.iou import box_iou_rotated
 from ..ops.convex import convex_iou
 
@@ -31,9 +31,10 @@ def chunks(
 def ignore_inside(
     matched:Tensor, # `(n,)` from an assigner
     priors:Tensor, # `(n, 5)`
-    boxes:Tensor # `(k, 5)` the ignored objects
+    boxes:Tensor # `(k, 5)` the ignored objects, or `(k, 8)` their corners
 )->Tensor: # `(n,)`
     "Background priors centred inside an ignored object become undecided"
+    boxes = as_rbox(boxes)
     parts = chunks(priors[:,None,:2], len(boxes))
     inside = torch.cat([(to_frame(xy, boxes).abs() <= boxes[:,2:4]/2).all(-1).any(1) for xy in parts])
     return torch.where(inside & (matched==NEG), IGN, matched)
@@ -44,7 +45,7 @@ def _overlaps(priors, gt):
     is the object's best"""
     best,obj,top,pairs,start = [],[],gt.new_zeros(len(gt)),[],0
     for part in chunks(priors, len(gt)):
-        iou = box_iou_rotated(gt, part) if part.ndim==2 else convex_iou(part, rbox2qbox(gt)).T
+        iou = box_iou_rotated(gt, part) if part.ndim==2 else convex_iou(part, corners_of(gt)).T
         top_iou,which = iou.max(0)
         best_iou = iou.amax(1) if len(part) else top
         is_best = (iou==best_iou[:,None]) & (best_iou[:,None]>1e-9)
@@ -61,7 +62,7 @@ def _overlaps(priors, gt):
 @checked
 def max_iou_assign(
     priors:Tensor, # `(n, 5)`
-    boxes:Tensor, # `(m, 5)` objects
+    boxes:Tensor, # `(m, 5)` objects; `(m, 8)` corners with `hbox` or `points`
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # unused: overlap tells the size
     pos:float=0.5, # IoU from which a prior is positive
@@ -193,7 +194,7 @@ def atss_assign(
 @checked
 def nearest_assign(
     priors:Tensor, # `(n, 5)` points: w = h = stride
-    boxes:Tensor, # `(m, 5)` objects
+    boxes:Tensor, # `(m, 5)` objects, or `(m, 8)` their corners
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # unused: the stride tells the level
     scale:float=4., # strides in the side of the smallest object of a level
@@ -203,8 +204,8 @@ def nearest_assign(
     matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
     if not len(boxes) or not len(priors): return matched
     idx = torch.arange(len(boxes), device=boxes.device) if ignore is None else (~ignore).nonzero()[:,0]
-    (lo,hi),strides = rbox2hbox(boxes[idx]).unflatten(1, (2,2)).unbind(1),priors[:,2].unique()
-    xy,wh = (lo+hi)/2,(hi-lo).clamp(min=1e-6)
+    (xy,wh),strides = circumscribed_hbox(boxes[idx])[:,:4].split(2, 1),priors[:,2].unique()
+    wh = wh.clamp(min=1e-6)
     lvl = (strides <= wh.prod(-1, keepdim=True).sqrt()/scale).sum(1).clamp(min=1)-1
     found = [_nearest(priors, xy, wh, priors[:,2]==stride, (lvl==index).nonzero()[:,0], topk) for index,stride in enumerate(strides)]
     p,g,d = (torch.cat(column) for column in zip(*found))

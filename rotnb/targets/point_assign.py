@@ -10,15 +10,25 @@ import torch
 from functools import partial
 from torch import Tensor
 from ..check.verbs import checked
-from ..geometry.boxes import check_choice, rbox2qbox, to_frame
-from ..ops.convex import convex_iou
+from ..geometry.boxes import check_choice, circumscribed_hbox, corners_of, to_frame
+from ..ops.convex import convex_iou, points_in_polygons
 from .assign import nearest_of_levels, over_mean, settle_claims
 
 # %% ../../nbs/targets/08_point_assign.ipynb #c573df07
+def _aspects(boxes):
+    "Longer side over shorter one; of quads the first two sides"
+    sides = (corners_of(boxes)[:,1:3]-corners_of(boxes)[:,:2]).norm(dim=-1) if boxes.shape[-1]==8 else boxes[:,2:4]
+    return sides.amax(1)/sides.amin(1).clamp(min=1e-6)
+
+def _inside(mean, p, g, boxes):
+    "Which of the points `mean[p]` lie in the objects `g`"
+    if boxes.shape[-1]==8: return points_in_polygons(mean, boxes)[p,g].bool()
+    return (to_frame(mean[p], boxes).abs()<=boxes[:,2:4]/2).all(-1)
+
 @checked
 def sas_assign(
     priors:Tensor, # `(n, 5)` locations
-    boxes:Tensor, # `(m, 5)` objects
+    boxes:Tensor, # `(m, 5)` objects, or `(m, 8)` their corners
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # `(n,)` level of each location; None: one level
     topk:int=9, # candidates of each level
@@ -29,13 +39,11 @@ def sas_assign(
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign sets of points by an overlap that each object finds for itself"
     check_choice('sas_assign', aspect=(aspect, 'own', 'mean', None))
-    sides,mean = boxes[:,2:4] if ignore is None else boxes[~ignore,2:4],points.mean(1)
-    typical = (sides.amax(1)/sides.amin(1).clamp(min=1e-6)).mean()
+    mean,typical = points.mean(1),_aspects(boxes if ignore is None else boxes[~ignore]).mean()
     def claims(boxes):
-        p,g = nearest_of_levels(mean, boxes[:,:2], lvls, topk)
-        value = overlap(points[p.flatten()], rbox2qbox(boxes)[g.flatten()]).view_as(p).to(priors.dtype)
-        own = boxes[:,2:4].amax(1)/boxes[:,2:4].amin(1).clamp(min=1e-6)
-        factor = 1. if aspect is None else (-(own if aspect=='own' else typical)/4).exp()
-        ok = (value>=over_mean(value)*factor) & (to_frame(mean[p], boxes).abs()<=boxes[:,2:4]/2).all(-1)
+        p,g = nearest_of_levels(mean, circumscribed_hbox(boxes)[:,:2], lvls, topk)
+        value = overlap(points[p.flatten()], corners_of(boxes)[g.flatten()]).view_as(p).to(priors.dtype)
+        factor = 1. if aspect is None else (-(_aspects(boxes) if aspect=='own' else typical)/4).exp()
+        ok = (value>=over_mean(value)*factor) & _inside(mean, p, g, boxes)
         return p[ok],g[ok],value[ok]
     return settle_claims(priors, boxes, ignore, claims)

@@ -1,6 +1,7 @@
 "MMRotate's numbers, as tests read them: checkpoints whose weights a formula gives, and what its networks made of them"
 import importlib.util, json, warnings
 from functools import partial
+from pathlib import Path
 import numpy as np, pytest, torch
 from paths import SHARED
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
@@ -13,11 +14,23 @@ def oracle_files(pattern):
     "Files of the reference folder, none where it is absent"
     return sorted(ORACLE.glob(pattern))
 
-def checkpoint(name, folder='keys'):
-    "The weights under `folder/name.txt`"
+def formula():
+    "The module that knows the formula"
     spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
-    return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(ORACLE/folder/f'{name}.txt').items()}
+    return m
+
+def checkpoint(name, folder='keys'):
+    "The weights under `folder/name.txt`, or under the keys of a file"
+    file = name if isinstance(name, Path) else ORACLE/folder/f'{name}.txt'
+    return {k:torch.as_tensor(v) for k,v in formula().fake_checkpoint(file).items()}
+
+def checkpoint_of(lines):
+    "The weights of keys: lines `key TAB shape`"
+    spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
+    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    rows = [line.split('\t') for line in lines]
+    return {key:torch.as_tensor(m.value(key, () if shape=='scalar' else tuple(map(int, shape.split('x'))))) for key,shape in rows}
 
 def shapes(name, folder='keys'):
     "Tensors without numbers under `folder/name.txt`"
@@ -41,6 +54,11 @@ def first_n(det):
     for o in det.stages:
         if hasattr(o, 'sampler'): o.sampler = partial(o.sampler, first=True)
     return det
+
+@pytest.fixture(scope='session')
+def image():
+    "The input of the references"
+    return torch.from_numpy(np.random.RandomState(20240).standard_normal((1,3,128,128)).astype(np.float32))
 
 cache = {}
 def opened(name):
