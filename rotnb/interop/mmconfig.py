@@ -12,12 +12,14 @@ from functools import partial
 from inspect import signature
 from warnings import warn
 from ..check.verbs import checked
+from ..ops.align import riroi_align_rotated
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
 from ..targets.dynamic_assign import dsl_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
+from ..models.redet import ReFPN
 from ..models.roi_head import roi_align_hbox
 from .mmparts import (ConfigError, read_config, part_type, unknown_part, box_loss_from, cls_loss_from, angle_coder_from,
                                    delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
@@ -243,8 +245,9 @@ def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
     _unweighted('a class loss of RoIs', head.get('loss_cls'))
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
-    points = layer.get('sample_num', layer.get('sampling_ratio', 0))
+    points = next((layer[key] for key in ('sample_num','num_samples','sampling_ratio') if key in layer), 0)
     pool = roi_align_hbox if hbox else roi_align_rotated
+    if part_type(layer)=='RiRoIAlignRotated': pool = _invariant(layer)
     if points: pool = partial(pool, sampling_ratio=points)
     means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
@@ -254,6 +257,13 @@ def _roi(cut, head, train, weight):
                 finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False),
                 fc_channels=head.get('fc_out_channels', 1024))
 
+def _invariant(layer):
+    "ReDet's way to read the features of a box"
+    own = dict(n_orientations=layer.get('num_orientations', 8), clockwise=layer.get('clockwise', False))
+    usual = signature(riroi_align_rotated).parameters
+    own = {key:value for key,value in own.items() if usual[key].default!=value}
+    return partial(riroi_align_rotated, **own) if own else riroi_align_rotated
+
 def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
 def _two_stage(model, _):
@@ -262,14 +272,16 @@ def _two_stage(model, _):
     n_heads,rcnn = len(heads),test.get('rcnn') or {}
     rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
                                   roi.get('stage_loss_weights', [1]*n_heads))]
-    name = ('roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    turning = part_type(model['neck'])=='ReFPN'
+    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
     neck = {key:value for key,value in neck_from(model['neck']).items() if key!='relu_extra'}
     if not model['neck'].get('add_extra_convs'): neck['fpn_extra'] = 'pool'
+    if turning and name!='redet': neck['neck'] = ReFPN
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=tuple(rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
                 **{key:value for key,value in test_from(rcnn).items() if key!='nms_pre'},
                 **(dict(quads=True) if rcnn.get('nms', {}).get('type')=='nms_quadri' else {}))
 
-readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}
+readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','ReDet','GlidingVertex')}

@@ -130,6 +130,16 @@ def angle_from(d:dict)->str: # of a coder
     return d.get('angle_version') or d.get('angle_range') or ('oc' if part_type(dict(dict(type=''), **d)) in _versioned else 'le90')
 
 # %% ../../nbs/interop/01_mmparts.ipynb #c4cc2bed
+def _re_resnet(d, kw):
+    "ReDet's, of fields of eight directions; of one form only"
+    only = dict(style='pytorch', deep_stem=False, avg_down=False, in_channels=3, stem_channels=64, base_channels=64, expansion=None,
+                num_stages=4, strides=[1,2,2,2], dilations=[1,1,1,1])
+    for key,value in only.items():
+        given = d.get(key, value)
+        if (list(given) if isinstance(given, tuple) else given)!=value:
+            raise ConfigError(f"{key}={given!r} of a ReResNet is not known here; {value!r} is")
+    return f"re_resnet{d['depth']}"
+
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
@@ -141,18 +151,22 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
             raise ConfigError(f"a CSPNeXt {d.get('deepen_factor')} times as deep "
                               f"and {d.get('widen_factor')} times as wide is not known here")
         return dict(backbone=f'cspnext_{size}', backbone_kw=kw)
+    if part_type(d)=='ReResNet': return dict(backbone=_re_resnet(d, kw), backbone_kw=kw)
     kw |= {key:d[key] for key in ('drop_path_rate',) if key in d}
     if part_type(d)=='SwinTransformer':
         sizes = {(96,6):'tiny', (96,18):'small', (128,18):'base', (192,18):'large'}
         size = sizes[d.get('embed_dims', 96), d.get('depths', [2,2,6,2])[2]]
         return dict(backbone=f"swin_{size}_patch4_window{d.get('window_size', 7)}_224", backbone_kw=dict(kw, out_norm=True))
     if part_type(d)=='ConvNeXt': return dict(backbone=f"convnext_{d.get('arch', 'tiny')}", backbone_kw=dict(kw, out_norm=True))
-    raise unknown_part('the backbone', d, ('ResNet','ResNetV1d','CSPNeXt','SwinTransformer','ConvNeXt'))
+    raise unknown_part('the backbone', d, ('ResNet','ResNetV1d','ReResNet','CSPNeXt','SwinTransformer','ConvNeXt'))
 
 def neck_from(d:dict)->dict: # keywords of `dense_detector`
     "The feature pyramid"
-    if part_type(d)!='FPN': raise unknown_part('the neck', d, ('FPN',))
+    if part_type(d) not in ('FPN','ReFPN'): raise unknown_part('the neck', d, ('FPN','ReFPN'))
     extra = d.get('add_extra_convs', 'on_input')
+    if part_type(d)=='ReFPN':
+        if d.get('norm_cfg') or d.get('activation'): raise ConfigError("a ReFPN with norm_cfg or activation is not known here; without is")
+        if not d.get('extra_convs_on_inputs', True): extra = 'on_output'
     return dict(fpn_channels=d.get('out_channels', 256), fpn_extra='output' if extra=='on_output' else 'input',
                 relu_extra=d.get('relu_before_extra_convs', False),
                 **({'fpn_norm':'group' if part_type(d['norm_cfg'])=='GN' else True} if d.get('norm_cfg') else {}))
