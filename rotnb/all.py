@@ -8,7 +8,7 @@ from .check.arguments import UnknownArgumentError
 from .check.values import ArgumentError
 
 # geometry: boxes, polygons, Gaussians
-from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
+from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
 from .geometry.fit import from_masks, from_polygons, with_heading
 
@@ -34,12 +34,13 @@ from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
 from .targets.dynamic_assign import dsl_assign, simota_assign
+from .targets.point_assign import sas_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
 from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
-from .losses.points import convex_giou_loss
+from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
 # models: the contract, the parts, and a line for each family
 from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
@@ -59,6 +60,10 @@ from .models.gliding_vertex import gliding_vertex
 from .models.s2anet import s2anet
 from .models.r3det import r3det
 from .models.reppoints import rotated_reppoints
+from .models.cfa import cfa
+from .models.sasm import sasm
+from .models.oriented_reppoints import oriented_reppoints
+from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 from .models.weights import detector_from_weights, list_weights, save_weights
 
@@ -106,6 +111,7 @@ from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
+from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
@@ -115,6 +121,9 @@ from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
 from .predict.sources import DownloadError, fetch_image
+from .predict.infer import predict_image, predict_images
+from .predict.scene import predict_folder, predict_scene
+from .predict.predictor import Predictor
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -139,8 +148,6 @@ from .learn.learner import RotatedLearner, detector_splitter, open_learner, rota
 from .learn.interpret import RotatedInterpretation
 from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
-from .learn.infer import predict_image, predict_images
-from .learn.scene import predict_folder, predict_scene
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary

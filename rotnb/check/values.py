@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULES', 'ArgumentError', 'shown', 'check_value', 'is_number', 'is_whole', 'between', 'whole', 'share_in', 'share',
-           'is_several', 'one_or_more', 'pixels', 'class_list', 'name_list', 'choice', 'device_rule', 'file_name',
-           'learner', 'loaders', 'transforms', 'records', 'rate']
+           'is_several', 'one_or_more', 'pixels', 'class_list', 'name_list', 'class_numbers', 'choice', 'device_rule',
+           'file_name', 'learner', 'loaders', 'transforms', 'records', 'rate']
 
 # %% ../../nbs/check/02_values.ipynb #4d8c718b
 import inspect, math, numbers, os
@@ -128,6 +128,18 @@ def name_list(
     "The rule of names that are only written beside boxes: they may repeat, and be empty"
     said = class_list(value)
     return None if said and said.startswith('each name once') else said
+
+# %% ../../nbs/check/02_values.ipynb #1ed72777
+def class_numbers(
+    classes, # names, or numbers
+    vocab=None # class names; needed for names
+)->list:
+    "Numbers of classes"
+    names = None if vocab is None else list(vocab)
+    wrong = [o for o in classes if (o not in (names or []) if isinstance(o, str) else names is not None and not 0<=o<len(names))]
+    known = 'not known yet: pass numbers' if names is None else ', '.join(map(str, names))
+    if wrong: raise ValueError(f'unknown class {wrong[0]!r}; the vocab is {known}')
+    return [names.index(o) if isinstance(o, str) else int(o) for o in classes]
 
 # %% ../../nbs/check/02_values.ipynb #bf2364f1
 def choice(

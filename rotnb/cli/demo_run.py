@@ -17,7 +17,7 @@ from ..data.loaders import RotatedDataLoaders
 from ..data.formats.table import FormatError, get_format
 from ..data.border import rotated_aug_transforms
 from ..learn.callbacks import Checkpoint
-from ..learn.infer import predict_image
+from ..predict.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
 from ..learn.history import history, plot_history, versions
@@ -156,5 +156,6 @@ def run_demo(
         learn.fit_one_cycle(epochs, slice(lr/10, lr) if pretrained else lr, cbs=cbs, **recipe['fit'])
         write_metrics(learn, path, settings)
         save_images(learn, path)
+        learn.predictor(notes=dict(name=path.absolute().name)).save(path/'predictor')
         with atomic_path(path/'model.pkl') as part: learn.export(part.absolute())
         return learn

@@ -8,7 +8,7 @@ __all__ = ['border_rule', 'BorderRuleError', 'BorderRule', 'class_codes', 'turne
 
 # %% ../../nbs/data/02_border.ipynb #53bbdd79
 from fastai.vision.all import *
-from ..check.values import RULES, choice
+from ..check.values import RULES, choice, class_numbers
 from ..check.verbs import checked
 from ..geometry.visible import clip_to_frame, visible_fraction
 from .types import *
@@ -64,10 +64,7 @@ def class_codes(
     vocab=None # class names; needed for names
 )->Tensor: # long
     "Numbers of classes"
-    unknown = [o for o in classes if isinstance(o, str) and o not in (vocab or [])]
-    known = ', '.join(map(str, vocab)) if vocab else 'not known yet: pass numbers'
-    if unknown: raise ValueError(f'unknown class {unknown[0]!r}; the vocab is {known}')
-    return tensor([list(vocab).index(o) if isinstance(o, str) else int(o) for o in classes]).long()
+    return tensor(class_numbers(classes, vocab)).long()
 
 # %% ../../nbs/data/02_border.ipynb #c393762f
 def turned_upright(

@@ -23,7 +23,7 @@ from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
 from .labels.paths import typed_path
-from .labels.subsets import classes_of, missing_classes, split_annots, subset_annots, upright_notice
+from .labels.subsets import classes_of, missing_classes, split_annots, subset_annots, upright_annots, upright_notice
 from .formats.table import FORMATS, check_options, get_format, has_split, read_labels
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
@@ -164,7 +164,7 @@ def from_annots(cls:RotatedDataLoaders,
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)
-@checked(also=_loading)
+@checked(also=_loading, upright=lambda value: None if value in (True,False,'train') else "True, False or 'train'")
 @delegates(RotatedDataLoaders.from_annots, keep=True)
 def from_format(cls:RotatedDataLoaders,
     path, # folder of the set, its yaml file, or its one label file
@@ -177,7 +177,8 @@ def from_format(cls:RotatedDataLoaders,
                    # from file names to anything; None: every image for itself
     vocab=None, # class names in order; a class outside it is an error
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
-    upright:bool=False, # upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones
+    upright=False, # True, upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones;
+                   # 'train': around the oriented ones and for training alone, as `h2rbox_v2` learns, while metrics go by the oriented
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
@@ -190,8 +191,9 @@ def from_format(cls:RotatedDataLoaders,
     has = lambda s: s is None and one_file or has_split(path, s, fmt)
     if valid is None: valid = next((o for o in (fmt.valid,'val') if has(o)), fmt.valid)
     if vocab is None and fmt.names: vocab = fmt.names(path, train if has(train) else None)
-    read = lambda split: read_labels(fmt, path, split, vocab, on_bad, upright, **options)
+    read = lambda split: read_labels(fmt, path, split, vocab, on_bad, upright is True, **options)
     annots = read_splits(read, has, path, train, valid, valid_pct, seed, group)
+    if upright=='train': annots = upright_annots(annots[0]),annots[1]
     if not meant and (notice := upright_notice(annots[0]+annots[1])): warnings.warn(f'{path}: {notice}', LabelWarning, stacklevel=2)
     root = set_root(path)
     return cls.from_annots(*annots, vocab=vocab, seed=seed, **{'path':root.parent if root.is_file() else root, **kwargs})

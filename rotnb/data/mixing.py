@@ -12,6 +12,7 @@ from .types import *
 from ..geometry.visible import visible_fraction
 from .border import *
 from .affine import *
+from .images.warp import warp_image
 from ..geometry.boxes import qbox2rbox
 from ..ops.iou import box_iou_rotated
 

@@ -171,7 +171,8 @@ def _unmeasured(summary):
 def _all_upright(summary):
     boxes = summary.counted
     if len(boxes)>=10 and boxes.upright.all():
-        return f'all {len(boxes):,} boxes are upright: are these horizontal labels? A detector learns no angle from them'
+        return (f'all {len(boxes):,} boxes are upright: are these horizontal labels? '
+                'A detector other than h2rbox_v2 learns no angle from them')
 
 ADVICE = [_small_objects, _shrinking, _large_objects, _rare, _unmeasured, _all_upright]
 

@@ -12,7 +12,7 @@ __all__ = ['PAD', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_
 from fastai.vision.all import *
 from fastai.vision.augment import _neg_axis
 from ..check.verbs import checked
-from ..geometry.boxes import qbox2rbox, rbox2qbox
+from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox
 from .labels.records import Difficult
 from ..plot.draw import rgb8, show_boxes
 from ..plot.style import class_legend, figure_style
@@ -173,24 +173,25 @@ def to_targets(
     labels:TensorBoxLabel, # (b,n) codes
     size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
     angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'
-)->list: # one dict per image: boxes (m,5) px, labels (m,) long, ignore (m,) bool, difficulty (m,) long
+)->list: # one dict per image: boxes (m,5) px, their corners as labelled quads (m,8), labels (m,) long, ignore (m,) bool, difficulty (m,) long
     "The targets a detector trains on"
     quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
-    rboxes = qbox2rbox((quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2, angle=angle)
+    quads = (quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2
     res = []
-    for boxes,codes in zip(rboxes, labels):
+    for boxes,corners,codes in zip(qbox2rbox(quads, angle=angle), quads.flatten(2), labels):
         real = is_real(codes)
         codes = codes[real]
-        res.append(dict(boxes=boxes[real], labels=class_index(codes), ignore=is_ignored(codes), difficulty=difficulty_of(codes)))
+        res.append(dict(boxes=boxes[real], quads=corners[real], labels=class_index(codes), ignore=is_ignored(codes),
+                        difficulty=difficulty_of(codes)))
     return res
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
-    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label; score -1 is padding"
+    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, then eight numbers of corners if any; score -1 is padding"
     def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        return show_boxes(ctx, to_np(rbox2qbox(dets[:,:5])), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
+        return show_boxes(ctx, to_np(corners_of(dets[:,7:] if dets.shape[1]>7 else dets[:,:5])), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
 def show_pixels(

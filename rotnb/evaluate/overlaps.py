@@ -123,13 +123,22 @@ def _flags(target, n):
     ignore = given.get('ignore', difficulty)>0
     return ignore,np.where(ignore&(difficulty<=0), ALWAYS, difficulty).astype(np.uint8)
 
+def _quads_beside(given, boxes, name):
+    "The corners of boxes, as many; (n, 4, 2)"
+    quads = _host(given['quads'], name)[0].reshape(-1,4,2)
+    if len(quads)!=len(boxes): raise ValueError(f"{name} must be ({len(boxes)}, 8), one per box; got {len(quads)}")
+    return quads
+
 def image_record(
-    pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy
-    target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool, optional difficulty (m,) 0 to 255)
+    pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy; maybe `quads` beside boxes
+    target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool, difficulty (m,) 0 to 255, `quads` beside boxes)
     iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
 )->ImageRecord:
     "What evaluation keeps of one image"
     (dets,boxes),(gts,gt_boxes) = _host(pred['boxes'], "preds' boxes"),_host(target['boxes'], "targets' boxes")
+    if pred.get('quads') is not None and (target.get('quads') is not None or gts.shape[1:]!=(5,)):    # true corners on both sides
+        dets = _quads_beside(pred, dets, "preds' quads")
+        gts = gts if target.get('quads') is None else _quads_beside(target, gts, "targets' quads")
     scores = _array(pred['scores'], float)
     labels,gt_labels = _array(pred['labels'], np.int32),_array(target['labels'], np.int32)
     for name,values,n in [('scores',scores,len(dets)), ("preds' labels",labels,len(dets)), ("targets' labels",gt_labels,len(gts))]:

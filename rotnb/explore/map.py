@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 import numpy as np
 from ..check.verbs import checked
-from ..geometry.boxes import rbox2qbox
+from ..geometry.boxes import outline
 from ..plot.draw import class_color
 from ..plot.paper import scale_bar
 from ..plot.style import INK, class_legend, figure_style
@@ -42,10 +42,10 @@ def _boxes(found, vocab, score_thr):
     if hasattr(found, 'difficult'):
         vocab = list(vocab or sorted(set(found.names)))
         return np.asarray(found.quads, float),np.array([vocab.index(name) for name in found.names], int),vocab
-    boxes,scores,labels = (_array(found[key]) for key in ('boxes','scores','labels'))
+    quads,scores,labels = map(_array, (outline(found),found['scores'],found['labels']))
     vocab = list(vocab or getattr(found, 'vocab', None) or range(1+max(labels, default=-1)))
     keep = scores>=score_thr
-    return rbox2qbox(boxes.reshape(-1,5)[keep].astype(float)),labels[keep].astype(int),vocab
+    return quads[keep].astype(float),labels[keep].astype(int),vocab
 
 def _near(lonlat, lon):
     "The same places with longitudes within half a turn of `lon`"

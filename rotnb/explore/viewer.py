@@ -66,7 +66,8 @@ def as_layer(
     if labels is not None: labels = [label.item() if hasattr(label, 'item') else label for label in labels]
     if scores is not None: scores = _numpy(scores)
     if ignored is not None: ignored = _numpy(ignored)>0
-    return _checked(Layer(_corners(given['boxes']), labels, scores, ignored, name, given.get('notes'), [] if scores is None else [6,3]))
+    quads = given['boxes'] if given.get('quads') is None else given['quads']
+    return _checked(Layer(_corners(quads), labels, scores, ignored, name, given.get('notes'), [] if scores is None else [6,3]))
 
 # %% ../../nbs/explore/03_viewer.ipynb #d55a0289
 def number_classes(

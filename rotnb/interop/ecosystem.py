@@ -13,7 +13,7 @@ import numpy as np, torch
 from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import convert_bounding_box_format
 from ..check.verbs import checked
-from ..geometry.boxes import hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox
+from ..geometry.boxes import hbox2rbox, outline, qbox2hbox, qbox2rbox, rbox2qbox
 from ..geometry.fit import with_heading
 from ..data.images.rasters import image_size
 from ..data.labels.records import Annot
@@ -65,9 +65,10 @@ def to_supervision(
     sv = sv or _need('supervision', 'to_supervision')
     rboxes,scores,labels = (torch.as_tensor(pred[key]).detach().float().cpu().numpy() for key in ('boxes','scores','labels'))
     rboxes = rboxes.reshape(-1,5)
-    data = {'xyxyxyxy': rbox2qbox(rboxes)}
+    corners = torch.as_tensor(outline(pred)).detach().float().cpu().numpy()
+    data = {'xyxyxyxy': corners}
     if vocab is not None: data['class_name'] = np.array([vocab[int(label)] for label in labels], dtype=str)
-    return sv.Detections(xyxy=rbox2hbox(rboxes), confidence=scores, class_id=labels.astype(int), data=data)
+    return sv.Detections(xyxy=qbox2hbox(corners), confidence=scores, class_id=labels.astype(int), data=data)
 
 @checked
 def from_supervision(

@@ -12,7 +12,19 @@ from .mmparts import ConfigError
 # %% ../../nbs/interop/03_mmguess.ipynb #c7c6b0cb
 def _count(sd, pat): return len({match[1] for key in sd if (match := re.match(pat, key))})
 
+_gates = dict(conv_squeeze='LSKNet', branch1_axial='PKINetV2', fused_parallel_conv='PKINetV2Deploy')
+
+def _guess_gated(sd):
+    "A backbone of four stages of gated blocks, by what is in its gate"
+    kind = next((kind for part,kind in _gates.items() if any(f'.spatial_gating_unit.{part}.' in key for key in sd)), 'unknown')
+    return dict(type=kind, embed_dims=[len(sd[f'backbone.patch_embed{i}.proj.weight']) for i in range(1,5)], drop_rate=.1, drop_path_rate=.1,
+                depths=[_count(sd, rf'backbone\.block{i}\.(\d+)') for i in range(1,5)])
+
 def _guess_backbone(sd):
+    if 'backbone.patch_embed1.proj.weight' in sd: return _guess_gated(sd)
+    if 'backbone.stages.0.down_conv.conv.weight' in sd:
+        arch = {16:'T', 32:'S', 40:'B'}[len(sd['backbone.stages.0.down_conv.conv.weight'])]
+        return dict(type='PKINet', arch=arch, norm_cfg=dict(type='SyncBN'))
     if 'backbone.patch_embed.projection.weight' in sd:
         return dict(type='SwinTransformer', embed_dims=len(sd['backbone.patch_embed.projection.weight']),
                     depths=[_count(sd, rf'backbone\.stages\.{i}\.blocks\.(\d+)') for i in range(4)])

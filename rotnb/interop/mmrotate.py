@@ -16,9 +16,11 @@ from warnings import warn
 from torch import nn, Tensor
 from ..check.verbs import checked
 from ..models.contract import create_detector
+from ..models.lsknet import published_key
 from ..models.equivariant import N_TURNS, steerable_basis
 from ..models.files import Inert, WeightsError, load_tensors
 from .mmconfig import settings_from_config
+from .mmpipeline import colours_from_config
 from .mmguess import guess_config, line_of
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #7e2c0a52
@@ -94,6 +96,10 @@ def _fpn(m, det):
     part = '1.' if m['layer']=='gn' else '0.' if getattr(det.neck, 'norm', False) else ''  # a norm comes in a pair with its convolution
     return f'neck.{name}.{part}'
 
+def _aerial(m, det): # backbones made for aerial images have names of their own
+    ours = published_key(getattr(det.backbone, 'name', ''), m[1])
+    return 'backbone.body.'+ours.replace('stages.', 'stages_', 1).replace('stem.', 'stem_', 1) if ours!=m[1] else m[0]
+
 def _norm(m, det):
     strides = list(det.backbone.strides)
     return f'backbone.norms.{strides.index(4*2**int(m[1]))}.' if 4*2**int(m[1]) in strides else None
@@ -105,11 +111,17 @@ def merge_order(
     return w.unflatten(-1, (-1,2,2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #650f32eb
-backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; then e2cnn's layers, Swin and ConvNeXt of OpenMMLab
+_deep_stem = {**{i:f'conv1.{i}.' for i in (0,1,3,4,6)}, 7:'bn1.'}
+
+backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; then Swin and ConvNeXt of OpenMMLab, and of torchvision
     (r'^backbone\.',                                                      'backbone.body.'),
+    (r'.*\.(?:indices_8|filter|bias_expansion|expanded_bias|_basisexpansion\..*)$', None),    # e2cnn, of which ReResNet and ReFPN are made
     (r'(?<=\.)weights$',                                                  'weight'),
     (r'(?<=\.)batch_norm_\[8\]\.',                                       ''),
-    (r'.*\.(?:indices_8|filter|bias_expansion|expanded_bias|_basisexpansion\..*)$', None),
+    (r'^backbone\.body\.layer(\d)\..*', lambda m,det: m[0] if hasattr(det.backbone.body, f'layer{m[1]}') else None), # not read by the neck
+    (r'(?<=^backbone\.body\.)stem\.(\d)\.(?=[a-z_]+$)',                  lambda m,_: _deep_stem[int(m[1])]),
+    (r'^(backbone\.body\.(?:layer\d\.\d+\.)?)gn(\d)\.',                 r'\1bn\2.'),
+    (r'^backbone\.body\.(.+)$',                                         _aerial),
     (r'^backbone\.body\.norm(\d)\.',                                     _norm),
     (r'^backbone\.body\.patch_embed\.projection\.',                      'backbone.body.patch_embed.proj.'),
     (r'^backbone\.body\.stages\.(\d)\.blocks\.(\d+)\.',                 r'backbone.body.layers_\1.blocks.\2.'),
@@ -193,6 +205,7 @@ class Family:
     rows:list=field(default_factory=dense_rows) # beside `common_rows`
     accepts:Callable=lambda sd: True # a further condition on shapes
     apply:Callable=lambda det: None # what to set in a detector with such weights
+    kin:tuple=() # detectors of other names that have the same network
 
 def _swap(det):
     for stage in det.stages[1:]: stage.align.swapped = True
@@ -205,7 +218,7 @@ two_stage_rows = [
     (r'^rpn_head\.rpn_conv\.(?:(\d+)\.conv\.)?', lambda m,det: f"stages.0.tower.{_nth(det.stages[0].tower, nn.Conv2d, int(m[1] or 0))}."),
     (r'^rpn_head\.rpn_cls\.', 'stages.0.cls.'), (r'^rpn_head\.rpn_reg\.', 'stages.0.box.'),
     (r'^roi_head\.bbox_head\.(\d+)?\.?(?=\D)', lambda m,det: f'stages.{int(m[1] or 0)+1}.'),
-    (r'\.shared_fcs\.', '.fcs.'), (r'\.fc_cls\.', '.cls.'),
+    (r'\.shared_convs\.(\d+)\.conv\.', lambda m,_: f'.convs.{2*int(m[1])}.'), (r'\.shared_fcs\.', '.fcs.'), (r'\.fc_cls\.', '.cls.'),
     (r'\.fc_reg\.(\w+)$', r'.box.\1#0'), (r'\.fc_fix\.(\w+)$', r'.box.\1#1'), (r'\.fc_ratio\.(\w+)$', r'.box.\1#2')]
 
 families = [
@@ -220,7 +233,8 @@ families = [
     Family('rotated_atss',      (r'bbox_head\.atss_cls',)),
     Family('rotated_fcos',      (r'bbox_head\.conv_cls', r'bbox_head\.conv_angle')),
     Family('rotated_retinanet', (r'bbox_head\.retina_cls',)),
-    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange),
+    Family('rotated_reppoints', (r'bbox_head\.reppoints_cls_out',), reppoints_rows, apply=_exchange,
+           kin=('cfa','sasm','oriented_reppoints','g_rep')),
     Family('rtmdet_r',          (r'bbox_head\.rtm_cls', r'bbox_head\.rtm_ang'), rtmdet_rows, apply=_bgr)]
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #7e9b002d
@@ -252,11 +266,11 @@ def rename_keys(
                 name = None if to is None else name[:found.start()] + found.expand(to) + name[found.end():]
         if name is None: continue
         base,_,i = name.partition('#')
-        parts.setdefault(base, []).append((int(i or 0), key, weight))
+        parts.setdefault(base, {})[int(i or 0)] = key,weight               # of one that has two names the last counts, as for torch
     joined = {}
     for ours,own in parts.items():
-        own = sorted(own, key=lambda part: part[:2])
-        joined[ours] = [theirs for _,theirs,_ in own],_joined(ours, [weight for *_,weight in own], detector)
+        theirs,weights = zip(*[own[i] for i in sorted(own)])
+        joined[ours] = list(theirs),_joined(ours, list(weights), detector)
     return joined
 
 def _joined(name, weights, detector):
@@ -311,7 +325,7 @@ def load_mmrotate(
     sd,_ = read_checkpoint(path_or_state_dict)
     family = find_family(sd)
     fill_weights(detector, rename_keys(sd, detector, common_rows+family.rows), strict, detector.name or 'the detector')
-    if (detector.name or '').startswith(family.name): family.apply(detector)
+    if (detector.name or '').startswith((family.name, *family.kin)): family.apply(detector)
     return detector
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #2de3c554
@@ -352,7 +366,7 @@ def detector_from_mmrotate(
     cfg=None, # its configuration, resolved: dictionary, text, or path of a file; None: that in the checkpoint
     line:str=None, # of MMRotate, '0.x' or '1.x', for weights without a configuration; None: as the file shows
     **kw # settings of `create_detector`, which win
-): # a detector in evaluation mode; its `vocab` are the class names that the checkpoint notes
+): # a detector in evaluation mode; with `vocab`, `stats` and `channels` as far as the file notes them
     "Make the detector that a checkpoint is of, with its weights"
     sd,meta = read_checkpoint(path_or_state_dict)
     if isinstance(cfg, Path) or isinstance(cfg, str) and re.fullmatch(r'\S+\.(py|json)', cfg): cfg = Path(cfg).read_text()
@@ -365,6 +379,7 @@ def detector_from_mmrotate(
         assumed = _assumed(sd, family, given, settings_from_config(cfg))
         warn(f"the checkpoint has no configuration. Assumed, as its weights do not show it: {assumed}"
              f"{f'. Given or found: {known}' if known else ''}")
-    det = create_detector(**{**settings_from_config(cfg), **kw})
+    det = load_mmrotate(create_detector(**{**settings_from_config(cfg), **kw}), sd).eval()
     det.vocab = _classes(meta, det.n_classes)
-    return load_mmrotate(det, sd).eval()
+    for name,value in colours_from_config(cfg).items(): setattr(det, name, value)
+    return det

@@ -31,21 +31,23 @@ class DetectionLoss:
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5ba48631
 def pad_dets(
-    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, one for each image
+    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, with `quads (k,8)` or without, one for each image
     k:int # rows an image gets; the best are kept
-)->TensorDets: # `(b, k, 7)`; rows without a detection have score -1
+)->TensorDets: # `(b, k, 7)`, with corners `(b, k, 15)`; rows without a detection have score -1
     "Detections of a batch as one tensor"
-    rows = [torch.cat([det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes'])], 1)[:k] for det in dets]
+    def row(det): return det['boxes'],det['scores'][:,None],det['labels'][:,None].to(det['boxes']),*([det['quads']] if 'quads' in det else [])
+    rows = [torch.cat(row(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
     return TensorDets(res)
 
 def unpad_dets(
-    dets:Tensor # `(k, 7)` one image's rows of `pad_dets`
-)->dict: # `dict(boxes, scores, labels)`
+    dets:Tensor # `(k, 7)`, or `(k, 15)`, one image's rows of `pad_dets`
+)->dict: # `dict(boxes, scores, labels)`, and `quads` where there are corners
     "The detections among padded rows"
     rows = torch.as_tensor(dets).as_subclass(Tensor)
     rows = rows[rows[:,5]>=0]
-    return dict(boxes=rows[:,:5], scores=rows[:,5], labels=rows[:,6].long())
+    corners = dict(quads=rows[:,7:]) if rows.shape[1]>7 else {}
+    return dict(boxes=rows[:,:5], scores=rows[:,5], labels=rows[:,6].long(), **corners)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1
 def as_trained(

@@ -154,7 +154,7 @@ def save_weights(self:RotatedLearner,
 @patch
 def predict(self:RotatedLearner,
     images, # one image, or several: a folder, a pattern, a list; see `image_list`
-    score_thr:float=.3, # least score of a detection, 0 to 1
+    score_thr:float=None, # least score of a detection, 0 to 1; None: .3
     **kwargs # of `predict_images`
 ): # `Detections` of one image, a list of them for several
     "What is in an image, or in many"

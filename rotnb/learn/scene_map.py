@@ -14,7 +14,8 @@ from ..evaluate.accumulator import APAccumulator
 from ..evaluate.task1 import merge_windows
 from ..data.images.windows import Window
 from .callbacks import get_loader
-from .infer import input_map, map_boxes
+from .infer import input_map
+from ..predict.rows import map_boxes
 from .metrics import RotatedMAP
 
 # %% ../../nbs/learn/15_scene_map.ipynb #bbe2aa29

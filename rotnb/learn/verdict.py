@@ -14,7 +14,7 @@ from .. import __version__
 from ..evaluate.curves import pr_curve
 from ..evaluate.matching import Outcome, match
 from .evaluation import evaluate_learner
-from .scene import _weights
+from ..predict.journal import weights_sum
 
 # %% ../../nbs/learn/18_verdict.ipynb #e35c2520
 def _counts(it, score):
@@ -63,7 +63,7 @@ def report_facts(
                 data=data_name(files), images=flat.n_images, ignored=int(flat.ignore.sum()), iou=it.iou, score=score,
                 classes=_counts(it, score), map50=map50, map=coco, interval=_plain(interval),
                 parameters=sum(weight.numel() for weight in model.parameters()), megabytes=weights/1e6, ms=_speed(it),
-                device=str(first(model.parameters()).device), weights=_weights(it.learn.model), made=str(date.today()), rotnb=__version__)
+                device=str(first(model.parameters()).device), weights=weights_sum(model), made=str(date.today()), rotnb=__version__)
 
 # %% ../../nbs/learn/18_verdict.ipynb #6e6ff14c
 def totals(

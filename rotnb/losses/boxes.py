@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['box_losses', 'BoxLoss', 'l1_loss', 'smooth_l1_loss', 'balanced_l1_loss', 'rotated_iou_loss', 'hbox_giou_loss',
-           'loss_landscape', 'box_loss']
+           'hbox_iou_loss', 'projected_iou_loss', 'loss_landscape', 'box_loss']
 
 # %% ../../nbs/losses/02_boxes.ipynb #95216cc4
 import math, torch
@@ -14,7 +14,7 @@ from typing import Callable
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 from ..check.verbs import checked
-from ..geometry.boxes import check_choice, rbox2hbox
+from ..geometry.boxes import as_rbox, canonicalize, check_choice, rbox2hbox, to_frame
 from ..ops.diff_iou import diff_iou_rotated
 from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
@@ -39,7 +39,7 @@ class BoxLoss:
         coder, # of `priors` and `deltas`
         priors:Tensor, # `(k, 5)`
         deltas:Tensor, # `(k, d)` that a network gives
-        boxes:Tensor, # `(k, 5)` that would be right
+        boxes:Tensor, # `(k, 5)` that would be right, or `(k, 8)` their corners
         n_deltas:int=None # the first of the d deltas, which are compared; None: all
     )->Tensor: # `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
@@ -47,7 +47,7 @@ class BoxLoss:
             plain,angle = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
             both = deltas,coder.encode(priors, boxes)
             return self(*(plain.decode(priors, torch.cat([given[:,:coder.split], angle], 1)) for given in both))
-        pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), boxes)
+        pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), as_rbox(boxes))
         if self.on!='boxes': pairs += (deltas[:,:n_deltas], coder.encode(priors, boxes)[:,:n_deltas])
         return self(*pairs)
 
@@ -105,6 +105,37 @@ def hbox_giou_loss(
     "[GIoU](https://arxiv.org/abs/1902.09630) loss of the circumscribed hboxes of rboxes"
     return generalized_box_iou_loss(rbox2hbox(pred), rbox2hbox(target))
 
+# %% ../../nbs/losses/02_boxes.ipynb #a7c805dd
+def _overlap(a, b, eps=1e-6):
+    "IoU of hboxes, pair by pair"
+    both = (torch.minimum(a[:,2:], b[:,2:])-torch.maximum(a[:,:2], b[:,:2])).clamp(min=0).prod(1)
+    one,other = ((box[:,2:]-box[:,:2]).prod(1) for box in (a,b))
+    return both/(one+other-both).clamp(min=eps)
+
+@checked
+def hbox_iou_loss(
+    pred:Tensor, # `(n, 5)` rboxes
+    target:Tensor, # `(n, 5)` rboxes
+    mode:str='log', # 'linear' 1-IoU, 'square' 1-IoU², 'log' -log IoU
+    eps:float=1e-6 # least IoU, which bounds the logarithm
+)->Tensor: # `(n,)`
+    "Loss from the IoU of the circumscribed hboxes of rboxes"
+    check_choice('hbox_iou_loss', mode=(mode, *_iou_modes))
+    return _iou_modes[mode](_overlap(rbox2hbox(pred), rbox2hbox(target)).clamp(min=eps))
+
+@checked
+def projected_iou_loss(
+    pred:Tensor, # `(n, 5)` rboxes
+    target:Tensor, # `(n, 5)` rboxes, of which each is only known to surround its object
+    mode:str='log', # as in `hbox_iou_loss`
+    turn_offset:bool=True # see the offset of the middles along the target's sides too; False: along the image's, see below
+)->Tensor: # `(n,)`
+    "Loss from the IoU of the target and the box around the prediction that is turned as the target is"
+    target = canonicalize(target, 'le90')
+    xy = to_frame(pred[:,:2], target) if turn_offset else pred[:,:2]-target[:,:2]
+    seen = torch.cat([xy, pred[:,2:4], pred[:,4:]-target[:,4:]], 1)
+    return hbox_iou_loss(seen, torch.cat([torch.zeros_like(xy), target[:,2:4], torch.zeros_like(target[:,4:])], 1), mode)
+
 # %% ../../nbs/losses/02_boxes.ipynb #fa4da88f
 @checked
 def loss_landscape(
@@ -133,6 +164,7 @@ def loss_landscape(
 box_losses = dict(
     l1=BoxLoss(l1_loss, 'deltas'), smooth_l1=BoxLoss(smooth_l1_loss, 'deltas'), balanced_l1=BoxLoss(balanced_l1_loss, 'deltas'),
     smooth_focal=BoxLoss(smooth_focal_loss, 'deltas'), iou=BoxLoss(rotated_iou_loss, 'boxes'),
+    hbox_iou=BoxLoss(hbox_iou_loss, 'boxes'), projected_iou=BoxLoss(projected_iou_loss, 'boxes'),
     **{mode:BoxLoss(rotated_iou_loss, 'boxes', kwargs=dict(mode=mode)) for mode in ('giou','diou','ciou')})
 
 @checked

@@ -12,9 +12,11 @@ import huggingface_hub as hub
 import torch.nn.functional as F
 from functools import partial
 from torch import nn, Tensor
+from timm.models.resnet import Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock
 from fastcore.basics import patch, store_attr
 from ..check.verbs import checked
+from ..geometry.boxes import check_choice
 
 # %% ../../nbs/models/03_backbones.ipynb #c1c5ca70
 class BackboneError(ValueError): "A backbone that cannot serve"
@@ -41,6 +43,10 @@ class SwinBlock(SwinTransformerBlock):
     def _attn(self, x):
         h,w = x.shape[1:3]
         return super()._attn(F.pad(x, (0,0, 0,-w%self.window_size[1], 0,-h%self.window_size[0])))[:,:h,:w]
+
+def _stride_first(block):
+    "Let a bottleneck stride in its first convolution: other numbers of the same weights"
+    block.conv1.stride,block.conv2.stride = block.conv2.stride,block.conv1.stride
 
 # %% ../../nbs/models/03_backbones.ipynb #161a212c
 _tried = (101,139),(300,200)  # (h, w) of images that tell: sides that no stride divides, and more pixels than most models are trained on
@@ -86,16 +92,20 @@ _layouts = {} # of models that were tried before, which takes half a second: (na
 class TimmBackbone(nn.Module):
     "Feature maps of given strides from a timm model"
     grid,largest = (1,1),None # of learners exported before they were noted: images as they come
+    norm_frozen,style = False,'pytorch' # the same
     def __init__(self,
         name:str, # timm model name, optionally with its weights' tag
         pretrained:bool=False, # load timm's weights
         strides:tuple=(8,16,32), # of the maps wanted, in pixels
         frozen:int=-1, # stages that do not learn: -1 none, 0 the stem, 1 the stem and the first stage, ...
         norm_eval:bool=False, # batch norms keep their statistics while training
+        norm_frozen:bool=False, # their factors and offsets do not learn either
+        style:str='pytorch', # where a bottleneck of ResNet strides: in its 3x3 convolution, or, 'caffe', in the 1x1 before
         out_norm:bool=False, # a layer norm on each map, as MMDetection has for Swin and ConvNeXt
         **kw): # more arguments for `timm.create_model`, such as `drop_path_rate`; `img_size` for those made for one size of image
         super().__init__()
-        store_attr('name,pretrained,strides,frozen,norm_eval,out_norm,kw')
+        check_choice('TimmBackbone', style=(style, 'pytorch', 'caffe'))
+        store_attr('name,pretrained,strides,frozen,norm_eval,norm_frozen,style,out_norm,kw')
         if re.match(r'swin(v2)?_', name): kw = (dict(strict_img_size=False) | ({} if '_cr_' in name else dict(always_partition=True))) | kw
         if not timm.is_model(name.split('.')[0]): raise BackboneError(_unknown(name))
         size_hw = kw.get('img_size') and _pair(kw['img_size'])
@@ -110,6 +120,7 @@ class TimmBackbone(nn.Module):
         self.channels = self.body.feature_info.channels()
         for module in self.body.modules():
             if type(module) is SwinTransformerBlock: module.__class__ = SwinBlock
+            if style=='caffe' and isinstance(module, Bottleneck): _stride_first(module)
         eps = next((module.eps for module in self.body.modules() if isinstance(module, nn.LayerNorm)), 1e-5)
         self.norms = nn.ModuleList([nn.LayerNorm(width, eps) for width in self.channels] if out_norm else [])
         self.train()
@@ -169,7 +180,8 @@ def train(self:TimmBackbone, mode:bool=True):
     "Like `nn.Module.train`, but frozen stages stay frozen, whatever was unfrozen in between"
     nn.Module.train(self, mode)
     for module in (part for stage in self._stages()[:self.frozen+1] for part in stage): module.requires_grad_(False).eval()
-    if self.norm_eval:
-        for module in self.body.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm): module.eval()
+    for module in self.body.modules() if self.norm_eval or self.norm_frozen else ():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm): continue
+        if self.norm_eval: module.eval()
+        if self.norm_frozen: module.requires_grad_(False)
     return self

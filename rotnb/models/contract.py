@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'settings', 'backbone_name', 'register_detector', 'list_detectors', 'detector_name', 'create_detector']
+           'with_corners', 'check_corners', 'best_of', 'settings', 'backbone_name', 'register_detector',
+           'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -18,6 +19,9 @@ from torch import nn, Tensor
 from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
+from ..geometry.boxes import check_choice, corners_of
+from ..ops.nms import batched_nms_rotated, nms_quad
+from ..ops.fusion import soft_nms_rotated
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -36,6 +40,7 @@ class StageOut(NamedTuple):
     size_hw:tuple=None # `(h, w)` of the images in pixels; the detector adds it
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
+    feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(
@@ -50,7 +55,7 @@ class Positives(NamedTuple):
     pri:Tensor # `(n,)` position among the priors of the image
     priors:Tensor # `(n, 5)`
     deltas:Tensor # `(n, d)` predicted
-    boxes:Tensor # `(n, 5)` of the object
+    boxes:Tensor # `(n, 5)` of the object, or `(n, 8)` corners, see `with_corners`
     labels:Tensor # `(n,)` of the object
 
 def matched_objects(
@@ -88,7 +93,6 @@ class Detector(nn.Module):
     ['boxes', 'labels', 'scores']
     """
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
-    vocab = None # class names, in order; set by the learner that trains it or the file it is loaded from
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
     def __init__(self,
@@ -97,15 +101,28 @@ class Detector(nn.Module):
         stages:list, # the chain
         n_classes:int, # without the background
         angle:str='le90', # canonical form of the boxes it gives
-        name:str=None): # of the entry point that made it
+        name:str=None, # of the entry point that made it
+        box_type:str='rbox'): # what it learns from: 'rbox', least rectangles, or 'quad', the corners of the labels, see `with_corners`
         super().__init__()
+        check_choice('Detector', box_type=(box_type, 'rbox', 'quad'))
+        if box_type=='quad': check_corners('Detector', stages[-1].coder)
         self.backbone,self.neck,self.stages = backbone,neck,nn.ModuleList(stages)
-        self.n_classes,self.angle,self.name = n_classes,angle,name
+        self.n_classes,self.angle,self.name,self.box_type = n_classes,angle,name,box_type
+
+    @property
+    def vocab(self):
+        "Class names, in order; set by the learner that trains it or the file it is loaded from"
+        return self.__dict__.get('vocab')
+    @vocab.setter
+    def vocab(self, names):
+        for stage in self.stages: getattr(stage, 'learn_names', list)(names or ())
+        self.__dict__['vocab'] = names
 
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
-        targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`
-    ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`; with targets `(losses by image, list)`
+        targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px
+    ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
+       # also `quads (k,8)`; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
@@ -116,7 +133,14 @@ class Detector(nn.Module):
         return dets if targets is None else (losses, dets)
 
     def run_stages(self, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
-        "All stages, one after the other"
+        "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+        if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
+        views = getattr(self.stages[0], 'views', None)
+        if targets is None or views is None: return self._chain(images, targets)
+        losses,out = self._chain(*views(images, targets))
+        return losses,out if self.training else self._chain(images)[1]
+
+    def _chain(self, images, targets=None):
         feats,size_hw = self.neck(self.backbone(images)),tuple(images.shape[-2:])
         def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
         losses,out = {},None
@@ -140,8 +164,8 @@ class Detector(nn.Module):
 
     def recipe(self)->dict:
         "Every setting in effect, as nested plain data"
-        return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, channels=self.channels, backbone=settings(self.backbone),
-                    neck=settings(self.neck), stages=[settings(stage) for stage in self.stages])
+        return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, box_type=self.box_type, channels=self.channels,
+                    backbone=settings(self.backbone), neck=settings(self.neck), stages=[settings(stage) for stage in self.stages])
 
 # %% ../../nbs/models/01_contract.ipynb #5581ec45
 class TargetError(ValueError): "Targets that a detector cannot learn from"
@@ -159,11 +183,50 @@ def check_targets(
         boxes,labels = target['boxes'],target['labels']
         if boxes.shape!=(len(labels),5):
             raise TargetError(f"targets[{number}]: boxes are {tuple(boxes.shape)}, labels {tuple(labels.shape)}; expected (n,5) and (n,)")
+        if (quads := target.get('quads')) is not None and quads.shape not in ((len(labels),8),(len(labels),4,2)):
+            raise TargetError(f"targets[{number}]: quads are {tuple(quads.shape)}; expected the four corners of each box, (n,8)")
         if labels.is_floating_point():
             raise TargetError(f"targets[{number}]: labels are {labels.dtype}; they are class indices and must be integers (labels.long())")
         if len(labels) and not (0<=labels.min() and labels.max()<n_classes):
             raise TargetError(f"targets[{number}]: labels run from {labels.min()} to {labels.max()}, "
                               f"but the detector has classes 0 to {n_classes-1}")
+
+# %% ../../nbs/models/01_contract.ipynb #036b285e
+def with_corners(
+    target:dict # boxes `(n, 5)` and, where the labels have four corners, quads `(n, 8)`
+)->dict: # the same, whose boxes are corners `(n, 8)`: of rectangles where nothing better is known
+    "What a detector of `box_type='quad'` learns from"
+    quads = target.get('quads')
+    return {**target, 'boxes':corners_of(target['boxes'] if quads is None else quads).flatten(1)}
+
+def check_corners(
+    owner, # name of the part that is asked for corners
+    coder, # its coder
+    soft_nms=None # settings of soft NMS, which is of boxes
+):
+    "Raise where a coder does not know four corners, or NMS cannot compare them"
+    if soft_nms is not None: raise ValueError(f'{owner}: soft_nms compares boxes; with corners leave it out')
+    if not hasattr(coder, 'quads'):
+        raise ValueError(f"{owner}: {type(coder).__name__} knows no four corners, so box_type='quad' and quads=True are not for it; "
+                         "gliding_vertex and the point sets have them")
+
+def best_of(
+    boxes:Tensor, # `(k, 5)`
+    scores:Tensor, # `(k,)`
+    labels:Tensor, # `(k,)`
+    quads:Tensor, # `(k, 4, 2)` or None
+    iou_thr:float, # overlap above which the lower score is dropped, within a class
+    max_per_img:int, # most that are kept
+    soft_nms:dict=None # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
+)->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` where there are some; best first
+    "Detections of an image: NMS of boxes, or of quads where there are some"
+    if soft_nms is not None:
+        keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
+        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep])
+    if quads is None: keep = batched_nms_rotated(boxes, scores, labels, iou_thr)
+    else: keep = nms_quad(quads, scores, iou_thr, labels)
+    found = dict(boxes=boxes, scores=scores, labels=labels) | ({} if quads is None else dict(quads=quads.flatten(1)))
+    return {key:rows[keep[:max_per_img]] for key,rows in found.items()}
 
 # %% ../../nbs/models/01_contract.ipynb #c2135327
 def settings(

@@ -21,8 +21,7 @@ from ..targets.roi_coders import clip_centers
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
-from ..ops.nms import batched_nms_rotated
-from .contract import Detector, StageOut, matched_objects, valid_boxes
+from .contract import Detector, Positives, StageOut, best_of, check_corners, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -83,9 +82,13 @@ class DenseHead(nn.Module):
         nms_pre_of:str='pairs', # candidates: 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        min_size:float=0., # px, what both sides of a detection exceed
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
-        clip_centers:bool=False): # move the centres of detections beyond the image to its border, as MMRotate does
+        clip_centers:bool=False, # move the centres of detections beyond the image to its border, as MMRotate does
+        quads:bool=False): # answer with the coder's corners too, and compare these in the NMS
         super().__init__()
+        if quads: check_corners('DenseHead', coder, soft_nms)
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
         check_choice('DenseHead', scale_angle=(scale_angle, 'own', 'level', None), nms_pre_of=(nms_pre_of, 'pairs', 'priors'),
@@ -204,8 +207,13 @@ def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or
 @patch
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
-    n_images,matched = len(targets),self.assign(out, targets)
-    pos = matched_objects(out, matched, targets)
+    matched = self.assign(out, targets)
+    return self.terms(out, matched, matched_objects(out, matched, targets))
+
+@patch
+def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `{term: (b,)}`
+    "Loss terms by image, once each of the `(b, N)` priors is assigned"
+    n_images = len(matched)
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
         return loss.new_zeros(n_images).index_add(0, pos.img, loss)*n_images/avg_factor
     iou = self._iou(pos) if self.quality=='iou' else None
@@ -233,16 +241,25 @@ def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (
             for image,(score,delta,prior) in enumerate(zip(scores, out.deltas, out.priors))]
 
 @patch
+def decoded(self:DenseHead,
+    priors:Tensor, # `(k, 5)`
+    deltas:Tensor, # `(k, n)`
+    labels:Tensor # `(k,)` class of each box, for heads with rules for some classes
+)->Tensor: # `(k, 5)`
+    "Boxes that reach the NMS"
+    return self.coder.decode(priors, deltas)
+
+@patch
 def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_hw):
     pairs = self._candidates(scores, counts, factor)
     pri,labels = pairs//self.n_classes,pairs%self.n_classes
-    scores,boxes = scores[pri,labels],self.coder.decode(priors[pri], deltas[pri])
+    scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
     if factor is not None: scores = scores*factor[pri]
-    ok = valid_boxes(boxes) & scores.isfinite()
-    boxes,scores,labels = boxes[ok],scores[ok],labels[ok]
+    ok = valid_boxes(boxes) & scores.isfinite() & (boxes[:,2:4]>self.min_size).all(1)
+    boxes,scores,labels,pri = boxes[ok],scores[ok],labels[ok],pri[ok]
     if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
-    keep = batched_nms_rotated(boxes, scores, labels, self.iou_thr)[:self.max_per_img]
-    return dict(boxes=boxes[keep], scores=scores[keep], labels=labels[keep])
+    quads = self.coder.quads(priors[pri], deltas[pri]) if self.quads else None
+    return best_of(boxes, scores, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
 
 @patch
 def _candidates(self:DenseHead, scores, counts, factor): # positions of the pairs among the `N*K`, level by level
@@ -291,6 +308,7 @@ def dense_detector(
     fpn_norm=False, # True: batch norm in the neck; 'group': group norm
     max_backbone_stride:int=32, # coarsest backbone map used
     backbone_kw:dict=None, # more for the backbone
+    box_type:str='rbox', # what it learns from: 'rbox', or the true corners, 'quad'; with these it answers too
     first=DenseHead, # kind of the first stage
     refine:list=(), # makers of the stages that follow, such as `partial(DenseHead, align=...)`
     **head # settings of the first stage, and of the others where they have none of their own
@@ -300,4 +318,6 @@ def dense_detector(
     neck = FPN(body.channels, fpn_channels, len(strides), fpn_extra, relu_extra, fpn_norm)
     own = [{**head, 'strides':strides}] + [{**head, 'strides':strides, 'priors':None, **getattr(kw, 'keywords', {})} for kw in refine]
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
-    return Detector(body, neck, [kind(n_classes, fpn_channels, **kw) for kind,kw in zip((first, *refine), own)], n_classes, angle)
+    if box_type=='quad': own[-1].setdefault('quads', True)
+    stages = [kind(n_classes, fpn_channels, **kw) for kind,kw in zip((first, *refine), own)]
+    return Detector(body, neck, stages, n_classes, angle, box_type=box_type)

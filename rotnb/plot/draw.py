@@ -14,7 +14,7 @@ import numpy as np, cv2
 from PIL import Image, ImageOps
 from ..check.values import name_list
 from ..check.verbs import checked
-from ..geometry.boxes import rbox2qbox
+from ..geometry.boxes import outline, rbox2qbox
 
 # %% ../../nbs/plot/01_draw.ipynb #a9982919
 PALETTE = ('#e69f00','#56b4e9','#009e73','#f0e442','#0072b2','#d55e00','#cc79a7','#ccffcc',
@@ -131,7 +131,7 @@ def _unpacked(boxes, labels, scores, vocab):
     "Boxes, labels, scores, vocab; what is not given is that of `Detections`, or of a dict of a detector"
     if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab
     labels,scores = (boxes.get(key) if given is None else given for key,given in (('labels',labels),('scores',scores)))
-    return boxes['boxes'],labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab
+    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab
 
 def _corners(boxes):
     "(n,4,2) of rboxes (n,5) or corners, arrays or tensors"

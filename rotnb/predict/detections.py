@@ -13,9 +13,9 @@ import numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image
 from ..check.verbs import checked
-from ..geometry.boxes import rbox2qbox
+from ..geometry.boxes import outline
 from ..plot.draw import draw, upright_crop
-from ..ops.nms import check_unit, nms_rotated
+from ..ops.nms import check_unit, nms_quad, nms_rotated
 from ..data.images.rasters import LazyImage, read_rgb
 from ..data.images.windows import WindowedImage, open_scene, shown_scene
 from ..data.labels.atomic import atomic_path, write_atomic
@@ -80,26 +80,32 @@ _ELSEWHERE = dict(obb='`boxes`, `quads`, `scores` and `labels`', xywhr='`boxes`'
 @checked
 class Detections:
     "Objects found in one image"
-    _rows = 'boxes','scores','labels'       # what has a row for each object, and what `**found` gives
     def __init__(self,
         boxes, # (n,5) rboxes, px of the image
         scores, # (n,) in [0,1]
         labels, # (n,) class indices
         vocab=None, # class names
-        image=None # what they were found in: file, array, tensor, PIL image or `WindowedImage`
+        image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
+        quads=None # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
         if self.boxes.shape!=(len(self),5) or len(self.labels)!=len(self):
             raise ValueError(f'boxes {tuple(boxes.shape)}, {len(self)} scores, {len(self.labels)} labels; expected (n,5), n and n')
         if len(self) and self.labels.min()<0: raise ValueError(f'a label is {self.labels.min()}, expected indices of classes, 0 or more')
-        self.vocab,self.image = None if vocab is None else [*map(str, vocab)],image
+        if quads is not None and (quads := torch.as_tensor(quads).reshape(-1,8)).shape!=(len(self),8):
+            raise ValueError(f'{len(quads)} quads for {len(self)} boxes')
+        self.vocab,self.image,self._corners = None if vocab is None else [*map(str, vocab)],image,quads
 
+    @property
+    def _rows(self): # what has a row for each object, and what `**found` gives
+        own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
+        return own if self._corners is None else dict(own, quads=self._corners)
     def __len__(self): return len(self.scores)
     def keys(self): return [*self._rows]
-    def values(self): return [getattr(self, key) for key in self._rows]
-    def items(self): return [*zip(self._rows, self.values())]
-    def get(self, key, default=None): return getattr(self, key) if key in self._rows else default
+    def values(self): return [*self._rows.values()]
+    def items(self): return [*self._rows.items()]
+    def get(self, key, default=None): return self._rows.get(key, default)
     def __contains__(self, key): return isinstance(key, str) and key in self._rows
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __getattr__(self, name): # what is not there
@@ -108,7 +114,7 @@ class Detections:
     def __getitem__(self, at): # a key; or an index, a slice, a mask, a list of indices
         if isinstance(at, str):
             if at not in self._rows: raise KeyError(f"{at!r}; there are {', '.join(self._rows)}")
-            return getattr(self, at)
+            return self._rows[at]
         if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
         at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
         index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
@@ -129,8 +135,8 @@ def names(self:Detections):
 
 @patch(as_prop=True)
 def quads(self:Detections):
-    "Corners `(n,4,2)`, px of the image"
-    return rbox2qbox(self.boxes)
+    "Corners `(n,4,2)`, px of the image: the detector's own where it answers with four, else those of the boxes"
+    return outline(self)
 
 @patch
 def __repr__(self:Detections):
@@ -165,6 +171,7 @@ def nms(self:Detections,
 )->Detections:
     "Of boxes that overlap the best, whatever their classes; detectors ask within each class only"
     check_unit(iou_thr=iou_thr)
+    if 'quads' in self: return self[nms_quad(self.quads.float(), self.scores.float(), iou_thr)]
     return self[nms_rotated(self.boxes.float(), self.scores.float(), iou_thr)]
 
 # %% ../../nbs/predict/02_detections.ipynb #0984f8b0

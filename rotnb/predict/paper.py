@@ -9,7 +9,7 @@ __all__ = ['OUTCOMES', 'paper_figure']
 from pathlib import Path
 import numpy as np, torch
 from ..check.verbs import checked
-from ..geometry.boxes import qbox2rbox, rbox2qbox
+from ..geometry.boxes import outline, qbox2rbox
 from ..plot.draw import IGNORED, PALETTE
 from ..plot.paper import image_axes, paper_style, paper_width, scale_bar, vector_boxes
 from ..ops.iou import box_iou_rotated
@@ -36,10 +36,9 @@ class _Boxes:
     def of(cls, given, vocab, score_thr):
         "Of an `Annot`, or of detections"
         if hasattr(given, 'difficult'): return cls(given.quads, given.names, None, np.asarray(given.ignored), given.gsd)
-        boxes,labels,scores = (_array(given[key]) for key in ('boxes','labels','scores'))
-        quads = rbox2qbox(boxes.astype(float)) if boxes.shape[-1:]==(5,) else boxes.reshape(-1,4,2)
+        quads,labels,scores = map(_array, (outline(given),given['labels'],given['scores']))
         vocab,keep = vocab or getattr(given, 'vocab', None),np.flatnonzero(scores>=score_thr)
-        return cls(quads[keep], [labels[i] if vocab is None else vocab[int(labels[i])] for i in keep], scores[keep])
+        return cls(quads[keep].astype(float), [labels[i] if vocab is None else vocab[int(labels[i])] for i in keep], scores[keep])
 
     @property
     def boxes(self): return torch.as_tensor(qbox2rbox(self.quads)).reshape(-1,5)

@@ -26,15 +26,17 @@ from ..data.images.windows import open_scene
 def _plain(x): return x.detach().cpu().double().numpy() if hasattr(x, 'detach') else np.asarray(x, float)
 
 def _checked(name, p, vocab):
-    "Boxes (n,5), scores (n,), labels (n,) as arrays"
+    "Boxes (n,5), scores (n,), labels (n,) and corners (n,4,2) as arrays"
     boxes,scores,labels = _plain(p['boxes']),short_scores(p['scores']),_plain(p['labels'])
     boxes = boxes.reshape(-1, 5) if boxes.size==0 else boxes
     if boxes.shape!=(len(scores),5) or len(labels)!=len(scores):
         raise ValueError(f'{name}: boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}; expected (n,5), (n,), (n,)')
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()): raise ValueError(f'{name}: boxes or scores are not finite')
+    quads = rbox2qbox(boxes) if p.get('quads') is None else _plain(p['quads']).reshape(-1,4,2)
+    if len(quads)!=len(boxes): raise ValueError(f'{name}: {len(quads)} quads for {len(boxes)} boxes')
+    if not all(np.isfinite(values).all() for values in (boxes, scores, quads)): raise ValueError(f'{name}: boxes or scores are not finite')
     if len(labels) and not 0<=labels.min()<=labels.max()<len(vocab):
         raise ValueError(f'{name}: labels run from {labels.min():g} to {labels.max():g}, there are {len(vocab)} classes')
-    return boxes,scores,labels.astype(int)
+    return boxes,scores,labels.astype(int),quads
 
 # %% ../../nbs/predict/01_results.ipynb #3941633b
 PIXELS_CRS = 'LOCAL_CS["pixels of the image, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
@@ -87,7 +89,7 @@ def geojson(
     "Detections on the map"
     scene = open_scene(scene) if isinstance(scene, (str,Path)) else scene
     name = getattr(scene, 'name', None)
-    boxes,scores,labels = _checked(name or 'detections', p, vocab)
+    boxes,scores,labels,quads = _checked(name or 'detections', p, vocab)
     onto,crs = _onto_map(scene, crs, name or 'the image')
     middle = boxes[:,:2].mean(0) if len(boxes) else np.zeros(2)
     (u,v) = np.diff(onto(middle+np.array([[0,0],[1,0],[0,0],[0,1]], float)), axis=0)[[0,2]]
@@ -95,7 +97,7 @@ def geojson(
     what = lambda v,k,a: {'class':str(vocab[k]), 'score':float(v), 'angle':round(math.degrees(a),4)}
     member = _crs_member(crs)
     feats = [dict(type='Feature', id=i, geometry=_outline(ring, not member), properties=what(*numbers))
-             for i,(ring,*numbers) in enumerate(zip(_rings(onto(rbox2qbox(boxes)), digits), scores, labels, boxes[:,4]))]
+             for i,(ring,*numbers) in enumerate(zip(_rings(onto(quads), digits), scores, labels, boxes[:,4]))]
     return dict(type='FeatureCollection', **(dict(name=name) if name else {}), **member, features=feats)
 
 # %% ../../nbs/predict/01_results.ipynb #3c4e781e
@@ -157,8 +159,7 @@ def coco_results(
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
     (ids,cats),res = coco_ids(preds, vocab, image_ids),[]
     for name,pred in preds.items():
-        boxes,scores,labels = _checked(name, pred, vocab)
-        quads = rbox2qbox(boxes)
+        boxes,scores,labels,quads = _checked(name, pred, vocab)
         low,high = quads.min(1),quads.max(1)
         numbers = np.concatenate([low,high-low], 1) if rbox is None else rbox_numbers(boxes, rbox)
         numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
@@ -177,8 +178,8 @@ def results_df(
     "Detections as a table"
     rows = []
     for name,pred in preds.items():
-        boxes,scores,labels = _checked(name, pred, vocab)
-        places = np.concatenate([boxes, rbox2qbox(boxes).reshape(-1,8)], 1)
+        boxes,scores,labels,quads = _checked(name, pred, vocab)
+        places = np.concatenate([boxes, quads.reshape(-1,8)], 1)
         rows += [(name, str(vocab[label]), score, *place) for label,score,place in zip(labels, scores, places)]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -202,8 +203,8 @@ def _write_yolo(preds, file, vocab, scene=None):
     if len(preds)!=1 or scene is None:
         raise ValueError(f'{file}: YOLO has a file for each image, with shares of its size: give one image, and scene=')
     (name,pred), = preds.items()
-    boxes,scores,labels = _checked(name, pred, vocab)
-    shares = (rbox2qbox(boxes)/scene.size).reshape(-1,8).tolist()
+    _,scores,labels,quads = _checked(name, pred, vocab)
+    shares = (quads/scene.size).reshape(-1,8).tolist()
     line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{float(score)!r}\n'])
     write_atomic(file, ''.join(map(line, labels, shares, scores)))
 

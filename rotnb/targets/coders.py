@@ -107,6 +107,7 @@ class DistanceAngleCoder:
     angle:str='le90' # canonical form of the boxes decoded
     act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
     angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    keep_sides:bool=False # decode `w` as left and right, `h` as top and bottom, not in canonical form
     def __post_init__(self):
         check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none'))
 
@@ -131,6 +132,7 @@ class DistanceAngleCoder:
         lt,rb = (d*priors[:,2:3]).split(2, 1)
         wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
         xy = from_frame((rb-lt)/2, torch.cat([priors[:,:4], a[:,None]], 1))
+        if self.keep_sides: return torch.cat([xy, wh, norm_angle(a, self.angle)[:,None]], 1)
         return canonicalize(torch.cat([xy, wh, a[:,None]], 1), self.angle)
 
 def side_distances(

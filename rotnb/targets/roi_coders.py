@@ -11,7 +11,8 @@ import math, torch
 from dataclasses import dataclass
 from torch import Tensor
 from ..check.verbs import checked
-from ..geometry.boxes import circumscribed_hbox, rbox2qbox, qbox2rbox
+from ..geometry.boxes import circumscribed_hbox, corners_of, rbox2qbox, qbox2rbox
+from ..geometry.polygons import polygon_area
 from .coders import to_coder_form
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #14d63aa5
@@ -54,7 +55,7 @@ class DeltaXYWHCoder:
     n = 4
     def start(self)->Tensor: return torch.zeros(4) # `(n,)` what an untrained head should say: the prior itself
 
-    def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` -> `(k, 4)`
+    def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` or corners `(k, 8)` -> `(k, 4)`
         "Deltas that lead from `priors` to the boxes around `boxes`"
         return _normalise(_hbox_deltas(priors, circumscribed_hbox(boxes)), self)
 
@@ -128,7 +129,7 @@ class GlidingVertexCoder:
         "Raw outputs to deltas: the ratios through a sigmoid"
         return torch.cat([raw[...,:4], raw[...,4:].sigmoid()], -1)
 
-    def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` -> `(k, 9)`
+    def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` or corners `(k, 8)` -> `(k, 9)`
         "Deltas that lead from `priors` to `boxes`"
         d = _normalise(_hbox_deltas(priors, circumscribed_hbox(boxes)), self)
         return torch.cat([d, glide_ratios(boxes), fill_ratio(boxes)[:,None]], 1)
@@ -149,10 +150,22 @@ class GlidingVertexCoder:
         return qbox2rbox(self.quads(priors, deltas, size_hw), self.angle)
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #442df872
+def _quad_ratios(quads, tie=1e-3): # tie: px, corners as near as this are equally high
+    "`glide_ratios` of `(k, 4, 2)` corners"
+    (x,y),around = quads.unbind(-1),circumscribed_hbox(quads.flatten(1))
+    left,top = (around[:,:2]-around[:,2:4]/2).unbind(1)
+    at = y.argmin(1),x.argmax(1),y.argmax(1),x.argmin(1)                     # the corners that touch the top, right, bottom, left
+    (tx,rx,bx,_),(ty,ry,_,ly) = ([o.gather(1, i[:,None])[:,0] for i in at] for o in (x,y))
+    w,h = around[:,2:4].unbind(1)
+    g = torch.stack([(tx-left)/w, (ry-top)/h, (left+w-bx)/w, (top+h-ly)/h], 1)
+    flat = ((ty-ry).abs()<=tie) | ((rx-bx).abs()<=tie) | (fill_ratio(quads.flatten(1))>.9999)
+    return torch.where(flat[:,None], 1., g)
+
 def glide_ratios(
-    boxes:Tensor # `(k, 5)` rboxes
+    boxes:Tensor # `(k, 5)` rboxes, or `(k, 8)` corners
 )->Tensor: # `(k, 4)` in [0, 1]; all 1 for an upright box
     "How far along each side of the box around, clockwise from its top left corner, the object touches it"
+    if boxes.shape[-1]==8: return _quad_ratios(corners_of(boxes))
     around,t = circumscribed_hbox(boxes)[:,2:4],boxes[:,4]%(math.pi/2)
     odd = ((boxes[:,4]/(math.pi/2)).floor()%2==1)[:,None]
     w,h = torch.where(odd, boxes[:,2:4].flip(1), boxes[:,2:4]).unbind(1)     # angle in [0, pi/2): first corner topmost
@@ -172,7 +185,8 @@ def slide_corners(
     return torch.stack([x1+w*t, y1, x2, y1+h*r, x2-w*b, y2, x1, y2-h*l], 1).view(-1,4,2)
 
 def fill_ratio(
-    boxes:Tensor # `(k, 5)` rboxes
+    boxes:Tensor # `(k, 5)` rboxes, or `(k, 8)` corners
 )->Tensor: # `(k,)` in (0, 1]
     "The share of the box around that the object fills"
-    return boxes[:,2:4].prod(1)/circumscribed_hbox(boxes)[:,2:4].prod(1)
+    area = polygon_area(corners_of(boxes)) if boxes.shape[-1]==8 else boxes[:,2:4].prod(1)
+    return area/circumscribed_hbox(boxes)[:,2:4].prod(1)

@@ -19,6 +19,13 @@ def checkpoint(name, folder='keys'):
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
     return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(ORACLE/folder/f'{name}.txt').items()}
 
+def checkpoint_of(lines):
+    "The weights of keys: lines `key TAB shape`"
+    spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
+    m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
+    rows = [line.split('\t') for line in lines]
+    return {key:torch.as_tensor(m.value(key, () if shape=='scalar' else tuple(map(int, shape.split('x'))))) for key,shape in rows}
+
 def shapes(name, folder='keys'):
     "Tensors without numbers under `folder/name.txt`"
     rows = [o.rstrip('\n').split('\t') for o in (ORACLE/folder/f'{name}.txt').open() if o.strip() and o[0]!='#']
@@ -41,6 +48,11 @@ def first_n(det):
     for o in det.stages:
         if hasattr(o, 'sampler'): o.sampler = partial(o.sampler, first=True)
     return det
+
+@pytest.fixture(scope='session')
+def image():
+    "The input of the references"
+    return torch.from_numpy(np.random.RandomState(20240).standard_normal((1,3,128,128)).astype(np.float32))
 
 cache = {}
 def opened(name):

@@ -16,7 +16,7 @@ from rotnb.data.synth.scenes import make_synth
 from rotnb.data.types import TensorDets, class_index, is_real, to_targets
 from rotnb.evaluate import APAccumulator, eval_map
 from rotnb.learn.callbacks import *
-from rotnb.learn.infer import predict_image
+from rotnb.predict.infer import predict_image
 from rotnb.learn.learner import detector_splitter, rotated_learner
 from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
 from rotnb.learn.scene_map import SceneMAP

@@ -10,10 +10,10 @@ from rotnb.geometry.boxes import rbox2qbox
 from rotnb.data.synth.scenes import make_scene, make_synth
 from rotnb.data.images.windows import scene_windows
 from rotnb.learn.callbacks import unpad_dets
-from rotnb.learn.infer import predict_image, predict_images
+from rotnb.predict.infer import predict_image, predict_images
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import RotatedMAP
-from rotnb.learn.scene import predict_folder, predict_scene, predict_windows
+from rotnb.predict.scene import predict_folder, predict_scene, predict_windows
 from rotnb.predict.detections import Detections
 from terminal import in_terminal, terminal
 from paths import ROOT
@@ -131,7 +131,7 @@ def test_a_image_that_pil_has_opened_and_not_read(trained, tmp_path, ext):
 
 def test_settings_of_a_prediction_that_cannot_be_meant(trained):
     learn,px = trained['own'],pixels_of(1, 40, 40)
-    for kw in (dict(bs=0), dict(bs=-1), dict(bs=1.5), dict(score_thr=None), dict(score_thr='high'), dict(score_thr=30)):
+    for kw in (dict(bs=0), dict(bs=-1), dict(bs=1.5), dict(score_thr='high'), dict(score_thr=30)):
         with pytest.raises(ValueError, match=first(kw)): predict_images(learn, [px], **kw)
     for kw in (dict(size=0), dict(size=100.5), dict(size='a'), dict(num_workers=-1)):
         with pytest.raises(ValueError, match=f'{first(kw)} is'): predict_scene(learn, px, **kw, progress=False)

@@ -12,11 +12,11 @@ from rotnb.data.images.windows import scene_windows
 from rotnb.evaluate.task1 import merge_windows, read_task1
 from rotnb.geometry.boxes import rbox2hbox, rbox2qbox
 from rotnb.learn.callbacks import DetectionCallback, DetectionLoss
-from rotnb.learn.infer import predict_images
-from rotnb.learn.journal import Journal
+from rotnb.predict.infer import predict_images
+from rotnb.predict.journal import Journal
 from rotnb.learn.learner import rotated_learner
 from rotnb.predict.results import coco_results, geojson, write_predictions
-from rotnb.learn.scene import *
+from rotnb.predict.scene import *
 from paths import ROOT
 
 KW = dict(size=128, overlap=48, progress=False)

@@ -15,11 +15,11 @@ from rotnb.evaluate import APAccumulator
 from rotnb.explore.result_explorer import ResultsExplorer
 from rotnb.learn import fit_checks as FC
 from rotnb.learn.fit_checks import FitWarning
-from rotnb.learn.infer import predict_image
+from rotnb.predict.infer import predict_image
 from rotnb.learn.interpret import RotatedInterpretation
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.metrics import AngleError
-from rotnb.learn.scene import predict_folder, predict_scene
+from rotnb.predict.scene import predict_folder, predict_scene
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
 

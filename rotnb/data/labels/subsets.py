@@ -276,4 +276,5 @@ def upright_notice(
     lean = np.abs(np.roll(quads, -1, 1)-quads).min(-1)                             # 0 for a level or a plumb side
     if len(quads)<least or (lean>.02).any(): return ''
     return (f'all {len(quads):,} boxes are upright: horizontal labels of turned objects? A detector that learns from them draws upright '
-            'boxes; look for the oriented labels of the set. If they are meant, or all objects are round or square, upright=True says so')
+            "boxes, all but h2rbox_v2, which learns oriented ones; look for the oriented labels of the set. If upright ones are meant, or "
+            'all objects are round or square, upright=True says so')

@@ -101,7 +101,7 @@ def test_an_opened_image_equals_the_windows_of_its_scene(rio, tmp_path):
 
 def test_deep_images_train_and_are_predicted(rio, tmp_path):
     "A set of 8-band TIFF and one of 16-bit PNG, without `tile`"
-    from rotnb.learn.infer import predict_images
+    from rotnb.predict.infer import predict_images
     from rotnb.learn.learner import rotated_learner
     for kind,write in dict(tif=lambda f, a: write_tif(rio, f, np.dstack([a,a,a[...,:2]]).astype(np.uint16)*9),
                            png=lambda f, a: cv2.imwrite(str(f), a.astype(np.uint16)*9)).items():
