@@ -12,6 +12,7 @@ from functools import partial
 from inspect import signature
 from ..check.verbs import checked
 from ..losses.boxes import box_loss
+from ..ops.align import riroi_align_rotated
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
@@ -20,6 +21,7 @@ from ..targets.point_assign import sas_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
 from ..losses.points import bc_convex_giou_loss, convex_giou_loss, kld_overlap, kld_points_loss
+from ..models.redet import ReFPN
 from ..models.roi_head import roi_align_hbox
 from ..models.cfa import cfa_choose
 from ..models.oriented_reppoints import quality_choose
@@ -297,13 +299,14 @@ IDLE = [
     (r'^data_preprocessor$', ANY, 'what an image goes through: `pipeline_from_config`'),
     (r'^type$', ('RotatedRetinaNet','RetinaNet','RotatedFCOS','FCOS','ATSS','RTMDet','SingleStageDetector','RotatedRepPoints',
                  'RepPointsDetector','H2RBoxDetector','H2RBoxV2Detector'), 'a detector with one head'),
-    (r'^pretrained$|\b(init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
+    (r'\b(pretrained|init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
     (r'\b(in_channels|out_channels|point_feat_channels)$', ANY, 'as wide as what comes before'),
     (r'\b(debug|with_cp|gpu_assign_thr|use_box_type|split_thr)$', ANY, 'how it is computed, not what'),
     (r'\b(version|angle_range)$|assigner\.angle_version$', ANY, 'that of the coder'),
     *_only('', 'norms and losses as usual', requires_grad=True, num_groups=32, reduction='mean'),
     *_only('backbone', 'ResNet', num_stages=4, base_channels=64, stem_channels=64, stage_with_dcn=[False]*4, dilations=[1,1,1,1]),
     (r'\bbackbone\.strides$', ([1,2,2,2],[4,2,2,2]), 'ResNet and Swin'),
+    *_only('backbone', 'ReResNet', style='pytorch', deep_stem=False, avg_down=False),
     *_only('backbone', 'CSPNeXt', arch='P5', channel_attention=True, expand_ratio=.5),
     *_only('backbone', 'Swin', attn_drop_rate=0., drop_rate=0., mlp_ratio=4, patch_norm=True, qkv_bias=True, patch_size=4,
            use_abs_pos_embed=False),
@@ -393,15 +396,15 @@ _shared = dict(Shared2FCBBoxHead=2, RotatedShared2FCBBoxHead=2, RotatedKFIoUShar
 def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
     known_type('the RoI extractor', cut, 'SingleRoIExtractor', 'RotatedSingleRoIExtractor')
-    known_type('the RoI layer', layer, 'RoIAlign', 'RoIAlignRotated')
+    known_type('the RoI layer', layer, 'RoIAlign', 'RoIAlignRotated', 'RiRoIAlignRotated')
     kind = known_type('the RoI head', head, *_shared)
     known_type('the class loss', head.get('loss_cls') or {}, 'CrossEntropyLoss')
     _unweighted('a class loss of RoIs', head.get('loss_cls'))
     sizes = {layer.get('output_size', 7), layer.get('out_size', layer.get('output_size', 7)), head.get('roi_feat_size', 7)}
     if len(sizes)>1: raise ConfigError(f"RoIs of {sorted(sizes)} cells at once are not known here")
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
-    points = layer.get('sample_num', layer.get('sampling_ratio', 0))
-    pool = roi_align_hbox if hbox else roi_align_rotated
+    points = next((layer[key] for key in ('sample_num','num_samples','sampling_ratio') if key in layer), 0)
+    pool = roi_align_hbox if hbox else _invariant(layer) if part_type(layer)=='RiRoIAlignRotated' else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
     means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
@@ -414,6 +417,13 @@ def _roi(cut, head, train, weight):
                 fc_channels=head.get('fc_out_channels', 1024), n_fcs=head.get('num_shared_fcs', _shared[kind]),
                 **(dict(n_convs=n, conv_channels=head.get('conv_out_channels', 256)) if n else {}),
                 **(dict(roi_size=size) if (size := sizes.pop())!=7 else {}))
+
+def _invariant(layer):
+    "ReDet's way to read the features of a box"
+    own = dict(n_orientations=layer.get('num_orientations', 8), clockwise=layer.get('clockwise', False))
+    usual = signature(riroi_align_rotated).parameters
+    own = {key:value for key,value in own.items() if usual[key].default!=value}
+    return partial(riroi_align_rotated, **own) if own else riroi_align_rotated
 
 def _glides(head):
     "Parts of Gliding Vertex beside the box, of which one setting is known"
@@ -444,13 +454,15 @@ def _two_stage(model, _):
     n_heads,rcnn = len(heads),test.get('rcnn') or {}
     rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
                                   roi.get('stage_loss_weights', [1]*n_heads))]
-    name = ('roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    turning = part_type(model['neck'])=='ReFPN'
+    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
-    neck = {key:value for key,value in neck_from(model['neck']).items() if key!='relu_extra'}
+    neck = {key:value for key,value in neck_from(model['neck'], 'ReFPN').items() if key!='relu_extra'}
+    if turning and name!='redet': neck['neck'] = ReFPN
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=_of_levels(model, rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
                 **{key:value for key,value in test_from(rcnn).items() if key not in ('nms_pre','min_size')}, # RoI heads read neither
                 **_corners(heads[0]))
 
-readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}
+readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','ReDet','GlidingVertex')}
