@@ -59,6 +59,10 @@ class Part(dict):
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)
+    def pass_over(self): # all that lies in it is known not to matter
+        self.asked |= self.keys()
+        for value in self.values():
+            if isinstance(value, Part): value.pass_over()
     def over(self, usual): return Part({**usual, **self}, self.asked) # with `usual` where it says nothing
 
 def as_parts(
@@ -280,11 +284,14 @@ def _convnext(d, kw):
     kw['out_norm'] = True
     return f"convnext_{d.get('arch', 'tiny')}"
 
+def _re_resnet(d, kw): return f"re_resnet{d['depth']}"
+
 bodies = dict(ResNet=_resnet, ResNetV1c=_resnet, ResNetV1d=_resnet, ResNeXt=_resnet, CSPNeXt=_cspnext, SwinTransformer=_swin,
-              ConvNeXt=_convnext) # type of a backbone: reader, which gives timm's name and adds to the keywords of `TimmBackbone`
+              ConvNeXt=_convnext, ReResNet=_re_resnet) # type of a backbone: reader, which gives timm's name and adds to the keywords of `TimmBackbone`
 
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
+    d = as_parts(d)
     kind = _trained(part_type(d))
     if kind not in {*bodies, *_aerial}: raise unknown_part('the backbone', d, (*bodies, *_aerial))
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
@@ -293,10 +300,14 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
 
 _extra = {False:'pool', True:'input', 'on_input':'input', 'on_lateral':'lateral', 'on_output':'output'}
 
-def neck_from(d:dict)->dict: # keywords of `dense_detector`
+def neck_from(
+    d:dict, # `neck` of a configuration
+    *more # kinds of it that are known beside FPN
+)->dict: # keywords of `dense_detector`
     "The feature pyramid"
-    known_type('the neck', d, 'FPN')
+    kind = known_type('the neck', d, 'FPN', *more)
     extra,norm = d.get('add_extra_convs', False),_norm_of(d, 'the neck')
+    if kind=='ReFPN' and extra and not d.get('extra_convs_on_inputs', True): extra = 'on_output'
     if extra not in _extra: raise ConfigError(f"add_extra_convs={extra!r} is not known here; {', '.join(map(str, _extra))} are")
     return dict(fpn_channels=d.get('out_channels', 256), fpn_extra=_extra[extra], relu_extra=d.get('relu_before_extra_convs', False),
                 **(dict(fpn_norm=norm) if norm else {}))
