@@ -207,10 +207,13 @@ class Family:
     apply:Callable=lambda det: None # what to set in a detector with such weights
     kin:tuple=() # detectors of other names that have the same network
 
-def _swap(det):
-    for stage in det.stages[1:]: stage.align.swapped = True
+def _swapped(det, *parts):
+    for part in parts: part.swapped = True
+    det.options = (det.options or {}) | dict(swapped=True)      # so that one made like it has it, too
 
-def _exchange(det): det.stages[0].swapped = True
+def _swap(det): _swapped(det, *(stage.align for stage in det.stages[1:]))
+
+def _exchange(det): _swapped(det, det.stages[0])
 
 def _bgr(det): det.channels = 'bgr'
 
