@@ -291,7 +291,7 @@ IDLE = [
     (r'^data_preprocessor$|^test_cfg\.(?!rpn|rcnn|nms|min|max|score)', ANY, 'what a picture goes through: `pipeline_from_config`'),
     (r'^type$', ('RotatedRetinaNet','RetinaNet','RotatedFCOS','FCOS','ATSS','RTMDet','SingleStageDetector','RotatedRepPoints',
                  'RepPointsDetector','H2RBoxDetector','H2RBoxV2Detector'), 'a detector with one head'),
-    (r'^pretrained$|\b(init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
+    (r'\b(pretrained|init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
     (r'\b(in_channels|out_channels|point_feat_channels)$', ANY, 'as wide as what comes before'),
     (r'\b(debug|with_cp|gpu_assign_thr|use_box_type|split_thr)$', ANY, 'how it is computed, not what'),
     (r'\b(version|angle_range)$', ANY, 'that of the coder'), (r'assigner\.angle_version$', ANY, 'that of the coder'),

@@ -1,5 +1,5 @@
 "ReDet: filters that turn, files of e2cnn, and the numbers of MMRotate's own (0.3.4 and 1.x, e2cnn 0.2.3), made by `redet_peer.py`"
-import copy, json, math, pickle, warnings
+import copy, gzip, json, math, pickle, warnings
 import numpy as np, pytest, timm, torch
 from torch import nn
 from paths import ROOT
@@ -176,6 +176,13 @@ def test_lines_differ_in_their_coders():
     stds = {line:[rois['coder'].stds[4] for rois in settings_from_config(config(line))['rois_kw']] for line in LINES}
     assert stds=={'0x':[1.,.5], '1x':[.1,.05]}
     assert settings_from_config(config('0x'))['name']==settings_from_config(config('1x'))['name']=='redet'
+
+def test_published_configurations():
+    "Of both lines, as they are; that for HRSC has the scale of 1.x in 0.x too"
+    every = json.loads(gzip.decompress((ROOT/'tests/interop/data/configs.json.gz').read_bytes()))
+    stds = {name.split('/')[-1]:[rois['coder'].stds[4] for rois in settings_from_config(cfg)['rois_kw']]
+            for name,cfg in every.items() if '/redet/' in name}
+    assert len(stds)==8 and all(value==([1.,.5] if '_dota_' in name and name[5]=='_' else [.1,.05]) for name,value in stds.items())
 
 @pytest.mark.parametrize('key,new', [('style','caffe'),('deep_stem',True),('avg_down',True),('base_channels',32),('dilations',(1,1,1,2))])
 def test_other_reresnets_are_refused_by_name(key, new):
