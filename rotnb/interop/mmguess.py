@@ -31,7 +31,8 @@ def _guess_backbone(sd):
     if 'backbone.downsample_layers.0.0.weight' in sd:
         width,n_blocks = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
         return dict(type='ConvNeXt', arch={96:'tiny' if n_blocks==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[width])
-    depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if {f'backbone.layer1.0.conv3.weight{s}' for s in ('','s')} & set(sd) else 2)
+    deep = any(key.startswith('backbone.layer1.0.conv3.') for key in sd)
+    depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if deep else 2)
     if not ('backbone.conv1.weight' in sd or _turning(sd)) or depth not in (18,34,50,101,152):
         raise ConfigError("the keys show no backbone that is known here; give the configuration as `cfg`, "
                           "or make the detector with `create_detector`")

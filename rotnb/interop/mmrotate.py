@@ -50,7 +50,7 @@ def steerable_weights(
             new[f'{layer}.weights'] = _in_basis(blocks, value.shape[-1], key).flatten()
         elif kind=='expanded_bias' and f'{layer}.bias' not in sd:
             new[f'{layer}.bias'] = value.view(-1, N_TURNS).mean(1)*N_TURNS**.5
-    return {**sd, **new}
+    return {key:value for key,value in sd.items() if not key.endswith('.sampled_basis')} | new
 
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #b461139f

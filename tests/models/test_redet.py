@@ -1,5 +1,5 @@
 "ReDet: filters that turn, files of e2cnn, and the numbers of MMRotate's own (0.3.4 and 1.x, e2cnn 0.2.3), made by `redet_peer.py`"
-import copy, json, math, pickle, warnings
+import copy, gzip, json, math, pickle, warnings
 import numpy as np, pytest, timm, torch
 from torch import nn
 from paths import ROOT
@@ -131,6 +131,7 @@ def test_filters_without_coefficients_and_coefficients_of_another_basis():
         turned[key] = 2*turned[key].flip(0)
         turned[layer] = (turned[layer].view(-1, len(turned[key])).flip(1)/2).flatten()
     assert same(quietly(turned), det)
+    assert steerable_weights(once := steerable_weights(turned)).keys()==once.keys()
     wrong = dict(alone, **{'backbone.layer1.0.conv1.filter':torch.randn(64,64,3,3)})
     with pytest.raises(WeightsError, match=r'layer1.0.conv1.filter: \d+% of these filters do not turn'): steerable_weights(wrong)
 
@@ -176,6 +177,13 @@ def test_lines_differ_in_their_coders():
     assert stds=={'0x':[1.,.5], '1x':[.1,.05]}
     assert settings_from_config(config('0x'))['name']==settings_from_config(config('1x'))['name']=='redet'
 
+def test_published_configurations():
+    "Of both lines, as they are; that for HRSC has the scale of 1.x in 0.x too"
+    every = json.loads(gzip.decompress((ROOT/'tests/interop/data/configs.json.gz').read_bytes()))
+    stds = {name.split('/')[-1]:[rois['coder'].stds[4] for rois in settings_from_config(cfg)['rois_kw']]
+            for name,cfg in every.items() if '/redet/' in name}
+    assert len(stds)==8 and all(value==([1.,.5] if '_dota_' in name and name[5]=='_' else [.1,.05]) for name,value in stds.items())
+
 @pytest.mark.parametrize('key,new', [('style','caffe'),('deep_stem',True),('avg_down',True),('base_channels',32),('dilations',(1,1,1,2))])
 def test_other_reresnets_are_refused_by_name(key, new):
     with pytest.raises(ConfigError, match=key): settings_from_config(config(**{f'backbone__{key}':new}))
@@ -184,7 +192,7 @@ def test_an_equivariant_network_under_another_head():
     "One RoI head that reads ReFPN by RiRoIAlign of four orientations, counterclockwise"
     cfg = config()
     roi = cfg['roi_head']
-    roi |= dict(bbox_roi_extractor=roi['bbox_roi_extractor'][1], bbox_head=roi['bbox_head'][0])
+    roi |= dict(num_stages=1, stage_loss_weights=[1], bbox_roi_extractor=roi['bbox_roi_extractor'][1], bbox_head=roi['bbox_head'][0])
     roi['bbox_roi_extractor']['roi_layer'] |= dict(num_orientations=4, clockwise=False)
     cfg['train_cfg'] |= dict(rcnn=cfg['train_cfg']['rcnn'][0])
     det = create_detector(**settings_from_config(cfg))
@@ -215,8 +223,12 @@ def test_a_turn_by_half_a_right_angle():
 
 @pytest.mark.parametrize('bias', [False, True])
 def test_the_gradient_of_coefficients(bias):
-    conv = SteerableConv(8, 8, 3, bias=bias).double()
-    assert torch.autograd.gradcheck(conv, torch.randn(1, 8, 4, 4, dtype=torch.double, requires_grad=True))
+    conv = SteerableConv(8, 8, 1 if bias else 3, bias=bias).double()
+    params = [param.detach().clone().requires_grad_() for param in conv.parameters()]
+    names = [name for name,_ in conv.named_parameters()]
+    x = torch.randn(1, 8, 2, 2, dtype=torch.double)
+    def run(*values): return torch.func.functional_call(conv, dict(zip(names, values)), x)
+    assert torch.autograd.gradcheck(run, params)
 
 def test_kept_filters_follow_the_coefficients():
     conv,x = SteerableConv(16, 8, 3, bias=True).eval(),torch.randn(1, 16, 5, 5)
