@@ -8,7 +8,7 @@ from .check.arguments import UnknownArgumentError
 from .check.values import ArgumentError
 
 # geometry: boxes, polygons, Gaussians
-from .geometry.boxes import canonicalize, hbox2qbox, hbox2rbox, qbox2hbox, qbox2rbox, rbox2hbox, rbox2qbox
+from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
 from .geometry.fit import from_masks, from_polygons, with_heading
 
@@ -65,7 +65,7 @@ from .models.sasm import sasm
 from .models.oriented_reppoints import oriented_reppoints
 from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
-from .models.weights import detector_from_weights, list_weights, save_weights
+from .models.weights import detector_from_weights, save_weights
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -89,6 +89,7 @@ from .data.images.scale import add_metres, gsd_of
 
 # data: records of labels, and what is done to a list of them
 from .data.labels.atomic import BusyError
+from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
 from .data.labels.subsets import subset_annots
@@ -120,10 +121,12 @@ from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, t
 from .predict.results import geojson, results_df, write_predictions
 from .predict.paper import paper_figure
 from .predict.detections import Detections
-from .predict.sources import DownloadError, fetch_image
+from .predict.sources import fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
 from .predict.predictor import Predictor
+from .predict.catalogue import list_weights
+from .predict.load import load_weights
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

@@ -156,5 +156,6 @@ def run_demo(
         learn.fit_one_cycle(epochs, slice(lr/10, lr) if pretrained else lr, cbs=cbs, **recipe['fit'])
         write_metrics(learn, path, settings)
         save_images(learn, path)
+        learn.predictor(notes=dict(name=path.absolute().name)).save(path/'predictor')
         with atomic_path(path/'model.pkl') as part: learn.export(part.absolute())
         return learn

@@ -25,7 +25,7 @@ def check_positive(**options):
         if value is not None and not value>0: raise UserError(f"--{name.replace('_','-')} is {value}, must be above 0")
 
 # %% ../../nbs/cli/03_recipe.ipynb #6e53a130
-WRITTEN = 'metrics.json loss.png results.png prediction.png model.pkl'.split()
+WRITTEN = 'metrics.json loss.png results.png prediction.png model.pkl predictor'.split()
 
 def _is_ours(path):
     "Whether a run wrote this folder"

@@ -95,7 +95,7 @@ def _guess_reppoints(sd, angle, line):
     points = dict(type='ConvexGIoULoss')
     return dict(type='RotatedRepPointsHead', num_classes=len(sd['bbox_head.reppoints_cls_out.weight']),
                 num_points=len(sd['bbox_head.reppoints_pts_init_out.weight'])//2,
-                norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3,
+                norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3, point_base_scale=2,
                 loss_bbox_init=dict(points, loss_weight=.375), loss_bbox_refine=points, version=angle)
 
 def _roi_coders(angle, line, oriented, n):

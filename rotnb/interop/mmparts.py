@@ -316,8 +316,8 @@ def test_from(d:dict)->dict: # keywords of `DenseHead`
     "Thresholds and NMS of inference"
     nms = d.get('nms') or {}
     kind = known_type('the NMS', nms, 'nms_rotated', 'nms', 'nms_quadri', 'soft_nms', 'le90', 'le135', 'oc')  # 0.x has the last three
-    soft = {key:nms[key] for key in ('sigma','min_score','method') if key in nms} if kind=='soft_nms' else None
-    more = dict(soft_nms=soft) if kind=='soft_nms' else {}
+    soft = dict(dict(method='linear'), **{key:nms[key] for key in ('sigma','min_score','method') if key in nms})
+    more = dict(soft_nms=soft) if kind=='soft_nms' and soft['method']!='naive' else {}     # naive is NMS as usual
     if (least := d.get('min_bbox_size', 0))>0: more['min_size'] = least
     return dict(score_thr=d.get('score_thr', .05), nms_pre=d.get('nms_pre', 2000), max_per_img=d.get('max_per_img', 2000),
                 iou_thr=nms.get('iou_threshold', nms.get('iou_thr', .3 if kind=='soft_nms' else .1)), **more)

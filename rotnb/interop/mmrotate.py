@@ -80,8 +80,13 @@ def merge_order(
     return w.unflatten(-1, (-1,2,2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 # %% ../../nbs/interop/04_mmrotate.ipynb #650f32eb
+_deep_stem = {**{i:f'conv1.{i}.' for i in (0,1,3,4,6)}, 7:'bn1.'}
+
 backbone_rows = [  # ResNet has one naming in torchvision, timm and OpenMMLab; then Swin and ConvNeXt of OpenMMLab, and of torchvision
     (r'^backbone\.',                                                      'backbone.body.'),
+    (r'^backbone\.body\.layer(\d)\..*', lambda m,det: m[0] if hasattr(det.backbone.body, f'layer{m[1]}') else None), # not read by the neck
+    (r'(?<=^backbone\.body\.)stem\.(\d)\.(?=[a-z_]+$)',                  lambda m,_: _deep_stem[int(m[1])]),
+    (r'^(backbone\.body\.(?:layer\d\.\d+\.)?)gn(\d)\.',                 r'\1bn\2.'),
     (r'^backbone\.body\.(.+)$',                                         _aerial),
     (r'^backbone\.body\.norm(\d)\.',                                     _norm),
     (r'^backbone\.body\.patch_embed\.projection\.',                      'backbone.body.patch_embed.proj.'),
@@ -168,10 +173,13 @@ class Family:
     apply:Callable=lambda det: None # what to set in a detector with such weights
     kin:tuple=() # detectors of other names that have the same network
 
-def _swap(det):
-    for stage in det.stages[1:]: stage.align.swapped = True
+def _swapped(det, *parts):
+    for part in parts: part.swapped = True
+    det.options = (det.options or {}) | dict(swapped=True)      # so that one made like it has it, too
 
-def _exchange(det): det.stages[0].swapped = True
+def _swap(det): _swapped(det, *(stage.align for stage in det.stages[1:]))
+
+def _exchange(det): _swapped(det, det.stages[0])
 
 def _bgr(det): det.channels = 'bgr'
 
@@ -179,7 +187,7 @@ two_stage_rows = [
     (r'^rpn_head\.rpn_conv\.(?:(\d+)\.conv\.)?', lambda m,det: f"stages.0.tower.{_nth(det.stages[0].tower, nn.Conv2d, int(m[1] or 0))}."),
     (r'^rpn_head\.rpn_cls\.', 'stages.0.cls.'), (r'^rpn_head\.rpn_reg\.', 'stages.0.box.'),
     (r'^roi_head\.bbox_head\.(\d+)?\.?(?=\D)', lambda m,det: f'stages.{int(m[1] or 0)+1}.'),
-    (r'\.shared_fcs\.', '.fcs.'), (r'\.fc_cls\.', '.cls.'),
+    (r'\.shared_convs\.(\d+)\.conv\.', lambda m,_: f'.convs.{2*int(m[1])}.'), (r'\.shared_fcs\.', '.fcs.'), (r'\.fc_cls\.', '.cls.'),
     (r'\.fc_reg\.(\w+)$', r'.box.\1#0'), (r'\.fc_fix\.(\w+)$', r'.box.\1#1'), (r'\.fc_ratio\.(\w+)$', r'.box.\1#2')]
 
 families = [

@@ -16,9 +16,10 @@ from ..data.labels.paths import near_path
 from ..models import Detector, create_detector
 from ..models.contract import detector_name
 from ..models.files import check_sums
-from ..models.weights import detector_from_weights, save_weights
+from ..models.weights import save_weights
 from ..evaluate.classes import class_map, same_classes
 from ..data.summary import input_sizes
+from ..predict.load import detector_from_weights
 from ..predict.sources import is_one_image
 from .callbacks import *
 from .fit_checks import FitChecks
@@ -186,7 +187,7 @@ def rotated_learner(
     backbone:str=None, # a timm model with feature maps of the detector's strides; None: the detector's own default
     pretrained:bool=True, # ImageNet weights, through timm
     angle:str=None, # canonical form of the boxes predicted; None: 'le90', or that of the `weights`
-    weights=None, # trained weights to start from: a name of `list_weights()`, or a file: of `learn.save_weights`, a run's `best.pth`
+    weights=None, # trained ones to start from: a name of `list_weights()`, or a file: of rotnb, of MMRotate, a run's `best.pth`
     metrics=None, # fastai metrics; None: `RotatedMAP()` and `RotatedMAP('coco')`
     normalize:bool=True, # add the backbone's normalisation to `dls`
     opt_func=Adam, # with decoupled weight decay, as fastai's is

@@ -21,6 +21,7 @@ from ..check.values import RULES
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, corners_of
 from ..ops.nms import batched_nms_rotated, nms_quad
+from ..ops.fusion import soft_nms_rotated
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -200,9 +201,11 @@ def with_corners(
 
 def check_corners(
     owner, # name of the part that is asked for corners
-    coder # its coder
+    coder, # its coder
+    soft_nms=None # settings of soft NMS, which is of boxes
 ):
-    "Raise where a coder does not know four corners"
+    "Raise where a coder does not know four corners, or NMS cannot compare them"
+    if soft_nms is not None: raise ValueError(f'{owner}: soft_nms compares boxes; with corners leave it out')
     if not hasattr(coder, 'quads'):
         raise ValueError(f"{owner}: {type(coder).__name__} knows no four corners, so box_type='quad' and quads=True are not for it; "
                          "gliding_vertex and the point sets have them")
@@ -213,9 +216,13 @@ def best_of(
     labels:Tensor, # `(k,)`
     quads:Tensor, # `(k, 4, 2)` or None
     iou_thr:float, # overlap above which the lower score is dropped, within a class
-    max_per_img:int # most that are kept
+    max_per_img:int, # most that are kept
+    soft_nms:dict=None # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
 )->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` where there are some; best first
     "Detections of an image: NMS of boxes, or of quads where there are some"
+    if soft_nms is not None:
+        keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
+        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep])
     if quads is None: keep = batched_nms_rotated(boxes, scores, labels, iou_thr)
     else: keep = nms_quad(quads, scores, iou_thr, labels)
     found = dict(boxes=boxes, scores=scores, labels=labels) | ({} if quads is None else dict(quads=quads.flatten(1)))

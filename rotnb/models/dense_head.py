@@ -82,11 +82,13 @@ class DenseHead(nn.Module):
         nms_pre_of:str='pairs', # candidates: 'pairs' of prior and class, or 'priors' by their best class, with all classes (MMRotate 0.x)
         iou_thr:float=0.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        min_size:float=0., # px, what both sides of a detection exceed
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
         clip_centers:bool=False, # move the centres of detections beyond the image to its border, as MMRotate does
         quads:bool=False): # answer with the coder's corners too, and compare these in the NMS
         super().__init__()
-        if quads: check_corners('DenseHead', coder)
+        if quads: check_corners('DenseHead', coder, soft_nms)
         loss_box,loss_angle = box_loss(loss_box),loss_angle and box_loss(loss_angle)
         loss_cls = loss_cls or (quality_focal_loss if quality=='iou' else focal_loss)
         check_choice('DenseHead', scale_angle=(scale_angle, 'own', 'level', None), nms_pre_of=(nms_pre_of, 'pairs', 'priors'),
@@ -253,11 +255,11 @@ def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_h
     pri,labels = pairs//self.n_classes,pairs%self.n_classes
     scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
     if factor is not None: scores = scores*factor[pri]
-    ok = valid_boxes(boxes) & scores.isfinite()
+    ok = valid_boxes(boxes) & scores.isfinite() & (boxes[:,2:4]>self.min_size).all(1)
     boxes,scores,labels,pri = boxes[ok],scores[ok],labels[ok],pri[ok]
     if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
     quads = self.coder.quads(priors[pri], deltas[pri]) if self.quads else None
-    return best_of(boxes, scores, labels, quads, self.iou_thr, self.max_per_img)
+    return best_of(boxes, scores, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
 
 @patch
 def _candidates(self:DenseHead, scores, counts, factor): # positions of the pairs among the `N*K`, level by level

@@ -20,11 +20,11 @@ class FPN(nn.Module):
         in_channels:list, # of the backbone's maps, finest first
         channels:int=256, # of every level
         n_levels:int=5, # at least as many as maps
-        extra:str='input', # first extra level from 'input' (the last backbone map) or 'output' (the last level); 'pool': subsampled
+        extra:str='input', # first extra level from 'input' (the last backbone map), 'lateral' or 'output' (of it); 'pool': subsampled
         relu_extra:bool=False, # ReLU before the extra levels after the first
         norm=False): # True: batch norm after every convolution, which helps without pretrained weights; 'group': group norm
         super().__init__()
-        for k,v,known in [('extra',extra,('input','output','pool')), ('norm',norm or False,(False,True,'group'))]:
+        for k,v,known in [('extra',extra,('input','lateral','output','pool')), ('norm',norm or False,(False,True,'group'))]:
             if v not in known: raise ValueError(f"FPN: {k} is {v!r}, must be one of {', '.join(map(str, known))}")
         store_attr()
         conv = lambda i,ks,s=1: _conv(i, channels, ks, s, norm)
@@ -41,7 +41,7 @@ class FPN(nn.Module):
         for i in range(len(ls)-1, 0, -1): ls[i-1] = ls[i-1] + F.interpolate(ls[i], size=ls[i-1].shape[-2:], mode='nearest')
         outs = [f(x) for f,x in zip(self.out, ls)]
         for i,f in enumerate(self.extra_convs):
-            x = xs[-1] if i==0 and self.extra=='input' else outs[-1]
+            x = dict(input=xs[-1], lateral=ls[-1]).get(self.extra, outs[-1]) if i==0 else outs[-1]
             outs.append(f(F.relu(x) if i>0 and self.relu_extra else x))
         while len(outs)<self.n_levels: outs.append(outs[-1][...,::2,::2])
         return outs

@@ -79,6 +79,7 @@ class RepPointsHead(DenseHead):
         loss_points=convex_giou_loss, # `((n,k,2), (n,4,2)) -> (n,)`, in units; one with `groups` is told which sets are averaged together
         loss_first=None, # the same of the first points; None: `loss_points`
         unit:float=2., # strides in the unit of lengths in these losses
+        steep:float=None, # slope of a set, by unit and times its weight, beyond which it teaches nothing: 1 in MMRotate; None: all do
         border_weights:tuple=(0.,0.), # factors of `spatial_border_loss` of the first and of the refined points
         first_weight:float=.375, # factor of the first points' loss
         box_weight:float=1., # factor of the refined points' loss
@@ -102,8 +103,8 @@ class RepPointsHead(DenseHead):
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
                          score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,
                          quads=quads)
-        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,border_weights,first_weight,box_weight,'
-                   'gradient_mul,swapped')
+        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,steep,border_weights,'
+                   'first_weight,box_weight,gradient_mul,swapped')
 
 # %% ../../nbs/models/17_reppoints.ipynb #c03b42f6
 @patch
@@ -207,9 +208,12 @@ def points_loss(self:RepPointsHead,
 )->Tensor: # `(b,)`, whose mean is the sum of the groups' means
     "Loss of point sets by image"
     unit = self.unit*pos.priors[:,2,None,None]
-    more = dict(groups=groups) if 'groups' in signature(loss).parameters else {}
-    lost = loss(points[pos.img,pos.pri]/unit, corners_of(pos.boxes)/unit, **more)*weight/groups.bincount()[groups]
-    return points.new_zeros(len(points)).index_add(0, pos.img, lost*len(points))
+    sets,more = points[pos.img,pos.pri]/unit,dict(groups=groups) if 'groups' in signature(loss).parameters else {}
+    lost = loss(sets, corners_of(pos.boxes)/unit, **more)*weight
+    if self.steep and lost.requires_grad:
+        slope = torch.autograd.grad(lost.sum(), sets, retain_graph=True)[0]
+        lost = torch.where((-slope>self.steep).flatten(1).any(1), lost.detach(), lost)
+    return points.new_zeros(len(points)).index_add(0, pos.img, lost/groups.bincount()[groups]*len(points))
 
 @patch
 def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`

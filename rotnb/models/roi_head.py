@@ -23,6 +23,7 @@ from ..ops.roi_align import roi_align_rotated
 from .contract import Detector, StageOut, Sample, best_of, check_corners, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN
+from .dense_head import tower
 from .rpn import RPNHead
 
 # %% ../../nbs/models/07_roi_head.ipynb #5ef53eec
@@ -71,17 +72,21 @@ class RoIHead(nn.Module):
         roi_size:int=7, # cells along each side
         fc_channels:int=1024, # width of the fully connected layers
         n_fcs:int=2, # how many there are
+        n_convs:int=0, # 3x3 convolutions before them
+        conv_channels:int=256, # their width
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
+        soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         quads:bool=False, # answer with the coder's corners too (`GlidingVertexCoder` has them), and compare these in the NMS
         clip:str=None): # what is clipped to the image, as MMRotate does: 'centers', 'sides' (by the coder) or None
         super().__init__()
         loss_box = box_loss(loss_box)
-        if quads: check_corners('RoIHead', coder)
+        if quads: check_corners('RoIHead', coder, soft_nms)
         check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
         store_attr(but='in_channels')
-        widths = [in_channels*roi_size**2]+[fc_channels]*n_fcs
+        self.convs = tower(in_channels, conv_channels, n_convs)
+        widths = [(conv_channels if n_convs else in_channels)*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
         self.cls,self.box = nn.Linear(widths[-1], n_classes+1),nn.Linear(widths[-1], coder.n*(1 if agnostic else n_classes))
         for o in self.fcs: nn.init.xavier_uniform_(o.weight)
@@ -116,7 +121,7 @@ def forward(self:RoIHead,
     "What the network says about each proposal"
     lvls = roi_levels(boxes, min(len(self.strides), len(feats)), self.finest_scale)
     img,pri = valid_boxes(boxes).nonzero(as_tuple=True)
-    x = self.pooled(feats, img, boxes[img,pri], lvls[img,pri]).flatten(1)
+    x = self.convs(self.pooled(feats, img, boxes[img,pri], lvls[img,pri])).flatten(1)
     for o in self.fcs: x = F.relu(o(x))
     logits,deltas = self.cls(x).float(),self.box(x).float()
     if hasattr(self.coder, 'squash'): deltas = self.coder.squash(deltas)
@@ -201,7 +206,7 @@ def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
     ok = valid_boxes(boxes) & s.isfinite()
     boxes,s,labels = boxes[ok],s[ok],labels[ok]
     quads = self.coder.quads(priors[ok], deltas[ok], size_hw if self.clip=='sides' else None) if self.quads else None
-    return best_of(boxes, s, labels, quads, self.iou_thr, self.max_per_img)
+    return best_of(boxes, s, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
 @checked

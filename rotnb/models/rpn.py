@@ -112,6 +112,6 @@ def _propose(self:RPNHead, scores, deltas, priors, lvls, size_hw):
     best = torch.cat(picks)
     boxes = self.coder.decode(priors[best], deltas[best])
     if not boxes[:,4].any(): boxes = clip_sides(boxes, size_hw)
-    ok = valid_boxes(boxes)
+    ok = valid_boxes(boxes) & (boxes[:,2:4]>self.min_size).all(1)
     boxes,best = boxes[ok],best[ok]
     return boxes[batched_nms(rbox2hbox(boxes), scores[best], lvls[best], self.iou_thr)[:self.max_per_img]]

@@ -58,7 +58,7 @@ def _rect_pixels(fit, pixels):
 
 _RULES = dict(mmcv=(_mmcv_way,_mmcv_pixels), letterbox=(_letterbox_way,_letterbox_pixels), rect=(_rect_way,_rect_pixels))
 
-# %% ../../nbs/predict/07_fit.ipynb #543299c9
+# %% ../../nbs/predict/07_fit.ipynb #fc17ade0
 @dataclass
 class ImageFit:
     "How images are made ready for a network"
@@ -72,8 +72,8 @@ class ImageFit:
     inside:bool=False # boxes with their middle in what is padded are left out
     def __post_init__(self):
         if self.size is not None: self.size = (int(self.size),)*2 if np.ndim(self.size)==0 else tuple(map(int, self.size))
-        if self.size is None and (self.pad_full or self.rule!='mmcv'): raise ArgumentError('size is None: give the size of the input')
         if self.rule not in _RULES: raise ArgumentError(f"rule is {self.rule!r}, expected one of {', '.join(_RULES)}")
+        if self.size is None and (self.pad_full or self.rule!='mmcv'): raise ArgumentError('size is None: give the size of the input')
         self.stats = tuple(tuple(map(float, part)) for part in self.stats)
 
     def way(self, size_wh)->Way: # of an image, px
@@ -95,6 +95,6 @@ class ImageFit:
         fill = torch.zeros(3, 1, 1, device=device) if self.pad_value is None else (self.pad_value/255-mean)/std
         batch = fill.repeat(len(images), 1, *out_wh[::-1])
         for whole,image in zip(batch, images):
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2,0,1)
+            pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device).permute(2,0,1)
             whole[:,:pixels.shape[1],:pixels.shape[2]] = (pixels.float()/255-mean)/std
         return batch

@@ -1,13 +1,14 @@
 "`rotnb-demo` as a user runs it: files, options, errors, interruption, own data"
 import json, os, runpy, shutil, signal, subprocess, sys, time, warnings
 from pathlib import Path
-import pytest
+import pytest, torch
 from PIL import Image
 from fastai.vision.all import load_learner
 from rotnb.data.formats.dota import read_dota, write_dota
 from rotnb.data.synth.scenes import make_synth
 from rotnb.data.formats.table import FORMATS
 from rotnb.predict.infer import predict_image
+from rotnb.predict.predictor import Predictor
 from paths import ROOT
 
 SHARED = Path(os.environ.get('ROTNB_SHARED', ROOT.parent/'shared'))
@@ -50,7 +51,7 @@ def dota(tmp_path_factory):
 
 def test_files(run):
     path,r = run
-    assert sorted(o.name for o in path.iterdir())==sorted([*FILES,'checkpoint'])
+    assert sorted(o.name for o in path.iterdir())==sorted([*FILES,'checkpoint','predictor'])
     assert 'mAP50 (VOC12)' in r.stdout and 'mAP50:95 (COCO)' in r.stdout and 'large-vehicle' in r.stdout
     assert 'train_loss' in r.stdout and 'Traceback' not in r.stderr
 
@@ -72,6 +73,14 @@ def test_exported_learner_predicts(run, home):
     learn = load_learner(run[0]/'model.pkl')
     dets = predict_image(learn, next(home.rglob('val/images/*.png')), score_thr=0.)
     assert dets['boxes'].shape==(len(dets['scores']),5)
+
+def test_what_it_leaves_predicts_without_a_pickle(run, home):
+    "The folder, by the command too, finds what the learner finds"
+    image = next(home.rglob('val/images/*.png'))
+    ours,theirs = Predictor.load(run[0]/'predictor')(image, 0.),predict_image(load_learner(run[0]/'model.pkl'), image, 0.)
+    assert len(ours)==len(theirs)>0 and torch.allclose(ours.boxes, theirs.boxes, atol=1e-3)
+    assert not [file for file in (run[0]/'predictor').iterdir() if file.suffix in ('.pkl','.pth')]
+    assert 0<=json.loads((run[0]/'predictor/config.json').read_text())['predictor']['notes']['metrics']['mAP50']<=1
 
 def test_second_run_says_that_it_overwrites(run, cli):
     before = (run[0]/'metrics.json').stat().st_mtime_ns

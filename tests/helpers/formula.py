@@ -8,7 +8,9 @@ def formula_value(key, shape):
     if key.endswith('num_batches_tracked'): return np.zeros(shape, np.int64)
     if key.endswith('running_mean'): values = .05*rng.standard_normal(n)
     elif len(shape)>=2: values = rng.standard_normal(n)/np.sqrt(n/shape[0])
-    elif key.endswith('bias'): values = .01*rng.standard_normal(n)*(30 if (cls := bool(re.search(r'cls[^.]*(\.\d+)?\.bias$', key))) else 1)-3*cls
+    elif key.endswith('bias'):
+        values = .01*rng.standard_normal(n)
+        if re.search(r'cls[^.]*(\.\d+)?\.bias$', key): values = 30*values-3      # classes are rare
     else: values = rng.uniform(.8, 1.2, n)
     return values.reshape(shape).astype(np.float32)
 

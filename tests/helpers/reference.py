@@ -1,6 +1,7 @@
 "MMRotate's numbers, as tests read them: checkpoints whose weights a formula gives, and what its networks made of them"
 import importlib.util, json, warnings
 from functools import partial
+from pathlib import Path
 import numpy as np, pytest, torch
 from paths import SHARED
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
@@ -13,11 +14,16 @@ def oracle_files(pattern):
     "Files of the reference folder, none where it is absent"
     return sorted(ORACLE.glob(pattern))
 
-def checkpoint(name, folder='keys'):
-    "The weights under `folder/name.txt`"
+def formula():
+    "The module that knows the formula"
     spec = importlib.util.spec_from_file_location('oracle_weights', ORACLE/'weights.py')
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
-    return {k:torch.as_tensor(v) for k,v in m.fake_checkpoint(ORACLE/folder/f'{name}.txt').items()}
+    return m
+
+def checkpoint(name, folder='keys'):
+    "The weights under `folder/name.txt`, or under the keys of a file"
+    file = name if isinstance(name, Path) else ORACLE/folder/f'{name}.txt'
+    return {k:torch.as_tensor(v) for k,v in formula().fake_checkpoint(file).items()}
 
 def checkpoint_of(lines):
     "The weights of keys: lines `key TAB shape`"

@@ -2,6 +2,7 @@
 import pytest, timm, torch
 from rotnb.models import create_detector
 from rotnb.models.backbones import BackboneError, TimmBackbone
+from rotnb.models.lsknet import published_key
 
 TINY = dict(fpn_channels=16, feat_channels=16, stacked_convs=1)
 SIZES = (101,139),(64,96),(33,200)
@@ -25,7 +26,7 @@ def test_a_model_of_each_module_serves_or_is_refused(module):
     else: check(m, SIZES[:2])
 
 @pytest.mark.parametrize('name,says',
-                         [('test_vit','is wanted'),('levit_128s','is wanted'),
+                         [('cait_xxs24_224','one size of image only'),('levit_128s','is wanted'),
                           ('efficientformer_l1','224 x 224 px and no others.*img_size'),('visformer_tiny','img_size'),
                                        ('mvitv2_tiny','img_size'),('resnet_none','no model')])
 def test_what_cannot_serve_is_refused_when_it_is_made(name, says):
@@ -52,3 +53,69 @@ def test_priors_lie_in_the_image_and_learn(name, arch):
     sum(losses.values()).backward()
     assert all(v.isfinite() for v in losses.values()) and next(p for p in det.backbone.parameters()
                                                                if p.requires_grad).grad.isfinite().all()
+
+# --- plain transformers
+
+SHALLOW = dict(depth=3)
+rest = [pytest.param(name, SHALLOW, marks=pytest.mark.slow) for name in (
+    'vit_small_patch32_224','vit_small_patch8_224','vit_small_patch16_dinov3','eva02_tiny_patch14_224','vit_base_patch16_clip_224')]
+
+@pytest.mark.parametrize('name,kw', [('test_vit',{}),('test_vit',dict(img_size=(96,160))),('xcit_nano_12_p16_224',SHALLOW),
+                                     ('vit_small_patch14_dinov2',SHALLOW),*rest])
+def test_a_plain_transformer_has_maps_of_every_stride(name, kw): check(TimmBackbone(name, strides=(4,8,16,32), **kw), SIZES[:2])
+
+@pytest.mark.parametrize('arch', ['rotated_retinanet',*(pytest.param(name, marks=pytest.mark.slow) for name in (
+    'rotated_fcos','oriented_rcnn','s2anet','rotated_reppoints'))])
+def test_every_kind_of_detector_learns_on_a_plain_transformer(arch):
+    kw = dict(fpn_channels=16) if arch=='oriented_rcnn' else TINY
+    det = create_detector(arch, 2, backbone='test_vit', **kw)
+    losses = det(torch.rand(2,3,72,96), [dict(boxes=torch.tensor([[60.,50.,40.,24.,.4]]), labels=torch.tensor([1]))]*2)
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in det.backbone.body.scales.parameters())
+    assert any(p.grad is not None and p.grad.abs().max()>0 for p in det.backbone.body.vit.parameters())
+
+def test_a_plain_transformer_sees_what_timm_makes_of_it():
+    "The map of its own stride is timm's last one, but for the norm behind"
+    torch.manual_seed(0)
+    m = TimmBackbone('test_vit', strides=(8,16)).eval()
+    x = torch.rand(1,3,96,160)
+    with torch.no_grad(): ours,whole = m(x)[1],m.body.vit.model.forward_intermediates(x, norm=False, intermediates_only=True)[-1]
+    want = torch.nn.functional.layer_norm(whole.permute(0,2,3,1), (64,), eps=1e-6).permute(0,3,1,2)
+    assert (ours-want).abs().max()<1e-5
+
+@pytest.mark.parametrize('name', ['test_vit','cspnext_tiny','lsknet_t','pkinet_t'])
+def test_frozen_counts_stages(name):
+    "Of models whose maps timm takes in another way as well: none, the stem, more and more, in the end all but what is ours"
+    kw = dict(depths=(1,1,1,1)) if name in ('lsknet_t','pkinet_t') else {}
+    counts = [sum(p.numel() for p in TimmBackbone(name, strides=(8,16,32), frozen=n, **kw).parameters() if p.requires_grad) for n in (-1,0,1,99)]
+    assert counts[0]>=counts[1]>counts[2]>counts[3]==(name=='test_vit')*8544
+    m = TimmBackbone(name, frozen=99, **kw).train()
+    m.requires_grad_(True)
+    assert not any(part.training for part in m.train()._stages()[0])
+
+# --- for aerial images
+
+@pytest.mark.parametrize('name', ['lsknet_t','stripnet_t','pkinet_v2_t','pkinet_t'])
+def test_those_for_aerial_images_are_timm_models(name):
+    small = dict(depths=(1,1,1,1))
+    check(TimmBackbone(name, strides=(4,8,16,32), **small), SIZES[:1])
+    assert name in timm.list_models(name.rsplit('_', 1)[0]+'*')
+    m = TimmBackbone(name, strides=(8,16), drop_path_rate=.5, **small)
+    assert len(m.channels)==2 and any(part.drop_prob for part in m.modules() if type(part).__name__=='DropPath')
+    out = timm.create_model(name, num_classes=3, **small)(torch.rand(2,3,64,64))
+    assert out.shape==(2,3) and out.isfinite().all()
+
+@pytest.mark.parametrize('name', ['lsknet_t','pkinet_t'])
+def test_files_of_their_weights_open(name, tmp_path):
+    "In published words or in ours; those of another size are refused"
+    small = dict(depths=(1,1,1,1))
+    ours = timm.create_model(name, **small).state_dict()
+    torch.save(dict(state_dict=ours), tmp_path/'ours.pth')
+    opened = TimmBackbone(name, True, pretrained_cfg_overlay=dict(file=str(tmp_path/'ours.pth')), **small)
+    assert (opened.body.stages_2.state_dict()['blocks.0.scale1']==ours['stages.2.blocks.0.scale1']).all()
+    with pytest.raises(ValueError, match=f'no weights of {name}'):
+        timm.create_model(name, True, pretrained_cfg_overlay=dict(file=str(tmp_path/'ours.pth')), depths=(2,1,1,1))
+    assert published_key('resnet50', 'block1.0.norm1.weight')=='block1.0.norm1.weight'
+
+def test_weights_that_nobody_has_are_named():
+    with pytest.raises(RuntimeError, match='pkinet_s'): TimmBackbone('pkinet_s', True, depths=(1,1,1,1))

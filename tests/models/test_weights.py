@@ -3,7 +3,8 @@ import json, pickle
 import numpy as np, pytest, torch
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.files import DamagedFile, WeightsError
-from rotnb.models.weights import detector_from_weights, kept_classes, list_weights, open_weights, save_weights
+from rotnb.models.weights import detector_from_weights, kept_classes, open_weights, save_weights, shipped_weights
+from rotnb.predict.catalogue import list_weights
 from rotnb.data.labels.records import Annot
 from rotnb.data.synth.scenes import make_scene, suburb
 from rotnb.predict.detections import Detections
@@ -153,9 +154,9 @@ def test_the_sentence_about_classes():
 
 def test_shipped_weights_say_where_they_come_from():
     "Small, whole, with all that is needed to judge them and to make them again"
-    table = list_weights()
+    table = list_weights('*_synth')
     assert {'detector','data','classes','mAP50','mAP50_95','size','parameters','licence','source'} <= set(table.columns)
-    assert 'rotated_fcos_tiny_synth' in table.index and table.notna().all(axis=None)
+    assert 'rotated_fcos_tiny_synth' in table.index and {*shipped_weights()}=={*table.index} and table.notna().all(axis=None)
     for name in table.index:
         _,notes = open_weights(name)
         assert notes['command'].startswith('rotnb-demo') and notes['bits'] in (16,32) and notes['stats'] and notes['made_with']

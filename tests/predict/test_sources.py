@@ -9,7 +9,9 @@ from PIL import Image
 from rotnb.data.images.windows import Window, open_scene
 from rotnb.data.labels.records import Annot
 from rotnb.predict import sources as S
-from rotnb.predict.sources import DownloadError, fetch_image, find_images, image_list, is_one_image, named_images, one_image
+from rotnb.data.labels import download
+from rotnb.data.labels.download import DownloadError
+from rotnb.predict.sources import fetch_image, find_images, image_list, is_one_image, named_images, one_image
 from terminal import terminal
 
 PX = np.random.default_rng(0).integers(0, 255, (20,30,3)).astype(np.uint8)
@@ -132,7 +134,7 @@ def test_an_address_that_gives_no_image(web, path, kw, words):
 
 def test_a_fresh_copy_that_fails_leaves_the_old(web, monkeypatch):
     file = fetch_image(f'{web.at}/page.png'.replace('page', 'a'))
-    monkeypatch.setattr(S, '_chunks', lambda *_: iter([b'<html>']))
+    monkeypatch.setattr(download, '_chunks', lambda *_: iter([b'<html>']))
     with pytest.raises(DownloadError): fetch_image(f'{web.at}/a.png', fresh=True)
     assert (np.asarray(Image.open(file))==PX).all() and kept(web)==[file]
 
