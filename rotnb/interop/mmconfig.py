@@ -20,7 +20,7 @@ from ..targets.dynamic_assign import dsl_assign
 from ..targets.point_assign import sas_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
-from ..losses.points import bc_convex_giou_loss, convex_giou_loss, kld_overlap, kld_points_loss
+from ..losses.points import bc_convex_giou_loss, convex_giou_loss, kld_overlap, kld_points_loss, spatial_border_loss
 from ..models.redet import ReFPN
 from ..models.roi_head import roi_align_hbox
 from ..models.cfa import cfa_choose
@@ -197,7 +197,7 @@ def _point_choice(head, old):
         names = dict(top_ratio='top_ratio', init_qua_weight='first_weight', ori_qua_weight='turn_weight', poc_qua_weight='unlike_weight')
         usual = dict(init=.05, refine=.1)
         border = tuple((head.get(f'loss_spatial_{part}') or {}).get('loss_weight', usual[part]) for part in usual)
-        return dict(name='oriented_reppoints', border_weights=border,
+        return dict(name='oriented_reppoints', border_weights=border, loss_border=partial(spatial_border_loss, margin=0. if old else .01),
                     choose=partial(quality_choose, **{ours:head[theirs] for theirs,ours in names.items() if theirs in head}))
     if kind=='SAMRepPointsHead': return dict(name='sasm', weigh_classes=old)
     return dict(name='g_rep' if kind=='KLDRepPointsHead' else 'rotated_reppoints')
