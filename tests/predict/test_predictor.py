@@ -304,4 +304,5 @@ def test_mistakes_of_a_predictor(predictor, trained):
     theirs = RotatedInterpretation.from_learner(trained)
     assert np.allclose(interp.summary()['AP'], theirs.summary()['AP'], equal_nan=True, atol=1e-6)
     explorer = ResultsExplorer(interp, score=.001)
-    assert np.array_equal(np.asarray(explorer.image(0)).transpose(1,2,0), image_pixels(annots[0].image)) and len(explorer.files)==len(annots)
+    assert np.array_equal(np.asarray(explorer.image(0)).transpose(1,2,0), image_pixels(annots[0].image))
+    assert len(explorer.files)==len(annots)
