@@ -87,24 +87,27 @@ def kld_points_loss(
     return (1-1/(2+_divergence(points, quads, eps).sqrt())).to(points.dtype)
 
 # %% ../../nbs/losses/04_points.ipynb #466d5e1f
-def _inside(points, quads):
-    "Which of `(n, k, 2)` points lie in the quadrilaterals `(n, 4, 2)`: a ray to the right crosses an odd number of sides"
+def _inside(points, quads, margin=0.):
+    """Which of `(n, k, 2)` points lie in the quadrilaterals `(n, 4, 2)`: a ray to the right crosses an odd number of sides. With a
+    `margin`, twice the triangle that a point makes with a side must be that large"""
     x,y = points[:,:,None].unbind(-1)
     (x0,y0),(x1,y1) = quads[:,None].unbind(-1),quads.roll(-1,1)[:,None].unbind(-1)
     spans = (y0>y) != (y1>y)
-    return (spans & (x < x0 + (y-y0)*(x1-x0)/torch.where(spans, y1-y0, 1.))).sum(-1) % 2 == 1
+    inside = (spans & (x < x0 + (y-y0)*(x1-x0)/torch.where(spans, y1-y0, 1.))).sum(-1) % 2 == 1
+    return inside & (((x0-x)*(y1-y)-(y0-y)*(x1-x)).abs()>=margin).all(-1)
 
 # %% ../../nbs/losses/04_points.ipynb #741479d0
 def spatial_border_loss(
     points:Tensor, # `(n, k, 2)` or `(n, 2k)` px, k points of each set
     quads:Tensor, # `(n, 4, 2)` or `(n, 8)` px, the object of each set, corners in order
     weight:float=0.2, # factor of the distance
-    groups:Tensor=None # `(n,)` number of the sets whose points are averaged together; None: all are
+    groups:Tensor=None, # `(n,)` number of the sets whose points are averaged together; None: all are
+    margin:float=0. # least side times distance from it of a point inside, px/unit squared: .01 in MMRotate 1.x
 )->Tensor: # `(n,)`, whose sum is `weight` times the mean distance of the points outside
     "What the points outside their object cost, by set"
     p,q = points.unflatten(-1, (-1,2)) if points.ndim==2 else points,quads.reshape(-1, 4, 2).to(points.dtype)
     if len(p)!=len(q): raise ValueError(f"spatial_border_loss: {len(p)} point sets, but {len(q)} quads; give one for each set")
-    outside = ~_inside(p.detach(), q)
+    outside = ~_inside(p.detach(), q, margin)
     d = p - (q[:,0]+q[:,2])[:,None]/2
     far = torch.where(outside[...,None], d, 1.).norm(dim=-1)    # a point on the centre is inside, where a norm has no slope
     return weight*(far*outside).sum(1)/_group_sum(outside.sum(1), groups).clamp(min=1)

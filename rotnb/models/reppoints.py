@@ -80,7 +80,8 @@ class RepPointsHead(DenseHead):
         loss_first=None, # the same of the first points; None: `loss_points`
         unit:float=2., # strides in the unit of lengths in these losses
         steep:float=None, # slope of a set, by unit and times its weight, beyond which it teaches nothing: 1 in MMRotate; None: all do
-        border_weights:tuple=(0.,0.), # factors of `spatial_border_loss` of the first and of the refined points
+        border_weights:tuple=(0.,0.), # factors of `loss_border` of the first and of the refined points
+        loss_border=spatial_border_loss, # the same of points that leave their object
         first_weight:float=.375, # factor of the first points' loss
         box_weight:float=1., # factor of the refined points' loss
         cls_weight:float=1., # factor of the class loss
@@ -103,7 +104,7 @@ class RepPointsHead(DenseHead):
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
                          score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,
                          quads=quads)
-        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,steep,border_weights,'
+        store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,steep,border_weights,loss_border,'
                    'first_weight,box_weight,gradient_mul,swapped')
 
 # %% ../../nbs/models/17_reppoints.ipynb #c03b42f6
@@ -236,8 +237,8 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 
 @patch
 def border_loss(self:RepPointsHead, points:Tensor, pos:Positives, weight:Tensor, groups:Tensor)->Tensor: # `(b,)`
-    "`spatial_border_loss` by image, which MMRotate divides by the positives once more"
-    return self.points_loss(spatial_border_loss, points, pos, torch.ones_like(weight), groups)
+    "`loss_border` by image, which MMRotate divides by the positives once more"
+    return self.points_loss(self.loss_border, points, pos, torch.ones_like(weight), groups)
 
 # %% ../../nbs/models/17_reppoints.ipynb #ca160f97
 @register_detector

@@ -9,7 +9,8 @@ from rotnb.interop.mmconfig import ConfigError, settings_from_config
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.losses.points import convex_giou_loss
 from rotnb.models import create_detector
-from rotnb.models.reppoints import RepPointsHead
+from rotnb.models.cfa import cfa_choose
+from rotnb.models.reppoints import Candidates, RepPointsHead
 from rotnb.ops.convex import convex_iou
 from rotnb.targets.assign import IGN, NEG, max_iou_assign, nearest_assign
 from rotnb.targets.priors import PointPriors, level_priors
@@ -215,18 +216,81 @@ model = dict(type='RotatedRepPoints', backbone=dict(type='ResNet', depth=50, fro
     test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=0.05, nms=dict(iou_thr=0.4), max_per_img=2000))"""
 
 def test_configuration():
-    "What MMRotate writes is what `rotated_reppoints` is by default, but for the angle and how its older line counts candidates"
+    """What MMRotate writes is what `rotated_reppoints` is by default, but for the angle, the steep sets that it drops, and how its older
+    line counts candidates"""
     kw = settings_from_config(CONFIG)
     assert kw['angle']=='oc' and kw['nms_pre_of']=='priors'
     name,n = kw.pop('name'),kw.pop('n_classes')
     a = create_detector(name, n, **kw).recipe()
-    b = create_detector('rotated_reppoints', 15, angle='oc', nms_pre_of='priors', backbone_kw=dict(frozen=1, norm_eval=True)).recipe()
+    b = create_detector('rotated_reppoints', 15, angle='oc', nms_pre_of='priors', steep=1., backbone_kw=dict(frozen=1, norm_eval=True)).recipe()
     a['stages'][0]['first_assigner'] = b['stages'][0]['first_assigner'] = None   # once with its defaults spelt out
     assert a==b
     assert kw['first_assigner'].keywords==dict(scale=4, topk=1)
 
-def test_kin_opens_with_a_warning():
-    with pytest.warns(UserWarning, match='trai.*goes on as rotated_reppoints'):
-        kw = settings_from_config(CONFIG.replace('use_reassign=False', 'use_reassign=True'))
-    assert kw['name']=='rotated_reppoints' and 'assigner' not in kw
+KIN = dict(
+    cfa=('use_reassign=False','use_reassign=True'),
+    g_rep=("'RotatedRepPointsHead'","'KLDRepPointsHead'"), sasm=("'RotatedRepPointsHead'","'SAMRepPointsHead'"),
+    oriented_reppoints=("'RotatedRepPointsHead'","'OrientedRepPointsHead'"))
+
+@pytest.mark.parametrize('name', KIN)
+@pytest.mark.filterwarnings('error')
+def test_kin_opens_as_itself(name):
+    "With the settings that MMRotate's configuration gives it, which are its own but for what the older line does otherwise"
+    text = CONFIG.replace(*KIN[name])
+    loss = dict(g_rep="type='KLDRepPointsLoss'").get(name, "type='ConvexGIoULoss'")
+    text = text.replace("type='ConvexGIoULoss'", loss)
+    if name=='sasm': text = text.replace("loss_bbox_init=dict(type='ConvexGIoULoss'", "loss_bbox_init=dict(type='BCConvexGIoULoss'")
+    later = dict(sasm="type='SASAssigner', topk=9", g_rep="type='ATSSKldAssigner', topk=9")
+    text = text.replace("type='MaxConvexIoUAssigner', pos_iou_thr=0.4, neg_iou_thr=0.3, min_pos_iou=0, ignore_iof_thr=-1", later.get(
+        name, "type='MaxConvexIoUAssigner', pos_iou_thr=0.1, neg_iou_thr=0.1, min_pos_iou=0, ignore_iof_thr=-1"))
+    kw = settings_from_config(text)
+    assert kw.pop('name')==name
+    usual = create_detector(name, 15, angle='oc', nms_pre_of='priors', backbone_kw=dict(frozen=1, norm_eval=True)).recipe()['stages'][0]
+    found = create_detector(name, kw.pop('n_classes'), **kw).recipe()['stages'][0]
+    differ = {key for key in usual if found[key]!=usual[key]}
+    assert differ <= {'first_assigner','steep','assigner','choose','loss_border'}, differ
+    if name in ('cfa','oriented_reppoints'): assert found['choose']['func']==usual['choose'] and found['assigner']==usual['assigner']
+    if name=='g_rep': assert found['assigner']==usual['assigner']|dict(topk=9)
     with pytest.raises(ConfigError, match='rotrect'): settings_from_config(CONFIG.replace("'rotrect'", "'moment'"))
+
+# choices
+
+def test_cfa_against_loops():
+    "The published rule, object by object, for random candidates"
+    g = torch.Generator().manual_seed(3)
+    objects,lvls = torch.randint(4, (60,), generator=g),torch.randint(2, (60,), generator=g)
+    objects[objects==3],objects[-1] = 2,3                                      # one has a single candidate
+    boxes = scene(3, 4)
+    sets = rbox2qbox(boxes[objects])+torch.randn(60, 4, 2, generator=g)*8
+    quads,cls_loss = rbox2qbox(boxes),torch.rand(60, generator=g)
+    keep,weight = cfa_choose(Candidates(objects, lvls, sets, sets, quads, cls_loss, convex_giou_loss, None, (8,16), False))
+    cost,iou,want = (cls_loss+convex_giou_loss(sets, quads[objects])).tolist(),convex_iou(sets, quads),{}
+    for j in range(4):
+        mine = []
+        for l in range(2): mine += sorted((cost[i], i) for i in range(60) if (objects[i],lvls[i])==(j,l))[:6]
+        mine.sort()
+        if len(mine)<2: want |= {i:1. for _,i in mine}; continue
+        l = torch.tensor([c for c,_ in mine], dtype=torch.float64)
+        p = (-(l-l.mean())**2/l.var()).exp()/l.var().sqrt()
+        left = torch.stack([p[i:].sum() for i in range(len(p))])
+        sure = (left-left.min())/(left.max()-left.min())
+        few = mine[:int((sure*l).argmax())+1]
+        w = torch.tensor([.75*iou[i,j]/(iou[i].sum()+1e-6)*sure[n]+1e-6 for n,(_,i) in enumerate(few)])
+        want |= {i:x for (_,i),x in zip(few, (w/w.mean()).tolist())}
+    assert keep.nonzero()[:,0].tolist()==sorted(want) and 4<len(want)<40
+    assert weight[keep].tolist()==pytest.approx([want[i] for i in sorted(want)], rel=1e-3)
+
+@pytest.mark.parametrize('name', ['cfa','sasm','oriented_reppoints','g_rep'])
+def test_kin_stands_what_is_not_a_number_or_not_there(name):
+    "No candidate, one, ignored objects alone, a level of fewer locations than candidates, and broken pixels"
+    det = create_detector(name, 2, backbone='test_resnet', fpn_channels=8, feat_channels=8, stacked_convs=1, norm=False, fpn_norm=False, strides=(8,16))
+    x = torch.randn(2,3,32,32)
+    one = dict(boxes=tensor([[16.,15.,20.,10.,.3]]), labels=tensor([1]))
+    for more in (dict(one), dict(one, ignore=tensor([True])), dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long())):
+        losses = det(x, [one,more])
+        assert all(loss.isfinite() for loss in losses.values())
+        det.zero_grad(); sum(losses.values()).backward()
+        assert all(p.grad.isfinite().all() for p in det.parameters() if p.grad is not None)
+    x[1] = math.nan
+    assert len(det.eval()(x)[1]['boxes'])==0
+    assert set(det.train()(x, [one,one]))==set(losses)

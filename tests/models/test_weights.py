@@ -1,13 +1,20 @@
 "Trained weights as files: what is written opens, for the same classes and for others; what does not fit is named"
 import json, pickle
+from functools import partial
 import numpy as np, pytest, torch
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.files import DamagedFile, WeightsError
-from rotnb.models.weights import detector_from_weights, kept_classes, open_weights, save_weights, shipped_weights
+from rotnb.models.contract import settings
+from rotnb.models.weights import (detector_from_weights, kept_classes, open_weights, plain_setting, save_weights, setting_of,
+                                  shipped_weights)
 from rotnb.predict.catalogue import list_weights
 from rotnb.data.labels.records import Annot
 from rotnb.data.synth.scenes import make_scene, suburb
 from rotnb.predict.detections import Detections
+from rotnb.losses.boxes import box_loss, smooth_l1_loss
+from rotnb.targets.angle_coders import PlainAngle, PSCAngle
+from rotnb.targets.assign import max_iou_assign
+from rotnb.targets.coders import DeltaXYWHACoder
 from rotnb.targets.priors import AnchorPriors
 from detections import shares_right
 from paths import ROOT
@@ -40,14 +47,13 @@ def by_class(deltas, order=slice(None)): return deltas.unflatten(-1, (3,-1))[...
 def test_every_family_opens_for_its_own_classes_and_for_others(name, tmp_path, capsys):
     first = made(name)
     file = save_weights(first, tmp_path/'w')
-    more = PRIORS if name in TWO_STAGE else {}
-    turned = detector_from_weights(file, ['car','ship','plane'], **more)
+    turned = detector_from_weights(file, ['car','ship','plane'])
     assert turned.vocab==['car','ship','plane'] and not capsys.readouterr().out
     want,got = outputs(first),outputs(turned)
     assert torch.allclose(by_class(got.deltas), by_class(want.deltas, [2,0,1]), atol=1e-5)
     assert torch.allclose(got.logits[...,:3], want.logits[...,[2,0,1]], atol=1e-5)
     assert torch.allclose(got.logits[...,3:], want.logits[...,3:], atol=1e-5)                            # the background's, if any
-    other = detector_from_weights(file, ['tank','ship','pier','car'], **more)
+    other = detector_from_weights(file, ['tank','ship','pier','car'])
     assert torch.allclose(outputs(other).logits[...,[1,3]], want.logits[...,[0,2]], atol=1e-5)
     assert 'keeps ship, car; new in it: tank, pier' in capsys.readouterr().out
 
@@ -55,7 +61,7 @@ def test_deltas_of_each_class_move_with_it(tmp_path):
     rois = dict(agnostic=False)
     first = made('rotated_faster_rcnn', **rois)
     file = save_weights(first, tmp_path/'w.safetensors')
-    turned = detector_from_weights(file, ['car','tank','ship','plane'], **PRIORS)
+    turned = detector_from_weights(file, ['car','tank','ship','plane'])
     ours,theirs = (outputs(detector).deltas.unflatten(-1, (n,-1)) for detector,n in ((turned,4),(first,3)))
     assert torch.allclose(ours[...,[0,2,3],:], theirs[...,[2,0,1],:], atol=1e-5)
 
@@ -106,11 +112,29 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
     with pytest.raises(WeightsError, match='5 classes'): detector_from_weights(file, NAMES, own)
 
 def test_settings_that_a_file_cannot_hold_are_asked_for(tmp_path):
+    "Those of rotnb are kept by name; a function of one's own is not"
     first = made('oriented_rcnn')
     file = save_weights(first, tmp_path/'w')
-    with pytest.raises(WeightsError, match='give rpn_kw'): detector_from_weights(file)
-    assert torch.allclose(outputs(detector_from_weights(file, **PRIORS)).logits, outputs(first).logits, atol=1e-5)
+    assert torch.allclose(outputs(detector_from_weights(file)).logits, outputs(first).logits, atol=1e-5)
     assert torch.allclose(outputs(detector_from_weights(file, arch=made('oriented_rcnn'))).logits, outputs(first).logits, atol=1e-5)
+    def own(*args): return max_iou_assign(*args)
+    file = save_weights(made('rotated_fcos_tiny', assigner=own), tmp_path/'own')
+    with pytest.raises(WeightsError, match='give assigner'): detector_from_weights(file)
+    assert detector_from_weights(file, assigner=own).stages[0].assigner is own
+
+@pytest.mark.parametrize('value', [
+    DeltaXYWHACoder('oc'), DeltaXYWHACoder('le135', angle_coder=PSCAngle(3)), AnchorPriors(3., 1, (.5,1.,2.)), box_loss('kld', weight=2.),
+    partial(max_iou_assign, pos_iou=.4), smooth_l1_loss, dict(a=[1,(2.5,None)], b=dict(c=float('inf'), d=PlainAngle())), ('x',True)])
+def test_settings_survive_json(value):
+    again = setting_of(json.loads(json.dumps(plain_setting(value))))
+    assert settings(again)==settings(value) and type(again) is type(value)
+
+@pytest.mark.parametrize('asked', [{'$is':['os','system']}, {'$is':['rotnb.models.weights','save_weights']}, {'$is':['rotnb.models.none','f']},
+    {'$is':['rotnb.models.fcos','torch']}, {'$partial':['rotnb.data.labels.atomic','write_atomic'], 'args':[], 'kw':{}}, {'$is':[3,4]},
+    {'$new':['subprocess','Popen'], 'kw':dict(args='x')}, {'$is':['rotnb.ops.iou.os','system']}])
+def test_a_file_names_parts_of_detectors_alone(asked):
+    "Whatever else a file asks for is neither called nor handed on"
+    with pytest.raises(WeightsError, match='no part of a detector'): setting_of(dict(assigner=asked))
 
 def test_files_of_torch(tmp_path):
     "State dicts, as torch.save, learn.save and a training's folder write them; nothing else, and no code runs"

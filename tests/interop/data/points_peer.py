@@ -40,14 +40,15 @@ def old_one(name):
     from mmcv import Config
     from mmrotate.models import build_detector
     cfg = Config.fromfile(f'{configs}/{name}.py')
-    model = filled(build_detector(smaller(cfg.model)))
+    text = json.dumps(smaller(cfg.model), default=list)        # before building writes into it
+    model = filled(build_detector(cfg.model))
     meta = dict(img_shape=(SIZE,SIZE,3), ori_shape=(SIZE,SIZE,3), pad_shape=(SIZE,SIZE,3), scale_factor=np.ones(4, np.float32), flip=False)
     def losses(x): return model.forward_train(x, [meta]*2, [torch.tensor(boxes, dtype=torch.float32) for boxes in OBJECTS],
                                               [torch.tensor(label) for label in LABELS])
     def detections(x):
         found = model.simple_test(x[:1], [meta])[0]
         return np.concatenate([np.c_[rows,np.full(len(rows), label)] for label,rows in enumerate(found)])
-    return cfg,model,losses,detections
+    return text,model,losses,detections
 
 def new_one(name):
     from mmengine.config import Config
@@ -57,7 +58,8 @@ def new_one(name):
     from mmrotate.registry import MODELS
     register_all_modules()
     cfg = Config.fromfile(f'{configs}/{name}.py')
-    model = filled(MODELS.build(smaller(cfg.model)))
+    text = json.dumps(smaller(cfg.model), default=list)        # before building writes into it
+    model = filled(MODELS.build(cfg.model))
     size = SIZE,SIZE
     samples = [DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, batch_input_shape=size, pad_shape=size, scale_factor=(1.,1.)),
                              gt_instances=InstanceData(bboxes=corners(boxes), labels=torch.tensor(label)))
@@ -66,7 +68,7 @@ def new_one(name):
         found = model.predict(x[:1], samples[:1])[0].pred_instances
         boxes = found.bboxes if torch.is_tensor(found.bboxes) else found.bboxes.tensor
         return torch.cat([boxes, found.scores[:,None], found.labels[:,None]], 1).numpy()
-    return cfg,model,lambda x: model.loss(x, samples),detections
+    return text,model,lambda x: model.loss(x, samples),detections
 
 def plain(loss): return float(sum(part.sum() for part in loss)) if isinstance(loss, (list,tuple)) else float(loss.sum())
 
@@ -76,10 +78,10 @@ def keys(model): # as `fake_checkpoint` reads them
         yield f"{key}\t{'x'.join(map(str, tensor.shape)) or 'scalar'}\t{str(tensor.dtype)[6:]}\t{'param' if key in params else 'buffer'}\n"
 
 for name in names:
-    cfg,model,losses,detections = (old_one if OLD else new_one)(name)
+    text,model,losses,detections = (old_one if OLD else new_one)(name)
     Path(__file__).with_name('points_keys.txt').write_text(''.join(line for line in keys(model) if 'moment_transfer' not in line))
     x = torch.tensor(weights.image(SIZE, 2))
-    kept = dict(boxes=np.concatenate(OBJECTS).astype(np.float32), labels=np.concatenate(LABELS))
+    kept = dict(model=text, boxes=np.concatenate(OBJECTS).astype(np.float32), labels=np.concatenate(LABELS))
     model.train()
     got = losses(x)
     kept |= {f'loss/{key}':plain(value) for key,value in got.items()}
@@ -98,6 +100,5 @@ for name in names:
         else: test.score_thr = .13
         kept['dets'] = detections(x).astype(np.float32)
     file = Path(__file__).with_name(f"points_{'0x' if OLD else '1x'}_{name.split('/')[0]}.npz")
-    kept['model'] = json.dumps(cfg.model, default=list)
     np.savez_compressed(file, **kept)
     print(name, file.name, file.stat().st_size, {key:round(value, 5) for key,value in kept.items() if key.startswith('loss')}, len(kept['dets']))
