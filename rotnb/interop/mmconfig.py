@@ -296,6 +296,7 @@ def _only(where, why, **values): # rows of settings of which one value is known
 _types = lambda *names: tuple(dict(type=name) for name in names)
 
 IDLE = [
+    (r'^test_cfg$', ANY, 'of a built model: the head has the same'),
     (r'^data_preprocessor$', ANY, 'what an image goes through: `pipeline_from_config`'),
     (r'^type$', ('RotatedRetinaNet','RetinaNet','RotatedFCOS','FCOS','ATSS','RTMDet','SingleStageDetector','RotatedRepPoints',
                  'RepPointsDetector','H2RBoxDetector','H2RBoxV2Detector'), 'a detector with one head'),
