@@ -73,6 +73,7 @@ from .evaluate.classes import ClassMismatchError
 from .evaluate.task1 import merge_windows, read_task1, write_task1
 from .evaluate.ap import APResult
 from .evaluate.resampling import compare_runs
+from .evaluate.evaluation import Evaluation
 from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
@@ -149,7 +150,6 @@ from .learn.fit_checks import FitWarning
 from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
-from .learn.evaluation import Evaluation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.scene_map import SceneMAP
 from .learn.report import write_report

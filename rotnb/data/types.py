@@ -173,7 +173,7 @@ def to_targets(
     labels:TensorBoxLabel, # (b,n) codes
     size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
     angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'
-)->list: # one dict per image: boxes (m,5) px, their corners as labelled quads (m,8), labels (m,) long, ignore (m,) bool, difficulty (m,) long
+)->list: # one dict per image: boxes (m,5) px, quads (m,8) px, labels (m,) long, ignore (m,) bool, difficulty (m,) long
     "The targets a detector trains on"
     quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
     quads = (quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2
@@ -187,11 +187,12 @@ def to_targets(
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
-    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, then eight numbers of corners if any; score -1 is padding"
+    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, maybe corners (15 in all); score -1 is padding"
     def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        return show_boxes(ctx, to_np(corners_of(dets[:,7:] if dets.shape[1]>7 else dets[:,:5])), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
+        quads = corners_of(dets[:,7:] if dets.shape[1]>7 else dets[:,:5])
+        return show_boxes(ctx, to_np(quads), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
 def show_pixels(

@@ -68,7 +68,8 @@ def compute(self:APAccumulator,
 def predictions(
     value # an argument `preds`
 ):
-    "The rule of predictions: boxes, scores and labels of each image"
+    "The rule of predictions: boxes, scores and labels of each image, or what predicts them"
+    if hasattr(value, 'accumulate') and not isinstance(value, type): return None
     if hasattr(value, 'keys'): return 'a list, for each image a dict(boxes, scores, labels)'
     first = next(iter(value), {})
     lacking = [key for key in ('scores','labels') if key not in first] if hasattr(first, 'keys') else ['boxes']
@@ -78,8 +79,10 @@ predictions.kind = True
 
 @checked(preds=predictions)
 def eval_map(
-    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy; boxes or quads, (k,4,2) or (k,8)
-    targets, # list of dict(boxes (n,5) or quads, labels (n,), optional ignore (n,) bool or difficulty (n,) 0 to 255)
+    preds, # list of dict(boxes (k,5), scores (k,), labels (k,)), one per image, torch or numpy; boxes or quads, (k,4,2) or (k,8);
+           # or a `Predictor`, whose classes are compared with those of records by name
+    targets, # list of dict(boxes (n,5) or quads, labels (n,), optional ignore (n,) bool or difficulty (n,) 0 to 255); of a predictor
+             # records with ground truth
     iou_threshold=0.5, # one or several, in (0, 1]; `coco` always takes .50:.05:.95
     metric='voc12', # 'voc07', 'voc12' or 'coco'
     n_classes=None, # number of classes; None: as many as `vocab`, or as the labels show
@@ -89,6 +92,7 @@ def eval_map(
     difficulty=None, # an object of a difficulty above it is ignored, see `difficulty_thr`; None: as the protocol or the target has it
 )->APResult:
     "Average precision per class and its mean"
+    if hasattr(preds, 'accumulate'): return preds.accumulate(targets).compute(iou_threshold, metric, None, protocol, difficulty)
     acc = APAccumulator(n_classes, vocab, iou)
     acc.add(preds, targets)
     return acc.compute(iou_threshold, metric, None, protocol, difficulty)

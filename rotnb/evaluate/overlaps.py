@@ -84,6 +84,17 @@ class ImageRecord(NamedTuple):
     det:np.ndarray       # (p,) detection of each pair, ascending
     gt:np.ndarray        # (p,) ground truth of each pair
     iou:np.ndarray       # (p,) their overlap, > 0
+    quads:np.ndarray=None # (n, 4, 2) corners of detections that came as four
+    gt_quads:np.ndarray=None # (m, 4, 2) of ground truth
+
+    @property
+    def outlines(self): # (n, 4, 2)
+        "Corners of the detections"
+        return rbox2qbox(self.boxes) if self.quads is None else self.quads
+    @property
+    def gt_outlines(self): # (m, 4, 2)
+        "Corners of the ground truth"
+        return rbox2qbox(self.gt_boxes) if self.gt_quads is None else self.gt_quads
 
 class CrossedQuadWarning(UserWarning): "Quads whose outline crosses itself"
 
@@ -123,11 +134,12 @@ def _flags(target, n):
     ignore = given.get('ignore', difficulty)>0
     return ignore,np.where(ignore&(difficulty<=0), ALWAYS, difficulty).astype(np.uint8)
 
-def _quads_beside(given, boxes, name):
-    "The corners of boxes, as many; (n, 4, 2)"
-    quads = _host(given['quads'], name)[0].reshape(-1,4,2)
-    if len(quads)!=len(boxes): raise ValueError(f"{name} must be ({len(boxes)}, 8), one per box; got {len(quads)}")
-    return quads
+def _true_corners(given, boxes, name):
+    "The (n, 4, 2) corners of boxes that came as four, beside them or in their place; else None"
+    if given.get('quads') is None: return None if boxes.shape[1:]==(5,) else boxes.reshape(-1,4,2)
+    quads = _array(given['quads'], np.float64)
+    if quads.size!=8*len(boxes): raise ValueError(f"{name} must be ({len(boxes)}, 8), one per box; got {quads.shape}")
+    return quads.reshape(-1,4,2)
 
 def image_record(
     pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy; maybe `quads` beside boxes
@@ -136,12 +148,12 @@ def image_record(
 )->ImageRecord:
     "What evaluation keeps of one image"
     (dets,boxes),(gts,gt_boxes) = _host(pred['boxes'], "preds' boxes"),_host(target['boxes'], "targets' boxes")
-    if pred.get('quads') is not None and (target.get('quads') is not None or gts.shape[1:]!=(5,)):    # true corners on both sides
-        dets = _quads_beside(pred, dets, "preds' quads")
-        gts = gts if target.get('quads') is None else _quads_beside(target, gts, "targets' quads")
+    quads,gt_quads = _true_corners(pred, dets, "preds' quads"),_true_corners(target, gts, "targets' quads")
+    if quads is not None and gt_quads is not None: dets,gts = _host(quads, "preds' quads")[0],_host(gt_quads, "targets' quads")[0]
     scores = _array(pred['scores'], float)
     labels,gt_labels = _array(pred['labels'], np.int32),_array(target['labels'], np.int32)
     for name,values,n in [('scores',scores,len(dets)), ("preds' labels",labels,len(dets)), ("targets' labels",gt_labels,len(gts))]:
         if values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     if np.isnan(scores).any(): raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: they cannot be ranked")
-    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *_pairs(dets, gts, iou))
+    pairs = _pairs(dets, gts, iou)
+    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads)

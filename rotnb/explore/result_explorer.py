@@ -11,7 +11,6 @@ from functools import lru_cache, partial
 import numpy as np
 from fastcore.basics import patch
 from ..check.verbs import checked
-from ..geometry.boxes import rbox2qbox
 from ..plot.style import line_style
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
@@ -154,14 +153,14 @@ def layers(self:ResultsExplorer, i): # of image i
     "Truth and detections of an image"
     image,(dets,gts) = self.interp.acc.images[i],self._starts[0]
     truth_rows = self.table.truth_row[gts[i]:gts[i]+len(image.gt_labels)]
-    truth = Layer(rbox2qbox(image.gt_boxes), image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows))
+    truth = Layer(image.gt_outlines, image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows))
     det = np.flatnonzero(image.scores>=self.score)
     det_rows = self.table.det_row[dets[i]+det]
     return [(truth,truth_rows), (_detections(image, det, 'prediction', [6,3], self._notes(det_rows)),det_rows),
             *([self._other_layer(i)] if self.other else [])]
 
 def _detections(image, det, name, dash, notes=None):
-    return Layer(rbox2qbox(image.boxes[det]), image.labels[det].tolist(), image.scores[det], name=name, notes=notes, dash=dash)
+    return Layer(image.outlines[det], image.labels[det].tolist(), image.scores[det], name=name, notes=notes, dash=dash)
 
 @patch
 def _other_layer(self:ResultsExplorer, i):

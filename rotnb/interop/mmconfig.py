@@ -12,6 +12,7 @@ from functools import partial
 from inspect import signature
 from ..check.verbs import checked
 from ..losses.boxes import box_loss
+from ..ops.align import riroi_align_rotated
 from ..ops.roi_align import roi_align_rotated
 from ..targets.priors import AnchorPriors
 from ..targets.assign import max_iou_assign, fcos_assign, atss_assign, nearest_assign
@@ -20,6 +21,7 @@ from ..targets.point_assign import sas_assign
 from ..targets.roi_coders import GlidingVertexCoder
 from ..targets.sample import random_sample
 from ..losses.points import bc_convex_giou_loss, convex_giou_loss, kld_overlap, kld_points_loss
+from ..models.redet import ReFPN
 from ..models.roi_head import roi_align_hbox
 from ..models.cfa import cfa_choose
 from ..models.oriented_reppoints import quality_choose
@@ -57,7 +59,7 @@ def _overlap(d):
 
 def _upright(head, assigner, otherwise):
     "Whether priors are compared with the upright boxes around objects"
-    calculator = part_type(assigner.get('iou_calculator', {}), '')
+    calculator = known_type('the overlap', assigner.get('iou_calculator') or {}, 'RBboxOverlaps2D', 'FakeRBboxOverlaps2D')
     return bool(head.get('assign_by_circumhbbox', otherwise)) or calculator.startswith('Fake')
 
 def _unweighted(what, d):
@@ -120,7 +122,8 @@ def _fcos(model, head):
     _unweighted('a centerness loss', head.get('loss_centerness'))
     radius = head.get('center_sample_radius', 1.5) if head.get('center_sampling') else None
     ranges = head.get('regress_ranges')
-    apart = head.get('loss_angle') if head.get('separate_angle', True) else None
+    apart,alone = head.get('loss_angle'),head.get('separate_angle', True)
+    if apart and not alone: apart = apart.pass_over()
     known_type('the box coder', head.get('bbox_coder') or {}, 'DistanceAnglePointCoder', 'DistancePointBBoxCoder')
     tricks = dict(deform=head.get('dcn_on_last_conv', False), quality_on='box' if head.get('centerness_on_reg', True) else 'cls')
     return dict(_dense(model, head), name='rotated_fcos', angle=_one_angle(head),
@@ -142,6 +145,7 @@ def _refined(model, head):
     cfgs = _several(train.get('refine'), train.get('sr'), train.get('odm_cfg'))
     weights = train.get('stage_loss_weights') or [1.]*len(later)
     odm = part_type(later[0]) in ('S2ARefineHead','ODMRefineHead','KFIoUODMRefineHead')
+    known_type('the first head', head, 'RotatedRetinaHead', 'RotatedATSSHead', 'KFIoURRetinaHead', 'R3Head', 'S2AHead')
     for key in ('align_cfgs','frm_cfgs'): model.get(key)            # as many and as wide as the heads, see `IDLE`
     if model.get('num_refine_stages', len(later))!=len(later): raise ConfigError(f"{model['num_refine_stages']} stages, {len(later)} heads")
     base = (_atss if 'ATSS' in part_type(head) else _retinanet)(model | dict(train_cfg=first), head)
@@ -156,6 +160,7 @@ def _later(head, cfg, weight, base):
     known_type('the refining head', head, 'RotatedRetinaRefineHead', 'KFIoURRetinaRefineHead', 'R3RefineHead', 'ODMRefineHead',
                'KFIoUODMRefineHead', 'S2ARefineHead')
     head.get('frm_cfg')
+    known_type('the anchors', head.get('anchor_generator') or {}, 'PseudoRotatedAnchorGenerator', 'PseudoAnchorGenerator')
     strides = tuple((head.get('anchor_generator') or {}).get('strides', base['strides']))
     if strides!=base['strides']: raise ConfigError(f"a refining head of strides {strides} after one of {base['strides']} is not known here")
     if head.get('num_classes', base['n_classes'])!=base['n_classes']: raise ConfigError("heads of different classes are not known here")
@@ -285,58 +290,58 @@ readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetina
                RotatedRepPointsHead=_reppoints, CFAHead=_reppoints, OrientedRepPointsHead=_reppoints, SAMRepPointsHead=_reppoints,
                KLDRepPointsHead=_reppoints)
 
+def _only(where, why, **values): # rows of settings of which one value is known
+    return [(rf'\b{where}\.{key}$' if where else rf'\b{key}$', (value,), why) for key,value in values.items()]
+
+_types = lambda *names: tuple(dict(type=name) for name in names)
+
 IDLE = [
-    (r'^data_preprocessor$|^test_cfg\.(?!rpn|rcnn|nms|min|max|score)', ANY, 'what a picture goes through: `pipeline_from_config`'),
+    (r'^data_preprocessor$', ANY, 'what an image goes through: `pipeline_from_config`'),
     (r'^type$', ('RotatedRetinaNet','RetinaNet','RotatedFCOS','FCOS','ATSS','RTMDet','SingleStageDetector','RotatedRepPoints',
                  'RepPointsDetector','H2RBoxDetector','H2RBoxV2Detector'), 'a detector with one head'),
-    (r'^pretrained$|\b(init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
+    (r'\b(pretrained|init_cfg|convert_weights|zero_init_residual|layer_scale_init_value)$', ANY, 'the first weights'),
     (r'\b(in_channels|out_channels|point_feat_channels)$', ANY, 'as wide as what comes before'),
     (r'\b(debug|with_cp|gpu_assign_thr|use_box_type|split_thr)$', ANY, 'how it is computed, not what'),
-    (r'\b(version|angle_range)$', ANY, 'that of the coder'), (r'assigner\.angle_version$', ANY, 'that of the coder'),
+    (r'\b(version|angle_range)$|assigner\.angle_version$', ANY, 'that of the coder'),
     (r'angle_coder\.angle_version$', ('le90',), 'that of the coder'),
-    (r'\brequires_grad$', (True,), 'norms learn'), (r'\bnum_groups$', (32,), ''), (r'\breduction$', ('mean',), ''),
-    # backbones and necks, whose sizes timm knows
-    (r'\bbackbone\.(num_stages|base_channels|stem_channels)$', (4,64), 'ResNet'),
-    (r'\bbackbone\.(strides|dilations)$', ([1,2,2,2],[1,1,1,1],[4,2,2,2]), 'ResNet and Swin'),
-    (r'\bbackbone\.stage_with_dcn$', ([False]*4,), 'no DCN'),
-    (r'\bbackbone\.(arch|channel_attention|expand_ratio)$', ('P5',True,.5), 'CSPNeXt'),
-    (r'\bbackbone\.(attn_drop_rate|drop_rate|mlp_ratio|patch_norm|qkv_bias|patch_size|use_abs_pos_embed)$', (0.,4,True,False), 'Swin'),
-    (r'\bbackbone\.pretrain_img_size$', ANY, 'Swin'),
-    (r'\bbackbone\.(gap_before_final_norm|stem_patch_size)$', (False,4), 'ConvNeXt'),
+    *_only('', 'norms and losses as usual', requires_grad=True, num_groups=32, reduction='mean'),
+    *_only('backbone', 'ResNet', num_stages=4, base_channels=64, stem_channels=64, stage_with_dcn=[False]*4, dilations=[1,1,1,1]),
+    (r'\bbackbone\.strides$', ([1,2,2,2],[4,2,2,2]), 'ResNet and Swin'),
+    *_only('backbone', 'ReResNet', style='pytorch', deep_stem=False, avg_down=False),
+    *_only('backbone', 'CSPNeXt', arch='P5', channel_attention=True, expand_ratio=.5),
+    *_only('backbone', 'Swin', attn_drop_rate=0., drop_rate=0., mlp_ratio=4, patch_norm=True, qkv_bias=True, patch_size=4,
+           use_abs_pos_embed=False),
+    (r'\bbackbone\.pretrain_img_size$', ANY, 'Swin takes any'),
+    *_only('backbone', 'LSKNet', in_chans=3), (r'\bbackbone\.(img_size|kernel_sizes|auto_reparam|attempt_use_lk_impl)$', ANY, 'PKINet-v2'),
+    *_only('backbone', 'ConvNeXt', gap_before_final_norm=False, stem_patch_size=4),
+    *_only('neck', 'FPN and PAFPN', expand_ratio=.5, no_norm_on_lateral=False, use_depthwise=False, upsample_cfg=dict(mode='nearest')),
     (r'\bact_cfg$', (dict(type='SiLU'),dict(type='SiLU', inplace=True)), 'CSPNeXt and RTMDet'),
-    (r'\b(backbone|bbox_head|neck)\.norm_cfg(\.type)?$', (dict(type='SyncBN'),dict(type='BN')), 'CSPNeXt and RTMDet'),
-    (r'\bneck\.(expand_ratio|no_norm_on_lateral|use_depthwise|upsample_cfg)$', (.5,False,dict(mode='nearest')), ''),
-    # anchors and coders
-    (r'anchor_generator\.(offset|center_offset)$', (0,), 'corners'), (r'anchor_generator\.scale_major$', (True,), ''),
-    (r'anchor_generator\.type$', ('mmdet.MlvlPointGenerator','MlvlPointGenerator','PseudoAnchorGenerator','PseudoRotatedAnchorGenerator'), ''),
-    (r'\b(add_ctr_clamp|ctr_clamp)$', (False,32), 'off'), (r'\bclip_border$', (True,), ''),
-    (r'\bh_bbox_coder(\.type)?$', (dict(type='DistancePointBBoxCoder'),dict(type='mmdet.DistancePointBBoxCoder')), ''),
-    # what refining heads look through
-    (r'\b(align_cfgs|frm_cfgs?)\b.*\.?(featmap_strides|strides|channels|feat_channels|type|kernel_size)$', ANY, ''),
-    # heads
-    (r'\bbbox_head\.(norm_on_bbox|share_conv)$', (True,), 'FCOS and RTMDet'), (r'\bpred_kernel_size$', (1,), 'RTMDet'),
-    (r'\bbbox_head\.(with_objectness|scale_angle)$', (False,), 'RTMDet'), (r'\bpredict_box_type$', ('rbox',), ''),
+    (r'\b(backbone|bbox_head|neck)\.norm_cfg$', _types('SyncBN','BN'), 'CSPNeXt and RTMDet'),
+    (r'anchor_generator\.(offset|center_offset)$', (0,), 'anchors in the corners of cells'),
+    (r'anchor_generator\.scale_major$', (True,), 'order of anchors'),
+    (r'anchor_generator\.type$', ('MlvlPointGenerator',), 'the locations of RTMDet'),
+    *_only('', 'coders as usual', add_ctr_clamp=False, clip_border=True), (r'\bctr_clamp$', ANY, 'without add_ctr_clamp'),
+    *_only('angle_coder', 'that of PSC', angle_version='le90'), (r'\bh_bbox_coder$', _types('DistancePointBBoxCoder'), 'FCOS'),
+    *_only(r'(align_cfgs|frm_cfgs?(\.\d)?)', 'AlignConv', kernel_size=3),
+    (r'\b(align_cfgs|frm_cfgs?)\b.*(strides|channels|type)$', ANY, 'what refining heads look through is as wide as they are'),
+    *_only('bbox_head', 'FCOS and RTMDet', norm_on_bbox=True, share_conv=True, pred_kernel_size=1, with_objectness=False, scale_angle=False),
+    *_only('', 'heads as usual', predict_box_type='rbox', with_avg_pool=False),
     (r'roi_head\.bbox_head(\.\d)?\.num_classes$', ANY, 'that of the first'),
-    (r'\bbbox_head\.(topk|anti_factor)$', ANY, 'only with use_reassign'), (r'\buse_reassign$', (False,), 'RepPoints and G-Rep'),
+    (r'\bbbox_head\.(topk|anti_factor)$', ANY, 'only with use_reassign'), *_only('', 'RepPoints and G-Rep', use_reassign=False),
     (r'\brefine\.assigner\.(min_pos_iou|ignore_iof_thr)$', (0,-1), 'off'),
-    (r'\b(weak_supervised|use_circumiou_loss|use_snap_loss)$', (True,), 'H2RBox'), (r'\buse_reweighted_loss_bbox$', (False,), 'H2RBox-v2'),
-    (r'\bbbox_head\.crop_size$', ANY, 'that of the model'),
-    (r'\buse_encoded_angle$', (True,), 'CSL'), (r'\bshield_reg_angle$', (False,), 'CSL'),
-    # losses
-    (r'\bloss_spatial_\w+\.type$', ('SpatialBorderLoss',), ''),
-    (r'\b(rpn_head|bbox_head\w*|fam_head|odm_head|refine_heads)\b.*loss_\w+\.use_sigmoid$', ANY, ''),
-    (r'\bloss_centerness\.type$', ('CrossEntropyLoss',), ''),
+    *_only('', 'H2RBox', weak_supervised=True, use_circumiou_loss=True, use_snap_loss=True, use_reweighted_loss_bbox=False),
+    (r'\bbbox_head\.crop_size$', ANY, 'that of the model'), *_only('', 'CSL', use_encoded_angle=True, shield_reg_angle=False),
+    *_only('roi_head.*loss_cls', 'softmax', use_sigmoid=False), *_only(r'loss_\w+', 'sigmoid', use_sigmoid=True),
+    *_only(r'loss_\w+', 'losses as usual', avg_non_ignore=False, eps=1e-6),
+    *_only('loss_centerness', 'cross entropy', type='CrossEntropyLoss'), *_only(r'loss_spatial_\w+', '', type='SpatialBorderLoss'),
     (r'\bloss_(fix|ratio)\.', ANY, 'line 1.x computes the loss of the deltas for all of them'),
-    (r'\bloss_\w+\.(avg_non_ignore|label_smooth|eps)$', (False,1e-6), ''),
-    # assignment
-    (r'\b(pos_weight|allowed_border)$', (-1,), ''), (r'\bignore_wrt_candidates$', (True,), ''),
-    (r'\bsampler$', (dict(type='PseudoSampler'),dict(type='mmdet.PseudoSampler')), 'all anchors'),
-    (r'\brcnn\b.*add_gt_as_proposals$', (True,), ''), (r'\brpn\b.*add_gt_as_proposals$', (False,), ''),
-    # RoIs
+    *_only('', 'assignment as usual', pos_weight=-1, allowed_border=-1, ignore_wrt_candidates=True),
+    (r'\bsampler$', _types('PseudoSampler'), 'all anchors'),
+    *_only('rcnn.*', 'what RoI heads learn from', add_gt_as_proposals=True), *_only('rpn.*', '', add_gt_as_proposals=False),
     (r'^(rpn|roi)_head\.(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
-    (r'\b(cls|reg|fix|ratio)_predictor_cfg$', (dict(type='Linear'),dict(type='mmdet.Linear')), ''),
-    (r'\broi_layer\.(clockwise|aligned|pool_mode|use_torchvision)$', (True,'avg',False), ''),
-    (r'\bwith_avg_pool$', (False,), '')] # settings without effect here: path, values, why
+    (r'^test_cfg\.rcnn\.(nms_pre|min_bbox_size)$', ANY, 'RoI heads read neither'),
+    (r'\b(cls|reg|fix|ratio)_predictor_cfg$', _types('Linear'), 'RoI heads'),
+    *_only('roi_layer', 'RoIAlign', clockwise=True, aligned=True, pool_mode='avg', use_torchvision=False)] # path, values, why
 
 @checked
 def settings_from_config(
@@ -374,6 +379,7 @@ def _sampled(d, hbox):
 
 def _rpn(head, train, test):
     gen = head['anchor_generator']
+    if 'soft_nms' in test_from(test): raise ConfigError("soft_nms of proposals is not known here; nms is")
     known_type('the proposal head', head, 'RPNHead', 'RotatedRPNHead', 'OrientedRPNHead')
     known_type('the anchors', gen, 'AnchorGenerator')
     known_type('the class loss', head.get('loss_cls') or {}, 'CrossEntropyLoss')
@@ -392,15 +398,15 @@ _shared = dict(Shared2FCBBoxHead=2, RotatedShared2FCBBoxHead=2, RotatedKFIoUShar
 def _roi(cut, head, train, weight):
     layer,coder = cut['roi_layer'],head['bbox_coder']
     known_type('the RoI extractor', cut, 'SingleRoIExtractor', 'RotatedSingleRoIExtractor')
-    known_type('the RoI layer', layer, 'RoIAlign', 'RoIAlignRotated')
+    known_type('the RoI layer', layer, 'RoIAlign', 'RoIAlignRotated', 'RiRoIAlignRotated')
     kind = known_type('the RoI head', head, *_shared)
     known_type('the class loss', head.get('loss_cls') or {}, 'CrossEntropyLoss')
     _unweighted('a class loss of RoIs', head.get('loss_cls'))
     sizes = {layer.get('output_size', 7), layer.get('out_size', layer.get('output_size', 7)), head.get('roi_feat_size', 7)}
     if len(sizes)>1: raise ConfigError(f"RoIs of {sorted(sizes)} cells at once are not known here")
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
-    points = layer.get('sample_num', layer.get('sampling_ratio', 0))
-    pool = roi_align_hbox if hbox else roi_align_rotated
+    points = next((layer[key] for key in ('sample_num','num_samples','sampling_ratio') if key in layer), 0)
+    pool = roi_align_hbox if hbox else _invariant(layer) if part_type(layer)=='RiRoIAlignRotated' else roi_align_rotated
     if points: pool = partial(pool, sampling_ratio=points)
     means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
@@ -413,6 +419,13 @@ def _roi(cut, head, train, weight):
                 fc_channels=head.get('fc_out_channels', 1024), n_fcs=head.get('num_shared_fcs', _shared[kind]),
                 **(dict(n_convs=n, conv_channels=head.get('conv_out_channels', 256)) if n else {}),
                 **(dict(roi_size=size) if (size := sizes.pop())!=7 else {}))
+
+def _invariant(layer):
+    "ReDet's way to read the features of a box"
+    own = dict(n_orientations=layer.get('num_orientations', 8), clockwise=layer.get('clockwise', False))
+    usual = signature(riroi_align_rotated).parameters
+    own = {key:value for key,value in own.items() if usual[key].default!=value}
+    return partial(riroi_align_rotated, **own) if own else riroi_align_rotated
 
 def _glides(head):
     "Parts of Gliding Vertex beside the box, of which one setting is known"
@@ -443,13 +456,15 @@ def _two_stage(model, _):
     n_heads,rcnn = len(heads),test.get('rcnn') or {}
     rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
                                   roi.get('stage_loss_weights', [1]*n_heads))]
-    name = ('roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    turning = part_type(model['neck'])=='ReFPN'
+    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
-    neck = {key:value for key,value in neck_from(model['neck']).items() if key!='relu_extra'}
+    neck = {key:value for key,value in neck_from(model['neck'], 'ReFPN').items() if key!='relu_extra'}
+    if turning and name!='redet': neck['neck'] = ReFPN
     return dict(body, **neck, name=name, n_classes=heads[0]['num_classes'], feat_channels=rpn.get('feat_channels', 256),
                 angle=angle_from(heads[0]['bbox_coder']), strides=_of_levels(model, rpn['anchor_generator']['strides']),
                 rpn_kw=_rpn(rpn, train.get('rpn') or {}, test.get('rpn') or {}), rois_kw=rois,
-                **{key:value for key,value in test_from(rcnn).items() if key!='nms_pre'},
+                **{key:value for key,value in test_from(rcnn).items() if key not in ('nms_pre','min_size')}, # RoI heads read neither
                 **_corners(heads[0]))
 
-readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','GlidingVertex')}
+readers |= {o:_two_stage for o in ('FasterRCNN','CascadeRCNN','RotatedFasterRCNN','OrientedRCNN','RoITransformer','ReDet','GlidingVertex')}

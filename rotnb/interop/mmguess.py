@@ -17,8 +17,8 @@ _gates = dict(conv_squeeze='LSKNet', branch1_axial='PKINetV2', fused_parallel_co
 def _guess_gated(sd):
     "A backbone of four stages of gated blocks, by what is in its gate"
     kind = next((kind for part,kind in _gates.items() if any(f'.spatial_gating_unit.{part}.' in key for key in sd)), 'unknown')
-    return dict(type=kind, embed_dims=[len(sd[f'backbone.patch_embed{i}.proj.weight']) for i in range(1,5)], drop_rate=.1, drop_path_rate=.1,
-                depths=[_count(sd, rf'backbone\.block{i}\.(\d+)') for i in range(1,5)])
+    return dict(type=kind, embed_dims=[len(sd[f'backbone.patch_embed{i}.proj.weight']) for i in range(1,5)], drop_rate=.1,
+                drop_path_rate=.1, depths=[_count(sd, rf'backbone\.block{i}\.(\d+)') for i in range(1,5)])
 
 def _guess_backbone(sd):
     if 'backbone.patch_embed1.proj.weight' in sd: return _guess_gated(sd)
@@ -31,14 +31,19 @@ def _guess_backbone(sd):
     if 'backbone.downsample_layers.0.0.weight' in sd:
         width,n_blocks = len(sd['backbone.downsample_layers.0.0.weight']),_count(sd, r'backbone\.stages\.2\.(\d+)')
         return dict(type='ConvNeXt', arch={96:'tiny' if n_blocks==9 else 'small', 128:'base', 192:'large', 256:'xlarge'}[width])
-    depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if 'backbone.layer1.0.conv3.weight' in sd else 2)
-    if 'backbone.conv1.weight' not in sd or depth not in (18,34,50,101,152):
+    deep = any(key.startswith('backbone.layer1.0.conv3.') for key in sd)
+    depth = 2 + sum(_count(sd, rf'backbone\.layer{i}\.(\d+)') for i in range(1,5))*(3 if deep else 2)
+    if not ('backbone.conv1.weight' in sd or _turning(sd)) or depth not in (18,34,50,101,152):
         raise ConfigError("the keys show no backbone that is known here; give the configuration as `cfg`, "
                           "or make the detector with `create_detector`")
+    if _turning(sd): return dict(type='ReResNet', depth=depth, frozen_stages=1)
     return dict(type='ResNet', depth=depth, frozen_stages=1, norm_eval=True)
+
+def _turning(sd): return 'backbone.conv1.weights' in sd   # coefficients of filters that turn
 
 def _guess_neck(sd):
     n_lateral = _count(sd, r'neck\.lateral_convs\.(\d+)')
+    if _turning(sd): return dict(type='ReFPN', out_channels=8*len(sd['neck.lateral_convs.0.conv.bias']))
     last,extra = sd[f'neck.lateral_convs.{n_lateral-1}.conv.weight'].shape,sd.get(f'neck.fpn_convs.{n_lateral}.conv.weight')
     return dict(type='FPN', out_channels=last[0],
                 add_extra_convs=extra is not None and ('on_output' if extra.shape[1]==last[0]!=last[1] else 'on_input'),
@@ -98,12 +103,12 @@ def _guess_reppoints(sd, angle, line):
                 norm_cfg=dict(type='GN') if 'bbox_head.cls_convs.0.gn.weight' in sd else None, gradient_mul=.3, point_base_scale=2,
                 loss_bbox_init=dict(points, loss_weight=.375), loss_bbox_refine=points, version=angle)
 
-def _roi_coders(angle, line, oriented, n):
-    "Of upright RoIs, then of oriented ones: each line has its own form and scale of angle for them"
+def _roi_coders(angle, line, oriented, wide):
+    "Of upright RoIs, then of oriented ones: each line has its own form, and mostly its own scale, of angle for them"
     turned = (None,True,True) if line=='1.x' else None
     if oriented: return [_delta(angle, line, turned, target_stds=[.1,.1,.2,.2,.1])]
     first = (None,False,True) if (line,angle)==('0.x','oc') else (2,True,True)
-    stds = (1.,.5) if line=='0.x' and n==2 else (.1,.05)
+    stds = (1.,.5) if line=='0.x' and wide else (.1,.05)
     return [_delta(angle, line, first, target_stds=[.1,.1,.2,.2,stds[0]]),
             _delta(angle, line, turned, target_stds=[.05,.05,.1,.1,stds[1]])]
 
@@ -118,9 +123,11 @@ def _guess_two_stage(sd, angle, line):
                anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
                bbox_coder=dict(version, type='MidpointOffsetCoder', target_stds=[1.,1.,1.,1.,.5,.5]) if oriented else
                           dict(type='DeltaXYWHHBBoxCoder'))
-    cuts = [dict(roi_layer=dict(type='RoIAlignRotated', sample_num=2) if oriented or i else dict(type='RoIAlign'),
+    slanted = dict(type='RiRoIAlignRotated', num_samples=2, clockwise=True) if _turning(sd) else dict(type='RoIAlignRotated', sample_num=2)
+    cuts = [dict(roi_layer=slanted if oriented or i else dict(type='RoIAlign'),
                  featmap_strides=[4,8,16,32]) for i in range(len(names))]
-    coders = [dict(version, target_stds=[.1,.1,.2,.2])] if glide else _roi_coders(angle, line, oriented, len(names))
+    wide = many and not (_turning(sd) and n_classes==1)   # ReDet for HRSC has the scale of 1.x
+    coders = [dict(version, target_stds=[.1,.1,.2,.2])] if glide else _roi_coders(angle, line, oriented, wide)
     heads = [dict(type='GVBBoxHead' if glide else 'Shared2FCBBoxHead', num_classes=n_classes,
                   fc_out_channels=len(sd[f'{prefix}shared_fcs.0.weight']), loss_bbox=dict(type='SmoothL1Loss'),
                   bbox_coder=coder, reg_class_agnostic=len(sd[f'{prefix}fc_reg.weight'])<=5) for prefix,coder in zip(names, coders)]
@@ -193,7 +200,7 @@ def _alone(head, **neck):
 guesses = dict(rotated_atss=_alone(_guess_atss), rotated_fcos=_alone(_guess_fcos, relu_before_extra_convs=True),
                rotated_retinanet=_alone(_guess_retinanet), rotated_reppoints=_alone(_guess_reppoints),
                s2anet=_guess_refined, r3det=_guess_refined, rtmdet_r=_guess_rtmdet,
-               **{o:_guess_two_stage for o in ('rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex')})
+               **{o:_guess_two_stage for o in ('rotated_faster_rcnn','oriented_rcnn','roi_trans','redet','gliding_vertex')})
 
 def guess_config(
     sd:dict, # an MMRotate state dict

@@ -59,6 +59,10 @@ class Part(dict):
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)
+    def pass_over(self): # all that lies in it is known not to matter
+        self.asked |= self.keys()
+        for value in self.values():
+            if isinstance(value, Part): value.pass_over()
     def over(self, usual): return Part({**usual, **self}, self.asked) # with `usual` where it says nothing
 
 def as_parts(
@@ -211,14 +215,14 @@ def _trained(kind): return kind.removesuffix('Deploy').rstrip('_')  # the type t
 
 def _plain_norm(d):
     norm = d.get('norm_cfg') or dict(type='BN')
-    if part_type(norm) not in ('BN','SyncBN'): raise unknown_part(f'the norm of a {part_type(d)}', norm, ('BN','SyncBN'))
+    known_type(f'the norm of a {part_type(d)}', norm, 'BN', 'SyncBN')
     return norm
 
 def _gated(d, kw, name, **usual):
     "LSKNet and PKINet-v2"
     _plain_norm(d)
     fused = dict(inference_mode=True) if part_type(d).endswith('Deploy') or d.get('deploy') else {}
-    d = {**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual, **d}
+    d = as_parts(d).over({**dict(embed_dims=(64,128,256,512), depths=(3,4,6,3), mlp_ratios=(8,8,4,4)), **usual})
     own = dict(widths=tuple(d['embed_dims']), depths=tuple(d['depths']))
     size,more = next(((size,{}) for size,known in gated_sizes.items() if known==own), ('s',own))
     if (ratios := tuple(d['mlp_ratios']))!=(8,8,4,4): more = dict(more, mlp_ratios=ratios)
@@ -227,6 +231,7 @@ def _gated(d, kw, name, **usual):
 
 def _pkinet(d, kw):
     if 'arch_setting' in d: raise ConfigError('a PKINet with an arch_setting of its own is not known here; those of arch T, S and B are')
+    if d.get('act_cfg'): known_type('the activation of a PKINet', d['act_cfg'], 'SiLU')
     eps = _plain_norm(d).get('eps', 1e-5) if d.get('norm_cfg') else 1e-3
     frozen = d.get('frozen_stages', -1)-1
     kw = {key:value for key,value in kw.items() if key!='frozen'} | (dict(frozen=frozen) if frozen>=0 else {})
@@ -279,11 +284,14 @@ def _convnext(d, kw):
     kw['out_norm'] = True
     return f"convnext_{d.get('arch', 'tiny')}"
 
+def _re_resnet(d, kw): return f"re_resnet{d['depth']}"
+
 bodies = dict(ResNet=_resnet, ResNetV1c=_resnet, ResNetV1d=_resnet, ResNeXt=_resnet, CSPNeXt=_cspnext, SwinTransformer=_swin,
-              ConvNeXt=_convnext) # type of a backbone: reader, which gives timm's name and adds to the keywords of `TimmBackbone`
+              ConvNeXt=_convnext, ReResNet=_re_resnet) # type of a backbone: reader, which gives timm's name and adds to the keywords of `TimmBackbone`
 
 def backbone_from(d:dict)->dict: # keywords of an entry point
     "The backbone by its timm name, frozen as it says"
+    d = as_parts(d)
     kind = _trained(part_type(d))
     if kind not in {*bodies, *_aerial}: raise unknown_part('the backbone', d, (*bodies, *_aerial))
     kw = {key:value for key,value in dict(frozen=max(d.get('frozen_stages', -1), 0), norm_eval=d.get('norm_eval', False)).items() if value}
@@ -292,10 +300,14 @@ def backbone_from(d:dict)->dict: # keywords of an entry point
 
 _extra = {False:'pool', True:'input', 'on_input':'input', 'on_lateral':'lateral', 'on_output':'output'}
 
-def neck_from(d:dict)->dict: # keywords of `dense_detector`
+def neck_from(
+    d:dict, # `neck` of a configuration
+    *more # kinds of it that are known beside FPN
+)->dict: # keywords of `dense_detector`
     "The feature pyramid"
-    known_type('the neck', d, 'FPN')
+    kind = known_type('the neck', d, 'FPN', *more)
     extra,norm = d.get('add_extra_convs', False),_norm_of(d, 'the neck')
+    if kind=='ReFPN' and extra and not d.get('extra_convs_on_inputs', True): extra = 'on_output'
     if extra not in _extra: raise ConfigError(f"add_extra_convs={extra!r} is not known here; {', '.join(map(str, _extra))} are")
     return dict(fpn_channels=d.get('out_channels', 256), fpn_extra=_extra[extra], relu_extra=d.get('relu_before_extra_convs', False),
                 **(dict(fpn_norm=norm) if norm else {}))
@@ -306,7 +318,8 @@ def strides_from(
 )->tuple: # px, of each level
     "Strides of a pyramid: those of the maps it takes, doubled for each level beyond"
     body,neck = model['backbone'],model['neck']
-    maps = [4*2**i for i in body.get('out_indices', range(4))]
+    first = int(body.get('type')=='PKINet')  # it counts its stem, and by default gives three maps
+    maps = [4*2**(i-first) for i in body.get('out_indices', (2,3,4) if first else range(4))]
     start,end,n = neck.get('start_level', 0),neck.get('end_level', -1),neck.get('num_outs')
     if n is None: return usual
     taken = maps[start:len(maps) if end in (-1,len(maps)-1) else end+1]

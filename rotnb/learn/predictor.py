@@ -81,7 +81,7 @@ def learner_predictor(
 
 def _notes(learn):
     "What the last epoch measured"
-    metrics = {metric.name for metric in learn.metrics}
-    return dict(metrics={key:value for key,value in epoch.items() if key in metrics}) if (epoch := next(reversed(history(learn)), None)) else {}
+    names,epochs = {metric.name for metric in learn.metrics},history(learn)
+    return dict(metrics={key:value for key,value in epochs[-1].items() if key in names}) if epochs else {}
 
 Learner.predictor = learner_predictor

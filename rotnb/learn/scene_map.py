@@ -46,11 +46,15 @@ def scene_dets(
     preds = {}
     for tile,record in zip(items, records):
         number = scenes[id(tile.whole)][0]                          # two scenes may have the same file name
-        boxes = map_boxes(torch.as_tensor(record.boxes), maps[tile.image.size])
-        preds[replace(tile.image, scene=str(number)).name] = dict(boxes=boxes, scores=record.scores, labels=record.labels)
+        mat = maps[tile.image.size]
+        pred = dict(boxes=map_boxes(torch.as_tensor(record.boxes), mat), scores=record.scores, labels=record.labels)
+        if record.quads is not None: pred['quads'] = torch.as_tensor(record.quads)@mat[:,:2].T.double()+mat[:,2].double()
+        preds[replace(tile.image, scene=str(number)).name] = pred
     merged = merge_windows(preds, iou_thr)
-    return ([annot for _,annot in scenes.values()],
-            [{**merged[str(key)], 'boxes':qbox2rbox(merged[str(key)]['boxes'])} for key,_ in scenes.values()])
+    def whole(found): # its corners are the detector's own, or those of its boxes
+        own = dict(quads=found['boxes']) if any(record.quads is not None for record in records) else {}
+        return {**found, **own, 'boxes':qbox2rbox(found['boxes'])}
+    return [annot for _,annot in scenes.values()],[whole(merged[str(key)]) for key,_ in scenes.values()]
 
 # %% ../../nbs/learn/15_scene_map.ipynb #30df3ffe
 @checked
@@ -76,7 +80,7 @@ class SceneMAP(RotatedMAP):
         scenes,preds = scene_dets(self.dl, self.gather().images, self.iou_thr)
         code = {str(name):i for i,name in enumerate(vocab)}
         labels = [np.array([code[name] for name in annot.names], int) for annot in scenes]
-        truth = [dict(boxes=qbox2rbox(annot.quads), labels=own, ignore=annot.ignored, difficulty=annot.difficult)
+        truth = [dict(boxes=qbox2rbox(annot.quads), quads=annot.quads, labels=own, ignore=annot.ignored, difficulty=annot.difficult)
                  for annot,own in zip(scenes, labels)]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)

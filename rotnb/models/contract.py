@@ -95,6 +95,7 @@ class Detector(nn.Module):
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
+    shown_hw = None # (h, w) of what is image in batches that are padded at the right and below; None: all of it
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
         neck:nn.Module, # list of feature maps -> list of feature maps, one for each level
@@ -141,7 +142,7 @@ class Detector(nn.Module):
         return losses,out if self.training else self._chain(images)[1]
 
     def _chain(self, images, targets=None):
-        feats,size_hw = self.neck(self.backbone(images)),tuple(images.shape[-2:])
+        feats,size_hw = self.neck(self.backbone(images)),self.shown_hw or tuple(images.shape[-2:])
         def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
         losses,out = {},None
         priors,sample_from = None,None # of the next stage: all, and those that its sample is drawn from

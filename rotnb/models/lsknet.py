@@ -188,12 +188,12 @@ def register_net(
     def entry(pretrained=False, **kw):
         return build_model_with_cfg(net, name, pretrained, pretrained_filter_fn=partial(_renamed, name),
                                     feature_cfg=dict(flatten_sequential=True, out_indices=(0,1,2,3)), **{**settings, **kw})
-    entry.__name__ = name
+    entry.__name__,entry.__doc__ = name,f'{name} for timm'
     cfg = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD, input_size=(3,224,224), pool_size=(7,7), classifier='head',
                num_classes=1000, interpolation='bicubic', **(weights or {}))
     default_cfgs.update(generate_default_cfgs({f'{name}.in1k':cfg}))
     if rows: _published[name] = rows
-    if not timm.is_model(name): register_model(entry)
+    if not timm.is_model(name): globals()[name] = register_model(entry)   # timm lists it among the module's names
 
 # %% ../../nbs/models/31_lsknet.ipynb #315c0011
 gated_rows = [  # what nets of gated blocks have in common

@@ -116,8 +116,9 @@ class PKINet(nn.Module):
         self.stem = nn.Sequential(conv(in_chans, width, stride=2), conv(width, width), conv(width, width))
         ends,widths = list(accumulate(depths)),[width*2**i for i in range(len(depths)+1)]
         rates = torch.linspace(0, drop_path_rate, ends[-1], device='cpu').tolist()
-        self.stages = nn.Sequential(*[PKIStage(ni, nf, rates[end-depth:end], ratio, ks, proj_drop_rate, norm_eps) for ni,nf,depth,end,ratio,ks
-                                      in zip(widths, widths[1:], depths, ends, (8,8,4,4), (5,7,9,11))])
+        parts = zip(widths, widths[1:], depths, ends, (8,8,4,4), (5,7,9,11))
+        self.stages = nn.Sequential(*[PKIStage(ni, nf, rates[end-depth:end], ratio, ks, proj_drop_rate, norm_eps)
+                                      for ni,nf,depth,end,ratio,ks in parts])
         self.feature_info = [dict(num_chs=nf, reduction=4*2**i, module=f'stages.{i}') for i,nf in enumerate(widths[1:])]
         self.num_classes,self.num_features,self.drop = num_classes,widths[-1],nn.Dropout(drop_rate)
         self.head = nn.Linear(widths[-1], num_classes) if num_classes else nn.Identity()
@@ -129,7 +130,8 @@ class PKINet(nn.Module):
         return self.head(self.drop(self.forward_features(x).mean((2,3))))
 
 # %% ../../nbs/models/34_pkinet.ipynb #345c000c
-_convs = {'dw_conv.conv':'near', **{f'dw_conv{i+1}.conv':f'more.{i}' for i in range(4)}, 'pre_conv':'pre', 'pw_conv':'mix', 'post_conv':'post'}
+_convs = {'dw_conv.conv':'near', **{f'dw_conv{i+1}.conv':f'more.{i}' for i in range(4)}, 'pre_conv':'pre', 'pw_conv':'mix',
+          'post_conv':'post'}
 _stem = dict(down_conv=0, conv1=1, conv2=2)
 _rows = [(rf'^(stages\.0|stem)\.{theirs}\.', f'stem.{i}.') for theirs,i in _stem.items()] + [
     (r'^(stages\.\d)\.downsample\.down_conv\.',   r'\1.downsample.'),

@@ -79,7 +79,8 @@ class ImageFit:
     def way(self, size_wh)->Way: # of an image, px
         "Where an image of a size lies in the network's input"
         mat,out_wh = _RULES[self.rule][0](self, size_wh)
-        return way_in(mat, size_wh, out_wh, self.inside)
+        way = way_in(mat, size_wh, out_wh, self.inside)
+        return way if self.pad_full or self.rule!='mmcv' else way._replace(shown_hw=_mmcv_wh(self, size_wh)[::-1])
 
     def resized(self, image:np.ndarray)->np.ndarray: # (h,w,3) uint8, RGB
         "An image at its size, not padded yet by the rule 'mmcv'"

@@ -34,6 +34,7 @@ class Way(NamedTuple):
     out:tuple # width and height of the input
     back:Tensor # (3,3) from there to the image
     edges:Tensor # (2,2) least and largest x, y of a centre, px of the image
+    shown_hw:tuple=None # (h, w) of the image in the input, where what fills it up at the right and below is not to count as image
 
 def _corners(w, h): return tensor([[0.,0],[w,0],[w,h],[0,h]]).double()
 
@@ -108,7 +109,7 @@ class Plan:
         sizes = [tuple(image_size(item)) for item in items]
         ways = {size_wh:way_of(size_wh) for size_wh in dict.fromkeys(sizes)}
         groups = {}
-        for i,size_wh in enumerate(sizes): groups.setdefault(ways[size_wh].out, []).append(i)
+        for i,size_wh in enumerate(sizes): groups.setdefault((ways[size_wh].out,ways[size_wh].shown_hw), []).append(i)
         self.items,self.groups = items,list(groups.values())         # indices of those of one size of input
         self.order = sum(self.groups, [])
         self.todo = [(i, ways[sizes[i]], place and place(items[i])) for i in self.order]

@@ -212,7 +212,8 @@ def _say_bad(bad, n):
     if bad: print('\n'.join([f'{len(bad)} of {n} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
 
 # %% ../../nbs/predict/09_scene.ipynb #e1d24d1b
-@checked(learn=what_predicts, also=(), folder=None, size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
+@checked(learn=what_predicts, also=(), folder=None, size=whole(1, 10_000, 'pixels'),
+         overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
 @delegates(predict_scene, but=['path','resume'], keep=True)
 def predict_folder(
     learn, # learner or `Predictor`

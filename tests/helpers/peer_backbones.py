@@ -22,7 +22,8 @@ def build(file):
     model.pop('pretrained', None); model.backbone.pop('init_cfg', None); model.backbone.pop('pretrained', None)
     if new:
         from mmrotate.registry import MODELS
-        return MODELS.build(model),model.to_dict()
+        plain = model.to_dict()                                # building adds to it
+        return MODELS.build(model),plain
     from mmrotate.models import build_detector
     plain = {**model.to_dict(), **{part:cfg[part].to_dict() for part in ('train_cfg','test_cfg') if cfg.get(part)}}
     return build_detector(model, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg')),plain

