@@ -129,7 +129,8 @@ def test_settings_survive_json(value):
     again = setting_of(json.loads(json.dumps(plain_setting(value))))
     assert settings(again)==settings(value) and type(again) is type(value)
 
-@pytest.mark.parametrize('asked', [{'$is':['os','system']}, {'$is':['rotnb.models.weights','save_weights']}, {'$is':['rotnb.models.none','f']},
+@pytest.mark.parametrize('asked', [{'$is':['os','system']}, {'$is':['rotnb.models.weights','save_weights']},
+    {'$is':['rotnb.models.none','f']},
     {'$is':['rotnb.models.fcos','torch']}, {'$partial':['rotnb.data.labels.atomic','write_atomic'], 'args':[], 'kw':{}}, {'$is':[3,4]},
     {'$new':['subprocess','Popen'], 'kw':dict(args='x')}, {'$is':['rotnb.ops.iou.os','system']}])
 def test_a_file_names_parts_of_detectors_alone(asked):
