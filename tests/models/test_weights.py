@@ -129,7 +129,8 @@ def test_settings_survive_json(value):
     again = setting_of(json.loads(json.dumps(plain_setting(value))))
     assert settings(again)==settings(value) and type(again) is type(value)
 
-@pytest.mark.parametrize('asked', [{'$is':['os','system']}, {'$is':['rotnb.models.weights','save_weights']}, {'$is':['rotnb.models.none','f']},
+@pytest.mark.parametrize('asked', [{'$is':['os','system']}, {'$is':['rotnb.models.weights','save_weights']},
+    {'$is':['rotnb.models.none','f']},
     {'$is':['rotnb.models.fcos','torch']}, {'$partial':['rotnb.data.labels.atomic','write_atomic'], 'args':[], 'kw':{}}, {'$is':[3,4]},
     {'$new':['subprocess','Popen'], 'kw':dict(args='x')}, {'$is':['rotnb.ops.iou.os','system']}])
 def test_a_file_names_parts_of_detectors_alone(asked):
@@ -176,6 +177,12 @@ def test_the_sentence_about_classes():
 
 # --- those that come with the package
 
+def within(noted, made):
+    "Whether all that was noted is so; a setting that came later has a default that changes nothing"
+    if isinstance(noted, dict): return isinstance(made, dict) and all(key in made and within(noted[key], made[key]) for key in noted)
+    if isinstance(noted, list): return isinstance(made, list) and len(noted)==len(made) and all(map(within, noted, made))
+    return noted==made
+
 def test_shipped_weights_say_where_they_come_from():
     "Small, whole, with all that is needed to judge them and to make them again"
     table = list_weights('*_synth')
@@ -185,7 +192,7 @@ def test_shipped_weights_say_where_they_come_from():
         _,notes = open_weights(name)
         assert notes['command'].startswith('rotnb-demo') and notes['bits'] in (16,32) and notes['stats'] and notes['made_with']
         made = json.loads(json.dumps(detector_from_weights(name).recipe()))
-        assert made|dict(backbone=0)==notes['recipe']|dict(backbone=0), 'the detector of this name is another now: train it again'
+        assert within(notes['recipe']|dict(backbone=0), made|dict(backbone=0)), 'the detector of this name is another now: train it again'
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 3e6
 
 def test_shipped_weights_are_packed(monkeypatch):
