@@ -38,7 +38,8 @@ def maps(z, key, per): # their maps of a head as rows of `per` numbers
 
 def test_they_learn_from_what_mmrotate_does():
     found = {name:(det.name, det.box_type, det.stages[-1].quads) for name in NAMES for _,det in [reference(name)]}
-    assert found=={GLIDING:('gliding_vertex','quad',True), POINTS:('rotated_reppoints','quad',True), CASCADE:('cascade_s2anet','rbox',False)}
+    assert found=={GLIDING:('gliding_vertex','quad',True), POINTS:('rotated_reppoints','quad',True),
+                   CASCADE:('cascade_s2anet','rbox',False)}
     read = settings_from_config(settings('gliding-vertex-rbox_r50_fpn_1x_dota'))
     assert (read['box_type'],read['quads'])==('quad',False), 'the other configuration learns from quads and answers with rectangles'
 

@@ -73,7 +73,9 @@ def reference(file):
     res |= {'pred/boxes':boxes[order].numpy(), 'pred/scores':found.scores[order].numpy(), 'pred/labels':found.labels[order].numpy()}
     quads,labels = corners()
     truth = QuadriBoxes(torch.tensor(quads))
-    if 'qbox' not in file.stem and 'rbox' not in file.stem: truth = truth.convert_to('rbox'); truth.regularize_boxes('le135')
+    if 'qbox' not in file.stem and 'rbox' not in file.stem:
+        truth = truth.convert_to('rbox')
+        truth.regularize_boxes('le135')
     plain = cfg.data_preprocessor.get('boxtype2tensor', True)
     sample.gt_instances = InstanceData(bboxes=truth.tensor if plain else truth, labels=torch.tensor(labels).long())
     none = dict(bboxes=truth.tensor[:0] if plain else type(truth)(truth.tensor[:0]), labels=torch.zeros(0).long())
