@@ -88,8 +88,8 @@ def as_found(z):
     return found | (dict(quads=boxes) if boxes.shape[1]==8 else {})
 
 def alike(a, b):
-    """For each of `b` whether `a` has one of its class, score and outline. Around a rhombus or a triangle several rectangles are least, and
-    rounding chooses: boxes count as the same where they overlap and have one area"""
+    """For each of `b` whether `a` has one of its class, score and outline. Around a rhombus or a triangle several rectangles are least,
+    and rounding chooses: boxes count as the same where they overlap and have one area"""
     same = (a['labels']==b['labels'][:,None]) & ((a['scores']-b['scores'][:,None]).abs()<1e-4)
     if 'quads' in a and 'quads' in b: return (same & (torch.cdist(b['quads'], a['quads'], torch.inf)<.02)).any(1)
     area,of = a['boxes'][:,2:4].prod(1),b['boxes'][:,2:4].prod(1)[:,None]

@@ -85,7 +85,8 @@ def reference(file):
         values = value if isinstance(value, (list,tuple)) else [value]
         res[f'loss/{key}'] = np.array([float(o) for o in values])
     lines = '\n'.join(f'{key}\t{"x".join(map(str, shape)) or "scalar"}' for key,shape in shapes.items())
-    return {**res, 'gt_quads':quads, 'gt_boxes':truth.tensor.numpy(), 'gt_labels':labels, 'n_found':len(boxes), 'settings':text, 'keys':lines}
+    truths = dict(gt_quads=quads, gt_boxes=truth.tensor.numpy(), gt_labels=labels)
+    return {**res, **truths, 'n_found':len(boxes), 'settings':text, 'keys':lines}
 
 if __name__=='__main__':
     for name in sys.argv[3:]:
