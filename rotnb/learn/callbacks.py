@@ -35,8 +35,10 @@ def pad_dets(
     k:int # rows an image gets; the best are kept
 )->TensorDets: # `(b, k, 7)`, with corners `(b, k, 15)`; rows without a detection have score -1
     "Detections of a batch as one tensor"
-    def row(det): return det['boxes'],det['scores'][:,None],det['labels'][:,None].to(det['boxes']),*([det['quads']] if 'quads' in det else [])
-    rows = [torch.cat(row(det), 1)[:k] for det in dets]
+    def columns(det):
+        corners = [det['quads']] if 'quads' in det else []
+        return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *corners]
+    rows = [torch.cat(columns(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
     return TensorDets(res)
 

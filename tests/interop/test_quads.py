@@ -38,7 +38,8 @@ def maps(z, key, per): # their maps of a head as rows of `per` numbers
 
 def test_they_learn_from_what_mmrotate_does():
     found = {name:(det.name, det.box_type, det.stages[-1].quads) for name in NAMES for _,det in [reference(name)]}
-    assert found=={GLIDING:('gliding_vertex','quad',True), POINTS:('rotated_reppoints','quad',True), CASCADE:('cascade_s2anet','rbox',False)}
+    assert found=={GLIDING:('gliding_vertex','quad',True), POINTS:('rotated_reppoints','quad',True),
+                   CASCADE:('cascade_s2anet','rbox',False)}
     read = settings_from_config(settings('gliding-vertex-rbox_r50_fpn_1x_dota'))
     assert (read['box_type'],read['quads'])==('quad',False), 'the other configuration learns from quads and answers with rectangles'
 
@@ -87,8 +88,8 @@ def as_found(z):
     return found | (dict(quads=boxes) if boxes.shape[1]==8 else {})
 
 def alike(a, b):
-    """For each of `b` whether `a` has one of its class, score and outline. Around a rhombus or a triangle several rectangles are least, and
-    rounding chooses: boxes count as the same where they overlap and have one area"""
+    """For each of `b` whether `a` has one of its class, score and outline. Around a rhombus or a triangle several rectangles are least,
+    and rounding chooses: boxes count as the same where they overlap and have one area"""
     same = (a['labels']==b['labels'][:,None]) & ((a['scores']-b['scores'][:,None]).abs()<1e-4)
     if 'quads' in a and 'quads' in b: return (same & (torch.cdist(b['quads'], a['quads'], torch.inf)<.02)).any(1)
     area,of = a['boxes'][:,2:4].prod(1),b['boxes'][:,2:4].prod(1)[:,None]

@@ -26,8 +26,8 @@ def learn():
     block = DataBlock((ImageBlock, RBoxBlock, RBoxLblBlock(['kite'])), n_inp=1, get_x=lambda i: scene(i)[0],
                       get_y=[lambda i: scene(i)[1], lambda i: ['kite','kite']], splitter=FuncSplitter(lambda i: i>=4))
     dls = block.dataloaders(list(range(6)), bs=2, num_workers=0)
-    return rotated_learner(dls, 'gliding_vertex', backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, box_type='quad',
-                           strides=(4,8,16), fc_channels=32, score_thr=0., metrics=RotatedMAP(iou=.3))
+    return rotated_learner(dls, 'gliding_vertex', backbone='test_resnet', pretrained=False, box_type='quad', strides=(4,8,16),
+                           fpn_channels=16, feat_channels=16, fc_channels=32, score_thr=0., metrics=RotatedMAP(iou=.3))
 
 def test_targets_keep_corners(learn):
     x,quads,labels = learn.dls.one_batch()

@@ -73,7 +73,9 @@ def reference(file):
     res |= {'pred/boxes':boxes[order].numpy(), 'pred/scores':found.scores[order].numpy(), 'pred/labels':found.labels[order].numpy()}
     quads,labels = corners()
     truth = QuadriBoxes(torch.tensor(quads))
-    if 'qbox' not in file.stem and 'rbox' not in file.stem: truth = truth.convert_to('rbox'); truth.regularize_boxes('le135')
+    if 'qbox' not in file.stem and 'rbox' not in file.stem:
+        truth = truth.convert_to('rbox')
+        truth.regularize_boxes('le135')
     plain = cfg.data_preprocessor.get('boxtype2tensor', True)
     sample.gt_instances = InstanceData(bboxes=truth.tensor if plain else truth, labels=torch.tensor(labels).long())
     none = dict(bboxes=truth.tensor[:0] if plain else type(truth)(truth.tensor[:0]), labels=torch.zeros(0).long())
@@ -83,7 +85,8 @@ def reference(file):
         values = value if isinstance(value, (list,tuple)) else [value]
         res[f'loss/{key}'] = np.array([float(o) for o in values])
     lines = '\n'.join(f'{key}\t{"x".join(map(str, shape)) or "scalar"}' for key,shape in shapes.items())
-    return {**res, 'gt_quads':quads, 'gt_boxes':truth.tensor.numpy(), 'gt_labels':labels, 'n_found':len(boxes), 'settings':text, 'keys':lines}
+    truths = dict(gt_quads=quads, gt_boxes=truth.tensor.numpy(), gt_labels=labels)
+    return {**res, **truths, 'n_found':len(boxes), 'settings':text, 'keys':lines}
 
 if __name__=='__main__':
     for name in sys.argv[3:]:
