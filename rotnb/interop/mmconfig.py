@@ -403,7 +403,8 @@ def _roi(cut, head, train, weight):
     if len(sizes)>1: raise ConfigError(f"RoIs of {sorted(sizes)} cells at once are not known here")
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
     points = next((layer[key] for key in ('sample_num','num_samples','sampling_ratio') if key in layer), 0)
-    pool = roi_align_hbox if hbox else _invariant(layer) if part_type(layer)=='RiRoIAlignRotated' else roi_align_rotated
+    pool = roi_align_hbox if hbox else roi_align_rotated
+    if part_type(layer)=='RiRoIAlignRotated': pool = _invariant(layer)
     if points: pool = partial(pool, sampling_ratio=points)
     means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
