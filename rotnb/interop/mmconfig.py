@@ -455,7 +455,8 @@ def _two_stage(model, _):
     rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
                                   roi.get('stage_loss_weights', [1]*n_heads))]
     turning = part_type(model['neck'])=='ReFPN'
-    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else
+            'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
     neck = {key:value for key,value in neck_from(model['neck'], 'ReFPN').items() if key!='relu_extra'}
     if turning and name!='redet': neck['neck'] = ReFPN
