@@ -407,7 +407,8 @@ def _roi(cut, head, train, weight):
     if len(sizes)>1: raise ConfigError(f"RoIs of {sorted(sizes)} cells at once are not known here")
     hbox,glide = part_type(layer)=='RoIAlign',part_type(head)=='GVBBoxHead'
     points = next((layer[key] for key in ('sample_num','num_samples','sampling_ratio') if key in layer), 0)
-    pool = roi_align_hbox if hbox else _invariant(layer) if part_type(layer)=='RiRoIAlignRotated' else roi_align_rotated
+    pool = roi_align_hbox if hbox else roi_align_rotated
+    if part_type(layer)=='RiRoIAlignRotated': pool = _invariant(layer)
     if points: pool = partial(pool, sampling_ratio=points)
     means = {key:tuple(coder[f'target_{key}']) for key in ('means','stds') if f'target_{key}' in coder}
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
@@ -458,7 +459,8 @@ def _two_stage(model, _):
     rois = [_roi(*parts) for parts in zip(_listed(roi['bbox_roi_extractor'], n_heads), heads, _listed(train.get('rcnn'), n_heads),
                                   roi.get('stage_loss_weights', [1]*n_heads))]
     turning = part_type(model['neck'])=='ReFPN'
-    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else 'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
+    name = ('redet' if turning and n_heads==2 else 'roi_trans' if n_heads==2 else
+            'oriented_rcnn' if part_type(rpn['bbox_coder'])=='MidpointOffsetCoder' else
             'gliding_vertex' if part_type(heads[0])=='GVBBoxHead' else 'rotated_faster_rcnn')
     neck = {key:value for key,value in neck_from(model['neck'], 'ReFPN').items() if key!='relu_extra'}
     if turning and name!='redet': neck['neck'] = ReFPN

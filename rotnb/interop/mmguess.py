@@ -123,7 +123,8 @@ def _guess_two_stage(sd, angle, line):
                anchor_generator=dict(scales=[8], ratios=[.5,1.,2.], strides=[4,8,16,32,64]),
                bbox_coder=dict(version, type='MidpointOffsetCoder', target_stds=[1.,1.,1.,1.,.5,.5]) if oriented else
                           dict(type='DeltaXYWHHBBoxCoder'))
-    slanted = dict(type='RiRoIAlignRotated', num_samples=2, clockwise=True) if _turning(sd) else dict(type='RoIAlignRotated', sample_num=2)
+    slanted = dict(type='RoIAlignRotated', sample_num=2)
+    if _turning(sd): slanted = dict(type='RiRoIAlignRotated', num_samples=2, clockwise=True)
     cuts = [dict(roi_layer=slanted if oriented or i else dict(type='RoIAlign'),
                  featmap_strides=[4,8,16,32]) for i in range(len(names))]
     wide = many and not (_turning(sd) and n_classes==1)   # ReDet for HRSC has the scale of 1.x

@@ -21,7 +21,7 @@ LINES = ['0x','1x']
 both = pytest.mark.parametrize('line', LINES)
 cache = {}
 
-def state_dict(z, buffers=False):
+def state_dict(z):
     "A checkpoint of MMRotate by formula, as its keys and shapes are; without what e2cnn makes of coefficients"
     keys = json.loads(str(z['keys']))
     made = ('filter','expanded_bias','bias_expansion','sampled_basis','indices_8')
@@ -34,9 +34,10 @@ def opened(line):
         meta = dict(mmcv_version='1.7.2') if line=='0x' else dict(mmengine_version='0.10.7')
         with warnings.catch_warnings():
             warnings.simplefilter('error')                       # a file with its configuration leaves nothing to assume
-            det = detector_from_mmrotate(dict(state_dict=state_dict(z), meta=dict(meta, cfg=json.dumps(dict(model=json.loads(str(z['cfg'])))))))
-        cache[line] = {key:torch.from_numpy(z[key]) for key in z.files if z[key].dtype.kind=='f'} | dict(
-            losses=json.loads(str(z['losses'])), cfg=json.loads(str(z['cfg'])), sd=state_dict(z), keys=json.loads(str(z['keys']))),first_n(det)
+            text = json.dumps(dict(model=json.loads(str(z['cfg']))))
+            det = detector_from_mmrotate(dict(state_dict=state_dict(z), meta=dict(meta, cfg=text)))
+        noted = {key:json.loads(str(z[key])) for key in ('losses','cfg','keys')} | dict(sd=state_dict(z))
+        cache[line] = {key:torch.from_numpy(z[key]) for key in z.files if z[key].dtype.kind=='f'} | noted,first_n(det)
     z,det = cache[line]
     return z,det.eval()
 
@@ -62,7 +63,8 @@ def test_raw_outputs_and_rois(line):
             assert matched(unscored(theirs[real]), unscored(boxes)).all() and real.sum()>100
             out = stage(feats, theirs[None])._replace(size_hw=(128,128))
             n = real[:60]
-            errs |= {f'class {i}':rel(out.logits[0,:60][n], z[f'logits{i}'][n]), f'deltas {i}':rel(out.deltas[0,:60][n], z[f'deltas{i}'][n]),
+            errs |= {f'class {i}':rel(out.logits[0,:60][n], z[f'logits{i}'][n]),
+                     f'deltas {i}':rel(out.deltas[0,:60][n], z[f'deltas{i}'][n]),
                      f'cut {i}':rel(stage.pooled(feats, torch.zeros(2).long(), theirs[:2], out.lvls[0,:2])[:,::4], z[f'cut{i}'])}
             boxes = stage.boxes(out)[0]
     print(line, max(errs.values()), errs)
@@ -122,16 +124,16 @@ def test_every_key_of_a_file_that_e2cnn_wrote():
         load_mmrotate(create_detector('redet', 15, backbone='re_resnet18'), {**sd, 'backbone.extra.weights':torch.ones(8)})
 
 def test_filters_without_coefficients_and_coefficients_of_another_basis():
-    z,det = opened('1x')
+    z,_ = opened('1x')
+    def same(sd): return all(rel(sd[key], z['sd'][key])<1e-5 for key in z['sd'] if key.endswith(('.weights','conv.bias')))
     alone = with_e2cnn(z['sd'], z['keys'], drop=('.weights','neck.lateral_convs.0.conv.bias'))
-    assert same(quietly(alone), det)
+    assert same(steerable_weights(alone))
     turned = with_e2cnn(z['sd'], z['keys'], drop=('.filter','.expanded_bias'))
     for key in [key for key in turned if key.endswith('sampled_basis')]:     # backwards, and twice as large
         layer = key.split('._basisexpansion')[0]+'.weights'
         turned[key] = 2*turned[key].flip(0)
         turned[layer] = (turned[layer].view(-1, len(turned[key])).flip(1)/2).flatten()
-    assert same(quietly(turned), det)
-    assert steerable_weights(once := steerable_weights(turned)).keys()==once.keys()
+    assert same(once := steerable_weights(turned)) and same(steerable_weights(once))
     wrong = dict(alone, **{'backbone.layer1.0.conv1.filter':torch.randn(64,64,3,3)})
     with pytest.raises(WeightsError, match=r'layer1.0.conv1.filter: \d+% of these filters do not turn'): steerable_weights(wrong)
 
@@ -139,7 +141,8 @@ def test_weights_of_imagenet_open_as_a_backbone(tmp_path):
     "The layout of mmcls: what ReDet's authors train on ImageNet"
     z,det = opened('0x')
     sd = {key:tensor for key,tensor in with_e2cnn(z['sd'], z['keys']).items() if key.startswith('backbone.')}
-    torch.save(dict(state_dict={**sd, 'head.fc.weight':torch.ones(1000,512), 'head.fc.bias':torch.ones(1000)}, meta={}), file := tmp_path/'re.pth')
+    sd |= {'head.fc.weight':torch.ones(1000,512), 'head.fc.bias':torch.ones(1000)}
+    torch.save(dict(state_dict=sd, meta={}), file := tmp_path/'re.pth')
     body = load_backbone(TimmBackbone('re_resnet18', strides=(4,8,16,32)), file).eval()
     x = torch.tensor(picture())
     with torch.no_grad(): assert all(torch.equal(a, b) for a,b in zip(body(x), det.backbone(x)))
@@ -147,6 +150,7 @@ def test_weights_of_imagenet_open_as_a_backbone(tmp_path):
     with pytest.raises(MissingWeightsError, match='re_resnet50_c8_batch256.*load_backbone'): create_detector('redet', 2, pretrained=True)
 
 @needs_oracle
+@pytest.mark.slow
 def test_published_keys():
     "R50, 15 classes: all 547 keys, the parameters that MMRotate counts, and what is assumed without a configuration is the default"
     name = 'redet_re50_refpn_1x_dota_le90'
@@ -158,9 +162,11 @@ def test_published_keys():
 
 def test_what_weights_alone_tell_of_either_line():
     z,_ = opened('1x')
-    def coders(**kw): return [head['bbox_coder']['target_stds'][4] for head in guess_config(z['sd'], 'redet', **kw)['roi_head']['bbox_head']]
+    def coders(line=None):
+        heads = guess_config(z['sd'], 'redet', line=line)['roi_head']['bbox_head']
+        return [head['bbox_coder']['target_stds'][4] for head in heads]
     assert find_family(z['sd']).name=='redet'
-    assert coders()==coders(line='1x'[:1]+'.x')==[.1,.05] and coders(line='0.x')==[1.,.5]
+    assert coders()==coders('1.x')==[.1,.05] and coders('0.x')==[1.,.5]
 
 # --- configurations
 
@@ -192,9 +198,10 @@ def test_an_equivariant_network_under_another_head():
     "One RoI head that reads ReFPN by RiRoIAlign of four orientations, counterclockwise"
     cfg = config()
     roi = cfg['roi_head']
-    roi |= dict(num_stages=1, stage_loss_weights=[1], bbox_roi_extractor=roi['bbox_roi_extractor'][1], bbox_head=roi['bbox_head'][0])
+    roi |= dict(num_stages=1, stage_loss_weights=[1], bbox_roi_extractor=roi['bbox_roi_extractor'][1],
+                bbox_head=roi['bbox_head'][1])
     roi['bbox_roi_extractor']['roi_layer'] |= dict(num_orientations=4, clockwise=False)
-    cfg['train_cfg'] |= dict(rcnn=cfg['train_cfg']['rcnn'][0])
+    cfg['train_cfg'] |= dict(rcnn=cfg['train_cfg']['rcnn'][1])
     det = create_detector(**settings_from_config(cfg))
     assert det.name=='rotated_faster_rcnn' and isinstance(det.neck, ReFPN)
     assert det.stages[1].pool.keywords==dict(n_orientations=4, clockwise=False, sampling_ratio=2)
@@ -210,7 +217,7 @@ def test_a_turned_picture_gives_turned_maps(name):
     x = torch.randn(1, 3, 65, 65)
     with torch.no_grad(): here,there = net(x),net(torch.rot90(x, 1, (-2,-1)))
     if name=='re_test_resnet': here,there = here[:1],there[:1]   # it shrinks by means of 2 x 2 pixels, which odd sides do not have
-    assert all(rel(b, turned(a))<1e-4 for a,b in zip(here, there)) and not any(rel(b, torch.rot90(a, 1, (-2,-1)))<.1 for a,b in zip(here, there))
+    for one,two in zip(here, there): assert rel(two, turned(one))<1e-4 and rel(two, torch.rot90(one, 1, (-2,-1)))>.1
 
 def test_a_turn_by_half_a_right_angle():
     "The middle of a smooth picture, turned by 45 degrees: the next direction of each field, within what pixels allow"
@@ -255,7 +262,8 @@ def test_kept_filters_follow_the_coefficients():
 
 def test_filters_are_made_in_full_under_autocast():
     conv,x = SteerableConv(16, 8, 3).eval(),torch.randn(1, 16, 5, 5)
-    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16): assert conv(x).dtype==torch.bfloat16 and conv.filters()[0].dtype==torch.float32
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+        assert conv(x).dtype==torch.bfloat16 and conv.filters()[0].dtype==torch.float32
     half = copy.deepcopy(conv).to(torch.bfloat16)
     with torch.no_grad(): assert rel(half(x.bfloat16()).float(), conv(x))<.05
 
@@ -267,13 +275,13 @@ def test_made_under_inference_mode():
 
 @pytest.mark.parametrize('wrong,says', [(dict(kernel_size=2),'must be odd'), (dict(out_channels=20),'not fields')])
 def test_layers_that_cannot_be(wrong, says):
-    with pytest.raises((ValueError,TypeError), match=says): SteerableConv(**dict(dict(in_channels=8, out_channels=8, kernel_size=3), **wrong))
+    with pytest.raises(ValueError, match=says): SteerableConv(8, **{**dict(out_channels=8, kernel_size=3), **wrong})
 
 def test_networks_that_cannot_be():
     with pytest.raises(ValueError, match='group norm'): ReFPN([16,32], 16, 2, norm='group')
     with pytest.raises(ValueError, match='not fields'): create_detector('redet', 2, backbone='re_test_resnet', fpn_channels=12)
     with pytest.raises(ValueError, match='groups'): make_equivariant(nn.Sequential(nn.Conv2d(16, 16, 3, groups=2)))
-    with pytest.raises(BackboneError, match="no model 're_swin_tiny_patch4_window7_224'"): create_detector('redet', 2, backbone='swin_tiny_patch4_window7_224')
+    with pytest.raises(BackboneError, match="no model 're_swin_tiny"): create_detector('redet', 2, backbone='swin_tiny_patch4_window7_224')
 
 def test_ordinary_layers():
     "The same detector of convolutions that every tool knows; it learns nothing of the first"
