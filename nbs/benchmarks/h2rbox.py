@@ -73,7 +73,8 @@ def train(run):
         with torch.no_grad(): found = [one for part in others.split(20) for one in detector(part)]
         detector.train()
         ap,upright = (eval_map(*pair, n_classes=1).map_at(.5) for pair in ((found,truth), (around(found),around(truth))))
-        print(f'{run:10} step {step}: AP50 {ap:.3f}, of the boxes around {upright:.3f}, angle off by {angle_error(found, truth):.1f} degrees, '
+        print(f'{run:10} step {step}: AP50 {ap:.3f}, of the boxes around {upright:.3f}, '
+              f'angle off by {angle_error(found, truth):.1f} degrees, '
               f'{time.process_time()-start:.0f} s', flush=True)
 
 if __name__=='__main__':

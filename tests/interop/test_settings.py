@@ -43,5 +43,6 @@ def test_variant(name):
 def test_norms_that_do_not_learn():
     "`requires_grad=False` of a caffe backbone"
     z = of('caffe')
-    norms = [p for name,p in detector_from_mmrotate(weights_of(z), cfg=str(z['settings'])).train().backbone.named_parameters() if '.bn' in name]
+    backbone = detector_from_mmrotate(weights_of(z), cfg=str(z['settings'])).train().backbone
+    norms = [p for name,p in backbone.named_parameters() if '.bn' in name]
     assert norms and not any(p.requires_grad for p in norms)

@@ -33,7 +33,8 @@ def coco(root, n):
 
 @pytest.mark.parametrize('make,form,name', [(coco,'coco','h2rbox'), (voc,'voc','h2rbox_v2')])
 def test_training_on_upright_sets(tmp_path, make, form, name):
-    dls = RotatedDataLoaders.from_format(make(tmp_path/'set', 6), format=form, valid_pct=.34, group=None, bs=2, upright=True, num_workers=0)
+    kw = dict(valid_pct=.34, group=None, bs=2, upright=True, num_workers=0)
+    dls = RotatedDataLoaders.from_format(make(tmp_path/'set', 6), format=form, **kw)
     learn = rotated_learner(dls, name, pretrained=False, rotation_agnostic_classes=['tank'], run=False, metrics=[], **TINY)
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(1, 1e-3)
     assert list(dls.vocab)==['ship','tank']==learn.model.vocab and torch.tensor(learn.recorder.values[-1]).isfinite().all()
