@@ -58,11 +58,9 @@ def test_what_is_not_there_is_refused(name):
     with pytest.raises((WeightsError,ConfigError), match=REFUSED[name]): quietly(checkpoint(*name.split('/')[::-1]))
 
 body = dict(backbone=dict(type='mmdet.ResNet', depth=50), neck=dict(type='mmdet.FPN'))
-UNKNOWN = {'RotatedRepPoints with bbox_head KLDRepPointsHead':dict(body, type='RotatedRepPoints', bbox_head=dict(type='KLDRepPointsHead')),
-           'ReDet with rpn_head RotatedRPNHead, roi_head RoITransRoIHead':dict(body, type='ReDet', rpn_head=dict(type='RotatedRPNHead'),
-                                                                               roi_head=dict(type='RoITransRoIHead')),
-           "the backbone 'ReResNet' is not known":dict(body, type='mmdet.CascadeRCNN', backbone=dict(type='ReResNet', depth=50),
-                                                       rpn_head={}, roi_head=dict(bbox_head=[{},{}])),
+UNKNOWN = {"the backbone 'Hourglass' is not known":dict(body, type='mmdet.CascadeRCNN', backbone=dict(type='Hourglass', depth=50),
+                                                        rpn_head={}, roi_head=dict(bbox_head=[{},{}])),
+           "lacks 'bbox_head'":dict(body, type='ReDet', rpn_head=dict(type='RotatedRPNHead'), roi_head=dict(type='RoITransRoIHead')),
            'mmdet.RTMDet with bbox_head RotatedRTMDetHead':dict(body, type='mmdet.RTMDet', bbox_head=dict(type='RotatedRTMDetHead'))}
 
 @pytest.mark.parametrize('says', UNKNOWN)
