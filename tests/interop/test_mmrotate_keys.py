@@ -116,7 +116,7 @@ def test_h2rbox_by_the_text_in_its_checkpoint():
 FORMS = dict(le90=dict(norm_factor=None, edge_swap=True, proj_xy=True), oc=dict(norm_factor=None, edge_swap=False, proj_xy=False),
              le135=dict(norm_factor=1, edge_swap=False, proj_xy=True))   # of deltas from anchors, in both lines
 # which weights do not tell
-TRAINING = re.compile('loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')
+TRAINING = re.compile('box_type|quads$|loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')
 
 def flat(o, at=''):
     "Every setting under its path"
