@@ -23,9 +23,9 @@ def noted(name):
 
 @needs_oracle
 @pytest.mark.parametrize('name', [pytest.param(f.stem, marks=[] if f.stem in QUICK else pytest.mark.slow) for f in oracle_files('models/*.npz')
-                                  if 'gliding' not in f.stem])   # its reference reads corners as boxes, see test_two_stage.py
+                                  if 'gliding' not in f.stem and 'oriented' not in f.stem])   # not decided by exact NMS: test_two_stage.py
 def test_from_the_file(name, tmp_path):
-    "The reference's own detections, from the file; those of proposals on which rounding decides: a hundredth may differ"
+    "The reference's own detections, from the file"
     file = tmp_path/'epoch_12.pth'
     torch.save(dict(state_dict=checkpoint(name), meta=noted(name), optimizer={}, message_hub=dict(log_scalars={})), file)
     det = detector_from_mmrotate(file)
@@ -34,6 +34,4 @@ def test_from_the_file(name, tmp_path):
     z = {key:torch.from_numpy(z[key]) for key in z.files if key!='meta'}
     with torch.no_grad(): found = det(z['input'])[0]
     theirs = their_dets(z)
-    least = 1. if 'oriented' not in name else .99
-    area = theirs['boxes'][:,2:4].prod(1)>0
-    assert len(found['boxes']) and matched(theirs, found).float().mean()>=least and matched(found, theirs)[area].float().mean()>=least
+    assert len(found['boxes']) and matched(theirs, found).all() and matched(found, theirs).all()
