@@ -29,9 +29,15 @@ from .mmparts import (ConfigError, Part, ANY, as_parts, read_config, refuse_unre
                                    delta_coder_from, proposal_coder_from, angle_from, backbone_from, neck_from, test_from)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #62349ab2
+def _phase(model, head, key):
+    "`train_cfg` or `test_cfg`, which stands in the model; a model that was built has it in the head too"
+    own,shared = head.get(key),model.get(key)
+    if own and shared: shared.pass_over()
+    return own or shared or {}
+
 def _dense(model, head):
     "What the one-stage families share"
-    test = head.get('test_cfg') or model.get('test_cfg') or {}
+    test = _phase(model, head, 'test_cfg')
     old = dict(nms_pre_of='priors') if 'iou_thr' in (test.get('nms') or {}) else {}  # the spelling of 0.x, and its way to count
     return {**backbone_from(model['backbone']), **neck_from(model['neck']), **test_from(test), **old,
             **cls_loss_from(head.get('loss_cls', dict(type='FocalLoss'))), 'n_classes':head['num_classes'],
@@ -68,9 +74,10 @@ def _unweighted(what, d):
 # %% ../../nbs/interop/02_mmconfig.ipynb #c8afbc3a
 def _anchors(model, head):
     "Anchors, and how they are assigned"
-    gen,assigner = head['anchor_generator'],((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
+    gen,assigner = head['anchor_generator'],(_phase(model, head, 'train_cfg').get('assigner') or {})
     known_type('the anchors', gen, 'AnchorGenerator', 'RotatedAnchorGenerator', 'FakeRotatedAnchorGenerator')
-    form = gen.get('angle_version') if part_type(gen).startswith('Fake') else None
+    form = gen.get('angle_version')
+    if not part_type(gen).startswith('Fake'): form = None
     octave_base_scale,per_octave = _octaves(gen)
     return dict(octave_base_scale=octave_base_scale, strides=_of_levels(model, gen.get('strides', (8,16,32,64,128))), anchor_form=form,
                 hbox=_upright(head, assigner, part_type(gen)=='RotatedAnchorGenerator'),
@@ -207,7 +214,7 @@ def _reppoints(model, head):
     if (how := head.get('transform_method', 'rotrect'))!='rotrect':
         raise ConfigError(f"transform_method={how!r}: only 'rotrect', the least rectangle around the points, is known here")
     old = model.get('type')=='RotatedRepPoints'
-    train = model.get('train_cfg') or head.get('train_cfg') or {}
+    train = _phase(model, head, 'train_cfg')
     first,later = ((train.get(part) or {}).get('assigner') or {} for part in ('init','refine'))
     known_type('the assigner of first points', first, 'ConvexAssigner')
     losses = [head.get(f'loss_bbox_{part}') or {} for part in ('init','refine')]
@@ -266,7 +273,7 @@ def _rtmdet(model, head):
     loss = head.get('loss_cls', {})
     if part_type(loss, 'QualityFocalLoss')!='QualityFocalLoss' or loss.get('beta', 2.)!=2.:
         raise unknown_part('the class loss', loss, ('QualityFocalLoss of beta 2',))
-    body,assigner = backbone_from(model['backbone']),((head.get('train_cfg') or model.get('train_cfg') or {}).get('assigner') or {})
+    body,assigner = backbone_from(model['backbone']),(_phase(model, head, 'train_cfg').get('assigner') or {})
     known_type('the assigner', assigner, 'DynamicSoftLabelAssigner')
     known_type('the overlap', assigner.get('iou_calculator') or {}, 'RBboxOverlaps2D')
     size,angle = body['backbone'].split('_')[1],_one_angle(head)
@@ -279,7 +286,7 @@ def _rtmdet(model, head):
                 stacked_convs=head.get('stacked_convs', 2),
                 strides=tuple((head.get('anchor_generator') or {}).get('strides', (8,16,32))), loss_box=box_loss_from(head['loss_bbox'], head),
                 assigner=partial(dsl_assign, topk=assigner.get('topk', 13)), **apart,
-                **test_from(head.get('test_cfg') or model.get('test_cfg') or {}))
+                **test_from(_phase(model, head, 'test_cfg')))
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #93107ae7
 readers = dict(RetinaHead=_retinanet, RotatedRetinaHead=_retinanet, KFIoURRetinaHead=_retinanet, AngleBranchRetinaHead=_retinanet,
@@ -331,7 +338,7 @@ IDLE = [
     (r'\bbbox_head\.(topk|anti_factor)$', ANY, 'only with use_reassign'), *_only('', 'RepPoints and G-Rep', use_reassign=False),
     (r'\brefine\.assigner\.(min_pos_iou|ignore_iof_thr)$', (0,-1), 'off'),
     *_only('', 'H2RBox', weak_supervised=True, use_circumiou_loss=True, use_snap_loss=True, use_reweighted_loss_bbox=False),
-    (r'\bbbox_head\.crop_size$', ANY, 'that of the model'), *_only('', 'CSL', use_encoded_angle=True, shield_reg_angle=False),
+    (r'^crop_size$|\bbbox_head\.crop_size$', ANY, 'H2RBox; that of the model'), *_only('', 'CSL', use_encoded_angle=True, shield_reg_angle=False),
     *_only('roi_head.*loss_cls', 'softmax', use_sigmoid=False), *_only(r'loss_\w+', 'sigmoid', use_sigmoid=True),
     *_only(r'loss_\w+', 'losses as usual', avg_non_ignore=False, eps=1e-6),
     *_only('loss_centerness', 'cross entropy', type='CrossEntropyLoss'), *_only(r'loss_spatial_\w+', '', type='SpatialBorderLoss'),
@@ -339,7 +346,7 @@ IDLE = [
     *_only('', 'assignment as usual', pos_weight=-1, allowed_border=-1, ignore_wrt_candidates=True),
     (r'\bsampler$', _types('PseudoSampler'), 'all anchors'),
     *_only('rcnn.*', 'what RoI heads learn from', add_gt_as_proposals=True), *_only('rpn.*', '', add_gt_as_proposals=False),
-    (r'^(rpn|roi)_head\.(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
+    (r'^\w*head\w*\b.*\b(train|test)_cfg$', ANY, "copies of the model's, which MMDetection puts there as it builds"),
     (r'^test_cfg\.rcnn\.(nms_pre|min_bbox_size)$', ANY, 'RoI heads read neither'),
     (r'\b(cls|reg|fix|ratio)_predictor_cfg$', _types('Linear'), 'RoI heads'),
     *_only('roi_layer', 'RoIAlign', clockwise=True, aligned=True, pool_mode='avg', use_torchvision=False)] # path, values, why
@@ -366,13 +373,11 @@ def _types(d):
     return ', '.join(part.get('type', '?') if isinstance(part, dict) else str(part) for part in parts)
 
 # %% ../../nbs/interop/02_mmconfig.ipynb #0f73fb9d
-_upright_ious = 'BboxOverlaps2D','RBbox2HBboxOverlaps2D','QBbox2HBboxOverlaps2D','FakeRBboxOverlaps2D'
-
-def _sampled(d, hbox):
-    "Assigner and sampler of a training configuration, for proposals that are upright or not"
+def _sampled(d):
+    "Assigner and sampler of a training configuration"
     assigner,sampler = d.get('assigner'),d.get('sampler')
     calculator = (assigner or {}).get('iou_calculator')
-    if calculator: known_type('the overlap', calculator, *(_upright_ious if hbox else ('RBboxOverlaps2D',)))
+    if calculator: known_type('the overlap', calculator, 'RBboxOverlaps2D', 'BboxOverlaps2D', 'RBbox2HBboxOverlaps2D', 'QBbox2HBboxOverlaps2D')
     assign = dict(assigner=partial(max_iou_assign, **_overlap(assigner))) if assigner else {}
     if sampler: known_type('the sampler', sampler, 'RandomSampler', 'RRandomSampler')
     return assign | (dict(sampler=partial(random_sample, num=sampler['num'], pos_fraction=sampler['pos_fraction'],
@@ -384,7 +389,7 @@ def _rpn(head, train, test):
     known_type('the proposal head', head, 'RPNHead', 'RotatedRPNHead', 'OrientedRPNHead')
     known_type('the anchors', gen, 'AnchorGenerator')
     known_type('the class loss', head.get('loss_cls') or {}, 'CrossEntropyLoss')
-    kw = dict(_sampled(train, True), coder=proposal_coder_from(head['bbox_coder']),
+    kw = dict(_sampled(train), coder=proposal_coder_from(head['bbox_coder']),
               priors=AnchorPriors(*_octaves(gen), tuple(gen['ratios'])),
               border=None if train.get('allowed_border', 0)<0 else train.get('allowed_border', 0),
               **{key:value for key,value in test_from(test).items() if key!='score_thr'})
@@ -414,7 +419,7 @@ def _roi(cut, head, train, weight):
     own = GlidingVertexCoder(angle_from(coder), max_fill=head.get('ratio_thr', .8), **means) if glide else delta_coder_from(coder)
     if glide: _glides(head)
     n = head.get('num_shared_convs', 4 if kind=='Shared4Conv1FCBBoxHead' else 0)
-    return dict(_sampled(train, hbox), pool=pool, hbox=hbox, coder=own,
+    return dict(_sampled(train), pool=pool, hbox=hbox, coder=own,
                 clip='sides' if glide else None if hbox else 'centers', loss_box=box_loss_from(head['loss_bbox'], head), weight=weight,
                 strides=tuple(cut['featmap_strides']),
                 finest_scale=cut.get('finest_scale', 56), agnostic=head.get('reg_class_agnostic', False),
@@ -440,7 +445,7 @@ def _listed(o, n): return o if isinstance(o, list) else [o or {}]*n
 
 def _corners(head):
     "Whether a head learns from true corners, as MMRotate 1.x trains Gliding Vertex, and whether it answers with them"
-    if part_type(head['bbox_coder'])!='DeltaXYWHQBBoxCoder': return {}
+    if part_type(head['bbox_coder'], '')!='DeltaXYWHQBBoxCoder': return {}
     return dict(box_type='quad', quads=head.get('predict_box_type', 'qbox')=='qbox')
 
 def _same_proposals(train, test):

@@ -56,6 +56,7 @@ class Part(dict):
         super().__init__({key:as_parts(value) for key,value in d.items()})
         self.asked = set() if asked is None else asked
     def __getitem__(self, key): self.asked.add(key); return super().__getitem__(key)
+    def __missing__(self, key): raise ConfigError(f"a part of the configuration lacks {key!r}; it has {', '.join(map(str, self)) or 'nothing'}")
     def get(self, key, default=None): self.asked.add(key); return super().get(key, default)
     def __contains__(self, key): self.asked.add(key); return super().__contains__(key)
     def __or__(self, other): return Part(super().__or__(other), self.asked)

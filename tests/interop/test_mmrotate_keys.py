@@ -51,7 +51,10 @@ def test_opens_runs_and_learns(name):
     assert losses and all(v.isfinite() for v in losses.values())
 
 body = dict(backbone=dict(type='mmdet.ResNet', depth=50), neck=dict(type='mmdet.FPN'))
-UNKNOWN = {'mmdet.RTMDet with bbox_head RotatedRTMDetHead':dict(body, type='mmdet.RTMDet', bbox_head=dict(type='RotatedRTMDetHead'))}
+UNKNOWN = {"the backbone 'Hourglass' is not known":dict(body, type='mmdet.CascadeRCNN', backbone=dict(type='Hourglass', depth=50),
+                                                        rpn_head={}, roi_head=dict(bbox_head=[{},{}])),
+           "lacks 'bbox_head'":dict(body, type='ReDet', rpn_head=dict(type='RotatedRPNHead'), roi_head=dict(type='RoITransRoIHead')),
+           'mmdet.RTMDet with bbox_head RotatedRTMDetHead':dict(body, type='mmdet.RTMDet', bbox_head=dict(type='RotatedRTMDetHead'))}
 
 @pytest.mark.parametrize('says', UNKNOWN)
 def test_families_that_are_not_there_are_named(says):
@@ -106,7 +109,7 @@ def test_h2rbox_by_the_text_in_its_checkpoint():
 FORMS = dict(le90=dict(norm_factor=None, edge_swap=True, proj_xy=True), oc=dict(norm_factor=None, edge_swap=False, proj_xy=False),
              le135=dict(norm_factor=1, edge_swap=False, proj_xy=True))   # of deltas from anchors, in both lines
 # which weights do not tell
-TRAINING = re.compile('loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')
+TRAINING = re.compile('box_type|quads$|loss|assigner|pos$|neg$|topk|weight|sampler|hbox$|radius|frozen|norm_eval|gradient|border')
 
 def flat(o, at=''):
     "Every setting under its path"
