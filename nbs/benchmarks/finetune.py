@@ -1,5 +1,5 @@
 """What trained weights are worth to somebody with few labelled images:
-`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python finetune.py --json finetune.json`.
+`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python finetune.py --jobs 4 --json finetune.json`.
 
 A detector is trained on synthetic scenes and saved; its classes and its scenes' seeds are others than those below. On a few scenes with
 classes of their own it is then trained on (`rotated_learner(dls, weights=file)`) and, beside it, from random weights: the same scenes,
@@ -86,8 +86,8 @@ def main(args):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    for name,value,text in (('first',160,'scenes to train on before'), ('first_epochs',12,'epochs of it'), ('few',24,'labelled scenes'),
-                            ('epochs',15,'epochs on them'), ('valid',60,'scenes to measure on'), ('runs',5,'pairs'),
+    for name,value,text in (('first',160,'scenes to train on before'), ('first_epochs',12,'epochs of it'), ('few',16,'labelled scenes'),
+                            ('epochs',15,'epochs on them'), ('valid',40,'scenes to measure on'), ('runs',4,'pairs'),
                             ('size',256,'side of a scene, px'), ('jobs',1,'processes')):
         p.add_argument('--'+name.replace('_', '-'), type=int, default=value, help=f'{text} ({value})')
     p.add_argument('--keep', help='file for the weights trained before')
