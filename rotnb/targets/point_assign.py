@@ -6,7 +6,6 @@
 __all__ = ['sas_assign']
 
 # %% ../../nbs/targets/08_point_assign.ipynb #b4ff9cec
-import torch
 from functools import partial
 from torch import Tensor
 from ..check.verbs import checked

@@ -13,7 +13,8 @@ FIRST = 'points_0x_sasm_reppoints','points_1x_oriented_reppoints'        # the o
 NAMES = dict(loss_pts_init='loss_first', loss_pts_refine='loss_box', loss_spatial_init='loss_first_border',
              loss_spatial_refine='loss_box_border')
 GRADS = dict(pts_init_out='first', cls_out='cls', pts_refine_out='move')
-FILES = [pytest.param(file, id=file.stem, marks=() if file.stem in FIRST else pytest.mark.slow) for file in sorted(DATA.glob('points_*.npz'))]
+FILES = [pytest.param(file, id=file.stem, marks=() if file.stem in FIRST else pytest.mark.slow)
+         for file in sorted(DATA.glob('points_*.npz'))]
 
 @needs_oracle
 @pytest.mark.filterwarnings('error::UserWarning')
@@ -46,8 +47,8 @@ def compare_losses(z, det, x):
     close(slopes, 1e-4)
 
 def compare_detections(z, head, out):
-    """All are found with their class, score and area. Around a triangle three rectangles are equally small, and around other hulls some are
-    nearly so: which of them it is hangs on the last digits, and what the NMS drops then on that"""
+    """All are found with their class, score and area. Around a triangle three rectangles are equally small, and around other hulls
+    some are nearly so: which of them it is hangs on the last digits, and what the NMS drops then on that"""
     head.score_thr = .13
     dets = head.detect(out)[0]
     theirs = dict(boxes=z['dets'][:,:5], scores=z['dets'][:,5], labels=z['dets'][:,6])

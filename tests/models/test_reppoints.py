@@ -222,7 +222,8 @@ def test_configuration():
     assert kw['angle']=='oc' and kw['nms_pre_of']=='priors'
     name,n = kw.pop('name'),kw.pop('n_classes')
     a = create_detector(name, n, **kw).recipe()
-    b = create_detector('rotated_reppoints', 15, angle='oc', nms_pre_of='priors', steep=1., backbone_kw=dict(frozen=1, norm_eval=True)).recipe()
+    b = create_detector('rotated_reppoints', 15, angle='oc', nms_pre_of='priors', steep=1.,
+                        backbone_kw=dict(frozen=1, norm_eval=True)).recipe()
     a['stages'][0]['first_assigner'] = b['stages'][0]['first_assigner'] = None   # once with its defaults spelt out
     assert a==b
     assert kw['first_assigner'].keywords==dict(scale=4, topk=1)
@@ -283,7 +284,8 @@ def test_cfa_against_loops():
 @pytest.mark.parametrize('name', ['cfa','sasm','oriented_reppoints','g_rep'])
 def test_kin_stands_what_is_not_a_number_or_not_there(name):
     "No candidate, one, ignored objects alone, a level of fewer locations than candidates, and broken pixels"
-    det = create_detector(name, 2, backbone='test_resnet', fpn_channels=8, feat_channels=8, stacked_convs=1, norm=False, fpn_norm=False, strides=(8,16))
+    det = create_detector(name, 2, backbone='test_resnet', fpn_channels=8, feat_channels=8, stacked_convs=1, norm=False,
+                          fpn_norm=False, strides=(8,16))
     x = torch.randn(2,3,32,32)
     one = dict(boxes=tensor([[16.,15.,20.,10.,.3]]), labels=tensor([1]))
     for more in (dict(one), dict(one, ignore=tensor([True])), dict(boxes=torch.zeros(0,5), labels=torch.zeros(0).long())):
