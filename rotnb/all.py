@@ -34,7 +34,6 @@ from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
 from .targets.dynamic_assign import dsl_assign, simota_assign
-from .targets.point_assign import sas_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss

@@ -228,7 +228,8 @@ def test_every_verb_looks_at_its_arguments():
 PASSED_ON = '''TimmBackbone box_loss create_detector dense_detector detector_from_mmrotate detector_from_weights df2annots doctor
     gaussian_loss
     gliding_vertex kld_loss oriented_rcnn r3det read_format roi_trans rotated_atss rotated_faster_rcnn rotated_fcos rotated_fcos_tiny
-    rotated_learner rotated_reppoints rotated_retinanet rotated_retinanet_tiny rtmdet_r_l rtmdet_r_m rtmdet_r_s rtmdet_r_tiny s2anet
+    rotated_learner rotated_reppoints cfa sasm oriented_reppoints g_rep redet h2rbox h2rbox_v2 cascade_s2anet
+    rotated_retinanet rotated_retinanet_tiny rtmdet_r_l rtmdet_r_m rtmdet_r_s rtmdet_r_tiny s2anet
     two_stage_detector view BoxViewer LabelFixer save_weights load_weights show_map paper_figure'''.split()
 
 @pytest.mark.parametrize('name, verb', [(name, constructor(o)) for name,o in OWN if looks(o) and name not in PASSED_ON])

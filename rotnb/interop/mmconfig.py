@@ -225,7 +225,8 @@ def _reppoints(model, head):
                 stacked_convs=head.get('stacked_convs', 3), unit=head.get('point_base_scale', 4.),
                 first_assigner=partial(nearest_assign, scale=first.get('scale', 4), topk=first.get('pos_num', 1)),
                 **(dict(assigner=_known('the assigner', later, point_assigners)(later)) if later else {}),
-                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0], steep=1. if kinds[1] is convex_giou_loss else None,
+                loss_points=kinds[1], loss_first=None if kinds[0] is kinds[1] else kinds[0],
+                steep=1. if kinds[1] is convex_giou_loss else None,
                 **dict(zip(('first_weight','box_weight'), (part.get('loss_weight', 1.) for part in losses))), **_point_choice(head, old),
                 **({} if old else dict(box_type='quad')))
 

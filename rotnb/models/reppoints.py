@@ -86,7 +86,7 @@ class RepPointsHead(DenseHead):
         box_weight:float=1., # factor of the refined points' loss
         cls_weight:float=1., # factor of the class loss
         loss_cls=focal_loss, # `(logits, labels) -> (n,)`
-        average_by:str='image', # over whose positives refined points and classes are averaged: a level's and each 'image', or the 'batch'
+        average_by:str='image', # averages of refined points and classes: by level, each 'image' with a positive or more, or of the 'batch'
         gradient_mul:float=.3, # share of the gradient of scores and moves that reaches the first points, 0 to 1
         swapped:bool=False, # repeat MMRotate's slips of order, such as x and y exchanged for `assigner`; set by loading its weights
         strides:tuple=(8,16,32,64,128), # of the levels

@@ -7,7 +7,6 @@ __all__ = ['sasm_weight', 'sasm']
 
 # %% ../../nbs/models/25_sasm.ipynb #104bc441
 import math, torch
-from functools import partial
 from torch import Tensor
 from ..check.verbs import checked
 from ..geometry.boxes import as_rbox, canonicalize

@@ -47,8 +47,8 @@ def compare_losses(z, det, x):
     close(slopes, 1e-4)
 
 def compare_detections(z, head, out):
-    """All are found with their class, score and area. Around a triangle three rectangles are equally small, and around other hulls some are
-    nearly so: which of them it is hangs on the last digits, and what the NMS drops then on that"""
+    """All are found with their class, score and area. Around a triangle three rectangles are equally small, and around other hulls
+    some are nearly so: which of them it is hangs on the last digits, and what the NMS drops then on that"""
     head.score_thr = .13
     dets = head.detect(out)[0]
     theirs = dict(boxes=z['dets'][:,:5], scores=z['dets'][:,5], labels=z['dets'][:,6])

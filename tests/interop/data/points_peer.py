@@ -79,7 +79,7 @@ def keys(model): # as `fake_checkpoint` reads them
 
 for name in names:
     text,model,losses,detections = (old_one if OLD else new_one)(name)
-    Path(__file__).with_name('points_keys.txt').write_text(''.join(line for line in keys(model) if 'moment_transfer' not in line))
+    Path(__file__).with_name('points_keys.txt').write_text(''.join(key for key in keys(model) if 'moment_transfer' not in key))
     x = torch.tensor(weights.image(SIZE, 2))
     kept = dict(model=text, boxes=np.concatenate(OBJECTS).astype(np.float32), labels=np.concatenate(LABELS))
     model.train()
@@ -101,4 +101,4 @@ for name in names:
         kept['dets'] = detections(x).astype(np.float32)
     file = Path(__file__).with_name(f"points_{'0x' if OLD else '1x'}_{name.split('/')[0]}.npz")
     np.savez_compressed(file, **kept)
-    print(name, file.name, file.stat().st_size, {key:round(value, 5) for key,value in kept.items() if key.startswith('loss')}, len(kept['dets']))
+    print(name, file.name, {key:round(value, 5) for key,value in kept.items() if key.startswith('loss')}, len(kept['dets']))
