@@ -2,15 +2,17 @@
 import copy, gzip, json, re, warnings, pytest
 from paths import ROOT
 from rotnb.interop.mmconfig import IDLE, settings_from_config
-from rotnb.interop.mmparts import ANY, ConfigError
+from rotnb.interop.mmread import ANY, ConfigError
 from rotnb.interop.mmpipeline import colours_from_config, pipeline_from_config
 from rotnb.models.contract import list_detectors, settings as plain
 
 CONFIGS = json.loads(gzip.decompress((ROOT/'tests/interop/data/configs.json.gz').read_bytes()))   # made by configs.py, beside it
 FAMILY = dict(cfa='cfa', convnext='rotated_retinanet', csl='rotated_retinanet', g_reppoints='g_rep', gliding_vertex='gliding_vertex',
-              gwd='rotated_retinanet', h2rbox='h2rbox', h2rbox_v2='h2rbox_v2', kld='rotated_retinanet|r3det', oriented_rcnn='oriented_rcnn',
+              gwd='rotated_retinanet', h2rbox='h2rbox', h2rbox_v2='h2rbox_v2', kld='rotated_retinanet|r3det',
+              oriented_rcnn='oriented_rcnn',
               kfiou='rotated_retinanet|r3det|s2anet|roi_trans', oriented_reppoints='oriented_reppoints', psc='rotated_(fcos|retinanet)',
-              r3det='r3det', redet='redet', roi_trans='roi_trans', rotated_atss='rotated_atss|r3det', rotated_faster_rcnn='rotated_faster_rcnn',
+              r3det='r3det', redet='redet', roi_trans='roi_trans', rotated_atss='rotated_atss|r3det',
+              rotated_faster_rcnn='rotated_faster_rcnn',
               rotated_fcos='rotated_fcos', rotated_reppoints='rotated_reppoints', rotated_retinanet='rotated_retinanet',
               rotated_rtmdet='rtmdet_r_.+', s2anet='s2anet|cascade_s2anet', sasm_reppoints='sasm')
 
@@ -23,10 +25,12 @@ def test_all_open_as_what_they_are():
             try: kw,shown,colours = settings_from_config(cfg),pipeline_from_config(cfg),colours_from_config(cfg)
             except ConfigError as e: wrong.append((name, str(e))); continue
         ok = re.fullmatch(FAMILY[name.split('/')[1]], kw['name']) and kw['name'] in list_detectors() and shown['size'] and not said
-        if not ok or 'data_preprocessor' in cfg['model'] and set(colours)!={'stats','channels'}: wrong.append((name, kw['name'], shown, said))
+        if not ok or 'data_preprocessor' in cfg['model'] and set(colours)!={'stats','channels'}:
+            wrong.append((name, kw['name'], shown, said))
     assert len(CONFIGS)==187 and not wrong
 
-SOME = ('0.x/rotated_retinanet/rotated_retinanet_obb_r50_fpn_1x_dota_le90.py', '1.x/kfiou/rotated-retinanet-hbox-le90_r50_fpn_kfiou_1x_dota.py',
+SOME = ('0.x/rotated_retinanet/rotated_retinanet_obb_r50_fpn_1x_dota_le90.py',
+        '1.x/kfiou/rotated-retinanet-hbox-le90_r50_fpn_kfiou_1x_dota.py',
         '1.x/psc/rotated-retinanet-rbox-le90_r50_fpn_psc-dual_amp-1x_dota.py', '1.x/rotated_fcos/rotated-fcos-le90_r50_fpn_1x_dota.py',
         '1.x/rotated_atss/rotated-atss-le90_r50_fpn_1x_dota.py', '1.x/rotated_rtmdet/rotated_rtmdet_l-3x-dota.py',
         '0.x/cfa/cfa_r50_fpn_1x_dota_le135.py', '1.x/h2rbox_v2/h2rbox_v2-le90_r50_fpn-1x_dota.py', '0.x/r3det/r3det_r50_fpn_1x_dota_oc.py',
@@ -73,7 +77,7 @@ def other(value):
 
 @pytest.mark.parametrize('name', SOME)
 def test_every_setting_counts(name):
-    "Each in turn is given another value: the detector is another then, or the setting is refused, or it is in the table of those without effect"
+    "Each in turn is given another value: the detector is another then, or the setting is refused, or known to have no effect"
     model,silent = CONFIGS[name]['model'],[]
     before = plain(settings_from_config(model))
     for path,part in parts(model):

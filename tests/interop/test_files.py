@@ -5,7 +5,8 @@ import numpy as np
 from rotnb.interop.mmrotate import detector_from_mmrotate
 
 DOTA = [f'class {i}' for i in range(15)]
-STEPS = [dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.Resize', scale=[1024,1024], keep_ratio=True), dict(type='mmdet.PackDetInputs')]
+STEPS = [dict(type='mmdet.LoadImageFromFile'), dict(type='mmdet.Resize', scale=[1024,1024], keep_ratio=True),
+         dict(type='mmdet.PackDetInputs')]
 NORM = dict(mean=[103.53,116.28,123.675], std=[57.375,57.12,58.395])  # of blue, green, red
 QUICK = 'rotated-fcos-le90_r50_fpn_1x_dota','s2anet_r50_fpn_1x_dota_le135'
 
@@ -22,8 +23,8 @@ def noted(name):
     return dict(dataset_meta=dict(classes=tuple(DOTA)), mmengine_version='0.10.7', cfg=json.dumps(cfg))
 
 @needs_oracle
-@pytest.mark.parametrize('name', [pytest.param(f.stem, marks=[] if f.stem in QUICK else pytest.mark.slow) for f in oracle_files('models/*.npz')
-                                  if 'gliding' not in f.stem and 'oriented' not in f.stem])   # not decided by exact NMS: test_two_stage.py
+@pytest.mark.parametrize('name', [pytest.param(f.stem, marks=[] if f.stem in QUICK else pytest.mark.slow)
+                                  for f in oracle_files('models/*.npz') if 'gliding' not in f.stem and 'oriented' not in f.stem]) # in test_two_stage
 def test_from_the_file(name, tmp_path):
     "The reference's own detections, from the file"
     file = tmp_path/'epoch_12.pth'

@@ -6,7 +6,8 @@ from rotnb.models.contract import settings as plain
 from rotnb.targets.angle_coders import PSCAngle
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.interop.mmguess import guess_config, line_of
-from rotnb.interop.mmparts import ConfigError, box_loss_from, delta_coder_from
+from rotnb.interop.mmread import ConfigError
+from rotnb.interop.mmparts import box_loss_from, delta_coder_from
 from rotnb.interop.mmrotate import detector_from_mmrotate, find_family
 
 FILES = [f'{f.parent.name}/{f.stem}' for f in (*oracle_files('keys/*.txt'), *oracle_files('keys_0x/*.txt'))]

@@ -3,7 +3,7 @@ import json, pytest, numpy as np, torch
 from formula import formula_image, formula_weights
 from paths import ROOT
 from reference import close, first_n, matched, neck_errors
-from rotnb.interop.mmparts import ConfigError
+from rotnb.interop.mmread import ConfigError
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.interop.mmrotate import detector_from_mmrotate
 

@@ -8,7 +8,7 @@ from reference import checkpoint, close, first_n, matched, needs_oracle, quietly
 from rotnb.interop.imagenet import load_backbone
 from rotnb.interop.mmconfig import settings_from_config
 from rotnb.interop.mmguess import guess_config
-from rotnb.interop.mmparts import ConfigError
+from rotnb.interop.mmread import ConfigError
 from rotnb.interop.mmrotate import KeysError, WeightsError, detector_from_mmrotate, find_family, load_mmrotate, steerable_weights
 from rotnb.models import create_detector
 from rotnb.models.backbones import BackboneError, MissingWeightsError, TimmBackbone
