@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..check.values import class_numbers
 from ..check.verbs import checked
-from ..geometry.boxes import circumscribed_hbox, canonicalize
+from ..geometry.boxes import circumscribed_hbox
 from ..targets.coders import centerness
 from .contract import Detector, Positives, StageOut, matched_objects, register_detector
 from .dense_head import DenseHead

@@ -14,7 +14,7 @@ from .contract import Detector, register_detector
 from .backbones import MissingWeightsError
 from .necks import FPN
 from .roi_trans import roi_trans
-from .equivariant import N_TURNS, make_equivariant
+from .equivariant import make_equivariant
 
 # %% ../../nbs/models/22_redet.ipynb #4cee4415
 def _register(name):
@@ -24,7 +24,7 @@ def _register(name):
             raise MissingWeightsError(f"timm has no weights of re_{name}: train with pretrained=False, or give the backbone those of "
                                       "https://github.com/csuhan/ReDet (re_resnet50_c8_batch256-25b16846.pth) by load_backbone")
         return make_equivariant(getattr(resnet, name)(**kw))
-    make.__name__,make.__module__ = f're_{name}',__name__
+    make.__name__,make.__module__,make.__doc__ = f're_{name}',__name__,f"timm's {name}, of fields of eight directions"
     globals()[make.__name__] = register_model(make)
 
 for name in ('resnet18','resnet34','resnet50','resnet101','resnet152','test_resnet'):

@@ -24,7 +24,7 @@ def noted(name):
 
 @needs_oracle
 @pytest.mark.parametrize('name', [pytest.param(f.stem, marks=[] if f.stem in QUICK else pytest.mark.slow)
-                                  for f in oracle_files('models/*.npz') if 'gliding' not in f.stem and 'oriented' not in f.stem]) # in test_two_stage
+                                  for f in oracle_files('models/*.npz') if not any(o in f.stem for o in ('gliding','oriented'))])
 def test_from_the_file(name, tmp_path):
     "The reference's own detections, from the file"
     file = tmp_path/'epoch_12.pth'
