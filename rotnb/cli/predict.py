@@ -57,6 +57,7 @@ def run_predict(
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
 
+# %% ../../nbs/cli/10_predict.ipynb #03f5f8c3
 @call_parse
 def main(
     model:str, # folder of predictor.save; weights by name or as a file; or model.pkl, which can run code when opened: one that you trust

@@ -77,6 +77,7 @@ def _roi(cut, head, train, weight):
                 **(dict(n_convs=n, conv_channels=head.get('conv_out_channels', 256)) if n else {}),
                 **(dict(roi_size=size) if (size := sizes.pop())!=7 else {}))
 
+# %% ../../nbs/interop/04_mmstages.ipynb #d5222c6e
 def _invariant(layer):
     "ReDet's way to read the features of a box"
     own = dict(n_orientations=layer.get('num_orientations', 8), clockwise=layer.get('clockwise', False))
@@ -104,6 +105,7 @@ def _same_proposals(train, test):
         raise ConfigError(f"rpn_proposal={dict(train)} of training, unlike rpn={dict(test)} of "
                           "testing, is not known here")
 
+# %% ../../nbs/interop/04_mmstages.ipynb #353eed76
 def _two_stage(model, _):
     rpn,roi,train,test = (model[key] or {} if key in model else {} for key in ('rpn_head','roi_head','train_cfg','test_cfg'))
     heads,body = _listed(roi['bbox_head'], 1),backbone_from(model['backbone'])

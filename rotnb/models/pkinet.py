@@ -79,6 +79,7 @@ class PKIBlock(nn.Module):
         x = x + self.drop_path(self.scale1*self.mixer(self.norm1(x)))
         return x + self.drop_path(self.scale2*self.mlp(self.norm2(x)))
 
+# %% ../../nbs/models/34_pkinet.ipynb #952d1dd0
 class PKIStage(nn.Module):
     "Half the side, twice the channels: an MLP beside blocks"
     def __init__(self,

@@ -129,6 +129,7 @@ def _seen(predictor, detector, images, way):
     x,detector.shown_hw = predictor.fit.batch(images, way.out, predictor.device),way.shown_hw
     return [*map(_rows_of, detector(x.flip(1) if detector.channels=='bgr' else x))]
 
+# %% ../../nbs/predict/11_predictor.ipynb #7bbb7988
 @patch
 @torch.no_grad()
 def detect_rows(self:Predictor,

@@ -3,7 +3,8 @@
     python configs.py MAIN DEV
 
 MAIN and DEV are the folders `configs` of the two lines; mmengine (0.10.7) resolves `_base_`. Written is configs.json.gz beside this file.
-One is left out, gwd/rotated-retinanet-rbox-le135_r50_fpn_gwd_1x_dota.py of 1.x: its `_base_` does not exist, so MMRotate cannot read it."""
+One is left out, gwd/rotated-retinanet-rbox-le135_r50_fpn_gwd_1x_dota.py of 1.x: its `_base_` does not exist, so MMRotate cannot
+read it."""
 import gzip, json, sys
 from pathlib import Path
 from mmengine.config import Config

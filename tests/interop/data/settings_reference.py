@@ -34,7 +34,8 @@ MAX_IOU = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, mi
 GN = dict(type='GN', num_groups=32)
 PREPARED = dict(type='mmdet.DetDataPreprocessor', boxtype2tensor=False)
 
-def neck(**kw): return dict(dict(type='mmdet.FPN', in_channels=[64,128,256,512], out_channels=WIDTH, start_level=1, add_extra_convs='on_output',
+def neck(**kw): return dict(dict(type='mmdet.FPN', in_channels=[64,128,256,512], out_channels=WIDTH, start_level=1,
+                                 add_extra_convs='on_output',
                                  num_outs=5), **kw)
 
 def retina(strides=(8,16,32,64,128), backbone=R18, test=None, head=None, **fpn):
@@ -54,16 +55,19 @@ def fcos(**head): # 64 channels, as a group norm of 32 groups needs two a group
         use_hbbox_loss=False, scale_angle=True, bbox_coder=dict(type='DistanceAnglePointCoder', angle_version='le90'), loss_cls=FOCAL,
         loss_bbox=dict(type='RotatedIoULoss', loss_weight=1.0),
         loss_centerness=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)), **head)
-    return dict(type='mmdet.FCOS', data_preprocessor=PREPARED, backbone=R18, neck=neck(relu_before_extra_convs=True, out_channels=64), bbox_head=head,
+    return dict(type='mmdet.FCOS', data_preprocessor=PREPARED, backbone=R18, neck=neck(relu_before_extra_convs=True,
+                                                                                       out_channels=64), bbox_head=head,
                 train_cfg=None, test_cfg=dict(nms_pre=2000, min_bbox_size=0, score_thr=0.02,
                                               nms=dict(type='nms_rotated', iou_threshold=0.1), max_per_img=200))
 
 def faster(**head):
-    upright = dict(type='mmdet.MaxIoUAssigner', match_low_quality=True, ignore_iof_thr=-1, iou_calculator=dict(type='RBbox2HBboxOverlaps2D'))
+    upright = dict(type='mmdet.MaxIoUAssigner', match_low_quality=True, ignore_iof_thr=-1,
+                   iou_calculator=dict(type='RBbox2HBboxOverlaps2D'))
     proposals = dict(nms_pre=500, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)
     return dict(type='mmdet.FasterRCNN', data_preprocessor=PREPARED, backbone=R18, neck=neck(start_level=0, add_extra_convs=False),
         rpn_head=dict(type='mmdet.RPNHead', in_channels=WIDTH, feat_channels=WIDTH,
-            anchor_generator=dict(type='mmdet.AnchorGenerator', scales=[8], ratios=[0.5,1.0,2.0], strides=[4,8,16,32,64], use_box_type=True),
+            anchor_generator=dict(type='mmdet.AnchorGenerator', scales=[8], ratios=[0.5,1.0,2.0], strides=[4,8,16,32,64],
+                                  use_box_type=True),
             bbox_coder=dict(type='DeltaXYWHHBBoxCoder', target_means=[0.,0.,0.,0.], target_stds=[1.,1.,1.,1.], use_box_type=True),
             loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
             loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=1/9, loss_weight=1.0)),
@@ -78,18 +82,21 @@ def faster(**head):
                 loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
                 loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=1.0, loss_weight=1.0)), **head)),
         train_cfg=dict(rpn=dict(assigner=dict(upright, pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3),
-                                sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
+                                sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=0.5, neg_pos_ub=-1,
+                                             add_gt_as_proposals=False),
                                 allowed_border=0, pos_weight=-1, debug=False),
                        rpn_proposal=proposals,
                        rcnn=dict(assigner=dict(upright, pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False),
-                                 sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+                                 sampler=dict(type='mmdet.RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1,
+                                              add_gt_as_proposals=True),
                                  pos_weight=-1, debug=False)),
         test_cfg=dict(rpn=proposals, rcnn=dict(nms_pre=2000, min_bbox_size=0, score_thr=0.05,
                                                nms=dict(type='nms_rotated', iou_threshold=0.1), max_per_img=200)))
 
 WIDE = [256,512,1024,2048]
 VARIANTS = dict(
-    caffe=retina(backbone=dict(type='mmdet.ResNet', depth=50, style='caffe', norm_eval=True, norm_cfg=dict(type='BN', requires_grad=False)),
+    caffe=retina(backbone=dict(type='mmdet.ResNet', depth=50, style='caffe', norm_eval=True, norm_cfg=dict(type='BN',
+                                                                                                           requires_grad=False)),
                  in_channels=WIDE),
     lateral=retina((16,32,64,128), start_level=2, add_extra_convs='on_lateral', num_outs=4),
     ended=retina((8,16), end_level=2, add_extra_convs=False, num_outs=2),
@@ -114,7 +121,8 @@ def reference(cfg):
               if key in dict(model.named_parameters()) or key.endswith(('running_mean','running_var','num_batches_tracked'))}
     model.load_state_dict({key:torch.tensor(value) for key,value in formula_weights(shapes).items()}, strict=False)
     x,res = torch.tensor(formula_image(SIZE)),{}
-    sample = DetDataSample(metainfo=dict(img_shape=(SIZE,SIZE), ori_shape=(SIZE,SIZE), batch_input_shape=(SIZE,SIZE), pad_shape=(SIZE,SIZE),
+    sample = DetDataSample(metainfo=dict(img_shape=(SIZE,SIZE), ori_shape=(SIZE,SIZE), batch_input_shape=(SIZE,SIZE),
+                                         pad_shape=(SIZE,SIZE),
                                          scale_factor=(1.,1.)))
     with torch.no_grad():
         for i,level in enumerate(model.eval().extract_feat(x)): res[f'neck/{i}'] = level[:,::8].numpy()
