@@ -56,7 +56,7 @@ class Predictor(ModelHubMixin):
         pad_full:bool=False, # or to the full `size`
         pad_value:float=None, # of what is padded, 0 to 255; None: the mean colour, which is 0 for the network
         stats=None, # mean and deviation of red, green and blue, for values from 0 to 1; None: those that the weights know
-        score_thr:float=SHOWN, # least score of a detection, 0 to 1
+        score_thr:float=SHOWN, # least score of a detection, 0 to 1; up to the detector's own, all that it gives
         iou_thr:float=None, # overlap above which the weaker of two detections of a class is dropped, 0 to 1; None: the detector's own
         max_dets:int=None, # most detections in an image, the best; None: the detector's own
         bs:int=None, # most images in a batch; None: 8 on a GPU, 2 on a CPU
@@ -147,7 +147,9 @@ def detect_rows(self:Predictor,
     bs = bs or self.bs or (2 if self.device.type=='cpu' else 8)
     plan = Plan(items, self.fit.way, place)
     batches = [group[at:at+bs] for group in plan.groups for at in range(0, len(group), bs)]
-    take = Taker(plan.todo, note, score_thr, self.detector.angle)
+    # the detector's threshold is of class scores: what its quality lowers further is dropped only where more is asked
+    asked = score_thr if score_thr>self.detector.stages[-1].score_thr else 0.
+    take = Taker(plan.todo, note, asked, self.detector.angle)
     loader = Ahead([DataLoader(_Images(items, self.fit), batch_sampler=batches, collate_fn=list,
                                num_workers=reading_processes(num_workers, len(items), bs, self.device))])
     if progress or progress is None and len(items)>1: loader = progress_bar(loader, total=len(batches), leave=False)
