@@ -88,7 +88,7 @@ def test_reference_is_what_the_source_makes():
     assert not old, f'run `python .ci/reference.py`: {old}'
 
 def test_reference_has_every_parameter():
-    text = (ROOT/'docs/learn.md').read_text(encoding='utf-8')
+    text = (ROOT/'docs/predict.md').read_text(encoding='utf-8')
     section = re.search(r'^### predict_image\n(.*?)^### ', text, re.M|re.S)[1]
     assert '`score_thr`' in section and '```python\npredict_image(learn, ' in section
 

@@ -214,7 +214,7 @@ def _say_bad(bad, n):
 # %% ../../nbs/predict/09_scene.ipynb #e1d24d1b
 @checked(learn=what_predicts, also=(), folder=None, size=whole(1, 10_000, 'pixels'),
          overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
-@delegates(predict_scene, but=['path','resume'], keep=True)
+@delegates(predict_scene, but=['path','resume'])
 def predict_folder(
     learn, # learner or `Predictor`
     folder, # of images and scenes, at any depth; or what else `image_list` takes

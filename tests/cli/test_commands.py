@@ -67,7 +67,7 @@ WRONG = [
     (split, ('set','out'), dict(on_bad='skip'), "on_bad is 'skip'"),
     (split, ('set','out'), dict(img_rate_thr=7.), 'img_rate_thr is 7'),
     (split, ('set','out'), dict(rates=[float('nan')]), 'positive'),
-    (predict, ('none','set'), {}, 'no such file'),
+    (predict, ('none','set'), {}, "no weights are called 'none'"),
     (predict, ('file','set'), {}, 'cannot be opened')]
 
 @pytest.mark.parametrize('module,args,kw,why', WRONG, ids=[f'{m.__name__[10:]} {" ".join(a)} {k}' for m,a,k,_ in WRONG])
