@@ -197,29 +197,30 @@ _roi_read.register_autograd(_read_back, setup_context=_keep(slice(0, 3)))
 _roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 
 # %% ../../nbs/ops/06_roi_align.ipynb #fda8d344
-def _read_point(X, L, shape, cells, i, j): # X (pixels, channels) -> (k, rows, cols, channels)
-    "What point `i` across, `j` down of each cell, numbers or (k, 1, 1), adds to its mean; see `_around`"
-    (_,h,w),(rows,cols) = shape,cells
+def _read_point(x, L, rows, cols, n): # x (b, h, w, channels) -> (k, rows, cols, channels)
+    "What point number `n` of each cell, row by row, adds to its mean; see `_around`"
+    _,h,w,_ = x.shape
     pic,ox,oy,ux,uy,vx,vy,nu,nv = L[:,:,None,None].unbind(1)
-    across,down = (torch.arange(n, dtype=L.dtype, device=L.device) for n in (cols,rows))
+    across,down = (torch.arange(o, dtype=L.dtype, device=L.device) for o in (cols,rows))
+    j = (n/nu.clamp(min=1)).floor()
+    i = n-j*nu
     u,v = across*nu+i+.5,down[:,None]*nv+j+.5
-    x,y = ox+u*ux+v*vx,oy+u*uy+v*vy
-    some = (x>=-1) & (x<=w) & (y>=-1) & (y<=h) & (i<nu) & (j<nv)
-    x,y = (torch.where(some, o, 0.).clamp(min=0, max=n-1) for o,n in ((x,w),(y,h)))
-    x0,y0 = x.floor(),y.floor()
-    fx,fy,m = x-x0,y-y0,torch.where(some, 1/(nu*nv).clamp(min=1), 0.)
+    px,py = ox+u*ux+v*vx,oy+u*uy+v*vy
+    some = (px>=-1) & (px<=w) & (py>=-1) & (py<=h) & (n<nu*nv)
+    px,py = (torch.where(some, o, 0.).clamp(min=0, max=side-1) for o,side in ((px,w),(py,h)))
+    x0,y0 = px.floor(),py.floor()
+    fx,fy,m = px-x0,py-y0,torch.where(some, 1/(nu*nv).clamp(min=1), 0.)
     x0,y0,pic = x0.long(),y0.long(),pic.long()
     x1,y1 = (x0+1).clamp(max=w-1),(y0+1).clamp(max=h-1)
     pixels = torch.stack([(pic*h+o)*w+p for o in (y0,y1) for p in (x0,x1)], -1)
-    shares = torch.stack([(1-fy)*(1-fx)*m, (1-fy)*fx*m, fy*(1-fx)*m, fy*fx*m], -1).to(X.dtype)
-    return (shares[...,None,:]@X[pixels]).squeeze(-2)
+    shares = torch.stack([(1-fy)*(1-fx)*m, (1-fy)*fx*m, fy*(1-fx)*m, fy*fx*m], -1).to(x.dtype)
+    return (shares[...,None,:]@x.flatten(0, 2)[pixels]).squeeze(-2)
 
 def _roi_read_plain(x, L, rows, cols, sampling_ratio): # as `_roi_read`
-    X,shape,cells,n = x.flatten(0, 2),x.shape[:3],(rows,cols),sampling_ratio
-    if n: return sum(_read_point(X, L, shape, cells, i, j) for j in range(n) for i in range(n))
-    nu,nv = L[:,NU:,None,None].unbind(1)
-    def more(k, out): return (k<nu*nv).any()
-    def add(k, out): return k+1,out+_read_point(X, L, shape, cells, k%nu.clamp(min=1), (k/nu.clamp(min=1)).floor())
+    if sampling_ratio: return sum(_read_point(x, L, rows, cols, n) for n in range(sampling_ratio**2))
+    points = L[:,NU]*L[:,NV]
+    def more(n, out): return (n<points).any()
+    def add(n, out): return n+1,out+_read_point(x, L, rows, cols, n)
     return torch.while_loop(more, add, (L.new_zeros(()), x.new_zeros(L.shape[0], rows, cols, x.shape[3])))[1]
 
 # %% ../../nbs/ops/06_roi_align.ipynb #77ba8656
