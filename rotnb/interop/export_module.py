@@ -12,7 +12,8 @@ from torch import nn, Tensor
 from types import SimpleNamespace
 from ..check.verbs import checked
 from ..models.contract import Detector
-from .standin import run_candidates, nms_mask
+from .standin import run_candidates
+from .standin import nms_mask as nms_torch
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0011
 class ExportError(ValueError): "A detector that cannot be exported, or a file that does not give its boxes"
@@ -130,5 +131,5 @@ def _kept(self:ExportModule, boxes, scores, labels): # `(b, P)` bool
     image = torch.arange(scores.shape[0], device=scores.device)[:,None]
     at = (scores>=0).flatten().nonzero()[:,0]                               # the rest of the work is on these only
     group = (labels*scores.shape[0]+image).flatten()[at]
-    keep = nms_mask(boxes.flatten(0, 1)[at], scores.flatten()[at], self.iou_thr, group)
+    keep = nms_torch(boxes.flatten(0, 1)[at], scores.flatten()[at], self.iou_thr, group)
     return torch.zeros_like(scores).flatten().index_add(0, at, keep.to(scores.dtype)).view(scores.shape)>0
