@@ -37,7 +37,8 @@ def _columns(rows, ok): # (n,) each -> (k, n); nothing touches what is not `ok`,
 def _prepare_boxes(b): # (n, 5) float64 -> (9, n), see `prepare`
     cx,cy,w,h,t = b.unbind(1)
     w,h,c,s = w/2,h/2,t.cos(),t.sin()
-    ok = (TINY<w) & (w<HUGE) & (TINY<h) & (h<HUGE) & (cx.abs()<HUGE) & (cy.abs()<HUGE) & (t.abs()<torch.inf)
+    tiny,huge = b.new_tensor([TINY,HUGE])      # plain numbers would become float32
+    ok = (tiny<w) & (w<huge) & (tiny<h) & (h<huge) & (cx.abs()<huge) & (cy.abs()<huge) & (t.abs()<torch.inf)
     return _columns([cx, cy, w, h, c, s, 4*w*h, c.abs()*w+s.abs()*h, s.abs()*w+c.abs()*h], ok)
 
 def _signed_area(x, y): # (n, 4) each, about the first corner
@@ -45,7 +46,7 @@ def _signed_area(x, y): # (n, 4) each, about the first corner
     return (u[:,1]*v[:,2]-u[:,2]*v[:,1])/2+(u[:,2]*v[:,3]-u[:,3]*v[:,2])/2
 
 def _prepare_quads(q): # (n, 8) float64 -> (17, n): clockwise, the leftmost corner first
-    ok = (q.abs()<HUGE).all(1)
+    ok = (q.abs()<q.new_tensor(HUGE)).all(1)
     x,y = torch.where(ok[:,None], q, 0.).unflatten(1, (4,2)).unbind(2)
     first = torch.where(x==x.amin(1, True), y, torch.inf).argmin(1, True)
     way = torch.where(_signed_area(x, y)>0, 1, -1)[:,None]
@@ -101,7 +102,7 @@ def _overlap_quads(A, B): # (17, q) each -> (q,): what lies between any two edge
 # %% ../../nbs/ops/10_torch_ops.ipynb #b9d3cdbc
 def _in_order(A, B, rows): # (q,) bool: the first row that differs is less in A
     less = torch.ones_like(A[AREA], dtype=torch.bool)
-    for k in reversed(rows): less = torch.where(A[k]==B[k], less, A[k]<B[k])
+    for k in reversed(rows): less = (A[k]<B[k]) | ((A[k]==B[k]) & less)
     return less
 
 def _pair_iou(A, B): # (9, q) or (17, q) each -> (q,), see `pair_iou` and `polygon_iou`
