@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from ..check.verbs import checked
 from ..models.contract import Detector
 from .standin import run_candidates
-from .standin import nms_mask as nms_torch
+from ..ops.torch_ops import nms_torch
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0011
 class ExportError(ValueError): "A detector that cannot be exported, or a file that does not give its boxes"
