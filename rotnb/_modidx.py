@@ -3231,6 +3231,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'rotnb.interop.export.match_answers': ( 'interop/export.html#match_answers',
                                                                               'rotnb/interop/export.py'),
                                       'rotnb.interop.export.need': ('interop/export.html#need', 'rotnb/interop/export.py'),
+                                      'rotnb.interop.export.onnx_to_openvino': ( 'interop/export.html#onnx_to_openvino',
+                                                                                 'rotnb/interop/export.py'),
                                       'rotnb.interop.export.place_files': ('interop/export.html#place_files', 'rotnb/interop/export.py'),
                                       'rotnb.interop.export.proof_images': ('interop/export.html#proof_images', 'rotnb/interop/export.py'),
                                       'rotnb.interop.export.prove': ('interop/export.html#prove', 'rotnb/interop/export.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['file_predictor', 'file_images', 'need', 'run_exported', 'Match', 'corner_distance', 'box_overlaps', 'match_answers',
            'proof_images', 'answer_of', 'timed', 'Proof', 'prove', 'check_proof', 'file_notes', 'read_notes', 'quiet',
-           'place_files', 'export_onnx', 'export_openvino', 'export_pt2']
+           'onnx_to_openvino', 'place_files', 'export_onnx', 'export_openvino', 'export_pt2']
 
 # %% ../../nbs/interop/12_export.ipynb #e12a0004
 import io, json, logging, math, shutil, time, torch, warnings
@@ -373,12 +373,20 @@ def _to_pt2(plan, file):
     if foreign: raise ExportError(f'the file would need rotnb: {", ".join(sorted(foreign))}')
     torch.export.save(program, file, extra_files=plan.notes)
 
-def _to_openvino(plan, file):
+def onnx_to_openvino(
+    path, # .onnx
+    out # file to write, .xml
+)->Path: # `out`
+    "A file for OpenVINO from one for ONNX Runtime"
     ov, = need('openvino', extra='openvino')
+    model,out = ov.convert_model(str(path)),Path(out)
+    for key,value in read_notes(path).items(): model.set_rt_info(value, [key])
+    ov.save_model(model, str(out), compress_to_fp16=False)
+    return out
+
+def _to_openvino(plan, file):
     _to_onnx(plan, file.with_suffix('.onnx'))
-    model = ov.convert_model(file.with_suffix('.onnx'))
-    for key,value in plan.notes.items(): model.set_rt_info(value, [key])
-    ov.save_model(model, file, compress_to_fp16=False)
+    onnx_to_openvino(file.with_suffix('.onnx'), file)
 
 def place_files(
     made:Path, # a file, elsewhere; what OpenVINO needs beside it has its name and .bin
