@@ -256,7 +256,7 @@ def prove(
     for image in images:
         x = file_images(predictor, [image])
         own,n_candidates = module.eager(torch.from_numpy(x))
-        match += match_answers(own[0], answer_of(run(x)), module.k, module.score_thr, module.iou_thr, whole=n_candidates<=module.pre)
+        match += match_answers(own[0], answer_of(run(x)), module.k, module.score_thr, module.iou_thr, whole=(n_candidates<=module.pre).all())
         if len(times)<2: times.append((timed(module.eager, torch.from_numpy(x), runs), timed(run, x, runs)))
     return Proof(match, len(images), *(sum(column)/len(times) for column in zip(*times)))
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn, Tensor
 from types import SimpleNamespace
 from ..check.verbs import checked
-from ..models.contract import Detector
-from .standin import run_candidates
+from ..models.contract import Detector, StageOut
+from ..ops.candidates import top_scores
 from ..ops.torch_ops import nms_torch
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0011
@@ -77,19 +77,10 @@ class ExportModule(nn.Module):
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
     )->tuple: # see the table above
         "What is in the images"
-        return self.answer(*run_candidates(self.detector, self.normalised(image), tuple(image.shape[-2:]), self.pre))
+        return self.answer(self.seen(image))
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0022
 from fastcore.basics import patch
-
-@patch
-def eager(self:ExportModule,
-    image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
-)->tuple: # list of `dict(boxes, scores, labels)` as the detector gives them, and how many candidates it had
-    "What the detector itself answers, for comparison"
-    self.detector.shown_hw = tuple(image.shape[-2:])
-    try: return self.detector(self.normalised(image)),self.pre+1
-    finally: self.detector.shown_hw = None
 
 @patch
 def normalised(self:ExportModule,
@@ -102,29 +93,42 @@ def normalised(self:ExportModule,
         x = torch.cat([F.pad(part, (0,over[1],0,over[0]), value=value) for part,value in zip(x.split(1, 1), self.fill)], 1)
     return x.flip(1) if self.detector.channels=='bgr' else x
 
-def _best(scores, *rows, n):
-    "The best `n` of each image, in a stable order, and their rows"
-    scores,at = scores.sort(dim=1, descending=True, stable=True)
-    scores,at = scores[:,:n],at[:,:n]
-    return scores,*(o if o is None else o.gather(1, at.view(*at.shape, *[1]*(o.dim()-2)).expand(-1, -1, *o.shape[2:])) for o in rows)
+@patch
+def seen(self:ExportModule,
+    image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
+)->StageOut:
+    "What the last stage says, before anything is decoded"
+    self.detector.shown_hw = tuple(image.shape[-2:])                # what is padded is not image
+    try: return self.detector.run_stages(self.normalised(image))[1]
+    finally: self.detector.shown_hw = None
+
+@patch
+def eager(self:ExportModule,
+    image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
+)->tuple: # list of `dict(boxes, scores, labels)`, and the `(b,)` numbers of candidates
+    "What the detector itself answers"
+    out,last = self.seen(image),self.detector.stages[-1]
+    return last.detect(out),(last.pairs(out).scores>=0).sum(1)
 
 @patch
 def answer(self:ExportModule,
-    boxes:Tensor, # `(b, P, 5)` candidates
-    scores:Tensor, # `(b, P)`; -1 is none
-    labels:Tensor, # `(b, P)`
-    quads:Tensor=None # `(b, P, 4, 2)`
+    out:StageOut # of the last stage
 )->tuple: # see the table above
-    "NMS of candidates, and the best of what is left as rows of a fixed number"
-    scores,boxes,labels,quads = _best(scores, boxes, labels, quads, n=self.pre)
-    scores = torch.where(self._kept(boxes if quads is None else quads, scores, labels), scores, -1.)
-    scores,boxes,labels,quads = _best(scores, boxes, labels, quads, n=self.k)
+    "Candidates, their NMS, and the best of what is left as rows of a fixed number"
+    last = self.detector.stages[-1]
+    boxes,scores,labels,quads = last.candidates(out, self.pre)
+    kept = self._kept(boxes if quads is None else quads, scores, labels)
+    scores,at = top_scores(torch.where(kept, scores, -1.), min(self.k, scores.shape[1]))
+    boxes,labels,quads = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:])) for o in (boxes,labels,quads))
+    if hasattr(last, 'settled'): boxes = last.settled(boxes, labels)
     some = scores>=0
     def rows(o, none=0): # k of them, whatever there is
-        o = torch.where(some.view(*some.shape, *[1]*(o.dim()-2)), o, none)
+        o = torch.where(_as(some, o), o, none)
         return F.pad(o, (*[0]*(2*(o.dim()-2)), 0, self.k), value=none)[:,:self.k]
     found = rows(boxes),rows(scores),rows(labels, -1),some.sum(1)
     return found if quads is None else (*found, rows(quads.flatten(2)))
+
+def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          # to stand beside rows of numbers
 
 @patch
 def _kept(self:ExportModule, boxes, scores, labels): # `(b, P)` bool
