@@ -143,6 +143,10 @@ from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
 
+# serve: a detector as a web service
+from .serve.app import make_app, serve
+from .serve.client import Served, ServedError
+
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
 from .learn.phases import CloseMixing, TrackDifficulty
