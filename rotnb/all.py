@@ -145,6 +145,8 @@ from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
+from .serve.app import make_app, serve
+from .serve.client import Served, ServedError
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
