@@ -10,12 +10,12 @@ import base64, binascii, copy, io, json, re, tempfile, zipfile
 from datetime import datetime
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 import torch, yaml
 from PIL import Image
 import rotnb
 from ..check.verbs import checked
+from ..models.weights import FOLDER_FILES
 from ..data.labels.atomic import atomic_path
 from ..ops.nms import check_unit
 from ..predict.detections import Detections
@@ -92,10 +92,9 @@ class Handler(TorchServeHandler): pass
 '''
 
 def _manifest(name, version):
-    model = dict(modelName=name, serializedFile='model.safetensors', handler='rotnb_handler.py', modelVersion=version,
-                 configFile='model-config.yaml')
-    made = f'{datetime.now():%d/%m/%Y %H:%M:%S}'
-    return dict(createdOn=made, runtime='python', model=model, archiverVersion='0.12.0', createdBy=f'rotnb {rotnb.__version__}')
+    files = dict(serializedFile=FOLDER_FILES[0], handler='rotnb_handler.py', configFile='model-config.yaml')
+    return dict(createdOn=f'{datetime.now():%d/%m/%Y %H:%M:%S}', runtime='python', archiverVersion=f'rotnb {rotnb.__version__}',
+                model=dict(modelName=name, modelVersion=version, **files))
 
 @checked
 def torchserve_archive(
@@ -117,8 +116,8 @@ def torchserve_archive(
     config = dict(minWorkers=workers, maxWorkers=workers, batchSize=bs, maxBatchDelay=round(wait*1000), responseTimeout=120)
     texts = {'rotnb_handler.py':_MODULE, 'model-config.yaml':yaml.safe_dump(config, sort_keys=False),
              'MAR-INF/MANIFEST.json':json.dumps(_manifest(path.stem, version), indent=2)}
-    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as part, zipfile.ZipFile(part, 'w') as archive:
-        for file in sorted(served.save(folder).iterdir()): archive.write(file, file.name)
+    with tempfile.TemporaryDirectory() as made, atomic_path(path) as part, zipfile.ZipFile(part, 'w') as archive:
+        for file in sorted(served.save(Path(made)/path.stem).iterdir()): archive.write(file, file.name)
         for name,text in texts.items(): archive.writestr(name, text)
     return path
 
@@ -133,11 +132,11 @@ def ask_torchserve(
 )->Detections: # in the order of the answer, best first
     "What a model in TorchServe finds"
     image = one_image(image, 'a loop')
-    coded = io.BytesIO()
-    Image.fromarray(image_pixels(image)).save(coded, 'PNG')
-    asked = address if score_thr is None else f'{address}?{urlencode(dict(score_thr=score_thr))}'
+    png = io.BytesIO()
+    Image.fromarray(image_pixels(image)).save(png, 'PNG')
+    body = json.dumps(dict(data=base64.b64encode(png.getvalue()).decode(), score_thr=score_thr)).encode()
     try:
-        with urlopen(Request(asked, coded.getvalue(), {'Content-Type':'image/png'}), timeout=timeout) as reply: rows = json.load(reply)
+        with urlopen(Request(address, body, {'Content-Type':'application/json'}), timeout=timeout) as reply: rows = json.load(reply)
     except HTTPError as e: raise ValueError(f'{address} says {e.code}: {e.read(300).decode(errors="replace")}') from None
     vocab = list(vocab or dict.fromkeys(row['class_name'] for row in rows))
     boxes = torch.tensor([row['bbox'] for row in rows]).reshape(-1,5)
