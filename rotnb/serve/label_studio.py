@@ -7,14 +7,13 @@ __all__ = ['TaskError', 'Control', 'project_control', 'TaskImages', 'task_predic
            'label_studio_router', 'label_studio_app']
 
 # %% ../../nbs/serve/07_label_studio.ipynb #7ccc9ec7
-import logging, os, re, threading
+import json, logging, os, re, threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 from urllib.parse import parse_qs, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
-import json
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..data.formats.label_studio import region_result
@@ -105,7 +104,7 @@ class TaskImages:
         url:str # as a task has it
     )->bytes: # of a file
         "The file of an image"
-        if not isinstance(url, str) or not url.strip(): raise TaskError(f'the image of the task is {str(url)[:100]!r}, expected an address')
+        if not isinstance(url, str) or not url.strip(): raise TaskError(f'the task has {str(url)[:99]!r} for its image, not an address')
         if url[:5].lower()=='data:': return decode_image(url)
         parts = urlsplit(url)
         if self.root and parts.path.rstrip('/').endswith('/data/local-files'): return self.local(parse_qs(parts.query).get('d', [''])[0])
@@ -131,6 +130,13 @@ class TaskImages:
         if '*' not in self.hosts and host not in map(str.lower, self.hosts):
             raise TaskError(f'images are not fetched from {host}: start the backend with hosts=[{host!r}] to allow it')
 
+    def authorization(self, opener):
+        "The header that the token is sent in"
+        if self.token.count('.')!=2: return f'Token {self.token}'
+        asked = Request(urljoin(f'{self.address.rstrip("/")}/', 'api/token/refresh/'), json.dumps(dict(refresh=self.token)).encode(),
+                        {'Content-Type':'application/json'})
+        with opener.open(asked, timeout=self.timeout) as reply: return f'Bearer {json.load(reply)["access"]}'
+
     def fetch(self, url):
         "The bytes of an address"
         self.check(url)
@@ -138,20 +144,12 @@ class TaskImages:
         own = self.address and _origin(url)==_origin(self.address)
         opener = build_opener(_SameRules(self.check))
         try:
-            if own and self.token: request.add_unredirected_header('Authorization', _authorization(opener, self.address, self.token, self.timeout))
+            if own and self.token: request.add_unredirected_header('Authorization', self.authorization(opener))
             with opener.open(request, timeout=self.timeout) as reply: data = reply.read(self.most+1)
         except TaskError: raise
         except (URLError, OSError, ValueError) as e: raise TaskError(f'{url[:200]} cannot be fetched: {e}') from None
         if len(data)>self.most: raise TaskError(f'{url[:200]} is larger than {self.most/1e6:,.0f} MB')
         return data
-
-# %% ../../nbs/serve/07_label_studio.ipynb #4896ac35
-def _authorization(opener, address, token, timeout):
-    "The header that a token is sent in"
-    if token.count('.')!=2: return f'Token {token}'
-    asked = Request(urljoin(f'{address.rstrip("/")}/', 'api/token/refresh/'), json.dumps(dict(refresh=token)).encode(),
-                    {'Content-Type':'application/json'})
-    with opener.open(asked, timeout=timeout) as reply: return f'Bearer {json.load(reply)["access"]}'
 
 # %% ../../nbs/serve/07_label_studio.ipynb #61742f3f
 def task_prediction(
@@ -171,6 +169,11 @@ def task_prediction(
 # %% ../../nbs/serve/07_label_studio.ipynb #af100923
 _LOG = logging.getLogger('rotnb.serve')
 
+def _version(predictor):
+    "Changes with the detector, so that Label Studio asks anew"
+    weights = predictor.fingerprint()['weights'] if hasattr(predictor, 'fingerprint') else ''
+    return f'{getattr(predictor, "notes", {}).get("name") or "rotnb"} {str(weights)[:8]}'.strip()
+
 class LabelStudioBackend:
     "What answers Label Studio's requests"
     def __init__(self,
@@ -181,19 +184,10 @@ class LabelStudioBackend:
     ):
         self.predictor,self.images,self.bs,self._lock = predictor,images or TaskImages(),bs,threading.Lock()
         self.find = find or self._find
-        self.vocab = [*map(str, predictor.vocab)]
+        self.vocab,self.version = [*map(str, predictor.vocab)],_version(predictor)
 
     def _find(self, images, score_thr):
         with self._lock: return self.predictor.predict_images(images, score_thr, progress=False)
-
-    @property
-    def version(self):
-        "Changes with the detector, so that Label Studio asks anew"
-        notes = getattr(self.predictor, 'notes', {})
-        return f'{notes.get("name") or "rotnb"} {self._fingerprint[:8]}'
-
-    @property
-    def _fingerprint(self): return str(self.predictor.fingerprint()['weights']) if hasattr(self.predictor, 'fingerprint') else ''
 
     def _pixels(self, task, control):
         "The image of a task, or the error that says why not"
@@ -205,7 +199,8 @@ class LabelStudioBackend:
         read = [self._pixels(task, control) for task in tasks]
         images = [one for one in read if not isinstance(one, Exception)]
         found = iter(self.find(images, control.score_thr) if images else [])
-        return [one if isinstance(one, Exception) else [task_prediction(next(found), control, one.shape[1::-1], self.version)] for one in read]
+        def said(image): return [task_prediction(next(found), control, image.shape[1::-1], self.version)]
+        return [one if isinstance(one, Exception) else said(one) for one in read]
 
     def predict(self,
         tasks:list, # of Label Studio: dict(id, data)
@@ -214,9 +209,9 @@ class LabelStudioBackend:
         "Predictions of tasks"
         control = project_control(config, self.vocab)
         answers = [one for at in range(0, len(tasks), self.bs) for one in self._part(tasks[at:at+self.bs], control)]
-        failed = [(task.get('id'),one) for task,one in zip(tasks, answers) if isinstance(one, Exception)]
-        for id_,error in failed: _LOG.warning('Label Studio task %s: %s', id_, error)
-        if failed and len(failed)==len(tasks): raise TaskError(f'no image of the {len(tasks)} tasks can be read; task {failed[0][0]}: {failed[0][1]}')
+        failed = [f'task {task.get("id")}: {one}' for task,one in zip(tasks, answers) if isinstance(one, Exception)]
+        for why in failed: _LOG.warning('Label Studio, %s', why)
+        if failed and len(failed)==len(tasks): raise TaskError(f'no image of {len(tasks)} tasks can be read; {failed[0]}')
         return [[] if isinstance(one, Exception) else one for one in answers]
 
 # %% ../../nbs/serve/07_label_studio.ipynb #7478c318
@@ -243,7 +238,8 @@ def label_studio_router(
     @router.post('/predict')
     def predict(asked:dict=Body()):
         tasks = asked.get('tasks')
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks): raise HTTPException(422, 'tasks is to be a list')
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise HTTPException(422, 'expected a list of tasks')
         return dict(results=tried(backend.predict, tasks, str(asked.get('label_config') or '')), model_version=version)
 
     @router.get('/versions')
