@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTPUTS', 'RUNTIMES', 'UnsafeFile', 'checked_program', 'OnnxFile', 'OpenVinoFile', 'TorchFile', 'NotExported',
-           'FullAnswer', 'FewerScores', 'ExportedDetector']
+           'ExportedDetector']
 
 # %% ../../nbs/interop/14_runtime.ipynb #0d30b39f
 import ast, io, json, re, torch, warnings
@@ -30,8 +30,8 @@ _TARGETS = re.compile(r'torch\.ops\.(aten\.(?!from_file)\w+\.\w+|torchvision\.\w
 _PLAIN = re.compile(r'[\w.\-+:]*', re.A)
 _EXPRESSION = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare, ast.operator,
                ast.unaryop, ast.cmpop)
-_SYMPY = set('Symbol Integer Float Rational Add Mul Pow Max Min Mod PythonMod ModularIndexing FloorDiv CleanDiv CeilDiv CeilToInt FloorToInt '
-             'IntTrueDiv FloatTrueDiv TruncToInt ToFloat Where GreaterThan LessThan StrictGreaterThan StrictLessThan Equality Unequality '
+_SYMPY = set('Symbol Integer Float Rational Add Mul Pow Max Min Mod PythonMod ModularIndexing FloorDiv CleanDiv CeilDiv CeilToInt '
+             'FloorToInt IntTrueDiv FloatTrueDiv TruncToInt ToFloat Where GreaterThan LessThan StrictGreaterThan StrictLessThan Equality Unequality '
              'Eq Ne Ge Gt Le Lt And Or Not true false True False'.split())
 
 def _is_expression(text):
@@ -133,7 +133,8 @@ class OpenVinoFile:
     ):
         ov = _need('openvino', 'openvino')
         if device and torch.device(device).type!='cpu': raise ArgumentError(f"device is '{device}': OpenVINO computes on the CPU here")
-        if not (bin_file := Path(file).with_suffix('.bin')).is_file(): raise FileNotFoundError(f'{file} lacks its numbers, {bin_file.name}')
+        beside = Path(file).with_suffix('.bin')
+        if not beside.is_file(): raise FileNotFoundError(f'{file} lacks its numbers, {beside.name}')
         core = ov.Core()
         model = core.read_model(str(file))
         how = dict(INFERENCE_PRECISION_HINT=precision or 'f32', INFERENCE_NUM_THREADS=torch.get_num_threads())
@@ -198,8 +199,6 @@ def _opened(file, device, precision):
 
 # %% ../../nbs/interop/14_runtime.ipynb #f342a9bb
 class NotExported(WeightsError): "A file that no export of rotnb has written"
-class FullAnswer(UserWarning): "An image has as many detections as a file can give"
-class FewerScores(UserWarning): "Lower scores are asked for than a file gives"
 
 def _notes(file, runtime, vocab):
     "What a file says of its detector"
@@ -210,7 +209,8 @@ def _notes(file, runtime, vocab):
     if said := runtime.notes.get('rotnb'):
         try: return json.loads(said)
         except ValueError as e: raise DamagedFile(f'what {file} says of itself is damaged ({e})') from e
-    if vocab is None: raise NotExported(f'{file} does not say which classes it knows: give their names, vocab=[...], in the order of its labels')
+    if vocab is None:
+        raise NotExported(f'{file} does not say which classes it knows: give their names, vocab=[...], in the order of its labels')
     size = None if None in runtime.shape[2:] else runtime.shape[:1:-1]
     shown = dict(vocab=list(vocab), size=size, pad_full=size is not None, pad_value=0, stats=((0.,)*3,(1.,)*3))
     return dict(detector=Path(file).stem, predictor=shown, recipe={}, angle='le90', score_thr=0., iou_thr=None)
@@ -232,11 +232,11 @@ class ExportedDetector:
         self.notes = _notes(self.file, self.runtime, vocab)
         self.settings = {**self.notes['predictor']}
         if vocab is not None: self.settings['vocab'] = list(vocab)
-        self._told = set()
 
     name = property(lambda self: self.notes['detector'])
     angle = property(lambda self: self.notes['angle'])
     score_thr = property(lambda self: self.notes['score_thr'])
+    most = property(lambda self: self.notes.get('k'))
     stats = property(lambda self: self.settings['stats'])
     vocab = property(lambda self: self.settings['vocab'])
     device = property(lambda self: self.runtime.device)
@@ -290,6 +290,8 @@ def answering(self:ExportedDetector,
     if score_thr is not None and score_thr<own['score_thr']:
         raise ArgumentError(f"score_thr is {score_thr:g}, but {self.file.name} gives scores from {own['score_thr']:g}: "
                             'export it with a lower one')
+    if max_dets is not None and self.most and max_dets>self.most:
+        raise ArgumentError(f'max_dets is {max_dets}, but {self.file.name} gives {self.most} at most: export it with a larger k')
     if iou_thr is not None and own['iou_thr'] is not None and abs(iou_thr-own['iou_thr'])>1e-6:
         raise ArgumentError(f"iou_thr is {iou_thr:g}, but the NMS in {self.file.name} is of {own['iou_thr']:g}: export it with another")
     yield partial(self._answer, max_dets)
@@ -298,11 +300,7 @@ def answering(self:ExportedDetector,
 def _answer(self:ExportedDetector, max_dets, x, shown_hw=None):
     "Detections of a batch, as `Detector` gives them"
     found = self.run(x)
-    counts,most = found.pop('count').tolist(),found['scores'].shape[1]
-    if most in counts and (max_dets or most+1)>most and 'full' not in self._told:
-        self._told.add('full')
-        warnings.warn(f'an image has {most} detections, which is all that {self.file.name} can give: there may be more of them. '
-                      'Export it with a larger k', FullAnswer, stacklevel=2)
+    counts = found.pop('count').tolist()
     return [{name:rows[i,:min(count, max_dets or count)] for name,rows in found.items()} for i,count in enumerate(counts)]
 
 @patch

@@ -95,6 +95,7 @@ class Detector(nn.Module):
     ['boxes', 'labels', 'scores']
     """
     takes = 'normalised' # what its images are: numbers of mean 0 and deviation 1; 'bytes' of those that are files
+    most = None # detections of an image that it can give at most; None: `answering` may be asked for any number
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
