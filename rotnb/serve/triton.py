@@ -10,6 +10,7 @@ import json, re, shutil
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
+from ..check.values import choice
 from ..check.verbs import checked
 from ..models.files import WeightsError
 from ..data.labels.atomic import atomic_path, write_atomic
@@ -127,7 +128,7 @@ def _page(name, image, said):
     return _PAGE.format(name=name, quoted=repr(name), sizes=sizes, classes=classes)
 
 # %% ../../nbs/serve/07_triton.ipynb #1940280a
-@checked(bs=None)
+@checked(bs=None, device=choice('cpu', 'cuda'))
 def triton_folder(
     file, # of `export_onnx`, or `.xml` of `export_openvino`
     folder, # the model repository
@@ -148,7 +149,7 @@ def triton_folder(
     batched = backend.batches and all(one.shape and one.shape[0] is None for one in (*ins,*outs))
     told = {backend.threads:threads, 'names':_json(fit.get('vocab')), 'rotnb':_json(said)}
     params = {key:value for key,value in told.items() if value}
-    group = f'count: {instances} kind: KIND_{"GPU" if device.startswith("cuda") else "CPU"}'
+    group = f'count: {instances} kind: KIND_{dict(cpu="CPU", cuda="GPU")[device]}'
     made = Path(folder).expanduser()/name
     for part,copied in _parts(file).items():
         with atomic_path(made/f'{version}/{copied}') as copy: shutil.copyfile(part, copy)
