@@ -143,6 +143,12 @@ from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
 
+# serve: detectors for others to ask
+from .serve.torchserve import ask_torchserve, torchserve_archive
+from .serve.triton import triton_folder
+from .serve.label_studio import add_label_studio
+from .serve.docker import docker_folder
+
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
 from .learn.phases import CloseMixing, TrackDifficulty

@@ -12,6 +12,7 @@ from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import parse_qs, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
+from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..data.formats.label_studio import region_result
 from ..data.formats.xml_text import parse_xml
@@ -224,6 +225,7 @@ def _routes(backend):
 
     return router
 
+@checked
 def add_label_studio(
     app, # of `make_app`
     address:str=None, # of Label Studio, 'http://localhost:8080'; None: $LABEL_STUDIO_URL

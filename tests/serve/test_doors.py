@@ -36,7 +36,8 @@ def ships(): return load_weights('rotated_fcos_tiny_synth')
 # --- TorchServe
 
 @pytest.fixture(scope='module')
-def archive(ships, tmp_path_factory): return torchserve_archive(ships, tmp_path_factory.mktemp('store')/'ships', bs=3, wait=.05, version='2.1')
+def archive(ships, tmp_path_factory):
+    return torchserve_archive(ships, tmp_path_factory.mktemp('store')/'ships', bs=3, wait=.05, version='2.1')
 
 def test_the_archive_is_as_the_archiver_makes_it(archive):
     with zipfile.ZipFile(archive) as z:
@@ -76,8 +77,9 @@ def near(rows, found):
     np.testing.assert_allclose([row['bbox'] for row in rows], found.boxes.numpy(), atol=1e-3)
     np.testing.assert_allclose([row['score'] for row in rows], found.scores.numpy(), atol=1e-5)
 
-@pytest.mark.parametrize('row', [dict(body=bytearray(PNG)), dict(data=PNG), dict(body=BASE64), dict(data=f'data:image/png;base64,{BASE64}'),
-    dict(body=base64.encodebytes(PNG).decode()), dict(body=dict(data=BASE64)), dict(body=dict(image=BASE64, score_thr=None)),
+@pytest.mark.parametrize('row', [dict(body=bytearray(PNG)), dict(data=PNG), dict(body=BASE64),
+    dict(data=f'data:image/png;base64,{BASE64}'), dict(body=base64.encodebytes(PNG).decode()), dict(body=dict(data=BASE64)),
+    dict(body=dict(image=BASE64, score_thr=None)),
     dict(image=bytearray(PNG), score_thr=b'.5')], ids=lambda row: '-'.join(row))
 def test_all_ways_of_an_image(worker, ships, row):
     answer, = worker(row)
@@ -86,7 +88,8 @@ def test_all_ways_of_an_image(worker, ships, row):
 
 def test_requests_of_a_batch_keep_their_thresholds_and_errors(worker, ships):
     wide = np.tile(SCENE, (1,2,1))
-    few,bad,wider,none = worker(dict(body=PNG, score_thr='.6'), dict(body=b'\x89PNG\r\n\x1a\nand no more'), dict(body=coded(wide), score_thr=.3), {})
+    few,bad,wider,none = worker(dict(body=PNG, score_thr='.6'), dict(body=b'\x89PNG\r\n\x1a\nand no more'),
+                                dict(body=coded(wide), score_thr=.3), {})
     near(few, ships(SCENE, .6)); near(wider, ships(wide, .3))
     assert 0<len(few)<len(ships(SCENE, .3))
     assert 'file whole?' in bad['error'] and 'there is no image' in none['error'] and worker.states=={1:422, 3:400}
@@ -157,8 +160,9 @@ def graph(folder, b='b', h='h', w='w', name='toy', notes=True, inputs='image', q
     ends = [('boxes','float',0,('k','five')), ('scores','float',-1,('k',)), ('labels','int64',-1,('k',)), ('count','int64',0,())]
     ends += [('quads','float',0,('k','eight'))] if quads else []
     sides = dict(k=300, five=5, eight=8)
-    made = ''.join(f'{o}_shape = Concat<axis=0>({", ".join(("n",*rest))})\n{o} = ConstantOfShape <value = {kind}[1] {{{value}}}>({o}_shape)\n'
-                   for o,kind,value,rest in ends)
+    made = ''.join(f'''{o}_shape = Concat<axis=0>({", ".join(("n",*rest))})
+                       {o} = ConstantOfShape <value = {kind}[1] {{{value}}}>({o}_shape)
+                       ''' for o,kind,value,rest in ends)
     outs = ', '.join(f'{kind}[{",".join(map(str, (b,*(sides[o] for o in rest))))}] {o}' for o,kind,_,rest in ends)
     text = f'''<ir_version: 9, opset_import: ["": 20]> detector (uint8[{b},3,{h},{w}] {inputs}) => ({outs}) {{
         n = Shape<start=0, end=1>({inputs})
@@ -220,7 +224,8 @@ def test_what_is_not_batched(tmp_path, b, bs, most):
     config = parse_pbtxt((triton_folder(graph(tmp_path, b, 512, 640, notes=False), tmp_path/'m', bs=bs)/'config.pbtxt').read_text())
     assert config['max_batch_size']==[most] and 'dynamic_batching' not in config and config['name']==['toy'] and 'parameters' not in config
     whole = [1 if b==1 else -1]*(most==0)
-    assert ends(config)['image'][1]==[*whole,3,512,640] and ends(config)['count'][1:]==((whole,None) if most==0 else ([1],[dict(shape=[])]))
+    assert ends(config)['image'][1]==[*whole,3,512,640]
+    assert ends(config)['count'][1:]==((whole,None) if most==0 else ([1],[dict(shape=[])]))
 
 def test_openvino_has_its_numbers_beside_it_and_its_whole_shape(tmp_path):
     ov = pytest.importorskip('openvino')
@@ -244,7 +249,8 @@ def test_versions_stand_side_by_side_and_numbers_stay_with_their_file(tmp_path):
 
 def test_files_that_triton_cannot_serve_are_named(tmp_path):
     (tmp_path/'a.onnx').write_bytes(b'no graph'); (tmp_path/'a.pt2').write_bytes(b'')
-    for file,said in ((tmp_path/'a.onnx','cannot be opened'), (tmp_path/'a.pt2','Triton takes .onnx'), (graph(tmp_path, inputs='x'),'takes x')):
+    odd = graph(tmp_path, inputs='x')
+    for file,said in ((tmp_path/'a.onnx','cannot be opened'), (tmp_path/'a.pt2','Triton takes .onnx'), (odd,'takes x')):
         with pytest.raises(WeightsError, match=said): triton_folder(file, tmp_path/'m')
     with pytest.raises(FileNotFoundError): triton_folder(tmp_path/'b.onnx', tmp_path/'m')
     with pytest.raises(ValueError, match='name a model'): triton_folder(graph(tmp_path), tmp_path/'m', '../out')
@@ -254,11 +260,13 @@ def test_files_that_triton_cannot_serve_are_named(tmp_path):
 
 def interface(labels, control='RectangleLabels', more='', image='$image'):
     inside = ''.join(f'<Label value="{label}"/>' for label in labels)
-    return f'<View><Header value="Ships"/><Image name="image" value="{image}"/><{control} name="label" toName="image"{more}>{inside}</{control}></View>'
+    return (f'<View><Header value="Ships"/><Image name="image" value="{image}"/>'
+            f'<{control} name="label" toName="image"{more}>{inside}</{control}></View>')
 
 def asked_by_label_studio(config, *images): # as 1.23.2 sends it
-    tasks = [dict(id=i, data=dict(image=image), meta={}, created_at='2026-11-29T17:25:16.855456Z', updated_at='2026-11-29T17:25:16.855456Z',
-                  is_labeled=False, overlap=1, inner_id=i, total_annotations=0, cancelled_annotations=0, total_predictions=0,
+    at = '2026-11-29T17:25:16.855456Z'
+    tasks = [dict(id=i, data=dict(image=image), meta={}, created_at=at, updated_at=at, is_labeled=False, overlap=1,
+                  inner_id=i, total_annotations=0, cancelled_annotations=0, total_predictions=0,
                   comment_count=0, unresolved_comment_count=0, last_comment_updated_at=None, project=4, updated_by=None, file_upload=None,
                   comment_authors=[], annotations=[], predictions=[]) for i,image in enumerate(images, 1)]
     return dict(tasks=tasks, project='4.1795972316', label_config=config, params=dict(login=None, password=None, context=None))
@@ -316,7 +324,8 @@ def test_projects_that_cannot_be_helped(studio, config, said):
     assert answer.status_code==422 and said in answer.json()['detail']
 
 def test_labels_find_their_classes():
-    config = ('<View><Image name="a" value="$one"/><Image name="b" value="$two"/><Labels name="l" toName="b"><Label value="ship"/></Labels>'
+    config = ('<View><Image name="a" value="$one"/><Image name="b" value="$two"/>'
+              '<Labels name="l" toName="b"><Label value="ship"/></Labels>'
               '<PolygonLabels name="p" toName="b"><Label value="Storage Tank"/><Label alias="vessel" value="Ship"/>'
               '<Label value="Anything" predicted_values="small-vehicle, Large_Vehicle"/></PolygonLabels>'
               '<RectangleLabels name="r" toName="a"><Label value="tree"/></RectangleLabels></View>')
@@ -325,8 +334,8 @@ def test_labels_find_their_classes():
     assert control.labels=={'ship':'vessel','storage-tank':'Storage Tank','small-vehicle':'Anything','large-vehicle':'Anything'}
 
 def test_the_project_says_the_least_score(studio, ships):
-    results = [studio.post('/label-studio/predict', json=asked_by_label_studio(interface(ships.vocab, more=more), LOCAL)).json()['results'][0][0]
-               for more in (' model_score_threshold="0.6"', '')]
+    asked = [asked_by_label_studio(interface(ships.vocab, more=more), LOCAL) for more in (' model_score_threshold="0.6"', '')]
+    results = [studio.post('/label-studio/predict', json=one).json()['results'][0][0] for one in asked]
     assert [len(one['result']) for one in results]==[len(ships(SCENE, .6)),len(ships(SCENE))]
 
 def test_quadrilaterals_keep_their_corners_where_polygons_are_drawn():
@@ -359,7 +368,8 @@ def test_tokens_go_to_label_studio_alone(web):
     assert personal('/data/upload/1/a.png')==PNG and own.asked[-1][1]=='Bearer short a.b.c' and own.asked[-2][1] is None
     assert TaskImages(own.at)('/data/upload/1/a.png')==PNG and own.asked[-1][1] is None
     refused(legacy, '/away', 'not fetched from 127.0.0.1')                        # another port is another server
-    refused(legacy, '/file', 'cannot be fetched|only http'); refused(legacy, '/round', 'cannot be fetched'); refused(legacy, '/nothing', '401')
+    for path,said in (('/file','cannot be fetched|only http'), ('/round','cannot be fetched'), ('/nothing','401')):
+        refused(legacy, path, said)
     assert not elsewhere.asked
     assert TaskImages(own.at, 'abc', hosts='127.0.0.1')('/away')==PNG and elsewhere.asked==[('/signed.png',None)]
     assert TaskImages(own.at, 'abc', hosts=['*'])(f'{elsewhere.at}/b.png')==PNG and elsewhere.asked[-1]==('/b.png',None)
@@ -381,7 +391,8 @@ def test_the_environment_says_where_label_studio_is(monkeypatch):
     assert (images.address,images.token)==('http://studio:8080','key') and TaskImages('http://other', 'own').token=='own'
     for url in ('http://studio/a.png', 'https://studio:8080/a.png', 'http://studio:8080@10.0.0.1/a.png', 'http://studio.evil.org:8080/a'):
         refused(images, url, 'not fetched from')
-    for url in ('s3://bucket/a.png', 'file:///etc/passwd', 'ftp://studio:8080/a', 'http:///a.png', 'http://studio:port/a', 'http://studio:8080.evil.org/a'):
+    for url in ('s3://bucket/a.png', 'file:///etc/passwd', 'ftp://studio:8080/a', 'http:///a.png', 'http://studio:port/a',
+                'http://studio:8080.evil.org/a'):
         refused(images, url, 'only http|no address')
     monkeypatch.delenv('LABEL_STUDIO_URL')
     refused(TaskImages(), '/data/upload/1/a.png', 'LABEL_STUDIO_URL')
@@ -401,7 +412,8 @@ def test_the_folder_holds_what_its_dockerfile_copies(folder, ships):
         'FROM WORKDIR RUN COPY USER ENV EXPOSE HEALTHCHECK CMD'.split())
     for word,rest in said:
         if word=='COPY': assert (folder/rest.split()[0]).exists()
-    assert (folder/'rotnb/weights').is_dir() and not [*folder.rglob('__pycache__')] and '-t ships-at-sea ' in (folder/'Dockerfile').read_text()
+    assert (folder/'rotnb/weights').is_dir() and not [*folder.rglob('__pycache__')]
+    assert '-t ships-at-sea ' in (folder/'Dockerfile').read_text()
     needs = dict(line.split('==') for line in (folder/'requirements.txt').read_text().split())
     assert {'fastai','timm','fastapi','uvicorn'}<=needs.keys() and not {'torch','torchvision','pytest'}&needs.keys()
     libs = pinned()
