@@ -127,12 +127,11 @@ def _about(options, **json_first):
     return dict(responses={200:dict(description='what was found', content=content), **problems},
                 openapi_extra=dict(parameters=_options(options), requestBody=_bodies(options, json_first)))
 
-# %% ../../nbs/serve/05_app.ipynb #334b6f6e
+# %% ../../nbs/serve/05_app.ipynb #c8509e2e
 def _add_work(app, service):
     "Routes that find objects"
-    Request,Response,Stream = (getattr(serve_part('fastapi'), 'Request'), *(getattr(serve_part('fastapi.responses'), name)
-                               for name in ('Response','StreamingResponse')))
-    def answered(text, form): return Response(text, media_type=ANSWERS[form].media)
+    Request,answers = serve_part('fastapi').Request,serve_part('fastapi.responses')
+    def answered(text, form): return answers.Response(text, media_type=ANSWERS[form].media)
 
     @app.post('/predict', tags=['detect'], **_about(IMAGE_OPTIONS, image=dict(type='string', description='base64, or a data URI')))
     async def predict(request:Request):
@@ -143,7 +142,7 @@ def _add_work(app, service):
     async def scene(request:Request):
         "Objects in a scene of any size, window by window: uploaded, or by `path`. The request stays open until it is done."
         work,task,progress = await begin_scene(service, request)
-        if progress: return Stream(_lines(work, task), media_type='application/x-ndjson')
+        if progress: return answers.StreamingResponse(_lines(work, task), media_type='application/x-ndjson')
         return answered(await while_there(request, task), work.form)
 
 async def _lines(work, task, seconds=.5):
@@ -165,8 +164,7 @@ async def _lines(work, task, seconds=.5):
 def _add_facts(app, service):
     "Routes that tell about the server"
     Response = serve_part('fastapi').Response
-    latest = serve_part('prometheus_client')
-    def ready(): return dict(ready=not service.stopping, open=service.open, scenes=service.scenes_open)
+    prom = serve_part('prometheus_client')
 
     @app.get('/model', tags=['about'])
     async def model():
@@ -183,12 +181,12 @@ def _add_facts(app, service):
     async def health(response:Response):
         "Whether it takes work; 503 while it stops"
         if service.stopping: response.status_code = 503
-        return ready()
+        return dict(ready=not service.stopping, open=service.open, scenes=service.scenes_open)
 
     @app.get('/metrics', tags=['about'])
     async def metrics():
         "For Prometheus"
-        return Response(latest.generate_latest(service.metrics.registry), media_type=latest.CONTENT_TYPE_LATEST)
+        return Response(prom.generate_latest(service.metrics.registry), media_type=prom.CONTENT_TYPE_LATEST)
 
     @app.get('/', include_in_schema=False)
     async def start(): return serve_part('fastapi.responses').RedirectResponse('docs')
@@ -229,7 +227,7 @@ def make_app(
     if hosts: app.add_middleware(serve_part('starlette.middleware.trustedhost').TrustedHostMiddleware, allowed_hosts=[*hosts])
     return app
 
-# %% ../../nbs/serve/05_app.ipynb #17e50b29
+# %% ../../nbs/serve/05_app.ipynb #c5333a92
 _HERE = '127.0.0.1','localhost'
 
 class Server:
@@ -278,19 +276,24 @@ class Server:
     def __exit__(self, *_): self.stop()
     def __repr__(self): return f'{self.service.name} at {self.url}, its interface at {self.url}/docs'
 
+def _in_loop(): # as cells of a notebook are run
+    try: return asyncio.get_running_loop().is_running()
+    except RuntimeError: return False
+
 @checked(also=lambda: [*_LIMITS,'roots','max_batch','max_wait','cors','hosts'], predictor=what_predicts)
 def serve(
     predictor, # `Predictor`, or a learner
     host:str='127.0.0.1', # address to listen at; '0.0.0.0' for all of this machine's
     port:int=8000, # 0: any that is free
-    wait:bool=True, # until it is stopped; False: run in a thread
+    wait:bool=None, # until it is stopped; False: run in a thread; None: as a notebook wants it, else until it is stopped
     linger:float=.5, # seconds in which newcomers are told that the server stops
     **kwargs # of `make_app`
 )->Server: # with `url` and `stop()`
     "Run a detector as a web service"
     if host in _HERE: kwargs.setdefault('hosts', _HERE)                       # no page can reach it by a name of its own
     server = Server(make_app(predictor, **kwargs), host, port, linger)
-    if not wait: return server.start()
-    print(server, flush=True)
-    server.run()
+    if wait is False or wait is None and _in_loop(): return server.start()
+    print(f'{server}; Ctrl-C stops it', flush=True)
+    try: server.run()
+    finally: print(f'stopped; {server.service.answered} of {server.service.taken} requests are answered', flush=True)
     return server

@@ -85,7 +85,7 @@ class Batcher:
         if self.on_batch and batch[0][0] is not None: self.on_batch(len(batch), time.perf_counter()-start)
         for (_,_,future,_),answer in zip(batch, answers, strict=True): future.set_result(answer)
 
-# %% ../../nbs/serve/03_batching.ipynb #bf2c80f4
+# %% ../../nbs/serve/03_batching.ipynb #04c223cd
 class SharedPredictor:
     "A predictor for many threads"
     def __init__(self,
@@ -95,7 +95,7 @@ class SharedPredictor:
     ):
         self.predictor = predictor
         predictor.detector.eval()                                            # for good: nothing else is to use it meanwhile
-        max_batch = max_batch or predictor.bs or (2 if predictor.device.type=='cpu' else 8)
+        if max_batch is None: max_batch = predictor.bs or (2 if predictor.device.type=='cpu' else 8)
         self.batcher = Batcher(self._run, max_batch, max_wait)
 
     def _run(self, key, images):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['serve_part', 'Metrics', 'Service', 'answer_image', 'SceneWork', 'begin_scene', 'while_there']
 
-# %% ../../nbs/serve/04_service.ipynb #49dd8369
+# %% ../../nbs/serve/04_service.ipynb #ecac1ab0
 import asyncio, contextlib, json, os, shutil, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from ..predict.scene import predict_scene
 from .answers import ANSWERS, form_of, write_answer
 from .batching import SharedPredictor, StoppedError, Turns
 from .intake import (IMAGE_OPTIONS, SCENE_OPTIONS, Limits, Rates, RefusedError, check_input, check_scene, decode_image,
-                                image_suffix, read_options, scene_file, unbase64)
+                                image_suffix, read_options, said_of, scene_file, unbase64)
 
 # %% ../../nbs/serve/04_service.ipynb #dbacd1e1
 def serve_part(
@@ -56,7 +56,7 @@ class Metrics:
         self.batches.observe(n)
         self.busy.inc(seconds)
 
-# %% ../../nbs/serve/04_service.ipynb #ea4fcadc
+# %% ../../nbs/serve/04_service.ipynb #8f4c2f79
 class Service:
     "A predictor, its line, and what is known of its requests"
     def __init__(self,
@@ -97,13 +97,13 @@ class Service:
         iou_thr:float=.1 # overlap that this means
     ): # `Detections`, and (width, height) of the image
         "What is in an image"
-        pixels = await self.in_thread(decode_image, data, self.limits) if isinstance(data, bytes) else data
-        size_wh = pixels.shape[1::-1]
-        check_input(self.predictor.fit, size_wh, self.limits)
+        fit,limits = self.predictor.fit,self.limits
+        if isinstance(data, bytes): pixels = await self.in_thread(decode_image, data, fit, limits)
+        else: check_input(fit, (pixels := data).shape[1::-1], limits)
         rows = await asyncio.wrap_future(self.shared.rows(pixels, score_thr))
         dets = await self.in_thread(fewer, rows_dets(rows, self.predictor.vocab), max_dets, agnostic_nms, iou_thr)
         self.metrics.found.inc(len(dets))
-        return dets,size_wh
+        return dets,pixels.shape[1::-1]
 
     def card(self):
         "What is served, as plain data"
@@ -168,7 +168,7 @@ async def answer_image(
         dets,size_wh = await _in_time(seconds, late, service.found(data, **looks))
         return await service.in_thread(write_answer, dets, size_wh, form, **writes),form
 
-# %% ../../nbs/serve/04_service.ipynb #2216cbdc
+# %% ../../nbs/serve/04_service.ipynb #5f24fbd5
 class SceneWork:
     "A scene that is looked at in a thread"
     def __init__(self, service, file, looks, form, writes):
@@ -189,7 +189,7 @@ class SceneWork:
             dets = predict_scene(Turns(self.service.shared, self._on_windows), self.file, progress=False, **self.looks)
             self.service.metrics.found.inc(len(dets))
             return write_answer(dets, dets.image.size, self.form, **self.writes)
-        except OSError as e: raise RefusedError(422, f'{e}'.replace(str(self.file), self.file.name)) from e
+        except OSError as e: raise RefusedError(422, said_of(e, self.file)) from e
         finally: close_reader(self.file)
 
     async def run(self, own): # own: what is to be given back at the end
