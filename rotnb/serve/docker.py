@@ -13,8 +13,10 @@ from pathlib import Path
 import rotnb
 from ..check.values import choice
 from ..check.verbs import checked
+from ..models.weights import FOLDER_FILES
 from ..data.labels.atomic import write_atomic
 from ..predict.predictor import Predictor
+from .torchserve import place_model
 
 # %% ../../nbs/serve/09_docker.ipynb #48f98b0d
 _TORCH = 'torch','torchvision'
@@ -25,11 +27,13 @@ def _needs(extra):
     if clone.is_file():
         settings = ConfigParser(delimiters=['='])
         settings.read(clone, encoding='utf-8')
-        return f"{settings['DEFAULT']['requirements']} {settings['DEFAULT'][f'{extra}_requirements']}".split()
+        return f"{settings['DEFAULT']['requirements']} {settings['DEFAULT'].get(f'{extra}_requirements', '')}".split()
     return [text for text in requires('rotnb') if not (of := re.search(r'extra\s*==\s*["\']([\w-]+)', text)) or of[1]==extra]
 
+_EXTRAS = {'.onnx':'onnx', '.xml':'openvino'}
+
 def pinned(
-    extra:str='serve' # of rotnb
+    extra:str=None # of rotnb
 )->dict: # name -> version
     "What rotnb needs, in the versions that are here"
     versions = {}
@@ -52,10 +56,10 @@ COPY model model
 RUN useradd --create-home rotnb
 USER rotnb
 ENV PYTHONPATH=/app PYTHONUNBUFFERED=1
-RUN python -c "import numpy as np; from rotnb.all import Predictor; Predictor.load('model')(np.zeros((64, 64, 3), np.uint8))"
+RUN python -c "import numpy as np; from rotnb.all import Predictor; Predictor('{model}')(np.zeros((64, 64, 3), np.uint8))"
 EXPOSE {port}
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:{port}/health')"]
-CMD ["python", "-m", "rotnb.cli.serve", "model", "--host", "0.0.0.0", "--port", "{port}"]
+CMD ["python", "-m", "rotnb.cli.serve", "{model}", "--host", "0.0.0.0", "--port", "{port}"]
 '''
 
 @checked(device=choice('cpu', 'cuda'))
@@ -66,13 +70,16 @@ def docker_folder(
     port:int=8000 # that the service listens at
 )->Path: # the folder
     "Write what `docker build` makes a service of"
-    folder,libs = Path(folder).expanduser(),pinned()
+    folder = Path(folder).expanduser()
+    weights = place_model(predictor, folder/'model')
+    extra,model = _EXTRAS.get(Path(weights).suffix),'model' if weights in FOLDER_FILES else f'model/{weights}'
+    libs = pinned('serve') | pinned(extra)
     torch = ' '.join(f'{name}=={libs.pop(name)}' for name in _TORCH)
     index,gpus = ('--index-url https://download.pytorch.org/whl/cpu ','') if device=='cpu' else ('','--gpus all ')
-    predictor.save(folder/'model')
     shutil.copytree(Path(rotnb.__file__).parent, folder/'rotnb', dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__', '.*'))
     write_atomic(folder/'requirements.txt', ''.join(f'{name}=={at}\n' for name,at in libs.items()))
     name = re.sub(r'[^a-z0-9]+', '-', folder.absolute().name.lower()).strip('-') or 'detector'
     python = '{}.{}'.format(*sys.version_info)
-    write_atomic(folder/'Dockerfile', _DOCKERFILE.format(name=name, port=port, gpus=gpus, python=python, index=index, torch=torch))
+    own = dict(name=name, port=port, gpus=gpus, python=python, index=index, torch=torch, model=model)
+    write_atomic(folder/'Dockerfile', _DOCKERFILE.format(**own))
     return folder

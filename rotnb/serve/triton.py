@@ -14,6 +14,7 @@ from ..check.values import choice
 from ..check.verbs import checked
 from ..models.files import WeightsError
 from ..data.labels.atomic import atomic_path, write_atomic
+from .torchserve import file_parts
 
 # %% ../../nbs/serve/07_triton.ipynb #e56ea2bb
 class Tensor(NamedTuple):
@@ -91,12 +92,6 @@ def _config(name, backend, ins, outs, max_batch, wait, group, params):
     return '\n'.join([f'name: {_quoted(name)}', f'backend: "{backend}"', f'max_batch_size: {max_batch}', several('input', ins),
                       several('output', outs), *batching, f'instance_group [ {{ {group} }} ]', *told, ''])
 
-def _parts(file):
-    "What belongs to a file -> what it is called in the repository; numbers beside an .onnx keep their name, which is in it"
-    if file.suffix=='.xml': return {file:'model.xml', file.with_suffix('.bin'):'model.bin'}
-    numbers = file.with_name(f'{file.name}.data')
-    return {file:'model.onnx', **({numbers:numbers.name} if numbers.is_file() else {})}
-
 _PAGE = '''# {name}
 
 An oriented object detector, written by rotnb. Start Triton in the folder above this one:
@@ -144,14 +139,14 @@ def triton_folder(
     file = Path(file).expanduser()
     ins,outs,said = file_tensors(file)
     fit,backend = said.get('predictor') or {},_BACKENDS[file.suffix]
-    name = name or (fit.get('notes') or {}).get('name') or file.stem
+    name = name or re.sub(r'[^A-Za-z0-9.-]+', '_', (fit.get('notes') or {}).get('name') or file.stem).lstrip('.-')
     if not re.fullmatch(r'\w[\w.-]*', name, re.A): raise ValueError(f'{name!r}: name a model by Latin letters, digits, and . - _')
     batched = backend.batches and all(one.shape and one.shape[0] is None for one in (*ins,*outs))
     told = {backend.threads:threads, 'names':_json(fit.get('vocab')), 'rotnb':_json(said)}
     params = {key:value for key,value in told.items() if value}
     group = f'count: {instances} kind: KIND_{dict(cpu="CPU", cuda="GPU")[device]}'
     made = Path(folder).expanduser()/name
-    for part,copied in _parts(file).items():
+    for part,copied in file_parts(file).items():
         with atomic_path(made/f'{version}/{copied}') as copy: shutil.copyfile(part, copy)
     write_atomic(made/'config.pbtxt', _config(name, backend.name, ins, outs, bs if batched else 0, wait, group, params))
     write_atomic(made/'README.md', _page(name, ins[0], said))

@@ -12,6 +12,7 @@ from rotnb.data.synth.scenes import make_scene
 from rotnb.models.files import WeightsError
 from rotnb.predict.detections import Detections
 from rotnb.predict.load import load_weights
+from rotnb.predict.predictor import Predictor
 from rotnb.serve.app import make_app
 from rotnb.serve.docker import docker_folder, pinned
 from rotnb.serve.intake import RefusedError
@@ -47,7 +48,7 @@ def test_the_archive_is_as_the_archiver_makes_it(archive):
     assert manifest['runtime']=='python' and re.fullmatch(r'\d\d/\d\d/\d{4} \d\d:\d\d:\d\d', manifest['createdOn'])
     assert manifest['model']==dict(modelName='ships', modelVersion='2.1', serializedFile='model.safetensors', handler='rotnb_handler.py',
                                    configFile='model-config.yaml')
-    assert config==dict(minWorkers=1, maxWorkers=1, batchSize=3, maxBatchDelay=50, responseTimeout=120)
+    assert config==dict(minWorkers=1, maxWorkers=1, batchSize=3, maxBatchDelay=50, responseTimeout=120, handler=dict(score_thr=.5))
 
 class Worker:
     "Loads an archive as `ts/model_loader.py` of TorchServe 0.12 does, and asks it as `ts/service.py` does"
@@ -60,7 +61,8 @@ class Worker:
         made, = (own for own in vars(module).values() if isinstance(own, type) and own.__module__==module.__name__)
         self.states,self.handler = {},made()
         given = dict(model_dir=str(folder), gpu_id=None, batch_size=3, limit_max_image_pixels=True)
-        self.context = SimpleNamespace(system_properties=given, manifest=manifest, set_response_status=self.note)
+        config = yaml.safe_load((folder/manifest['model']['configFile']).read_text())
+        self.context = SimpleNamespace(system_properties=given, manifest=manifest, model_yaml_config=config, set_response_status=self.note)
         self.handler.initialize(self.context)
     def note(self, code=200, phrase='', idx=0): self.states[idx] = code
     def __call__(self, *rows):
@@ -171,7 +173,8 @@ def graph(folder, b='b', h='h', w='w', name='toy', notes=True, inputs='image', q
         eight = Constant<value_ints=[8]>()
         {made}}}'''
     model = onnx.parser.parse_model(text)
-    said = dict(version='0.1.0', detector='toy', predictor=dict(vocab=VOCAB, size=None, notes=dict(name='harbour')), angle='le90')
+    shown = dict(vocab=VOCAB, size=None, stats=((0.,)*3,(1.,)*3), notes=dict(name='my harbour'))
+    said = dict(version='0.1.0', detector='toy', recipe=dict(n_classes=3), predictor=shown, angle='le90', k=300, score_thr=.05, iou_thr=.1)
     if notes: onnx.helper.set_model_props(model, dict(rotnb=json.dumps(said)))
     onnx.save(model, folder/f'{name}.onnx')
     return folder/f'{name}.onnx'
@@ -209,7 +212,7 @@ def ends(config): return {one['name'][0]:(one['data_type'][0],one['dims'],one.ge
 def test_triton_is_told_what_is_in_the_file(tmp_path):
     made = triton_folder(graph(tmp_path, quads=True), tmp_path/'models', instances=2, device='cuda', threads=3, bs=4, wait=.001)
     config = parse_pbtxt((made/'config.pbtxt').read_text())
-    assert made==tmp_path/'models/harbour' and config['name']==['harbour'] and config['backend']==['onnxruntime']
+    assert made==tmp_path/'models/my_harbour' and config['name']==['my_harbour'] and config['backend']==['onnxruntime']
     assert config['max_batch_size']==[4] and config['dynamic_batching']==[dict(max_queue_delay_microseconds=[1000])]
     assert ends(config)==dict(image=('TYPE_UINT8',[3,-1,-1],None), boxes=('TYPE_FP32',[300,5],None), scores=('TYPE_FP32',[300],None),
         labels=('TYPE_INT64',[300],None), count=('TYPE_INT64',[1],[dict(shape=[])]), quads=('TYPE_FP32',[300,8],None))
@@ -217,7 +220,7 @@ def test_triton_is_told_what_is_in_the_file(tmp_path):
     told = {one['key'][0]:one['value'][0]['string_value'][0] for one in config['parameters']}
     assert told['intra_op_thread_count']=='3' and json.loads(told['names'])==VOCAB and json.loads(told['rotnb'])['angle']=='le90'
     page = (made/'README.md').read_text()
-    assert "infer('harbour'" in page and 'of any size' in page and '0 ship' in page
+    assert "infer('my_harbour'" in page and 'of any size' in page and '0 ship' in page
 
 @pytest.mark.parametrize('b,bs,most', [(1,8,0), ('b',0,0), ('b',1,1)])
 def test_what_is_not_batched(tmp_path, b, bs, most):
@@ -255,6 +258,20 @@ def test_files_that_triton_cannot_serve_are_named(tmp_path):
     with pytest.raises(FileNotFoundError): triton_folder(tmp_path/'b.onnx', tmp_path/'m')
     with pytest.raises(ValueError, match='name a model'): triton_folder(graph(tmp_path), tmp_path/'m', '../out')
     assert not (tmp_path/'m').exists()
+
+def test_an_exported_file_is_served_as_it_is(tmp_path):
+    file = graph(tmp_path)
+    (tmp_path/'toy.onnx.data').write_bytes(b'numbers')
+    predictor = Predictor(file)
+    archive = torchserve_archive(predictor, tmp_path/'toy.mar', score_thr=.6)
+    with zipfile.ZipFile(archive) as z:
+        assert {'model.onnx','toy.onnx.data','rotnb_handler.py'}<={*z.namelist()} and 'config.json' not in z.namelist()
+    worker = Worker(archive, tmp_path/'worker')
+    assert worker(dict(body=PNG), dict(body=b'')) == [[], dict(error=worker(dict(body=b''))[0]['error'])]
+    assert worker.handler.predictor.score_thr==.6 and worker.handler.predictor.detector.file.name=='model.onnx'
+    said = (docker_folder(predictor, tmp_path/'docker')/'Dockerfile').read_text()
+    assert "Predictor('model/model.onnx')" in said and '"rotnb.cli.serve", "model/model.onnx"' in said
+    assert (tmp_path/'docker/model/toy.onnx.data').is_file() and 'onnxruntime==' in (tmp_path/'docker/requirements.txt').read_text()
 
 # --- Label Studio
 
@@ -416,7 +433,7 @@ def test_the_folder_holds_what_its_dockerfile_copies(folder, ships):
     assert '-t ships-at-sea ' in (folder/'Dockerfile').read_text()
     needs = dict(line.split('==') for line in (folder/'requirements.txt').read_text().split())
     assert {'fastai','timm','fastapi','uvicorn'}<=needs.keys() and not {'torch','torchvision','pytest'}&needs.keys()
-    libs = pinned()
+    libs = pinned('serve')
     assert f'torch=={libs["torch"]} torchvision=={libs["torchvision"]}' in (folder/'Dockerfile').read_text() and '+' not in libs['torch']
 
 def test_a_gpu_has_the_usual_torch(ships, tmp_path):
