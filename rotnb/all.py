@@ -145,6 +145,10 @@ from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
+from .serve.torchserve import ask_torchserve, torchserve_archive
+from .serve.triton import triton_folder
+from .serve.label_studio import add_label_studio
+from .serve.docker import docker_folder
 from .serve.app import make_app, serve
 from .serve.client import Served, ServedError
 
