@@ -43,10 +43,10 @@ class OnnxFile:
             raise ArgumentError('device is cuda, but ONNX Runtime could not start CUDA here: its message is above')
         inputs = self.session.get_inputs()
         self.shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
-        self.names = [one.name for one in inputs]+[one.name for one in self.session.get_outputs()]
+        self.inputs,self.outputs = ([one.name for one in part] for part in (inputs,self.session.get_outputs()))
         self.notes = self.session.get_modelmeta().custom_metadata_map
 
-    def __call__(self, x): return dict(zip(self.names[1:], self.session.run(None, {self.names[0]:x.numpy()})))
+    def __call__(self, x): return dict(zip(self.outputs, self.session.run(None, {self.inputs[0]:x.numpy()})))
 
 def _providers(known, device):
     "Where ONNX Runtime is to compute, the first that can"
@@ -74,13 +74,13 @@ class OpenVinoFile:
         how = dict(INFERENCE_PRECISION_HINT=precision or 'f32', INFERENCE_NUM_THREADS=torch.get_num_threads())
         self.program,self.device = core.compile_model(model, 'CPU', how),torch.device('cpu')
         self.shape = tuple(None if side.is_dynamic else side.get_length() for side in model.inputs[0].partial_shape)
-        self.names = [one.get_any_name() for one in (*model.inputs,*model.outputs)]
+        self.inputs,self.outputs = ([one.get_any_name() for one in part] for part in (model.inputs,model.outputs))
         info = {key:value for key,value in model.get_rt_info().items() if key in ('rotnb','framework')}
         self.notes = {key:value.astype(str) for key,value in info.items() if key=='rotnb'} or _framework(model, info)
 
     def __call__(self, x):
-        found = self.program.create_infer_request().infer({self.names[0]:x.numpy()})
-        return {name:np.array(found[name]) for name in self.names[1:]}          # its memory is the runtime's
+        found = self.program.create_infer_request().infer({self.inputs[0]:x.numpy()})
+        return {name:np.array(found[name]) for name in self.outputs}            # its memory is the runtime's
 
 def _framework(model, info):
     "What the ONNX file said that an OpenVINO file was made from"
@@ -102,11 +102,12 @@ class TorchFile:
         if self.device.type!='cpu': program = move_to_device_pass(program, self.device)
         image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
         self.shape = tuple(side if isinstance(side, int) else None for side in image.meta['val'].shape)
-        self.names = ['image',*OUTPUTS][:1+len(program.graph_signature.user_outputs)]
+        self.inputs = ['image',*program.graph_signature.user_inputs[1:]]
+        self.outputs = list(OUTPUTS[:len(program.graph_signature.user_outputs)])
         self.program = program.module(check_guards=False)               # checks of sizes would be made by running text
 
     @torch.no_grad()
-    def __call__(self, x): return {name:found.cpu().numpy() for name,found in zip(self.names[1:], self.program(x.to(self.device)))}
+    def __call__(self, x): return {name:found.cpu().numpy() for name,found in zip(self.outputs, self.program(x.to(self.device)))}
 
 RUNTIMES = {'.onnx':OnnxFile, '.xml':OpenVinoFile, '.pt2':TorchFile}
 "What opens a file, by its ending"
@@ -136,10 +137,9 @@ class NotExported(WeightsError): "A file that no export of rotnb has written"
 
 def _notes(file, runtime, vocab):
     "What a file says of its detector"
-    names = runtime.names
-    if names[0]!='image' or len(runtime.shape)!=4 or not {*OUTPUTS[:4]}<=set(names[1:]):
-        raise NotExported(f"{file} is not a detector as rotnb exports it: it takes {names[0]} {runtime.shape} and gives "
-                          f"{', '.join(names[1:])}; expected image (b, 3, h, w) in and {', '.join(OUTPUTS[:4])} out")
+    if runtime.inputs!=['image'] or len(runtime.shape)!=4 or not {*OUTPUTS[:4]}<={*runtime.outputs}:
+        raise NotExported(f"{file} is not a detector as rotnb exports it: it takes {', '.join(runtime.inputs)} {runtime.shape} and gives "
+                          f"{', '.join(runtime.outputs)}; expected image (b, 3, h, w) in and {', '.join(OUTPUTS[:4])} out")
     if said := runtime.notes.get('rotnb'):
         try: return json.loads(said)
         except ValueError as e: raise DamagedFile(f'what {file} says of itself is damaged ({e})') from e
