@@ -71,8 +71,8 @@ _PLAIN = re.compile(r'[\w.\-+:]*', re.A)
 _EXPRESSION = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Add,
                ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.USub, ast.Not, ast.cmpop)
 _SYMPY = set('Symbol Integer Float Rational Add Mul Pow Max Min Mod PythonMod ModularIndexing FloorDiv CleanDiv CeilDiv CeilToInt '
-             'FloorToInt IntTrueDiv FloatTrueDiv TruncToInt ToFloat Where GreaterThan LessThan StrictGreaterThan StrictLessThan Equality Unequality '
-             'Eq Ne Ge Gt Le Lt And Or Not true false True False'.split())
+             'FloorToInt IntTrueDiv FloatTrueDiv TruncToInt ToFloat Where GreaterThan LessThan StrictGreaterThan StrictLessThan Equality '
+             'Unequality Eq Ne Ge Gt Le Lt And Or Not true false True False'.split())
 
 def _is_expression(text):
     "Whether a text is arithmetic of sizes, and soon done"

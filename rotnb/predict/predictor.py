@@ -48,7 +48,7 @@ class SeesImages(Protocol):
     device:torch.device # where it computes
     def to(self, device): "Move it"
     def answering(self, score_thr=None, iou_thr=None, max_dets=None):
-        "A context in which it has these thresholds: what answers to `(b,3,h,w)` and `shown_hw` with a list of `dict(boxes, scores, labels)`"
+        "A context in which it has these thresholds; it gives what answers to `(b,3,h,w)` and `shown_hw` as a detector does"
     def recipe(self): "Its settings, as plain data"
     def state_dict(self): "Its weights, as tensors by name: what its detections depend on beside the recipe"
 
@@ -212,12 +212,12 @@ def detect_rows(self:Predictor,
     batches = [group[at:at+bs] for group in plan.groups for at in range(0, len(group), bs)]
     # the detector's threshold is of class scores: what its quality lowers further is dropped only where more is asked
     asked = score_thr if score_thr>self.detector.score_thr else 0.
-    _check_least(self.detector, score_thr)
     take,told = Taker(plan.todo, note, asked, self.detector.angle),False
     loader = Ahead([DataLoader(_Images(items, self.fit), batch_sampler=batches, collate_fn=list,
                                num_workers=reading_processes(num_workers, len(items), bs, self.device))])
     if progress or progress is None and len(items)>1: loader = progress_bar(loader, total=len(batches), leave=False)
     with _answering(self) as answer:
+        _check_least(self.detector, score_thr)
         try:
             for images in loader:
                 found = _seen(self, answer, images, plan.todo[take.n][1])

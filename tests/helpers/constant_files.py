@@ -3,8 +3,8 @@ import json
 import numpy as np, onnx, torch
 from onnx import TensorProto, helper, numpy_helper
 
-NOTES = dict(version='0.1.0', detector='made_by_hand', recipe=dict(name='made_by_hand', n_classes=2), angle='le90', k=4, pre=4, score_thr=.2,
-             iou_thr=.1, predictor=dict(vocab=['plane','ship'], size=None, pad_to=32, stats=[[.5]*3,[.5]*3], score_thr=.3))
+NOTES = dict(version='0.1.0', detector='made_by_hand', recipe=dict(name='made_by_hand', n_classes=2), angle='le90', k=4, pre=4,
+             score_thr=.2, iou_thr=.1, predictor=dict(vocab=['plane','ship'], size=None, pad_to=32, stats=[[.5]*3,[.5]*3], score_thr=.3))
 
 def values(found, rows=4):
     "`found` boxes, one beside the other, in an answer of `rows` rows"
