@@ -204,6 +204,10 @@ class ExportedDetector:
         if torch.device(device)!=self.device: self.runtime = _opened(self.file, device, self.precision)
         return self
 
+    def eval(self):
+        "It is never in training"
+        return self
+
     def __repr__(self):
         size = 'any size' if self.size_wh is None else '{} x {} px'.format(*self.size_wh)
         return (f'ExportedDetector({self.file.name}: {self.name} of {self.n_classes} classes, images of {size}, '

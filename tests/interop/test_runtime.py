@@ -73,7 +73,8 @@ def test_sizes_of_a_file_that_takes_any(files):
 
 @pytest.mark.parametrize('said,kw', [('stats is .*computed into', dict(stats=((0,)*3,(1,)*3))), ('pad_to is 64', dict(pad_to=64)),
     ('gives scores from 0.2', dict(score_thr=.1)), ('the NMS in made.onnx is of 0.1', dict(iou_thr=.4)),
-    ('gives 4 at most', dict(max_dets=5)), ('2 classes, the vocab 3', dict(vocab=list('abc'))), ("'cuda'|CUDA|cuda", dict(device='cuda'))], ids=lambda o: str(o)[:20])
+    ('gives 4 at most', dict(max_dets=5)), ('2 classes, the vocab 3', dict(vocab=list('abc'))), ('cuda', dict(device='cuda'))],
+    ids=lambda o: str(o)[:20])
 def test_what_a_file_cannot(files, said, kw):
     if 'device' in kw and torch.cuda.is_available(): pytest.skip('CUDA is here')
     with pytest.raises(ArgumentError, match=said): Predictor(files['.onnx'], **kw)(np.zeros((40,40,3), np.uint8))
@@ -187,7 +188,8 @@ def pickled(trace):
     return out.getvalue()
 
 SIZES = {'a call for a size':'{call}', 'an attribute for a size':'Integer.__class__', 'text for a size':'Symbol("{call}")',
-         'a size that takes for ever':'Integer(9)**Integer(9)**Integer(99)', 'powers of powers':'Pow(Pow(Integer(9), Integer(9)), Integer(9))'}
+         'a size that takes for ever':'Integer(9)**Integer(9)**Integer(99)',
+         'powers of powers':'Pow(Pow(Integer(9), Integer(9)), Integer(9))'}
 
 def tampered(kind, parts, root, trace):
     model,weights,constants = (root+name for name in ('models/model.json','data/weights/model_weights_config.json',
