@@ -213,12 +213,12 @@ def detect_rows(self:Predictor,
     batches = [group[at:at+bs] for group in plan.groups for at in range(0, len(group), bs)]
     # the detector's threshold is of class scores: what its quality lowers further is dropped only where more is asked
     asked = score_thr if score_thr>self.detector.score_thr else 0.
+    _check_least(self.detector, score_thr)
     take,told = Taker(plan.todo, note, asked, self.detector.angle),False
     loader = Ahead([DataLoader(_Images(items, self.fit), batch_sampler=batches, collate_fn=list,
                                num_workers=reading_processes(num_workers, len(items), bs, self.device))])
     if progress or progress is None and len(items)>1: loader = progress_bar(loader, total=len(batches), leave=False)
     with _answering(self) as answer:
-        _check_least(self.detector, score_thr)
         try:
             for images in loader:
                 found = _seen(self, answer, images, plan.todo[take.n][1])
