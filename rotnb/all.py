@@ -112,7 +112,7 @@ from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
 from .data.doctor.report import DoctorReport, doctor
 
-# interop: weights and boxes of other libraries, detectors as files of other runtimes
+# interop: weights and boxes of other libraries
 from .interop.mmconfig import settings_from_config
 from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
@@ -145,6 +145,12 @@ from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
+from .serve.torchserve import ask_torchserve, torchserve_archive
+from .serve.triton import triton_folder
+from .serve.label_studio import add_label_studio
+from .serve.docker import docker_folder
+from .serve.app import make_app, serve
+from .serve.client import Served, ServedError
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
