@@ -8,8 +8,7 @@ __all__ = ['run_serve', 'main']
 # %% ../../nbs/cli/14_serve.ipynb #b0e9b225
 import signal, sys, threading
 from fastcore.script import call_parse
-from .commands import UserError, command
-from .predict import open_model
+from .commands import UserError, command, open_model
 
 # %% ../../nbs/cli/14_serve.ipynb #36d3ee59
 def _listed(text): return tuple(part.strip() for part in (text or '').split(',') if part.strip())
