@@ -9,11 +9,9 @@ __all__ = ['RUNTIME', 'SCRIPTS', 'fetch_runtime', 'PageError', 'export_page']
 import gzip, json, tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from fastcore.meta import delegates
 from .. import __version__
 from ..check.verbs import checked
 from ..check.values import ArgumentError, choice
-from ..plot.draw import PALETTE
 from ..data.labels.atomic import atomic_path
 from ..data.labels.download import fetch_file
 from ..predict.results import PIXELS_CRS
@@ -48,10 +46,10 @@ def fetch_runtime(
     folder=None # where it is kept; None: the user's cache
 )->dict: # path by 'script' and 'wasm'
     "ONNX Runtime for browsers, fetched once"
-    folder = Path(folder or user_cache()/'runtime')
-    package = fetch_file(f'https://registry.npmjs.org/{RUNTIME}/-/{RUNTIME}-{_VERSION}.tgz', folder/f'{RUNTIME}-{_VERSION}.tgz', _PACKAGE_SHA,
+    folder,name = Path(folder or user_cache()/'runtime'),f'{RUNTIME}-{_VERSION}'
+    package = fetch_file(f'https://registry.npmjs.org/{RUNTIME}/-/{name}.tgz', folder/f'{name}.tgz', _PACKAGE_SHA,
                          hint="Without a network: export_page(..., runtime='cdn') leaves fetching it to the browser")
-    files = {key:folder/f'{RUNTIME}-{_VERSION}'/name for key,(name,_) in _FILES.items()}
+    files = {key:folder/name/member for key,(member,_) in _FILES.items()}
     for file in files.values():
         if file.exists(): continue
         with tarfile.open(package) as packed, atomic_path(file) as part:
@@ -69,7 +67,10 @@ def _about(file):
         raise PageError(f'{file} keeps its weights in another file: export it as one')
     said = {entry.key:entry.value for entry in graph.metadata_props}
     if 'rotnb' not in said: raise PageError(f'{file} does not say how pictures reach it: export_onnx of rotnb writes files that do')
-    return json.loads(said['rotnb'])
+    about = json.loads(said['rotnb'])
+    if about['predictor']['rule']=='rect': raise PageError(f"{file} takes pictures by the rule 'rect', which a page does not know: "
+                                                           'export it with dynamic=False')
+    return about
 
 def _page_facts(about):
     "Title, class names and a line that says what is found"
@@ -113,13 +114,13 @@ def _as_file(model, folder, kwargs):
         return Path(model).expanduser()
     from rotnb.interop.export import export_onnx
     predictor = model.predictor() if hasattr(model, 'dls') else model
-    return export_onnx(predictor, folder/'detector.onnx', **kwargs)
+    return export_onnx(predictor, folder/'detector.onnx', **{'dynamic':predictor.fit.rule!='rect', **kwargs})
 
 @checked(model=None, path=None, runtime=choice('inside','beside','cdn'))
 def export_page(
     model, # file that `export_onnx` wrote; or what predicts, a `Predictor` or a learner, which is exported first
     path='detector.html', # the page to write
-    runtime:str='inside', # where ONNX Runtime is: 'inside' the page, 'beside' it in a folder for a web server, or 'cdn', fetched when it is opened
+    runtime:str='inside', # where ONNX Runtime is: 'inside' the page, 'beside' it in a folder, for a web server, or 'cdn': on the web
     title:str=None, # of the page; the predictor's name when absent
     sample=None, # a picture to try: file, array, PIL image; None: the page offers none
     score_thr:float=None, # least score that is shown at first, 0 to 1; None: the predictor's

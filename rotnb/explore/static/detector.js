@@ -22,8 +22,8 @@ class Picture {
 
 class DetectorPage {
   constructor(model, el) {
-    Object.assign(this, { model, el, about: model.get('about'), network: new Network(model), found: [], turn: 0, off: new AbortController() })
-    this.fit = inputOf(this.about)
+    Object.assign(this, { model, el, about: model.get('about'), found: [], turn: 0, off: new AbortController() })
+    Object.assign(this, { network: new Network(model), fit: inputOf(this.about) })
     this.build()
     this.hear()
     this.network.open().then(() => this.picture || this.say('Ready.', 'ready'), e => this.say(e.message, 'error'))
@@ -198,7 +198,8 @@ class DetectorPage {
   }
   markRow() {
     const chosen = this.model.get('selected')
-    for (const tr of this.table.querySelectorAll('tbody tr')) set(tr, { 'aria-current': Number(tr.dataset.row) === chosen?.index && 'true' })
+    for (const tr of this.table.querySelectorAll('tbody tr'))
+      set(tr, { 'aria-current': Number(tr.dataset.row) === chosen?.index && 'true' })
     if (chosen) this.table.querySelector(`tr[data-row="${chosen.index}"]`)?.scrollIntoView({ block: 'nearest' })
   }
 
@@ -215,7 +216,8 @@ const short = (x, digits) => Number(x.toFixed(digits))
 function asJson(seen, { name, wh: [width, height] }, named, about) {
   const detections = seen.map(({ label, score, box, quad }) => ({ class: named(label), label, score: short(score, 6),
     box: [...box.slice(0, 4).map(v => short(v, 4)), short(box[4], 6)], quad: quad.map(v => short(v, 4)) }))
-  return { image: name, width, height, detector: about.detector, angle: about.angle, box: 'cx, cy, w, h in px, theta in radians, clockwise', detections }
+  const box = 'cx, cy, w, h in px, theta in radians, clockwise'
+  return { image: name, width, height, detector: about.detector, angle: about.angle, box, detections }
 }
 
 function asGeojson(seen, { name }, named, about, crs) {

@@ -21,12 +21,7 @@ const WAYS = {
   },
   letterbox(fit, wh) {
     const scale = least(fit.size, wh), shift = fit.size.map((limit, i) => Math.floor(Math.max(0, limit - wh[i] * scale) / 2 + 1e-9))
-    return { scale: [scale, scale], shift, wh: fit.size, smooth: 0 }
-  },
-  rect(fit, wh) {
-    const long = Math.max(...wh), scale = Math.max(1, Math.round(long * least(fit.size, wh) / fit.pad_to)) * fit.pad_to / long
-    const out = padded(wh.map(side => side * scale), fit.pad_to)
-    return { scale: [scale, scale], shift: out.map((side, i) => (side - wh[i] * scale) / 2), wh: out, smooth: 0.7 }
+    return { scale: [scale, scale], shift, wh: fit.size }
   },
 }
 
@@ -38,10 +33,11 @@ function wayOf(fit, wh) {
 
 // The bytes of an input, and its size; a network of any size fills up what lacks by itself
 function inputFor(fit, way, pixels) {
-  const own = fit.rule === 'mmcv', planes = resized(pixels, way.picture)
-  if (own && !fit.fixed && !fit.pad_full && fit.pad_value === null) return { pixels: planes, wh: way.picture }
-  const fill = [0, 1, 2].map(c => Math.round(fit.pad_value ?? (own ? 255 * fit.stats[0][c] : 0)))
-  return { pixels: laid(planes, way.picture, way.shift, way.wh, fill), wh: way.wh }
+  const own = fit.rule === 'mmcv', grey = own ? null : Math.trunc(fit.pad_value || 0)
+  const { planes, wh } = own ? resized(pixels, way.picture) : letterboxed(pixels, fit.size, way.scale[0], grey)
+  if (own && !fit.fixed && !fit.pad_full && fit.pad_value === null) return { pixels: planes, wh }
+  const fill = [0, 1, 2].map(c => grey ?? Math.trunc(fit.pad_value ?? Math.round(255 * fit.stats[0][c])))
+  return { pixels: laid(planes, wh, way.shift, way.wh, fill), wh: way.wh }
 }
 function laid(planes, [w, h], [left, top], [width, height], fill) {
   const out = new Uint8Array(3 * width * height)
@@ -79,7 +75,7 @@ function taps(from, to, pinned) {
 }
 const halfEven = x => x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x)
 
-// {data, width, height} with 4 channels -> 3 planes of w x h bytes, as cv2.INTER_LINEAR makes them
+// {data, width, height} with 4 channels -> 3 planes of bytes and their size, as cv2.INTER_LINEAR makes them
 function resized({ data, width, height }, [w, h]) {
   const planes = new Uint8Array(3 * w * h), across = taps(width, w, true), down = taps(height, h), rows = new Map()
   const row = y => {
@@ -99,5 +95,34 @@ function resized({ data, width, height }, [w, h]) {
       for (let i = c * w, to = (c * h + j) * w; i < (c + 1) * w; i++, to++)
         planes[to] = ((a * (top[i] >> 4) >> 16) + (b * (bottom[i] >> 4) >> 16) + 2) >> 2
   }
-  return planes
+  return { planes, wh: [w, h] }
+}
+
+// The same by Pillow's BILINEAR along one side, which looks at all source px under an output px; `end` of them become `n`,
+// and what lies behind the picture is `fill`
+function along({ planes, wh }, axis, n, end, fill) {
+  const size = Math.max(wh[axis], Math.ceil(end - 1e-6)), [w, h] = wh.map((side, i) => i === axis ? n : side)
+  const step = end / n, reach = Math.max(step, 1), stride = axis ? wh[0] : 1, out = new Uint8Array(3 * w * h)
+  for (let i = 0; i < n; i++) {
+    const middle = (i + 0.5) * step, first = Math.max(0, Math.trunc(middle - reach + 0.5))
+    const weights = Array.from({ length: Math.min(size, Math.trunc(middle + reach + 0.5)) - first },
+      (_, k) => Math.max(0, 1 - Math.abs(k + first - middle + 0.5) / reach))
+    const sum = weights.reduce((a, b) => a + b), whole = weights.map(v => Math.round(v / sum * 2 ** 22))
+    for (let c = 0; c < 3; c++) for (let j = 0; j < (axis ? w : h); j++) {
+      const start = c * wh[0] * wh[1] + (axis ? j : j * wh[0])
+      let value = 2 ** 21
+      for (let k = 0; k < whole.length; k++) value += whole[k] * (first + k < wh[axis] ? planes[start + (first + k) * stride] : fill)
+      out[c * w * h + (axis ? i * w + j : j * w + i)] = clamp(Math.floor(value / 2 ** 22), 0, 255)
+    }
+  }
+  return { planes: out, wh: [w, h] }
+}
+function letterboxed({ data, width, height }, size, scale, fill) {
+  const image = { planes: new Uint8Array(3 * width * height), wh: [width, height] }
+  for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) image.planes[c * width * height + i] = data[4 * i + c]
+  if (width === size[0] && height === size[1]) return image
+  const short = width * scale < size[0] - 0.5 ? 0 : 1, long = 1 - short, n = Math.max(1, Math.ceil(image.wh[short] * scale - 1e-6))
+  const fitted = image.wh[long] === size[long] ? image : along(image, long, size[long], image.wh[long], fill)
+  const end = Math.min(n / scale, Math.ceil(n / scale - 1e-6))
+  return n === image.wh[short] && end === n ? fitted : along(fitted, short, n, end, fill)
 }

@@ -2,8 +2,10 @@
 
 const MERGE = 0.1                                                 // overlap of two boxes of a class that are one object
 
-const starts = (length, size, step) =>
-  Array.from({ length: length <= size ? 1 : Math.ceil((length - size) / step) + 1 }, (_, i) => Math.min(i * step, Math.max(length - size, 0)))
+function starts(length, size, step) {                             // where windows begin along one side
+  const n = length <= size ? 1 : Math.ceil((length - size) / step) + 1
+  return Array.from({ length: n }, (_, i) => Math.min(i * step, Math.max(length - size, 0)))
+}
 
 // [x, y, w, h] of each, column by column; none reaches out of the picture
 function windowsOf([width, height], size, overlap = halfEven(size * 200 / 1024)) {
@@ -32,7 +34,8 @@ function cut(polygon, x0, y0, x1, y1) {
 }
 function polygonArea(p) {
   let sum = 0
-  for (let i = p.length - 2, j = 0; j < p.length; i = j, j += 2) sum += (p[i] - p[0]) * (p[j + 1] - p[1]) - (p[j] - p[0]) * (p[i + 1] - p[1])
+  for (let i = p.length - 2, j = 0; j < p.length; i = j, j += 2)
+    sum += (p[i] - p[0]) * (p[j + 1] - p[1]) - (p[j] - p[0]) * (p[i + 1] - p[1])
   return Math.abs(sum) / 2
 }
 const clockwise = q => signedArea(q) >= 0 ? q : [q[6], q[7], q[4], q[5], q[2], q[3], q[0], q[1]]

@@ -8,7 +8,8 @@ async function content({ bytes, url, integrity }) {
   if (bytes) return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer()
   const at = new URL(url, document.baseURI)
   if (at.protocol === 'file:') throw new Error(SERVE)
-  const reply = await fetch(at, integrity ? { integrity } : {}).catch(e => { throw new Error(`${at.href} cannot be fetched: ${e.message}`) })
+  const failed = e => { throw new Error(`${at.href} cannot be fetched: ${e.message}`) }
+  const reply = await fetch(at, integrity ? { integrity } : {}).catch(failed)
   if (!reply.ok) throw new Error(`${at.href}: the server says ${reply.status}`)
   return reply.arrayBuffer()
 }
@@ -17,7 +18,7 @@ class Network {
   constructor(model) { Object.assign(this, { model, asked: new Map(), n: 0, opened: null }) }
   open() { return this.opened ??= this.start().catch(e => { this.opened = null; throw e }) }
   async start() {
-    if (!globalThis.DecompressionStream || !globalThis.WebAssembly) throw new Error('This browser is too old: one of 2023 or later is needed.')
+    if (!globalThis.DecompressionStream || !globalThis.WebAssembly) throw new Error('This browser is too old: take one of 2023 or later.')
     const { script, wasm, network, worker } = this.model.get('files')
     const [code, binary, graph] = await Promise.all([script, wasm, network].map(content))
     this.worker = new Worker(URL.createObjectURL(new Blob([worker], { type: 'text/javascript' })))
