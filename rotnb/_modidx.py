@@ -2725,6 +2725,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._as_file': ( 'explore/detector_page.html#_as_file',
                                                                                        'rotnb/explore/detector_page.py'),
+                                             'rotnb.explore.detector_page._graph': ( 'explore/detector_page.html#_graph',
+                                                                                     'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._packed': ( 'explore/detector_page.html#_packed',
                                                                                       'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._page_facts': ( 'explore/detector_page.html#_page_facts',

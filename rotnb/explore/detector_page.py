@@ -14,6 +14,7 @@ from ..check.verbs import checked
 from ..check.values import ArgumentError, choice
 from ..data.labels.atomic import atomic_path
 from ..data.labels.download import fetch_file
+from ..data.labels.paths import near_path
 from ..predict.results import PIXELS_CRS
 from ..predict.sources import user_cache
 from .pyramid import WHOLE, encode, open_source, small
@@ -59,11 +60,18 @@ def fetch_runtime(
 # %% ../../nbs/explore/17_detector_page.ipynb #603c965f
 class PageError(ValueError): "A network that a page cannot run"
 
+def _graph(file):
+    "An ONNX file without its weights' own files"
+    try: import onnx
+    except ImportError as e: raise ImportError('this needs onnx: pip install "rotnb[onnx]"', name='onnx') from e
+    if not file.is_file(): raise FileNotFoundError(f'no such file: {file}{near_path(file)}')
+    try: return onnx.load(file, load_external_data=False)
+    except Exception as e: raise PageError(f'{file} is no ONNX file, or a damaged one: {e}') from e
+
 def _about(file):
     "What an exported detector says of itself"
-    import onnx
-    graph = onnx.load(file, load_external_data=False)
-    if any(weights.data_location==onnx.TensorProto.EXTERNAL for weights in graph.graph.initializer):
+    graph = _graph(file)
+    if any(weights.data_location==weights.EXTERNAL for weights in graph.graph.initializer):
         raise PageError(f'{file} keeps its weights in another file: export it as one')
     said = {entry.key:entry.value for entry in graph.metadata_props}
     if 'rotnb' not in said: raise PageError(f'{file} does not say how pictures reach it: export_onnx of rotnb writes files that do')

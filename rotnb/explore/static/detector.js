@@ -37,7 +37,8 @@ class DetectorPage {
   build() {
     const [title, finds, sample, notice, licence] = ['title', 'finds', 'sample', 'notice', 'licence'].map(name => this.model.get(name))
     const button = (text, onclick, more = {}) => make('button', { type: 'button', class: 'rn-do', onclick, ...more }, text)
-    this.input = make('input', { type: 'file', accept: 'image/*', hidden: true, onchange: () => this.take(this.input.files) })
+    this.input = make('input', { type: 'file', accept: 'image/*', 'aria-label': 'Picture', hidden: true,
+      onchange: () => this.take(this.input.files) })
     const choose = () => button('Choose a picture', () => this.input.click())
     const tries = () => sample ? [button('Try the sample', () => this.trySample())] : []
     this.status = make('p', { class: 'rn-status', role: 'status' })
@@ -207,10 +208,11 @@ class DetectorPage {
 
   save(ending, form) {
     const text = JSON.stringify(form(this.seen(), this.picture, label => this.named(label), this.about, this.model.get('crs')), null, 1)
-    saveFile(`${this.picture.name.replace(/\.[^.]*$/, '')}.${ending}`, new Blob([text], { type: 'application/json' }))
+    saveFile(`${stem(this.picture.name)}.${ending}`, new Blob([text], { type: 'application/json' }))
   }
 }
 
+const stem = name => name.replace(/\.[^.]*$/, '')
 const short = (x, digits) => Number(x.toFixed(digits))
 
 function asJson(seen, { name, wh: [width, height] }, named, about) {
@@ -225,5 +227,5 @@ function asGeojson(seen, { name }, named, about, crs) {
   const features = seen.map(({ label, score, box, quad }, id) => ({ type: 'Feature', id,
     geometry: { type: 'Polygon', coordinates: [ring(clockwise(quad))] },
     properties: { class: named(label), score: short(score, 6), angle: short(box[4] * 180 / Math.PI, 4) } }))
-  return { type: 'FeatureCollection', name, crs: { type: 'name', properties: { name: crs } }, features }
+  return { type: 'FeatureCollection', name: stem(name), crs: { type: 'name', properties: { name: crs } }, features }
 }
