@@ -30,7 +30,7 @@ class DetectorPage {
     this.say('The network is being opened …')
     el.rotnb = this                                               // for tests, and for the curious in the console
   }
-  destroy() { this.off.abort(); this.viewer.destroy(); this.picture?.close() }
+  destroy() { this.off.abort(); this.network.close(); this.viewer.destroy(); this.picture?.close() }
 
   // --- page
 
@@ -116,20 +116,24 @@ class DetectorPage {
     try {
       await this.network.open()
       const windows = this.cuts(picture.wh), raw = []
-      let shown = performance.now()
+      let shown = performance.now(), full = false
       for (const [i, window] of windows.entries()) {
         if (!mine()) return
         this.working(i, windows.length)
         if (windows.length > 1) this.say(`Looking: window ${i + 1} of ${windows.length} …`)
-        raw.push(...await this.lookAt(picture.part(window), window))
+        const rows = await this.lookAt(picture.part(window), window)
+        full ||= rows.length === this.about.k
+        raw.push(...rows)
         if (mine() && performance.now() - shown > 1000) { this.put(nms(raw, MERGE)); shown = performance.now() }
       }
       if (!mine()) return
       this.put(windows.length > 1 ? nms(raw, MERGE) : raw)
       this.working(1, 1)
       const seconds = ((performance.now() - start) / 1000).toFixed(1), how = windows.length > 1 ? `in ${windows.length} windows` : 'whole'
-      this.say(`${this.counted()} Looked at ${how} in ${seconds} s.`, 'ready')
+      const most = full ? ` The network gives ${this.about.k} at most${windows.length > 1 ? ' in a window' : ': windows have more'}.` : ''
+      this.say(`${this.counted()} Looked at ${how} in ${seconds} s.${most}`, 'ready')
     } catch (e) {
+      this.network.close()
       if (!mine()) return
       this.working(1, 1)
       this.say(`The network failed: ${e.message}`, 'error')

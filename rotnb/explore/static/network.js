@@ -16,14 +16,14 @@ async function content({ bytes, url, integrity }) {
 
 class Network {
   constructor(model) { Object.assign(this, { model, asked: new Map(), n: 0, opened: null }) }
-  open() { return this.opened ??= this.start().catch(e => { this.opened = null; throw e }) }
+  open() { return this.opened ??= this.start().catch(e => { this.close(e); throw e }) }
   async start() {
     if (!globalThis.DecompressionStream || !globalThis.WebAssembly) throw new Error('This browser is too old: take one of 2023 or later.')
     const { script, wasm, network, worker } = this.model.get('files')
     const [code, binary, graph] = await Promise.all([script, wasm, network].map(content))
     this.worker = new Worker(URL.createObjectURL(new Blob([worker], { type: 'text/javascript' })))
     this.worker.onmessage = ({ data }) => this.heard(data)
-    this.worker.onerror = e => this.fail(new Error(e.message || 'the worker cannot be started'))
+    this.worker.onerror = e => this.close(new Error(e.message || 'the worker cannot be started'))
     // threads share memory, which a server has to allow (Cross-Origin-Opener-Policy and -Embedder-Policy)
     const threads = globalThis.crossOriginIsolated ? clamp(navigator.hardwareConcurrency >> 1, 1, 4) : 1
     await this.ask({ job: 'open', script: code, wasm: binary, network: graph, threads }, [code, binary, graph])
@@ -40,7 +40,8 @@ class Network {
     this.asked.delete(id)
     error === undefined ? done(answer) : failed(new Error(error))
   }
-  fail(error) {
+  close(error = new Error('closed')) {                            // what failed once may have spoilt its memory: the next look opens it anew
+    this.worker?.terminate()
     for (const { failed } of this.asked.values()) failed(error)
     this.asked.clear()
     this.opened = null
