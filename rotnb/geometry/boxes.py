@@ -195,6 +195,12 @@ def _rect_along(p, d):
     (u0,u1),(v0,v1) = u.aminmax(dim=-1),v.aminmax(dim=-1)
     return (u1-u0)*(v1-v0),torch.stack([(u0+u1)/2,(v0+v1)/2,u1-u0,v1-v0], -1)
 
+def _angle(x, y):
+    "Angle of unit vectors"
+    if not torch.compiler.is_exporting(): return torch.atan2(y, x)
+    t = torch.atan2(y.float(), x.float()).to(x.dtype)   # ONNX Runtime knows it in float32 alone: what that leaves is a small turn
+    return t+(y*t.cos()-x*t.sin())
+
 def _least_rect(p, d, ctr):
     "The least of the rectangles around `ctr+p` (..., k, 2) with a side along one of `d` (..., e, 2): an rbox"
     n = d.norm(dim=-1, keepdim=True)
@@ -204,7 +210,7 @@ def _least_rect(p, d, ctr):
     d,(mu,mv,w,h) = d.gather(-2, i).squeeze(-2),rect.gather(-2, i[...,:1].expand(*i.shape[:-1], 4)).squeeze(-2).unbind(-1)
     dx,dy = d.unbind(-1)
     xy = ctr.squeeze(-2)+torch.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
-    return torch.cat([xy, torch.stack([w,h,torch.atan2(dy,dx)], -1)], -1)
+    return torch.cat([xy, torch.stack([w,h,_angle(dx,dy)], -1)], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0baea3fc
 @checked

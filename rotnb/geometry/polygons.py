@@ -51,10 +51,17 @@ def _chain(p, way):
         if k>16 and not (best>=0).any(): break                               # looking costs a synchronisation on CUDA
     return on
 
+def _rightwards(p): # (n, k, 2) sorted by x, equal x by y
+    (x,y),k = p.unbind(2),torch.arange(p.shape[1], device=p.device)
+    if torch.compiler.is_exporting():                                        # ONNX has no stable sort: count what comes before
+        before = lambda o,ties: (o[:,None]<o[...,None]) | ((o[:,None]==o[...,None])&ties)
+        return torch.zeros_like(p).scatter(1, before(x, before(y, k<k[:,None])).sum(2, True).expand(-1,-1,2), p)
+    order = y.argsort(dim=1, stable=True)
+    order = order.gather(1, x.gather(1, order).argsort(dim=1, stable=True))
+    return p.gather(1, order[...,None].expand(-1,-1,2))
+
 def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again and again, and how many they are
-    k,order = p.shape[1],p[...,1].argsort(dim=1, stable=True)
-    order = order.gather(1, p[...,0].gather(1, order).argsort(dim=1, stable=True))
-    p = p.gather(1, order[...,None].expand(-1,-1,2))
+    k,p = p.shape[1],_rightwards(p)
     up,low,j = _chain(p, 1),_chain(p, -1),torch.arange(k, device=p.device)
     key = torch.where(low, j, torch.where(up, 2*k-j, 3*k))                   # rightwards along one chain, back along the other
     key,order = key.sort(1)
@@ -110,7 +117,7 @@ def min_area_rect(
     t = t if t.ndim==3 else t[None]
     ctr = t.mean(1, keepdim=True)
     h = convex_hull(t-ctr)
-    r = canonicalize(_least_rect(h, h.roll(-1, 1)-h, ctr), angle)
+    r = canonicalize(_least_rect(h, torch.cat([h[:,1:],h[:,:1]], 1)-h, ctr), angle)
     r = torch.where(h.isnan().flatten(1).any(1, keepdim=True), torch.nan, r)
     r = r if p.ndim==3 else r[0]
     return _like(r, points) if isinstance(points, torch.Tensor) else r.numpy()

@@ -45,7 +45,7 @@ def roi_align_hbox(
     sampling_ratio:int=0 # points along each side of an output cell; 0: as many as the map has
 )->Tensor: # `(k, c, output_size, output_size)`
     "[RoIAlign](https://arxiv.org/abs/1703.06870) in the circumscribed hboxes of RoIs"
-    if input.is_cuda:
+    if input.is_cuda or torch.compiler.is_exporting():      # ONNX has this one
         hboxes = torch.cat([rois[:,:1], rbox2hbox(rois[:,1:])], 1).to(input.dtype)
         return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned=True)
     return roi_align_rotated(input, torch.cat([rois[:,:1], circumscribed_hbox(rois[:,1:])], 1), output_size, spatial_scale, sampling_ratio)

@@ -93,7 +93,7 @@ def rotated_feature_align(
     if tuple(boxes.shape)!=(b,h,w,5): raise ValueError(f"boxes must be {(b,h,w,5)}, one for each location; got {tuple(boxes.shape)}")
     if points not in (1,5): raise ValueError(f"points must be 1 or 5, got {points}")
     rois = boxes.detach().reshape(-1, 5).double()
-    pic = torch.arange(b, device=rois.device).repeat_interleave(h*w)
+    pic = torch.arange(b*h*w, device=rois.device)//(h*w)
     def read(grow, n): # pixel i lies at i*stride here, as anchors do: `aligned` takes the half pixel back
         scaled = torch.cat([pic[:,None], rois[:,:2]+.5/spatial_scale, rois[:,2:4]*grow, rois[:,4:]], 1)
         return roi_align_rotated(x, scaled, 1, spatial_scale, n).view(b, h, w, c).permute(0,3,1,2)

@@ -34,7 +34,9 @@ def _local(boxes1, boxes2):
     "`boxes1` seen from the centres of `boxes2` and along their sides"
     return torch.cat([to_frame(boxes1[...,:2], boxes2), boxes1[...,2:4], boxes1[...,4:]-boxes2[...,4:]], -1)
 
-def _overlap(p, wh): return _edge_area(p, p.roll(-1,-2), wh[...,None,:]/2).sum(-1).abs()
+def _overlap(p, wh):
+    after = torch.cat([p[...,1:,:], p[...,:1,:]], -2)      # `roll` asks whether there is anything, which an export cannot know
+    return _edge_area(p, after, wh[...,None,:]/2).sum(-1).abs()
 
 # %% ../../nbs/ops/09_diff_iou.ipynb #bb51cf9e
 _TRIPLES = tuple(zip(*((i,k,j) for k in range(1,7) for i in range(k) for j in range(k+1,8))))

@@ -196,6 +196,33 @@ def _write_back(ctx, g): return _roi_read(g.contiguous(), *ctx.saved_tensors, *c
 _roi_read.register_autograd(_read_back, setup_context=_keep(slice(0, 3)))
 _roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 
+# %% ../../nbs/ops/06_roi_align.ipynb #fda8d344
+def _read_point(x, L, rows, cols, n): # x (b, h, w, channels) -> (k, rows, cols, channels)
+    "What point number `n` of each cell, row by row, adds to its mean; see `_around`"
+    _,h,w,_ = x.shape
+    pic,ox,oy,ux,uy,vx,vy,nu,nv = L[:,:,None,None].unbind(1)
+    across,down = (torch.arange(o, dtype=L.dtype, device=L.device) for o in (cols,rows))
+    j = (n/nu.clamp(min=1)).floor()
+    i = n-j*nu
+    u,v = across*nu+i+.5,down[:,None]*nv+j+.5
+    px,py = ox+u*ux+v*vx,oy+u*uy+v*vy
+    some = (px>=-1) & (px<=w) & (py>=-1) & (py<=h) & (n<nu*nv)
+    px,py = (torch.where(some, o, 0.).clamp(min=0, max=side-1) for o,side in ((px,w),(py,h)))
+    x0,y0 = px.floor(),py.floor()
+    fx,fy,m = px-x0,py-y0,torch.where(some, 1/(nu*nv).clamp(min=1), 0.)
+    x0,y0,pic = x0.long(),y0.long(),pic.long()
+    x1,y1 = (x0+1).clamp(max=w-1),(y0+1).clamp(max=h-1)
+    pixels = torch.stack([(pic*h+o)*w+p for o in (y0,y1) for p in (x0,x1)], -1)
+    shares = torch.stack([(1-fy)*(1-fx)*m, (1-fy)*fx*m, fy*(1-fx)*m, fy*fx*m], -1).to(x.dtype)
+    return (shares[...,None,:]@x.flatten(0, 2)[pixels]).squeeze(-2)
+
+def _roi_read_plain(x, L, rows, cols, sampling_ratio): # as `_roi_read`
+    if sampling_ratio: return sum(_read_point(x, L, rows, cols, n) for n in range(sampling_ratio**2))
+    points = L[:,NU]*L[:,NV]
+    def more(n, out): return (n<points).any()
+    def add(n, out): return n+1,out+_read_point(x, L, rows, cols, n)
+    return torch.while_loop(more, add, (L.new_zeros(()), x.new_zeros(L.shape[0], rows, cols, x.shape[3])))[1]
+
 # %% ../../nbs/ops/06_roi_align.ipynb #77ba8656
 @checked
 def roi_align_rotated(
@@ -215,5 +242,7 @@ def roi_align_rotated(
     if sampling_ratio<0: raise ValueError(f"sampling_ratio must be >= 0 (0: one point for every started pixel), got {sampling_ratio}")
     x = input.permute(0,2,3,1).to(torch.promote_types(input.dtype, torch.float32)).contiguous()
     lattice = roi_lattice(rois.to(x.device), x.shape[:3], (rows,cols), spatial_scale, sampling_ratio, aligned, clockwise)
-    out = _roi_read(x, lattice, rows, cols).permute(0,3,1,2).contiguous()
+    if torch.compiler.is_exporting(): out = _roi_read_plain(x, lattice, rows, cols, sampling_ratio)
+    else: out = _roi_read(x, lattice, rows, cols)
+    out = out.permute(0,3,1,2).contiguous()
     return out.to(input.dtype) if input.is_floating_point() else out

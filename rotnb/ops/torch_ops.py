@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from ..check.verbs import checked
 from .diff_iou import diff_iou_rotated
+from .kernels import CX,CY,HW,HH,COS,SIN,AREA,EX,EY,CORNERS,TINY,HUGE,FLAT,THINNEST
 from .nms import check_unit
 
 # %% ../../nbs/ops/10_torch_ops.ipynb #a24ba43b
@@ -28,23 +29,128 @@ def _sound(b):
     ok = (b.abs()<torch.inf).all(1) & (b[:,2]>0) & (b[:,3]>0)      # NaN is not < anything
     return torch.where(ok[:,None], b, 1.),ok
 
+# %% ../../nbs/ops/10_torch_ops.ipynb #19bb763d
+def _columns(rows, ok): # (n,) each -> (k, n); nothing touches what is not `ok`, and it has no area
+    none = rows[0].new_tensor([-torch.inf if k in (EX,EY) else 0. for k in range(len(rows))])
+    return torch.where(ok, torch.stack(rows), none[:,None])
+
+def _prepare_boxes(b): # (n, 5) float64 -> (9, n), see `prepare`
+    cx,cy,w,h,t = b.unbind(1)
+    w,h,c,s = w/2,h/2,t.cos(),t.sin()
+    tiny,huge = b.new_tensor([TINY,HUGE])      # plain numbers would become float32
+    ok = (tiny<w) & (w<huge) & (tiny<h) & (h<huge) & (cx.abs()<huge) & (cy.abs()<huge) & (t.abs()<torch.inf)
+    return _columns([cx, cy, w, h, c, s, 4*w*h, c.abs()*w+s.abs()*h, s.abs()*w+c.abs()*h], ok)
+
+def _signed_area(x, y): # (n, 4) each, about the first corner
+    u,v = x-x[:,:1],y-y[:,:1]
+    return (u[:,1]*v[:,2]-u[:,2]*v[:,1])/2+(u[:,2]*v[:,3]-u[:,3]*v[:,2])/2
+
+def _prepare_quads(q): # (n, 8) float64 -> (17, n): clockwise, the leftmost corner first
+    ok = (q.abs()<q.new_tensor(HUGE)).all(1)
+    x,y = torch.where(ok[:,None], q, 0.).unflatten(1, (4,2)).unbind(2)
+    first = torch.where(x==x.amin(1, True), y, torch.inf).argmin(1, True)
+    way = torch.where(_signed_area(x, y)>0, 1, -1)[:,None]
+    at = (first+way*torch.arange(4, device=q.device)+4)%4
+    x,y = x.gather(1, at),y.gather(1, at)
+    (lx,hx),(ly,hy),area = x.aminmax(dim=1),y.aminmax(dim=1),_signed_area(x, y).abs()
+    ex,ey,zero = (hx-lx)/2,(hy-ly)/2,torch.zeros_like(area)
+    corners = torch.stack([x,y], 2).flatten(1).unbind(1)
+    return _columns([(lx+hx)/2, (ly+hy)/2, zero, zero, zero, zero, area, ex, ey, *corners], ok & (area>THINNEST*(ex*ex+ey*ey)))
+
+# %% ../../nbs/ops/10_torch_ops.ipynb #781f95fd
+def _clamp(x, a): return torch.maximum(torch.minimum(x, a), -a)
+
+def _edge_integral(x0, y0, x1, y1, dxdy, dydx, a, b, r): # see `edge_integral`
+    ya,yb = _clamp(y0, b),_clamp(y1, b)
+    xa,xb = x0+(ya-y0)*dxdy,x1+(yb-y1)*dxdy
+    la,lb = _clamp(xa, a),_clamp(xb, a)
+    dy,dl = yb-ya,lb-la
+    beyond = dl*((xb-lb)-(la-xa))*dydx
+    return ((la+lb)/2-r)*dy+_clamp(beyond, (dl*dy).abs())/2
+
+def _slope(a, b): return torch.where(b.abs()>FLAT, a/torch.where(b.abs()>FLAT, b, 1.), 0.)
+
+def _overlap_boxes(A, B): # (9, q) each -> (q,): area shared, in the frame of the second
+    dx,dy,cb,sb = A[CX]-B[CX],A[CY]-B[CY],B[COS],B[SIN]
+    x,y = dx*cb+dy*sb,dy*cb-dx*sb
+    c,s = A[COS]*cb+A[SIN]*sb,A[SIN]*cb-A[COS]*sb
+    a,b,w,h = B[HW],B[HH],A[HW],A[HH]
+    ux,uy,vx,vy = c*w,s*w,-s*h,c*h
+    x0,y0,x1,y1 = x-ux-vx,y-uy-vy,x+ux-vx,y+uy-vy
+    x2,y2,x3,y3 = x+ux+vx,y+uy+vy,x-ux+vx,y-uy+vy
+    p,q,r = _slope(c, s),_slope(s, c),_clamp(x, a)
+    area = (_edge_integral(x0,y0,x1,y1,p,q,a,b,r)+_edge_integral(x1,y1,x2,y2,-q,-p,a,b,r)
+           +_edge_integral(x2,y2,x3,y3,p,q,a,b,r)+_edge_integral(x3,y3,x0,y0,-q,-p,a,b,r))
+    return torch.minimum(area.clamp(min=0), A[AREA])
+
+def _edges(A, x, y): # (17, q) -> both ends of the four edges, (4, q) each, seen from (x, y)
+    u,v = A[CORNERS::2]-x,A[CORNERS+1::2]-y
+    return u,v,torch.cat([u[1:],u[:1]]),torch.cat([v[1:],v[:1]])
+
+def _overlap_quads(A, B): # (17, q) each -> (q,): what lies between any two edges, see `edge_gap`
+    x0,y0,x1,y1 = (o[:,None] for o in _edges(A, A[CORNERS], A[CORNERS+1]))
+    u0,v0,u1,v1 = (o[None] for o in _edges(B, A[CORNERS], A[CORNERS+1]))
+    a,b = torch.maximum(torch.minimum(x0,x1), torch.minimum(u0,u1)),torch.minimum(torch.maximum(x0,x1), torch.maximum(u0,u1))
+    some = a<b
+    dx,du = torch.where(some, x1-x0, 1.),torch.where(some, u1-u0, 1.)
+    p,q = ((y0-v0)+(o-x0)/dx*(y1-y0)-(o-u0)/du*(v1-v0) for o in (a,b))
+    same = (p<0)==(q<0)
+    mean = torch.where(same, (p+q).abs()/2, (p*p+q*q)/torch.where(same, 1., 2*(p-q).abs()))
+    gaps = torch.where(some, torch.where((x0<x1)==(u0<u1), -mean, mean)*(b-a), 0.).flatten(0, 1)/2
+    return torch.minimum(sum(gaps.unbind(0)).clamp(min=0), torch.minimum(A[AREA], B[AREA]))
+
+# %% ../../nbs/ops/10_torch_ops.ipynb #b9d3cdbc
+def _in_order(A, B, rows): # (q,) bool: the first row that differs is less in A
+    less = torch.ones_like(A[AREA], dtype=torch.bool)
+    for k in reversed(rows): less = (A[k]<B[k]) | ((A[k]==B[k]) & less)
+    return less
+
+def _pair_iou(A, B): # (9, q) or (17, q) each -> (q,), see `pair_iou` and `polygon_iou`
+    quads = A.shape[0]>CORNERS
+    first = _in_order(A, B, (AREA, *range(CORNERS, A.shape[0])) if quads else (AREA,HW,CX,CY,COS,SIN))
+    inter = (_overlap_quads if quads else _overlap_boxes)(torch.where(first, A, B), torch.where(first, B, A))
+    apart = ((A[CX]-B[CX]).abs()>A[EX]+B[EX]) | ((A[CY]-B[CY]).abs()>A[EY]+B[EY])
+    return torch.where(apart | (inter<=0), 0., inter/(A[AREA]+B[AREA]-inter))
+
 # %% ../../nbs/ops/10_torch_ops.ipynb #a88288b6
+def _touching(P, idxs): # (k, n), (n,) -> i, j of pairs of one group whose upright boxes touch, or nearly
+    n,far = torch.arange(P.shape[1], device=P.device),1e-6*(P[CX].abs()+P[CY].abs()+P[EX]+P[EY])
+    ok = n[:,None]<n
+    for c,e in ((CX,EX),(CY,EY)):
+        lo,hi = P[c]-P[e]-far,P[c]+P[e]+far
+        ok = ok & (lo[:,None]<=hi) & (lo<=hi[:,None])
+    return (ok if idxs is None else ok & (idxs[:,None]==idxs)).nonzero().unbind(1)
+
+def _greedy(n, i, j, rounds): # which of boxes `n` (n,) are kept, 1. or 0., if `i` suppresses `j`
+    def step(keep): return (torch.zeros_like(keep).index_add(0, j, keep[i])==0).to(keep.dtype)
+    keep = torch.ones_like(n, dtype=torch.float32)
+    if rounds:
+        for _ in range(rounds): keep = step(keep)
+        return keep
+    if torch.compiler.is_exporting():
+        return torch.while_loop(lambda old,new: (old!=new).any(), lambda old,new: (new.clone(),step(new)), (keep,step(keep)))[1]
+    while not (new := step(keep)).equal(keep): keep = new
+    return keep
+
 @checked
 def nms_torch(
-    boxes:Tensor, # (n, 5) boxes, pixels and radians
+    boxes:Tensor, # (n, 5) boxes, pixels and radians; or quads (n, 4, 2) or (n, 8)
     scores:Tensor, # (n,) the higher the better
     iou_threshold:float, # in [0, 1]: a box is dropped if a better one overlaps it by *more* than this
     idxs:Tensor=None, # (n,) whole numbers: only boxes with equal numbers suppress each other; None: all do
-    rounds:int=31 # odd: chains of suppression up to so long are settled; each round reads the (n, n) matrix once
+    rounds:int=None # None: as many as it takes; an odd number: chains of suppression up to so long are settled
 )->Tensor: # (n,) bool: whether a box is kept, in the order of `boxes`
-    "Greedy NMS as a mask, in standard tensor operations; an IoU within 1e-5 of the threshold may fall on either side in float32"
+    "Greedy NMS of boxes or quads as a mask, in standard tensor operations"
     check_unit(iou_threshold=iou_threshold)
-    if rounds<1 or rounds%2==0: raise ValueError(f"rounds must be odd, got {rounds}: an even number would keep what is in doubt")
-    valid = (boxes.abs()<torch.inf).all(1) & (scores==scores)
-    i = torch.arange(boxes.shape[0], device=boxes.device)
-    better = (scores[:,None]>scores) | ((scores[:,None]==scores)&(i[:,None]<i))
-    S = (box_iou_torch(boxes, boxes)>iou_threshold) & better & valid[:,None]
-    S = (S if idxs is None else S&(idxs[:,None]==idxs)).float()
-    keep = valid
-    for _ in range(rounds): keep = valid & ((keep.float()@S)==0)
-    return keep
+    if rounds is not None and (rounds<1 or rounds%2==0):
+        raise ValueError(f"rounds must be odd, got {rounds}: an even number would keep what is in doubt; None: as many as it takes")
+    b = boxes.flatten(1).double()
+    valid,P = (b.abs()<torch.inf).all(1) & (scores==scores),(_prepare_boxes if b.shape[1]==5 else _prepare_quads)(b)
+    at = (valid & (P[AREA]>0)).nonzero()[:,0]              # only these take part: what is without area costs nothing
+    P,scores = P[:,at],scores[at]
+    i,j = _touching(P, None if idxs is None else idxs[at])
+    worse = scores[i]<scores[j]
+    i,j = torch.where(worse, j, i),torch.where(worse, i, j)
+    hit = _pair_iou(P[:,i], P[:,j])>iou_threshold
+    keep = _greedy(at, i[hit], j[hit], rounds)
+    return valid & (torch.zeros_like(b[:,0], dtype=keep.dtype).index_add(0, at, 1-keep)==0)
