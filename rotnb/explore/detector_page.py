@@ -8,6 +8,7 @@ __all__ = ['RUNTIME', 'SCRIPTS', 'fetch_runtime', 'PageError', 'export_page']
 # %% ../../nbs/explore/17_detector_page.ipynb #10d245c9
 import gzip, json, tarfile
 from pathlib import Path
+from fastcore.meta import delegates
 from tempfile import TemporaryDirectory
 from .. import __version__
 from ..check.verbs import checked
@@ -15,6 +16,7 @@ from ..check.values import ArgumentError, choice
 from ..data.labels.atomic import atomic_path
 from ..data.labels.download import fetch_file
 from ..data.labels.paths import near_path
+from ..interop.export import export_onnx, need
 from ..predict.results import PIXELS_CRS
 from ..predict.sources import user_cache
 from .pyramid import WHOLE, encode, open_source, small
@@ -62,8 +64,7 @@ class PageError(ValueError): "A network that a page cannot run"
 
 def _graph(file):
     "An ONNX file without its weights' own files"
-    try: import onnx
-    except ImportError as e: raise ImportError('this needs onnx: pip install "rotnb[onnx]"', name='onnx') from e
+    onnx, = need('onnx', extra='onnx')
     if not file.is_file(): raise FileNotFoundError(f'no such file: {file}{near_path(file)}')
     try: return onnx.load(file, load_external_data=False)
     except Exception as e: raise PageError(f'{file} is no ONNX file, or a damaged one: {e}') from e
@@ -115,16 +116,17 @@ def _sample(image):
 # %% ../../nbs/explore/17_detector_page.ipynb #b0f30431
 SCRIPTS = *VIEWER,'network.js','fit.js','merge.js','detector.js'
 
-def _as_file(model, folder, kwargs):
+def _as_file(model, folder, **kwargs):
     "An exported detector, exported now if it is none yet"
+    kwargs = {key:value for key,value in kwargs.items() if value is not None}
     if isinstance(model, (str,Path)):
         if kwargs: raise ArgumentError(f"{', '.join(kwargs)}: {model} is exported already; give the predictor to export it anew")
         return Path(model).expanduser()
-    from rotnb.interop.export import export_onnx
     predictor = model.predictor() if hasattr(model, 'dls') else model
-    return export_onnx(predictor, folder/'detector.onnx', **{'dynamic':predictor.fit.rule!='rect', **kwargs})
+    return export_onnx(predictor, folder/'detector.onnx', **{'dynamic':predictor.fit.rule=='mmcv' and not predictor.fit.pad_full, **kwargs})
 
-@checked(model=None, path=None, runtime=choice('inside','beside','cdn'))
+@checked(model=None, path=None, runtime=choice('inside','beside','cdn'), size=None)
+@delegates(export_onnx, but=['predictor'])
 def export_page(
     model, # file that `export_onnx` wrote; or what predicts, a `Predictor` or a learner, which is exported first
     path='detector.html', # the page to write
@@ -132,12 +134,13 @@ def export_page(
     title:str=None, # of the page; the predictor's name when absent
     sample=None, # a picture to try: file, array, PIL image; None: the page offers none
     score_thr:float=None, # least score that is shown at first, 0 to 1; None: the predictor's
-    **kwargs # of `export_onnx`
+    dynamic:bool=None, # pictures reach the network in any size; None: yes, but for those that it was trained to see filled up to one
+    **kwargs
 )->Path: # the page
     "Write a page that finds oriented boxes in the pictures dropped on it"
     path = Path(path).expanduser()
     with TemporaryDirectory() as folder:
-        file = _as_file(model, Path(folder), kwargs)
+        file = _as_file(model, Path(folder), dynamic=dynamic, **kwargs)
         about,network = _about(file),file.read_bytes()
     name,vocab,finds = _page_facts(about)
     files = dict(_parts(network, runtime, path.with_name(f'{path.stem}_files')), worker=(STATIC/'worker.js').read_text(encoding='utf-8'))

@@ -6,10 +6,12 @@ from threading import Thread
 import numpy as np, pytest, torch
 from PIL import Image
 from legible import faint, unnamed
+from exported import tiny_predictor
 from scripts import node
 from spot import spot_network, spot_notes
 from rotnb.data.images.windows import window_grid
 from rotnb.data.labels.download import DownloadError
+from rotnb.data.synth.scenes import make_scene
 from rotnb.explore.detector_page import PageError, export_page, fetch_runtime
 from rotnb.geometry.boxes import canonicalize, qbox2rbox, rbox2qbox
 from rotnb.ops.convex import box_iou_quad
@@ -230,3 +232,28 @@ def test_beside(runtime, page, tmp_path):
         page.get_by_role('button', name='Try the sample').click()
         assert ready(page).startswith('1 box.')
     finally: server.shutdown(); server.server_close()
+
+# --- a real detector
+
+def near(rows, want, least):
+    "Largest distance of a corner from that of the same box in Python, px, and of scores; the same boxes in the same order"
+    rows = [o for o in rows if o['score']>=least]
+    want = want.filter(score_thr=least)
+    assert [o['label'] for o in rows]==want['labels'].tolist() and len(rows)>3
+    corners,others = (rbox2qbox(np.array(o, float)) for o in ([o['box'] for o in rows], want['boxes']))
+    turns = np.stack([np.abs(np.roll(corners, k, 1)-others).max((1,2)) for k in range(4)])
+    return turns.min(0).max(),np.abs(np.array([o['score'] for o in rows])-want['scores'].numpy()).max()
+
+def test_the_boxes_of_a_predictor(exported, runtime, page, tmp_path):
+    predictor,html = tiny_predictor(),export_page(exported(dynamic=True), tmp_path/'page.html')
+    page.goto(html.as_uri())
+    assert ready(page)=='Ready.'
+    for i,(wh,way) in enumerate({(192,160):'whole', (300,220):'auto', (160,250):'auto', (430,300):'windows'}.items()):
+        image = tmp_path/f'{i}.png'
+        Image.fromarray(make_scene(i, size=max(wh))[0][:wh[1],:wh[0]]).save(image)
+        give(page, image)
+        page.get_by_label('Look at it').select_option(way)
+        ready(page)
+        want = predictor.predict_scene(image, size=192, progress=False) if way=='windows' else predictor(image)
+        corner,score = near(found(page), want, .3)
+        assert corner<1e-2 and score<1e-4, wh
