@@ -123,7 +123,8 @@ def _as_file(model, folder, **kwargs):
         if kwargs: raise ArgumentError(f"{', '.join(kwargs)}: {model} is exported already; give the predictor to export it anew")
         return Path(model).expanduser()
     predictor = model.predictor() if hasattr(model, 'dls') else model
-    return export_onnx(predictor, folder/'detector.onnx', **{'dynamic':predictor.fit.rule=='mmcv' and not predictor.fit.pad_full, **kwargs})
+    any_size = predictor.fit.rule=='mmcv' and not predictor.fit.pad_full
+    return export_onnx(predictor, folder/'detector.onnx', **{'dynamic':any_size, **kwargs})
 
 @checked(model=None, path=None, runtime=choice('inside','beside','cdn'), size=None)
 @delegates(export_onnx, but=['predictor'])

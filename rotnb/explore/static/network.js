@@ -40,7 +40,7 @@ class Network {
     this.asked.delete(id)
     error === undefined ? done(answer) : failed(new Error(error))
   }
-  close(error = new Error('closed')) {                            // what failed once may have spoilt its memory: the next look opens it anew
+  close(error = new Error('closed')) {                            // a failure may have spoilt its memory: the next look opens it anew
     this.worker?.terminate()
     for (const { failed } of this.asked.values()) failed(error)
     this.asked.clear()
