@@ -19,7 +19,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from torch import Tensor
 import rotnb
-from ..check.values import ArgumentError
+from ..check.values import ArgumentError, whole
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
 from ..data.synth.scenes import make_scene
@@ -124,8 +124,8 @@ class Match:
     new:int=0 # boxes of the file alone
 
     def __add__(self, other):
-        return Match(self.n+other.n, max(self.corner, other.corner), max(self.score, other.score),
-                     self.close+other.close, self.lost+other.lost, self.new+other.new)
+        worst = np.maximum((self.corner,self.score), (other.corner,other.score)).tolist()       # NaN is worst of all
+        return Match(self.n+other.n, *worst, self.close+other.close, self.lost+other.lost, self.new+other.new)
 
 def corner_distance(
     a:Tensor, # (n, 4, 2)
@@ -139,7 +139,7 @@ def _pairs(own, found, reach):
     "(i, j) of boxes of one class that are nearest to each other, nearest first, each once"
     dist = corner_distance(*(corners_of(o.get('quads', o['boxes']).double()) for o in (own, found)))
     dist = dist.masked_fill(own['labels'][:,None]!=found['labels'], math.inf)
-    pairs,used = [],(set(), set())
+    dist,pairs,used = dist.nan_to_num(math.inf),[],(set(), set())
     for at in dist.flatten().argsort()[:4*sum(dist.shape)].tolist():
         i,j = divmod(at, dist.shape[1])
         if dist[i,j]>reach: break
@@ -156,12 +156,18 @@ def box_overlaps(
     iou = box_iou_quad(a['quads'], b['quads']) if 'quads' in a else box_iou_rotated(a['boxes'], b['boxes'])
     return iou*same
 
+def _among(odd, candidates, reach, eps=1e-4): # which boxes are candidates of the other side, too
+    if not len(odd['boxes']) or not len(candidates['boxes']): return torch.zeros(len(odd['boxes']), dtype=torch.bool)
+    far = corner_distance(corners_of(odd['boxes'].double()), corners_of(candidates['boxes'].double()))
+    near = (odd['labels'][:,None]==candidates['labels']) & ((odd['scores'][:,None]-candidates['scores']).abs()<eps)
+    return (near & (far<=reach)).any(1)
+
 def _excused(odd, other, own, score_thr, iou_thr, eps=1e-4):
     "Which of the boxes of one side alone hang on a digit: their score, an overlap, or an equal rival"
     if not len(odd['boxes']): return torch.zeros(0, dtype=torch.bool)
     at_thr = (odd['scores']-score_thr).abs()<eps
     at_iou = ((box_overlaps(odd, own)-iou_thr).abs()<eps).any(1)
-    rival = (box_overlaps(odd, other)>iou_thr)
+    rival = box_overlaps(odd, other)>iou_thr
     equal = (rival & ((odd['scores'][:,None]-other['scores']).abs()<eps)).any(1)
     touched = (box_overlaps(odd, odd)>iou_thr) | (rival.float()@rival.float().T>0)
     for _ in range(8): equal = equal | (touched & equal).any(1)                              # whatever hangs on these
@@ -173,22 +179,24 @@ def match_answers(
     k:int, # rows that the file has
     score_thr:float, # of both
     iou_thr:float, # of both
+    candidates:dict=None, # boxes, scores, labels before the NMS of the eager side: what else it could have kept
     reach:float=2., # px, corners that are no partners beyond it
     whole:bool=True # the file saw all candidates; else its answer is the head of the eager one
 )->Match:
     "Compare the boxes of two answers, one to one"
-    full = len(found['boxes'])>=k or not whole
     pairs = _pairs(own, found, reach)
     left = [torch.ones(len(o['boxes']), dtype=torch.bool) for o in (own, found)]
     for i,j,_ in pairs: left[0][i],left[1][j] = False,False
-    if full:    # what is weaker than the file's weakest is not missed
-        least = found['scores'].min() if len(found['scores']) else math.inf
-        left[0] &= own['scores']>least+1e-4
-    odd = [{key:rows[mask] for key,rows in o.items()} for o,mask in zip((own, found), left)]
-    excused = [_excused(a, b, own, score_thr, iou_thr) for a,b in (odd, odd[::-1])]
+    if len(found['boxes'])>=k or not whole:                                 # what is weaker than the file's weakest is not missed
+        left[0] &= own['scores']>(found['scores'].min()+1e-4 if len(found['scores']) else math.inf)
+    odd,new = ({key:rows[mask] for key,rows in o.items()} for o,mask in zip((own, found), left))
+    known = _among(new, candidates or own, reach)
+    right = {key:rows[known] for key,rows in new.items()}
+    excused = _excused(odd, right, own, score_thr, iou_thr),_excused(right, odd, found, score_thr, iou_thr)
     differ = [abs(own['scores'][i].item()-found['scores'][j].item()) for i,j,_ in pairs]
-    lost,new = ((~o).sum().item() for o in excused)
-    return Match(len(pairs), max((o[2] for o in pairs), default=0.), max(differ, default=0.), sum(o.sum().item() for o in excused), lost, new)
+    worst = np.max([(far,score) for (*_,far),score in zip(pairs, differ)] or [(0.,0.)], axis=0).tolist()
+    close = sum(o.sum().item() for o in excused)
+    return Match(len(pairs), *worst, close, (~excused[0]).sum().item(), len(known)-excused[1].sum().item())
 
 # %% ../../nbs/interop/12_export.ipynb #e12a0032
 def proof_images(
@@ -233,7 +241,7 @@ class Proof:
     def ratio(self): return self.file_s/self.own_s
     def fits(self, reach:float)->bool: # px
         "Whether it gives the same boxes"
-        return not (self.match.lost or self.match.new) and self.match.corner<=reach
+        return not (self.match.lost or self.match.new) and self.match.corner<=reach and self.match.score<=1e-3
     def __str__(self):
         o = self.match
         close = f', {o.close} hang on the last digit' if o.close else ''
@@ -255,8 +263,9 @@ def prove(
     images = proof_images(max(predictor.fit.size or (512,))) if images is None else images
     for image in images:
         x = file_images(predictor, [image])
-        own,n_candidates = module.eager(torch.from_numpy(x))
-        match += match_answers(own[0], answer_of(run(x)), module.k, module.score_thr, module.iou_thr, whole=n_candidates<=module.pre)
+        own,candidates = module.eager(torch.from_numpy(x))
+        match += match_answers(own[0], answer_of(run(x)), module.k, module.score_thr, module.iou_thr, candidates[0],
+                               whole=len(candidates[0]['boxes'])<module.pre)
         if len(times)<2: times.append((timed(module.eager, torch.from_numpy(x), runs), timed(run, x, runs)))
     return Proof(match, len(images), *(sum(column)/len(times) for column in zip(*times)))
 
@@ -348,27 +357,28 @@ def quiet():
             with redirect_stdout(io.StringIO()): yield
         finally: logging.disable(old)
 
-def _sort_stable(x, stable=None, dim=-1, descending=False):
-    "ONNX's TopK keeps the order of equals"
-    from onnxscript import opset20 as op
-    dim = dim%len(x.shape)
-    n = op.Slice(op.Shape(x), op.Constant(value_ints=[dim]), op.Constant(value_ints=[dim+1]))
-    return op.TopK(x, n, axis=dim, largest=int(descending), sorted=1)
+def _traced(plan):
+    "A detector as a graph of aten's operators"
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(plan.module, (plan.example,), dynamic_shapes=plan.shapes, strict=False)
+    except Exception as e:
+        said = next(filter(None, map(str.strip, str(e).splitlines())), type(e).__name__)
+        raise ExportError(f'{plan.predictor.detector.name or "the detector"} cannot be exported: {said}') from e
 
 def _to_onnx(plan, file):
     need('onnx', 'onnxscript', extra='onnx')
-    table = {torch.ops.aten.sort.stable:_sort_stable}
+    program = _traced(plan)
     with quiet(), torch.no_grad():
-        program = torch.onnx.export(plan.module, (plan.example,), dynamo=True, input_names=['image'], output_names=plan.module.outputs,
-                                    dynamic_shapes=plan.shapes, opset_version=20, custom_translation_table=table, verbose=False)
-    foreign = {node.domain for node in program.model.graph.all_nodes()}-{'','ai.onnx'}
+        made = torch.onnx.export(program, (plan.example,), dynamo=True, opset_version=20, input_names=['image'],
+                                 output_names=plan.module.outputs, verbose=False)
+    foreign = {node.domain for node in made.model.graph.all_nodes()}-{'','ai.onnx'}
     if foreign: raise ExportError(f'the file would need operators of {", ".join(sorted(foreign))}')
-    program.model.metadata_props.update(plan.notes)
-    program.save(file)
+    made.model.metadata_props.update(plan.notes)
+    made.save(file)
 
 def _to_pt2(plan, file):
-    with quiet(), torch.no_grad():
-        program = torch.export.export(plan.module, (plan.example,), dynamic_shapes=plan.shapes, strict=False)
+    program = _traced(plan)
     foreign = {str(node.target) for node in program.graph.nodes if str(node.target).startswith('rotnb')}
     if foreign: raise ExportError(f'the file would need rotnb: {", ".join(sorted(foreign))}')
     torch.export.save(program, file, extra_files=plan.notes)
@@ -405,7 +415,7 @@ def _export(write, plan, path):
         place_files(made, path)
     return path
 
-@checked(size=None)
+@checked(size=None, k=whole(), pre=whole())
 def export_onnx(
     predictor, # `Predictor` or learner
     path, # file to write, .onnx
@@ -421,7 +431,7 @@ def export_onnx(
     "Write a detector as ONNX, opset 20, in the default domain alone"
     return _export(_to_onnx, _plan(predictor, size, dynamic, k, pre, score_thr, iou_thr, images, check), _file(path, '.onnx'))
 
-@checked(size=None)
+@checked(size=None, k=whole(), pre=whole())
 @delegates(export_onnx)
 def export_openvino(
     predictor, # `Predictor` or learner
@@ -431,7 +441,7 @@ def export_openvino(
     "Write a detector for OpenVINO"
     return _export(_to_openvino, _plan(predictor, **kwargs), _file(path, '.xml'))
 
-@checked(size=None)
+@checked(size=None, k=whole(), pre=whole())
 @delegates(export_onnx)
 def export_pt2(
     predictor, # `Predictor` or learner

@@ -10,8 +10,10 @@ __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
 import torch
+from contextlib import contextmanager
 from dataclasses import is_dataclass, fields
 from difflib import get_close_matches
+from fastcore.basics import patch
 from functools import partial
 from inspect import signature
 from typing import NamedTuple
@@ -92,6 +94,8 @@ class Detector(nn.Module):
     >>> sorted(detector.eval()(images)[0])
     ['boxes', 'labels', 'scores']
     """
+    takes = 'normalised' # what its images are: numbers of mean 0 and deviation 1; 'bytes' of those that are files
+    most = None # detections of an image that it can give at most; None: `answering` may be asked for any number
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
@@ -167,6 +171,40 @@ class Detector(nn.Module):
         "Every setting in effect, as nested plain data"
         return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, box_type=self.box_type, channels=self.channels,
                     backbone=settings(self.backbone), neck=settings(self.neck), stages=[settings(stage) for stage in self.stages])
+
+# %% ../../nbs/models/01_contract.ipynb #ea524f1b
+@patch(as_prop=True)
+def device(self:Detector): return next(self.parameters()).device
+
+@patch(as_prop=True)
+def score_thr(self:Detector):
+    "Least class score of a detection, 0 to 1"
+    return self.stages[-1].score_thr
+
+@patch
+@contextmanager
+def answering(self:Detector,
+    score_thr:float=None, # least class score of a detection, 0 to 1; None: the detector's own
+    iou_thr:float=None, # of its NMS, 0 to 1; None: the detector's own
+    max_dets:int=None # most detections in an image; None: the detector's own
+): # what answers to `(b,3,h,w)`, normalised, red first, and maybe `shown_hw`, with a list of `dict(boxes, scores, labels)`
+    "In evaluation and with thresholds for a time; all that it is stays as it was"
+    head,asked = self.stages[-1],dict(score_thr=score_thr, iou_thr=iou_thr, max_per_img=max_dets)
+    own = {key:getattr(head, key) for key,value in asked.items() if value is not None}
+    modes = [(module,module.training) for module in self.modules()]
+    try:
+        for key in own: setattr(head, key, asked[key])
+        self.eval()
+        yield self._answer
+    finally:
+        self.shown_hw = None
+        for key,value in own.items(): setattr(head, key, value)
+        for module,training in modes: module.training = training
+
+@patch
+def _answer(self:Detector, x, shown_hw=None):
+    self.shown_hw = shown_hw
+    return self(x.flip(1) if self.channels=='bgr' else x)
 
 # %% ../../nbs/models/01_contract.ipynb #5581ec45
 class TargetError(ValueError): "Targets that a detector cannot learn from"

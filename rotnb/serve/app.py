@@ -93,12 +93,13 @@ def _catch(app):
     app.add_exception_handler(serve_part('starlette.exceptions').HTTPException, of_web)
     for kind in (RefusedError, ClosedError, ValueError, Exception): app.add_exception_handler(kind, refuse)
 
-# %% ../../nbs/serve/05_app.ipynb #5c3ba526
+# %% ../../nbs/serve/05_app.ipynb #be3f7f93
 _BOX = dict(type='array', items=dict(type='number'), minItems=5, maxItems=5, description='cx, cy, w, h in px, angle in radians, clockwise')
 _QUAD = dict(type='array', description='four corners, px', items=dict(type='array', items=dict(type='number')), minItems=4, maxItems=4)
 _ROW = dict(type='object', properties=dict(name=dict(type='string'), label=dict(type='integer'), score=dict(type='number'), box=_BOX, quad=_QUAD))
 _ANSWER = dict(type='object', properties=dict(image=dict(type='object', properties=dict(width=dict(type='integer'), height=dict(type='integer'))),
-               count=dict(type='integer'), detections=dict(type='array', items=_ROW, description='best first')))
+               count=dict(type='integer'), own_corners=dict(type='boolean', description='the detector answers with corners, else they are those of boxes'),
+               detections=dict(type='array', items=_ROW, description='best first')))
 _PROBLEM = dict(type='object', properties=dict(status=dict(type='integer'), title=dict(type='string'), detail=dict(type='string')))
 
 _REFUSALS = {400:'there is nothing to read', 403:'the server reads no paths', 404:'no such scene', 408:'the body did not come in time',

@@ -185,7 +185,7 @@ def test_what_is_no_scene(tmp_path, plain):
     cases = [(b'', {}, 400), (b'<VRTDataset rasterXSize="9" rasterYSize="9">', {}, 415), (PNG[:60], {}, 422), (PNG, dict(size=9), 422),
              (PNG, dict(overlap=2000), 422), (PNG, dict(scales='0'), 422), (PNG, dict(scales='1e9'), 422), (PNG, dict(scales='1e-9'), None),
              (PNG, dict(format='geojson', crs='lonlat'), 422), (PNG, dict(cut='no'), 422), (PNG, dict(scales=',,'), 422),
-             (claims(10**5, 10**5), {}, 422), (PNG, dict(size=64, overlap=63, scales='500'), 413)]
+             (claims(10**5, 10**5), {}, 422), (stored(noise(200, 300)), dict(size=64, overlap=63, scales='32'), 413)]
     for data,params,status in cases:
         reply = plain.post('/scene', content=data, params=params)
         assert reply.status_code==status if status else reply.status_code<500, (params, reply.text)
