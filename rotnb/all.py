@@ -174,6 +174,7 @@ from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
 from .explore.map import show_map
+from .explore.detector_page import export_page
 
 # cli: commands as functions
 from .cli.convert import convert as convert_labels
