@@ -74,6 +74,11 @@ for o in careless-set(first):                             # the others are as ba
         '38520d80': '''
 assert low<=high and math.isfinite(gain.map)
 test_close(gain.map, after.acc.compute().map-before.acc.compute().map, 1e-9)'''},
+    on_a_page={
+        '0a9a9e02': '''
+text = page.read_text(encoding='utf-8')
+assert 1e5<len(text)<6e6 and text.count('sha256-')==2 and '"name": "scene.png"' in text''',
+        '0a9a9e03': 'assert len(whole)>=10 and len(windows)>=10'},
     new_detector={
         '166bcbe9': '''
 losses = [float(o) for o in learn.recorder.losses]
