@@ -19,9 +19,11 @@ class Target(NamedTuple):
     function:str # 'module:name' of f(predictor or file, path, **options)
     ending:str # of the file; '' for a folder
     of_file:bool=False # whether it is made of an exported file
+    exports:bool=False # and exports what is none yet by itself
 
 TARGETS = dict(onnx=Target('rotnb.interop.export:export_onnx', '.onnx'), openvino=Target('rotnb.interop.export:export_openvino', '.xml'),
-               pt2=Target('rotnb.interop.export:export_pt2', '.pt2'), page=Target('rotnb.interop.page:export_page', '.html', True),
+               pt2=Target('rotnb.interop.export:export_pt2', '.pt2'),
+               page=Target('rotnb.explore.detector_page:export_page', '.html', True, True),
                torchserve=Target('rotnb.serve.torchserve:torchserve_archive', '.mar'),
                triton=Target('rotnb.serve.triton:triton_folder', '', True))
 
@@ -84,6 +86,7 @@ def run_export(
     with TemporaryDirectory() as folder:
         if precision: return _smaller(own or _export(to, predictor, Path(folder)/path.name, options), int8, precision, path)
         if not TARGETS[to].of_file: return _export(to, predictor, path, options)
+        if TARGETS[to].exports: return _export(to, own or predictor, path, options)
         return _export(to, own or _export('onnx', predictor, Path(folder)/f'{path.stem}.onnx', options), path, {})
 
 def _export(to, source, path, options): return _function(TARGETS[to])(source, path, **options)
