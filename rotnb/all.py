@@ -117,6 +117,7 @@ from .interop.mmconfig import settings_from_config
 from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
+from .interop.runtime import ExportedDetector
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
 from .interop.export_module import ExportError, ExportModule
 from .interop.export import export_onnx, export_openvino, export_pt2

@@ -17,8 +17,7 @@ from statistics import median
 from typing import Annotated
 from .. import __version__
 from ..measure.stress import format_wall, iou_implementations, iou_wall
-from ..measure.speed import (NMS_SIZES, bench_batched, bench_iou, bench_nms, bench_nms_against_matrix, machine_peaks, peak_memory,
-                                 take_turns)
+from ..measure.speed import (NMS_SIZES, bench_batched, bench_iou, bench_nms, bench_nms_against_matrix, machine_peaks, take_turns)
 from ..measure.eval_speed import bench_eval, bench_eval_large
 from .commands import UserError, command, open_model
 

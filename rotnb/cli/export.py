@@ -16,16 +16,17 @@ from .commands import UserError, command, open_predictor
 # %% ../../nbs/cli/13_export.ipynb #ac7f02af
 class Target(NamedTuple):
     "What can be written"
-    function:str # 'module:name' of f(predictor or file, path, **options)
+    function:str # 'module:name' of f(source, path, **options)
     ending:str # of the file; '' for a folder
-    of_file:bool=False # whether it is made of an exported file
-    exports:bool=False # and exports what is none yet by itself
+    source:str # 'detector': a predictor that is no file yet; 'predictor': any; 'file': an exported one; 'either' of the last two
 
-TARGETS = dict(onnx=Target('rotnb.interop.export:export_onnx', '.onnx'), openvino=Target('rotnb.interop.export:export_openvino', '.xml'),
-               pt2=Target('rotnb.interop.export:export_pt2', '.pt2'),
-               page=Target('rotnb.explore.detector_page:export_page', '.html', True, True),
-               torchserve=Target('rotnb.serve.torchserve:torchserve_archive', '.mar'),
-               triton=Target('rotnb.serve.triton:triton_folder', '', True))
+TARGETS = dict(onnx=Target('rotnb.interop.export:export_onnx', '.onnx', 'detector'),
+               openvino=Target('rotnb.interop.export:export_openvino', '.xml', 'detector'),
+               pt2=Target('rotnb.interop.export:export_pt2', '.pt2', 'detector'),
+               page=Target('rotnb.explore.detector_page:export_page', '.html', 'either'),
+               torchserve=Target('rotnb.serve.torchserve:torchserve_archive', '.mar', 'predictor'),
+               triton=Target('rotnb.serve.triton:triton_folder', '', 'file'),
+               docker=Target('rotnb.serve.docker:docker_folder', '', 'predictor'))
 
 def _function(target):
     module,name = target.function.split(':')
@@ -34,8 +35,8 @@ def _function(target):
 def _place(model, to, out, what=''):
     "The file or folder to write: beside the command, by the model's name"
     if out: return Path(out).expanduser()
-    if not TARGETS[to].ending: return Path('triton_models')
-    return Path(f'{Path(model).expanduser().stem}{what}{TARGETS[to].ending}')
+    stem = Path(model).expanduser().stem
+    return Path(f'{stem}{what}{TARGETS[to].ending}' if TARGETS[to].ending else f'{stem}_{to}')
 
 def _given(**options): return {key:value for key,value in options.items() if value not in (None,False)}
 
@@ -61,7 +62,7 @@ def _read(images):
 def _check(model, to, path, precision, is_file):
     "Raise for what cannot be meant, before the work"
     if precision and to not in ('onnx','openvino'): raise UserError('numbers of 8 and 16 bits are for --to onnx and --to openvino')
-    if is_file and not TARGETS[to].of_file and not precision:
+    if is_file and TARGETS[to].source=='detector' and not precision:
         raise UserError(f'{model} is an exported file: export what it was made of, or give --int8 or --half')
     if path.exists() and path.samefile(Path(model).expanduser()): raise UserError(f'--out {path} is the model itself: name another file')
 
@@ -85,17 +86,17 @@ def run_export(
     options = _given(size=_size(size), images=images and _read(images), **options)
     with TemporaryDirectory() as folder:
         if precision: return _smaller(own or _export(to, predictor, Path(folder)/path.name, options), int8, precision, path)
-        if not TARGETS[to].of_file: return _export(to, predictor, path, options)
-        if TARGETS[to].exports: return _export(to, own or predictor, path, options)
-        return _export(to, own or _export('onnx', predictor, Path(folder)/f'{path.stem}.onnx', options), path, {})
+        kind = TARGETS[to].source
+        if kind=='file': own,options = own or _export('onnx', predictor, Path(folder)/f'{path.stem}.onnx', options),{}
+        return _export(to, own if own and kind in ('file','either') else predictor, path, options)
 
 def _export(to, source, path, options): return _function(TARGETS[to])(source, path, **options)
 
 # %% ../../nbs/cli/13_export.ipynb #bea305fb
 @call_parse
 def main(
-    model:str, # folder of predictor.save, weights by name or as a file; or model.pkl, which can run code when opened: one that you trust
-    to:str='onnx', # onnx, openvino, pt2; page: a page that finds boxes by itself; torchserve, triton: for these servers
+    model:str, # folder of predictor.save, weights by name or as a file, exported file; or model.pkl, which can run code: one you trust
+    to:str='onnx', # onnx, openvino, pt2; page: a page that finds boxes by itself; torchserve, triton, docker: to be served
     out:str=None, # file or folder to write; here, by the model's name, when not given
     size:str=None, # px of the input: one number, or width,height; the model's own, or 640, when not given
     dynamic:bool=False, # images of any size, and several at once

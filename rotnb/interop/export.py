@@ -32,9 +32,11 @@ from ..ops.convex import box_iou_quad
 def _predictor_of(source):
     "The predictor of a learner, or itself"
     if hasattr(source, 'dls'): return source.predictor()
-    if hasattr(source, 'settings') and hasattr(source, 'detector'): return source
-    raise ArgumentError(f'a {type(source).__name__} does not say how images are shown to it: give a learner, Predictor(detector, vocab, size=...), '
-                        'or load_weights(name)')
+    if not (hasattr(source, 'settings') and hasattr(source, 'detector')):
+        raise ArgumentError(f'a {type(source).__name__} does not say how images are shown to it: give a learner, '
+                            'Predictor(detector, vocab, size=...), or load_weights(name)')
+    if file := getattr(source.detector, 'file', None): raise ArgumentError(f'{file} is an exported file: export what it was made of')
+    return source
 
 def file_predictor(
     source, # `Predictor` or learner
@@ -277,7 +279,7 @@ def check_proof(
     "Print a proof, or raise `ExportError` where it fails"
     if not proof.fits(reach): raise ExportError(f'{name} does not give the boxes of the detector, so it is not kept: {proof}')
     print(f'{name}: {proof}')
-    if not proof.match.n: warnings.warn(f'the detector finds nothing in the images tried, which proves little: give images=[...] of its own kind')
+    if not proof.match.n: warnings.warn('the detector finds nothing in these images, which proves little: give images=[...] of its kind')
 
 # %% ../../nbs/interop/12_export.ipynb #e12a0041
 def file_notes(

@@ -150,7 +150,7 @@ class RawMaps(nn.Module):
     ):
         super().__init__()
         if hasattr(module.detector.stages[-1], 'pool'):
-            raise ExportError(f'{module.detector.name or "the detector"} has no raw maps: its second stage reads at proposals of the first')
+            raise ExportError(f'{module.detector.name or "the detector"} has no raw maps: its last stage reads at proposals of the first')
         self.module = module
         with torch.no_grad(): out = module.seen(torch.zeros(1, 3, *size_hw))
         self.names = [name for name in ('logits','deltas','quality') if getattr(out, name) is not None]

@@ -47,8 +47,9 @@ class SeesImages(Protocol):
     most:int # detections of an image that it can give at most; None: as many as are asked for
     device:torch.device # where it computes
     def to(self, device): "Move it"
+    def eval(self): "Out of training, for good"
     def answering(self, score_thr=None, iou_thr=None, max_dets=None):
-        "A context in which it has these thresholds: what answers to `(b,3,h,w)` and `shown_hw` with a list of `dict(boxes, scores, labels)`"
+        "A context in which it has these thresholds; it gives what answers to `(b,3,h,w)` and `shown_hw` as a detector does"
     def recipe(self): "Its settings, as plain data"
     def state_dict(self): "Its weights, as tensors by name: what its detections depend on beside the recipe"
 

@@ -1,11 +1,14 @@
 "A detector as a file of another runtime has the same boxes, whatever is in the image, and says what it is"
 import json
+from importlib.util import module_from_spec, spec_from_file_location
 import numpy as np, pytest, torch
+import rotnb.interop.export as mod
 from exported import tiny_predictor
 from rotnb.data.synth.scenes import make_scene
-from rotnb.interop.export import (ExportError, ExportModule, check_proof, export_onnx, file_images, file_predictor, match_answers, prove, read_notes,
+from rotnb.interop.export import (ExportError, ExportModule, export_onnx, file_images, file_predictor, match_answers, prove, read_notes,
                                   run_exported)
-from rotnb.models import create_detector
+from rotnb.models import create_detector, list_detectors
+from paths import ROOT, SHARED
 
 @pytest.fixture(scope='module')
 def made():
@@ -59,8 +62,9 @@ def test_only_the_best_candidates_are_needed_for_the_best_boxes(made):
     assert torch.equal(found['boxes'], own['boxes'][:n]) and torch.equal(found['labels'], own['labels'][:n])
 
 @torch.no_grad()
-@pytest.mark.parametrize('name,kw', [('rotated_fcos_tiny',{}), ('h2rbox',dict(square_classes=[0])), ('gliding_vertex',dict(box_type='quad')),
-                                     ('oriented_rcnn',{}), ('rotated_retinanet_tiny',dict(nms_pre_of='priors'))])
+@pytest.mark.parametrize('name,kw', [
+    ('rotated_fcos_tiny',{}), ('rotated_retinanet_tiny',dict(nms_pre_of='priors')), ('h2rbox',dict(square_classes=[0])),
+    ('gliding_vertex',dict(box_type='quad')), ('oriented_rcnn',{})])
 def test_the_module_answers_as_its_detector(name, kw):
     torch.manual_seed(0)
     size = {} if 'tiny' in name else dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, strides=(8,16))
@@ -148,9 +152,7 @@ def test_numbers_that_are_none_are_no_proof(exported, made):
 
 # --- errors
 
-def test_a_file_that_fails_is_not_left(made, tmp_path, monkeypatch):
-    monkeypatch.setattr('rotnb.interop.export._to_pt2', None)
-    import rotnb.interop.export as mod
+def test_a_file_that_fails_is_not_left(made, tmp_path):
     def worse(plan, file):
         plan.module.k = 3                                                   # not what it says
         torch.export.save(torch.export.export(plan.module, (plan.example,), strict=False), file)
@@ -172,3 +174,35 @@ def test_what_cannot_be_traced_is_named(tmp_path):
     predictor = tiny_predictor()
     predictor.detector.stages[-1].soft_nms = {}
     with pytest.raises(ExportError, match='soft_nms'): export_onnx(predictor, tmp_path/'m.onnx')
+
+# --- every runtime, every detector
+
+@pytest.mark.slow
+@pytest.mark.parametrize('suffix,dynamic', [('.xml',False), ('.pt2',False), ('.onnx',True), ('.xml',True), ('.pt2',True)])
+def test_the_other_forms(exported, suffix, dynamic):
+    predictor = file_predictor(tiny_predictor(**(dict(size=None) if dynamic else {})), dynamic=dynamic)
+    scenes = [make_scene(seed, 224)[0][:200-32*seed] for seed in range(3)]
+    proof = prove(exported(suffix, dynamic), ExportModule(predictor), predictor, scenes, runs=1)
+    assert proof.fits(1e-2) and proof.match.n>20, proof
+    if dynamic:                                                             # several at once as each alone
+        run,x = run_exported(exported(suffix, dynamic)),np.stack([make_scene(seed, 160)[0].transpose(2, 0, 1) for seed in range(3)])
+        together = run(x)
+        for i in range(3):
+            alone = run(x[i:i+1])
+            n = int(alone['count'][0])
+            assert n==together['count'][i] and np.abs(together['boxes'][i,:n]-alone['boxes'][0,:n]).max()<1e-3
+
+def benchmark():
+    spec = spec_from_file_location('export_benchmark', ROOT/'nbs/benchmarks/export.py')
+    found = module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', list_detectors())
+def test_every_detector_has_the_same_boxes(name):
+    "Or says which part of it cannot go"
+    bench = benchmark()
+    row = bench.row(name, bench.images_of(SHARED/'data/dota8'))
+    if 'error' in row: assert name in row['error'] or 'cannot' in row['error']
+    else: assert all(row[kind]['fits'] and row[kind]['n']>20 for kind in ('onnx','xml')), row
