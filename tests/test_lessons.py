@@ -74,6 +74,11 @@ for o in careless-set(first):                             # the others are as ba
         '38520d80': '''
 assert low<=high and math.isfinite(gain.map)
 test_close(gain.map, after.acc.compute().map-before.acc.compute().map, 1e-9)'''},
+    on_a_page={
+        '0a9a9e02': '''
+text = page.read_text(encoding='utf-8')
+assert 1e5<len(text)<6e6 and text.count('sha256-')==2 and '"name": "scene.png"' in text''',
+        '0a9a9e03': 'assert len(whole)>=10 and len(windows)>=10'},
     one_file={
         '0f1e0008': "test_close(again.boxes, found.boxes, 1e-2); test_eq(list(again.names), list(found.names)); assert len(found)>3",
         '0f1e000a': "n = (scores[0,:int(count[0])]>=.3).sum(); test_eq(n, len(found)); test_close(boxes[0,:n], found.boxes, 1e-2)",

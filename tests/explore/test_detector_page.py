@@ -19,6 +19,7 @@ from rotnb.ops.iou import box_iou_rotated
 from rotnb.ops.nms import batched_nms_rotated
 from rotnb.predict.fit import ImageFit
 from rotnb.predict.results import geojson
+from rotnb.predict.rows import rows_back
 
 rng = np.random.default_rng
 
@@ -56,6 +57,28 @@ def test_pixels_as_image_fit_makes_them(name):
         differ = np.abs(planes.astype(int)-want)
         assert differ.max()<=settings['rule'].count('letterbox') and (differ>0).mean()<2e-3        # Pillow's last bit, OpenCV's never
         np.testing.assert_allclose([got['scale'],got['shift']], [mat.diag()[:2],mat[:2,2]], atol=1e-9)
+
+PLACED = """data.cases.map(({ fit, wh }) => {
+    const own = inputOf(fit), way = wayOf(own, wh)
+    const found = data.rows.map(row => placed(row, own, way, [30, 50], 'le90')).filter(Boolean)
+    return found.map(o => [...o.box, o.score, o.label, ...o.quad]) })"""
+
+def test_boxes_and_corners_come_back_as_in_python():
+    sides,cases,wants = dict(grow=True, pad_to=32, pad_full=False, pad_value=None, stats=((0,0,0),(1,1,1))),[],[]
+    box = boxes(60, 7, 300)
+    box[:,4] %= np.pi/2
+    quads = (rbox2qbox(box)+rng(8).uniform(-2, 2, (60,4,2))).reshape(-1,8)
+    scores,labels = rng(9).uniform(size=60),rng(9).integers(0, 3, 60)
+    rows = torch.tensor(np.c_[box,scores,labels,quads])
+    for rule,inside,wh in (('mmcv',False,(333,217)), ('mmcv',True,(300,150)), ('letterbox',True,(217,333)), ('letterbox',False,(500,100))):
+        fit = ImageFit((320,256), rule=rule, inside=inside, **sides)
+        predictor = dict(sides, size=(320,256), rule=rule, inside=inside)
+        cases.append(dict(wh=wh, fit=dict(size=(320,256), dynamic=rule=='mmcv', predictor=predictor)))
+        wants.append(rows_back(rows, fit.way(wh), torch.tensor([[1.,0,30],[0,1,50]])))
+    given = [dict(box=b, quad=q, score=s, label=int(c)) for b,q,s,c in zip(box.tolist(), quads.tolist(), scores, labels)]
+    got = node(['common','boxes','fit','merge'], PLACED, dict(cases=cases, rows=given))
+    assert [len(o) for o in got]==[len(o) for o in wants] and len(wants[0])==60 and min(map(len, wants))<60
+    for own,want in zip(got, wants): np.testing.assert_allclose(own, want, rtol=1e-5, atol=1e-4)
 
 # --- boxes
 

@@ -26,8 +26,9 @@ class DetectorPage {
     Object.assign(this, { network: new Network(model), fit: inputOf(this.about) })
     this.build()
     this.hear()
-    this.network.open().then(() => this.picture || this.say('Ready.', 'ready'), e => this.say(e.message, 'error'))
     this.say('The network is being opened …')
+    const said = (text, kind) => this.turn || this.say(text, kind)                     // a picture that came first has its own words
+    this.network.open().then(() => said('Ready.', 'ready'), e => said(e.message, 'error'))
     el.rotnb = this                                               // for tests, and for the curious in the console
   }
   destroy() { this.off.abort(); this.network.close(); this.viewer.destroy(); this.picture?.close() }
@@ -94,9 +95,8 @@ class DetectorPage {
   async show(blob, name) {
     const turn = ++this.turn
     this.say(`Opening “${name}” …`)
-    let picture
-    try { picture = await Picture.open(blob, name) } catch (e) { return this.say(e.message, 'error') }
-    if (turn !== this.turn) return picture.close()
+    const picture = await Picture.open(blob, name).catch(e => { if (turn === this.turn) this.say(e.message, 'error') })
+    if (turn !== this.turn || !picture) return picture?.close()
     this.picture?.close()
     this.picture = picture
     const bytes = await blob.arrayBuffer(), [width, height] = picture.wh
