@@ -5458,6 +5458,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'rotnb.serve.app._fields': ('serve/app.html#_fields', 'rotnb/serve/app.py'),
                                  'rotnb.serve.app._in_loop': ('serve/app.html#_in_loop', 'rotnb/serve/app.py'),
                                  'rotnb.serve.app._lines': ('serve/app.html#_lines', 'rotnb/serve/app.py'),
+                                 'rotnb.serve.app._object': ('serve/app.html#_object', 'rotnb/serve/app.py'),
                                  'rotnb.serve.app._options': ('serve/app.html#_options', 'rotnb/serve/app.py'),
                                  'rotnb.serve.app._refused': ('serve/app.html#_refused', 'rotnb/serve/app.py'),
                                  'rotnb.serve.app.make_app': ('serve/app.html#make_app', 'rotnb/serve/app.py'),

@@ -1,9 +1,10 @@
 """Load test of the server on loopback, beside the bare predictor:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python serve.py --json serve_cpu.json > serve_cpu.txt`.
-The server is the command `rotnb-serve` in a process of its own; clients are threads of this one, each with one connection, and send the next
-request when the last is answered. What is measured: the bare predictor image by image and in batches; requests a second, p50 and p99 for
-1 to 16 clients, as JPEG; more clients than the line holds; SIGTERM under load. Times are by the clock, and those of processor time, which
-other programs on the machine disturb less; the server's own is from /metrics. Every request is counted on both sides, and the counts agree."""
+The server is the command `rotnb-serve` in a process of its own; clients are threads of this one, each with one connection, and send the
+next request when the last is answered. What is measured: the bare predictor image by image and in batches; requests a second, p50 and
+p99 for 1 to 16 clients, as JPEG; more clients than the line holds; SIGTERM under load. Times are by the clock, and those of processor
+time, which other programs on the machine disturb less; the server's own is from /metrics. Every request is counted on both sides, and
+the counts agree."""
 import argparse, io, json, os, re, signal, subprocess, sys, threading, time
 from pathlib import Path
 import httpx, numpy as np, torch
@@ -90,7 +91,7 @@ def steady(a, data, clients, max_batch):
 def overload(a, data, clients=24, queue=4):
     "More clients than places: who is late is told so, all else is answered"
     with Server(a.model, queue=queue) as server:
-        threads,done,start = load(server, data, clients, n=a.n*6, patience=.05)
+        threads,done,start = load(server, data, clients, seconds=20, patience=.2)
         for thread in threads: thread.join()
         elapsed,answered = time.perf_counter()-start,server.metric('rotnb_requests_total')
         res = summed(done, elapsed, clients=clients, queue=queue, counted=answered)
@@ -110,7 +111,8 @@ def stop(a, data, clients=12):
     for thread in threads: thread.join()
     replies = [one for one in done if isinstance(one[1], int)]
     assert server.process.returncode==0 and answered==taken==len(replies), (answered, taken, statuses(done))
-    return summed(done, time.perf_counter()-start, clients=clients, taken=taken, answered=answered, replies=len(replies), seconds_to_stop=ended)
+    counts = dict(taken=taken, answered=answered, replies=len(replies))
+    return summed(done, time.perf_counter()-start, clients=clients, **counts, seconds_to_stop=ended)
 
 if __name__=='__main__':
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,17 +125,18 @@ if __name__=='__main__':
     data = images(8, a.side)
     log = dict(command='serve', model=a.model, side=a.side, machine=machine('cpu'))
     log['bare'] = [bare(a.model, data, a.n, bs) for bs in (1,2,4,8)]
-    for row in log['bare']: print('bare    {bs:3} in a batch    {per_second:6.1f} images/s   {cpu_ms:6.1f} ms of processor each'.format(**row), flush=True)
+    say = lambda text: print(text.format(**row), flush=True)
+    for row in log['bare']: say('bare    {bs:3} in a batch    {per_second:6.1f} images/s   {cpu_ms:6.1f} ms of processor each')
     log['steady'] = []
     for clients,max_batch in ((1,1),(1,8),(2,2),(4,4),(8,1),(8,8),(16,8)):
         row = steady(a, data, clients, max_batch)
         log['steady'].append(row)
-        print('served  {clients:3} clients, batches to {max_batch} ({in_batch:.1f})   {per_second:6.1f} requests/s   p50 {p50_ms:6.0f} ms   '
-              'p99 {p99_ms:6.0f} ms   {cpu_ms:6.1f} ms of processor each'.format(**row), flush=True)
+        say('served  {clients:3} clients, batches to {max_batch} ({in_batch:.1f})   {per_second:6.1f} requests/s   p50 {p50_ms:6.0f} ms   '
+            'p99 {p99_ms:6.0f} ms   {cpu_ms:6.1f} ms of processor each')
     log['overload'] = row = overload(a, data)
-    print('full    {clients} clients, {queue} places: {statuses}, {per_second:.1f} answers/s, p99 {p99_ms:.0f} ms, refused within {late_p99_ms:.0f} ms (p99)'
-          .format(**row), flush=True)
+    say('full    {clients} clients, {queue} places: {statuses}, {per_second:.1f} answers/s, p99 {p99_ms:.0f} ms, '
+        'refused within {late_p99_ms:.0f} ms (p99)')
     log['stop'] = row = stop(a, data)
-    print('stopped {clients} clients at work: {taken} requests taken, {answered} answered, {replies} replies received, '
-          'ended after {seconds_to_stop:.1f} s; {statuses}'.format(**row), flush=True)
+    say('stopped {clients} clients at work: {taken} requests taken, {answered} answered, {replies} replies received, '
+        'ended after {seconds_to_stop:.1f} s; {statuses}')
     if a.json: Path(a.json).write_text(json.dumps(log, indent=1)+'\n')

@@ -19,7 +19,7 @@ from ..predict.rows import Way, rows_back
 from ..predict.scene import predict_folder, predict_scene
 from ..predict.sources import image_pixels
 
-# %% ../../nbs/serve/06_client.ipynb #7115d5de
+# %% ../../nbs/serve/06_client.ipynb #b56fdd8c
 class ServedError(OSError): "What a server does not do, in its own words"
 
 def _stored(pixels):
@@ -48,7 +48,8 @@ class Served:
         tries:int=10 # requests for an image while the server says that it is full
     ):
         parts = urlsplit(url)
-        if parts.scheme not in ('http','https') or not parts.hostname: raise ValueError(f'{url!r} is no address of a server: http://127.0.0.1:8000')
+        if parts.scheme not in ('http','https') or not parts.hostname:
+            raise ValueError(f'{url!r} is no address of a server, such as http://127.0.0.1:8000')
         here = parts.hostname in ('localhost','::1') or parts.hostname.startswith('127.')
         self.opener = build_opener(*[ProxyHandler({})]*here)                 # no proxy leads to this machine
         self.url,self.workers,self.timeout,self.tries = url.rstrip('/'),workers,timeout,tries
@@ -74,7 +75,7 @@ class Served:
         way = Way((0,0), torch.eye(3).double(), _EVERYWHERE)
         return rows_back(_numbers(answer), way, place and place(item), 0., self.card['angle'])
 
-    def detect_rows(self, items, note, score_thr, bs=None, num_workers=None, progress=None, place=None, error=None): # as `Predictor` has it
+    def detect_rows(self, items, note, score_thr, bs=None, num_workers=None, progress=None, place=None, error=None): # of `Predictor`
         with ThreadPoolExecutor(self.workers) as pool:
             for i,rows in enumerate(pool.map(lambda item: self._rows(item, score_thr, place, error), items)): note([(i, rows)])
 
