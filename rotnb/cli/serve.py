@@ -7,6 +7,7 @@ __all__ = ['run_serve', 'main']
 
 # %% ../../nbs/cli/14_serve.ipynb #b0e9b225
 import signal, sys, threading
+from functools import partial
 from fastcore.script import call_parse
 from .commands import UserError, command, open_model
 
@@ -17,13 +18,17 @@ def run_serve(
     model, # what `open_model` takes
     device:str=None, # cpu, cuda, ...
     score_thr:float=None, # least score of a detection where a request does not ask; None: as the model has it
+    label_studio:str=None, # address of Label Studio, for which it is a backend too; None: for none
+    task_hosts=(), # other hosts that images of its tasks are fetched from
     **kw # for `serve`
 ):
     "What the command does"
     from rotnb.serve.app import serve
+    from rotnb.serve.label_studio import add_label_studio
     learn = open_model(model, device)
     predictor = learn.predictor() if hasattr(learn, 'dls') else learn
     if score_thr is not None: predictor.score_thr = score_thr
+    if label_studio: kw['extend'] = partial(add_label_studio, address=label_studio, hosts=task_hosts)
     try: return serve(predictor, wait=True, **kw)
     except ImportError as e: raise UserError(f'{e}') from e
 
@@ -49,6 +54,8 @@ def main(
     cors:str=None, # origins whose pages may read answers, with commas between; * for all
     hosts:str=None, # names that it may be called by, with commas between; without it any, or where it listens to this machine localhost
     linger:float=.5, # seconds in which newcomers are told that the server stops
+    label_studio:str=None, # address of Label Studio: a backend for it stands at /label-studio; its token is $LABEL_STUDIO_API_KEY
+    task_hosts:str=None, # other hosts that images of its tasks are fetched from, with commas between; * for all
 ):
     "Serve a detector over HTTP: images and scenes in, oriented boxes out"
     with command('rotnb-serve', 'what was taken is answered'):
@@ -57,4 +64,5 @@ def main(
         run_serve(model, device, score_thr, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait, queue=queue,
                   timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
                   max_scene_bytes=max_scene_bytes, max_windows=max_windows, scenes=scenes, cors=_listed(cors), linger=linger,
+                  label_studio=label_studio, task_hosts=_listed(task_hosts),
                   **(dict(hosts=_listed(hosts)) if hosts else {}))

@@ -290,11 +290,14 @@ def serve(
     port:int=8000, # 0: any that is free
     wait:bool=None, # until it is stopped; False: run in a thread; None: as a notebook wants it, else until it is stopped
     linger:float=.5, # seconds in which newcomers are told that the server stops
+    extend=None, # is called with the application, to add routes: `add_label_studio`
     **kwargs # of `make_app`
 )->Server: # with `url` and `stop()`
     "Run a detector as a web service"
     if host in _HERE: kwargs.setdefault('hosts', _HERE)                       # no page can reach it by a name of its own
-    server = Server(make_app(predictor, **kwargs), host, port, linger)
+    app = make_app(predictor, **kwargs)
+    if extend: extend(app)
+    server = Server(app, host, port, linger)
     if wait is False or wait is None and _in_loop(): return server.start()
     print(f'{server}; Ctrl-C stops it', flush=True)
     try: server.run()

@@ -3,7 +3,8 @@ Held by hand with torchserve and torch-model-archiver 0.12.0, the core of Triton
 import asyncio, base64, importlib, io, json, os, re, subprocess, sys, threading, time, zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 import numpy as np, onnx, pytest, torch, yaml
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -13,7 +14,8 @@ from rotnb.models.files import WeightsError
 from rotnb.predict.detections import Detections
 from rotnb.predict.load import load_weights
 from rotnb.predict.predictor import Predictor
-from rotnb.serve.app import make_app
+from rotnb.cli.serve import run_serve
+from rotnb.serve.app import make_app, serve
 from rotnb.serve.docker import docker_folder, pinned
 from rotnb.serve.intake import RefusedError
 from rotnb.serve.label_studio import TaskImages, add_label_studio, project_control, task_prediction
@@ -413,6 +415,20 @@ def test_the_environment_says_where_label_studio_is(monkeypatch):
         refused(images, url, 'only http|no address')
     monkeypatch.delenv('LABEL_STUDIO_URL')
     refused(TaskImages(), '/data/upload/1/a.png', 'LABEL_STUDIO_URL')
+
+def test_the_command_opens_this_door_too(ships, monkeypatch):
+    monkeypatch.setenv('LABEL_STUDIO_API_KEY', 'key')
+    with monkeypatch.context() as patched:
+        patched.setattr('rotnb.serve.app.serve', lambda predictor, **kw: kw)
+        how = run_serve('rotated_fcos_tiny_synth', 'cpu', label_studio='http://studio:8080', task_hosts=('s3.example.org',), port=0)
+        assert 'extend' not in run_serve('rotated_fcos_tiny_synth', 'cpu', port=0)
+    without_proxies(monkeypatch)
+    with serve(ships, wait=False, linger=0, port=0, extend=how['extend']) as server:
+        with urlopen(f'{server.url}/label-studio/health', timeout=30) as reply: assert json.load(reply)['status']=='UP'
+        body = json.dumps(asked_by_label_studio(interface(ships.vocab), 'http://elsewhere/a.png')).encode()
+        asked = Request(f'{server.url}/label-studio/predict', body, {'Content-Type':'application/json'})
+        with pytest.raises(HTTPError) as e: urlopen(asked, timeout=30)
+        assert 'not fetched from elsewhere' in json.load(e.value)['detail']
 
 # --- Docker
 
