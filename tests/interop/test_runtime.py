@@ -184,8 +184,9 @@ def test_settings_of_a_newer_rotnb(tmp_path):
     assert Predictor(onnx_file(tmp_path/'new.onnx', notes)).score_thr==.3
 
 def test_paths_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such file: .*made.onx|no such file"): Predictor(tmp_path/'none.onnx')
-    with pytest.raises(WeightsError): Predictor('no_such_name')
+    with pytest.raises(FileNotFoundError, match='no such file'): Predictor(tmp_path/'none.onnx')
+    with pytest.raises(WeightsError, match='no weights are called'): Predictor('no_such_name')
+    with pytest.raises(WeightsError, match='is a learner, which can run code'): Predictor(tmp_path/'model.pkl')
     with pytest.raises(FileNotFoundError): Predictor(tmp_path/'dir.onnx'/'x.pt2')
 
 # --- files that would run something
