@@ -10,7 +10,7 @@ import signal, sys, threading
 from fastcore.script import call_parse
 from .commands import UserError, command, open_model
 
-# %% ../../nbs/cli/14_serve.ipynb #36d3ee59
+# %% ../../nbs/cli/14_serve.ipynb #cd341cc3
 def _listed(text): return tuple(part.strip() for part in (text or '').split(',') if part.strip())
 
 def run_serve(
@@ -47,12 +47,13 @@ def main(
     max_windows:int=10_000, # of a scene
     scenes:int=4, # scenes that are worked at, one by one, or wait
     cors:str=None, # origins whose pages may read answers, with commas between; * for all
-    hosts:str=None, # names that the server may be called by, with commas between; without it any, or localhost where only this machine can reach it
+    hosts:str=None, # names that it may be called by, with commas between; without it any, or where it listens to this machine localhost
     linger:float=.5, # seconds in which newcomers are told that the server stops
 ):
     "Serve a detector over HTTP: images and scenes in, oriented boxes out"
     with command('rotnb-serve', 'what was taken is answered'):
-        if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))   # once all is answered
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))            # comes to its turn once all is answered
         run_serve(model, device, score_thr, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait, queue=queue,
                   timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
                   max_scene_bytes=max_scene_bytes, max_windows=max_windows, scenes=scenes, cors=_listed(cors), linger=linger,

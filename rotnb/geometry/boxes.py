@@ -201,12 +201,13 @@ def _angle(x, y):
     t = torch.atan2(y.float(), x.float()).to(x.dtype)   # ONNX Runtime knows it in float32 alone: what that leaves is a small turn
     return t+(y*t.cos()-x*t.sin())
 
-def _least_rect(p, d, ctr):
-    "The least of the rectangles around `ctr+p` (..., k, 2) with a side along one of `d` (..., e, 2): an rbox"
+def _least_rect(p, d, ctr, dtype):
+    "The least rectangle around `ctr+p` (..., k, 2) with a side along one of `d` (..., e, 2), the first of those equal in `dtype`: an rbox"
     n = d.norm(dim=-1, keepdim=True)
     d = torch.where(n==0, d.new_tensor([1.,0]), d/torch.where(n==0, 1., n))   # coinciding points: any direction is valid
     area,rect = _rect_along(p, d)
-    i = area.argmin(-1)[...,None,None].expand(*area.shape[:-1], 1, 2)
+    least = area<=area.amin(-1, keepdim=True)*(1+(1e-12 if dtype==torch.float64 else 1e-5))
+    i = least.int().argmax(-1)[...,None,None].expand(*area.shape[:-1], 1, 2)
     d,(mu,mv,w,h) = d.gather(-2, i).squeeze(-2),rect.gather(-2, i[...,:1].expand(*i.shape[:-1], 4)).squeeze(-2).unbind(-1)
     dx,dy = d.unbind(-1)
     xy = ctr.squeeze(-2)+torch.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
@@ -223,7 +224,7 @@ def qbox2rbox(
     _check_angle(angle)
     p = _as_quads(quads).double()
     ctr = p.mean(-2, keepdim=True); p = p-ctr             # about the centre, so that far boxes lose nothing
-    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr).to(quads.dtype), angle)
+    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr, quads.dtype).to(quads.dtype), angle)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #26b538f1
 @_tensors

@@ -145,7 +145,7 @@ def gaussian2rbox(
 )->Tensor: # `(..., 5)`
     "The boxes that Gaussians stand for: undoes `rbox2gaussian`"
     a,b,c = cov[...,0,0],cov[...,0,1],cov[...,1,1]
-    mid,off = (a+c)/2,torch.hypot((a-c)/2, b)
+    mid,off = (a+c)/2,torch.stack([(a-c)/2, b], -1).norm(dim=-1)
     sides = (torch.stack([mid+off, mid-off], -1).clamp(min=0)/var).sqrt()
     return canonicalize(torch.cat([mean, sides, torch.atan2(2*b, a-c)[...,None]/2], -1), angle)
 

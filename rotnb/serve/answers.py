@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..evaluate.task1 import short_scores
 from ..predict.detections import Detections
 
-# %% ../../nbs/serve/01_answers.ipynb #0daa48c3
+# %% ../../nbs/serve/01_answers.ipynb #c28e1aa6
 def plain_rows(
     found:Detections # of one image
 )->list: # of dict(name, label, score, box, quad), best first
@@ -26,7 +26,7 @@ def answer_json(
 )->dict:
     "The answer to those who want numbers"
     size = {} if size_wh is None else dict(image=dict(zip(('width','height'), map(int, size_wh))))
-    return dict(**size, count=len(found), detections=plain_rows(found))
+    return dict(**size, count=len(found), own_corners='quads' in found, detections=plain_rows(found))
 
 # %% ../../nbs/serve/01_answers.ipynb #048b906e
 class Answer(NamedTuple):

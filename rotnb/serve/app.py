@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Door', 'make_app', 'Server', 'serve']
 
-# %% ../../nbs/serve/05_app.ipynb #e1c31f8a
+# %% ../../nbs/serve/05_app.ipynb #2b05b0d8
 import asyncio, contextlib, json, logging, socket, threading, time
 from dataclasses import fields
 import numpy as np
 from .. import __version__
-from ..check.arguments import check_arguments
 from ..check.verbs import checked
 from ..predict.infer import what_predicts
 from .answers import ANSWERS
@@ -73,7 +72,7 @@ class Door:
             return await _refused(busy)(scope, receive, send)
         await self.app(scope, self._body(scope, receive), send)
 
-# %% ../../nbs/serve/05_app.ipynb #03a549a6
+# %% ../../nbs/serve/05_app.ipynb #26e7098f
 def _as_refusal(error):
     "What an error says to a client"
     if isinstance(error, RefusedError): return error
@@ -85,21 +84,24 @@ def _catch(app):
     "Answer all errors in one form"
     async def refuse(request, error): return _refused(_as_refusal(error))
     async def of_web(request, error): # of the framework: no such route, another method, a broken form
-        known = {404:f'there is no {request.url.path[:100]}: /docs lists what there is', 405:f'{request.method} is not for {request.url.path}'}
-        refusal = RefusedError(error.status_code, known.get(error.status_code, f'{error.detail}'))
-        answer = _refused(refusal)
+        path,status = request.url.path[:100],error.status_code
+        known = {404:f'there is no {path}: /docs lists what there is', 405:f'{request.method} is not for {path}'}
+        answer = _refused(RefusedError(status, known.get(status, f'{error.detail}')))
         answer.headers.update(error.headers or {})
         return answer
     app.add_exception_handler(serve_part('starlette.exceptions').HTTPException, of_web)
     for kind in (RefusedError, ClosedError, ValueError, Exception): app.add_exception_handler(kind, refuse)
 
-# %% ../../nbs/serve/05_app.ipynb #5c3ba526
+# %% ../../nbs/serve/05_app.ipynb #c3740227
 _BOX = dict(type='array', items=dict(type='number'), minItems=5, maxItems=5, description='cx, cy, w, h in px, angle in radians, clockwise')
 _QUAD = dict(type='array', description='four corners, px', items=dict(type='array', items=dict(type='number')), minItems=4, maxItems=4)
-_ROW = dict(type='object', properties=dict(name=dict(type='string'), label=dict(type='integer'), score=dict(type='number'), box=_BOX, quad=_QUAD))
-_ANSWER = dict(type='object', properties=dict(image=dict(type='object', properties=dict(width=dict(type='integer'), height=dict(type='integer'))),
-               count=dict(type='integer'), detections=dict(type='array', items=_ROW, description='best first')))
-_PROBLEM = dict(type='object', properties=dict(status=dict(type='integer'), title=dict(type='string'), detail=dict(type='string')))
+_TEXT,_INT = dict(type='string'),dict(type='integer')
+def _object(**properties): return dict(type='object', properties=properties)
+_ROW = _object(name=_TEXT, label=_INT, score=dict(type='number'), box=_BOX, quad=_QUAD)
+_OWN = dict(type='boolean', description='the detector answers with corners, else they are those of boxes')
+_ANSWER = _object(image=_object(width=_INT, height=_INT), count=_INT, own_corners=_OWN,
+                  detections=dict(type='array', items=_ROW, description='best first'))
+_PROBLEM = _object(status=_INT, title=_TEXT, detail=_TEXT)
 
 _REFUSALS = {400:'there is nothing to read', 403:'the server reads no paths', 404:'no such scene', 408:'the body did not come in time',
     413:'too many bytes, pixels or windows', 415:'no image that is taken', 422:'an option or an image that cannot be meant',
@@ -111,8 +113,8 @@ def _options(options):
             for name,option in options.items()]
 
 def _fields(options, **first):
-    own = {name:dict(type='array', items=dict(type='number')) if option.kind=='numbers' else dict(type=option.kind) for name,option in options.items()}
-    return dict(type='object', properties={**first, **own})
+    numbers = dict(type='array', items=dict(type='number'))
+    return _object(**first, **{name:numbers if option.kind=='numbers' else dict(type=option.kind) for name,option in options.items()})
 
 def _bodies(options, json_first):
     "What a body may be"
@@ -123,7 +125,8 @@ def _bodies(options, json_first):
 def _about(options, **json_first):
     "What FastAPI is told of a route"
     content = {answer.media:{} for answer in ANSWERS.values()}|{'application/json':dict(schema=_ANSWER)}
-    problems = {status:dict(description=why, content={'application/problem+json':dict(schema=_PROBLEM)}) for status,why in _REFUSALS.items()}
+    problem = {'application/problem+json':dict(schema=_PROBLEM)}
+    problems = {status:dict(description=why, content=problem) for status,why in _REFUSALS.items()}
     return dict(responses={200:dict(description='what was found', content=content), **problems},
                 openapi_extra=dict(parameters=_options(options), requestBody=_bodies(options, json_first)))
 

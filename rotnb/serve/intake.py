@@ -7,7 +7,7 @@ __all__ = ['OPTIONS', 'IMAGE_OPTIONS', 'SCENE_OPTIONS', 'RefusedError', 'Limits'
            'check_input', 'decode_image', 'Option', 'read_options', 'unbase64', 'scene_file', 'count_windows',
            'check_scene']
 
-# %% ../../nbs/serve/02_intake.ipynb #127157d6
+# %% ../../nbs/serve/02_intake.ipynb #f2ace107
 import base64, difflib, math, re, time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple
 from ..check.values import between, check_value, choice, is_number, share, whole
-from ..data.images.rasters import RASTER_EXTS, CorruptImageError, image_size, open_reader
+from ..data.images.rasters import CorruptImageError, image_size, open_reader
 from ..data.images.windows import default_overlap
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.labels.records import ANGLE_UNITS
@@ -78,7 +78,7 @@ class Rates:
         if len(self.left)>self.most: self.left.popitem(last=False)
         return 0. if left>=1 else (1-left)/self.rate
 
-# %% ../../nbs/serve/02_intake.ipynb #772cee91
+# %% ../../nbs/serve/02_intake.ipynb #35bc03ff
 _KINDS = [(rb'\xff\xd8\xff','.jpg'), (rb'\x89PNG\r\n\x1a\n','.png'), (rb'RIFF....WEBP','.webp'), (rb'BM','.bmp'),
           (rb'II[*+]\0|MM\0[*+]','.tif'), (rb'\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51','.jp2')]
 
@@ -114,8 +114,8 @@ def check_input(
     "Refuse an image of which the network would see too much"
     width,height = fit.way(size_wh).out
     if width*height>limits.max_input:
-        raise RefusedError(413, f'an image of {size_wh[0]} x {size_wh[1]} px is seen as {width} x {height} px, more than {limits.max_input:,}: '
-                                'make it smaller, or send it to /scene, which looks at it window by window')
+        raise RefusedError(413, f'an image of {size_wh[0]} x {size_wh[1]} px is seen as {width} x {height} px, more than '
+                                f'{limits.max_input:,}: make it smaller, or send it to /scene, which looks at it window by window')
 
 def decode_image(
     data:bytes, # of a file
@@ -161,7 +161,7 @@ _OF_BOTH = 'score_thr max_dets agnostic_nms iou_thr format image_id rbox crs'.sp
 IMAGE_OPTIONS = {name:OPTIONS[name] for name in _OF_BOTH}
 SCENE_OPTIONS = {name:OPTIONS[name] for name in (*_OF_BOTH,*'path size overlap scales cut progress'.split())}
 
-# %% ../../nbs/serve/02_intake.ipynb #ac13894f
+# %% ../../nbs/serve/02_intake.ipynb #1b8a5b0a
 _BOOLS = {**dict.fromkeys(('1','true','yes','on'), True), **dict.fromkeys(('0','false','no','off'), False)}
 
 def _read_number(value): return float(value) if isinstance(value, str) else value if is_number(value) else math.nan
@@ -169,12 +169,15 @@ def _read_integer(value):
     number = _read_number(value)
     return int(number) if math.isfinite(number) and number==int(number) else value
 def _read_boolean(value): return value if isinstance(value, bool) else _BOOLS[f'{value}'.lower()]
-def _read_numbers(value): return tuple(map(_read_number, value.split(',') if isinstance(value, str) else value if isinstance(value, list) else [value]))
+def _read_numbers(value):
+    several = value.split(',') if isinstance(value, str) else value if isinstance(value, list) else [value]
+    return tuple(map(_read_number, several))
 def _read_string(value):
     if not isinstance(value, str): raise TypeError
     return value
 _READ = dict(number=_read_number, integer=_read_integer, boolean=_read_boolean, numbers=_read_numbers, string=_read_string)
-_IN_WORDS = dict(number='a number', integer='a whole number', boolean='true or false', numbers='numbers with commas between', string='text')
+_IN_WORDS = dict(number='a number', integer='a whole number', boolean='true or false', string='text',
+                 numbers='numbers with commas between')
 
 def _read(name, value, option):
     "The value of an option, or a refusal"
@@ -218,7 +221,7 @@ def scene_file(
         except (OSError, ValueError, RuntimeError): continue                  # a null byte, a loop of links, too long
     raise RefusedError(404, f'there is no image {path[:200]!r} below the folders that this server may read')
 
-# %% ../../nbs/serve/02_intake.ipynb #9652ccd6
+# %% ../../nbs/serve/02_intake.ipynb #915547f8
 def count_windows(
     size_wh, # (width, height) of a scene, px
     size:int=1024, # side of a window's image, px
@@ -252,9 +255,9 @@ def check_scene(
     try: size_wh,at_once = image_size(file),_decoded_at_once(file)
     except Exception as e: raise RefusedError(422, f'the scene cannot be read: {said_of(e, file)}') from e
     if at_once>limits.max_at_once:
-        raise RefusedError(413, f'of this scene {at_once:,} px must be decoded at once, more than {limits.max_at_once:,}: store it with tiles '
-                                '(gdal_translate -co TILED=YES)')
+        raise RefusedError(413, f'of this scene {at_once:,} px must be decoded at once, more than {limits.max_at_once:,}: store it with '
+                                'tiles (gdal_translate -co TILED=YES)')
     if (n := count_windows(size_wh, size, overlap, scales))>limits.max_windows:
-        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} windows, more than {limits.max_windows:,}: send parts of the scene, '
-                                'or ask for larger windows or less overlap')
+        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} windows, more than {limits.max_windows:,}: send parts of the '
+                                'scene, or ask for larger windows or less overlap')
     check_input(fit, (min(size, math.ceil(size_wh[0]*max(scales))),min(size, math.ceil(size_wh[1]*max(scales)))), limits)

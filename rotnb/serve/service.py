@@ -118,7 +118,7 @@ class Service:
         for pool in (self.looks,self.readers): pool.shutdown()
         self.shared.batcher.close()
 
-# %% ../../nbs/serve/04_service.ipynb #fd4b7f9d
+# %% ../../nbs/serve/04_service.ipynb #60ede8e1
 async def _in_time(seconds, refusal, work):
     try: return await asyncio.wait_for(work, seconds)
     except asyncio.TimeoutError: raise refusal from None
@@ -160,8 +160,8 @@ async def answer_image(
 ): # text of the answer, and its form
     "What is in the image of a request"
     seconds = service.limits.timeout
-    slow,late = RefusedError(408, 'the body did not come in time: send it faster, or less of it'), \
-                RefusedError(504, 'this request was not its turn in time: come again when fewer ask', 1)
+    slow = RefusedError(408, 'the body did not come in time: send it faster, or less of it')
+    late = RefusedError(504, 'its turn did not come in time: come again when fewer ask', 1)
     with service.place():
         data,given = await _in_time(seconds, slow, _image_of(request))
         looks,form,writes = _sorted_out(request, given, IMAGE_OPTIONS)
@@ -197,7 +197,7 @@ class SceneWork:
             with own: return await asyncio.get_running_loop().run_in_executor(self.service.looks, self.answer)
         finally: self.stopped.set()
 
-# %% ../../nbs/serve/04_service.ipynb #0ee43ec6
+# %% ../../nbs/serve/04_service.ipynb #0f63595f
 async def _save(request, service, folder):
     "The scene of a body as a file, and the options that came with it"
     part,given = Path(folder)/'part',{}
@@ -218,7 +218,8 @@ async def _scene_of(request, service, folder):
     if 'path' in request.query_params: return scene_file(request.query_params['path'], service.roots),{}
     if _kind(request)!='application/json': return await _save(request, service, folder)
     given = await _json(request)
-    if not isinstance(given.get('path'), str): raise RefusedError(422, 'JSON says which `path` to look at; a file is sent as it is, or in a form')
+    if not isinstance(given.get('path'), str):
+        raise RefusedError(422, 'JSON says which `path` to look at; a file is sent as it is, or in a form')
     return scene_file(given['path'], service.roots),given
 
 async def begin_scene(

@@ -138,5 +138,5 @@ class DCLAngle:
         "Outputs to angles"
         digits = (code>0).long()
         if self.gray: digits = digits.cumsum(1)%2
-        index = (digits << torch.arange(self.bits-1, -1, -1, device=digits.device)).sum(1)
+        index = (digits*digits.new_tensor([2**i for i in reversed(range(self.bits))])).sum(1)     # ONNX shifts no signed numbers
         return _middle(index, self.angle, 2**self.bits).to(code.dtype)
