@@ -27,6 +27,7 @@ from ..geometry.boxes import corners_of
 from .export_module import ExportError, ExportModule
 from ..ops.iou import box_iou_rotated
 from ..ops.convex import box_iou_quad
+from ..models.files import seal_file
 
 # %% ../../nbs/interop/12_export.ipynb #e12a0011
 def _predictor_of(source):
@@ -404,7 +405,8 @@ def place_files(
     made:Path, # a file, elsewhere; what OpenVINO needs beside it has its name and .bin
     path:Path # where it is to stand
 ):
-    "Put a file, and what it needs beside it, in its place"
+    "Put a file, and what it needs beside it, in its place, with a seal that tells later whether it has changed"
+    if made.suffix!='.pt2': seal_file(made)                                 # which is an archive with checksums
     for suffix in ('.bin',made.suffix):                                     # the one that others open comes last
         if not made.with_suffix(suffix).exists(): continue
         with atomic_path(path.with_suffix(suffix)) as part: shutil.copyfile(made.with_suffix(suffix), part)

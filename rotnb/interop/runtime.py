@@ -16,7 +16,7 @@ from pathlib import Path
 from ..check.values import ArgumentError
 from ..check.verbs import checked
 from ..data.labels.paths import near_path
-from ..models.files import DamagedFile, WeightsError, checked_program
+from ..models.files import DamagedFile, WeightsError, check_seal, checked_program
 
 # %% ../../nbs/interop/14_runtime.ipynb #7000af4a
 OUTPUTS = 'boxes','scores','labels','count','quads'
@@ -127,6 +127,7 @@ def _opened(file, device, precision):
     if (own := _begins(file))!=ending:
         kind = f'it begins as a {own} does, rename it' if own else 'it is empty or damaged'
         raise DamagedFile(f'{file} is not what its name says: {kind}')
+    check_seal(file)
     try: return RUNTIMES[ending](file, device, precision)
     except (ImportError, ValueError, FileNotFoundError): raise              # said well already
     except Exception as e:

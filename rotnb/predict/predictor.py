@@ -75,6 +75,8 @@ def open_detector(
     vocab=None # class names that are given, for files that know none
 )->tuple: # the detector, and a dict of arguments of `Predictor`
     "A detector by its path"
+    if Path(path).suffix=='.pkl':
+        raise WeightsError(f'{path} is a learner, which can run code: if you trust it, open_learner(file).predictor()')
     for opener in openers:
         if (found := opener(path, vocab)) is not None: return found
     raise WeightsError(f'{path} is no folder of predictor.save and no exported file ({", ".join(RUNTIMES)}); weights by name are known '

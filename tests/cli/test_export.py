@@ -74,10 +74,12 @@ def writers(monkeypatch):
 
 def test_what_is_asked_reaches_the_writer(writers, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code,out,err = run(capsys, 'export', 'rotated_fcos_tiny_synth', '--to', 'openvino', '--size', '320,256', '--dynamic', '--k', 50, '--score-thr', .2)
+    asked = ['--to', 'openvino', '--size', '320,256', '--dynamic', '--k', 50, '--score-thr', .2]
+    code,out,err = run(capsys, 'export', 'rotated_fcos_tiny_synth', *asked)
     assert code==0 and out.strip()=='wrote rotated_fcos_tiny_synth.xml', err
     name,source,options = writers[0]
-    assert name=='export_openvino' and options==dict(size=(320,256), dynamic=True, k=50, score_thr=.2) and source.detector.name=='rotated_fcos_tiny'
+    assert name=='export_openvino' and options==dict(size=(320,256), dynamic=True, k=50, score_thr=.2)
+    assert source.detector.name=='rotated_fcos_tiny'
     Image.new('RGB', (40,40)).save('a.png')
     assert run(capsys, 'export', 'rotated_fcos_tiny_synth', '--images', 'a.png', '--out', 'x/m.onnx')[0]==0
     assert np.array_equal(writers[1][2]['images'][0], np.zeros((40,40,3), np.uint8)) and (tmp_path/'x/m.onnx').exists()
@@ -104,15 +106,17 @@ def test_doors_take_what_they_need(writers, tmp_path, capsys, monkeypatch):
     assert run(capsys, 'export', 'rotated_fcos_tiny_synth', '--to', 'triton')[1].strip()=='wrote rotated_fcos_tiny_synth_triton'
     assert [call[0] for call in writers]==['export_onnx','triton_folder'] and writers[1][1].suffix=='.onnx'
 
-@pytest.mark.parametrize('said,args', [("--to tflite: expected one of onnx", ['m','--to','tflite']), ('one of them', ['m','--half','--int8','x']),
-    ('no weights are called', ['no_such_model']), ('expected px', ['rotated_fcos_tiny_synth','--size','1,2,3']), ('no such file', ['none.onnx']),
-    ('are for --to onnx', ['rotated_fcos_tiny_synth','--to','pt2','--half']), ('is an exported file', ['one.onnx','--out','x.onnx']),
-    ('is the model itself', ['one.onnx','--half','--out','one.onnx'])], ids=lambda o: str(o)[:20])
-def test_used_wrongly(writers, tmp_path, capsys, monkeypatch, said, args):
+WRONG = {'--to tflite: expected one of onnx':'m --to tflite', 'one of them':'m --half --int8 x', 'no weights are called':'no_such_model',
+         'expected px':'rotated_fcos_tiny_synth --size 1,2,3', 'no such file':'none.onnx',
+         'are for --to onnx':'rotated_fcos_tiny_synth --to pt2 --half', 'is an exported file':'one.onnx --out x.onnx',
+         'is the model itself':'one.onnx --half --out one.onnx'}
+
+@pytest.mark.parametrize('said', WRONG)
+def test_used_wrongly(writers, tmp_path, capsys, monkeypatch, said):
     monkeypatch.chdir(tmp_path)
     onnx_file(tmp_path/'one.onnx')
     before = {file:file.read_bytes() for file in tmp_path.rglob('*')}
-    code,_,err = run(capsys, 'export', *args)
+    code,_,err = run(capsys, 'export', *WRONG[said].split())
     assert code==2 and err.startswith('rotnb-export: ') and said in err and err.count('\n')==1, err
     assert not writers and before=={file:file.read_bytes() for file in tmp_path.rglob('*')}
 
