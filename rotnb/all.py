@@ -117,7 +117,11 @@ from .interop.mmconfig import settings_from_config
 from .interop.mmpipeline import pipeline_from_config
 from .interop.mmrotate import detector_from_mmrotate, load_mmrotate
 from .interop.imagenet import load_backbone
+from .interop.runtime import ExportedDetector
 from .interop.ecosystem import from_supervision, from_tv_tensors, to_fiftyone, to_supervision, to_tv_tensors
+from .interop.export_module import ExportError, ExportModule
+from .interop.export import export_onnx, export_openvino, export_pt2
+from .interop.quantize import quantize
 
 # predict: what was found, as a result and as files
 from .predict.results import geojson, results_df, write_predictions
@@ -142,6 +146,12 @@ from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
+from .serve.torchserve import ask_torchserve, torchserve_archive
+from .serve.triton import triton_folder
+from .serve.label_studio import add_label_studio
+from .serve.docker import docker_folder
+from .serve.app import make_app, serve
+from .serve.client import Served, ServedError
 
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
@@ -164,6 +174,7 @@ from .explore.label_fixer import LabelFixer
 from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
 from .explore.map import show_map
+from .explore.detector_page import export_page
 
 # cli: commands as functions
 from .cli.convert import convert as convert_labels

@@ -46,6 +46,11 @@ assert dets['boxes'].shape[1]==5 and len(dets['boxes'])==len(dets['scores'])
 again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.2, resume='runs', progress=False)
 test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20''',
         'f223f581': "test_eq((len(json.loads(Path('found.geojson').read_text())['features']),bad), (len(dets['scores']),{}))"},
+    serve_it={
+        'fed323b9': "test_close(found.boxes, tensor([row['box'] for row in answer['detections']]), 1e-3); assert len(found)>9",
+        'ca0b7799': "assert set(codes)=={200,503} and codes.count(200)>=4",
+        '1e44a456': "test_eq(len(found), json.loads(last)['answer']['count'])",
+        '5d91a76a': 'test_eq(server.service.taken, server.service.answered)'},
     find_and_mend={
         '98942fba': '''
 assert .15 < len(planted)/n_boxes < .5
@@ -69,6 +74,10 @@ for o in careless-set(first):                             # the others are as ba
         '38520d80': '''
 assert low<=high and math.isfinite(gain.map)
 test_close(gain.map, after.acc.compute().map-before.acc.compute().map, 1e-9)'''},
+    one_file={
+        '0f1e0008': "test_close(again.boxes, found.boxes, 1e-2); test_eq(list(again.names), list(found.names)); assert len(found)>3",
+        '0f1e000a': "n = (scores[0,:int(count[0])]>=.3).sum(); test_eq(n, len(found)); test_close(boxes[0,:n], found.boxes, 1e-2)",
+        '0f1e000c': "assert small.name=='scenes_int8.xml' and small.with_suffix('.bin').exists()"},
     new_detector={
         '166bcbe9': '''
 losses = [float(o) for o in learn.recorder.losses]

@@ -104,6 +104,16 @@ class RotatedInterpretation:
         return cls(predictor, Records(annots), predictor.accumulate(annots, difficulty), torch.full((len(annots),), math.nan), **kwargs)
 
     @property
+    def detector(self):
+        "That of the learner or the predictor"
+        return get_model(self.learn.model) if hasattr(self.learn, 'dls') else self.learn.detector
+
+    @property
+    def unit(self):
+        "What pixels its boxes are in"
+        return 'the images' if isinstance(self.dl, Records) else 'the network input'
+
+    @property
     def errors(self):
         "The kind of every box"
         if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg)
@@ -321,7 +331,8 @@ def _show(self:RotatedInterpretation, axs, i, score, first=True):
         show_pixels(ax, image)
         show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15)
     name = getattr(self._opened(i), 'name', None) or f'image {i}'
-    set_names(axs, f'{name}, loss {self.losses[i]:.2f}', ('truth',f'detections, score >= {score:g}') if first else None)
+    loss = f', loss {self.losses[i]:.2f}' if self.losses[i].isfinite() else ''               # a predictor knows none
+    set_names(axs, f'{name}{loss}', ('truth',f'detections, score >= {score:g}') if first else None)
 
 @patch
 def plot_images(self:RotatedInterpretation,

@@ -12,12 +12,14 @@ from fastai.vision.all import *
 from fastcore import xml as H
 from .. import __version__
 from ..plot.draw import PALETTE
+from ..check.values import ArgumentError
 from ..check.verbs import checked
 from ..plot.style import INK, figure_style
 from ..evaluate.ap import SLICES, box_size
 from ..evaluate.errors import COSTLY
 from ..evaluate.protocols import PROTOCOLS
 from ..data.images.scale import gsd_of
+from ..predict.infer import what_predicts
 from ..data.labels.atomic import write_atomic
 from .history import history, plot_history, versions
 from .interpret import RotatedInterpretation
@@ -30,10 +32,12 @@ def _verdict(it, facts, earlier):
     share = lambda value: '–' if value is None else f'{value:.0%}'
     total = totals(facts)
     ms = '–' if facts['ms'] is None else f'{sum(facts["ms"].values()):.0f} ms'
-    size = f'{facts["parameters"]/1e6:.2f} M' if facts['parameters']<1e8 else f'{facts["parameters"]/1e6:.0f} M'
+    n = facts['parameters']
+    mb = f'{facts["megabytes"]:.1f} MB'
+    size = (mb,'in a file') if n is None else (f'{n/1e6:.{2*(n<1e8)}f} M',f'parameters, {mb}')
     numbers = [(cell(facts['map50']), 'mAP50'), (cell(facts['map']), 'mAP50:95'), (share(total['recall']), 'recall'),
                (share(total['precision']), 'precision'), (f'{total["objects"]:,}', 'objects'), (f'{facts["images"]:,}', 'images'),
-               (ms, f'an image on {facts["device"]}'), (size, f'parameters, {facts["megabytes"]:.1f} MB')]
+               (ms, f'an image on {facts["device"]}'), size]
     last = earlier[-1] if earlier else None
     said = [*verdict(facts), *filter(None, [compared(facts, last)])]
     return 'Verdict',[H.Div(*map(H.P, said), cls='verdict'), tiles(numbers), H.P(_sure(facts)), _before(facts, earlier),
@@ -116,7 +120,7 @@ def _size_figure(it):
         ax.hist(size, np.geomspace(min(size.min(), 4), max(size.max(), 64)*1.01, 40), color=PALETTE[1], ec=INK, lw=.4)
         ax.set_xscale('log', base=2)
         ax.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
-        ax.set(xlabel='size of an object, px of the network input', ylabel='objects')
+        ax.set(xlabel=f'size of an object, px of {it.unit}', ylabel='objects')
     return figure(fig, 'Sizes (square root of the area); under some 8 px an object has hardly a pixel of its own in the network')
 
 def _varied(it, n):
@@ -134,7 +138,7 @@ def _data(it, facts, n=4):
     source = f' of {facts["data"]}' if facts['data'] else ''
     text = f'{facts["images"]:,} images{source}, {totals(facts)["objects"]:,} objects, {facts["ignored"]:,} more ignored.'
     fig = figure(it.plot_truth(_varied(it, n)), 'Images with their ground truth', image=True)
-    return 'Data',[H.P(text), fig, table(_by_class(it), decimals=1, caption='Sizes in pixels of the network input'), _size_figure(it)]
+    return 'Data',[H.P(text), fig, table(_by_class(it), decimals=1, caption=f'Sizes in pixels of {it.unit}'), _size_figure(it)]
 
 # %% ../../nbs/learn/18_report.ipynb #e0d18a43
 def _best_images(it, score, n):
@@ -156,7 +160,7 @@ def _found(it, facts, n_images, n_boxes):
     if n_images and (best := _best_images(it, score, max(1, n_images//2))):
         fig = figure(it.plot_images(best, score), 'Ground truth left, detections right', image=True)
         parts += [H.H3('Images in which most is right'), fig]
-    if len(it.losses) and n_images:
+    if it.losses.isfinite().any() and n_images:
         axs = it.plot_top_losses(n_images, score=score)
         parts += [H.H3('Images of largest loss'), figure(axs[0,0].figure, 'Ground truth left, detections right, with what is wrong',
                                                          image=True)]
@@ -189,7 +193,7 @@ def _slices(it):
                    'mAP50:95':[result.map for result in coco.values()]}
         return table(pd.DataFrame(columns, index=pd.Index(list(voc), name='direction' if by=='angle' else by)),
                      ['mAP50','mAP50:95'], explain=True)
-    text = ('The same by size (square root of the area, px of the network input), by sides (long over short), '
+    text = (f'The same by size (square root of the area, px of {it.unit}), by sides (long over short), '
             'by direction of the longer side (degrees) and by crowding (objects within one diagonal).')
     return 'Where it is weak',[H.P(text), H.Div(*map(part, SLICES), cls='grid')]
 
@@ -223,6 +227,7 @@ def _errors(it, facts):
 
 # %% ../../nbs/learn/18_report.ipynb #c53c0719
 def _training(it):
+    if not hasattr(it.learn, 'dls'): return 'Training',[H.P('A predictor has no record of its training.'), _noted(it.learn.notes)]
     epochs = history(it.learn)
     if not epochs: return 'Training',[H.P('The learner has no record of its training.')]
     n,steps,lrs = len(epochs),sum(row.get('steps', 0) for row in epochs),[row['lr'] for row in epochs if row.get('lr')]
@@ -233,15 +238,25 @@ def _training(it):
 
 def _names(fs): return ', '.join(type(o).__name__ for o in fs) or 'none'
 
-def _settings(it):
+def _noted(notes):
+    "What a predictor says of itself"
+    said = {key:json.dumps(value) if isinstance(value, dict) else value for key,value in notes.items() if value}
+    return rows(said) if said else None
+
+def _shown(it):
+    "How images came to the detector"
+    if not hasattr(it.learn, 'dls'):
+        said = it.learn.settings()
+        return {key:said[key] for key in ('size','rule','grow','pad_to','pad_full','pad_value','stats')} | {'runs on':it.learn.detector}
     x = it.dl.one_batch()[0] if len(it.dl) else None
+    return {'network input':'x'.join(map(str, x.shape[:0:-1][:2])) if x is not None else '–',
+            'item transforms':_names(it.dl.after_item.fs), 'batch transforms':_names(it.dl.after_batch.fs)}
+
+def _settings(it):
     files = [it.file(i) for i in range(len(it.acc.images))]
     folder = files[0].parent if files and isinstance(files[0], Path) else '–'
-    data = {'images':len(files), 'from':folder, 'classes':', '.join(map(str, it.vocab)),
-            'network input':'x'.join(map(str, x.shape[:0:-1][:2])) if x is not None else '–',
-            'item transforms':_names(it.dl.after_item.fs), 'batch transforms':_names(it.dl.after_batch.fs)}
-    model = get_model(it.learn.model)
-    recipe = json.loads(json.dumps(model.recipe() if hasattr(model, 'recipe') else {}, default=str))
+    data = {'images':len(files), 'from':folder, 'classes':', '.join(map(str, it.vocab)), **_shown(it)}
+    recipe = json.loads(json.dumps(it.detector.recipe() if hasattr(it.detector, 'recipe') else {}, default=str))
     return 'Settings',[folded('Data', rows(data)), folded('Versions', rows(versions())), folded('Detector',
                        H.Pre(yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=120)))]
 
@@ -281,9 +296,17 @@ def _earlier(path, compare):
     if compare is None or kept: return kept
     raise ValueError(f'{compare} is no report to compare with: name a page that learn.report wrote')
 
-@checked(also={'iou','bg','symmetry','protocol','difficulty'})
+def _measured(learn, ds_idx, dl, annots, kwargs):
+    "What a learner does on its loader, or a predictor on records"
+    if hasattr(learn, 'dls'):
+        if annots is not None: dl = learn.dls.test_dl(annots, with_labels=True)
+        with learn.no_bar(), learn.no_logging(): return RotatedInterpretation.from_learner(learn, ds_idx, dl, **kwargs)
+    if not annots: raise ArgumentError('a predictor has no data, give it records with ground truth: write_report(predictor, annots=...)')
+    return RotatedInterpretation.from_predictor(learn, annots, **kwargs)
+
+@checked(learn=what_predicts, also={'iou','bg','symmetry','protocol','difficulty'})
 def write_report(
-    learn:Learner, # with a detector
+    learn, # learner with a detector, or a `Predictor`
     path='report.html', # file to write
     ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
     dl=None, # or this one
@@ -291,14 +314,14 @@ def write_report(
     n_images:int=4, # of largest loss that are shown
     n_boxes:int=16, # shown of each kind of mistake
     compare=None, # an earlier report to compare with; None: the page that this one replaces; False: none
+    annots=None, # records with ground truth, which a predictor is measured on
     **kwargs # `iou`, `bg`, `symmetry`, `protocol`, `difficulty` of `RotatedInterpretation`
 )->Path:
     "Run the detector over a set once and write a page about it"
     path = _place(Path(path))
     if min(n_images, n_boxes)<0: raise ValueError(f'n_images is {n_images}, n_boxes {n_boxes}: give 0 for none, or more')
     earlier = _earlier(path, compare)
-    with learn.no_bar(), learn.no_logging(): interp = RotatedInterpretation.from_learner(learn, ds_idx, dl, **kwargs)
-    page = report_html(interp, title, n_images, n_boxes, earlier)
+    page = report_html(_measured(learn, ds_idx, dl, annots, kwargs), title, n_images, n_boxes, earlier)
     write_atomic(path, page)
     return path
 

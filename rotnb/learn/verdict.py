@@ -42,15 +42,19 @@ def _speed(it, most=24):
     "Milliseconds an image, of the network and of the rest, on a few images; None where it cannot be measured"
     items = list(getattr(it.dl, 'items', None) or [])[:most]
     if not items: return None
+    if not hasattr(it.learn, 'dls'): return it.learn.evaluate(items, progress=False).ms
     try: dl = it.learn.dls.test_dl(items, with_labels=True, bs=it.dl.bs, num_workers=0)
     except Exception: return None                                # a loader of one's own
     with it.learn.no_bar(), it.learn.no_logging(): return evaluate_learner(it.learn, dl=dl, show=False).ms
+
+def _parameters(model): # None: a file does not say
+    return sum(weight.numel() for weight in model.parameters()) if hasattr(model, 'parameters') else None
 
 def report_facts(
     it # `RotatedInterpretation`
 )->dict: # plain data, ready for JSON
     "The figures of a report"
-    model,flat = get_model(it.learn.model),it.acc.flat()
+    model,flat = it.detector,it.acc.flat()
     curve = pr_curve(it.acc, it.iou)
     best = curve.best()['score'] if curve is not None and len(curve.scores) else 1.
     score = math.floor(best*100)/100 if best>=.1 else math.floor(best*1000)/1000                # as it is written
@@ -62,8 +66,9 @@ def report_facts(
     return dict(detector=getattr(model, 'name', None) or type(model).__name__, backbone=(recipe.get('backbone') or {}).get('name'),
                 data=data_name(files), images=flat.n_images, ignored=int(flat.ignore.sum()), iou=it.iou, score=score,
                 classes=_counts(it, score), map50=map50, map=coco, interval=_plain(interval),
-                parameters=sum(weight.numel() for weight in model.parameters()), megabytes=weights/1e6, ms=_speed(it),
-                device=str(first(model.parameters()).device), weights=weights_sum(model), made=str(date.today()), rotnb=__version__)
+                parameters=_parameters(model), megabytes=weights/1e6, ms=_speed(it),
+                device=str(getattr(it.learn, 'device', None) or first(model.parameters()).device), weights=weights_sum(model),
+                made=str(date.today()), rotnb=__version__)
 
 # %% ../../nbs/learn/17_verdict.ipynb #6e6ff14c
 def totals(

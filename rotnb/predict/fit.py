@@ -8,6 +8,7 @@ __all__ = ['ImageFit']
 # %% ../../nbs/predict/07_fit.ipynb #c0c65691
 import math
 from dataclasses import dataclass
+from fastcore.basics import patch
 import cv2, numpy as np, torch
 from PIL import Image
 from torch import Tensor, tensor
@@ -99,3 +100,17 @@ class ImageFit:
             pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device).permute(2,0,1)
             whole[:,:pixels.shape[1],:pixels.shape[2]] = (pixels.float()/255-mean)/std
         return batch
+
+# %% ../../nbs/predict/07_fit.ipynb #6b48ea78
+@patch
+def as_bytes(self:ImageFit,
+    images:list, # of (h,w,3) uint8, resized, of one size
+    out_wh:tuple # (width, height) of the input
+)->Tensor: # (b,3,h,w) uint8
+    "Images as a file takes them that normalises them, and pads them too unless they are padded to the full size"
+    out_wh = out_wh if self.pad_full else images[0].shape[1::-1]
+    fill = np.array(self.stats[0])*255 if self.pad_value is None else self.pad_value
+    batch = np.empty((len(images),*out_wh[::-1],3), np.uint8)
+    batch[:] = np.rint(fill)
+    for whole,image in zip(batch, images): whole[:image.shape[0],:image.shape[1]] = image
+    return torch.from_numpy(batch).permute(0,3,1,2).contiguous()

@@ -19,7 +19,7 @@ from ..interop.mmrotate import (backbone_rows, common_rows, detector_from_mmrota
 from ..interop.imagenet import load_backbone
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
-from .predictor import Predictor
+from .predictor import Predictor, openers
 
 # %% ../../nbs/predict/13_load.ipynb #f81c6f1e
 _RTMDET = {96:'rtmdet_r_tiny', 128:'rtmdet_r_s', 192:'rtmdet_r_m', 256:'rtmdet_r_l'} # by the width of the head
@@ -112,13 +112,8 @@ def open_published(
 
 _all_ = ['detector_from_weights'] # which knows published weights once this module is imported
 
-@checked
-def load_weights(
-    weights, # a name of `list_weights()`, a file or an address of weights, or a folder that `Predictor.save` wrote
-    **kw # settings of `Predictor`, such as `score_thr` and `device`
-)->Predictor:
-    "What is needed to see an image: a detector by name, with its classes and its way of looking"
-    if Path(weights).expanduser().is_dir(): return Predictor.load(weights, **kw)
+def _open_weights(weights, vocab): # of any kind, so it is asked last
+    "Detector and settings of weights"
     tensors,notes = open_weights(weights)
     if 'fill' in notes:
         raise WeightsError(f'{weights} cannot see oriented boxes yet, it is to be trained: rotated_learner(dls, '
@@ -128,4 +123,15 @@ def load_weights(
                            'vocab, arch) and give that to Predictor')
     facts = notes.get('facts') or {key:notes[key] for key in ('name','data','licence','source','metrics') if notes.get(key)}
     shown = notes.get('shown') or dict(size=notes.get('size'))
-    return Predictor(detector_of(weights, tensors, notes), **{**shown, 'notes':facts, **kw})
+    return detector_of(weights, tensors, notes),{**shown, 'notes':facts}
+
+openers.append(_open_weights)
+
+@checked
+def load_weights(
+    weights, # a name of `list_weights()`, a file or an address of weights, an exported file, or a folder that `Predictor.save` wrote
+    **kw # settings of `Predictor`, such as `score_thr` and `device`
+)->Predictor:
+    "What is needed to see an image: a detector by name, with its classes and its way of looking"
+    return Predictor(weights, **kw)
+

@@ -84,10 +84,10 @@ def test_rbox_that_is_no_unit(home, capsys):
 
 # --- what starting a command costs
 
-COMMANDS = 'demo bench convert doctor split predict report'.split()
+COMMANDS = 'demo bench convert doctor split predict report export'.split()
 
 def test_help_needs_no_fastai():
-    "Seven helps in one process of their own; what they import is there at the end"
+    "Eight helps in one process of their own; what they import is there at the end"
     src = f"""
 import runpy, sys
 for name in {COMMANDS}:

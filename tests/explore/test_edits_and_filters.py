@@ -1,24 +1,15 @@
 "Edits and filters are computed in Python and, for previews and for pages without a kernel, in JavaScript: one table of cases for both"
-import json, shutil, subprocess
+import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from rotnb.explore.box_edits import BoxEdits, EditError
 from rotnb.explore.box_table import BOX, BoxTable, class_field, in_order, number_field
-from rotnb.explore.script import STATIC
+from scripts import node
 
 HERE = Path(__file__).parent
 EDITS,FILTERS = (json.loads((HERE/name).read_text()) for name in ('edits.json','filters.json'))
 DONE,REFUSED = ([case for case in EDITS if ('error' in case)==refused] for refused in (False,True))
 named = dict(ids=lambda case: case['name'])
-
-def node(scripts, code, data):
-    "Run JavaScript over some of the package's scripts; `data` is what it is given, its value is returned"
-    if not shutil.which('node'): pytest.skip('node is not installed')
-    text = '\n'.join((STATIC/f'{name}.js').read_text() for name in scripts)
-    text += f'\nconst data = JSON.parse(require("fs").readFileSync(0, "utf8"))\nconsole.log(JSON.stringify({code}))'
-    run = subprocess.run(['node','-e',text], input=json.dumps(data), capture_output=True, text=True, timeout=60)
-    assert run.returncode==0, run.stderr
-    return json.loads(run.stdout)
 
 # --- edits
 

@@ -9,8 +9,8 @@ from paths import ROOT
 
 # A folder imports only from those before it, a notebook only from those and from lower numbers of its own folder
 ORDER = ('check geometry plot ops targets losses models evaluate measure data/images data/labels data/formats data/synth '
-         'data/doctor data/mend interop predict data learn explore cli').split()
-LIGHT = ORDER[:ORDER.index('data')]                                  # these never import fastai
+         'data/doctor data/mend interop predict data serve learn explore cli').split()
+LIGHT = [*ORDER[:ORDER.index('data')], 'serve']                      # these never import fastai
 LESSONS = ('tutorials','benchmarks')                                 # folders of notebooks that export nothing and bear no number
 
 def settings():

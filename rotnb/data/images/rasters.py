@@ -229,11 +229,11 @@ def _new_reader(source):
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #84714c55
 def open_reader(
-    source # file, or array (h,w) or (h,w,c)
+    source # file, its bytes, or array (h,w) or (h,w,c)
 ): # with `shape` (h,w,c), `dtype`, `bands`, `nodata`, `crs`, `transform`, `gcps`, `turn` (of EXIF), `pages` and
    # `crop(x, y, w, h, bands, step=1)`
     "The reader of a file or an array; that of a file is kept open"
-    if isinstance(source, np.ndarray): return _new_reader(source)
+    if isinstance(source, (np.ndarray,bytes)): return _new_reader(source)
     source = Path(source)
     stat = os.stat(source) if os.path.exists(source) else None
     key = str(source), stat and (stat.st_mtime_ns, stat.st_size)
@@ -250,10 +250,10 @@ def close_reader(source): # file
         for key in [key for key in _READERS if key[0]==str(source)]: del _READERS[key]
 
 def image_size(
-    image # file, array, or what has a `size` such as a `Window`
+    image # file, its bytes, array, or what has a `size` such as a `Window`
 )->tuple: # (width, height) in pixels
     "Size of an image, from its header"
-    return open_reader(image).shape[1::-1] if isinstance(image, (str,Path,np.ndarray)) else image.size
+    return open_reader(image).shape[1::-1] if isinstance(image, (str,Path,bytes,np.ndarray)) else image.size
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d8e8be2f
 def _full_scale(reader):
