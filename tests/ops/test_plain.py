@@ -132,7 +132,8 @@ def tail_cases():
     for n in (300,90,2): yield crowd(n, n)
     b,s,c = crowd(30); yield b,s*0,c                                        # no candidate
     b,s,c = crowd(30); yield b[:1].repeat(30,1),s*0+1,c*0                    # one, thirty times
-    b = torch.stack([torch.arange(60)*4., *(torch.full((60,), o) for o in (9.,10,5,0))], 1); yield b,1-torch.arange(60.)/100,c[:1].repeat(60)*0
+    chain = torch.stack([torch.arange(60)*4., *(torch.full((60,), o) for o in (9.,10,5,0))], 1)
+    yield chain,1-torch.arange(60.)/100,c.repeat(2)*0
 
 def align_cases(): return maps(),maps(1, (33,17), 9, 1),maps(3, (16,16), 1, 2)
 
