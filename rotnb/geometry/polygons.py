@@ -117,7 +117,8 @@ def min_area_rect(
     t = t if t.ndim==3 else t[None]
     ctr = t.mean(1, keepdim=True)
     h = convex_hull(t-ctr)
-    r = canonicalize(_least_rect(h, torch.cat([h[:,1:],h[:,:1]], 1)-h, ctr, points.dtype if isinstance(points, torch.Tensor) else torch.float64), angle)
+    dtype = points.dtype if isinstance(points, torch.Tensor) else torch.float64
+    r = canonicalize(_least_rect(h, torch.cat([h[:,1:],h[:,:1]], 1)-h, ctr, dtype), angle)
     r = torch.where(h.isnan().flatten(1).any(1, keepdim=True), torch.nan, r)
     r = r if p.ndim==3 else r[0]
     return _like(r, points) if isinstance(points, torch.Tensor) else r.numpy()

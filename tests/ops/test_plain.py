@@ -111,15 +111,15 @@ def test_rounds():
 
 # --- exported
 
+TAILS = dict(boxes=lambda b,s,c: nms_torch(b, s, .1, c), quads=lambda b,s,c: nms_torch(rbox2qbox(b), s, .1, c),
+             rounds=lambda b,s,c: nms_torch(b, s, .1, c, 61), iou=lambda b,s,c: box_iou_torch(b, b).sum(1))
+
 class Tail(nn.Module):
     "The end of a detector: candidates above a score, so many as there are"
-    def __init__(self, rounds=None): super().__init__(); self.rounds = rounds
+    def __init__(self, kind): super().__init__(); self.kind = kind
     def forward(self, boxes, scores, labels):
         at = (scores>.1).nonzero()[:,0]
-        b,s,c = boxes[at],scores[at],labels[at]
-        keep = nms_torch(b, s, .1, c, self.rounds),nms_torch(rbox2qbox(b), s, .1, c, self.rounds)
-        iou = torch.zeros_like(scores).index_add(0, at, box_iou_torch(b, b).sum(1))
-        return *(torch.zeros_like(scores).index_add(0, at, o.float()) for o in keep),iou
+        return torch.zeros_like(scores).index_add(0, at, TAILS[self.kind](boxes[at], scores[at], labels[at]).float()),
 
 class Aligns(nn.Module):
     "All of `ALIGNS` on the RoIs of the images that are there"
@@ -132,7 +132,8 @@ def tail_cases():
     for n in (300,90,2): yield crowd(n, n)
     b,s,c = crowd(30); yield b,s*0,c                                        # no candidate
     b,s,c = crowd(30); yield b[:1].repeat(30,1),s*0+1,c*0                    # one, thirty times
-    b = torch.stack([torch.arange(60)*4., *(torch.full((60,), o) for o in (9.,10,5,0))], 1); yield b,1-torch.arange(60.)/100,c[:1].repeat(60)*0
+    chain = torch.stack([torch.arange(60)*4., *(torch.full((60,), o) for o in (9.,10,5,0))], 1)
+    yield chain,1-torch.arange(60.)/100,c.repeat(2)*0
 
 def align_cases(): return maps(),maps(1, (33,17), 9, 1),maps(3, (16,16), 1, 2)
 
@@ -142,20 +143,12 @@ def hold(run, module, cases, tol):
 
 ROIS = (0,2,3),(0,)
 
-def test_tail_traces():
-    program = traced(Tail(), crowd(100))
+@pytest.mark.parametrize('kind', ['boxes', *(pytest.param(o, marks=pytest.mark.slow) for o in TAILS if o!='boxes')])
+def test_tail_in_runtimes(tmp_path, kind):
+    net = Tail(kind); program = traced(net, crowd(100)); path = tmp_path/'tail.onnx'
     assert all(o.startswith(('aten.','<built-in','_operator','while_loop')) for o in operators(program)), operators(program)
-    hold(program.module(), Tail(), tail_cases(), 1e-6)
-
-def test_tail_in_onnx_runtime(tmp_path):
-    assert as_onnx(traced(Tail(), crowd(100)), tmp_path/'tail.onnx')=={''}
-    hold(in_ort(tmp_path/'tail.onnx'), Tail(), tail_cases(), 2e-5)
-
-@pytest.mark.slow
-@pytest.mark.parametrize('rounds', [None,61])
-def test_tail_in_openvino(tmp_path, rounds):
-    as_onnx(traced(Tail(rounds), crowd(100)), tmp_path/'tail.onnx')
-    for run in (in_ort,in_openvino): hold(run(tmp_path/'tail.onnx'), Tail(), tail_cases(), 2e-5)
+    assert as_onnx(program, path)=={''}
+    for run in (program.module(),in_ort(path),in_openvino(path)): hold(run, net, tail_cases(), 5e-5)
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ALIGNS)
