@@ -57,14 +57,14 @@ def _onnx_f16(made, out, xs):
     _save_onnx(model, out, 'f16')
 
 def _save_onnx(model, out, precision):
-    import onnx
+    onnx, = need('onnx', extra='onnx')
     said = {entry.key:entry for entry in model.metadata_props}['rotnb']
     said.value = json.dumps({**json.loads(said.value), 'precision':precision})
     onnx.checker.check_model(model)
     onnx.save(model, str(out))
 
 def _save_openvino(model, out, precision, notes):
-    import openvino as ov
+    ov, = need('openvino', extra='openvino')
     for key,value in notes.items(): model.set_rt_info(value, [key])
     model.set_rt_info(json.dumps({**json.loads(notes['rotnb']), 'precision':precision}), ['rotnb'])
     ov.save_model(model, str(out), compress_to_fp16=precision=='f16')
