@@ -14,7 +14,7 @@ from ..ops.convex import convex_iou
 from ..targets.assign import max_iou_assign
 from .contract import Detector, register_detector
 from .choice import cheapest_of_levels, rows_by_object
-from .reppoints import Candidates, rotated_reppoints
+from .reppoints import Matches, rotated_reppoints
 
 # %% ../../nbs/models/24_cfa.ipynb #3d6d3f07
 def sureness(
@@ -31,7 +31,7 @@ def sureness(
     return torch.where(real, (left-last)/(left[:,:1]-last).clamp(min=1e-12), 0.)
 
 def cfa_choose(
-    found:Candidates,
+    found:Matches,
     topk:int=6, # candidates of each object that each level keeps
     anti_factor:float=.75 # factor of sureness times share in the weights
 )->tuple: # `(n,)` bool, who stays, and `(n,)` weights

@@ -8,7 +8,7 @@ __all__ = ['rank_in_group', 'cheapest_of_levels', 'rows_by_object']
 # %% ../../nbs/models/23_choice.ipynb #154a5567
 import torch
 from torch import Tensor
-from .reppoints import Candidates
+from .reppoints import Matches
 
 # %% ../../nbs/models/23_choice.ipynb #a3ceb091
 def rank_in_group(
@@ -24,7 +24,7 @@ def rank_in_group(
 
 def cheapest_of_levels(
     cost:Tensor, # `(n,)` of the candidates
-    found:Candidates,
+    found:Matches,
     topk:int=6 # of each object, of each level
 )->Tensor: # `(n,)` bool
     "The cheapest candidates of each object on each level"

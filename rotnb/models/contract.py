@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'with_corners', 'check_corners', 'best_of', 'settings', 'backbone_name', 'register_detector',
-           'list_detectors', 'detector_name', 'create_detector']
+           'with_corners', 'check_corners', 'detections', 'candidates', 'settings', 'backbone_name',
+           'register_detector', 'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -22,8 +22,7 @@ from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, corners_of
-from ..ops.nms import batched_nms_rotated, nms_quad
-from ..ops.fusion import soft_nms_rotated
+from ..ops.candidates import Candidates, Pairs, best_of, top_scores
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -43,13 +42,14 @@ class StageOut(NamedTuple):
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
     feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
+    counts:tuple=None # priors of each level, level by level as in `lvls`; None: of a stage whose priors have levels of their own
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(
     boxes:Tensor # `(..., 5)`
 )->Tensor: # `(...)` bool
     "Which boxes are finite and have area; all others are padding"
-    return boxes.isfinite().all(-1) & (boxes[...,2:4]>0).all(-1)
+    return (boxes.abs()<torch.inf).all(-1) & (boxes[...,2:4]>0).all(-1)        # NaN is not < anything
 
 class Positives(NamedTuple):
     "The priors of a batch that answer for an object, each with it"
@@ -249,23 +249,41 @@ def check_corners(
         raise ValueError(f"{owner}: {type(coder).__name__} knows no four corners, so box_type='quad' and quads=True are not for it; "
                          "gliding_vertex and the point sets have them")
 
-def best_of(
-    boxes:Tensor, # `(k, 5)`
-    scores:Tensor, # `(k,)`
-    labels:Tensor, # `(k,)`
-    quads:Tensor, # `(k, 4, 2)` or None
-    iou_thr:float, # overlap above which the lower score is dropped, within a class
-    max_per_img:int, # most that are kept
-    soft_nms:dict=None # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
-)->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` where there are some; best first
-    "Detections of an image: NMS of boxes, or of quads where there are some"
-    if soft_nms is not None:
-        keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
-        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep])
-    if quads is None: keep = batched_nms_rotated(boxes, scores, labels, iou_thr)
-    else: keep = nms_quad(quads, scores, iou_thr, labels)
-    found = dict(boxes=boxes, scores=scores, labels=labels) | ({} if quads is None else dict(quads=quads.flatten(1)))
-    return {key:rows[keep[:max_per_img]] for key,rows in found.items()}
+# %% ../../nbs/models/01_contract.ipynb #091c5dae
+def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(stage, 'min_size', 0)).all(-1)
+
+@torch.no_grad()
+def detections(
+    stage, # the last of a chain
+    out:StageOut
+)->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)` where there are some; best first
+    "What a stage answers"
+    pairs = stage.pairs(out)
+    img,at = (pairs.scores>=0).nonzero(as_tuple=True)
+    labels,scores = pairs.labels[img,at],pairs.scores[img,at]
+    boxes,quads = stage.boxes_of(out, img, pairs.pri[img,at], labels)
+    ok = _sound(stage, boxes)
+    counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
+    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads)))
+    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms) for part in parts]
+    if not hasattr(stage, 'settled'): return found
+    return [{**one, 'boxes':stage.settled(one['boxes'], one['labels'])} for one in found]
+
+@torch.no_grad()
+def candidates(
+    stage, # the last of a chain
+    out:StageOut,
+    most:int # candidates of an image: greedy NMS of the best is the head of greedy NMS of all
+)->Candidates:
+    "The best candidates of each image, in shapes that do not depend on what it shows"
+    pairs = stage.pairs(out)
+    scores,at = top_scores(pairs.scores, min(most, pairs.scores.shape[1]))
+    pri,labels = pairs.pri.gather(1, at),pairs.labels.gather(1, at)
+    img = torch.arange(at.shape[0], device=at.device)[:,None].expand_as(at)
+    boxes,quads = stage.boxes_of(out, *(o.flatten() for o in (img, pri, labels)))
+    boxes,quads = boxes.view(*at.shape, 5),None if quads is None else quads.view(*at.shape, 4, 2)
+    ok = _sound(stage, boxes)
+    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads)
 
 # %% ../../nbs/models/01_contract.ipynb #c2135327
 def settings(

@@ -21,7 +21,8 @@ from ..targets.roi_coders import clip_centers
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
-from .contract import Detector, Positives, StageOut, best_of, check_corners, matched_objects, valid_boxes
+from ..ops.candidates import Pairs, top_scores
+from .contract import Detector, Positives, StageOut, candidates, check_corners, detections, matched_objects
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -137,7 +138,7 @@ def forward(self:DenseHead,
     if len(feats)!=len(self.strides):
         raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
     if self.align: feats = self.align(feats, boxes)
-    def flat(maps): return maps.permute(0,2,3,1).reshape(len(maps), -1, maps.shape[1]//self.n)
+    def flat(maps): return maps.permute(0,2,3,1).reshape(maps.shape[0], -1, maps.shape[1]//self.n)
     levels = []
     for level,feat in enumerate(feats):
         cls,box,quality = self.forward_level(level, feat)
@@ -147,7 +148,8 @@ def forward(self:DenseHead,
     sizes = [feat.shape[-2:] for feat in feats]
     if self.priors: boxes,lvls = level_priors(self.priors, sizes, self.strides, logits.device)
     else: lvls = torch.cat([torch.full((h*w,), level, device=logits.device) for level,(h,w) in enumerate(sizes)])
-    return StageOut(logits, deltas, boxes.expand(len(logits),-1,-1), lvls, quality[...,0] if self.quality=='centerness' else None)
+    quality = quality[...,0] if self.quality=='centerness' else None
+    return StageOut(logits, deltas, boxes.expand(logits.shape[0],-1,-1), lvls, quality, counts=tuple(h*w*self.n for h,w in sizes))
 
 @patch
 def _scaled(self:DenseHead, d, lvl):
@@ -230,15 +232,29 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
     return {**terms, 'loss_box':by_image(self._box_loss(pos)*weight, avg_factor)}
 
 # %% ../../nbs/models/05_dense_head.ipynb #7b2a5ad1
+DenseHead.detect,DenseHead.candidates = detections,candidates
+
 @patch
-@torch.no_grad()
-def detect(self:DenseHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (k,), labels (k,))`, best first
-    "Detections of each image"
-    scores = out.logits.sigmoid()
-    factor = None if out.quality is None else out.quality.sigmoid()
-    counts = out.lvls.bincount(minlength=len(self.strides)).tolist()
-    return [self._detect_image(score, delta, prior, counts, None if factor is None else factor[image], out.size_hw)
-            for image,(score,delta,prior) in enumerate(zip(scores, out.deltas, out.priors))]
+def pairs(self:DenseHead, out:StageOut)->Pairs:
+    "The best pairs of each level, level by level"
+    picks,start = [],0
+    for count in out.counts:
+        stop = start+count
+        picks.append(self._best_pairs(out.logits[:,start:stop], None if out.quality is None else out.quality[:,start:stop])
+                     + start*self.n_classes)
+        start = stop
+    pair = torch.cat(picks, 1)
+    pri,scores = pair//self.n_classes,out.logits.flatten(1).gather(1, pair).sigmoid()
+    weighed = scores if out.quality is None else scores*out.quality.gather(1, pri).sigmoid()
+    return Pairs(pri, pair%self.n_classes, torch.where(scores>self.score_thr, weighed, -1.))
+
+@patch
+def _best_pairs(self:DenseHead, logits, quality): # `(b, n, K)`, `(b, n)` of a level -> `(b, P)` positions among the `n*K`
+    n,k = logits.shape[1:]
+    if self.nms_pre_of=='pairs': return top_scores(logits.flatten(1), min(self.nms_pre, n*k))[1]
+    rank = logits.amax(-1).sigmoid()
+    best = top_scores(rank if quality is None else rank*quality.sigmoid(), min(self.nms_pre, n))[1]
+    return (best[...,None]*k + torch.arange(k, device=best.device)).flatten(1)
 
 @patch
 def decoded(self:DenseHead,
@@ -250,37 +266,23 @@ def decoded(self:DenseHead,
     return self.coder.decode(priors, deltas)
 
 @patch
-def _detect_image(self:DenseHead, scores, deltas, priors, counts, factor, size_hw):
-    pairs = self._candidates(scores, counts, factor)
-    pri,labels = pairs//self.n_classes,pairs%self.n_classes
-    scores,boxes = scores[pri,labels],self.decoded(priors[pri], deltas[pri], labels)
-    if factor is not None: scores = scores*factor[pri]
-    ok = valid_boxes(boxes) & scores.isfinite() & (boxes[:,2:4]>self.min_size).all(1)
-    boxes,scores,labels,pri = boxes[ok],scores[ok],labels[ok],pri[ok]
-    if self.clip_centers and size_hw: boxes = clip_centers(boxes, size_hw)
-    quads = self.coder.quads(priors[pri], deltas[pri]) if self.quads else None
-    return best_of(boxes, scores, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
-
-@patch
-def _candidates(self:DenseHead, scores, counts, factor): # positions of the pairs among the `N*K`, level by level
-    picks,start = [],0
-    for count in counts:
-        level,most = scores[start:start+count],self.nms_pre
-        if self.nms_pre_of=='priors':
-            rank = level if factor is None else level*factor[start:start+count,None]
-            best = rank.amax(1).topk(min(most, count))[1]
-            others = torch.ones(count, dtype=torch.bool, device=level.device).index_fill(0, best, False)
-            level,most = level.masked_fill(others[:,None], -1.),most*self.n_classes
-        level,pair = level.flatten().topk(min(most, count*self.n_classes))
-        picks.append(pair[level>self.score_thr] + start*self.n_classes)
-        start += count
-    return torch.cat(picks)
+def boxes_of(self:DenseHead,
+    out:StageOut,
+    img:Tensor, # `(n,)` image
+    pri:Tensor, # `(n,)` position among its priors
+    labels:Tensor # `(n,)`
+)->tuple: # boxes `(n, 5)`; quads `(n, 4, 2)` or None
+    "What pairs of prior and class stand for"
+    priors,deltas = out.priors[img,pri],out.deltas[img,pri]
+    boxes = self.decoded(priors, deltas, labels)
+    if self.clip_centers and out.size_hw: boxes = clip_centers(boxes, out.size_hw)
+    return boxes,self.coder.quads(priors, deltas) if self.quads else None
 
 @patch
 @torch.no_grad()
 def boxes(self:DenseHead, out:StageOut)->Tensor: # `(b, N/n, 5)`
     "The decoded box of each location, for the next stage"
-    b,k = len(out.logits),self.n
+    b,k = out.logits.shape[0],self.n
     dec = self.coder.decode(out.priors.flatten(0,1), out.deltas.flatten(0,1)).view(b,-1,k,5)
     best = out.logits.amax(-1).view(b,-1,k).argmax(-1)
     return dec.gather(2, best[...,None,None].expand(-1,-1,1,5))[:,:,0]

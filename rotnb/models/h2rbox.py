@@ -180,13 +180,13 @@ def view_loss(self:H2RBoxHead, out:StageOut, pos:Positives, turn:Tensor, n:int)-
     return best.new_zeros(n).index_add(0, pos.img, best)*(n/weight.sum().clamp(min=1))
 
 @patch
-@torch.no_grad()
-def detect(self:H2RBoxHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (k,), labels (k,))`, best first
-    "Detections of each image, upright ones of `square_classes`"
-    def settled(boxes, scores, labels):
-        square = self.is_of(labels, 'square_classes')[:,None]
-        return dict(boxes=torch.where(square, circumscribed_hbox(boxes, self.coder.angle), boxes), scores=scores, labels=labels)
-    return [settled(**found) for found in DenseHead.detect(self, out)]
+def settled(self:H2RBoxHead,
+    boxes:Tensor, # `(..., 5)`
+    labels:Tensor # `(...)`
+)->Tensor: # `(..., 5)`
+    "Detections as they are given: upright ones of `square_classes`"
+    square = self.is_of(labels, 'square_classes')[...,None]
+    return torch.where(square, circumscribed_hbox(boxes, self.coder.angle), boxes)
 
 # %% ../../nbs/models/28_h2rbox.ipynb #28a00016
 @register_detector

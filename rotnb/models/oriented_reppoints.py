@@ -16,7 +16,7 @@ from ..geometry.polygons import min_area_rect
 from ..targets.assign import max_iou_assign
 from .contract import Detector, register_detector
 from .choice import cheapest_of_levels, rank_in_group
-from .reppoints import Candidates, rotated_reppoints
+from .reppoints import Matches, rotated_reppoints
 
 # %% ../../nbs/models/26_oriented_reppoints.ipynb #9a507e0e
 def outline_points(
@@ -60,7 +60,7 @@ def unlike_cost(
 
 # %% ../../nbs/models/26_oriented_reppoints.ipynb #74b66e46
 def quality_cost(
-    found:Candidates,
+    found:Matches,
     first_weight:float=.2, # share of the first points beside the refined ones, 0 to 1
     turn_weight:float=.3, # factor of the direction
     unlike_weight:float=.1 # factor of the agreement
@@ -72,7 +72,7 @@ def quality_cost(
     return found.cls_loss + first_weight*first + (1-first_weight)*refined + unlike_weight*unlike
 
 def quality_choose(
-    found:Candidates,
+    found:Matches,
     topk:int=6, # candidates of each object that each level keeps
     top_ratio:float=.4, # share of these that learn, 0 to 1
     **weights # of `quality_cost`

@@ -20,7 +20,8 @@ from ..targets.roi_coders import clip_centers
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
-from .contract import Detector, StageOut, Sample, best_of, check_corners, matched_objects, valid_boxes
+from ..ops.candidates import Pairs
+from .contract import Detector, StageOut, Sample, candidates, check_corners, detections, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower
@@ -157,7 +158,7 @@ def deltas_of(self:RoIHead,
 )->Tensor: # `(k, d)`
     "The deltas of each prior's class"
     if self.agnostic: return deltas
-    return deltas.view(-1, self.n_classes, self.coder.n)[torch.arange(len(deltas), device=deltas.device),labels]
+    return deltas.view(-1, self.n_classes, self.coder.n)[torch.arange(deltas.shape[0], device=deltas.device),labels]
 
 @patch
 def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
@@ -188,25 +189,30 @@ def boxes(self:RoIHead, out:StageOut)->Tensor: # `(b, N, 5)`
     if out.sample: none = none | out.sample.added
     return boxes.masked_fill(none[...,None], 0.)
 
+RoIHead.detect,RoIHead.candidates = detections,candidates
+
 @patch
-@torch.no_grad()
-def detect(self:RoIHead, out:StageOut)->list: # of `dict(boxes (k,5), scores (k,), labels (k,))`, best first
-    "Detections of each image"
+def pairs(self:RoIHead, out:StageOut)->Pairs:
+    "Every proposal with every class"
     logits,stage = [out.logits],out.before
     while self.average and stage is not None and stage.logits.shape==out.logits.shape: logits.append(stage.logits); stage = stage.before
     scores = torch.stack(logits).mean(0).softmax(-1)[...,:-1]
-    scores = scores.where(valid_boxes(out.priors)[...,None], -1.)
-    return [self._detect_image(score, delta, prior, out.size_hw) for score,delta,prior in zip(scores, out.deltas, out.priors)]
+    b,n,k = scores.shape
+    pair = torch.arange(n*k, device=scores.device).expand(b, -1)
+    some = (scores>self.score_thr) & valid_boxes(out.priors)[...,None]
+    return Pairs(pair//k, pair%k, torch.where(some, scores, -1.).flatten(1))
 
 @patch
-def _detect_image(self:RoIHead, scores, deltas, priors, size_hw):
-    pri,labels = (scores>self.score_thr).nonzero(as_tuple=True)
-    priors,deltas = priors[pri],self.deltas_of(deltas[pri], labels)
-    s,boxes = scores[pri,labels],self._decode(priors, deltas, size_hw)
-    ok = valid_boxes(boxes) & s.isfinite()
-    boxes,s,labels = boxes[ok],s[ok],labels[ok]
-    quads = self.coder.quads(priors[ok], deltas[ok], size_hw if self.clip=='sides' else None) if self.quads else None
-    return best_of(boxes, s, labels, quads, self.iou_thr, self.max_per_img, self.soft_nms)
+def boxes_of(self:RoIHead,
+    out:StageOut,
+    img:Tensor, # `(n,)` image
+    pri:Tensor, # `(n,)` position among its proposals
+    labels:Tensor # `(n,)`
+)->tuple: # boxes `(n, 5)`; quads `(n, 4, 2)` or None
+    "What pairs of proposal and class stand for"
+    priors,deltas = out.priors[img,pri],self.deltas_of(out.deltas[img,pri], labels)
+    quads = self.coder.quads(priors, deltas, out.size_hw if self.clip=='sides' else None) if self.quads else None
+    return self._decode(priors, deltas, out.size_hw),quads
 
 # %% ../../nbs/models/07_roi_head.ipynb #d825683f
 @checked

@@ -9,7 +9,7 @@ __all__ = ['RPNHead', 'within_image']
 import torch
 from functools import partial
 from torch import nn, Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 from fastcore.basics import store_attr, patch
 from fastcore.meta import delegates
 from ..check.verbs import checked
@@ -20,6 +20,7 @@ from ..targets.roi_coders import clip_sides
 from ..targets.sample import random_sample
 from ..losses.focal import focal_loss
 from ..losses.boxes import box_loss
+from ..ops.candidates import top_scores
 from .contract import StageOut, valid_boxes
 from .dense_head import DenseHead, tower
 
@@ -98,20 +99,24 @@ def loss(self:RPNHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 # %% ../../nbs/models/06_rpn.ipynb #2d200478
 @patch
 @torch.no_grad()
-def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, N, 5)`, best first; rows without area are padding
+def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, R, 5)`, best first; rows without area are padding
     "Proposals of each image"
-    images = zip(out.logits[...,0].sigmoid(), out.deltas, out.priors)
-    proposals = [self._propose(*image, out.lvls, out.size_hw) for image in images]
-    return nn.utils.rnn.pad_sequence(proposals, batch_first=True)
+    found,start = [],0
+    for count in out.counts:
+        best = top_scores(out.logits[:,start:start+count,0], min(self.nms_pre, count))[1]+start
+        found.append(self._proposals(best, out)); start += count
+    boxes,scores = (torch.cat(parts, 1) for parts in zip(*found))
+    at = top_scores(scores, min(self.max_per_img, scores.shape[1]))[1]
+    some = scores.gather(1, at)>=0
+    return torch.where(some[...,None], boxes.gather(1, at[...,None].expand(-1,-1,5)), 0.)
 
 @patch
-def _propose(self:RPNHead, scores, deltas, priors, lvls, size_hw):
-    scores,picks,start = scores.nan_to_num(-1.),[],0
-    for count in lvls.bincount(minlength=len(self.strides)).tolist():
-        picks.append(scores[start:start+count].topk(min(self.nms_pre, count))[1]+start); start += count
-    best = torch.cat(picks)
-    boxes = self.coder.decode(priors[best], deltas[best])
-    if not boxes[:,4].any(): boxes = clip_sides(boxes, size_hw)
-    ok = valid_boxes(boxes) & (boxes[:,2:4]>self.min_size).all(1)
-    boxes,best = boxes[ok],best[ok]
-    return boxes[batched_nms(rbox2hbox(boxes), scores[best], lvls[best], self.iou_thr)[:self.max_per_img]]
+def _proposals(self:RPNHead, best, out): # `(b, n)` positions of a level's priors -> boxes `(b, n, 5)`, scores; -1 for what NMS drops
+    take = lambda o: o.gather(1, best[...,None].expand(-1,-1,o.shape[-1]))
+    boxes = self.coder.decode(take(out.priors).flatten(0,1), take(out.deltas).flatten(0,1)).view(*best.shape, 5)
+    if getattr(self.coder, 'upright', False): boxes = clip_sides(boxes, out.size_hw)
+    ok = valid_boxes(boxes) & (boxes[...,2:4]>self.min_size).all(-1)
+    scores = torch.where(ok, take(out.logits)[...,0].sigmoid(), -1.)
+    boxes = torch.where(ok[...,None], boxes, 0.)
+    kept = torch.stack([torch.zeros_like(s).index_fill(0, nms(rbox2hbox(b), s, self.iou_thr), 1.) for b,s in zip(boxes, scores)])
+    return boxes,torch.where(kept>0, scores, -1.)

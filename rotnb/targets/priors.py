@@ -33,7 +33,7 @@ class PointPriors:
     def __call__(self, size_hw, stride:int, device=None)->Tensor: # `(h*w, 5)`
         "Priors of one level"
         xy = grid_xy(size_hw, stride, self.offset, device)
-        return torch.cat([xy, xy.new_full((len(xy),2), stride), xy.new_zeros(len(xy),1)], 1)
+        return torch.cat([xy, xy.new_full((xy.shape[0],2), stride), xy.new_zeros(xy.shape[0],1)], 1)
 
 # %% ../../nbs/targets/01_priors.ipynb #34de9355
 _quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
@@ -60,7 +60,7 @@ class AnchorPriors:
     def __call__(self, size_hw, stride:int, device=None)->Tensor: # `(h*w*n, 5)`, the anchors of a location adjacent
         "Priors of one level"
         xy,wh = grid_xy(size_hw, stride, self.offset, device),self.sizes(stride).to(device)
-        xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(len(xy),-1,-1)
+        xy,wh = xy[:,None].expand(-1,self.n,-1),wh.expand(xy.shape[0],-1,-1)
         if self.form: wh = (xy+wh/2) - (xy-wh/2)  # MMRotate's rounding, which decides whether a square is wider than high
         turn = _quarter[self.form]*(torch.ones_like(wh[...,:1]) if self.form=='oc' else wh[...,:1]<=wh[...,1:])
         return torch.cat([xy, torch.where(turn!=0, wh.flip(-1), wh), turn], -1).view(-1,5)
@@ -73,5 +73,5 @@ def level_priors(
     device=None)->tuple: # priors `(n, 5)` and their level `(n,)`
     "Priors of all levels, and the level of each"
     ps = [gen(sz, stride, device) for sz,stride in zip(sizes, strides)]
-    lvls = torch.cat([torch.full((len(priors),), level, device=device) for level,priors in enumerate(ps)])
+    lvls = torch.cat([torch.full((priors.shape[0],), level, device=device) for level,priors in enumerate(ps)])
     return torch.cat(ps), lvls

@@ -21,17 +21,19 @@ def clip_sides(
     size_hw # `(h, w)` of the image, px
 )->Tensor: # `(..., 5)`
     "Horizontal boxes clipped to the image"
-    lim,half = boxes.new_tensor([size_hw[1], size_hw[0]]),boxes[...,2:4]/2
-    a,b = ((boxes[...,:2]+o).clamp(min=0).minimum(lim) for o in (-half, half))
+    half = boxes[...,2:4]/2
+    a,b = (_within(boxes[...,:2]+o, *size_hw) for o in (-half, half))
     return torch.cat([(a+b)/2, b-a, boxes[...,4:]], -1)
+
+def _within(xy, h, w): return torch.stack([xy[...,0].clamp(0, w), xy[...,1].clamp(0, h)], -1)
 
 def clip_centers(
     boxes:Tensor, # `(..., 5)` rboxes
     size_hw # `(h, w)` of the image, px
 )->Tensor: # `(..., 5)`
     "Boxes whose centres are moved into the image, onto the last pixel at most"
-    lim = boxes.new_tensor([size_hw[1]-1, size_hw[0]-1])
-    return torch.cat([boxes[...,:2].clamp(min=0).minimum(lim), boxes[...,2:]], -1)
+    h,w = size_hw
+    return torch.cat([_within(boxes[...,:2], h-1, w-1), boxes[...,2:]], -1)
 
 # %% ../../nbs/targets/05_roi_coders.ipynb #337120f2
 def _normalise(d, c): return (d-d.new_tensor(c.means))/d.new_tensor(c.stds)
@@ -52,7 +54,7 @@ class DeltaXYWHCoder:
     means:tuple=(0.,0.,0.,0.) # of the deltas, subtracted first
     stds:tuple=(1.,1.,1.,1.) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
-    n = 4
+    n,upright = 4,True # numbers a box; and its boxes never turn
     def start(self)->Tensor: return torch.zeros(4) # `(n,)` what an untrained head should say: the prior itself
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)` upright, `(k, 5)` or corners `(k, 8)` -> `(k, 4)`

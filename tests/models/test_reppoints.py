@@ -10,7 +10,7 @@ from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.losses.points import convex_giou_loss
 from rotnb.models import create_detector
 from rotnb.models.cfa import cfa_choose
-from rotnb.models.reppoints import Candidates, RepPointsHead
+from rotnb.models.reppoints import Matches, RepPointsHead
 from rotnb.ops.convex import convex_iou
 from rotnb.targets.assign import IGN, NEG, max_iou_assign, nearest_assign
 from rotnb.targets.priors import PointPriors, level_priors
@@ -264,7 +264,7 @@ def test_cfa_against_loops():
     boxes = scene(3, 4)
     sets = rbox2qbox(boxes[objects])+torch.randn(60, 4, 2, generator=g)*8
     quads,cls_loss = rbox2qbox(boxes),torch.rand(60, generator=g)
-    keep,weight = cfa_choose(Candidates(objects, lvls, sets, sets, quads, cls_loss, convex_giou_loss, None, (8,16), False))
+    keep,weight = cfa_choose(Matches(objects, lvls, sets, sets, quads, cls_loss, convex_giou_loss, None, (8,16), False))
     cost,iou,want = (cls_loss+convex_giou_loss(sets, quads[objects])).tolist(),convex_iou(sets, quads),{}
     for j in range(4):
         mine = []
