@@ -60,6 +60,8 @@ class _Take(Callback):
     "Takes detections batch by batch"
     run_train = False
     def __init__(self, take): self.take = take
+    def before_batch(self): # a CPU convolves faster where channels lie side by side
+        if not self.x.is_cuda: self.learn.xb = (self.x.contiguous(memory_format=torch.channels_last),)
     def after_batch(self): self.take(self.learn.pred.cpu())
 
 def detect_rows(

@@ -104,15 +104,12 @@ def pooled(self:RoIHead,
     feats:list, # `(b, c, h, w)` for each level, of which the first are read
     img:Tensor, # `(k,)` index of the image
     rois:Tensor, # `(k, 5)`
-    lvls:Tensor # `(k,)`
+    lvls:Tensor # `(k,)`, in ascending order
 )->Tensor: # `(k, c, roi_size, roi_size)`
     "Features under proposals"
     rois = torch.cat([img[:,None].to(rois.dtype), rois], 1)
-    parts,order = [],[]
-    for level,(feat,stride) in enumerate(zip(feats, self.strides)):
-        on = (lvls==level).nonzero()[:,0]
-        parts.append(self.pool(feat, rois[on], self.roi_size, 1/stride).float()); order.append(on)
-    return torch.cat(parts)[torch.cat(order).argsort()]
+    return torch.cat([self.pool(feat, rois[lvls==level], self.roi_size, 1/stride).float()
+                      for level,(feat,stride) in enumerate(zip(feats, self.strides))])
 
 @patch
 def forward(self:RoIHead,
@@ -122,6 +119,8 @@ def forward(self:RoIHead,
     "What the network says about each proposal"
     lvls = roi_levels(boxes, min(len(self.strides), len(feats)), self.finest_scale)
     img,pri = valid_boxes(boxes).nonzero(as_tuple=True)
+    order = lvls[img,pri].argsort()                                 # by level, so that features need not be sorted afterwards
+    img,pri = img[order],pri[order]
     x = self.convs(self.pooled(feats, img, boxes[img,pri], lvls[img,pri])).flatten(1)
     for o in self.fcs: x = F.relu(o(x))
     logits,deltas = self.cls(x).float(),self.box(x).float()

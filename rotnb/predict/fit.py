@@ -93,12 +93,24 @@ class ImageFit:
         device='cpu' # where the network is
     )->Tensor: # (b,3,h,w) float32
         "Images as the network's input, normalised and padded"
-        mean,std = (tensor(part, device=device).view(3,1,1) for part in self.stats)
-        fill = torch.zeros(3, 1, 1, device=device) if self.pad_value is None else (self.pad_value/255-mean)/std
-        batch = fill.repeat(len(images), 1, *out_wh[::-1])
+        shape = len(images),*out_wh[::-1],3
+        if torch.device(device).type=='cpu': return torch.from_numpy(self._looked_up(images, np.empty(shape, np.float32))).permute(0,3,1,2)
+        mean,std = (tensor(part, device=device) for part in self.stats)
+        batch = torch.zeros(shape, device=device) if self.pad_value is None else ((self.pad_value/255-mean)/std).repeat(*shape[:3], 1)
         for whole,image in zip(batch, images):
-            pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device).permute(2,0,1)
-            whole[:,:pixels.shape[1],:pixels.shape[2]] = (pixels.float()/255-mean)/std
+            pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device)
+            whole[:len(image),:image.shape[1]] = (pixels.float()/255-mean)/std
+        return batch.permute(0,3,1,2)
+
+    def _looked_up(self, images, batch):
+        "A CPU looks up what each of 256 values becomes, which takes a quarter of the time"
+        mean,std = map(tensor, self.stats)
+        table = ((torch.arange(256)[:,None]/255-mean)/std).numpy()
+        fill = 0 if self.pad_value is None else ((self.pad_value/255-mean)/std).numpy()
+        for whole,image in zip(batch, images):
+            h,w = image.shape[:2]
+            whole[h:],whole[:h,w:] = fill,fill
+            whole[:h,:w] = cv2.LUT(image, table[None])
         return batch
 
 # %% ../../nbs/predict/07_fit.ipynb #6b48ea78

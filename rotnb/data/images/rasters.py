@@ -310,6 +310,7 @@ def to_uint8(
     nodata=None # value that stands for no data, of the reader
 )->np.ndarray: # (h,w,3) uint8
     "Pixels stretched to bytes, black where there is no data"
+    if limits is None and nodata is None and pixels.dtype==np.uint8: return pixels
     none = is_nodata(pixels, nodata)
     if pixels.dtype.kind!='f': none = none.all(-1, keepdims=True)     # white in one band only is a colour
     if limits is None: res = pixels if pixels.dtype==np.uint8 else pixels.astype(np.uint8)*np.uint8(255)
