@@ -44,7 +44,8 @@ def serve(a):
         start,wall = time.process_time(),time.perf_counter()
         found = predictor.predict_image(image)
         took = dict(cpu=time.process_time()-start, wall=time.perf_counter()-wall)
-        print(json.dumps({**took, 'boxes':found.boxes.tolist(), 'labels':found.labels.tolist(), 'scores':found.scores.tolist()}), flush=True)
+        rows = {key:found[key].tolist() for key in ('boxes','labels','scores')}
+        print(json.dumps({**took, **rows}), flush=True)
 
 def start(a, name, way, weights):
     root = a.base if way=='today' else Path(__file__).resolve().parents[2]

@@ -11,12 +11,13 @@ from pathlib import Path
 from fastcore.meta import delegates
 from tempfile import TemporaryDirectory
 from .. import __version__
+from ..check.needs import need
 from ..check.verbs import checked
 from ..check.values import ArgumentError, choice
 from ..data.labels.atomic import atomic_path
 from ..data.labels.download import fetch_file
 from ..data.labels.paths import near_path
-from ..interop.export import export_onnx, need
+from ..interop.export import export_onnx
 from ..predict.results import PIXELS_CRS
 from ..predict.sources import user_cache
 from .pyramid import WHOLE, encode, open_source, small

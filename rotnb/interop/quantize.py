@@ -11,13 +11,14 @@ import numpy as np
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from ..check.needs import need
 from ..check.values import ArgumentError, choice
 from ..check.verbs import checked
 from ..data.images.rasters import read_rgb
 from ..data.labels.records import Annot
 from ..evaluate.accumulator import eval_map
 from ..geometry.boxes import corners_of, qbox2rbox
-from .export import (answer_of, box_overlaps, corner_distance, need, place_files, proof_images, quiet, read_notes,
+from .export import (answer_of, box_overlaps, corner_distance, place_files, proof_images, quiet, read_notes,
                                   run_exported, timed)
 from .export_module import ExportError
 

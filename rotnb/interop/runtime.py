@@ -11,8 +11,8 @@ import numpy as np
 from contextlib import contextmanager
 from fastcore.basics import patch
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from ..check.needs import need
 from ..check.values import ArgumentError
 from ..check.verbs import checked
 from ..data.labels.paths import near_path
@@ -20,10 +20,6 @@ from ..models.files import DamagedFile, WeightsError, check_seal, checked_progra
 
 # %% ../../nbs/interop/14_runtime.ipynb #7000af4a
 OUTPUTS = 'boxes','scores','labels','count','quads'
-
-def _need(name, extra):
-    try: return import_module(name)
-    except ImportError as e: raise ImportError(f'{name} is not installed: pip install "rotnb[{extra}]"') from e
 
 class OnnxFile:
     "A file that ONNX Runtime opens"
@@ -33,7 +29,7 @@ class OnnxFile:
         device=None, # 'cpu', 'cuda' or 'cuda:1'; None: CUDA where this ONNX Runtime has it
         precision=None # None: the file's own
     ):
-        ort = _need('onnxruntime', 'onnx')
+        ort, = need('onnxruntime', extra='onnx')
         if precision: raise ArgumentError(f"precision is {precision!r}: an .onnx file has its own; OpenVINO's .xml can be asked for one")
         options = ort.SessionOptions()
         options.intra_op_num_threads,options.log_severity_level = torch.get_num_threads(),4
@@ -65,7 +61,7 @@ class OpenVinoFile:
         device=None, # 'cpu'
         precision=None # 'f32', 'bf16' or 'f16', in which it computes; None: f32
     ):
-        ov = _need('openvino', 'openvino')
+        ov, = need('openvino', extra='openvino')
         if device and torch.device(device).type!='cpu': raise ArgumentError(f"device is '{device}': OpenVINO computes on the CPU here")
         beside = Path(file).with_suffix('.bin')
         if not beside.is_file(): raise FileNotFoundError(f'{file} lacks its numbers, {beside.name}')

@@ -22,7 +22,7 @@ from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, corners_of
-from ..ops.candidates import Candidates, Pairs, best_of, top_scores
+from ..ops.candidates import Candidates, best_of, top_scores
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):

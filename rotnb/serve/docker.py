@@ -11,6 +11,7 @@ from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 import rotnb
+from ..check.needs import missing
 from ..check.values import choice
 from ..check.verbs import checked
 from ..models.weights import FOLDER_FILES
@@ -39,7 +40,7 @@ def pinned(
     versions = {}
     for name in (re.match(r'[\w.-]+', need)[0] for need in _needs(extra)):
         try: versions[name] = version(name).split('+')[0]
-        except PackageNotFoundError: raise ImportError(f'{name} is not installed: pip install "rotnb[{extra}]"') from None
+        except PackageNotFoundError: raise missing(name, extra) from None
     return versions
 
 # %% ../../nbs/serve/10_docker.ipynb #bff611e7

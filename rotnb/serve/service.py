@@ -10,9 +10,9 @@ import asyncio, contextlib, json, os, shutil, tempfile, threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from .. import __version__
+from ..check.needs import need
 from ..data.images.rasters import close_reader
 from ..data.images.windows import open_scene
 from ..predict.infer import fewer, rows_dets
@@ -28,8 +28,7 @@ def serve_part(
     name:str # of a module of the extra `serve`
 ):
     "A module that a server needs"
-    try: return import_module(name)
-    except ImportError as e: raise ImportError(f'{e}: `pip install "rotnb[serve]"` brings what a server needs') from e
+    return need(name, extra='serve')[0]
 
 class Metrics:
     "What a server counts, for Prometheus"

@@ -7,9 +7,9 @@ __all__ = ['Tensor', 'file_tensors', 'triton_folder']
 
 # %% ../../nbs/serve/08_triton.ipynb #85640529
 import json, re, shutil
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
+from ..check.needs import need
 from ..check.values import choice
 from ..check.verbs import checked
 from ..models.files import WeightsError
@@ -25,16 +25,12 @@ class Tensor(NamedTuple):
 
 _KINDS = {'uint8':'UINT8', 'int64':'INT64', 'int64_t':'INT64', 'i64':'INT64', 'u8':'UINT8', 'float':'FP32', 'f32':'FP32'}
 
-def _need(name, extra):
-    try: return import_module(name)
-    except ImportError as e: raise ImportError(f'{name} is not installed: pip install "rotnb[{extra}]"') from e
-
 def _kind(name, own):
     if own not in _KINDS: raise WeightsError(f'{name} holds {own}, which no detector of rotnb takes or gives')
     return _KINDS[own]
 
 def _onnx_graph(file):
-    session = _need('onnxruntime', 'onnx').InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    session = need('onnxruntime', extra='onnx')[0].InferenceSession(str(file), providers=['CPUExecutionProvider'])
     def tensor(one):
         shape = tuple(side if isinstance(side, int) else None for side in one.shape)
         return Tensor(one.name, _kind(one.name, one.type.removeprefix('tensor(').rstrip(')')), shape)
@@ -42,7 +38,7 @@ def _onnx_graph(file):
     return ins,outs,session.get_modelmeta().custom_metadata_map.get('rotnb')
 
 def _openvino_graph(file):
-    model = _need('openvino', 'openvino').Core().read_model(str(file))
+    model = need('openvino', extra='openvino')[0].Core().read_model(str(file))
     def tensor(one):
         shape = tuple(None if side.is_dynamic else side.get_length() for side in one.partial_shape)
         return Tensor(one.any_name, _kind(one.any_name, one.element_type.get_type_name()), shape)

@@ -125,7 +125,7 @@ def test_a_package_that_is_not_there(capsys, monkeypatch, tmp_path):
     file = onnx_file(tmp_path/'one.onnx')
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     code,_,err = run(capsys, 'predict', file, tmp_path)
-    assert code==2 and err.strip()=='rotnb-predict: onnxruntime is not installed: pip install "rotnb[onnx]"'
+    assert code==2 and err.strip()=="rotnb-predict: onnxruntime is not installed; rotnb's extra 'onnx' brings it: pip install onnxruntime"
 
 # --- bench
 

@@ -8,11 +8,7 @@ from rotnb.interop.export import ExportError, read_notes
 from rotnb.interop.quantize import quantize
 
 def records(n, first=300):
-<<<<<<< HEAD
     scenes = [make_scene(first+i, 192) for i in range(n)]
-=======
-    scenes = (make_scene(seed, 192) for seed in range(first, first+n))
->>>>>>> r-export
     return [Annot(image, quads, list(names), difficult.astype(int)) for image,quads,names,difficult in scenes]
 
 def test_sixteen_bits(exported, tmp_path, capsys):
