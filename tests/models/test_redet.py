@@ -65,7 +65,8 @@ def test_raw_outputs_and_rois(line):
             n,order = real[:60],out.lvls[0,:2].argsort()
             errs |= {f'class {i}':rel(out.logits[0,:60][n], z[f'logits{i}'][n]),
                      f'deltas {i}':rel(out.deltas[0,:60][n], z[f'deltas{i}'][n]),
-                     f'cut {i}':rel(stage.pooled(feats, torch.zeros(2).long(), theirs[order], out.lvls[0,order])[:,::4], z[f'cut{i}'][order])}
+                     f'cut {i}':rel(stage.pooled(feats, torch.zeros(2).long(), theirs[order], out.lvls[0,order])[:,::4],
+                                    z[f'cut{i}'][order])}
             boxes = stage.boxes(out)[0]
     print(line, max(errs.values()), errs)
     close(errs, 1e-4)
