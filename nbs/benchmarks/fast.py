@@ -44,13 +44,14 @@ def serve(a):
         start,wall = time.process_time(),time.perf_counter()
         found = predictor.predict_image(image)
         took = dict(cpu=time.process_time()-start, wall=time.perf_counter()-wall)
-        rows = {key:found[key].tolist() for key in ('boxes','labels','scores')}
-        print(json.dumps({**took, **rows}), flush=True)
+        answer = {key:getattr(found, key).tolist() for key in ('boxes','labels','scores')}
+        print(json.dumps({**took, **answer}), flush=True)
 
 def start(a, name, way, weights):
     root = a.base if way=='today' else Path(__file__).resolve().parents[2]
     env = {**os.environ, 'PYTHONPATH':str(root), 'OMP_NUM_THREADS':str(a.threads), 'NUMBA_NUM_THREADS':str(a.threads)}
-    args = [sys.executable, __file__, '--serve', '--name', name, '--way', way, '--weights', weights, '--size', a.size, '--boxes', a.boxes]
+    given = dict(name=name, way=way, weights=weights, size=a.size, boxes=a.boxes)
+    args = [sys.executable, __file__, '--serve', *(part for key,value in given.items() for part in (f'--{key}',value))]
     return subprocess.Popen([*map(str, args)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 def ask(process):
