@@ -18,6 +18,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from torch import Tensor
 import rotnb
+from ..check.needs import need
 from ..check.values import ArgumentError, whole
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path

@@ -159,7 +159,7 @@ def test_no_other_origin_reads_it_unless_allowed(plain):
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, 'fastapi', None)
-    with pytest.raises(ImportError, match=r'rotnb's extra 'serve''): make_app(make_predictor())
+    with pytest.raises(ImportError, match="rotnb's extra 'serve'"): make_app(make_predictor())
 
 # --- scenes
 
