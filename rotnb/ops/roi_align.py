@@ -219,7 +219,7 @@ def _read_point(x, L, rows, cols, n): # x (b, h, w, channels) -> (k, rows, cols,
 def _roi_read_plain(x, L, rows, cols, sampling_ratio): # as `_roi_read`
     if sampling_ratio: return sum(_read_point(x, L, rows, cols, n) for n in range(sampling_ratio**2))
     points = L[:,NU]*L[:,NV]
-    def more(n, out): return (n<points).any()
+    def more(n, out): return (n<points).sum()>0     # not `any`: of no RoIs it is true in ONNX Runtime
     def add(n, out): return n+1,out+_read_point(x, L, rows, cols, n)
     return torch.while_loop(more, add, (L.new_zeros(()), x.new_zeros(L.shape[0], rows, cols, x.shape[3])))[1]
 

@@ -127,8 +127,8 @@ def _greedy(n, i, j, rounds): # which of boxes `n` (n,) are kept, 1. or 0., if `
     if rounds:
         for _ in range(rounds): keep = step(keep)
         return keep
-    if torch.compiler.is_exporting():
-        return torch.while_loop(lambda old,new: (old!=new).any(), lambda old,new: (new.clone(),step(new)), (keep,step(keep)))[1]
+    if torch.compiler.is_exporting():                      # the `any` of no boxes is true in ONNX Runtime: it would never end
+        return torch.while_loop(lambda old,new: (old!=new).sum()>0, lambda old,new: (new.clone(),step(new)), (keep,step(keep)))[1]
     while not (new := step(keep)).equal(keep): keep = new
     return keep
 

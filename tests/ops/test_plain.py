@@ -135,7 +135,9 @@ def tail_cases():
     chain = torch.stack([torch.arange(60)*4., *(torch.full((60,), o) for o in (9.,10,5,0))], 1)
     yield chain,1-torch.arange(60.)/100,c.repeat(2)*0
 
-def align_cases(): return maps(),maps(1, (33,17), 9, 1),maps(3, (16,16), 1, 2)
+def align_cases():
+    x,r = maps(3, (16,16), 5, 2)
+    return maps(),maps(1, (33,17), 9, 1),(x,r[:1]*0+20),(x,r-99)             # the last are on no image
 
 def hold(run, module, cases, tol):
     for case in cases:
