@@ -2751,6 +2751,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._as_file': ( 'explore/detector_page.html#_as_file',
                                                                                        'rotnb/explore/detector_page.py'),
+                                             'rotnb.explore.detector_page._fetch_by_npm': ( 'explore/detector_page.html#_fetch_by_npm',
+                                                                                            'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._graph': ( 'explore/detector_page.html#_graph',
                                                                                      'rotnb/explore/detector_page.py'),
                                              'rotnb.explore.detector_page._packed': ( 'explore/detector_page.html#_packed',

@@ -6,7 +6,8 @@
 __all__ = ['RUNTIME', 'SCRIPTS', 'fetch_runtime', 'PageError', 'export_page']
 
 # %% ../../nbs/explore/17_detector_page.ipynb #10d245c9
-import gzip, json, tarfile
+import gzip, hashlib, json, shutil, subprocess, tarfile
+from base64 import b64decode
 from pathlib import Path
 from fastcore.meta import delegates
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from ..check.needs import need
 from ..check.verbs import checked
 from ..check.values import ArgumentError, choice
 from ..data.labels.atomic import atomic_path
-from ..data.labels.download import fetch_file
+from ..data.labels.download import DownloadError, fetch_file
 from ..data.labels.paths import near_path
 from ..interop.export import export_onnx
 from ..predict.results import PIXELS_CRS
@@ -26,7 +27,8 @@ from .viewer import VIEWER, BoxViewer
 
 # %% ../../nbs/explore/17_detector_page.ipynb #799ee2f0
 RUNTIME = 'onnxruntime-web'
-_VERSION,_PACKAGE_SHA = '1.30.0','d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71'
+_VERSION = '1.30.0'
+_WEB = f'https://cdn.jsdelivr.net/npm/{RUNTIME}@{_VERSION}/dist/'
 _FILES = dict(script=('ort.wasm.bundle.min.mjs','EeZL2P/hG9GiovDWJ1/fu7pyYvC3a5m1PSKKiiLvPZA='),        # name, SHA-256 as browsers want it
               wasm=('ort-wasm-simd-threaded.wasm','M5jBDQfSKb2Rs2RUjhMODlGo5XBLiMfAg+u+t4hC3uI='))
 _LICENCE = """MIT License
@@ -50,15 +52,25 @@ def fetch_runtime(
     folder=None # where it is kept; None: the user's cache
 )->dict: # path by 'script' and 'wasm'
     "ONNX Runtime for browsers, fetched once"
-    folder,name = Path(folder or user_cache()/'runtime'),f'{RUNTIME}-{_VERSION}'
-    package = fetch_file(f'https://registry.npmjs.org/{RUNTIME}/-/{name}.tgz', folder/f'{name}.tgz', _PACKAGE_SHA,
-                         hint="Without a network: export_page(..., runtime='cdn') leaves fetching it to the browser")
-    files = {key:folder/name/member for key,(member,_) in _FILES.items()}
-    for file in files.values():
-        if file.exists(): continue
-        with tarfile.open(package) as packed, atomic_path(file) as part:
-            part.write_bytes(packed.extractfile(f'package/dist/{file.name}').read())
-    return files
+    folder = Path(folder or user_cache()/'runtime')/f'{RUNTIME}-{_VERSION}'
+    hint = "Without a network: export_page(..., runtime='cdn') leaves fetching it to the browser"
+    def fetched(name, sha): return fetch_file(_WEB+name, folder/name, b64decode(sha).hex(), hint=hint)
+    try: return {key:fetched(*file) for key,file in _FILES.items()}
+    except DownloadError:
+        if not shutil.which('npm'): raise
+    _fetch_by_npm(folder)
+    return {key:fetched(*file) for key,file in _FILES.items()}              # what npm has not brought is missing as before
+
+def _fetch_by_npm(folder):
+    "The same from whatever registry npm asks here"
+    with TemporaryDirectory() as tmp:
+        done = subprocess.run(['npm','pack',f'{RUNTIME}@{_VERSION}'], cwd=tmp, capture_output=True, stdin=subprocess.DEVNULL)
+        if done.returncode: return
+        with tarfile.open(next(Path(tmp).glob('*.tgz'))) as packed:
+            for name,sha in _FILES.values():
+                data = packed.extractfile(f'package/dist/{name}').read()
+                if hashlib.sha256(data).digest()!=b64decode(sha): continue
+                with atomic_path(folder/name) as part: part.write_bytes(data)
 
 # %% ../../nbs/explore/17_detector_page.ipynb #603c965f
 class PageError(ValueError): "A network that a page cannot run"
@@ -99,8 +111,7 @@ def _put(data, folder, name):
 def _parts(network, runtime, folder):
     "Where the page finds script, program and network: in itself, beside it or on the web"
     if runtime=='cdn':
-        web = f'https://cdn.jsdelivr.net/npm/{RUNTIME}@{_VERSION}/dist/'
-        return {key:dict(url=web+name, integrity=f'sha256-{sha}') for key,(name,sha) in _FILES.items()} | dict(network=_packed(network))
+        return {key:dict(url=_WEB+name, integrity=f'sha256-{sha}') for key,(name,sha) in _FILES.items()} | dict(network=_packed(network))
     files = {key:file.read_bytes() for key,file in fetch_runtime().items()} | dict(network=network)
     if runtime=='inside': return {key:_packed(data) for key,data in files.items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ def picture(file, wh=(200,120), spots=((150,40),), value=230):
 
 @pytest.fixture(scope='module')
 def runtime():
-    "The files of the runtime; tests that need them are skipped where npm cannot be reached"
+    "The files of the runtime; tests that need them are skipped where it cannot be fetched"
     try: return fetch_runtime()
     except DownloadError as e: pytest.skip(f'{e}')
 
