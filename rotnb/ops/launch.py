@@ -6,6 +6,9 @@
 __all__ = ['may_parallel', 'cuda_ready', 'on_cuda', 'launch', 'operator']
 
 # %% ../../nbs/ops/01_launch.ipynb #a06d189a
+import os
+# Before numba starts its threads. TBB, which comes into the process with OpenVINO, ends it when another thread has forked
+os.environ.setdefault('NUMBA_THREADING_LAYER_PRIORITY', 'omp workqueue tbb')
 import math, multiprocessing, threading, warnings
 from functools import cache
 

@@ -60,7 +60,7 @@ def test_eval(bench):
     if rows[-1]['memory']: assert rows[-1]['bytes_each']<1000
 
 @pytest.mark.parametrize('args,say', [
-    (['map'], 'rotnb-bench iou'), (['iou','--n','0'], '--n is 0'), (['speed','--runs','0'], '--runs is 0'),
+    (['map'], "no weights are called 'map'"), (['iou','--n','0'], '--n is 0'), (['speed','--runs','0'], '--runs is 0'),
     (['speed','--nms-max','-1'], '--nms-max'), (['iou','--device','tpu'], 'cpu or cuda'),
     (['iou','--json','nowhere/x.json'], 'no folder'), (['iou','--json','.'], 'is a folder')])
 def test_errors_are_plain(bench, args, say):
