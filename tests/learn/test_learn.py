@@ -104,7 +104,7 @@ def test_fit_one_cycle_fits_two_images(synth, tmp_path):
     learn.fit_one_cycle(2, 1e-3)
     assert learn.recorder.metric_names==COLUMNS
     assert [line[0] for line in lines]==[0,1] and all(len(line)==len(COLUMNS) and 0<=line[3]<=1 for line in lines)
-    learn.fit_one_cycle(30, 1e-2, cbs=NoValidation())
+    learn.fit_one_cycle(60, 1e-2, cbs=NoValidation())
     assert learn.recorder.losses[-1] < .6*learn.recorder.losses[0]
     assert learn.validate(dl=two)[1]>.2
 
