@@ -168,6 +168,7 @@ def _excused(odd, other, own, score_thr, iou_thr, eps=1e-4):
     for _ in range(8): equal = equal | (touched & equal).any(1)                              # whatever hangs on these
     return at_thr | at_iou | equal
 
+# %% ../../nbs/interop/12_export.ipynb #aba85179
 def match_answers(
     own:dict, # eager: boxes (n,5), scores (n,), labels (n,) and maybe quads (n,8), best first
     found:dict, # of the file
@@ -224,6 +225,7 @@ def timed(
         times.append(time.perf_counter()-start)
     return median(times)
 
+# %% ../../nbs/interop/12_export.ipynb #e90976f8
 @dataclass
 class Proof:
     "What a file was seen to do beside the eager detector"
@@ -244,6 +246,7 @@ class Proof:
         return (f'{o.n} boxes on {self.n_images} images{differ}{close}; corners within {o.corner:.1g} px, scores within {o.score:.1g}; '
                 f'{self.ratio:.2f} of the time of torch ({self.own_s*1000:.0f} -> {self.file_s*1000:.0f} ms)')
 
+# %% ../../nbs/interop/12_export.ipynb #b50e6ec5
 @torch.no_grad()
 def prove(
     path, # file
@@ -335,6 +338,7 @@ def _plan(source, size=None, dynamic=False, k=300, pre=2000, score_thr=None, iou
     module = ExportModule(predictor, k, pre, score_thr, iou_thr)
     return _Plan(module, predictor, dynamic, file_notes(module, predictor, dynamic), images, check)
 
+# %% ../../nbs/interop/12_export.ipynb #69d8935b
 def _file(path, suffix):
     "A path with its suffix"
     path = Path(path).expanduser()
@@ -361,6 +365,7 @@ def _traced(plan):
         said = next(filter(None, map(str.strip, str(e).splitlines())), type(e).__name__)
         raise ExportError(f'{plan.predictor.detector.name or "the detector"} cannot be exported: {said}') from e
 
+# %% ../../nbs/interop/12_export.ipynb #2b2fce69
 def _to_onnx(plan, file):
     need('onnx', 'onnxscript', extra='onnx')
     program = _traced(plan)
@@ -393,6 +398,7 @@ def _to_openvino(plan, file):
     _to_onnx(plan, file.with_suffix('.onnx'))
     onnx_to_openvino(file.with_suffix('.onnx'), file)
 
+# %% ../../nbs/interop/12_export.ipynb #8cc069e9
 def place_files(
     made:Path, # a file, elsewhere; what OpenVINO needs beside it has its name and .bin
     path:Path # where it is to stand
@@ -411,6 +417,7 @@ def _export(write, plan, path):
         place_files(made, path)
     return path
 
+# %% ../../nbs/interop/12_export.ipynb #26b7f50b
 @checked(size=None, k=whole(), pre=whole())
 def export_onnx(
     predictor, # `Predictor` or learner
