@@ -11,7 +11,9 @@ import cv2, numpy as np, torch
 from rotnb.data.images.rasters import read_rgb
 from rotnb.data.labels.atomic import write_atomic
 from rotnb.data.synth.scenes import make_scene
-from rotnb.interop.export import ExportError, ExportModule, export_onnx, file_predictor, onnx_to_openvino, prove
+from rotnb.interop.export import export_onnx, onnx_to_openvino
+from rotnb.interop.export_module import ExportError, ExportModule
+from rotnb.interop.proof import file_predictor, prove
 from rotnb.models import create_detector, list_detectors
 from rotnb.predict.predictor import Predictor
 

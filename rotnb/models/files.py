@@ -142,10 +142,11 @@ def _sealed(file):
     return data,f'{zlib.crc32(beside, zlib.crc32(data)):08x}'.encode(),told
 
 def seal_file(
-    file # `.onnx`, or `.xml` with its `.bin`, as it is to stay
+    file # `.onnx`, or `.xml` with its `.bin`, as it is to stay; a `.pt2` has checksums of its own
 )->Path: # the same
     "Put a checksum at the end of a file; an earlier one is replaced"
     file = Path(file)
+    if file.suffix not in _SEALS: return file
     (before,behind),(data,crc,_) = _SEALS[file.suffix],_sealed(file)
     file.write_bytes(data+before+crc+behind)
     return file

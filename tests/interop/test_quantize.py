@@ -1,11 +1,12 @@
 "Smaller files keep the boxes, or are not kept"
-import json, shutil
+import shutil
 import numpy as np, pytest
 import rotnb.interop.quantize as mod
 from rotnb.data.labels.records import Annot
 from rotnb.data.synth.scenes import make_scene
-from rotnb.interop.export import ExportError, read_notes
+from rotnb.interop.export_module import ExportError
 from rotnb.interop.quantize import quantize
+from rotnb.interop.runtime import ExportedDetector
 
 def records(n, first=300):
     scenes = [make_scene(first+i, 192) for i in range(n)]
@@ -15,7 +16,7 @@ def test_sixteen_bits(exported, tmp_path, capsys):
     onnx = pytest.importorskip('onnx')
     small = quantize(exported(), records(2), tmp_path/'small.onnx', 'f16')
     assert small.stat().st_size<.75*exported().stat().st_size
-    assert json.loads(read_notes(small)['rotnb'])=={**json.loads(read_notes(exported())['rotnb']), 'precision':'f16'}
+    assert ExportedDetector(small).notes=={**ExportedDetector(exported()).notes, 'precision':'f16'}
     assert ' 0 lost, 0 new' in capsys.readouterr().out
     assert {o.domain for o in onnx.load(small).opset_import}=={''}
 
@@ -39,4 +40,4 @@ def test_eight_bits(exported, tmp_path, suffix, capsys):
     small = quantize(source, records(16))
     said = capsys.readouterr().out
     assert small.name==f'm_int8{suffix}' and 'mAP50:95' in said
-    assert json.loads(read_notes(small)['rotnb'])['precision']=='int8'
+    assert ExportedDetector(small).notes['precision']=='int8'

@@ -168,6 +168,11 @@ def test_of_somebody_else(tmp_path, ending):
     assert Predictor(file, ['a','b'], size=64)(np.zeros((32,32,3), np.uint8)).names==['b','b']
     assert ExportedDetector(file, ['a','b']).vocab==['a','b']
 
+@pytest.mark.parametrize('lacks', ['recipe','predictor','score_thr'])
+def test_notes_that_are_not_whole(tmp_path, lacks):
+    file = onnx_file(tmp_path/'part.onnx', {key:value for key,value in NOTES.items() if key!=lacks})
+    with pytest.raises(DamagedFile, match=f'not whole, it lacks {lacks}: export it again'): Predictor(file)
+
 def test_another_graph(tmp_path):
     two = onnx_file(tmp_path/'two.onnx', inputs=('image','size'))
     with pytest.raises(NotExported, match=r'expected image \(b, 3, h, w\) in'): Predictor(two)
