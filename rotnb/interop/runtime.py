@@ -53,6 +53,7 @@ def _providers(known, device):
                             'pip install onnxruntime-gpu, or device="cpu"')
     return [('CUDAExecutionProvider', dict(device_id=asked.index or 0)),'CPUExecutionProvider']
 
+# %% ../../nbs/interop/12_runtime.ipynb #7000af4c
 class OpenVinoFile:
     "A file that OpenVINO opens"
     name = 'OpenVINO'
@@ -82,6 +83,7 @@ def _framework(model, info):
     "What the ONNX file said that an OpenVINO file was made from"
     return model.get_rt_info(['framework']).astype(dict) if 'framework' in info else {}
 
+# %% ../../nbs/interop/12_runtime.ipynb #7000af4e
 class TorchFile:
     "A file that `torch.export` opens"
     name = 'torch'
@@ -152,6 +154,7 @@ def _notes(file, runtime, vocab):
     shown = dict(vocab=list(vocab), size=size, pad_full=size is not None, pad_value=0, stats=((0.,)*3,(1.,)*3))
     return dict(detector=Path(file).stem, predictor=shown, recipe={}, angle='le90', score_thr=0., iou_thr=None)
 
+# %% ../../nbs/interop/12_runtime.ipynb #f342a9bd
 _precision = lambda value: None if value in ('f32','bf16','f16') else "'f32', 'bf16' or 'f16'"
 
 @checked(precision=_precision)
