@@ -1,7 +1,7 @@
 "Hypothesis looks in new places wherever a person runs the tests; where a landing hangs on them it repeats itself"
 import os
-if 'PYTEST_XDIST_WORKER' in os.environ:         # they share the cores, and threads of OpenMP wait for each other by spinning
-    for name in ('OMP_NUM_THREADS','NUMBA_NUM_THREADS'): os.environ.setdefault(name, '1')
+if 'PYTEST_XDIST_WORKER' in os.environ:         # they share the cores, where threads of OpenMP would wait for each other by spinning
+    for name,value in dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive').items(): os.environ.setdefault(name, value)
 from hypothesis import settings
 
 os.environ['ROTNB_RUNS'] = '0'                 # trainings leave no folders, but where a test asks for them
