@@ -83,7 +83,7 @@ def test_a_detector_of_corners():
     predictor = Predictor(detector, score_thr=0.)                    # without names as well
     rows = client(make_app(predictor)).post('/predict', content=PNG).json()['detections']
     want = predictor(PNG)
-    assert torch.equal(quads(rows), want.quads.float().reshape(-1,4,2)) and rows[0]['name'].startswith('class ')
+    assert torch.allclose(quads(rows), want.quads.float().reshape(-1,4,2), atol=1e-3) and rows[0]['name'].startswith('class ')
 
 # --- what is refused
 
