@@ -12,6 +12,7 @@ from importlib.metadata import version
 from fastai.vision.all import *
 from .. import __version__
 from ..check.verbs import checked
+from .callbacks import Lasting
 from ..plot.style import figure_style, line_style
 
 # %% ../../nbs/learn/06_history.ipynb #8dcf1b57
@@ -36,7 +37,7 @@ def loss_terms(
         except Exception: return []     # any other model or size; what is wrong with it, the first step will say
 
 # %% ../../nbs/learn/06_history.ipynb #dff6295d
-class History(Callback):
+class History(Lasting, Callback):
     "A row for every epoch that was trained, over all fits; the terms of the loss in the training's table"
     order,lasting = 50.5,('rows','smooth','n')      # after the recorder, before anybody reads its columns
     def __init__(self,
