@@ -27,10 +27,11 @@ class EMA(Lasting, Callback):
         buffers:bool=True # average the running statistics of norms too; False: take the latest
     ):
         store_attr()
-        self.n,self.other,self.shown = 0,None,False
+        self.n,self.other,self.shown,self.steps = 0,None,False,None
 
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
+        self.steps = None
         if self.other is None: self._start()
         elif self.shown: self._swap()
 
@@ -44,10 +45,10 @@ class EMA(Lasting, Callback):
     def put_back(self):
         "The end of a fit: the average stays, the weights of the last step are forgotten"
         self._show()
-        self.other,self.shown = None,False
+        self.other,self.shown,self.steps = None,False,None
     after_cancel_fit = after_fit = put_back
 
-    def __getstate__(self): return {**self.__dict__, 'other':None, 'shown':False}       # an exported learner has the average already
+    def __getstate__(self): return {**self.__dict__, 'other':None, 'shown':False, 'steps':None}       # an exported learner has the average already
 
 # %% ../../nbs/learn/23_ema.ipynb #d0bb1dc1
 @patch
@@ -64,15 +65,22 @@ def _start(self:EMA):
                                          copy=True) for name,value in self._tensors().items()}
 
 @patch
+def _find(self:EMA):
+    "The pairs that are averaged, and those of which the latest is taken; once an epoch, for it takes longer than to average"
+    weights = {name for name,_ in get_model(self.learn.model).named_parameters()}
+    self.other = {name:self.other[name].to(value.device) for name,value in self._tensors().items()}    # from a file, elsewhere
+    averaged = [value.is_floating_point() and (self.buffers or name in weights) for name,value in self.other.items()]
+    now,mean = _pairs(self._tensors(), self.other)
+    return [[value for value,one in zip(values, averaged) if one==which] for which in (True,False) for values in (now,mean)]
+
+@patch
 @torch.no_grad()
 def _add(self:EMA, keep):
     "One step of the average"
-    weights = {name for name,_ in get_model(self.learn.model).named_parameters()}
-    now,mean = _pairs(self._tensors(), self.other)
-    averaged = [value.is_floating_point() and (self.buffers or name in weights) for name,value in self.other.items()]
-    for value,other in [pair for pair,flows in zip(zip(now, mean), averaged) if not flows]: other.copy_(value)
-    now,mean = ([value for value,flows in zip(values, averaged) if flows] for values in (now,mean))
+    if self.steps is None: self.steps = self._find()
+    now,mean,latest,taken = self.steps
     torch._foreach_lerp_(mean, [value.to(other.dtype) for value,other in zip(now, mean)], 1-keep)
+    if latest: torch._foreach_copy_(taken, latest)
 
 @patch
 @torch.no_grad()
@@ -89,8 +97,7 @@ def _show(self:EMA):
 
 @patch
 def load_state_dict(self:EMA, state):
-    self.n,self.other,self.shown = state['n'],state['other'],state['shown']
-    if self.other is not None: self.other = {name:value.to(self.other[name]) for name,value in self.other.items()}
+    self.n,self.other,self.shown,self.steps = state['n'],state['other'],state['shown'],None
 
 @patch(as_prop=True)
 def model(self:EMA):
