@@ -135,7 +135,7 @@ def _mute(self:FitChecks, cb):
     if not getattr(cb, 'every_epoch', False):
         cb.run = False
         self.muted.append(cb)
-    if cb.monitor in self.nan: return
+    if cb.monitor in self.nan or self.recorder.cancel_valid: return             # which is no accident
     self.nan.add(cb.monitor)
     warnings.warn(f"{cb.monitor} is not a number in epoch {self.epoch} (does the validation set hold objects that count?): "
                   f"{type(cb).__name__} leaves such epochs out", FitWarning, stacklevel=2)
