@@ -131,6 +131,7 @@ class WandB:
     def begin(self, settings, name, folder):
         if self.wandb.run is None: self.wandb.init(**{**dict(name=name, dir=folder and str(folder)), **self.init})
         self.wandb.config.update(settings, allow_val_change=True)
+        self.wandb.define_metric('*', step_metric='step')               # ours: W&B counts calls
 
     def numbers(self, values, step): self.wandb.log({**values, 'step':step})
     def picture(self, name, image, step): self.wandb.log({name:self.wandb.Image(image), 'step':step})
