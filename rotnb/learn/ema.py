@@ -48,7 +48,7 @@ class EMA(Lasting, Callback):
         self.other,self.shown,self.steps = None,False,None
     after_cancel_fit = after_fit = put_back
 
-    def __getstate__(self): return {**self.__dict__, 'other':None, 'shown':False, 'steps':None}       # an exported learner has the average already
+    def __getstate__(self): return {**self.__dict__, 'other':None, 'shown':False, 'steps':None}     # an exported model is the average
 
 # %% ../../nbs/learn/23_ema.ipynb #d0bb1dc1
 @patch

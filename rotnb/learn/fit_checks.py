@@ -62,10 +62,12 @@ def check_classes(
     "A detector, its stages and its names that disagree on how many classes there are are a `ValueError`"
     n,names = getattr(model, 'n_classes', None),getattr(model, 'vocab', None)
     if n is None: return
-    if names is not None and len(names)!=n: raise ValueError(f"the detector has {n} classes, but {len(names)} names: {', '.join(map(str, names))}")
+    if names is not None and len(names)!=n:
+        raise ValueError(f"the detector has {n} classes, but {len(names)} names: {', '.join(map(str, names))}")
     for i,stage in enumerate(getattr(model, 'stages', [])):
         if (own := getattr(stage, 'n_classes', n))!=n:
-            raise ValueError(f"the detector has {n} classes, its stage {i} ({type(stage).__name__}) has {own}: make both with the same n_classes")
+            raise ValueError(f"the detector has {n} classes, its stage {i} ({type(stage).__name__}) has {own}: "
+                             "make both with the same n_classes")
 
 class FitChecks(Callback):
     "Errors for settings that cannot be meant; one warning for what is not learnt"

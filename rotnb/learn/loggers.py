@@ -50,7 +50,8 @@ class LogRun(Lasting, Callback):
         n:int=4, # images in a picture
         name:str=None # of the run; None: that of the run's folder, or the detector's
     ):
-        if lacking := [f'{type(one).__name__} has no {method}' for one in to for method in ('begin','numbers','picture') if not hasattr(one, method)]:
+        needed = 'begin','numbers','picture'
+        if lacking := [f'{type(one).__name__} has no {method}' for one in to for method in needed if not hasattr(one, method)]:
             raise TypeError(f'LogRun: a tracker has begin, numbers and picture; {lacking[0]}')
         self.to,self.every,self.n,self.named = list(to),every,n,name
         self.step,self.begun,self.seen,self.trained = 0,False,None,False
@@ -147,6 +148,8 @@ class MLflow:
         self.mlflow.log_params({key:str(value)[:500] for key,value in flat_settings({**settings['fit'], **settings['optimizer']}).items()})
         self.mlflow.log_dict(settings, 'settings.json')
 
-    def numbers(self, values, step): self.mlflow.log_metrics({name.replace(':', '-'):float(value) for name,value in values.items()}, step=step)
+    def numbers(self, values, step):
+        self.mlflow.log_metrics({name.replace(':', '-'):float(value) for name,value in values.items()}, step=step)
+
     def picture(self, name, image, step): self.mlflow.log_image(image, artifact_file=f'{name}/{step:06}.jpg')
     def finish(self): self.mlflow.end_run()

@@ -84,7 +84,8 @@ def memory_peak(
     if device.type=='cuda': return torch.cuda.max_memory_allocated(device)/2**30
     if sys.platform=='win32': return None
     import resource                                 # which Windows does not have
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**30 if sys.platform=='darwin' else 2**20)        # macOS counts bytes, others KB
+    unit = 2**30 if sys.platform=='darwin' else 2**20       # macOS counts bytes, others KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
 
 class Throughput(Callback):
     "Columns for images a second and for memory"
@@ -125,7 +126,8 @@ class KeepBest(Lasting, Callback):
 
     def judged(self)->tuple: # name of a column, and whether less is better
         "What decides"
-        name,less = self.learn.run_folder.judged_by() if self.monitor is None else (self.monitor,'loss' in self.monitor or 'err' in self.monitor)
+        if self.monitor is None: name,less = self.learn.run_folder.judged_by()
+        else: name,less = self.monitor,'loss' in self.monitor or 'err' in self.monitor
         return name,ifnone(self.less, less)
 
     def after_epoch(self):

@@ -8,7 +8,7 @@ __all__ = ['channel_divergence', 'make_connectors', 'neck_divergence', 'as_teach
 # %% ../../nbs/learn/24_teach.ipynb #73752022
 import warnings
 from fastai.vision.all import *
-from ..check.values import between, share_in
+from ..check.values import between, share_in, shown
 from ..check.verbs import checked
 from ..models.contract import Detector
 from ..predict.predictor import Predictor
@@ -63,7 +63,8 @@ def as_teacher(
     if isinstance(teacher, (str,Path)): teacher = Predictor(teacher)
     if isinstance(teacher, Predictor): return teacher.detector,teacher.fit.stats
     model = get_model(getattr(teacher, 'model', teacher))
-    if not isinstance(model, Detector): raise TypeError(f'Distill: a teacher is a detector, a learner, a predictor or a path, not {model!r:.60}')
+    if not isinstance(model, Detector):
+        raise TypeError(f'Distill: a teacher is a detector, a learner, a predictor or a path, not {shown(model)}')
     return model,model.stats
 
 def as_seen_by(
