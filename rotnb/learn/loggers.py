@@ -107,6 +107,7 @@ def _begin(self:LogRun):
     self._tell('picture', 'train_batch', batch_image(self.learn, self.n), 0)
 
 # %% ../../nbs/learn/26_loggers.ipynb #29207e51
+@checked(folder=None)
 class TensorBoard:
     "[TensorBoard](https://www.tensorflow.org/tensorboard): files that `tensorboard --logdir runs` shows"
     def __init__(self,
@@ -124,6 +125,7 @@ class TensorBoard:
     def picture(self, name, image, step): self.writer.add_image(name, np.asarray(image), step, dataformats='HWC')
     def finish(self): self.writer and self.writer.close()
 
+@checked
 class WandB:
     "[Weights & Biases](https://docs.wandb.ai): the run that is open, or a new one; WANDB_MODE=offline sends nothing"
     def __init__(self, **init): # arguments of `wandb.init`: project, entity, tags, mode, ...
@@ -138,6 +140,7 @@ class WandB:
     def picture(self, name, image, step): self.wandb.log({name:self.wandb.Image(image), 'step':step})
     def finish(self): self.wandb.finish()
 
+@checked
 class MLflow:
     "[MLflow](https://mlflow.org): the run that is active, or a new one, at MLFLOW_TRACKING_URI"
     def __init__(self, **start): # arguments of `mlflow.start_run`: run_name, experiment_id, tags, ...

@@ -66,7 +66,8 @@ class TimeBudget(Lasting, Callback):
     def before_batch(self):
         if not self.training or self.began is None: return
         done = _latest((self.spent+self.reserve)/(self.minutes*60), self.xb[0].device)
-        self.learn.pct_train,self.over = max(self.pct_train, min(done, 1.)),done>=1
+        late = done>self.pct_train+1/(self.n_iter*self.n_epoch)         # a fit that has time goes by its steps alone
+        self.learn.pct_train,self.over = min(done, 1.) if late else self.pct_train,done>=1
         if self.over: raise CancelTrainException
 
     def after_cancel_train(self): self.recorder.cancel_train = False        # its steps count
@@ -87,6 +88,7 @@ def memory_peak(
     unit = 2**30 if sys.platform=='darwin' else 2**20       # macOS counts bytes, others KB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
 
+@checked
 class Throughput(Callback):
     "Columns for images a second and for memory"
     order,columns = 52,('img/s','GB')
