@@ -64,8 +64,10 @@ def check_classes(
     if n is None: return
     if names is not None and len(names)!=n:
         raise ValueError(f"the detector has {n} classes, but {len(names)} names: {', '.join(map(str, names))}")
-    for i,stage in enumerate(getattr(model, 'stages', [])):
-        if (own := getattr(stage, 'n_classes', n))!=n:
+    stages = list(getattr(model, 'stages', []))
+    for i,stage in enumerate(stages):
+        own = getattr(stage, 'n_classes', n)
+        if own!=n and (own!=1 or stage is stages[-1]):          # of one class is what only proposes, such as `RPNHead`
             raise ValueError(f"the detector has {n} classes, its stage {i} ({type(stage).__name__}) has {own}: "
                              "make both with the same n_classes")
 
