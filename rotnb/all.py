@@ -154,12 +154,16 @@ from .serve.app import make_app, serve
 from .serve.client import Served, ServedError
 
 # learn: training, results, prediction
-from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
-from .learn.phases import CloseMixing, TrackDifficulty
+from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError, FitWarning
+from .learn.phases import CloseMixing, TrackDifficulty, EarlyAssigner
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
-from .learn.fit_checks import FitWarning
 from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
+from .learn.ema import EMA
+from .learn.teach import Distill
+from .learn.sizes import MultiScale, ProgressiveSize
+from .learn.loggers import LogRun, MLflow, TensorBoard, WandB
+from .learn.pace import KeepBest, Throughput, TimeBudget, ValidateEvery
 from .learn.interpret import RotatedInterpretation
 from .learn.views import grad_cam, show_cam, show_features
 from .learn.scene_map import SceneMAP

@@ -230,7 +230,7 @@ PASSED_ON = '''TimmBackbone box_loss create_detector dense_detector detector_fro
     gliding_vertex kld_loss oriented_rcnn r3det read_format roi_trans rotated_atss rotated_faster_rcnn rotated_fcos rotated_fcos_tiny
     rotated_learner rotated_reppoints cfa sasm oriented_reppoints g_rep redet h2rbox h2rbox_v2 cascade_s2anet
     rotated_retinanet rotated_retinanet_tiny rtmdet_r_l rtmdet_r_m rtmdet_r_s rtmdet_r_tiny s2anet
-    two_stage_detector view BoxViewer LabelFixer save_weights load_weights show_map paper_figure'''.split()
+    two_stage_detector view BoxViewer LabelFixer save_weights load_weights show_map paper_figure EarlyAssigner WandB MLflow'''.split()
 
 @pytest.mark.parametrize('name, verb', [(name, constructor(o)) for name,o in OWN if looks(o) and name not in PASSED_ON])
 def test_an_unknown_keyword_is_refused_everywhere(name, verb):
