@@ -159,6 +159,7 @@ from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.fit_checks import FitWarning
 from .learn.history import plot_history
+from .learn.resume import Resume, ResumeWarning
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation
 from .learn.views import grad_cam, show_cam, show_features

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader', 'class_names', 'as_classes',
-           'DetectionCallback', 'NonFiniteLossError', 'FiniteGuard', 'CheckpointError', 'Checkpoint']
+           'DetectionCallback', 'NonFiniteLossError', 'FiniteGuard', 'CheckpointError', 'Checkpoint', 'callback_states',
+           'load_callback_states']
 
 # %% ../../nbs/learn/01_callbacks.ipynb #2aae95b4
 import torch
@@ -214,7 +215,7 @@ class Checkpoint(Callback):
 
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
-        if not self.started and self.resume and self.path.exists(): self._continue(self._read())
+        if not self.started: self._begin()
         self.started = True
         if self.epoch>=self.done: return
         self.asleep = [cb for cb in self.learn.cbs if cb.run and cb is not self]  # nobody is to see an epoch without values
@@ -238,27 +239,49 @@ class Checkpoint(Callback):
 
 # %% ../../nbs/learn/01_callbacks.ipynb #14f06a29
 def _plain(data):
-    "Without NumPy's numbers and fastai's lists, which `torch.load(weights_only=True)` refuses"
+    "Without NumPy's numbers, fastai's lists and tensors of its types, which `torch.load(weights_only=True)` refuses"
     if isinstance(data, dict): return {key:_plain(value) for key,value in data.items()}
     if isinstance(data, (list,tuple,L)): return [_plain(value) for value in data]
+    if isinstance(data, TensorBase): return data.as_subclass(Tensor)
     return data.item() if isinstance(data, np.generic) else data.tolist() if isinstance(data, np.ndarray) else data
 
-@patch
-def _trackers(self:Checkpoint):
-    "Callbacks that hold something from one epoch to the next, and its names"
-    names = lambda cb: ('best','wait') if isinstance(cb, TrackerCallback) else getattr(type(cb), 'lasting', ())
-    return {cb.name:(cb,names(cb)) for cb in self.learn.cbs if names(cb)}
+_LASTING = {TrackerCallback:('best','wait'), GradientAccumulation:('count',), ParamScheduler:('hps',)}
+
+def _lasting(cb): # a callback's class is asked: what it lacks itself, fastai would look for in the learner
+    return getattr(type(cb), 'lasting', None) or next((names for kind,names in _LASTING.items() if isinstance(cb, kind)), ())
+
+def callback_states(
+    learn:Learner
+)->dict: # by the callback's name; those without a state are left out
+    "What callbacks hold from one step to the next"
+    return {cb.name:cb.state_dict() if hasattr(type(cb), 'state_dict') else {name:getattr(cb, name, 0) for name in _lasting(cb)}
+            for cb in learn.cbs if hasattr(type(cb), 'state_dict') or _lasting(cb)}
+
+def load_callback_states(
+    learn:Learner,
+    states:dict # of `callback_states`
+):
+    "Give callbacks back what they held"
+    for cb in learn.cbs:
+        state = states.get(cb.name, {})
+        if hasattr(type(cb), 'load_state_dict') and state: cb.load_state_dict(state)
+        elif not hasattr(type(cb), 'state_dict'):
+            for name in _lasting(cb):
+                if name in state: setattr(cb, name, state[name])
 
 @patch
 def _write(self:Checkpoint):
     recorder = self.recorder
     curves = dict(lrs=recorder.lrs, losses=[loss.item() for loss in recorder.losses], iters=recorder.iters, values=recorder.values)
-    trackers = {key:{name:getattr(cb, name, 0) for name in names} for key,(cb,names) in self._trackers().items()}
-    state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn),
-                 fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=trackers)
+    state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn), fit=self.fits,
+                 epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=callback_states(self.learn))
     with atomic_path(self.path) as file: torch.save(_plain(state), file)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
+@patch
+def _begin(self:Checkpoint):
+    if self.resume and self.path.exists(): self._continue(self._read())
+
 @patch
 def _read(self:Checkpoint):
     try:
@@ -298,5 +321,4 @@ def _recall(self:Checkpoint, curves, trackers, **_):
     recorder.values = [L(row) for row in curves['values']]
     smooth = recorder.smooth_loss
     if recorder.losses: smooth.count,smooth.val = len(recorder.losses),recorder.losses[-1]*(1-smooth.beta**len(recorder.losses))
-    for key,(cb,_) in self._trackers().items():
-        for name,value in trackers.get(key, {}).items(): setattr(cb, name, value)
+    load_callback_states(self.learn, trackers)

@@ -61,7 +61,7 @@ def _set_direction(cb, metrics):
 class FitChecks(Callback):
     "Errors for settings that cannot be meant; one warning for what is not learnt"
     order = 51  # after the recorder has named its columns and written its row, before trackers read them
-    trained,watched = False,None
+    trained,watched,lasting = False,None,('counted',)
 
     def before_fit(self):
         self.trained,self.counted,self.nan,self.muted = False,0,set(),[]
