@@ -6,7 +6,7 @@
 __all__ = ['STATE', 'random_state', 'set_random_state', 'loader_states', 'set_loader_states', 'batches_from', 'data_mark',
            'training_settings', 'settings_differ', 'check_resume', 'find_run', 'ResumeWarning', 'Resume', 'go_on']
 
-# %% ../../nbs/learn/27_resume.ipynb #3422b44c
+# %% ../../nbs/learn/27_resume.ipynb #8ab72c2f
 import hashlib, json, random, re, time, warnings
 from inspect import signature
 from fastai.vision.all import *
@@ -18,7 +18,7 @@ from rotnb.learn.callbacks import (Checkpoint, CheckpointError, _plain, callback
     load_callback_states)
 from .run_folder import new_run, runs_root
 
-# %% ../../nbs/learn/27_resume.ipynb #6864ea69
+# %% ../../nbs/learn/27_resume.ipynb #7ffa9bbd
 def _packed(state): return [state[0], torch.tensor(state[1]), state[2]]
 def _unpacked(state): return state[0],tuple(state[1].tolist()),state[2]
 
@@ -38,7 +38,7 @@ def set_random_state(
     torch.set_rng_state(state['torch'])
     if state['cuda'] and len(state['cuda'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
 
-# %% ../../nbs/learn/27_resume.ipynb #57268ab4
+# %% ../../nbs/learn/27_resume.ipynb #c4451be0
 def loader_states(dls)->list: # None for a loader without a generator of its own
     "From where each loader draws the order of its next epoch"
     loaders = map(get_loader, dls.loaders)
@@ -68,7 +68,7 @@ def batches_from(
         set_random_state(now)
         yield from batches
 
-# %% ../../nbs/learn/27_resume.ipynb #108630a7
+# %% ../../nbs/learn/27_resume.ipynb #2389e05b
 def _value(value):
     "A plain value of a setting, or None"
     if isinstance(value, (list,tuple)): return [_value(part) for part in value]
@@ -119,7 +119,7 @@ def settings_differ(
     def short(value): return text if len(text := str(value))<60 else f'{text[:57]}...'
     return [f'{key} was {short(old.get(key))}, now {short(new.get(key))}' for key in {**old, **new} if old.get(key)!=new.get(key)]
 
-# %% ../../nbs/learn/27_resume.ipynb #0d1344d2
+# %% ../../nbs/learn/27_resume.ipynb #8366d91a
 STATE = 'state.pth'                 # in the folder of a run
 
 def check_resume(
@@ -142,12 +142,12 @@ def find_run(
     path = Path(run).expanduser()
     return root/path if root and isinstance(run, str) and path.name==run else path.absolute()
 
-# %% ../../nbs/learn/27_resume.ipynb #ca1141b4
+# %% ../../nbs/learn/27_resume.ipynb #7d65c9d0
 class ResumeWarning(UserWarning): "A state that could not be written"
 
 _KEYS = 'fit epoch at n_epoch settings classes model opt grads learner callbacks recorder scaler begun now order next_order'.split()
 
-@checked(steps=None)
+@checked(steps=None, folder=None)
 class Resume(Checkpoint):
     "Write the whole state of a training every so often, and go on from it, within an epoch too"
     order = 66                      # after all who may change something at a step
@@ -193,7 +193,7 @@ class Resume(Checkpoint):
 
     def __getstate__(self): return {**self.__dict__, 'state':None, 'folder':None, 'begun':None, 'order_begun':None}
 
-# %% ../../nbs/learn/27_resume.ipynb #da3fea50
+# %% ../../nbs/learn/27_resume.ipynb #e4542bd2
 @patch
 def _begin(self:Resume):
     "Find the run, and what it left"
@@ -235,7 +235,7 @@ def _continue(self:Resume, state):
     print(f"going on in {self.folder}: {self.done} of {self.n_epoch} epochs are done{where}")
     self.state = state
 
-# %% ../../nbs/learn/27_resume.ipynb #b52239f9
+# %% ../../nbs/learn/27_resume.ipynb #f2773484
 def _grads(model): return [None if p.grad is None else p.grad if p.grad.any() else 0 for p in model.parameters()]
 
 def _give_grads(model, grads):
@@ -278,7 +278,7 @@ def _restore(self:Resume):
     if not state['at']: return
     self.skipped,self.begun,self.order_begun,self.now = state['at'],state['begun'],state['order'],state['now']
 
-# %% ../../nbs/learn/27_resume.ipynb #2bc51ec5
+# %% ../../nbs/learn/27_resume.ipynb #2f5a0444
 @patch
 def _all_batches(self:Resume):
     learn,first,self.skipped = self.learn,self.skipped,0
@@ -308,7 +308,7 @@ def _write(self:Resume, epoch, at):
     self.last,self.since,self.written = time.perf_counter(),0,True
     self.cost = self.last-start
 
-# %% ../../nbs/learn/27_resume.ipynb #da6a7922
+# %% ../../nbs/learn/27_resume.ipynb #1975a63a
 def go_on(
     learn:Learner, # that is about to be fitted
     resume # folder of a run, its name in `runs`, True: the newest; False: as before without; None: as it is

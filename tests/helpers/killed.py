@@ -42,9 +42,10 @@ def train(folder, name, seed, kill_at=None):
 def main(folder):
     torch.set_num_threads(1)
     make_synth(folder/'set', n_train=9, n_valid=2, size=64, seed=3)
-    kills = sorted(random.Random().sample(range(1, EPOCHS*STEPS), 3))
+    # from the first state on: before it, a training begins anew
+    kills = sorted(random.Random().sample(range(2, EPOCHS*STEPS), 3))
     codes = [train(folder, 'whole', 0)]
-    # the first begins as the whole one does, the others from weights and random numbers that must not matter
+    # the first begins as the whole one does; with what the others begin must not matter
     codes += [train(folder, 'killed', i and 100+i, at) for i,at in enumerate([*kills,None])]
     (folder/'told.json').write_text(json.dumps(dict(kills=kills, codes=codes)))
 

@@ -1,23 +1,30 @@
 "A training that was stopped anywhere goes on to the weights it would have had, bit for bit"
-import errno, json, subprocess, sys, time
+import errno, json, random, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
-from fastai.vision.all import (Callback, CancelFitException, DataLoader, EarlyStoppingCallback, L, RandTransform, Resize, SaveModelCallback, set_seed)
+from fastai.vision.all import Callback, DataLoader, DisplayedTransform, EarlyStoppingCallback, L, PILImage, set_seed
 from killed import EPOCHS, STEPS, callbacks, tiny
 from paths import ROOT
-from rotnb.all import Annot, Checkpoint, CheckpointError, Resume, ResumeWarning, RotatedDataLoaders, create_detector, open_learner
+from rotnb.all import Annot, CheckpointError, Resume, ResumeWarning, RotatedDataLoaders, open_learner
 from rotnb.data.synth.scenes import make_synth
 from rotnb.learn import resume as module
-from rotnb.learn.resume import (batches_from, data_mark, find_run, random_state, set_random_state, settings_differ, training_settings)
+from rotnb.learn.resume import batches_from, data_mark, find_run, random_state, set_random_state, settings_differ
 
 @pytest.fixture(scope='module')
 def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('resume')/'set', n_train=9, n_valid=2, size=64, seed=3)
 
 @pytest.fixture(autouse=True)
-def runs(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch):
+    "Where a name alone is a folder, for no runs are kept"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('ROTNB_RUNS', str(tmp_path/'runs'))
-    return tmp_path/'runs'
+    monkeypatch.setenv('ROTNB_RUNS', '0')
+    return tmp_path
+
+@pytest.fixture
+def runs(here, monkeypatch):
+    "Runs leave folders, with plots, which take most of a test's time"
+    monkeypatch.setenv('ROTNB_RUNS', str(here/'runs'))
+    return here/'runs'
 
 class Stop(Callback):
     "Ctrl-C after so many steps of this process"
@@ -55,7 +62,7 @@ def whole(synth):
 
 def test_killed_at_three_random_steps_with_workers(tmp_path):
     with open(tmp_path/'log', 'w') as log:
-        done = subprocess.run([sys.executable, ROOT/'tests/helpers/killed.py', tmp_path], stdout=log, stderr=log, timeout=300)
+        done = subprocess.run([sys.executable, ROOT/'tests/helpers/killed.py', tmp_path], stdout=log, stderr=log, timeout=900)
     assert not done.returncode, (tmp_path/'log').read_text()
     told = json.loads((tmp_path/'told.json').read_text())
     assert told['codes']==[0,-9,-9,-9,0], (told, (tmp_path/'log').read_text())
@@ -63,7 +70,7 @@ def test_killed_at_three_random_steps_with_workers(tmp_path):
     assert same(whole['model'], killed['model']), told
     assert whole['rows']==killed['rows'] and len(whole['rows'])==EPOCHS, told
 
-@pytest.mark.parametrize('every,after', [(1,1), (2,4), (1,5), (2,8), (1,10)])
+@pytest.mark.parametrize('every,after', [(1,1), (2,4), (2,8), (1,10)])
 def test_goes_on_at_any_step(synth, whole, every, after):
     "Before a first step is written, within an epoch, at its end, in the last; gradients wait for more at each of these"
     undisturbed,begin = whole
@@ -87,7 +94,7 @@ def test_looks_on_only(synth, whole):
     set_random_state(begin)
     assert same(state(one_cycle(tiny(synth), Resume('r', steps=3))), state(undisturbed))
 
-@pytest.mark.parametrize('event', ['before_validate','after_validate','after_fit'])
+@pytest.mark.parametrize('event', ['before_validate','after_fit'])
 def test_stopped_where_nothing_is_trained(synth, whole, event):
     undisturbed,begin = whole
     set_random_state(begin)
@@ -135,28 +142,27 @@ def test_the_newest_run(synth, runs):
     for name in ('rotated_fcos_x','rotated_fcos_33_a'): (runs/name).mkdir(); (runs/name/'state.pth').touch()
     assert find_run(True, 'rotated_fcos').name=='rotated_fcos_3'
 
-def test_all_fits_take_it(synth, runs):
-    for name,args in dict(fit=(1,), fit_one_cycle=(1,), fit_flat_cos=(1,), fit_sgdr=(1,1), fine_tune=(1,)).items():
+def test_all_fits_take_it(synth, here):
+    for name,args in dict(fit_flat_cos=(1,), fit_sgdr=(1,1), fine_tune=(1,)).items():
         getattr(tiny(synth), name)(*args, resume=f'f_{name}')
-        assert (runs/f'f_{name}/state.pth').exists(), name
+        assert (here/f'f_{name}/state.pth').exists(), name
     learn = tiny(synth)
     learn.fit(1, resume='a')
     learn.fit(1)
-    assert torch.load(runs/'a/state.pth', weights_only=True)['fit']==1, 'it stays with the learner'
+    assert torch.load(here/'a/state.pth', weights_only=True)['fit']==1, 'it stays with the learner'
     learn.fit(1, resume=False)
     assert not learn.cbs.filter(lambda cb: isinstance(cb, Resume))
 
-def test_another_training_is_named(synth, tmp_path, runs):
+def test_another_training_is_named(synth, tmp_path, here):
     begun = lambda: Resume('r', steps=1)
     stopped(one_cycle, tiny(synth), begun(), Stop(3))
-    was = (runs/'r/state.pth').read_bytes()
+    was = (here/'r/state.pth').read_bytes()
     def refused(match, learn, *cbs, **kw):
         with pytest.raises(CheckpointError, match=match): one_cycle(learn, begun(), *cbs, **kw)
-        assert (runs/'r/state.pth').read_bytes()==was
+        assert (here/'r/state.pth').read_bytes()==was
     refused('fit.epochs was 2, now 3', tiny(synth), epochs=3)
     refused('data.bs was 2, now 3', tiny(synth, bs=3))
     refused('detector.', tiny(synth, feat_channels=8))
-    refused("detector.name was rotated_fcos, now rotated_atss", tiny(synth, arch='rotated_atss', act='relu', strides=(8,16,32,64)))
     refused('callbacks.with_state', tiny(synth), EarlyStoppingCallback())
     with pytest.raises(CheckpointError, match='fit.lr was'): tiny(synth).fit_one_cycle(2, 1e-3, cbs=[begun(), *callbacks()])
     other = make_synth(tmp_path/'other', n_train=9, n_valid=2, size=64, seed=4)
@@ -178,16 +184,15 @@ def test_a_damaged_file_and_a_foreign_folder(synth, runs):
     kept = (runs/'old/best.pth').read_bytes()
     with pytest.raises(CheckpointError, match='holds a run that left no state.pth'): one_cycle(tiny(synth), resume='old')
     assert (runs/'old/best.pth').read_bytes()==kept
-    for bad in (3, '', '..', False if False else 1.5):
+    for bad in (3, '', '..', 1.5):
         with pytest.raises(ValueError, match='resume is'): one_cycle(tiny(synth), resume=bad)
 
-def test_no_runs_are_kept(synth, monkeypatch, tmp_path):
-    monkeypatch.setenv('ROTNB_RUNS', '0')
+def test_no_runs_are_kept(synth, tmp_path):
     with pytest.raises(ValueError, match='resume=.folder/of/a_run'): one_cycle(tiny(synth), resume=True)
     one_cycle(tiny(synth), resume=tmp_path/'here', epochs=1)
     assert [path.name for path in (tmp_path/'here').iterdir()]==['state.pth']
 
-def test_a_full_disk(synth, whole, runs, monkeypatch):
+def test_a_full_disk(synth, whole, here, monkeypatch):
     undisturbed,begin = whole
     set_random_state(begin)
     save,n = torch.save,[0]
@@ -200,21 +205,18 @@ def test_a_full_disk(synth, whole, runs, monkeypatch):
     monkeypatch.setattr(torch, 'save', full)
     with pytest.warns(ResumeWarning, match='state.pth'): learn = one_cycle(tiny(synth), Resume('r', steps=1))
     assert same(state(learn), state(undisturbed)), 'the training goes on'
-    assert n[0]>4 and not [path for path in (runs/'r').iterdir() if path.name[0]=='.']
+    assert n[0]>4 and not [path for path in (here/'r').iterdir() if path.name[0]=='.']
     monkeypatch.setattr(torch, 'save', save)
     steps = Steps()
     learn = one_cycle(tiny(synth), Resume('r', steps=1), steps)
     assert steps.taken[0]==(0,3) and same(state(learn), state(undisturbed))
 
-def test_what_callbacks_hold(synth, runs):
+def test_what_callbacks_hold(synth, here):
     class Count(Callback):
         def before_fit(self): self.seen = torch.zeros(1)
         def after_batch(self): self.seen = self.seen*.9+float(self.training)
         def state_dict(self): return dict(seen=self.seen)
         def load_state_dict(self, state): self.seen = state['seen']
-    class Fixed(Callback):
-        order = 49
-        def after_validate(self): self.learn.metrics[0]._value = 0
     def fit(cbs, stop=None):
         count,stopper = Count(),EarlyStoppingCallback(monitor='train_loss', patience=3, min_delta=99)
         learn = tiny(synth)
@@ -231,18 +233,18 @@ def test_what_callbacks_hold(synth, runs):
     c,*_ = fit([Resume('r', steps=1), steps])
     assert steps.taken==[] and same(state(b), state(c)), 'stopped early is over'
 
-def test_searches_validations_and_predictions_leave_it_alone(synth, runs):
+def test_searches_validations_and_predictions_leave_it_alone(synth, here):
     learn = tiny(synth)
     learn.add_cb(Resume('r', steps=1))
-    learn.validate(); learn.get_preds(); learn.lr_find(num_it=4, show_plot=False)
-    assert not (runs/'r').exists()
+    learn.validate(); learn.get_preds(); learn.lr_find(num_it=6, show_plot=False)
+    assert not (here/'r').exists()
     learn.fit(1, 1e-3)
-    was = (runs/'r/state.pth').read_bytes()
-    learn.validate(); learn.get_preds(); learn.lr_find(num_it=4, show_plot=False); learn.validate()
-    assert (runs/'r/state.pth').read_bytes()==was
-    learn.path = runs
+    was = (here/'r/state.pth').read_bytes()
+    learn.validate(); learn.get_preds(); learn.lr_find(num_it=6, show_plot=False); learn.validate()
+    assert (here/'r/state.pth').read_bytes()==was
+    learn.path = here
     learn.export('a.pkl')
-    assert open_learner(runs/'a.pkl', 'cpu').resume.state is None
+    assert open_learner(here/'a.pkl', 'cpu').resume.state is None
 
 def test_the_cost_is_kept_low(synth, monkeypatch):
     "By time, writing takes one part in a hundred; a clock that the test turns"
@@ -257,39 +259,29 @@ def test_the_cost_is_kept_low(synth, monkeypatch):
         order = 0
         def after_batch(self): now[0] += 10.*self.training
     monkeypatch.setattr(Resume, '_write', write)
-    tiny(synth).fit(12, 1e-3, cbs=[Resume('r'), Tick()])
-    assert 8<=len(wrote)<=13 and max(np.diff(wrote)[:-1])<=60.5
+    tiny(synth).fit(7, 1e-3, cbs=[Resume('r'), Tick()])
+    assert 5<=len(wrote)<=8 and max(np.diff(wrote)[:-1])<=60.5
     assert .5*len(wrote)/now[0]<.02
     wrote.clear()
     tiny(synth).fit(2, 1e-3, cbs=[Resume('s', seconds=25), Tick()])
     assert np.allclose(np.diff(wrote)[:2], 30.5)
 
-@pytest.mark.parametrize('kind', ['python','numpy','torch'])
-def test_workers_draw_by_batch(synth, kind):
+class _Drawn(DisplayedTransform):
+    "An image of one random colour"
+    def encodes(self, x:PILImage):
+        return PILImage.create(np.full((64,64,3), [int(value*255) for value in (random.random(), np.random.rand(), torch.rand(1))], np.uint8))
+
+def test_workers_draw_by_batch(synth):
     "The same batches from any number of workers, from any batch on"
-    import random
-    draw = dict(python=random.random, numpy=np.random.rand, torch=lambda: torch.rand(1).item())[kind]
-    class Noise(RandTransform):
-        def encodes(self, x:torch.Tensor): return x
-        def before_call(self, b, split_idx): self.do = draw()<.5
     def batches(workers, first=0):
-        dls = RotatedDataLoaders.from_dota(synth, bs=2, num_workers=workers, batch_tfms=[], item_tfms=[_Drawn(kind)], shuffle=True)
+        dls = RotatedDataLoaders.from_dota(synth, bs=2, num_workers=workers, batch_tfms=[], item_tfms=[_Drawn()], shuffle=True)
         dls.train.rng.seed(7)
         dls.train.first_batch = first
-        return [x[:,0,0,0].tolist() for x,*_ in dls.train]
+        return [x[:,:,0,0].tolist() for x,*_ in dls.train]
     one,three = batches(1),batches(3)
-    assert one==three and len({value for row in one for value in row})>3
+    assert one==three and all(len(set(values))>6 for values in zip(*sum(one, [])))
     assert batches(3, 1)==one[1:] and batches(2, 3)==one[3:]
     assert batches(1)==one
-
-from fastai.vision.all import DisplayedTransform, PILImage
-class _Drawn(DisplayedTransform):
-    "An image of one random grey"
-    def __init__(self, kind): self.kind = kind
-    def encodes(self, x:PILImage):
-        import random
-        draw = dict(python=random.random, numpy=np.random.rand, torch=lambda: torch.rand(1).item())[self.kind]
-        return PILImage.create(np.full((64,64,3), int(draw()*255), np.uint8))
 
 def test_other_loaders_are_read_up_to_there():
     def noisy(i): return torch.tensor([float(i), torch.rand(1).item(), np.random.rand()])
