@@ -42,12 +42,14 @@ class History(Callback):
     def __init__(self,
         terms=() # names of the losses that get a column, see `loss_terms`
     ):
-        self.terms,self.rows,self.start = list(terms),[],None
+        self.terms,self.rows,self.start,self.others,self.own = list(terms),[],None,[],[]
 
     def before_fit(self):
         self.smooth,self.n,self.start = {},0,None
+        self.others = [cb for cb in self.learn.cbs.sorted('order') if getattr(type(cb), 'columns', ())]
         names,at = self.recorder.metric_names,len(self.recorder.metric_names)-self.recorder.add_time
-        self.recorder.metric_names = names[:at]+self.terms+names[at:]
+        self.own = self.terms+[name for cb in self.others for name in cb.columns]
+        self.recorder.metric_names = names[:at]+self.own+names[at:]
 
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self.start,self.steps = time.perf_counter(),len(self.recorder.lrs)
@@ -65,9 +67,9 @@ class History(Callback):
     def after_validate(self):
         if self.start is None: return
         names,log = self.recorder.metric_names,self.recorder.log
-        lacking = len(names)-self.recorder.add_time-len(self.terms)-len(log)
+        lacking = len(names)-self.recorder.add_time-len(self.own)-len(log)
         term = lambda key: float(self.smooth[key])/(1-self.recorder.smooth_loss.beta**self.n) if key in self.smooth else None
-        self.recorder.log = log+[None]*lacking+[term(key) for key in self.terms]
+        self.recorder.log = log+[None]*lacking+[term(key) for key in self.terms]+[value for cb in self.others for value in cb.values()]
 
     def after_epoch(self):
         if self.start is None or not self.recorder.values: return
@@ -115,7 +117,7 @@ def print_epoch(
     print(f'epoch {epoch+1} of {learn.n_epoch}:', *named, flush=True)
 
 # %% ../../nbs/learn/06_history.ipynb #0023efba
-NOT_DRAWN = 'epoch','lr','steps','seconds'         # columns of a row that are no result
+NOT_DRAWN = 'epoch','lr','steps','seconds','img/s','GB'        # columns of a row that are no result
 
 @checked(epochs=None)
 def plot_history(

@@ -6,7 +6,7 @@
 __all__ = ['STATE', 'random_state', 'set_random_state', 'loader_states', 'set_loader_states', 'batches_from', 'data_mark',
            'training_settings', 'settings_differ', 'check_resume', 'find_run', 'ResumeWarning', 'Resume', 'go_on']
 
-# %% ../../nbs/learn/27_resume.ipynb #8ab72c2f
+# %% ../../nbs/learn/27_resume.ipynb #d8db9df4
 import hashlib, json, random, re, time, warnings
 from inspect import signature
 from fastai.vision.all import *
@@ -14,11 +14,10 @@ from ..check.verbs import checked
 from ..data.blocks import RBoxDL, source_name
 from ..data.labels.atomic import atomic_path
 from ..models.files import load_tensors
-from rotnb.learn.callbacks import (Checkpoint, CheckpointError, _plain, callback_states, class_names, get_loader,
-    load_callback_states)
+from .callbacks import Checkpoint, CheckpointError, _plain, class_names, get_loader
 from .run_folder import new_run, runs_root
 
-# %% ../../nbs/learn/27_resume.ipynb #7ffa9bbd
+# %% ../../nbs/learn/27_resume.ipynb #b8eda08d
 def _packed(state): return [state[0], torch.tensor(state[1]), state[2]]
 def _unpacked(state): return state[0],tuple(state[1].tolist()),state[2]
 
@@ -38,7 +37,7 @@ def set_random_state(
     torch.set_rng_state(state['torch'])
     if state['cuda'] and len(state['cuda'])==torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
 
-# %% ../../nbs/learn/27_resume.ipynb #c4451be0
+# %% ../../nbs/learn/27_resume.ipynb #a51e3ae9
 def loader_states(dls)->list: # None for a loader without a generator of its own
     "From where each loader draws the order of its next epoch"
     loaders = map(get_loader, dls.loaders)
@@ -68,7 +67,7 @@ def batches_from(
         set_random_state(now)
         yield from batches
 
-# %% ../../nbs/learn/27_resume.ipynb #2389e05b
+# %% ../../nbs/learn/27_resume.ipynb #0a63a5f1
 def _value(value):
     "A plain value of a setting, or None"
     if isinstance(value, (list,tuple)): return [_value(part) for part in value]
@@ -96,7 +95,8 @@ def _rates(learn):
     return fixed | {name:[np.ravel(sched(i/10)).tolist() for i in range(11)] for name,sched in scheds.items()}
 
 def training_settings(
-    learn # at the beginning of a fit
+    learn, # at the beginning of a fit
+    with_state=() # names of callbacks that hold something
 )->dict: # flat: 'data.bs', ...
     "What a fit depends on, as far as it can be told"
     dl,opt = get_loader(learn.dls.train),learn.opt_func
@@ -107,7 +107,7 @@ def training_settings(
                   item_tfms=_told(getattr(dl, 'after_item', None)), batch_tfms=_told(getattr(dl, 'after_batch', None))),
         fit=dict(epochs=learn.n_epoch, steps=len(learn.dl), frozen_groups=int(getattr(learn.opt, 'frozen_idx', 0)),
                  optimizer=_value(getattr(opt, 'func', opt)), **getattr(opt, 'keywords', {}), **_rates(learn)),
-        callbacks=dict(with_state=sorted(callback_states(learn))))
+        callbacks=dict(with_state=sorted(with_state)))
     flat = {f'{part}.{key}':value for part,values in parts.items() for key,value in values.items()}
     return json.loads(json.dumps(flat, default=str))
 
@@ -119,7 +119,7 @@ def settings_differ(
     def short(value): return text if len(text := str(value))<60 else f'{text[:57]}...'
     return [f'{key} was {short(old.get(key))}, now {short(new.get(key))}' for key in {**old, **new} if old.get(key)!=new.get(key)]
 
-# %% ../../nbs/learn/27_resume.ipynb #8366d91a
+# %% ../../nbs/learn/27_resume.ipynb #f00ed2fa
 STATE = 'state.pth'                 # in the folder of a run
 
 def check_resume(
@@ -142,7 +142,7 @@ def find_run(
     path = Path(run).expanduser()
     return root/path if root and isinstance(run, str) and path.name==run else path.absolute()
 
-# %% ../../nbs/learn/27_resume.ipynb #7d65c9d0
+# %% ../../nbs/learn/27_resume.ipynb #52541eee
 class ResumeWarning(UserWarning): "A state that could not be written"
 
 _KEYS = 'fit epoch at n_epoch settings classes model opt grads learner callbacks recorder scaler begun now order next_order'.split()
@@ -150,7 +150,7 @@ _KEYS = 'fit epoch at n_epoch settings classes model opt grads learner callbacks
 @checked(steps=None, folder=None)
 class Resume(Checkpoint):
     "Write the whole state of a training every so often, and go on from it, within an epoch too"
-    order = 66                      # after all who may change something at a step
+    order = 67                      # after all who may change something at a step
     def __init__(self,
         folder=True, # of the run: a name in `runs`, or a path; True: the newest of the detector's name, or a new one
         steps:int=None, # write after so many; None: by time
@@ -185,19 +185,21 @@ class Resume(Checkpoint):
         if self.trained and (self.steps or self._due()): self._write(self.epoch+1, 0)
         if self.state and not self.state['at'] and self.epoch==self.done-1: self._restore()
 
+    def put_back(self): self.learn.__dict__.pop('all_batches', None)
+
     def after_fit(self):
-        self.learn.__dict__.pop('all_batches', None)
+        self.put_back()
         if self.trained: self._write(self.n_epoch, 0)
         self.trained = False
         super().after_fit()
 
     def __getstate__(self): return {**self.__dict__, 'state':None, 'folder':None, 'begun':None, 'order_begun':None}
 
-# %% ../../nbs/learn/27_resume.ipynb #e4542bd2
+# %% ../../nbs/learn/27_resume.ipynb #c29d5541
 @patch
 def _begin(self:Resume):
     "Find the run, and what it left"
-    self.settings,self.since,self.last,self.written = training_settings(self.learn),0,time.perf_counter(),False
+    self.settings,self.since,self.last,self.written = training_settings(self.learn, self._states()),0,time.perf_counter(),False
     self.cost = sum(p.numel()*p.element_size() for p in self.learn.model.parameters())*3/5e8+.01         # seconds, until one is measured
     own = self.learn.cbs.filter(lambda cb: cb.name=='run_folder')
     self.own = own[0] if own else None
@@ -235,7 +237,7 @@ def _continue(self:Resume, state):
     print(f"going on in {self.folder}: {self.done} of {self.n_epoch} epochs are done{where}")
     self.state = state
 
-# %% ../../nbs/learn/27_resume.ipynb #f2773484
+# %% ../../nbs/learn/27_resume.ipynb #1d129947
 def _grads(model): return [None if p.grad is None else p.grad if p.grad.any() else 0 for p in model.parameters()]
 
 def _give_grads(model, grads):
@@ -258,7 +260,7 @@ def _state(self:Resume, epoch, at):
     learn,model,scaler = self.learn,get_model(self.model),self.learn.__dict__.get('scaler')
     return dict(fit=self.fits, epoch=epoch, at=at, n_epoch=self.n_epoch, settings=self.settings, classes=class_names(learn),
         model=model.state_dict(), opt=self.opt.state_dict(), grads=_grads(model), learner=[learn.pct_train, learn.train_iter],
-        callbacks=callback_states(learn), recorder=_recorded(learn.recorder), scaler=scaler.state_dict() if scaler else {},
+        callbacks=self._states(), recorder=_recorded(learn.recorder), scaler=scaler.state_dict() if scaler else {},
         begun=self.begun, now=random_state(), order=self.order_begun, next_order=loader_states(self.dls))
 
 @patch
@@ -269,7 +271,7 @@ def _restore(self:Resume):
     except RuntimeError as e: raise CheckpointError(f'{self.file} does not fit this model; name another folder for a new run.\n{e}') from e
     self.opt.load_state_dict(to_device(state['opt'], first(model.parameters()).device))
     _give_grads(model, state['grads'])
-    load_callback_states(learn, state['callbacks'])
+    self._give_states(state['callbacks'])
     _give_record(learn.recorder, **state['recorder'])
     learn.pct_train,learn.train_iter = state['learner']
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
@@ -278,7 +280,7 @@ def _restore(self:Resume):
     if not state['at']: return
     self.skipped,self.begun,self.order_begun,self.now = state['at'],state['begun'],state['order'],state['now']
 
-# %% ../../nbs/learn/27_resume.ipynb #2f5a0444
+# %% ../../nbs/learn/27_resume.ipynb #6c4dd1a5
 @patch
 def _all_batches(self:Resume):
     learn,first,self.skipped = self.learn,self.skipped,0
@@ -308,7 +310,7 @@ def _write(self:Resume, epoch, at):
     self.last,self.since,self.written = time.perf_counter(),0,True
     self.cost = self.last-start
 
-# %% ../../nbs/learn/27_resume.ipynb #1975a63a
+# %% ../../nbs/learn/27_resume.ipynb #90bf640f
 def go_on(
     learn:Learner, # that is about to be fitted
     resume # folder of a run, its name in `runs`, True: the newest; False: as before without; None: as it is
