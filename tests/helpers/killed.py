@@ -7,11 +7,13 @@ from rotnb.all import CloseMixing, Mosaic, RotatedDataLoaders, Resume, TrackDiff
 from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth.scenes import make_synth
 
-TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32), act='exp')
+TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16,32),
+            act='exp')
 EPOCHS,STEPS = 2,5
 
 def tiny(data, workers=0, bs=2, arch='rotated_fcos', cbs=None, **kw):
-    dls = RotatedDataLoaders.from_dota(data, bs=bs, num_workers=workers, item_tfms=[Mosaic(64)], sampler=WeightedSampler(), drop_last=False)
+    dls = RotatedDataLoaders.from_dota(data, bs=bs, num_workers=workers, item_tfms=[Mosaic(64)], sampler=WeightedSampler(),
+                                       drop_last=False)
     learn = rotated_learner(dls, arch, cbs=cbs, **{**TINY, **kw})
     learn.remove_cb(learn.progress)
     learn.logger = lambda log: None

@@ -8,7 +8,8 @@ from paths import ROOT
 from rotnb.all import Annot, CheckpointError, Resume, ResumeWarning, RotatedDataLoaders, open_learner
 from rotnb.data.synth.scenes import make_synth
 from rotnb.learn import resume as module
-from rotnb.learn.resume import batches_from, data_mark, find_run, random_state, set_random_state, settings_differ
+from rotnb.learn.resume import find_run
+from rotnb.learn.states import batches_from, data_mark, random_state, set_random_state, settings_differ
 
 @pytest.fixture(scope='module')
 def synth(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('resume')/'set', n_train=9, n_valid=2, size=64, seed=3)
@@ -87,7 +88,8 @@ def test_goes_on_at_any_step(synth, whole, every, after):
     mine,theirs = learn.recorder,undisturbed.recorder
     assert mine.lrs==theirs.lrs and mine.iters==theirs.iters and torch.equal(torch.stack(mine.losses), torch.stack(theirs.losses))
     assert mine.values==theirs.values and learn.pct_train==undisturbed.pct_train
-    assert {key:np.ravel(value).tolist() for key,value in mine.hps.items()}=={key:np.ravel(value).tolist() for key,value in theirs.hps.items()}
+    flat = lambda recorder: {key:np.ravel(value).tolist() for key,value in recorder.hps.items()}
+    assert flat(mine)==flat(theirs)
 
 def test_looks_on_only(synth, whole):
     undisturbed,begin = whole
@@ -269,7 +271,8 @@ def test_the_cost_is_kept_low(synth, monkeypatch):
 class _Drawn(DisplayedTransform):
     "An image of one random colour"
     def encodes(self, x:PILImage):
-        return PILImage.create(np.full((64,64,3), [int(value*255) for value in (random.random(), np.random.rand(), torch.rand(1))], np.uint8))
+        rgb = [int(value*255) for value in (random.random(), np.random.rand(), torch.rand(1))]
+        return PILImage.create(np.full((64,64,3), rgb, np.uint8))
 
 def test_workers_draw_by_batch(synth):
     "The same batches from any number of workers, from any batch on"
@@ -302,5 +305,6 @@ def test_marks_of_data():
     mark = data_mark([one()])
     moved = one(); moved.image = Path('there/a.png')
     assert data_mark([moved])==mark
-    assert len({mark, data_mark([one('b.png')]), data_mark([one(x=2.)]), data_mark([one(cls='plane')]), data_mark([one(), one()]), data_mark([])})==6
+    others = [[one('b.png')], [one(x=2.)], [one(cls='plane')], [one(), one()], []]
+    assert len({mark, *map(data_mark, others)})==6
     assert settings_differ(dict(a=1, b=2), dict(a=1, b=3, c='x'*90))==['b was 2, now 3', f"c was None, now {'x'*57}..."]
