@@ -34,7 +34,8 @@ def find_run(
     "The folder of the run that is to go on"
     root = runs_root()
     if run is True:
-        if root is None: raise ValueError("resume=True looks among the runs, but none are kept here (ROTNB_RUNS=0): resume='folder/of/a_run'")
+        if root is None:
+            raise ValueError("resume=True looks among the runs, but none are kept here (ROTNB_RUNS=0): resume='folder/of/a_run'")
         pattern = re.compile(re.escape(name)+r'(_\d+)?')
         found = [path.parent for path in root.glob(f'*/{STATE}') if pattern.fullmatch(path.parent.name)]
         return max(found, key=lambda path: (path/STATE).stat().st_mtime_ns, default=None)
@@ -61,6 +62,7 @@ class Resume(Checkpoint):
         self.state,self.skipped,self.begun,self.order_begun,self.written = None,0,None,None,False
 
     def before_fit(self):
+        if self._looking(): return
         super().before_fit()
         self.state,self.skipped,self.learn.all_batches = None,0,self._all_batches
 
@@ -80,13 +82,16 @@ class Resume(Checkpoint):
         if self.trained and not self.written: self._write(self.epoch, self.n_iter)
 
     def after_epoch(self):
+        if self._looking(): return
         self._wake(self.order)
         if self.trained and (self.steps or self._due()): self._write(self.epoch+1, 0)
         if self.state and not self.state['at'] and self.epoch==self.done-1: self._restore()
 
     def put_back(self): self.learn.__dict__.pop('all_batches', None)
+    def _looking(self): return self.learn.lock.locked()             # a validation or a prediction, maybe within a fit
 
     def after_fit(self):
+        if self._looking(): return
         self.put_back()
         if self.trained: self._write(self.n_epoch, 0)
         self.trained = False
@@ -209,7 +214,7 @@ def _write(self:Resume, epoch, at):
             self.file = self.folder/STATE
         with atomic_path(self.file) as part: torch.save(_plain(state), part)
     except OSError as e:
-        text = f'the state of the training is not written: {e}. The training goes on; after a break it would from what was written before'
+        text = f'the state of the training is not written: {e}. The training goes on; after a break it would from the last state'
         warnings.warn(text, ResumeWarning, stacklevel=2)
     self.last,self.since,self.written = time.perf_counter(),0,True
     self.cost = self.last-start

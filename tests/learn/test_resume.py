@@ -248,6 +248,19 @@ def test_searches_validations_and_predictions_leave_it_alone(synth, here):
     learn.export('a.pkl')
     assert open_learner(here/'a.pkl', 'cpu').resume.state is None
 
+def test_predictions_within_a_fit(synth, whole, here):
+    "A callback that looks at results neither ends the training nor sends it back"
+    undisturbed,begin = whole
+    class Look(Callback):
+        order = 68
+        def after_batch(self):
+            if not self.training or self.iter!=2 or self.learn.lock.locked(): return
+            with self.learn.lock: self.learn.resume.before_fit(); self.learn.resume.after_epoch(); self.learn.resume.after_fit()
+    set_random_state(begin)
+    stopped(one_cycle, tiny(synth), Resume('r', steps=1), Look(), Stop(8))
+    learn = one_cycle(tiny(synth), Resume('r', steps=1))
+    assert same(state(learn), state(undisturbed)) and rows(learn)==rows(undisturbed)
+
 def test_the_cost_is_kept_low(synth, monkeypatch):
     "By time, writing takes one part in a hundred; a clock that the test turns"
     now,wrote = [0.],[]
