@@ -158,6 +158,7 @@ from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFinite
 from .learn.phases import CloseMixing, TrackDifficulty, EarlyAssigner
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
 from .learn.history import plot_history
+from .learn.resume import Resume, ResumeWarning
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.ema import EMA
 from .learn.teach import Distill

@@ -7,6 +7,9 @@ __all__ = ['RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'Pa
            'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'open_image', 'NamedImageBlock']
 
 # %% ../../nbs/data/06_blocks.ipynb #4d846d63
+from copy import copy
+from random import Random
+from torch.utils.data import get_worker_info
 from fastai.vision.all import *
 from ..check.verbs import checked
 from .types import *
@@ -150,11 +153,24 @@ def _named(e, dataset, i):
 class RBoxDL(TfmdDL):
     "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
     n_inp = 1 # fastai counts boxes among the inputs in `test_dl(items, with_labels=True)`
+    first_batch,seed = 0,0 # batches of an epoch before the first are neither read nor given
     def __init__(self, dataset, *args, sampler=None, **kwargs):
         self.sampler = sampler
         super().__init__(dataset, *args, **kwargs)
 
     def get_idxs(self): return super().get_idxs() if self.sampler is None else self.sampler(self)
+    def randomize(self):
+        super().randomize()
+        self.seed = copy(self.rng).getrandbits(32) # of this epoch; the order is drawn as if nobody had asked
+
+    def sample(self):
+        "Indices of the batches that this process reads; a worker draws each of them from numbers of its own"
+        for i,idxs in enumerate(chunked(self._DataLoader__idxs, self.bs or 1)):
+            at = i-self.first_batch
+            if at<0 or at%self.num_workers!=self.offs: continue
+            if get_worker_info(): set_seed(Random(f'{self.seed} {i}').getrandbits(32))
+            yield from idxs
+
     def do_item(self, s):
         mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
         for o in mixing: o.dataset = self.dataset

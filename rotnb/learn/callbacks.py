@@ -270,7 +270,7 @@ class Checkpoint(Callback):
 
     def before_train(self):
         if hasattr(self.learn, 'lr_finder'): return
-        if not self.started and self.resume and self.path.exists(): self._continue(self._read())
+        if not self.started: self._begin()
         self.started = True
         if self.epoch>=self.done: return
         self.asleep = [cb for cb in self.learn.cbs if cb.run and cb is not self]  # nobody is to see an epoch without values
@@ -293,19 +293,30 @@ class Checkpoint(Callback):
         self.asleep = [cb for cb in self.asleep if not cb.run]
 
 # %% ../../nbs/learn/01_callbacks.ipynb #14f06a29
-_TRACKED = 'best','wait'                  # what fastai's trackers hold
+_HELD = {TrackerCallback:('best','wait'), GradientAccumulation:('count',), ParamScheduler:('hps',)}        # what fastai's own hold
+
+def _held(cb): return next((names for kind,names in _HELD.items() if isinstance(cb, kind)), ())
 
 def _plain(data):
-    "Without NumPy's numbers and fastai's lists, which `torch.load(weights_only=True)` refuses"
+    "Without NumPy's numbers, fastai's lists and tensors of its types, which `torch.load(weights_only=True)` refuses"
     if isinstance(data, dict): return {key:_plain(value) for key,value in data.items()}
     if isinstance(data, (list,tuple,L)): return [_plain(value) for value in data]
+    if isinstance(data, TensorBase): return data.as_subclass(Tensor)
     return data.item() if isinstance(data, np.generic) else data.tolist() if isinstance(data, np.ndarray) else data
 
 @patch
 def _states(self:Checkpoint):
     "What callbacks hold from one epoch to the next, by their names"
-    trackers = {cb.name:{name:getattr(cb, name, 0) for name in _TRACKED} for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
-    return {**trackers, **{name:cb.state_dict() for name,cb in lasting_cbs(self.learn.cbs).items()}}
+    held = {cb.name:{name:getattr(cb, name, 0) for name in _held(cb)} for cb in self.learn.cbs if _held(cb)}
+    return {**held, **{name:cb.state_dict() for name,cb in lasting_cbs(self.learn.cbs).items()}}
+
+@patch
+def _give_states(self:Checkpoint, states):
+    lasting = lasting_cbs(self.learn.cbs)
+    for cb in self.learn.cbs:
+        if cb.name not in states: continue
+        if cb.name in lasting: cb.load_state_dict(states[cb.name])
+        elif _held(cb): vars(cb).update(states[cb.name])
 
 @patch
 def _write(self:Checkpoint):
@@ -316,6 +327,10 @@ def _write(self:Checkpoint):
     with atomic_path(self.path) as file: torch.save(_plain(state), file)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
+@patch
+def _begin(self:Checkpoint):
+    if self.resume and self.path.exists(): self._continue(self._read())
+
 @patch
 def _read(self:Checkpoint):
     try:
@@ -355,7 +370,4 @@ def _recall(self:Checkpoint, curves, trackers, **_):
     recorder.values = [L(row) for row in curves['values']]
     smooth = recorder.smooth_loss
     if recorder.losses: smooth.count,smooth.val = len(recorder.losses),recorder.losses[-1]*(1-smooth.beta**len(recorder.losses))
-    for cb in self.learn.cbs:
-        if isinstance(cb, TrackerCallback): vars(cb).update(trackers.get(cb.name, {}))
-    for name,cb in lasting_cbs(self.learn.cbs).items():
-        if name in trackers: cb.load_state_dict(trackers[name])
+    self._give_states(trackers)

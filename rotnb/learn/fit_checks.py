@@ -71,10 +71,10 @@ def check_classes(
             raise ValueError(f"the detector has {n} classes, its stage {i} ({type(stage).__name__}) has {own}: "
                              "make both with the same n_classes")
 
-class FitChecks(Callback):
+class FitChecks(Lasting, Callback):
     "Errors for settings that cannot be meant; one warning for what is not learnt"
     order = 51  # after the recorder has named its columns and written its row, before trackers read them
-    trained,watched = False,None
+    trained,watched,lasting = False,None,('counted',)
 
     def before_fit(self):
         self.trained,self.counted,self.nan,self.muted = False,0,set(),[]

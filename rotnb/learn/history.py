@@ -12,7 +12,6 @@ from importlib.metadata import version
 from fastai.vision.all import *
 from .. import __version__
 from ..check.verbs import checked
-from .callbacks import Lasting
 from ..plot.style import figure_style, line_style
 
 # %% ../../nbs/learn/06_history.ipynb #8dcf1b57
@@ -37,9 +36,9 @@ def loss_terms(
         except Exception: return []     # any other model or size; what is wrong with it, the first step will say
 
 # %% ../../nbs/learn/06_history.ipynb #dff6295d
-class History(Lasting, Callback):
+class History(Callback):
     "A row for every epoch that was trained, over all fits; the terms of the loss in the training's table"
-    order,lasting = 50.5,('rows','smooth','n')      # after the recorder, before anybody reads its columns
+    order = 50.5                                    # after the recorder, before anybody reads its columns
     def __init__(self,
         terms=() # names of the losses that get a column, see `loss_terms`
     ):
@@ -78,6 +77,13 @@ class History(Lasting, Callback):
         values = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
         more = dict(lr=max(lrs, default=None), steps=len(lrs), seconds=round(seconds, 2))
         self.rows,self.start = [*self.rows, dict(epoch=len(self.rows), **values, **more)],None
+
+    def state_dict(self):
+        return dict(rows=self.rows, smooth=self.smooth, n=self.n, steps=getattr(self, 'steps', 0),
+                    seconds=0. if self.start is None else time.perf_counter()-self.start)
+    def load_state_dict(self, state):
+        self.rows,self.smooth,self.n,self.steps = (state.get(key, 0) for key in ('rows','smooth','n','steps'))
+        if self.start is not None: self.start = time.perf_counter()-state.get('seconds', 0.)
 
 # %% ../../nbs/learn/06_history.ipynb #aa511561
 def history(

@@ -8,6 +8,7 @@ __all__ = ['detector_splitter', 'KeepNormalize', 'with_classes', 'RotatedLearner
 # %% ../../nbs/learn/08_learner.ipynb #a070facb
 import timm, warnings
 from functools import wraps
+from inspect import Parameter, signature
 from fastai.vision.all import *
 from fastai.learner import Learner # by name: TAB after `learn.` else looks for it in all that the line above brings
 from ..check.values import between, file_name, rate
@@ -26,6 +27,7 @@ from .fit_checks import FitChecks
 from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
 from .metrics import RotatedMAP
+from .resume import go_on
 from .run_folder import RunFolder, one_run, take_weights
 
 # %% ../../nbs/learn/08_learner.ipynb #f7c6450a
@@ -85,10 +87,13 @@ def _checked(model, vocab, kw):
 
 # %% ../../nbs/learn/08_learner.ipynb #66c5e7a0
 def _as_run(fit):
-    "A fit that leaves a run folder"
+    "A fit that leaves a run folder, and takes `resume=` to go on with an earlier one"
     @wraps(fit)
-    def run(self, *args, **kwargs):
+    def run(self, *args, resume=None, **kwargs):
+        go_on(self, resume)
         with one_run(self): return fit(self, *args, **kwargs)
+    sig = signature(fit)
+    run.__signature__ = sig.replace(parameters=[*sig.parameters.values(), Parameter('resume', Parameter.KEYWORD_ONLY, default=None)])
     return run
 
 @checked
@@ -121,7 +126,7 @@ class RotatedLearner(Learner):
 
     fit = _as_run(checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more'))))
     fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
-    fit_one_cycle,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
+    fit_one_cycle,fit_flat_cos,fit_sgdr = (_as_run(checked(o)) for o in (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
 
     @property
     def run_path(self): return getattr(getattr(self, 'run_folder', None), 'folder', None)     # of the training; None before it

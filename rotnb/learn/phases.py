@@ -13,7 +13,7 @@ from ..check.verbs import checked
 from ..data.mixing import MixTransform
 from ..data.samplers import WeightedSampler
 from ..evaluate.accumulator import of_all_ranks
-from .callbacks import Lasting, get_loader
+from .callbacks import get_loader
 
 # %% ../../nbs/learn/02_phases.ipynb #a157a717
 @checked
@@ -41,9 +41,8 @@ def _watched(model, images, targets=None):
 
 # %% ../../nbs/learn/02_phases.ipynb #0d000bb8
 @checked
-class TrackDifficulty(Lasting, Callback):
+class TrackDifficulty(Callback):
     "Weight images by their losses"
-    lasting = ('losses',)                                                   # what a `Checkpoint` keeps
     def __init__(self,
         power:float=1., # weight = (loss / mean loss)**power; 0: all alike
         momentum:float=.7, # of the running mean of an image's loss, in [0,1)
@@ -65,9 +64,6 @@ class TrackDifficulty(Lasting, Callback):
         if not isinstance(s, WeightedSampler):
             raise ValueError('TrackDifficulty sets the weights of a sampler: give the loaders sampler=WeightedSampler()')
         if self.losses is None or len(self.losses)!=dl.n: self.losses = np.full(dl.n, np.nan)
-        if isinstance(self.losses, list): # from a checkpoint
-            self.losses = np.array(self.losses, float)
-            self._weigh()
 
     def after_loss(self):
         if not self.training or hasattr(self.learn, 'lr_finder'): return
@@ -81,6 +77,11 @@ class TrackDifficulty(Lasting, Callback):
                 before = self.losses[i]
                 self.losses[i] = loss if np.isnan(before) else self.momentum*before+(1-self.momentum)*loss
         self.seen = []
+        self._weigh()
+
+    def state_dict(self): return dict(losses=self.losses, seen=[(list(idxs), losses) for idxs,losses in self.seen])
+    def load_state_dict(self, state):
+        self.losses,self.seen = np.array(state['losses'], float),state.get('seen', [])
         self._weigh()
 
     def _weigh(self):

@@ -160,16 +160,16 @@ class RunFolder(Callback):
     ):
         check_run(run)
         self.named,self.folder,self.fits,self.best = run,None,[],None
-        self.on,self.tried,self.seen,self.spent,self.inside = False,False,None,0.,False
+        self.on,self.tried,self.seen,self.spent,self.inside,self.told_before,self.began = False,False,None,0.,False,False,None
 
     def before_fit(self):
-        self.on,self.tried,self.seen = False,False,None
+        self.on,self.tried,self.seen,self.told_before = False,False,None,False
         self.detector = _recipe(get_model(self.model))       # now: `FitChecks` is to put something in an assigner's place
 
     def before_batch(self):
-        if self.iter or self.learn.truth is None: return
-        if self.training and not self.tried: self._begin()
-        if self.on and not self.training: self.seen = self._try(lambda: first_images(self.learn))
+        if self.learn.truth is None: return
+        if self.training and not self.tried: self._begin()          # a fit that goes on may begin within an epoch
+        if self.on and not (self.training or self.iter): self.seen = self._try(lambda: first_images(self.learn))
 
     def after_batch(self):
         if not self.seen or self.training or self.iter: return
@@ -185,6 +185,9 @@ class RunFolder(Callback):
         self._try(self._draw_curves)
         self._try(self._draw_results)
         if self.learn.logger!=noop: print(self.told())
+
+    def state_dict(self): return dict(fits=self.fits, best=self.best)
+    def load_state_dict(self, state): self.fits,self.best,self.told_before = state['fits'],state['best'],True
 
     def __getstate__(self): # an exported learner has no folder, and keeps no images
         return {**self.__dict__, 'folder':None, 'fits':[], 'best':None, 'seen':None, 'on':False, 'inside':False}
@@ -224,11 +227,15 @@ def _begin(self:RunFolder):
         self._try(lambda: self._save_image('train_batch.jpg', batch_image(self.learn)))
 
 @patch
+def run_name(self:RunFolder)->str:
+    "What the folder is called, but for a number behind it"
+    return self.named or _recipe(get_model(self.model)).get('name') or 'run'
+
+@patch
 def _settings(self:RunFolder):
-    if self.folder is None:
-        self.folder = new_run(runs_root(), self.named or self.detector.get('name') or 'run')
-        self.began = time.perf_counter()
-    self.fits.append(_fit(self.learn))
+    if self.folder is None: self.folder = new_run(runs_root(), self.run_name())
+    self.began = self.began or time.perf_counter()
+    if not self.told_before: self.fits.append(_fit(self.learn))
     write_json(self.folder/'settings.json', dict(detector=self.detector, data=_data(self.learn, self.xb[0]),
         optimizer=getattr(self.opt_func, '__name__', str(self.opt_func)), fits=self.fits, versions=versions()))
     return True
