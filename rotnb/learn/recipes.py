@@ -31,7 +31,7 @@ _lengths = {'1x':dict(epochs=12, schedule=_falling(8, 11)), '3x':dict(epochs=36,
             '6x':dict(epochs=72, schedule=_falling(48, 66)), '40e':dict(epochs=40, schedule=_falling(24, 32, 38))}
 
 _sgd = dict(source='MMRotate 1.0.0rc1', arch='rotated_retinanet', backbone='resnet50.tv_in1k', frozen=1, norm_eval=True, bs=2,
-            batch_tfms=_flipped, opt='sgd', lr=.0025, lr_for=2, wd=1e-4, clip=35.)
+            batch_aug=_flipped, opt='sgd', lr=.0025, lr_for=2, wd=1e-4, clip=35.)
 _dota = dict(_sgd, size=1024, tile=_windows['ss'], difficulty='mmrotate')
 
 # %% ../../nbs/learn/23_recipes.ipynb #2ab9172f
@@ -40,33 +40,33 @@ def _dota_recipes():
     for length,fit in _lengths.items():
         for cut,tile in {'':_windows['ss'], '_ms':_windows['ms']}.items():
             for turn,tfms in {'':_flipped, '_rr':_turned_dota}.items():
-                yield f'dota_{length}{cut}{turn}', _dota | fit | dict(tile=tile, batch_tfms=tfms)
+                yield f'dota_{length}{cut}{turn}', _dota | fit | dict(tile=tile, batch_aug=tfms)
 
 def _rtmdet(epochs, callbacks=None, **more):
     "RTMDet-R: the rate flat to the middle, then a cosine; averaged weights"
     return dict(source='MMRotate 1.0.0rc1', arch='rtmdet_r_l', weights=CSPNEXT['rtmdet_r_l'], size=1024, fill=114, tile=_windows['ss'],
-        difficulty='mmrotate', bs=8, batch_tfms=_turned_dota, opt='adamw', lr=.004/16, lr_for=8, wd=.05, no_decay=['norm','bias'],
+        difficulty='mmrotate', bs=8, batch_aug=_turned_dota, opt='adamw', lr=.004/16, lr_for=8, wd=.05, no_decay=['norm','bias'],
         epochs=epochs, schedule=dict(kind='cosine', flat=.5, end=.05, warmup=1000, warmup_kind='linear', warmup_start=1e-5),
         callbacks=dict(EMA=dict(decay=.9998, warmup=2000, buffers=True), **(callbacks or {}))) | more
 
 _swin = dict(source='MMRotate 0.3.4', backbone='swin_tiny_patch4_window7_224.ms_in1k', frozen=-1, norm_eval=False, opt='adamw', lr=1e-4,
              detector=dict(backbone_kw=dict(drop_path_rate=.2)), wd=.05,
              no_decay=['norm','absolute_pos_embed','relative_position_bias_table'])
-_mixed = dict(item_tfms=dict(Mosaic=dict(size=2048, zoom=[.5,.5], fill=114), MixUpBoxes=dict(p=1., alpha=None, zoom=[1.,1.]),
+_mixed = dict(item_aug=dict(Mosaic=dict(size=2048, zoom=[.5,.5], fill=114), MixUpBoxes=dict(p=1., alpha=None, zoom=[1.,1.]),
                              RandomResize=dict(ratio=[.1,2.]), RandomRotate=_turned_dota['RandomRotate'],
                              RandomBoxCrop=dict(size=1024, p_object=0.), RandomFlip={}),
-              batch_tfms=dict(RandomHSV={}), callbacks=dict(CloseMixing=dict(last=10)))
+              batch_aug=dict(RandomHSV={}), callbacks=dict(CloseMixing=dict(last=10)))
 
 # %% ../../nbs/learn/23_recipes.ipynb #c7dc54ed
 RECIPES.update({name:Recipe(name, **values) for name,values in [*_dota_recipes(),
     ('dota_1x_swin', _dota | _lengths['1x'] | _swin | dict(arch='oriented_rcnn')),
     ('hrsc_6x', _sgd | _lengths['6x'] | dict(size=[512,800])),
-    ('hrsc_6x_rr', _sgd | _lengths['6x'] | dict(size=[512,800], batch_tfms=_turned)),
+    ('hrsc_6x_rr', _sgd | _lengths['6x'] | dict(size=[512,800], batch_aug=_turned)),
     ('ssdd_6x', _sgd | _lengths['6x'] | dict(size=512, arch='oriented_rcnn', lr=RATES['oriented_rcnn'])),
     ('dior_1x', _sgd | _lengths['1x'] | dict(size=800)),
     ('rtmdet_r_3x_dota', _rtmdet(36)), ('rtmdet_r_3x_dota_ms', _rtmdet(36, tile=_windows['ms'])),
     ('rtmdet_r_100e_dota', _rtmdet(100, **_mixed)),
-    ('rtmdet_r_9x_hrsc', _rtmdet(108, tile=None, difficulty=None, size=800, batch_tfms=_turned))]})
+    ('rtmdet_r_9x_hrsc', _rtmdet(108, tile=None, difficulty=None, size=800, batch_aug=_turned))]})
 
 def list_recipes()->list: # of names
     "The recipes there are"
