@@ -9,7 +9,7 @@ __all__ = ['RATES', 'CSPNEXT', 'list_recipes', 'recipe', 'fit_recipe']
 from fastai.vision.all import *
 from fastai.learner import Learner
 from ..check.verbs import checked
-from .recipe import RECIPES, Recipe, get_recipe
+from .recipe import RECIPES, Recipe, get_recipe, recipe_values
 
 # %% ../../nbs/learn/23_recipes.ipynb #d8e1dfeb
 RATES = {**dict.fromkeys(('oriented_rcnn','rotated_faster_rcnn','roi_trans','gliding_vertex','redet'), .005),
@@ -68,6 +68,7 @@ RECIPES.update({name:Recipe(name, **values) for name,values in [*_dota_recipes()
     ('rtmdet_r_100e_dota', _rtmdet(100, **_mixed)),
     ('rtmdet_r_9x_hrsc', _rtmdet(108, tile=None, difficulty=None, size=800, batch_aug=_turned))]})
 
+@checked
 def list_recipes()->list: # of names
     "The recipes there are"
     return list(RECIPES)
@@ -77,7 +78,7 @@ def _suits(base, arch):
     if base.opt=='sgd': return dict(lr=RATES.get(arch, .0025))
     return dict(weights=CSPNEXT.get(arch)) if base.arch in CSPNEXT else {}
 
-@checked
+@checked(also=recipe_values)
 def recipe(
     name, # one of `list_recipes()`, or a `Recipe`
     **over # values that shall be others; for another detector, `arch`, the rate is that of its family
@@ -86,7 +87,7 @@ def recipe(
     base = get_recipe(name)
     return base.but(**{**(_suits(base, over['arch']) if 'arch' in over else {}), **over})
 
-@checked
+@checked(also=recipe_values)
 def fit_recipe(
     learn:Learner, # of any detector
     recipe=None, # a `Recipe`, or the name of one; None: that with which the learner was made, or 'few_images'
