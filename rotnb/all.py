@@ -154,10 +154,9 @@ from .serve.app import make_app, serve
 from .serve.client import Served, ServedError
 
 # learn: training, results, prediction
-from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError
+from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, FitWarning, NonFiniteLossError
 from .learn.phases import CloseMixing, TrackDifficulty
 from .learn.metrics import AngleError, RotatedF1, RotatedMAP
-from .learn.fit_checks import FitWarning
 from .learn.history import plot_history
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner
 from .learn.interpret import RotatedInterpretation

@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader', 'class_names', 'as_classes',
-           'DetectionCallback', 'NonFiniteLossError', 'FiniteGuard', 'CheckpointError', 'Checkpoint']
+           'DetectionCallback', 'NonFiniteLossError', 'FitWarning', 'FiniteGuard', 'Lasting', 'lasting_cbs',
+           'CheckpointError', 'Checkpoint']
 
 # %% ../../nbs/learn/01_callbacks.ipynb #2aae95b4
-import torch
+import torch, warnings
 from itertools import chain
 from pathlib import Path
 from fastprogress import fastprogress
 from fastai.vision.all import *
+from ..check.values import whole
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
 from ..models.files import load_tensors
 from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ignored_code, is_real, to_targets
 from ..data.blocks import own_sizes
+from ..evaluate.accumulator import of_all_ranks
 from ..evaluate.classes import class_map, same_classes
 
 # %% ../../nbs/learn/01_callbacks.ipynb #0afe329b
@@ -142,14 +145,33 @@ fastprogress.html_styles = fastprogress.html_styles.replace('#f8f9fa', 'color-mi
 
 # %% ../../nbs/learn/01_callbacks.ipynb #057fedb5
 class NonFiniteLossError(ValueError): "A loss that is NaN or infinite, and where it comes from"
+class FitWarning(UserWarning): "Something that this fit was asked for and does not do"
 
+@checked(skip=whole(0, unit='batches'))
 class FiniteGuard(Callback):
-    "Stop when the loss is not finite, naming the loss term, the image and the box"
+    "Stop when the loss is not finite, naming the loss term, the image and the box; or leave out a few such batches"
     order = 4  # before `DetectionCallback` replaces `learn.pred`
+    def __init__(self,
+        skip:int=0): # batches in a row that may be left out, each with a warning; 0: stop at the first
+        self.skip,self.in_row,self.kept = skip,0,{}
+
+    def before_batch(self): # a NaN in an image reaches the running statistics of norms before it reaches the loss
+        if self.skip and self.training: self.kept = {name:value.clone() for name,value in get_model(self.model).named_buffers()}
+
     def after_loss(self):
-        if not self.yb or torch.isfinite(self.loss).all(): return
+        if not self.yb or not self._anywhere(not torch.isfinite(self.loss).all()): return
         if hasattr(self.learn, 'lr_finder'): raise CancelFitException
-        raise NonFiniteLossError(self.explain())
+        self._leave_out(self.explain, CancelBatchException)
+
+    def before_step(self):
+        "A loss that is finite can have a gradient that is not; of float16, that is the scaler's affair"
+        if not self.skip or hasattr(self.learn, 'lr_finder') or getattr(self.learn, 'scaler', None): return
+        grads = [param.grad for param in get_model(self.model).parameters() if param.grad is not None]
+        if self._anywhere(not torch.stack(torch._foreach_norm(grads)).isfinite().all()):
+            self._leave_out(lambda: "its gradients are not finite, though its loss is", CancelStepException)
+        self.in_row = 0
+
+    def after_fit(self): self.kept,self.in_row = {},0
 
     def explain(self)->str:
         "What is wrong with the batch at hand"
@@ -165,6 +187,24 @@ class FiniteGuard(Callback):
         return "\n  ".join(["the loss is not finite.", *msgs])
 
 # %% ../../nbs/learn/01_callbacks.ipynb #052bac4a
+@patch
+def _anywhere(self:FiniteGuard, bad):
+    "Whether it is so on one of all ranks: where one leaves a batch out, all do"
+    return any(of_all_ranks([bool(bad)])) if self.skip and self.training else bool(bad)
+
+@patch
+def _leave_out(self:FiniteGuard, why, cancel):
+    "Go on without this batch, as if it had not been there; too many in a row are an error"
+    for name,value in get_model(self.model).named_buffers():
+        if name in self.kept: value.copy_(self.kept[name])
+    text,healthy = why(),all(param.isfinite().all() for param in get_model(self.model).parameters())
+    if not self.training or self.in_row>=self.skip or not healthy:
+        raise NonFiniteLossError(text + f"\n  {self.in_row} in a row were left out before"*(self.in_row>0))
+    self.in_row += 1
+    warnings.warn(f"batch {self.iter} of epoch {self.epoch} is left out: {text}", FitWarning, stacklevel=2)
+    self.learn.yb = ()                                      # the recorder counts no batch without targets
+    raise cancel
+
 @patch
 @torch.no_grad()
 def _terms(self:FiniteGuard, x, truth):
@@ -194,6 +234,22 @@ def _name(self:FiniteGuard, i):
     if idxs is None or items is None or at>=len(idxs): return f'image {i} of batch {self.iter}'
     file = getattr(items[idxs[at]], 'image', items[idxs[at]])
     return f'image {file}' if isinstance(file, (str,Path)) else f'image of item {idxs[at]}'
+
+# %% ../../nbs/learn/01_callbacks.ipynb #552bc0ee
+class Lasting:
+    "A callback that holds something from one step to the next: the attributes named in `lasting`"
+    lasting = ()
+    def state_dict(self): return {name:getattr(self, name) for name in self.lasting}
+    def load_state_dict(self,
+        state # of `state_dict`; what it lacks stays
+    ):
+        for name,value in state.items(): setattr(self, name, value)
+
+def lasting_cbs(
+    cbs # callbacks
+)->dict: # by name, those with a state; fastai's own `__getattr__` would find the model's `state_dict` in any
+    "Which callbacks hold something from one step to the next"
+    return {cb.name:cb for cb in cbs if hasattr(type(cb), 'state_dict')}
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5af5de2e
 class CheckpointError(ValueError): "A checkpoint that cannot be continued from"
@@ -237,6 +293,8 @@ class Checkpoint(Callback):
         self.asleep = [cb for cb in self.asleep if not cb.run]
 
 # %% ../../nbs/learn/01_callbacks.ipynb #14f06a29
+_TRACKED = 'best','wait'                  # what fastai's trackers hold
+
 def _plain(data):
     "Without NumPy's numbers and fastai's lists, which `torch.load(weights_only=True)` refuses"
     if isinstance(data, dict): return {key:_plain(value) for key,value in data.items()}
@@ -244,18 +302,17 @@ def _plain(data):
     return data.item() if isinstance(data, np.generic) else data.tolist() if isinstance(data, np.ndarray) else data
 
 @patch
-def _trackers(self:Checkpoint):
-    "Callbacks that hold something from one epoch to the next, and its names"
-    names = lambda cb: ('best','wait') if isinstance(cb, TrackerCallback) else getattr(type(cb), 'lasting', ())
-    return {cb.name:(cb,names(cb)) for cb in self.learn.cbs if names(cb)}
+def _states(self:Checkpoint):
+    "What callbacks hold from one epoch to the next, by their names"
+    trackers = {cb.name:{name:getattr(cb, name, 0) for name in _TRACKED} for cb in self.learn.cbs if isinstance(cb, TrackerCallback)}
+    return {**trackers, **{name:cb.state_dict() for name,cb in lasting_cbs(self.learn.cbs).items()}}
 
 @patch
 def _write(self:Checkpoint):
     recorder = self.recorder
     curves = dict(lrs=recorder.lrs, losses=[loss.item() for loss in recorder.losses], iters=recorder.iters, values=recorder.values)
-    trackers = {key:{name:getattr(cb, name, 0) for name in names} for key,(cb,names) in self._trackers().items()}
     state = dict(model=get_model(self.model).state_dict(), opt=self.opt.state_dict(), classes=class_names(self.learn),
-                 fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=trackers)
+                 fit=self.fits, epoch=self.epoch, n_epoch=self.n_epoch, curves=curves, trackers=self._states())
     with atomic_path(self.path) as file: torch.save(_plain(state), file)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
@@ -298,5 +355,7 @@ def _recall(self:Checkpoint, curves, trackers, **_):
     recorder.values = [L(row) for row in curves['values']]
     smooth = recorder.smooth_loss
     if recorder.losses: smooth.count,smooth.val = len(recorder.losses),recorder.losses[-1]*(1-smooth.beta**len(recorder.losses))
-    for key,(cb,_) in self._trackers().items():
-        for name,value in trackers.get(key, {}).items(): setattr(cb, name, value)
+    for cb in self.learn.cbs:
+        if isinstance(cb, TrackerCallback): vars(cb).update(trackers.get(cb.name, {}))
+    for name,cb in lasting_cbs(self.learn.cbs).items():
+        if name in trackers: cb.load_state_dict(trackers[name])

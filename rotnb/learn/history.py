@@ -13,6 +13,7 @@ from importlib.metadata import version
 from fastai.vision.all import *
 from .. import __version__
 from ..check.verbs import checked
+from .callbacks import Lasting
 from ..plot.style import figure_style, line_style
 
 # %% ../../nbs/learn/06_history.ipynb #8dcf1b57
@@ -37,18 +38,20 @@ def loss_terms(
         except Exception: return []     # any other model or size; what is wrong with it, the first step will say
 
 # %% ../../nbs/learn/06_history.ipynb #dff6295d
-class History(Callback):
+class History(Lasting, Callback):
     "A row for every epoch that was trained, over all fits; the terms of the loss in the training's table"
     order,lasting = 50.5,('rows','smooth','n')      # after the recorder, before anybody reads its columns
     def __init__(self,
         terms=() # names of the losses that get a column, see `loss_terms`
     ):
-        self.terms,self.rows,self.start = list(terms),[],None
+        self.terms,self.rows,self.start,self.others,self.own = list(terms),[],None,[],[]
 
     def before_fit(self):
         self.smooth,self.n,self.start = {},0,None
+        self.others = [cb for cb in self.learn.cbs.sorted('order') if getattr(type(cb), 'columns', ())]
         names,at = self.recorder.metric_names,len(self.recorder.metric_names)-self.recorder.add_time
-        self.recorder.metric_names = names[:at]+self.terms+names[at:]
+        self.own = self.terms+[name for cb in self.others for name in cb.columns]
+        self.recorder.metric_names = names[:at]+self.own+names[at:]
 
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self.start,self.steps = time.perf_counter(),len(self.recorder.lrs)
@@ -66,9 +69,9 @@ class History(Callback):
     def after_validate(self):
         if self.start is None: return
         names,log = self.recorder.metric_names,self.recorder.log
-        lacking = len(names)-self.recorder.add_time-len(self.terms)-len(log)
+        lacking = len(names)-self.recorder.add_time-len(self.own)-len(log)
         term = lambda key: float(self.smooth[key])/(1-self.recorder.smooth_loss.beta**self.n) if key in self.smooth else None
-        self.recorder.log = log+[None]*lacking+[term(key) for key in self.terms]
+        self.recorder.log = log+[None]*lacking+[term(key) for key in self.terms]+[value for cb in self.others for value in cb.values()]
 
     def after_epoch(self):
         if self.start is None or not self.recorder.values: return
@@ -109,7 +112,7 @@ def print_epoch(
     print(f'epoch {epoch+1} of {learn.n_epoch}:', *named, flush=True)
 
 # %% ../../nbs/learn/06_history.ipynb #0023efba
-NOT_DRAWN = 'epoch','lr','steps','seconds'         # columns of a row that are no result
+NOT_DRAWN = 'epoch','lr','steps','seconds','img/s','GB'        # columns of a row that are no result
 
 @checked(epochs=None)
 def plot_history(

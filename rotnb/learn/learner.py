@@ -112,6 +112,13 @@ class RotatedLearner(Learner):
         "Add a callback"
         return super().add_cb(TableProgress() if type(cb) is ProgressCallback or cb is ProgressCallback else cb)
 
+    def _do_fit(self):
+        "Whatever ends a fit, an error or a key too: callbacks put back what they changed for its time"
+        try: super()._do_fit()
+        finally:
+            for cb in self.cbs.sorted('order'):
+                if hasattr(type(cb), 'put_back'): cb.put_back()
+
     fit = _as_run(checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more'))))
     fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
     fit_one_cycle,fit_flat_cos,fit_sgdr = map(checked, (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))

@@ -10,7 +10,7 @@ from rotnb.data.synth.scenes import make_synth
 from rotnb.learn.callbacks import DetectionLoss
 from rotnb.learn.history import git_state
 from rotnb.learn.optimizers import NoDecay, stage_splitter, undecayed
-from rotnb.learn.recipe import CALLBACKS, RECIPES, Recipe, detector_settings, get_recipe
+from rotnb.learn.recipe import Recipe, detector_settings, get_recipe
 from rotnb.learn.recipes import CSPNEXT, RATES, list_recipes, recipe
 from rotnb.learn.schedules import Schedule
 from rotnb.models import create_detector
@@ -67,9 +67,6 @@ def test_every_recipe_can_be_kept_printed_and_built(name, tmp_path):
     items,batches = one.transforms()
     assert items or batches
     assert [type(cb) for cb in one.fit_callbacks()][:2]==[Schedule,NoDecay]
-
-def test_callbacks_of_recipes_are_there():
-    assert {name for one in RECIPES.values() for name in one.callbacks}<=CALLBACKS.keys()
 
 class Watch(Callback):
     "Batches and rates of a fit"
@@ -184,7 +181,8 @@ MISTAKES = [
     (lambda: recipe('dota_1x', bs=1.5), ArgumentError, 'whole number'),
     (lambda: recipe('dota_1x', lr_scaling='root'), ArgumentError, "'sqrt'"),
     (lambda: recipe('dota_1x', epochs=2, steps=100), ValueError, 'epochs or steps'),
-    (lambda: recipe('dota_1x', epochs=0), ArgumentError, '1 or more')]
+    (lambda: recipe('dota_1x', epochs=0), ArgumentError, '1 or more'),
+    (lambda: recipe('dota_1x', callbacks=dict(CloseMixin={})), ValueError, "'CloseMixing'")]
 
 @pytest.mark.parametrize('i', range(len(MISTAKES)))
 def test_mistakes_are_named_before_anything_starts(i):
