@@ -6,7 +6,6 @@
 __all__ = ['OPTIMIZERS', 'SCALINGS', 'optimizer', 'undecayed', 'NoDecay', 'stage_splitter', 'group_rates', 'scaled_rate']
 
 # %% ../../nbs/learn/21_optimizers.ipynb #2d474ebf
-import re
 from fastai.vision.all import *
 from ..check.values import choice
 from ..check.verbs import checked

@@ -209,7 +209,9 @@ def from_json(cls:Recipe,
     except ValueError as e: raise ValueError(f'{file} holds no recipe: {e}') from e
     if not isinstance(kept, dict) or 'name' not in kept: raise ValueError(f'{file} holds no recipe, which is a dictionary with a name')
     unknown = kept.keys()-{'rotnb', *(one.name for one in fields(Recipe))}
-    if unknown: raise ValueError(f'{file} is of rotnb {kept.get("rotnb", "?")}; this one ({__version__}) does not know {", ".join(sorted(unknown))}')
+    if unknown:
+        known_by = f'{file} is of rotnb {kept.get("rotnb", "?")}; this one, {__version__}, does not know'
+        raise ValueError(f'{known_by} {", ".join(sorted(unknown))}')
     return cls(**{key:value for key,value in kept.items() if key!='rotnb'})
 
 # %% ../../nbs/learn/29_recipe.ipynb #d9208a0e

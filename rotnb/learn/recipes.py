@@ -47,7 +47,8 @@ def _rtmdet(epochs, every=12, mixing=None, **more):
     return dict(source='MMRotate 1.0.0rc1', arch='rtmdet_r_l', weights=CSPNEXT['rtmdet_r_l'], size=1024, fill=114, tile=_windows['ss'],
         difficulty='mmrotate', bs=8, batch_aug=_turned_dota, opt='adamw', lr=.004/16, lr_for=8, wd=.05, no_decay=['norm','bias'],
         epochs=epochs, schedule=dict(kind='cosine', flat=.5, end=.05, warmup=1000, warmup_kind='linear', warmup_start=1e-5),
-        callbacks=dict(EMA=dict(decay=.9998, warmup=2000, buffers=True), ValidateEvery=dict(every=every, start=every), **(mixing or {}))) | more
+        callbacks=dict(EMA=dict(decay=.9998, warmup=2000, buffers=True), ValidateEvery=dict(every=every, start=every),
+                       **(mixing or {}))) | more
 
 _swin = dict(source='MMRotate 0.3.4', backbone='swin_tiny_patch4_window7_224.ms_in1k', frozen=-1, norm_eval=False, opt='adamw', lr=1e-4,
              detector=dict(backbone_kw=dict(drop_path_rate=.2)), wd=.05,
@@ -57,7 +58,11 @@ _mixed = dict(item_aug=dict(Mosaic=dict(size=2048, zoom=[.5,.5], fill=114), MixU
                              RandomBoxCrop=dict(size=1024, p_object=0.), RandomFlip={}),
               batch_aug=dict(RandomHSV={}), mixing=dict(CloseMixing=dict(last=10)), every=20)
 
-# %% ../../nbs/learn/30_recipes.ipynb #5bdf25b0
+# %% ../../nbs/learn/30_recipes.ipynb #75acd17c
+_few = dict(source='rotnb, measured in nbs/benchmarks/few_images.json', opt='adamw', lr=1e-3, wd=.05, no_decay=['norm','bias'], clip=35.,
+            bs=4, steps=600, schedule=dict(kind='cosine', end=.01, warmup=15, warmup_kind='linear', warmup_start=.1))
+
+# %% ../../nbs/learn/30_recipes.ipynb #db9c0ff0
 RECIPES.update({name:Recipe(name, **values) for name,values in [*_dota_recipes(),
     ('dota_1x_swin', _dota | _lengths['1x'] | _swin | dict(arch='oriented_rcnn')),
     ('hrsc_6x', _sgd | _lengths['6x'] | dict(size=[512,800])),
@@ -66,8 +71,9 @@ RECIPES.update({name:Recipe(name, **values) for name,values in [*_dota_recipes()
     ('dior_1x', _sgd | _lengths['1x'] | dict(size=800)),
     ('rtmdet_r_3x_dota', _rtmdet(36)), ('rtmdet_r_3x_dota_ms', _rtmdet(36, tile=_windows['ms'])),
     ('rtmdet_r_100e_dota', _rtmdet(100, **_mixed)),
-    ('rtmdet_r_9x_hrsc', _rtmdet(108, tile=None, difficulty=None, size=800, batch_aug=_turned))]})
+    ('few_images', _few), ('rtmdet_r_9x_hrsc', _rtmdet(108, tile=None, difficulty=None, size=800, batch_aug=_turned))]})
 
+# %% ../../nbs/learn/30_recipes.ipynb #894afaad
 @checked
 def list_recipes()->list: # of names
     "The recipes there are"
@@ -87,6 +93,7 @@ def recipe(
     base = get_recipe(name)
     return base.but(**{**(_suits(base, over['arch']) if 'arch' in over else {}), **over})
 
+# %% ../../nbs/learn/30_recipes.ipynb #58a0b056
 @checked(also=recipe_values)
 def fit_recipe(
     learn:Learner, # of any detector

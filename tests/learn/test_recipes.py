@@ -203,7 +203,8 @@ def test_but_leaves_the_old_one_as_it_was():
     assert other.but(epochs=3).steps is None and get_recipe(one) is one
 
 def test_the_state_of_the_code(tmp_path):
-    git = lambda *words: subprocess.run(['git','-C',str(tmp_path),'-c','user.name=a','-c','user.email=a@b',*words], check=True, capture_output=True)
+    me = ['-c','user.name=a','-c','user.email=a@b']
+    def git(*words): subprocess.run(['git','-C',str(tmp_path),*me,*words], check=True, capture_output=True)
     assert git_state(tmp_path/'nowhere')=={}
     git('init', '-q')
     (tmp_path/'a.py').write_text('1')
