@@ -87,6 +87,7 @@ def _suits(base, arch):
 @checked(also=recipe_values)
 def recipe(
     name, # one of `list_recipes()`, or a `Recipe`
+    /,
     **over # values that shall be others; for another detector, `arch`, the rate is that of its family
 )->Recipe:
     "A recipe by its name"
