@@ -67,7 +67,7 @@ def unknown_argument(
 )->str:
     "The message for a keyword that is not accepted"
     known = list(known)
-    return f"unknown {what} {name!r}{argument_hint(name, [*known, *silent]) or '.'} There are: {', '.join(known) or 'none'}"
+    return f"unknown {what} {name!r}{argument_hint(name, [*known, *silent]) or '.'} There are: {', '.join(known or sorted(silent)) or 'none'}"
 
 def check_arguments(
     given, # keywords

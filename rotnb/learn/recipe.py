@@ -298,7 +298,7 @@ def _add_callbacks(learn, named):
 def fit(self:Recipe,
     learn, # a learner, of this recipe or any
     **over # values that shall be others
-)->Learner:
+):
     "Train a learner as the recipe says"
     own = learn.recipe = self.but(**over)
     learn.opt_func = optimizer(own.opt, **own.opt_settings)
@@ -309,4 +309,3 @@ def fit(self:Recipe,
     train = learn.dls.train
     rates = group_rates(len(learn.opt.hypers), own.rate(get_loader(train).bs), own.backbone_lr, own.layer_decay)
     learn.fit(own.epochs or math.ceil(own.steps/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())
-    return learn

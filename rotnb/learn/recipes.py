@@ -100,8 +100,8 @@ def fit_recipe(
     learn:Learner, # of any detector
     recipe=None, # a `Recipe`, or the name of one; None: that with which the learner was made, or 'few_images'
     **over # values that shall be others
-)->Learner:
+):
     "Train a learner as a recipe says"
-    return get_recipe(recipe or getattr(learn, 'recipe', None) or 'few_images').fit(learn, **over)
+    get_recipe(recipe or getattr(learn, 'recipe', None) or 'few_images').fit(learn, **over)
 
 Learner.fit_recipe = fit_recipe

@@ -169,6 +169,14 @@ def test_an_exported_learner_keeps_its_recipe(dls, tmp_path):
     learn.export(tmp_path/'a.pkl')
     assert open_learner(tmp_path/'a.pkl', device='cpu').recipe==learn.recipe
 
+def test_few_images_train_the_whole_of_trained_weights(dls):
+    learn = recipe('few_images', weights='rotated_fcos_tiny_synth', epochs=1, warmup=1).learner(dls, metrics=[], run=False)
+    assert learn.model.name=='rotated_fcos_tiny'
+    before = {name:param.detach().clone() for name,param in learn.model.named_parameters()}
+    quietly(learn, learn.recipe.fit)
+    moved = {name for name,param in learn.model.named_parameters() if not torch.equal(param, before[name])}
+    assert len(moved)>.9*len(before) and any('backbone' in name for name in moved)
+
 MISTAKES = [
     (lambda: recipe('dota1x'), ValueError, "'dota_1x'"),
     (lambda: recipe('dota_1x', learning_rate=.1), UnknownArgumentError, "'lr'"),
