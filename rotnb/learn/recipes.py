@@ -6,7 +6,6 @@
 __all__ = ['RATES', 'CSPNEXT', 'list_recipes', 'recipe', 'fit_recipe']
 
 # %% ../../nbs/learn/30_recipes.ipynb #290fb592
-from fastai.vision.all import *
 from fastai.learner import Learner
 from ..check.verbs import checked
 from .recipe import RECIPES, Recipe, get_recipe, recipe_values
