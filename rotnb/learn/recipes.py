@@ -101,6 +101,6 @@ def fit_recipe(
     **over # values that shall be others
 ):
     "Train a learner as a recipe says"
-    get_recipe(recipe or getattr(learn, 'recipe', None) or 'few_images').fit(learn, **over)
+    get_recipe(recipe or vars(learn).get('recipe') or 'few_images').fit(learn, **over)
 
 Learner.fit_recipe = fit_recipe

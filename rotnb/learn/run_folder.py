@@ -236,7 +236,7 @@ def _settings(self:RunFolder):
     self.fits.append(_fit(self.learn))
     write_json(self.folder/'settings.json', dict(detector=self.detector, data=_data(self.learn, self.xb[0]),
         optimizer=_optimizer(self.opt_func), fits=self.fits, versions=environment()))
-    if recipe := getattr(self.learn, 'recipe', None): recipe.to_json(self.folder/'recipe.json')
+    if recipe := vars(self.learn).get('recipe'): recipe.to_json(self.folder/'recipe.json')
     return True
 
 @patch

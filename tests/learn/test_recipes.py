@@ -65,7 +65,7 @@ def test_every_recipe_can_be_kept_printed_and_built(name, tmp_path):
     text = str(one)
     assert all(f'  {key} ' in text for key in asdict(one)) and max(map(len, text.splitlines()))<160
     items,batches = one.transforms()
-    assert items or batches
+    assert (items is None)==(one.size is None and not one.item_aug) and (batches is None)==(not one.batch_aug)
     assert [type(cb) for cb in one.fit_callbacks()][:2]==[Schedule,NoDecay]
 
 class Watch(Callback):
@@ -162,6 +162,12 @@ def test_any_learner_follows_a_recipe(dls):
     assert learn.recipe.name=='dota_1x' and learn.opt.hypers[-1]['lr']==1e-4
     quietly(learn, lambda learn: learn.fit_recipe(epochs=2))                     # its own again
     assert len(learn.recorder.values)==2 and learn.recipe.lr==1e-4
+
+def test_a_learner_without_a_recipe_takes_that_for_few_images(dls):
+    "A learner lends its detector's `recipe`, which is another thing"
+    learn = rotated_learner(dls, 'rotated_fcos', backbone='test_resnet', pretrained=False, metrics=[], run=False, **SMALL['detector'])
+    quietly(learn, lambda learn: learn.fit_recipe(epochs=1, warmup=1))
+    assert learn.recipe.name=='few_images'
 
 def test_an_exported_learner_keeps_its_recipe(dls, tmp_path):
     learn = small(epochs=1, warmup=1).learner(dls, metrics=[], run=False)
