@@ -171,6 +171,10 @@ from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
 from .learn.suggest import suggest
+from .learn.schedules import Schedule
+from .learn.optimizers import NoDecay, stage_splitter
+from .learn.recipe import Recipe
+from .learn.recipes import list_recipes, recipe
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

@@ -83,6 +83,11 @@ assert 1e5<len(text)<6e6 and text.count('sha256-')==2 and '"name": "scene.png"' 
         '0f1e0008': "test_close(again.boxes, found.boxes, 1e-2); test_eq(list(again.names), list(found.names)); assert len(found)>3",
         '0f1e000a': "n = (scores[0,:int(count[0])]>=.3).sum(); test_eq(n, len(found)); test_close(boxes[0,:n], found.boxes.numpy(), 1e-2)",
         '0f1e000c': "assert small.name=='scenes_int8.xml' and small.with_suffix('.bin').exists()"},
+    fifty_pictures={'bffc7eec': 'test_eq((len(learn.recorder.values),learn.recipe), (4,few))'},
+    like_the_papers={
+        'b481e163': "test_close(learn.recorder.hps['lr'], np.array([1/3,2/3,1,1,1,1,.1,.1,.1])*mine.rate(4)); test_eq(learn.recipe, mine)",
+        '771e6934': "assert \"did you mean 'bs'\" in error",
+        'bd3a5775': "test_eq(again, mine); test_eq(Recipe.from_json(learn.run_path), mine)"},
     new_detector={
         '166bcbe9': '''
 losses = [float(o) for o in learn.recorder.losses]

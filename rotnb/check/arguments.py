@@ -67,7 +67,8 @@ def unknown_argument(
 )->str:
     "The message for a keyword that is not accepted"
     known = list(known)
-    return f"unknown {what} {name!r}{argument_hint(name, [*known, *silent]) or '.'} There are: {', '.join(known) or 'none'}"
+    listed = ', '.join(known or sorted(silent)) or 'none'
+    return f"unknown {what} {name!r}{argument_hint(name, [*known, *silent]) or '.'} There are: {listed}"
 
 def check_arguments(
     given, # keywords

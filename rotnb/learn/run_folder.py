@@ -15,7 +15,7 @@ from ..models.weights import open_weights, weight_notes
 from ..data.labels.atomic import atomic_path, write_atomic
 from ..evaluate.classes import same_classes
 from .callbacks import as_trained, class_names, get_loader, unpad_dets
-from .history import history, plot_history, versions
+from .history import environment, history, plot_history
 
 # %% ../../nbs/learn/07_run_folder.ipynb #760e0948
 def runs_root()->Path: # or None, where no folders are wanted
@@ -141,6 +141,11 @@ def _data(learn, x):
                 bs=getattr(train, 'bs', None), input_wh=list(x.shape[:1:-1]),
                 item_tfms=_names(getattr(train, 'after_item', None)), batch_tfms=_names(getattr(train, 'after_batch', None)))
 
+def _optimizer(opt_func):
+    "Its name, and what it was told"
+    func,told = getattr(opt_func, 'func', opt_func),getattr(opt_func, 'keywords', {})
+    return ' '.join([getattr(func, '__name__', type(func).__name__), *(f'{key}={value}' for key,value in told.items())])
+
 def _fit(learn):
     "How the fit begins"
     opt = learn.opt
@@ -237,7 +242,8 @@ def _settings(self:RunFolder):
     self.began = self.began or time.perf_counter()
     if not self.told_before: self.fits.append(_fit(self.learn))
     write_json(self.folder/'settings.json', dict(detector=self.detector, data=_data(self.learn, self.xb[0]),
-        optimizer=getattr(self.opt_func, '__name__', str(self.opt_func)), fits=self.fits, versions=versions()))
+        optimizer=_optimizer(self.opt_func), fits=self.fits, versions=environment()))
+    if recipe := vars(self.learn).get('recipe'): recipe.to_json(self.folder/'recipe.json')
     return True
 
 @patch
