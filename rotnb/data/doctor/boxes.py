@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from scipy.spatial import cKDTree
 from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
-from ...ops.iou import box_iou_rotated
+from ...ops.kernels import iou_matrix, prepare
 from .names import suggest_names
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #3613dc7c
@@ -236,7 +236,7 @@ def _near(boxes, idx, group, near, k=8):
     return pairs[_iou(boxes, pairs)>near]
 
 def _iou(boxes, pairs): # (k,2) indices
-    return np.asarray(box_iou_rotated(boxes.rboxes[pairs[:,0]], boxes.rboxes[pairs[:,1]], aligned=True))
+    return iou_matrix(*[prepare(boxes.rboxes[one]) for one in pairs.T], aligned=True)
 
 def find_twins(
     boxes:Boxes, # boxes of a set

@@ -13,8 +13,9 @@ from collections import OrderedDict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-import cv2, numpy as np, torch
+import cv2, numpy as np
 from PIL import Image
+from ...check.arrays import is_tensor, library_of
 from ...check.verbs import checked
 from .orient import orientation_of, stored_window, turn_pixels, turn_size
 
@@ -325,7 +326,7 @@ def tensor_array(
     tensor # of any device and type
 )->np.ndarray:
     "The numbers of a tensor as an array; floats as float32, since numpy has no bfloat16"
-    tensor = tensor.as_subclass(torch.Tensor).detach().cpu()
+    tensor = tensor.as_subclass(library_of(tensor).Tensor).detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 def as_array(
@@ -333,7 +334,7 @@ def as_array(
 ):
     "An image in memory as an array (h,w) or (h,w,c)"
     if isinstance(image, Image.Image): return np.asarray(image if image.mode=='RGB' or image.mode[0] in 'IF' else image.convert('RGB'))
-    if not isinstance(image, torch.Tensor): return image
+    if not is_tensor(image): return image
     return tensor_array(image.permute(1,2,0) if image.ndim==3 and image.shape[0] in (1,3,4) else image)   # torch's order of axes
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d94d0f3d
