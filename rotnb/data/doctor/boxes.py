@@ -8,6 +8,7 @@ __all__ = ['CHECKS', 'FINDING_COLUMNS', 'CheckKind', 'Finding', 'findings_table'
            'check_names', 'check_labels']
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #76acd4ec
+import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 import numpy as np, pandas as pd
