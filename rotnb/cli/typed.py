@@ -77,6 +77,7 @@ def _add(parser, option):
     shown = '' if option.required or option.default in (None,False,'') else f' (default: {option.default})'
     settings['help'] = (option.said+shown).replace('%', '%%')
     if option.required: return parser.add_argument(name, type=option.kind, **settings)
+    if settings.get('nargs')=='?': return parser.add_argument(name, type=option.kind, default=option.default, **settings)
     if option.kind is bool: settings['action'] = 'store_true'
     else: settings['type'] = option.kind
     parser.add_argument(f"--{name.replace('_','-')}", dest=name, default=option.default, **settings)
