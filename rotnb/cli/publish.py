@@ -7,8 +7,8 @@ __all__ = ['public_notes', 'publish_weights', 'main']
 
 # %% ../../nbs/cli/20_publish.ipynb #0167eebe
 import json, os
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from ..check.verbs import checked
 from .commands import UserError, command, open_predictor
 from .typed import typed
@@ -55,7 +55,8 @@ def publish_weights(
     predictor,known = _opened(model)
     detector,name = predictor.detector,name or predictor.notes.get('name') or predictor.detector.name
     if Path(name).name!=name: raise UserError(f'name is {name!r}: letters, without a folder')
-    data,said = packed_weights(detector, half, **public_notes(known|notes|dict(name=name)))
+    seen = asdict(predictor.fit)                    # how images are shown to it
+    data,said = packed_weights(detector, half, **public_notes(known|notes|dict(name=name, shown=seen)))
     said |= dict(classes=predictor.vocab or said['classes'], stats=predictor.fit.stats or said['stats'])
     file = Path(folder).expanduser()/f"{name}-{said['sha256'][:8]}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
