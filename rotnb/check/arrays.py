@@ -46,7 +46,10 @@ def take_along(
     axis:int # along which they count
 ):
     "Elements of `x` by their number on an axis"
-    return sys.modules['torch'].take_along_dim(x, index, axis) if is_tensor(x) else np.take_along_axis(x, index, axis)
+    if not is_tensor(x): return np.take_along_axis(x, index, axis)
+    sizes = list(x.shape)
+    sizes[axis] = index.shape[axis]
+    return x.gather(axis, index.expand(sizes))      # `take_along_dim` would fix the sizes of what is exported
 
 def ordered(
     x # tensor or array

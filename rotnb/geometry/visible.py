@@ -7,7 +7,7 @@ __all__ = ['quad_area', 'visible_fraction', 'clip_to_frame']
 
 # %% ../../nbs/geometry/05_visible.ipynb #514f22ea
 import math
-from ..check.arrays import cast, columns, constant, is_tensor, library_of, ordered
+from ..check.arrays import cast, columns, constant, is_tensor, library_of, ordered, quietly
 
 # %% ../../nbs/geometry/05_visible.ipynb #4245348c
 def _edge_points(
@@ -66,5 +66,5 @@ def clip_to_frame(
     ok = xp.concatenate([(abs(edges)<=1+1e-9).all(-1), _inside(corners, q)], -1)[...,None]
     lo,hi = xp.amin(xp.where(ok, st, math.inf), -2),xp.amax(xp.where(ok, st, -math.inf), -2)
     st = xp.stack([lo, xp.stack([hi[...,0],lo[...,1]], -1), hi, xp.stack([lo[...,0],hi[...,1]], -1)], -2)
-    res = o[...,None,:] + st[...,:1]*u[...,None,:] + st[...,1:]*v[...,None,:]
+    with quietly(q): res = o[...,None,:] + st[...,:1]*u[...,None,:] + st[...,1:]*v[...,None,:]
     return cast(xp.where(ok.any(-2)[...,None] & (det!=0)[...,None,None], res, q), quads.dtype)
