@@ -187,6 +187,8 @@ from .explore.detector_page import export_page
 
 # cli: commands as functions
 from .cli.convert import convert as convert_labels
+from .cli.publish import publish_weights
+from .cli.compare import plot_runs, run_table
 
 # help: `doc()`, and comments of parameters in `?`, Shift-Tab and `help()`
 from .explore.help import doc, explain_names as _explain_names

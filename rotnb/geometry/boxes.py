@@ -10,7 +10,8 @@ __all__ = ['ANGLES', 'check_choice', 'rbox2qbox', 'canonicalize', 'rbox2hbox', '
 import math
 from functools import wraps
 
-import numpy as np, torch
+import numpy as np
+from ..check.arrays import cast, columns, constant, is_exporting, is_tensor, library_of, quietly, take_along
 from ..check.values import RULES, choice
 from ..check.verbs import checked
 
@@ -34,23 +35,27 @@ def _check_last(x, n, name):
     if not x.ndim or x.shape[-1]!=n: raise ValueError(f"expected {name} of shape (..., {n}), got {tuple(x.shape)}")
 
 # %% ../../nbs/geometry/01_boxes.ipynb #8f2eeb08
-def _float_tensor(x): # of a tensor, an array or a list
-    if isinstance(x, torch.Tensor): return x if x.is_floating_point() else x.float()
+def _floats(x): # of a tensor, an array or a list
+    if is_tensor(x): return x if x.is_floating_point() else x.float()
     x = np.array(x, order='C')
-    return torch.from_numpy(x if x.dtype.kind=='f' else x.astype(np.float32))
+    return x if x.dtype.kind=='f' else x.astype(np.float32)
 
-def _tensors(f):
-    "Let `f` take numpy arrays and lists as well as tensors: numpy in, numpy out; whole numbers become float32"
+def _alike(*args): # arrays beside a tensor become tensors
+    xp = next((library_of(arg) for arg in args if is_tensor(arg)), None)
+    return [xp.from_numpy(arg) if xp and isinstance(arg, np.ndarray) else arg for arg in args]
+
+def _any_array(f):
+    "Let `f` take tensors, numpy arrays and lists: numpy in, numpy out; whole numbers become float32"
     @wraps(f)
     def _f(x, *args, **kwargs):
-        args = [_float_tensor(o) if isinstance(o, (np.ndarray,list)) else o for o in args]
-        out = f(_float_tensor(x), *args, **kwargs)
-        return out if isinstance(x, torch.Tensor) else out.numpy()
+        args = _alike(_floats(x), *[_floats(arg) if isinstance(arg, (np.ndarray,list)) else arg for arg in args])
+        with quietly(args[0]): out = f(*args, **kwargs)
+        return out.numpy() if is_tensor(out) and not is_tensor(x) else out
     return _f
 
 # %% ../../nbs/geometry/01_boxes.ipynb #06f23933
 @checked
-@_tensors
+@_any_array
 def rbox2qbox(
     rboxes, # (..., 5) boxes `cx, cy, w, h, theta`: pixels and radians
 ): # (..., 4, 2) corners, clockwise as displayed, corner 0 = `(-w/2, -h/2)` turned by `theta`
@@ -64,178 +69,181 @@ def rbox2qbox(
     """
     _check_last(rboxes, 5, 'rboxes')
     ctr,w,h,t = rboxes[...,:2],rboxes[...,2:3]/2,rboxes[...,3:4]/2,rboxes[...,4:]
-    c,s = t.cos(),t.sin()
-    u,v = torch.cat([c*w, s*w], -1),torch.cat([-s*h, c*h], -1)
-    return torch.stack([ctr-u-v, ctr+u-v, ctr+u+v, ctr-u+v], -2)
+    xp = library_of(rboxes)
+    c,s = xp.cos(t),xp.sin(t)
+    u,v = xp.concatenate([c*w, s*w], -1),xp.concatenate([-s*h, c*h], -1)
+    return xp.stack([ctr-u-v, ctr+u-v, ctr+u+v, ctr-u+v], -2)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #4b8c07b6
 def _wrap(t, lo, period):
     "`t` modulo `period` into `[lo, lo+period)`, never equal to the excluded end; angles inside keep every bit"
-    hi = lo+period
-    k  = torch.where((t>=lo)&(t<hi), 0., torch.floor((t-lo)/period)).to(t.dtype)
-    t  = torch.where(t==hi, lo+(t-hi), t-k*period)
-    return torch.where((t<lo)|(t>=hi), lo, t)
+    hi,xp = lo+period,library_of(t)
+    k  = cast(xp.where((t>=lo)&(t<hi), 0., xp.floor((t-lo)/period)), t.dtype)
+    t  = xp.where(t==hi, lo+(t-hi), t-k*period)
+    return xp.where((t<lo)|(t>=hi), lo, t)
 
 def _longest(w, h, t, lo):
     "Sides with `w >= h`, and `t` in `[lo, lo+pi)`; for squares in `[-pi/4, pi/4)`"
-    q,swap = t.new_full((), math.pi/2),w<h
-    w,h,t = torch.where(swap, h, w),torch.where(swap, w, h),torch.where(swap, t+q, t)
-    return w,h,torch.where(w==h, _wrap(t, -q/2, q), _wrap(t, lo*q, 2*q))
+    q,swap,where = constant(math.pi/2, t),w<h,library_of(t).where
+    w,h,t = where(swap, h, w),where(swap, w, h),where(swap, t+q, t)
+    return w,h,where(w==h, _wrap(t, -q/2, q), _wrap(t, lo*q, 2*q))
 
 def _opencv(w, h, t):
     "`t` in `(0, pi/2]`; each quarter turn taken off swaps the sides"
-    q = t.new_full((), math.pi/2)
-    k = torch.where((t>0)&(t<=q), 0., torch.ceil(t/q)-1).to(t.dtype)
+    q,xp = constant(math.pi/2, t),library_of(t)
+    k = cast(xp.where((t>0)&(t<=q), 0., xp.ceil(t/q)-1), t.dtype)
     t = t-k*q
-    k = k-(t<=0).to(t.dtype)                       # rounding put `t` on the excluded end: it is the quarter turn before
-    t = torch.where((t<=0)|(t>q), q, t)
-    odd = k.remainder(2)==1
-    return torch.where(odd, h, w),torch.where(odd, w, h),t
+    k = k-cast(t<=0, t.dtype)                      # rounding put `t` on the excluded end: it is the quarter turn before
+    t = xp.where((t<=0)|(t>q), q, t)
+    odd = xp.remainder(k, 2)==1
+    return xp.where(odd, h, w),xp.where(odd, w, h),t
 
 # %% ../../nbs/geometry/01_boxes.ipynb #d01e3f07
 @checked
-@_tensors
+@_any_array
 def canonicalize(
     rboxes, # (..., 5) boxes, any `theta`
     angle='le90', # canonical form: 'le90', 'le135' or 'oc'
 ): # (..., 5) the same rectangles, spelt in that form
     "The one spelling of each box in the form `angle`; differentiable, and bit for bit idempotent"
     _check_angle(angle); _check_last(rboxes, 5, 'rboxes')
-    cx,cy,w,h,t = rboxes.unbind(-1)
+    cx,cy,w,h,t = columns(rboxes)
     w,h,t = _opencv(w, h, t) if angle=='oc' else _longest(w, h, t, -1. if angle=='le90' else -.5)
-    return torch.stack([cx,cy,w,h,t], -1)
+    return library_of(rboxes).stack([cx,cy,w,h,t], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0678c5d7
 @checked
-@_tensors
+@_any_array
 def rbox2hbox(
     rboxes, # (..., 5) boxes
 ): # (..., 4) the smallest hboxes around them: `x1, y1, x2, y2`
     "Circumscribed hboxes of rotated boxes, as corners; differentiable"
     _check_last(rboxes, 5, 'rboxes')
-    cx,cy,w,h,t = rboxes.unbind(-1)
-    c,s = t.cos().abs()/2,t.sin().abs()/2
+    (cx,cy,w,h,t),xp = columns(rboxes),library_of(rboxes)
+    c,s = abs(xp.cos(t))/2,abs(xp.sin(t))/2
     dx,dy = c*w+s*h,s*w+c*h
-    return torch.stack([cx-dx,cy-dy,cx+dx,cy+dy], -1)
+    return xp.stack([cx-dx,cy-dy,cx+dx,cy+dy], -1)
 
 def _between(lo, hi): # boxes with theta 0 from their corners, `(..., 2)` each
-    return torch.cat([(lo+hi)/2, hi-lo, torch.zeros_like(lo[...,:1])], -1)
+    xp = library_of(lo)
+    return xp.concatenate([(lo+hi)/2, hi-lo, xp.zeros_like(lo[...,:1])], -1)
 
 @checked
-@_tensors
+@_any_array
 def hbox2rbox(
     hboxes, # (..., 4) boxes `x1, y1, x2, y2`
     angle='le90', # canonical form of the result
 ): # (..., 5) the same boxes as rboxes
     "Horizontal boxes as rotated boxes"
     _check_last(hboxes, 4, 'hboxes')
-    return canonicalize(_between(*hboxes.split(2, -1)), angle)
+    return canonicalize(_between(hboxes[...,:2], hboxes[...,2:]), angle)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #7462ae62
 def _as_quads(quads, name='quads'): # (..., 8) or (..., 4, 2) -> (..., 4, 2)
     if quads.shape[-2:]==(4,2): return quads
     _check_last(quads, 8, f'{name} (..., 4, 2) or')
-    return quads.unflatten(-1, (4,2))
+    return quads.reshape(*quads.shape[:-1], 4, 2)
 
 @checked
-@_tensors
+@_any_array
 def qbox2hbox(
     quads, # (..., 4, 2) or (..., 8) corners in pixels, in any order
 ): # (..., 4) the smallest hboxes around them: `x1, y1, x2, y2`
     "Circumscribed hboxes of quadrilaterals, as corners; differentiable"
-    quads = _as_quads(quads)
-    return torch.cat([quads.amin(-2), quads.amax(-2)], -1)
+    quads,xp = _as_quads(quads),library_of(quads)
+    return xp.concatenate([xp.amin(quads, -2), xp.amax(quads, -2)], -1)
 
 @checked
-@_tensors
+@_any_array
 def hbox2qbox(
     hboxes, # (..., 4) boxes `x1, y1, x2, y2`
 ): # (..., 4, 2) corners, clockwise as displayed from the top left
     "Corners of horizontal boxes; differentiable"
     _check_last(hboxes, 4, 'hboxes')
-    return hboxes[...,[0,1,2,1,2,3,0,3]].unflatten(-1, (4,2))
+    return _as_quads(hboxes[...,[0,1,2,1,2,3,0,3]])
 
-@_tensors
+@_any_array
 def circumscribed_hbox(
     boxes, # (..., 5) rboxes, or the corners (..., 8) of quads
     angle=None, # canonical form of the result; None: `theta = 0`, `w` along x and `h` along y
 ): # (..., 5) rboxes
     "The smallest horizontal boxes around others, as rboxes; differentiable"
     hboxes = qbox2hbox(boxes) if boxes.shape[-1]==8 else rbox2hbox(boxes)
-    return _between(*hboxes.split(2, -1)) if angle is None else hbox2rbox(hboxes, angle)
+    return _between(hboxes[...,:2], hboxes[...,2:]) if angle is None else hbox2rbox(hboxes, angle)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #30dd918b
-def _direction(boxes): return boxes[...,4].cos(),boxes[...,4].sin()
+def _direction(boxes): return library_of(boxes).cos(boxes[...,4]),library_of(boxes).sin(boxes[...,4])
 
-@_tensors
+@_any_array
 def to_frame(
     points, # (..., 2) points in pixels
     boxes, # (..., 5) boxes; leading dimensions broadcast
 ): # (..., 2) the points seen from the centres of the boxes: x along `w`, y along `h`
     "Points in the frames of boxes; differentiable"
-    (x,y),(cos,sin) = (points-boxes[...,:2]).unbind(-1),_direction(boxes)
-    return torch.stack([x*cos + y*sin, y*cos - x*sin], -1)
+    (x,y),(cos,sin) = columns(points-boxes[...,:2]),_direction(boxes)
+    return library_of(points).stack([x*cos + y*sin, y*cos - x*sin], -1)
 
-@_tensors
+@_any_array
 def from_frame(
     points, # (..., 2) points seen from the centres of the boxes: x along `w`, y along `h`
     boxes, # (..., 5) boxes; leading dimensions broadcast
 ): # (..., 2) points in pixels
     "Points in the image; the inverse of `to_frame`"
-    (x,y),(cos,sin) = points.unbind(-1),_direction(boxes)
-    return boxes[...,:2] + torch.stack([x*cos - y*sin, x*sin + y*cos], -1)
+    (x,y),(cos,sin) = columns(points),_direction(boxes)
+    return boxes[...,:2] + library_of(points).stack([x*cos - y*sin, x*sin + y*cos], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #9852f16b
 _PAIRS = [0,1,2,3,0,1],[1,2,3,0,2,3]
 
 def _rect_along(p, d):
     "Rectangles around `p` (..., n, 2) with a side along each unit direction of `d` (..., k, 2): area, middle (of u, of v) and sides"
-    n = torch.stack([-d[...,1],d[...,0]], -1)
-    u,v = d@p.transpose(-1,-2),n@p.transpose(-1,-2)
-    (u0,u1),(v0,v1) = u.aminmax(dim=-1),v.aminmax(dim=-1)
-    return (u1-u0)*(v1-v0),torch.stack([(u0+u1)/2,(v0+v1)/2,u1-u0,v1-v0], -1)
+    xp = library_of(p)
+    n,across = xp.stack([-d[...,1],d[...,0]], -1),xp.swapaxes(p, -1, -2)
+    u,v = d@across,n@across
+    u0,u1,v0,v1 = xp.amin(u, -1),xp.amax(u, -1),xp.amin(v, -1),xp.amax(v, -1)
+    return (u1-u0)*(v1-v0),xp.stack([(u0+u1)/2,(v0+v1)/2,u1-u0,v1-v0], -1)
 
 def _angle(x, y):
     "Angle of unit vectors"
-    if not torch.compiler.is_exporting(): return torch.atan2(y, x)
-    t = torch.atan2(y.float(), x.float()).to(x.dtype)   # ONNX Runtime knows it in float32 alone: what that leaves is a small turn
+    if not is_exporting(x): return library_of(x).arctan2(y, x)
+    t = y.float().atan2(x.float()).to(x.dtype)          # ONNX Runtime knows it in float32 alone: what that leaves is a small turn
     return t+(y*t.cos()-x*t.sin())
 
 def _least_rect(p, d, ctr, dtype):
     "The least rectangle around `ctr+p` (..., k, 2) with a side along one of `d` (..., e, 2), the first of those equal in `dtype`: an rbox"
-    n = d.norm(dim=-1, keepdim=True)
-    d = torch.where(n==0, d.new_tensor([1.,0]), d/torch.where(n==0, 1., n))   # coinciding points: any direction is valid
+    xp = library_of(p)
+    n = xp.linalg.norm(d, axis=-1)[...,None]
+    d = xp.where(n==0, constant([1.,0], d), d/xp.where(n==0, 1., n))          # coinciding points: any direction is valid
     area,rect = _rect_along(p, d)
-    least = area<=area.amin(-1, keepdim=True)*(1+(1e-12 if dtype==torch.float64 else 1e-5))
-    i = least.int().argmax(-1)[...,None,None].expand(*area.shape[:-1], 1, 2)
-    d,(mu,mv,w,h) = d.gather(-2, i).squeeze(-2),rect.gather(-2, i[...,:1].expand(*i.shape[:-1], 4)).squeeze(-2).unbind(-1)
-    dx,dy = d.unbind(-1)
-    xy = ctr.squeeze(-2)+torch.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
-    return torch.cat([xy, torch.stack([w,h,_angle(dx,dy)], -1)], -1)
+    least = area<=xp.amin(area, -1)[...,None]*(1+(1e-12 if dtype==xp.float64 else 1e-5))
+    i = cast(least, 'int32').argmax(-1)[...,None,None]
+    (dx,dy),(mu,mv,w,h) = columns(take_along(d, i, -2)[...,0,:]),columns(take_along(rect, i, -2)[...,0,:])
+    xy = ctr[...,0,:]+xp.stack([mu*dx-mv*dy, mu*dy+mv*dx], -1)
+    return xp.concatenate([xy, xp.stack([w,h,_angle(dx,dy)], -1)], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0baea3fc
 @checked
-@_tensors
+@_any_array
 def qbox2rbox(
     quads, # (..., 4, 2) or (..., 8) corners in pixels, in any order
     angle='le90', # canonical form of the result
 ): # (..., 5) least-area rectangles; points that coincide give w = h = 0, points on a line h = 0, NaN gives NaN
     "Least-area rotated boxes around four points each, computed in float64"
     _check_angle(angle)
-    p = _as_quads(quads).double()
-    ctr = p.mean(-2, keepdim=True); p = p-ctr             # about the centre, so that far boxes lose nothing
-    return canonicalize(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr, quads.dtype).to(quads.dtype), angle)
+    p = cast(_as_quads(quads), 'float64')
+    ctr = p.mean(-2)[...,None,:]; p = p-ctr               # about the centre, so that far boxes lose nothing
+    return canonicalize(cast(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr, quads.dtype), quads.dtype), angle)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #26b538f1
-@_tensors
+@_any_array
 def corners_of(
     boxes, # (..., 5) rboxes, or corners (..., 8) or (..., 4, 2)
 ): # (..., 4, 2)
     "Corners of boxes in any form; differentiable"
-    if boxes.shape==(0,): return boxes.new_zeros(0,4,2)                    # an empty list
+    if boxes.shape==(0,): return boxes.reshape(0, 4, 2)                    # an empty list
     return rbox2qbox(boxes) if boxes.shape[-1]==5 else _as_quads(boxes, 'boxes (..., 5), (..., 8) or')
 
-@_tensors
+@_any_array
 def as_rbox(
     boxes, # (..., 5) rboxes, which stay as they are, or corners (..., 8) or (..., 4, 2)
 ): # (..., 5)

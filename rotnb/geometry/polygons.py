@@ -6,19 +6,21 @@
 __all__ = ['polygon_area', 'convex_hull', 'clip_polygon', 'min_area_rect']
 
 # %% ../../nbs/geometry/02_polygons.ipynb #2edd226b
-import numpy as np, torch
+import numpy as np
+from rotnb.check.arrays import (cast, columns, count_up, detached, is_exporting, is_tensor, library_of, quietly,
+    take_along)
 from ..check.verbs import checked
 from .boxes import canonicalize,_least_rect
 
 # %% ../../nbs/geometry/02_polygons.ipynb #faf77841
 def _points(p, name='points'):
     "Float64, an array of a list or array, a tensor of a tensor"
-    p = p.double() if isinstance(p, torch.Tensor) else np.asarray(p, np.float64)
+    p = p.double() if is_tensor(p) else np.asarray(p, np.float64)
     if p.ndim<2 or p.shape[-1]!=2: raise ValueError(f"{name} must be (n, 2), got {tuple(p.shape)}")
     return p
 
 def _like(out, points): # float32 in, float32 out
-    return out.to(points.dtype if points.is_floating_point() else torch.float32) if isinstance(points, torch.Tensor) else out
+    return cast(out, points.dtype if points.is_floating_point() else 'float32') if is_tensor(points) else out
 
 def _cross(a, b): return a[...,0]*b[...,1]-a[...,1]*b[...,0]
 
@@ -38,50 +40,48 @@ def polygon_area(
 def _chain(p, way):
     "Which points of sorted `p` (n, k, 2) are on the chain of large y (`way` 1) or small y (-1) from the first to the last"
     n,k = p.shape[:2]
-    j,cur = torch.arange(k, device=p.device),torch.zeros(n, 1, dtype=torch.int64, device=p.device)
-    on = (j==0).repeat(n, 1)
+    xp,j = library_of(p),count_up(k, p)
+    cur,on = xp.broadcast_to(j[:1], (n,1)),xp.broadcast_to(j==0, (n,k))
     for _ in range(k-1):
-        dx,dy = (p-p.gather(1, cur[...,None].expand(-1,-1,2))).detach().unbind(-1)
+        dx,dy = columns(p-take_along(p, cur[...,None], 1))
         some = (j>cur)&((dx>0)|(dy>0))                                       # what is left, without copies of this point
-        side = torch.where(some, way*dy/(dx+dy.abs()), -torch.inf)
-        far = torch.where(some&(side==side.amax(1, True)), dx+dy.abs(), -1.) # of one direction, as far as numbers tell, the last
-        best = torch.where((far>0)&(far==far.amax(1, True)), j, -1).amax(1, True)
-        cur = torch.where(best<0, cur, best)
+        side = xp.where(some, way*dy/(dx+abs(dy)), -xp.inf)
+        far = xp.where(some&(side==xp.amax(side, 1)[:,None]), dx+abs(dy), -1.) # of one direction, as far as numbers tell, the last
+        best = xp.amax(xp.where((far>0)&(far==xp.amax(far, 1)[:,None]), j, -1), 1)[:,None]
+        cur = xp.where(best<0, cur, best)
         on = on|(j==cur)
         if k>16 and not (best>=0).any(): break                               # looking costs a synchronisation on CUDA
     return on
 
 def _rightwards(p): # (n, k, 2) sorted by x, equal x by y
-    (x,y),k = p.unbind(2),torch.arange(p.shape[1], device=p.device)
-    if torch.compiler.is_exporting():                                        # ONNX has no stable sort: count what comes before
+    (x,y),k,xp = columns(p),count_up(p.shape[1], p),library_of(p)
+    if is_exporting(p):                                                      # ONNX has no stable sort: count what comes before
         before = lambda o,ties: (o[:,None]<o[...,None]) | ((o[:,None]==o[...,None])&ties)
-        return torch.zeros_like(p).scatter(1, before(x, before(y, k<k[:,None])).sum(2, True).expand(-1,-1,2), p)
-    order = y.argsort(dim=1, stable=True)
-    order = order.gather(1, x.gather(1, order).argsort(dim=1, stable=True))
-    return p.gather(1, order[...,None].expand(-1,-1,2))
+        return xp.zeros_like(p).scatter(1, before(x, before(y, k<k[:,None])).sum(2, True).expand(-1,-1,2), p)
+    order = xp.argsort(y, axis=1, stable=True)
+    order = take_along(order, xp.argsort(take_along(x, order, 1), axis=1, stable=True), 1)
+    return take_along(p, order[...,None], 1)
 
 def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again and again, and how many they are
-    k,p = p.shape[1],_rightwards(p)
-    up,low,j = _chain(p, 1),_chain(p, -1),torch.arange(k, device=p.device)
-    key = torch.where(low, j, torch.where(up, 2*k-j, 3*k))                   # rightwards along one chain, back along the other
-    key,order = key.sort(1)
-    n = (key<3*k).sum(1, True)
-    order = torch.where(j<n, order, order[:,:1])
-    return p.gather(1, order[...,None].expand(-1,-1,2)),n[:,0]
+    k,p,where = p.shape[1],_rightwards(p),library_of(p).where
+    up,low,j = _chain(detached(p), 1),_chain(detached(p), -1),count_up(k, p)
+    key = where(low, j, where(up, 2*k-j, 3*k))                               # rightwards along one chain, back along the other
+    order,n = library_of(p).argsort(key, axis=1, stable=True),(key<3*k).sum(1)
+    order = where(j<n[:,None], order, order[:,:1])
+    return take_along(p, order[...,None], 1),n
 
 @checked
 def convex_hull(
     points, # (k, 2) points in any order, or a batch (n, k, 2)
 ): # (h, 2) corners, clockwise as displayed, from the leftmost, no three on a line; of a batch (n, k, 2), the first corner fills up
     "Convex hull of point sets; one or two points stay as they are, a set with NaN or inf becomes NaN in a batch and is refused alone"
-    p = _points(points); t = torch.as_tensor(p)
-    t = t if t.ndim==3 else t[None]
-    ok = t.isfinite().flatten(1).all(1)
+    p = _points(points); xp = library_of(p)
+    t = p if p.ndim==3 else p[None]
+    ok = xp.isfinite(t).all(-1).all(-1)
     if p.ndim==2 and not ok.all(): raise ValueError("points must be finite: NaN or inf found")
-    if not t.shape[1]: return points if isinstance(points, torch.Tensor) else p
-    h,n = _hull(torch.where(ok[:,None,None], t, 0.))
-    h = torch.where(ok[:,None,None], h, torch.nan) if p.ndim==3 else h[0,:n[0]]
-    return _like(h, points) if isinstance(points, torch.Tensor) else h.numpy()
+    if not t.shape[1]: return points if is_tensor(points) else p
+    with quietly(t): h,n = _hull(xp.where(ok[:,None,None], t, 0.))
+    return _like(xp.where(ok[:,None,None], h, xp.nan) if p.ndim==3 else h[0,:n[0]], points)
 
 # %% ../../nbs/geometry/02_polygons.ipynb #99aba226
 def _cut(p, a, b):
@@ -112,13 +112,12 @@ def min_area_rect(
     angle='le90', # canonical form of the result
 ): # (5,) rbox, of a batch (m, 5); points on a line give h = 0, a single point w = h = 0, NaN gives NaN
     "Rectangle of least area around point sets, computed in float64"
-    p = _points(points); t = torch.as_tensor(p)
-    if not t.shape[-2]: raise ValueError("no points: an empty set has no rectangle")
-    t = t if t.ndim==3 else t[None]
-    ctr = t.mean(1, keepdim=True)
-    h = convex_hull(t-ctr)
-    dtype = points.dtype if isinstance(points, torch.Tensor) else torch.float64
-    r = canonicalize(_least_rect(h, torch.cat([h[:,1:],h[:,:1]], 1)-h, ctr, dtype), angle)
-    r = torch.where(h.isnan().flatten(1).any(1, keepdim=True), torch.nan, r)
-    r = r if p.ndim==3 else r[0]
-    return _like(r, points) if isinstance(points, torch.Tensor) else r.numpy()
+    p = _points(points); xp = library_of(p)
+    if not p.shape[-2]: raise ValueError("no points: an empty set has no rectangle")
+    t = p if p.ndim==3 else p[None]
+    with quietly(t):
+        ctr = t.mean(1)[:,None]
+        h = convex_hull(t-ctr)
+        r = _least_rect(h, xp.roll(h, -1, 1)-h, ctr, points.dtype if is_tensor(points) else p.dtype)
+    r = xp.where(xp.isnan(h).any(-1).any(-1)[:,None], xp.nan, canonicalize(r, angle))
+    return _like(r if p.ndim==3 else r[0], points)

@@ -6,19 +6,19 @@
 __all__ = ['quad_area', 'visible_fraction', 'clip_to_frame']
 
 # %% ../../nbs/geometry/05_visible.ipynb #514f22ea
-import math, torch
-from torch import Tensor
+import math
+from ..check.arrays import cast, columns, constant, is_tensor, library_of, ordered, quietly
 
 # %% ../../nbs/geometry/05_visible.ipynb #4245348c
 def _edge_points(
     quads # (…,4,2) corners
 ): # (…,4,6,2) points along each edge, at its ends and where it meets the four frame lines
     "Each edge of each quad, broken where it crosses the frame"
-    a,d = quads,quads.roll(-1,-2)-quads
-    frame = quads.new_tensor([-1.,1.])
-    safe = torch.where(d==0, torch.ones_like(d), d)
-    t = ((frame-a[...,None])/safe[...,None]).clamp(0,1).flatten(-2)          # (…,4,4)
-    t = torch.cat([torch.zeros_like(t[...,:1]), t.sort(-1).values, torch.ones_like(t[...,:1])], -1)
+    xp = library_of(quads)
+    a,d = quads,xp.roll(quads, -1, -2)-quads
+    safe = xp.where(d==0, xp.ones_like(d), d)
+    t = xp.clip((constant([-1.,1], quads)-a[...,None])/safe[...,None], 0, 1).reshape(*d.shape[:-1], 4)
+    t = xp.concatenate([xp.zeros_like(t[...,:1]), ordered(t), xp.ones_like(t[...,:1])], -1)
     return a[...,None,:] + t[...,None]*d[...,None,:]
 
 # %% ../../nbs/geometry/05_visible.ipynb #d6c62f35
@@ -26,24 +26,26 @@ def quad_area(
     quads # (…,4,2) corners
 ): # (…) area, in squared units of the corners
     "Area of quads by the shoelace formula, relative to corner 0"
-    d = quads-quads[...,:1,:]
-    x,y = d.unbind(-1)
-    return (x*y.roll(-1,-1) - x.roll(-1,-1)*y).sum(-1).abs()/2
+    (x,y),roll = columns(quads-quads[...,:1,:]),library_of(quads).roll
+    return abs((x*roll(y, -1, -1) - roll(x, -1, -1)*y).sum(-1))/2
+
+def _plain(x): # float64; a tensor of a class of its own becomes a plain one
+    return x.as_subclass(library_of(x).Tensor).double() if is_tensor(x) else cast(x, 'float64')
 
 def visible_fraction(
     quads # (…,4,2) corners in [-1,1] coordinates, the frame being [-1,1] x [-1,1]
 ): # (…) in [0,1]; 0 for a box without area
     "The share of each box's area that lies inside the image: f = area(box in frame) / area(box)"
-    q = quads.as_subclass(Tensor).double()
-    x,y = _edge_points(q).clamp(-1,1).unbind(-1)
-    inside = ((x[...,1:]+x[...,:-1])*(y[...,1:]-y[...,:-1])).sum((-1,-2)).abs()/2
+    q,xp = _plain(quads),library_of(quads)
+    x,y = columns(xp.clip(_edge_points(q), -1, 1))
+    inside = abs(((x[...,1:]+x[...,:-1])*(y[...,1:]-y[...,:-1])).sum((-1,-2)))/2
     area = quad_area(q)
-    return torch.where(area>0, inside/area.clamp_min(1e-30), torch.zeros_like(area)).clamp(0,1).float()
+    return cast(xp.clip(xp.where(area>0, inside/xp.clip(area, 1e-30, None), xp.zeros_like(area)), 0, 1), 'float32')
 
 # %% ../../nbs/geometry/05_visible.ipynb #1b6704b9
 def _inside(p, q):
     "Which points `p` (…,m,2) lie in convex quads `q` (…,4,2) of either turning sense"
-    e,d = q.roll(-1,-2)-q,p[...,:,None,:]-q[...,None,:,:]
+    e,d = library_of(q).roll(q, -1, -2)-q,p[...,:,None,:]-q[...,None,:,:]
     s = e[...,None,:,0]*d[...,1]-e[...,None,:,1]*d[...,0]
     return (s>=0).all(-1) | (s<=0).all(-1)
 
@@ -52,18 +54,17 @@ def clip_to_frame(
     quads # (…,4,2) corners in [-1,1] coordinates
 ): # (…,4,2); unchanged where nothing is visible
     "Smallest rectangle along the box's own axes that holds its visible part"
-    q = quads.as_subclass(Tensor).double()
+    q,xp = _plain(quads),library_of(quads)
     o,u,v = q[...,0,:],q[...,1,:]-q[...,0,:],q[...,3,:]-q[...,0,:]
     det = u[...,0]*v[...,1]-u[...,1]*v[...,0]
     def local(p): # coordinates (s,t) of points p (…,m,2) with p = o + s*u + t*v
-        d,U,V,k = p-o[...,None,:],u[...,None,:],v[...,None,:],torch.where(det==0, torch.ones_like(det), det)[...,None]
-        return torch.stack([d[...,0]*V[...,1]-d[...,1]*V[...,0], U[...,0]*d[...,1]-U[...,1]*d[...,0]], -1)/k[...,None]
-    edges = _edge_points(q).flatten(-3,-2)
-    corners = q.new_tensor([[-1.,-1],[1,-1],[1,1],[-1,1]]).expand(*q.shape[:-2],4,2)
-    st = torch.cat([local(edges), local(corners)], -2)
-    ok = torch.cat([(edges.abs()<=1+1e-9).all(-1), _inside(corners, q)], -1)[...,None]
-    lo = torch.where(ok, st, torch.full_like(st, math.inf)).amin(-2)
-    hi = torch.where(ok, st, torch.full_like(st,-math.inf)).amax(-2)
-    st = torch.stack([lo, torch.stack([hi[...,0],lo[...,1]],-1), hi, torch.stack([lo[...,0],hi[...,1]],-1)], -2)
-    res = o[...,None,:] + st[...,:1]*u[...,None,:] + st[...,1:]*v[...,None,:]
-    return torch.where(ok.any(-2)[...,None] & (det!=0)[...,None,None], res, q).to(quads.dtype)
+        d,U,V,k = p-o[...,None,:],u[...,None,:],v[...,None,:],xp.where(det==0, xp.ones_like(det), det)[...,None]
+        return xp.stack([d[...,0]*V[...,1]-d[...,1]*V[...,0], U[...,0]*d[...,1]-U[...,1]*d[...,0]], -1)/k[...,None]
+    edges = _edge_points(q).reshape(*q.shape[:-2], 24, 2)
+    corners = xp.broadcast_to(constant([[-1.,-1],[1,-1],[1,1],[-1,1]], q), (*q.shape[:-2],4,2))
+    st = xp.concatenate([local(edges), local(corners)], -2)
+    ok = xp.concatenate([(abs(edges)<=1+1e-9).all(-1), _inside(corners, q)], -1)[...,None]
+    lo,hi = xp.amin(xp.where(ok, st, math.inf), -2),xp.amax(xp.where(ok, st, -math.inf), -2)
+    st = xp.stack([lo, xp.stack([hi[...,0],lo[...,1]], -1), hi, xp.stack([lo[...,0],hi[...,1]], -1)], -2)
+    with quietly(q): res = o[...,None,:] + st[...,:1]*u[...,None,:] + st[...,1:]*v[...,None,:]
+    return cast(xp.where(ok.any(-2)[...,None] & (det!=0)[...,None,None], res, q), quads.dtype)

@@ -11,9 +11,10 @@ __all__ = ['CX', 'CY', 'HW', 'HH', 'COS', 'SIN', 'AREA', 'EX', 'EY', 'CORNERS', 
 # %% ../../nbs/ops/02_kernels.ipynb #c2723a8c
 import math
 
-import numpy as np, torch
+import numpy as np
 from numba import cuda, njit, prange
 from numba.extending import register_jitable as device
+from ..check.arrays import is_tensor, library_of
 from .launch import launch, may_parallel
 
 # %% ../../nbs/ops/02_kernels.ipynb #710d5d22
@@ -77,7 +78,7 @@ def prepare(
     boxes, # (n, 5) boxes, or (n, 2k) polygons of k corners each: an array or list, or a tensor for CUDA
 ): # (9, n) float64, rows as named by `CX ... EY`; for polygons (9+2k, n)
     "What the pair functions need to know of each box or polygon"
-    if isinstance(boxes, torch.Tensor):
+    if is_tensor(boxes):
         b = boxes.double().contiguous()
         P = b.new_zeros(_rows(b), len(b))
         launch(_prepare_cuda, len(b), b, P)
@@ -297,6 +298,6 @@ def iou_matrix(
         f = (_aligned_parallel if par else _aligned_serial) if aligned else (_matrix_parallel if par else _matrix_serial)
         f(A, B, mode, out)
     else:
-        out = A.new_empty(shape, dtype=getattr(torch, dtype))
+        out = A.new_empty(shape, dtype=getattr(library_of(A), dtype))
         launch(_aligned_cuda if aligned else _matrix_cuda, pairs, A, B, mode, out)
     return out

@@ -12,9 +12,8 @@ os.environ.setdefault('NUMBA_THREADING_LAYER_PRIORITY', 'omp workqueue tbb')
 import math, multiprocessing, threading, warnings
 from functools import cache
 
-import torch
 from numba import config, cuda
-from torch import Tensor
+from ..check.arrays import is_tensor, library_of
 
 # %% ../../nbs/ops/01_launch.ipynb #1486ae76
 def may_parallel(
@@ -45,7 +44,7 @@ def on_cuda(
 
 # %% ../../nbs/ops/01_launch.ipynb #06761cf1
 def _array(x): # what a CUDA kernel can read: no copy
-    if not isinstance(x, Tensor): return x
+    if not is_tensor(x): return x
     return x.detach().numpy() if config.ENABLE_CUDASIM else cuda.as_cuda_array(x.detach())
 
 def launch(
@@ -58,8 +57,9 @@ def launch(
     "Start a CUDA kernel on torch's current stream; returns at once"
     if n==0: return
     if config.ENABLE_CUDASIM: return kernel[(min(n, 32),4) if team else (1,min(n, 32))](n, *map(_array, args))
-    device = next(a.device for a in args if isinstance(a, Tensor))
-    with torch.cuda.device(device):
+    tensor = next(filter(is_tensor, args))
+    torch = library_of(tensor)
+    with torch.cuda.device(tensor.device):
         stream = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
         kernel[min(n if team else math.ceil(n/threads), 1<<20), threads, stream](n, *map(_array, args))
 
@@ -68,6 +68,7 @@ def operator(
     name:str # under `torch.ops.rotnb`
 ):
     "Decorator: make a function of tensors and numbers, annotated, a `torch.library` operator"
+    import torch                # here, so that kernels run on arrays without it
     def _f(f):
         space = 'rotnb' if f.__module__.startswith('rotnb.') else 'notebook'
         return torch.library.custom_op(f'{space}::{name}', mutates_args=())(f)

@@ -1,9 +1,13 @@
 "Commands used wrongly, on bad disks and stopped half-way: a line that says why, an exit code, and nothing lost"
-import os, shutil, subprocess, sys, warnings
+import inspect, json, os, shutil, subprocess, sys, warnings
+from importlib import import_module
 from pathlib import Path
 import pytest
 from PIL import Image
 from rotnb.cli import convert, doctor, predict, split
+from rotnb.cli.rotnb import COMMANDS
+from rotnb.cli.typed import read_command
+from rotnb.data.doctor.fix import SAFE
 from rotnb.data.formats.table import read_format
 from paths import ROOT
 
@@ -84,39 +88,75 @@ def test_rbox_that_is_no_unit(home, capsys):
 
 # --- what starting a command costs
 
-COMMANDS = 'demo bench convert doctor split predict report export'.split()
-
-def test_help_needs_no_fastai():
-    "Eight helps in one process of their own; what they import is there at the end"
-    src = f"""
-import runpy, sys
-for name in {COMMANDS}:
-    sys.argv = [f'rotnb-{{name}}', '--help']
-    try: runpy.run_module(f'rotnb.cli.{{name}}', run_name='__main__')
-    except SystemExit as e: assert not e.code, name
-heavy = [o for o in ('fastai','matplotlib','timm','IPython') if o in sys.modules]
-assert not heavy, heavy
-"""
-    env = {**os.environ, 'PYTHONPATH':str(ROOT)}
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True, cwd=ROOT, env=env)
+def loaded(code, home, **env):
+    "What a process that runs this code has imported at the end, of what takes long to import"
+    heavy = 'torch','torchvision','fastai','matplotlib','timm','IPython','numpy','cv2','pandas','scipy','numba'
+    code = f"import sys\nfrom rotnb.cli.rotnb import main\n{code}\nprint(*[name for name in {heavy} if name in sys.modules])"
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), **env}
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, cwd=home, env=env)
     assert done.returncode==0, done.stderr
-    assert done.stdout.count('show this help message and exit')==len(COMMANDS)
+    return {*done.stdout.splitlines()[-1].split()},done.stdout
 
-def test_the_tools_for_labels_run_without_fastai(home):
-    "Not only their help"
-    src = """
-import sys
-from rotnb.cli import convert, doctor, split
-convert.main('set', 'as_coco', to='coco')
-split.main('set', 'windows', sizes=[32], gaps=[8])
-try: doctor.main('set')
-except SystemExit: pass
-assert 'fastai' not in sys.modules
+def test_help_loads_nothing(home):
+    "All of them in one process: nothing that takes long was imported at its end"
+    ask = """
+from rotnb.cli.rotnb import COMMANDS
+main(['--help']); main(['--version'])
+for args in [[name, '--help'] for name in COMMANDS]+[['convert','a','b','--fromat','x'], ['nothing']]:
+    try: main(args)
+    except SystemExit as e: assert e.code in ((0,None) if '--help' in args else (2,)), args
 """
+    found,said = loaded(ask, home)
+    assert not found and said.count('show this help message and exit')==len(COMMANDS), found
+
+WORK = dict(convert="'convert','set','out'", to_coco="'convert','set','coco','--to','coco'", to_yolo="'convert','set','yolo','--to','yolo_obb'",
+            split="'split','set','windows','--sizes','32','--gaps','8'", doctor="'doctor','set'", mend="'doctor','set','--fix','mended'")
+
+@pytest.mark.parametrize('name', WORK)
+def test_the_tools_for_labels_run_without_torch(home, name):
+    "Not only their help, and also where boxes leave their image"
+    (home/'set/labelTxt/0.txt').write_text('50 10 70 10 70 20 50 20 ship 0\n-5 3 20 9 18 17 -7 11 ship 0\n')
+    found,_ = loaded(f"""
+try: main([{WORK[name]}])
+except SystemExit as e: assert not e.code, e.code""", home)
+    assert not found&{'torch','fastai','matplotlib','timm','IPython'} and 'numpy' in found, found
+    if name in ('convert','to_coco'): assert found=={'numpy'}
+
+def test_polygons_and_masks_are_read_without_torch(home):
+    "COCO with outlines and run lengths, to boxes"
+    outline = dict(id=1, image_id=1, category_id=1, bbox=[5,5,30,20], segmentation=[[5,5,30,8,35,20,20,25,6,18]], area=500, iscrowd=0)
+    mask = dict(id=2, image_id=1, category_id=1, bbox=[0,0,2,3], segmentation=dict(size=[40,60], counts=[100,20,20,20,2240]), area=40, iscrowd=0)
+    data = dict(images=[dict(id=1, file_name='0.png', width=60, height=40)], annotations=[outline,mask], categories=[dict(id=1, name='ship')])
+    (home/'c/images').mkdir(parents=True)
+    shutil.copy(home/'set/images/0.png', home/'c/images')
+    (home/'c/labels.json').write_text(json.dumps(data))
+    found,_ = loaded("""
+try: main(['convert','c','from_coco'])
+except SystemExit as e: assert not e.code""", home)
+    assert len(read_format(home/'from_coco')[0])==2 and 'torch' not in found
+
+def test_old_names_and_a_module(home):
+    "`rotnb-split` is `rotnb split`, whatever starts it; a fault of spelling is one line"
     env = {**os.environ, 'PYTHONPATH':str(ROOT)}
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True, cwd=home, env=env)
-    assert done.returncode==0, done.stderr
-    assert (home/'as_coco/annotations').is_dir() and (home/'windows/annfiles').is_dir() and 'set: dota, 3 images' in done.stdout
+    (home/'rotnb-split').write_text('import sys\nfrom rotnb.cli.rotnb import main\nif __name__=="__main__": sys.exit(main())')
+    for start in (['rotnb-split'], ['-m','rotnb.cli','split'], ['-m','rotnb.cli.split']):
+        done = subprocess.run([sys.executable, *start, 'set', 'out', '--img-rate-thr', '.5', '--siez', '9'], capture_output=True, text=True, cwd=home, env=env)
+        assert done.returncode==2 and not (home/'out').exists()
+        assert done.stderr=='rotnb-split: unknown option --siez, did you mean --sizes?; rotnb-split --help says what it takes\n', done.stderr
+    done = subprocess.run([sys.executable, '-m', 'rotnb.cli', 'split', 'set'], capture_output=True, text=True, cwd=home, env=env)
+    assert (done.returncode,done.stderr)==(2,'rotnb-split: the following arguments are required: dst; rotnb-split --help says what it takes\n')
+
+def test_every_command_has_its_function():
+    "What is typed and what is called are one function, with the same defaults; each has help beside each option"
+    for name,place in COMMANDS.items():
+        module,function = place.split(':')
+        func = getattr(import_module(module), function)
+        params,(said,options) = inspect.signature(func).parameters.values(),read_command(place)
+        assert said==inspect.getdoc(func) and all(option.said for option in options), name
+        expected = [(param.name, param.default is param.empty, None if param.default is param.empty else param.default) for param in params]
+        assert [(option.name, option.required, option.default) for option in options]==expected, name
+
+def test_defaults_that_are_said_twice(): assert {o.name:o.default for o in read_command('rotnb.cli.doctor:main')[1]}['kinds']==','.join(SAFE)
 
 # --- stopped half-way
 

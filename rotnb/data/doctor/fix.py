@@ -17,7 +17,8 @@ from ..labels.records import LabelError, MALFORMED, explain, odd_name, unknown_c
 from ..labels.layout import IMAGE_EXTS
 from ..formats.edit import ImageRef, changed
 from ..formats.table import get_format
-from .boxes import CHECKS, order_corners, split_where
+from ..labels.lines import split_where
+from .boxes import CHECKS, order_corners
 
 # %% ../../../nbs/data/doctor/05_fix.ipynb #e02fc4a3
 def _upright_note(data:bytes):

@@ -16,6 +16,7 @@ from ...check.verbs import checked
 from ...plot.draw import PALETTE, show_boxes
 from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
+from ..labels.lines import split_where
 from ..formats.table import check_options, get_format, list_splits
 from .boxes import *
 from .images import check_modes, check_scenes, probe_images

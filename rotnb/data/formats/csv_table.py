@@ -10,7 +10,7 @@ __all__ = ['XY', 'HBOX', 'annots2df', 'df_row', 'table_size', 'csv_cell', 'csv_t
 import csv, io, math, re
 from functools import lru_cache, partial
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
 from fastcore.basics import patch
 from ...check.verbs import checked
 from ...geometry.fit import with_heading
@@ -29,8 +29,9 @@ _PLACE = {*XY, *HBOX, *'cx cy w h theta angle_deg'.split()}
 @checked
 def annots2df(
     annots # of `Annot`
-)->pd.DataFrame: # a row for each box
+): # DataFrame: a row for each box
     "Boxes as a table"
+    import pandas as pd         # where a table is made or read: most labels are none, and need not wait for it
     rows = [(annot.image.name, name, difficult, *quad.ravel())
             for annot in annots for quad,name,difficult in zip(annot.quads, annot.names, annot.difficult)]
     rows += [(annot.image.name, '', 0, *[math.nan]*8) for annot in annots if not len(annot)]
@@ -93,12 +94,14 @@ def csv_table(
     **kw # of `DataFrame.to_csv`
 )->str:
     "A table as the text of a CSV file"
+    from pandas.api.types import is_numeric_dtype
     def quoted(value): return csv_cell(value) if isinstance(value, str) else value
-    text = {c: df[c].map(quoted) for c in df.columns if not pd.api.types.is_numeric_dtype(df[c])}
+    text = {c: df[c].map(quoted) for c in df.columns if not is_numeric_dtype(df[c])}
     return df.assign(**text).to_csv(index=False, **kw)
 
 # %% ../../../nbs/data/formats/09_csv_table.ipynb #6c0870b2
 def _read_csv(file):
+    import pandas as pd
     cells = pd.read_csv(file, dtype=str, keep_default_na=False, encoding='utf-8-sig')
     return cells.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
 
@@ -111,7 +114,7 @@ def df_scenes(
     problems=None # not needed
 )->list: # of (image name, size -> entries)
     "The images of a table"
-    source = 'table' if isinstance(df, pd.DataFrame) else df
+    source = 'table' if hasattr(df, 'to_dict') else df
     if source is df: df = _read_csv(df)
     df = df.rename(columns=lambda column: str(column).strip())
     if missing := {'image','name'}-set(df.columns):
@@ -218,7 +221,9 @@ def rewrite(self:CsvEditor, text, spans, changes, new, image):
     return text
 
 # %% ../../../nbs/data/formats/09_csv_table.ipynb #f0a90009
-def _columns(file): return [str(column).strip() for column in pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns]
+def _columns(file):
+    import pandas as pd
+    return [str(column).strip() for column in pd.read_csv(file, nrows=0, encoding='utf-8-sig').columns]
 
 @register_format
 class Csv(FileForAll):

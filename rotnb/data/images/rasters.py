@@ -13,8 +13,9 @@ from collections import OrderedDict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-import cv2, numpy as np, torch
+import numpy as np
 from PIL import Image
+from ...check.arrays import is_tensor, library_of
 from ...check.verbs import checked
 from .orient import orientation_of, stored_window, turn_pixels, turn_size
 
@@ -82,7 +83,9 @@ def _check_bits(im, grey, deep):
 def _deep_colours(file, alpha):
     "(h,w,3) uint16, and a mask of the visible pixels or None"
     data = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    import cv2                      # here, as nothing else of this module needs it
+    try: pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as e: raise ValueError(f'{e}') from e
     if pixels is None or pixels.ndim!=3 or pixels.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
     return pixels[...,2::-1],pixels[...,3]>0 if alpha and pixels.shape[2]>3 else None
 
@@ -136,7 +139,7 @@ class _Image(_Array):
             else:
                 with _unlimited(self.file) as im: pixels,seen = self._plain(im)
             return pixels if seen is None else np.where(seen[...,None], pixels, pixels.dtype.type(self.nodata or 0))
-        except (OSError, SyntaxError, ValueError, cv2.error) as e: raise CorruptImageError(f'cannot read image {self.name}: {e}') from e
+        except (OSError, SyntaxError, ValueError) as e: raise CorruptImageError(f'cannot read image {self.name}: {e}') from e
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #bb8d8003
 RASTER_EXTS = '.tif .tiff .vrt .jp2 .img .ntf .nitf .pix'.split()
@@ -325,7 +328,7 @@ def tensor_array(
     tensor # of any device and type
 )->np.ndarray:
     "The numbers of a tensor as an array; floats as float32, since numpy has no bfloat16"
-    tensor = tensor.as_subclass(torch.Tensor).detach().cpu()
+    tensor = tensor.as_subclass(library_of(tensor).Tensor).detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 def as_array(
@@ -333,7 +336,7 @@ def as_array(
 ):
     "An image in memory as an array (h,w) or (h,w,c)"
     if isinstance(image, Image.Image): return np.asarray(image if image.mode=='RGB' or image.mode[0] in 'IF' else image.convert('RGB'))
-    if not isinstance(image, torch.Tensor): return image
+    if not is_tensor(image): return image
     return tensor_array(image.permute(1,2,0) if image.ndim==3 and image.shape[0] in (1,3,4) else image)   # torch's order of axes
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #d94d0f3d

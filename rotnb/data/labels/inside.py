@@ -6,9 +6,8 @@
 __all__ = ['keep_inside', 'annots_inside', 'border_losses']
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #f6cb80ac
-import numpy as np, torch
+import numpy as np
 from ...geometry.fit import with_heading
-from ...ops.iou import box_iou_rotated
 from ...geometry.visible import clip_to_frame, visible_fraction
 from ..images.rasters import image_size
 
@@ -22,11 +21,12 @@ def keep_inside(
     iou = np.ones(len(quads))
     leave = np.flatnonzero(((quads<0)|(quads>size_wh)).any((1,2)))
     if not len(leave): return quads,iou
-    old,frame = with_heading(quads[leave])[0],torch.from_numpy(2*quads[leave]/size_wh-1)
-    quads[leave] = ((clip_to_frame(frame).numpy()+1)/2*size_wh).clip(0, size_wh)
+    from rotnb.ops.kernels import iou_matrix, prepare                       # numba is loaded where a box leaves its image
+    old,frame = with_heading(quads[leave])[0],2*quads[leave]/size_wh-1
+    quads[leave] = ((clip_to_frame(frame)+1)/2*size_wh).clip(0, size_wh)
     new = with_heading(quads[leave])[0]
-    left = (visible_fraction(frame).numpy()>0) & (new[:,2]*new[:,3]>=1)                    # a pixel or more
-    iou[leave] = np.where(left, np.asarray(box_iou_rotated(new, old, aligned=True)), 0)
+    left = (visible_fraction(frame)>0) & (new[:,2]*new[:,3]>=1)                    # a pixel or more
+    iou[leave] = np.where(left, iou_matrix(prepare(new), prepare(old), aligned=True), 0)
     return quads,iou
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #fb96d00a

@@ -8,7 +8,7 @@ __all__ = ['window_fractions', 'TileAnnot', 'tile_scene', 'tile_annots', 'lost_m
 # %% ../../../nbs/data/labels/09_tiles.ipynb #8bd6eee2
 import warnings
 from dataclasses import dataclass
-import numpy as np, torch
+import numpy as np
 from ...geometry.visible import visible_fraction
 from ..images.windows import Window, open_scene, scene_windows
 from ...check.arguments import accepted_arguments, unknown_argument
@@ -28,9 +28,9 @@ def window_fractions(
     start,end = xywh[:,None,:2],xywh[:,None,:2]+xywh[:,None,2:]
     whole = ((low>=start) & (high<=end)).all(-1)
     part,of = np.nonzero(((high>start) & (low<end)).all(-1) & ~whole)                  # window and box of each pair to be clipped
-    frame = torch.from_numpy(2*(quads[of]-xywh[part,None,:2])/xywh[part,None,2:]-1)
+    frame = 2*(quads[of]-xywh[part,None,:2])/xywh[part,None,2:]-1
     fractions = whole.astype(float)
-    fractions[part,of] = visible_fraction(frame).double().numpy().clip(0, np.nextafter(1, 0))
+    fractions[part,of] = visible_fraction(frame).astype(float).clip(0, np.nextafter(1, 0))
     return fractions
 
 # %% ../../../nbs/data/labels/09_tiles.ipynb #14a5efb2

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from rotnb.cli.doctor import main
-from rotnb.data.doctor.boxes import CHECKS, split_where
+from rotnb.data.doctor.boxes import CHECKS
+from rotnb.data.labels.lines import split_where
 from rotnb.data.formats.table import FORMATS
 from rotnb.data.doctor.report import doctor
 from rotnb.data.formats.dota import read_dota
