@@ -63,7 +63,7 @@ def bright_proposals():
     "The same in two stages; of equal anchors fewer are taken than there are"
     rpn = RPNHead(1, MidpointOffsetCoder(), AnchorPriors(1., 1, offset=.5), strides=(8,), stacked_convs=0, nms_pre=300, max_per_img=200)
     _sees(rpn.cls, [1.,1.2,.8], [0.]*3)
-    _sees(rpn.box, [.05]*18, [0.]*18)
+    _sees(rpn.box, [.05,.04,.03,.05,.06,.1]*3, [0.]*18)         # no parallelogram has equal diagonals, or either could be the longer
     roi = RoIHead(2, 1, DeltaXYWHACoder(), hbox=False, strides=(8,), roi_size=2, fc_channels=2)
     for fc in roi.fcs: _sees(fc, [1.,1.], [0.,0.])
     _sees(roi.cls, [8.,7.,0.], [-3.5,-3.5,0.])

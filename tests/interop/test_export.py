@@ -148,7 +148,7 @@ def test_equal_scores_at_the_cut():
     assert (told.n,told.close,told.lost,told.new)==(1,1,0,0)
     assert match([A,one], [A,other], A, one).new==1                                                  # it was no candidate
     assert match([A,one], [A,other], A, one, other, pre=3).new==1                                    # all of them reach it
-    assert match([A,one], [A,(*other[:5],.6,0.)], A, (*other[:5],.6,0.), one, more).new==1           # it scores more than the last
+    assert match([A,one], [A,(*other[:5],.6,0.)], A, (*other[:5],.6,0.), one, more, pre=3).new==1    # it scores more than the last
 
 def test_a_full_answer_is_the_head():
     assert match_answers(rows(A,B), rows(A), k=1, score_thr=.05, iou_thr=.1).lost==0
