@@ -214,7 +214,8 @@ def benchmark():
 def test_nothing_one_object_equals_and_more_than_reach_the_nms(name):
     "In ONNX Runtime and OpenVINO, to the box: not even of equals another one"
     found = benchmark().row(name, [])['scenes']
-    assert found['none']['candidates']==0 and 0<found['one']['candidates']<100 and found['ties']['candidates']>100<found['noise']['candidates']
+    some = {scene:o['candidates'] for scene,o in found.items()}
+    assert some['none']==0<some['one']<100 and min(some['ties'], some['noise'])>100
     for scene,o in found.items():
         for match in (o['onnx'],o['xml']):
             assert match['fits'] and match['close']==0 and (match['n']>0)==(scene!='none'), (scene,o)
