@@ -1,13 +1,16 @@
 """Every detector as one file, beside itself:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python export.py [NAME ...] --images FOLDER --json export.json`.
 Random weights, spread until some hundred boxes are kept; images are those of the folder with grain, a synthetic scene and noise; and,
-counted apart, a flat one, where scores are equal but for the last digit. Detectors that are in the JSON file are not run again.
+counted apart, a flat one, where scores are equal but for the last digit. `bright_cells` and `bright_proposals` are made by hand: on
+scenes with nothing, one object, equals everywhere and noise, the last two with more candidates than reach the NMS.
+Detectors that are in the JSON file are not run again.
 `python export.py --table export.json` prints it."""
 import json, os, sys, time
 from argparse import ArgumentParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import cv2, numpy as np, torch
+from torch import nn
 from rotnb.data.images.rasters import read_rgb
 from rotnb.data.labels.atomic import write_atomic
 from rotnb.data.synth.scenes import make_scene
@@ -15,7 +18,14 @@ from rotnb.interop.export import export_onnx, onnx_to_openvino
 from rotnb.interop.export_module import ExportError, ExportModule
 from rotnb.interop.proof import file_predictor, prove
 from rotnb.models import create_detector, list_detectors
+from rotnb.models.contract import Detector
+from rotnb.models.dense_head import DenseHead
+from rotnb.models.roi_head import RoIHead
+from rotnb.models.rpn import RPNHead
 from rotnb.predict.predictor import Predictor
+from rotnb.targets.coders import DeltaXYWHACoder, DistanceAngleCoder
+from rotnb.targets.priors import AnchorPriors, PointPriors
+from rotnb.targets.roi_coders import MidpointOffsetCoder
 
 K,SIZE,PRE = 15,256,1000
 SMALL = dict(backbone='test_resnet', fpn_channels=48, strides=(4,8,16,32))
@@ -31,6 +41,62 @@ def settings_of(name):
     if name.startswith('rtmdet'): return name,dict(SMALL)
     return name,REGION if name in TWO_STAGE else DENSE
 
+class Brightness(nn.Module):
+    "A backbone of one map: how bright cells of 8 px are"
+    def forward(self, x): return [nn.functional.avg_pool2d(x.mean(1, keepdim=True), 8)]
+
+def _sees(conv, weights, bias): # each output is what lies below, times its weight
+    nn.init.zeros_(conv.weight)
+    middle = conv.weight[:,:,conv.weight.shape[2]//2,conv.weight.shape[3]//2] if conv.weight.dim()==4 else conv.weight
+    with torch.no_grad():
+        middle.copy_(torch.as_tensor(weights)[:,None].expand_as(middle)/middle.shape[1])
+        conv.bias.copy_(torch.as_tensor(bias))
+
+def bright_cells():
+    "Finds cells that are bright, of two classes: one stage, nothing learnt"
+    head = DenseHead(2, 1, PointPriors(), DistanceAngleCoder(act='exp'), None, 'iou', strides=(8,), stacked_convs=0)
+    _sees(head.cls, [3.,2.], [-1.,-1.5])
+    _sees(head.box, [.1,.2,.1,.0,.3], [0.]*5)
+    return Detector(Brightness(), nn.Identity(), [head], 2, name='bright_cells')
+
+def bright_proposals():
+    "The same in two stages; of equal anchors fewer are taken than there are"
+    rpn = RPNHead(1, MidpointOffsetCoder(), AnchorPriors(1., 1, offset=.5), strides=(8,), stacked_convs=0, nms_pre=300, max_per_img=200)
+    _sees(rpn.cls, [1.,1.2,.8], [0.]*3)
+    _sees(rpn.box, [.05,.04,.03,.05,.06,.1]*3, [0.]*18)         # no parallelogram has equal diagonals, or either could be the longer
+    roi = RoIHead(2, 1, DeltaXYWHACoder(), hbox=False, strides=(8,), roi_size=2, fc_channels=2)
+    for fc in roi.fcs: _sees(fc, [1.,1.], [0.,0.])
+    _sees(roi.cls, [8.,7.,0.], [-3.5,-3.5,0.])
+    _sees(roi.box, [.1,0.,.1,.0,.3], [0.]*5)
+    return Detector(Brightness(), nn.Identity(), [rpn, roi], 2, name='bright_proposals')
+
+def scenes():
+    "What `BY_HAND` is tried on"
+    none = np.zeros((128,128,3), np.uint8)
+    one = none.copy()
+    one[40:48,64:72] = 255
+    noise = np.random.default_rng(0).integers(0, 256, (16,16,1), np.uint8).repeat(8, 0).repeat(8, 1).repeat(3, 2)
+    half = noise.copy()
+    half[:,64:] = 128
+    return dict(none=none, one=one, ties=none+np.uint8(128), noise=noise, half=half)
+
+BY_HAND = dict(bright_cells=bright_cells, bright_proposals=bright_proposals)
+
+def scene_row(name, pre=100):
+    "A line of a detector of `BY_HAND`: what each runtime makes of each scene"
+    predictor = Predictor(BY_HAND[name]().eval(), ['a','b'], size=128, score_thr=.05)
+    twin,res = file_predictor(predictor, 128),dict(detector=name, scenes={})
+    module = ExportModule(twin, pre=pre)
+    with TemporaryDirectory() as folder:
+        file = export_onnx(predictor, Path(folder)/'m.onnx', 128, pre=pre, check=False)
+        for path in (file, onnx_to_openvino(file, file.with_suffix('.xml'))):
+            for scene,image in scenes().items():
+                x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
+                proof = prove(path, module, twin, [image], runs=1)
+                res['scenes'].setdefault(scene, dict(candidates=len(module.eager_candidates(x)[0]['boxes'])))
+                res['scenes'][scene][path.suffix[1:]] = dict(vars(proof.match), fits=proof.fits(1e-2))
+    return res
+
 def images_of(folder, size=SIZE):
     "What the files are tried on"
     rng = np.random.default_rng(0)
@@ -43,10 +109,10 @@ def images_of(folder, size=SIZE):
 def spread(detector, images, least=80):
     "Scale the last layers of random weights until boxes are found"
     x = torch.stack([torch.from_numpy(o).permute(2, 0, 1).float()/255*4-2 for o in images])
-    names = 'cls','box','first','move','angle'
-    last = [p for name,p in detector.stages.named_parameters() if name.split('.')[-2] in names and p.dim()>1]
+    names = {'cls','box','first','move','angle'}
+    last = [p for name,p in detector.stages.named_parameters() if names&{*name.split('.')} and p.dim()>1]
     with torch.no_grad():
-        for _ in range(14):
+        for _ in range(40):
             counts = [len(found['boxes']) for found in detector.eval()(x)]
             if sum(counts)>=least*len(counts): break
             for p in last: p.mul_(1.6)
@@ -54,6 +120,7 @@ def spread(detector, images, least=80):
 
 def row(name, images):
     "One detector's line"
+    if name in BY_HAND: return scene_row(name)
     arch,kw = settings_of(name)
     torch.manual_seed(0)
     detector = spread(create_detector(arch, K, **kw), images)
@@ -77,11 +144,17 @@ def table(rows):
     print(f'| detector | boxes | ONNX Runtime: {one} | OpenVINO: {one} | MB |')
     print('|'+'---|'*13)
     for one in rows:
+        if 'scenes' in one: continue
         if 'error' in one: print(f"| {one['detector']} | {one['error']} |")
         else:
             said = [f"{o['lost']}, {o['new']} | {o['corner']:.1g} | {o['score']:.1g} | {o['ratio']:.2f} | "
                     f"{o['flat']['lost']}, {o['flat']['new']}" for o in (one['onnx'], one['xml'])]
             print(f"| {one['detector']} | {one['onnx']['n']} | {' | '.join(said)} | {one['mb']:.1f} |")
+    print('\n| made by hand | scene | candidates | boxes | ONNX Runtime: lost, new, equal by a digit | OpenVINO |\n'+'|---'*6+'|')
+    for one in rows:
+        for scene,o in one.get('scenes', {}).items():
+            said = [f"{o[kind]['lost']}, {o[kind]['new']}, {o[kind]['close']}" for kind in ('onnx','xml')]
+            print(f"| {one['detector']} | {scene} | {o['candidates']} | {o['onnx']['n']} | {' | '.join(said)} |")
 
 if __name__=='__main__':
     args = ArgumentParser()
@@ -90,7 +163,7 @@ if __name__=='__main__':
     if args.table: sys.exit(table(json.loads(Path(args.table).read_text())['rows']))
     done = json.loads(Path(args.json).read_text())['rows'] if args.json and Path(args.json).exists() else []
     images = images_of(args.images)
-    for name in args.names or [*FULL, *(o for o in list_detectors() if o not in FULL and o not in ('rtmdet_r_s','rtmdet_r_l'))]:
+    for name in args.names or [*BY_HAND, *FULL, *(o for o in list_detectors() if o not in FULL and o not in ('rtmdet_r_s','rtmdet_r_l'))]:
         if name in {one['detector'] for one in done}: continue
         done.append(row(name, images))
         print(done[-1], flush=True)

@@ -117,6 +117,8 @@ def onnx_to_openvino(
     "A file for OpenVINO from one for ONNX Runtime"
     ov, = need('openvino', extra='openvino')
     model,out = ov.convert_model(str(path)),Path(out)
+    for part in model.get_ops():                                            # ONNX says that the first of equals comes first
+        if part.get_type_name()=='TopK': part.set_attribute('stable', True)
     for key,value in OnnxFile(path).notes.items(): model.set_rt_info(value, [key])
     ov.save_model(model, str(out), compress_to_fp16=False)
     return out

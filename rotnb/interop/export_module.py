@@ -6,13 +6,13 @@
 __all__ = ['ExportError', 'check_exportable', 'ExportModule', 'RawMaps']
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0004
-import copy, timm, torch
+import copy, sys, timm, torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from types import SimpleNamespace
 from ..check.verbs import checked
 from ..models.contract import Detector, StageOut
-from ..ops.candidates import top_scores
+from ..ops.candidates import steps, top_scores
 from ..ops.torch_ops import nms_torch
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0011
@@ -106,12 +106,17 @@ def seen(self:ExportModule,
 @patch
 def eager(self:ExportModule,
     image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
-)->tuple: # two lists of `dict(boxes, scores, labels)`, for each image: what is found, and the best `pre` candidates of the NMS
+)->list: # of `dict(boxes, scores, labels)`, for each image
     "What the detector itself answers"
-    out,last = self.seen(image),self.detector.stages[-1]
-    boxes,scores,labels,_ = last.candidates(out, self.pre)
-    some = scores>=0
-    return last.detect(out),[dict(boxes=b[s], scores=v[s], labels=l[s]) for b,v,l,s in zip(boxes, scores, labels, some)]
+    return self.detector.stages[-1].detect(self.seen(image))
+
+@patch
+def eager_candidates(self:ExportModule,
+    image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
+)->list: # of `dict(boxes, scores, labels)`, for each image, best first
+    "All that reaches the NMS of the detector itself"
+    boxes,scores,labels,_ = self.detector.stages[-1].candidates(self.seen(image), sys.maxsize)
+    return [dict(boxes=b[s], scores=v[s], labels=l[s]) for b,v,l,s in zip(boxes, scores, labels, scores>=0)]
 
 @patch
 def answer(self:ExportModule,
@@ -121,7 +126,9 @@ def answer(self:ExportModule,
     last = self.detector.stages[-1]
     boxes,scores,labels,quads = last.candidates(out, self.pre)
     kept = self._kept(boxes if quads is None else quads, scores, labels)
-    scores,at = top_scores(torch.where(kept, scores, -1.), min(self.k, scores.shape[1]))
+    at = top_scores(torch.where(kept, steps(scores), -1.), min(self.k, scores.shape[1]))[1]
+    scores,order = top_scores(torch.where(kept, scores, -1.).gather(1, at), at.shape[1])
+    at = at.gather(1, order)
     boxes,labels,quads = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:])) for o in (boxes,labels,quads))
     if hasattr(last, 'settled'): boxes = last.settled(boxes, labels)
     some = scores>=0
@@ -138,7 +145,7 @@ def _kept(self:ExportModule, boxes, scores, labels): # `(b, P)` bool
     image = torch.arange(scores.shape[0], device=scores.device)[:,None]
     at = (scores>=0).flatten().nonzero()[:,0]                               # the rest of the work is on these only
     group = (labels*scores.shape[0]+image).flatten()[at]
-    keep = nms_torch(boxes.flatten(0, 1)[at], scores.flatten()[at], self.iou_thr, group)
+    keep = nms_torch(boxes.flatten(0, 1)[at], steps(scores).flatten()[at], self.iou_thr, group)
     return torch.zeros_like(scores).flatten().index_add(0, at, keep.to(scores.dtype)).view(scores.shape)>0
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0051

@@ -116,10 +116,10 @@ def _among(odd, candidates, reach, eps=1e-4): # which boxes are candidates of th
     near = (odd['labels'][:,None]==candidates['labels']) & ((odd['scores'][:,None]-candidates['scores']).abs()<eps)
     return (near & (far<=reach)).any(1)
 
-def _excused(odd, other, own, score_thr, iou_thr, eps=1e-4):
+def _excused(odd, other, own, thrs, iou_thr, eps=1e-4):
     "Which of the boxes of one side alone hang on a digit: their score, an overlap, or an equal rival"
     if not len(odd['boxes']): return torch.zeros(0, dtype=torch.bool)
-    at_thr = (odd['scores']-score_thr).abs()<eps
+    at_thr = ((odd['scores'][:,None]-odd['scores'].new_tensor(thrs)).abs()<eps).any(1)
     at_iou = ((box_overlaps(odd, own)-iou_thr).abs()<eps).any(1)
     rival = box_overlaps(odd, other)>iou_thr
     equal = (rival & ((odd['scores'][:,None]-other['scores']).abs()<eps)).any(1)
@@ -134,20 +134,22 @@ def match_answers(
     k:int, # rows that the file has
     score_thr:float, # of both
     iou_thr:float, # of both
-    candidates:dict=None, # boxes, scores, labels before the NMS of the eager side: what else it could have kept
+    candidates:dict=None, # boxes, scores, labels before the NMS of the eager side, best first: what else it could have kept
     reach:float=2., # px, corners that are no partners beyond it
-    whole:bool=True # the file saw all candidates; else its answer is the head of the eager one
+    pre:int=None # candidates that the file looks at: where there are more, its answer is the head of the eager one; None: all
 )->Match:
     "Compare the boxes of two answers, one to one"
     pairs = _pairs(own, found, reach)
     left = [torch.ones(len(o['boxes']), dtype=torch.bool) for o in (own, found)]
     for i,j,_ in pairs: left[0][i],left[1][j] = False,False
-    if len(found['boxes'])>=k or not whole:                                 # what is weaker than the file's weakest is not missed
+    cut = [] if candidates is None or pre is None or len(candidates['boxes'])<=pre else [candidates['scores'][pre-1].item()]
+    if len(found['boxes'])>=k or cut:                                       # what is weaker than the file's weakest is not missed
         left[0] &= own['scores']>(found['scores'].min()+1e-4 if len(found['scores']) else math.inf)
     odd,new = ({key:rows[mask] for key,rows in o.items()} for o,mask in zip((own, found), left))
     known = _among(new, candidates or own, reach)
     right = {key:rows[known] for key,rows in new.items()}
-    excused = _excused(odd, right, own, score_thr, iou_thr),_excused(right, odd, found, score_thr, iou_thr)
+    thrs = [score_thr,*cut]                                                 # a score decides at both
+    excused = _excused(odd, right, own, thrs, iou_thr),_excused(right, odd, found, thrs, iou_thr)
     differ = [abs(own['scores'][i].item()-found['scores'][j].item()) for i,j,_ in pairs]
     worst = np.max([(far,score) for (*_,far),score in zip(pairs, differ)] or [(0.,0.)], axis=0).tolist()
     close = sum(o.sum().item() for o in excused)
@@ -212,9 +214,8 @@ def prove(
     images = proof_images(max(predictor.fit.size or (512,))) if images is None else images
     for image in images:
         x = torch.from_numpy(file_images(predictor, [image]))
-        own,candidates = module.eager(x)
-        match += match_answers(own[0], file(x)[0], module.k, module.score_thr, module.iou_thr, candidates[0],
-                               whole=len(candidates[0]['boxes'])<module.pre)
+        match += match_answers(module.eager(x)[0], file(x)[0], module.k, module.score_thr, module.iou_thr,
+                               module.eager_candidates(x)[0], pre=module.pre)
         if len(times)<2: times.append((timed(module.eager, x, runs), timed(file, x, runs)))
     return Proof(match, len(images), *(sum(column)/len(times) for column in zip(*times)))
 

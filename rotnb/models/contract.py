@@ -22,7 +22,7 @@ from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, corners_of
-from ..ops.candidates import Candidates, best_of, top_scores
+from ..ops.candidates import Candidates, best_of, steps, top_scores
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -277,8 +277,8 @@ def candidates(
 )->Candidates:
     "The best candidates of each image, in shapes that do not depend on what it shows"
     pairs = stage.pairs(out)
-    scores,at = top_scores(pairs.scores, min(most, pairs.scores.shape[1]))
-    pri,labels = pairs.pri.gather(1, at),pairs.labels.gather(1, at)
+    at = top_scores(steps(pairs.scores), min(most, pairs.scores.shape[1]))[1]
+    pri,labels,scores = (o.gather(1, at) for o in (pairs.pri, pairs.labels, pairs.scores))
     img = torch.arange(at.shape[0], device=at.device)[:,None].expand_as(at)
     boxes,quads = stage.boxes_of(out, *(o.flatten() for o in (img, pri, labels)))
     boxes,quads = boxes.view(*at.shape, 5),None if quads is None else quads.view(*at.shape, 4, 2)

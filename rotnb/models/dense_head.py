@@ -252,8 +252,8 @@ def pairs(self:DenseHead, out:StageOut)->Pairs:
 def _best_pairs(self:DenseHead, logits, quality): # `(b, n, K)`, `(b, n)` of a level -> `(b, P)` positions among the `n*K`
     n,k = logits.shape[1:]
     if self.nms_pre_of=='pairs': return top_scores(logits.flatten(1), min(self.nms_pre, n*k))[1]
-    rank = logits.amax(-1).sigmoid()
-    best = top_scores(rank if quality is None else rank*quality.sigmoid(), min(self.nms_pre, n))[1]
+    rank = logits.amax(-1)
+    best = top_scores(rank if quality is None else rank.sigmoid()*quality.sigmoid(), min(self.nms_pre, n))[1]
     return (best[...,None]*k + torch.arange(k, device=best.device)).flatten(1)
 
 @patch

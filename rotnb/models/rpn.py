@@ -105,18 +105,17 @@ def boxes(self:RPNHead, out:StageOut)->Tensor: # `(b, R, 5)`, best first; rows w
     for count in out.counts:
         best = top_scores(out.logits[:,start:start+count,0], min(self.nms_pre, count))[1]+start
         found.append(self._proposals(best, out)); start += count
-    boxes,scores = (torch.cat(parts, 1) for parts in zip(*found))
-    at = top_scores(scores, min(self.max_per_img, scores.shape[1]))[1]
-    some = scores.gather(1, at)>=0
-    return torch.where(some[...,None], boxes.gather(1, at[...,None].expand(-1,-1,5)), 0.)
+    boxes,logits = (torch.cat(parts, 1) for parts in zip(*found))
+    best,at = top_scores(logits, min(self.max_per_img, logits.shape[1]))
+    return torch.where(best[...,None]>-torch.inf, boxes.gather(1, at[...,None].expand(-1,-1,5)), 0.)
 
 @patch
-def _proposals(self:RPNHead, best, out): # `(b, n)` positions of a level's priors -> boxes `(b, n, 5)`, scores; -1 for what NMS drops
+def _proposals(self:RPNHead, best, out): # `(b, n)` positions of a level's priors -> boxes `(b, n, 5)`, logits; -inf for what NMS drops
     take = lambda o: o.gather(1, best[...,None].expand(-1,-1,o.shape[-1]))
     boxes = self.coder.decode(take(out.priors).flatten(0,1), take(out.deltas).flatten(0,1)).view(*best.shape, 5)
     if getattr(self.coder, 'upright', False): boxes = clip_sides(boxes, out.size_hw)
     ok = valid_boxes(boxes) & (boxes[...,2:4]>self.min_size).all(-1)
-    scores = torch.where(ok, take(out.logits)[...,0].sigmoid(), -1.)
     boxes = torch.where(ok[...,None], boxes, 0.)
-    kept = torch.stack([torch.zeros_like(s).index_fill(0, nms(rbox2hbox(b), s, self.iou_thr), 1.) for b,s in zip(boxes, scores)])
-    return boxes,torch.where(kept>0, scores, -1.)
+    first = torch.arange(best.shape[1], 0, -1, device=best.device).to(boxes.dtype)             # the order that they are in
+    kept = torch.stack([torch.zeros_like(first).index_fill(0, nms(rbox2hbox(b), first, self.iou_thr), 1.) for b in boxes])
+    return boxes,torch.where(ok & (kept>0), take(out.logits)[...,0], -torch.inf)

@@ -5,9 +5,11 @@ from reference import checkpoint, close, matched, neck_errors, needs_oracle, ope
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
 from rotnb.models.contract import StageOut
+from rotnb.models.rpn import RPNHead
 from rotnb.measure.exact import nms_mistakes
 from rotnb.ops.nms import batched_nms_rotated, nms_quad, nms_rotated
 from rotnb.targets.priors import AnchorPriors
+from rotnb.targets.roi_coders import MidpointOffsetCoder
 from rotnb.targets.sample import random_sample
 
 ALL = 'rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'
@@ -211,6 +213,16 @@ def test_a_image_without_proposals(name):
     assert len(none['scores'])==0 and len(one['scores'])==len(alone['scores'])>0
     with torch.no_grad(): losses,_ = m(bad, [target(0),target(3)])
     assert all(v[1].isfinite() for v in losses.values())
+
+def test_proposals_go_by_logits():
+    "Also where a sigmoid makes one number of them, which each runtime rounds otherwise"
+    rpn = RPNHead(16, MidpointOffsetCoder(), strides=(8,), feat_channels=16, max_per_img=1)
+    out = rpn([torch.zeros(1,16,4,4)])._replace(size_hw=(32,32))
+    logits = torch.arange(48.).view(1,48,1)*1e-10
+    assert logits.sigmoid().unique().numel()==1
+    for order in (logits,logits.flip(1)):
+        best = order.argmax()
+        assert torch.equal(rpn.boxes(out._replace(logits=order))[0], rpn.coder.decode(out.priors[0,best][None], out.deltas[0,best][None]))
 
 @every
 def test_proposals_fill_up_with_nothing(name):
