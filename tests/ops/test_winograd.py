@@ -10,7 +10,9 @@ def both(b, c, o, h, w, relu=False, bias=True):
     truth = F.conv2d(x.double(), weight.double(), None if bias is None else bias.double(), padding=1)
     return winograd_conv(x, winograd_weight(weight), bias, relu),truth.relu() if relu else truth
 
-@pytest.mark.parametrize('size', [(1,1,1,1,1), (1,3,5,2,9), (2,64,80,16,16), (3,70,7,41,30), (1,96,96,80,17), (1,8,8,4,4), (1,8,8,5,3)], ids=str)
+SIZES = [(1,1,1,1,1), (1,3,5,2,9), (2,64,80,16,16), (3,70,7,41,30), (1,96,96,80,17), (1,8,8,4,4), (1,8,8,5,3)]
+
+@pytest.mark.parametrize('size', SIZES, ids=str)
 @pytest.mark.parametrize('relu,bias', [(False,True), (True,True), (False,False)])
 def test_the_same_as_torch(size, relu, bias):
     ours,truth = both(*size, relu, bias)
