@@ -194,12 +194,13 @@ def answering(self:Detector,
     modes = [(module,module.training) for module in self.modules()]
     try:
         for key in own: setattr(head, key, asked[key])
-        self.eval()
+        if any(training for _,training in modes): self.eval()
         yield self._answer
     finally:
         self.shown_hw = None
         for key,value in own.items(): setattr(head, key, value)
-        for module,training in modes: module.training = training
+        for module,training in modes:
+            if module.training!=training: module.training = training
 
 @patch
 def _answer(self:Detector, x, shown_hw=None):

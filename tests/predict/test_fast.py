@@ -69,6 +69,29 @@ def test_what_changes_in_the_detector_is_seen(detector, change):
     same(now, plain(IMAGE))
     assert len(now)!=len(first) or not torch.equal(now.boxes, first.boxes)
 
+WIDE = dict(rotated_fcos=dict(KINDS['rotated_fcos'], feat_channels=64), oriented_rcnn=dict(KINDS['oriented_rcnn'], feat_channels=64))
+
+@pytest.mark.parametrize('name', WIDE)
+def test_wide_layers_go_by_winograd(name):
+    "On maps of 20 px and more, of any shape; and smaller levels by the same layers"
+    torch.manual_seed(2)
+    detector = stirred(create_detector(name, 2, **{**SMALL, 'fpn_channels':64}, **WIDE[name]))
+    fast,plain = both(detector)
+    for image in (IMAGE, np.ascontiguousarray(IMAGE[:,:120])): same(fast(image), plain(image))
+    assert 'winograd' in {module.way for module in fast._faster.twin.modules() if isinstance(module, PackedLayer)}
+
+@pytest.mark.parametrize('most', [1,7])
+def test_proposals_a_few_at_a_time(monkeypatch, most):
+    torch.manual_seed(1)
+    detector = stirred(create_detector('oriented_rcnn', 2, **SMALL, **KINDS['oriented_rcnn'])).eval()
+    images = torch.randn(2, 3, 96, 128)
+    with torch.no_grad(): whole = detector(images)
+    monkeypatch.setattr('rotnb.models.roi_head.AT_ONCE', most)
+    with torch.no_grad(): pieces = detector(images)
+    for ours,theirs in zip(pieces, whole):
+        assert len(ours['boxes'])==len(theirs['boxes'])>0
+        near(ours['boxes'], theirs['boxes'], 1e-3)
+
 def test_sizes_and_batches(detector):
     fast,plain = both(detector, bs=2)
     images = [IMAGE, IMAGE[:70,:130].copy(), IMAGE[:70,:130].copy(), IMAGE[:33,:40].copy()]
