@@ -109,8 +109,8 @@ class WithViews:
     def __init__(self,
         learn, # learner or `Predictor`
         views:tuple, # of `View`
-        merge:str, # 'nms' or 'wbf'
-        iou_thr:float # overlap that means the same object, 0 to 1
+        merge:str=None, # 'nms' or 'wbf'; None: 'wbf', or 'nms' where detections have corners
+        iou_thr:float=None # overlap that means the same object, 0 to 1; None: that of the merge
     ):
         self.learn,self.views,self.merge,self.iou_thr = learn,views,merge,iou_thr
         scales = dict.fromkeys(view.scale for view in views)
@@ -133,7 +133,7 @@ class WithViews:
 
     def _views_of(self, items, score_thr, bs, num_workers, progress, place, error):
         "For each image the rows of its views"
-        found,asked = [[] for _ in items],0. if self.merge=='wbf' else score_thr
+        found,asked = [[] for _ in items],score_thr if self.merge=='nms' else 0.
         for scale,learn in self._seeing.items():
             views = [view for view in self.views if view.scale==scale]
             seen,rows_of = [Seen(item, view) for item in items for view in views],{}
@@ -143,7 +143,8 @@ class WithViews:
 
     def _together(self, parts, score_thr):
         if len(parts)==1: return parts[0]
-        rows = _MERGES[self.merge][0](parts, self.iou_thr, self.angle)
+        join,own_thr = _MERGES[self.merge or ('nms' if parts[0].shape[1]>7 else 'wbf')]
+        rows = join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle)
         return rows[rows[:,5]>=score_thr][:getattr(self.learn, 'max_dets', None)]
 
     def __call__(self, images, score_thr=None, **kwargs):
@@ -151,7 +152,7 @@ class WithViews:
         found = self.predict_images(images, score_thr, **kwargs)
         return found[0] if is_one_image(images) else found
 
-    def __repr__(self): return f'{self.learn!r} with {len(self.views)} views, merged by {self.merge}'
+    def __repr__(self): return f'{self.learn!r} with {len(self.views)} views'
 
 def _back(place):
     "From a view to where its image's boxes go"
@@ -165,8 +166,8 @@ def with_views(
     learn, # learner or `Predictor`
     views='flips', # 'hflip', 'flips', 'turns' or 'all'; or a list, of names of `SYMMETRIES` and of `View`
     scales:tuple=(1.,), # each view at each, px of the network's input for one of its usual input
-    merge:str='nms', # 'wbf' averages boxes, 'nms' keeps the best
+    merge:str=None, # 'wbf' averages boxes, 'nms' keeps the best; None: 'wbf', or 'nms' where detections have corners
     iou_thr:float=None # overlap within a class that means the same object, 0 to 1; None: .55 of 'wbf', .1 of 'nms'
 )->WithViews: # has the verbs of what it is given
     "What predicts, asked several times of each image: turned, mirrored, enlarged"
-    return WithViews(learn, make_views(views, scales), merge, _MERGES[merge][1] if iou_thr is None else iou_thr)
+    return WithViews(learn, make_views(views, scales), merge, iou_thr)
