@@ -142,9 +142,8 @@ class WithViews:
         return found
 
     def _together(self, parts, score_thr):
-        if len(parts)==1: return parts[0]
         join,own_thr = _MERGES[self.merge or ('nms' if parts[0].shape[1]>7 else 'wbf')]
-        rows = join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle)
+        rows = parts[0] if len(parts)==1 else join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle)
         return rows[rows[:,5]>=score_thr][:getattr(self.learn, 'max_dets', None)]
 
     def __call__(self, images, score_thr=None, **kwargs):
