@@ -167,6 +167,7 @@ from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
 from .learn.suggest import suggest
+from .learn.fast_steps import FastSteps, step_times
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

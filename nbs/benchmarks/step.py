@@ -1,16 +1,17 @@
 """A training step's time: `python step.py` says where it goes, what `FastSteps` saves, and what fastai's loop adds to a bare one, in
 processor time. `--busy N` runs small steps beside N processes that spin, with OpenMP's threads waiting in several ways, by the clock."""
 import argparse, json, os, subprocess, sys, tempfile, time
+import numpy as np
 
 def learner(a, folder):
     from rotnb.all import RotatedDataLoaders, rotated_learner, set_seed
     set_seed(0)
-    dls = RotatedDataLoaders.from_synth(folder, n_train=a.bs*2, n_valid=2, size=a.size, bs=a.bs, num_workers=0)
+    dls = RotatedDataLoaders.from_synth(folder, n_train=2*a.bs, n_valid=2, size=a.size, bs=a.bs, num_workers=0)
     return rotated_learner(dls, a.name, pretrained=False, run=False)
 
 def loop_times(learn, n):
     "Seconds of two steps in a bare loop, and of two in a fit, in turn: the same batches, already made"
-    from fastai.vision.all import Callback, CancelFitException, ProgressCallback, np
+    from fastai.vision.all import Callback, CancelFitException, ProgressCallback
     from rotnb.learn.callbacks import to_targets
     batches = [learn.dls.train.one_batch() for _ in range(2)]
     class Made:

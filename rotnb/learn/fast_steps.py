@@ -10,7 +10,7 @@ import time
 from copy import deepcopy
 from fastai.vision.all import *
 from fastai.callback.fp16 import to_float
-from ..check.values import one_or_more, whole
+from ..check.values import whole
 from ..check.verbs import checked
 from .callbacks import DetectionCallback, DetectionLoss
 
@@ -75,6 +75,7 @@ class _Watch(Callback):
         return time.perf_counter()
     def __call__(self, event):
         if event=='before_train': self.last,self.row = self._now(),{}
+        if event=='before_validate': raise CancelValidException()
         if event in _ends and self.training:
             now = self._now()
             self.row[_ends[event]],self.last = now-self.last,now
@@ -85,8 +86,9 @@ class _Watch(Callback):
 
 def _steps(learn, way, watch):
     "A learner like another that takes some steps"
-    own = Learner(learn.dls, deepcopy(get_model(learn.model)), DetectionLoss(), opt_func=learn.opt_func, splitter=learn.splitter, wd=learn.wd,
-                  wd_bn_bias=learn.wd_bn_bias, train_bn=learn.train_bn, cbs=[DetectionCallback(), watch, *([] if way is None else [FastSteps(**way)])])
+    cbs = [DetectionCallback(), watch]+([] if way is None else [FastSteps(**way)])
+    own = Learner(learn.dls, deepcopy(get_model(learn.model)), DetectionLoss(), opt_func=learn.opt_func, splitter=learn.splitter,
+                  wd=learn.wd, wd_bn_bias=learn.wd_bn_bias, train_bn=learn.train_bn, cbs=cbs)
     own.remove_cbs(own.cbs.filter(risinstance((Recorder,ProgressCallback))))
     return own
 
@@ -99,7 +101,7 @@ def step_times(
     "What the parts of a training step take, and what settings of `FastSteps` save here"
     runs = {way:_steps(learn, STEP_WAYS[way], _Watch(n)) for way in ways}
     for _ in range(2):
-        for own in runs.values(): own.fit(1, 1e-6)
+        for own in runs.values(): own.fit(n, 1e-6)                              # stops after n steps, however few an epoch has
     rows = {}
     for way,own in runs.items():
         kept = [row for i,row in enumerate(own.watch.rows) if i%n]
