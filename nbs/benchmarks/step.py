@@ -87,7 +87,8 @@ if __name__=='__main__':
                 with learn.no_bar(), learn.no_logging():
                     import rotnb.learn.fast_steps
                     loop,table = loop_times(learn, a.n),learn.step_times(a.ways, a.n)
-                print(f"{a.name}: two steps {loop['bare']:.2f} s, in fastai's loop {loop['ratio']:.3f} of that\n{table.to_string()}\n", flush=True)
+                print(f"{a.name}: two steps {loop['bare']:.2f} s, in fastai's loop {loop['ratio']:.3f} of that")
+                print(table.to_string(), flush=True)
                 found[a.name] = dict(loop=loop, ways=table.to_dict('index'))
         if a.json:
             with open(a.json, 'w') as out: json.dump(found, out, indent=1)

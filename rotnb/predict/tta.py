@@ -84,7 +84,8 @@ class Seen(LazyImage):
     def size(self): return self.view.size(image_size(self.image))
     @property
     def origin(self):
-        file,part = (self.image,'') if not isinstance(self.image, (LazyImage,np.ndarray)) else getattr(self.image, 'origin', None) or (None,'')
+        is_file = not isinstance(self.image, (LazyImage,np.ndarray))
+        file,part = (self.image,'') if is_file else getattr(self.image, 'origin', None) or (None,'')
         return file and (file,f'{part} {self.view}')
     def pixels(self): return self.view.see(image_pixels(self.image))
 
