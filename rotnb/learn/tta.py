@@ -14,7 +14,6 @@ from .callbacks import DetectionCallback
 from .interpret import loader_in_order
 
 # %% ../../nbs/learn/27_tta.ipynb #0e4bd29e
-Learner.detector = property(lambda self: get_model(self.model), doc="The detector, without what spreads it over GPUs")
 Learner.scaled = lambda self, scale: self.predictor().scaled(scale)
 Learner.with_views = with_views
 

@@ -116,7 +116,8 @@ class WithViews:
         self.learn,self.views,self.merge,self.iou_thr = learn,views,merge,iou_thr
         scales = dict.fromkeys(view.scale for view in views)
         self._seeing = {scale:learn if scale==1 else learn.scaled(scale) for scale in scales}
-        self.angle = getattr(getattr(learn, 'detector', None), 'angle', 'le90')
+        model = getattr(learn, 'detector', getattr(learn, 'model', None))
+        self.angle = getattr(getattr(model, 'module', model), 'angle', 'le90')                  # of a learner on several GPUs
 
     def __getattr__(self, name): # as what is asked has it
         if name in ('vocab','score_thr','device','detector','notes'): return getattr(self.learn, name)

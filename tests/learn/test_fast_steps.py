@@ -27,13 +27,14 @@ def test_a_fit_leaves_the_detector_as_it_was(tmp_path, fails):
     learn = rotated_learner(dls, 'rotated_fcos', pretrained=False, run=False, backbone='test_resnet', fpn_channels=16, feat_channels=16,
                             stacked_convs=1, strides=(8,16))
     fast = FastSteps(bf16=True)
+    learn.add_cb(fast)
     if fails:
         whole = learn.model.neck.forward
         learn.model.neck.forward = lambda *args: (_ for _ in ()).throw(RuntimeError('stopped'))
     with learn.no_bar(), learn.no_logging():
-        if not fails: learn.fit(1, 1e-4, cbs=fast)
+        if not fails: learn.fit(1, 1e-4)
         else:
-            with pytest.raises(RuntimeError, match='stopped'): learn.fit(1, 1e-4, cbs=fast)
+            with pytest.raises(RuntimeError, match='stopped'): learn.fit(1, 1e-4)
             fast.put_back()
             learn.model.neck.forward = whole
     assert not torch.is_autocast_enabled('cpu')
