@@ -99,12 +99,13 @@ def step_times(
     n:int=4 # steps of each, in two turns, of which the first of each turn does not count
 )->pd.DataFrame: # a row for each way: seconds of the parts of a step, of all, `ratio` to the first row, and whether it pays
     "What the parts of a training step take, and what settings of `FastSteps` save here"
-    runs = {way:_steps(learn, STEP_WAYS[way], _Watch(n)) for way in ways}
+    watches = {way:_Watch(n) for way in ways}
+    runs = [_steps(learn, STEP_WAYS[way], watch) for way,watch in watches.items()]
     for _ in range(2):
-        for own in runs.values(): own.fit(n, 1e-6)                              # stops after n steps, however few an epoch has
+        for own in runs: own.fit(n, 1e-6)                              # stops after n steps, however few an epoch has
     rows = {}
-    for way,own in runs.items():
-        kept = [row for i,row in enumerate(own.watch.rows) if i%n]
+    for way,watch in watches.items():
+        kept = [row for i,row in enumerate(watch.rows) if i%n]
         rows[way] = {part:float(np.median([row[part] for row in kept])) for part in _ends.values()}
     table = pd.DataFrame(rows).T
     table['all'] = table.sum(axis=1)
