@@ -130,6 +130,7 @@ from .predict.detections import Detections
 from .predict.sources import fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
+from .predict.tta import View, with_views
 from .predict.predictor import Predictor
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
@@ -171,6 +172,7 @@ from .learn.scene_map import SceneMAP
 from .learn.report import write_report
 from .learn.describe import LearnerSummary
 from .learn.suggest import suggest
+from .learn.fast_steps import FastSteps, step_times
 from .learn.schedules import Schedule
 from .learn.optimizers import NoDecay, stage_splitter
 from .learn.recipe import Recipe

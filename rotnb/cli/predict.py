@@ -26,6 +26,7 @@ def run_predict(
     scales:str='1', # enlargements of the scene, with commas between
     device:str=None, # cpu, cuda, ...
     overwrite:bool=False, # start afresh where `out` holds another run
+    tta:str=None, # views by name, see `with_views`
     **kw # more for `predict_folder`
 )->int: # number of images that could not be read
     "What the command does"
@@ -33,7 +34,8 @@ def run_predict(
     from rotnb.predict.scene import predict_folder
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
-    preds,bad = predict_folder(open_model(model, device), path, out, format.split(','), resume=not overwrite,
+    model = open_model(model, device)
+    preds,bad = predict_folder(model if tta is None else model.with_views(tta), path, out, format.split(','), resume=not overwrite,
                                progress=None if sys.stdout.isatty() else False, **kw)
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
@@ -59,11 +61,12 @@ def main(
     bands:str=None, # the three bands to show as red, green and blue, counted from 1: 4,3,2
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     overwrite:bool=False, # start afresh where OUT holds another run
+    tta:str=None, # each window is seen in several views: hflip, flips, turns or all
     image_ids:str=None, # for coco: the COCO file of the ground truth, whose ids of images and classes are used
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
-        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, size=size, overlap=overlap, score_thr=score_thr,
+        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, size=size, overlap=overlap, score_thr=score_thr,
                           iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers,
                           image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

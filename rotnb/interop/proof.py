@@ -39,7 +39,7 @@ def file_predictor(
     "The predictor that has the same boxes as a file"
     source = _predictor_of(source)
     said = source.settings()
-    if size is not None or not dynamic: said['size'] = size or said['size'] or 640
+    if size is not None or not dynamic: said |= dict(size=size or source.fit.limits or 640, zoom=1.)
     if not dynamic:
         if said['rule']=='mmcv': said |= dict(pad_full=True)
         if said['rule']=='rect': said |= dict(rule='letterbox')             # which knows one size

@@ -187,7 +187,7 @@ class ExportedDetector:
     @property
     def fixed(self):
         "Settings that have been computed into the graph, or follow from its size"
-        return {'stats','size','rule','pad_full'} if self.size_wh else {'stats','pad_to'}
+        return {'stats','size','rule','pad_full','zoom'} if self.size_wh else {'stats','pad_to'}
 
     @property
     def size_wh(self):

@@ -129,17 +129,6 @@ class DetectionCallback(Callback):
 
     def after_validate(self): self.learn.truth = None  # an exported learner carries no data
 
-# %% ../../nbs/learn/01_callbacks.ipynb #7bb52f4f
-_fastai_tta = Learner.tta
-
-@patch
-def tta(self:Learner, *args, **kwargs):
-    "Average predictions over augmented passes; not those of a detector"
-    if any(isinstance(cb, DetectionCallback) for cb in self.cbs):
-        raise TypeError('tta averages rows, but the rows of detections are other boxes in every pass: '
-                        'predict each pass by itself and join the boxes, for instance with `weighted_boxes_fusion`')
-    return _fastai_tta(self, *args, **kwargs)
-
 # %% ../../nbs/learn/01_callbacks.ipynb #7ab1e002
 fastprogress.html_styles = fastprogress.html_styles.replace('#f8f9fa', 'color-mix(in srgb, currentColor 7%, transparent)')
 

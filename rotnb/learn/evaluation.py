@@ -12,6 +12,7 @@ from ..check.verbs import checked
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.evaluation import Evaluation
 from ..evaluate.protocols import get_rules
+from ..predict.tta import known_views, with_views
 from .callbacks import class_names
 from .interpret import CollectBoxes, loader_in_order
 from .keep import keep_history
@@ -48,7 +49,7 @@ class _Predict(CollectBoxes):
         return {name:1000*sum(spans)/len(spans)*n_batches/n for name,spans in seconds.items()}
 
 # %% ../../nbs/learn/10_evaluation.ipynb #a6f2b17f
-@checked
+@checked(views=known_views)
 def evaluate_learner(
     learn:Learner, # with a detector
     ds_idx:int=1, # which loader of `learn.dls`: 0 training, 1 validation
@@ -58,16 +59,19 @@ def evaluate_learner(
     symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
     protocol=None, # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
     difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the loader has it
+    views=None, # each image is seen in several: 'flips', 'all', ..., see `with_views`; None: as it is
     show:bool=None # print the table; None: where it would not show itself
 )->Evaluation:
     "Run the detector over a set once: a table by class, and its speed"
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
     acc = APAccumulator(vocab=vocab, difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work
-    watch = _Predict(acc)
-    with keep_history(learn): learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, cbs=watch)
-    device = first(learn.model.parameters()).device
-    result = Evaluation(acc, iou_thr, score_thr, symmetry, protocol, watch.ms(len(acc.images)), device)
+    if views is not None: result = with_views(learn, views).evaluate([*dl.items], score_thr, iou_thr, symmetry, protocol, difficulty)
+    else:
+        watch = _Predict(acc)
+        with keep_history(learn): learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, cbs=watch)
+        device = first(learn.model.parameters()).device
+        result = Evaluation(acc, iou_thr, score_thr, symmetry, protocol, watch.ms(len(acc.images)), device)
     if ifnone(show, not hasattr(sys, 'ps1')): print(result)
     return result
 

@@ -23,14 +23,16 @@ def _padded(sides, step): return tuple(step*math.ceil(round(side, 6)/step) for s
 
 def _mmcv_wh(fit, size_wh):
     "The size of a resized image"
-    if fit.size is None: return tuple(size_wh)
-    limits,sides = (fit.size,size_wh) if fit.pad_full else (sorted(fit.size),sorted(size_wh))
-    scale = min(limit/side for limit,side in zip(limits, sides))
-    return tuple(size_wh) if scale>1 and not fit.grow else tuple(max(1, int(side*scale+.5)) for side in size_wh)
+    scale = fit.zoom
+    if fit.size is not None:
+        limits,sides = (fit.limits,size_wh) if fit.pad_full else (sorted(fit.limits),sorted(size_wh))
+        fitted = min(limit/side for limit,side in zip(limits, sides))
+        scale = fitted if fit.grow else min(fitted, scale)
+    return tuple(max(1, int(side*scale+.5)) for side in size_wh)
 
 def _mmcv_way(fit, size_wh):
     new_wh = _mmcv_wh(fit, size_wh)
-    return _scaled([new/old for new,old in zip(new_wh, size_wh)]),fit.size if fit.pad_full else _padded(new_wh, fit.pad_to)
+    return _scaled([new/old for new,old in zip(new_wh, size_wh)]),fit.limits if fit.pad_full else _padded(new_wh, fit.pad_to)
 
 def _mmcv_pixels(fit, pixels):
     new_wh = _mmcv_wh(fit, pixels.shape[1::-1])
@@ -38,8 +40,8 @@ def _mmcv_pixels(fit, pixels):
 
 # %% ../../nbs/predict/07_fit.ipynb #f40648ec
 def _letterbox_way(fit, size_wh):
-    scale = min(limit/side for limit,side in zip(fit.size, size_wh))
-    return _scaled((scale,)*2, [int(max(0, limit-side*scale)/2+1e-9) for limit,side in zip(fit.size, size_wh)]),fit.size
+    scale = min(limit/side for limit,side in zip(fit.limits, size_wh))
+    return _scaled((scale,)*2, [int(max(0, limit-side*scale)/2+1e-9) for limit,side in zip(fit.limits, size_wh)]),fit.limits
 
 def _letterbox_pixels(fit, pixels):
     mat,out_wh = _letterbox_way(fit, pixels.shape[1::-1])
@@ -47,7 +49,7 @@ def _letterbox_pixels(fit, pixels):
     return np.asarray(letterboxed(Image.fromarray(pixels), mat[0,0].item(), mat[:,2].int().tolist(), out_wh, int(fit.pad_value or 0)))
 
 def _rect_way(fit, size_wh):
-    scale = min(limit/side for limit,side in zip(fit.size, size_wh))
+    scale = min(limit/side for limit,side in zip(fit.limits, size_wh))
     scale = max(1, round(max(size_wh)*scale/fit.pad_to))*fit.pad_to/max(size_wh)     # the long side is a multiple as it is
     out_wh = _padded([side*scale for side in size_wh], fit.pad_to)
     return _scaled((scale,)*2, [(out-side*scale)/2 for out,side in zip(out_wh, size_wh)]),out_wh
@@ -71,11 +73,20 @@ class ImageFit:
     stats:tuple=((0.,0.,0.),(1.,1.,1.)) # mean and deviation of red, green and blue, for values from 0 to 1
     rule:str='mmcv' # how the size is reached: 'mmcv', 'letterbox' or 'rect'
     inside:bool=False # boxes with their middle in what is padded are left out
+    zoom:float=1. # px of the resized image for one of what `size` asks for; 1.5 shows small objects larger
     def __post_init__(self):
         if self.size is not None: self.size = (int(self.size),)*2 if np.ndim(self.size)==0 else tuple(map(int, self.size))
         if self.rule not in _RULES: raise ArgumentError(f"rule is {self.rule!r}, expected one of {', '.join(_RULES)}")
         if self.size is None and (self.pad_full or self.rule!='mmcv'): raise ArgumentError('size is None: give the size of the input')
+        if not 0<self.zoom<math.inf: raise ArgumentError(f'zoom is {self.zoom}, expected a number above 0')
         self.stats = tuple(tuple(map(float, part)) for part in self.stats)
+
+    @property
+    def limits(self):
+        "(width, height) that images are fitted into, px: `size` at its zoom, in whole steps of `pad_to` where the input is just as large"
+        if self.zoom==1 or self.size is None: return self.size
+        step = self.pad_to if self.pad_full or self.rule!='mmcv' else 1
+        return tuple(max(1, round(side*self.zoom/step))*step for side in self.size)
 
     def way(self, size_wh)->Way: # of an image, px
         "Where an image of a size lies in the network's input"

@@ -58,6 +58,10 @@ def way_in(
     return Way(tuple(out_wh), back, edges)
 
 # %% ../../nbs/predict/06_rows.ipynb #091f74ed
+def _clockwise(points):
+    "The corners of quads that a mirror turned round, (n, 4, 2); of none (n, 0, 2)"
+    return points[:,[1,0,3,2]] if points.shape[1]==4 else points
+
 def rows_back(
     rows:Tensor, # (n,7 or more) of one image: box in px of the input, score, label, points
     way:Way, # of the image
@@ -71,7 +75,8 @@ def rows_back(
     at = rows[:,:2]@way.back[:2,:2].T+way.back[:2,2]
     rows = rows[((at>=way.edges[0]) & (at<=way.edges[1])).all(1)]
     mat = way.back[:2] if place is None else place.double()@way.back
-    points = (rows[:,7:].unflatten(1, (-1,2))@mat[:,:2].T+mat[:,2]).flatten(1)
+    points = rows[:,7:].unflatten(1, (-1,2))@mat[:,:2].T+mat[:,2]
+    points = (points if mat[:,:2].det()>0 else _clockwise(points)).flatten(1)
     return torch.cat([map_boxes(rows[:,:5], mat, angle), rows[:,5:7], points], 1).float().numpy()
 
 # %% ../../nbs/predict/06_rows.ipynb #0fac6481
