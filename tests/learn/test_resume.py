@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from fastai.vision.all import Callback, DataLoader, DisplayedTransform, EarlyStoppingCallback, L, PILImage, set_seed
 from killed import EPOCHS, STEPS, callbacks, tiny
 from paths import ROOT
-from rotnb.all import Annot, CheckpointError, Resume, ResumeWarning, RotatedDataLoaders, open_learner
+from rotnb.all import Annot, CheckpointError, Resume, ResumeWarning, RotatedDataLoaders, Schedule, open_learner
 from rotnb.data.synth.scenes import make_synth
 from rotnb.learn import resume as module
 from rotnb.learn.resume import find_run
@@ -60,6 +60,19 @@ def whole(synth):
     begin = random_state()
     learn = one_cycle(tiny(synth))
     return learn,begin
+
+def test_a_schedule_that_works_out_its_own_rates(synth):
+    def train(*cbs, **kw):
+        learn = tiny(synth)
+        learn.fit(EPOCHS, 1e-2, cbs=L(cbs)+L(callbacks())+L(Schedule('step', at=(1,), warmup=3)), **kw)
+        return learn
+    begin = random_state()
+    whole = train()
+    set_random_state(begin)
+    stopped(train, Resume('s', steps=2), Stop(4))
+    on = train(Resume('s', steps=2))
+    assert same(state(whole), state(on)) and np.array_equal(whole.recorder.lrs, on.recorder.lrs)
+    with pytest.raises(CheckpointError, match='at'): tiny(synth).fit(EPOCHS, 1e-2, cbs=L(callbacks())+[Schedule('step', at=(2,), warmup=3), Resume('s', steps=2)])
 
 def test_killed_at_three_random_steps_with_workers(tmp_path):
     with open(tmp_path/'log', 'w') as log:
