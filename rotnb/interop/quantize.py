@@ -21,7 +21,7 @@ from ..geometry.boxes import corners_of, qbox2rbox
 from .export import place_files, quiet
 from .export_module import ExportError
 from .proof import box_overlaps, corner_distance, proof_images, timed
-from .runtime import ExportedDetector
+from .runtime import ExportedDetector, openvino_core
 from ..models.files import seal_file
 
 # %% ../../nbs/interop/15_quantize.ipynb #e13a0011
@@ -72,15 +72,14 @@ def _save_openvino(model, out, precision):
     ov.save_model(model, str(out), compress_to_fp16=precision=='f16')
 
 def _openvino_f16(made, out, xs):
-    ov, = need('openvino', extra='openvino')
-    _save_openvino(ov.Core().read_model(str(made)), out, 'f16')
+    _save_openvino(openvino_core().read_model(str(made)), out, 'f16')
 
 # %% ../../nbs/interop/15_quantize.ipynb #e13a0031
 _HEAVY = 'Convolution','GroupConvolution','MatMul'
 
 def _openvino_int8(made, out, xs):
-    ov,nncf = need('openvino', 'nncf', extra='openvino')
-    model = ov.Core().read_model(str(made))
+    nncf, = need('nncf', extra='openvino')
+    model = openvino_core().read_model(str(made))
     others = {op.get_type_name() for op in model.get_ops()}-{*_HEAVY,'Constant','Parameter','Result'}
     rest = nncf.IgnoredScope(types=sorted(others), validate=False)
     model = nncf.quantize(model, nncf.Dataset([x.numpy() for x in xs]), subset_size=len(xs), ignored_scope=rest)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..check.needs import need
 from ..check.values import choice
 from ..check.verbs import checked
+from ..interop.runtime import openvino_core
 from ..models.files import WeightsError
 from ..data.labels.atomic import atomic_path, write_atomic
 from .torchserve import file_parts
@@ -38,7 +39,7 @@ def _onnx_graph(file):
     return ins,outs,session.get_modelmeta().custom_metadata_map.get('rotnb')
 
 def _openvino_graph(file):
-    model = need('openvino', extra='openvino')[0].Core().read_model(str(file))
+    model = openvino_core().read_model(str(file))
     def tensor(one):
         shape = tuple(None if side.is_dynamic else side.get_length() for side in one.partial_shape)
         return Tensor(one.any_name, _kind(one.any_name, one.element_type.get_type_name()), shape)

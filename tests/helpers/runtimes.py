@@ -1,6 +1,7 @@
 "A module of tensors as others run it: exported, and in ONNX Runtime and OpenVINO"
 import warnings
 import numpy as np, torch
+from rotnb.interop.runtime import openvino_core
 
 def plain(monkeypatch):
     "The operators take the forms that they take while exporting, without the minutes that an export takes"
@@ -37,6 +38,5 @@ def in_ort(path):
 
 def in_openvino(path):
     "The same in OpenVINO, in float32"
-    import openvino
-    net = openvino.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT':'f32'})
+    net = openvino_core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT':'f32'})
     return lambda *args: [np.array(o) for o in net([o.numpy() for o in args]).values()]

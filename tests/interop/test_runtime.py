@@ -1,5 +1,5 @@
 "Exported files as detectors: what they say, what is asked of them in vain, and files that somebody has tampered with"
-import io, json, pickle, warnings, zipfile
+import io, json, pickle, subprocess, sys, warnings, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
 from rotnb.all import ArgumentError, Predictor, WeightsError, create_detector
@@ -172,6 +172,21 @@ def test_of_somebody_else(tmp_path, ending):
 def test_notes_that_are_not_whole(tmp_path, lacks):
     file = onnx_file(tmp_path/'part.onnx', {key:value for key,value in NOTES.items() if key!=lacks})
     with pytest.raises(DamagedFile, match=f'not whole, it lacks {lacks}: export it again'): Predictor(file)
+
+def test_files_of_openvino_end_in_any_order(files):
+    "OpenVINO's own cores must not: signals would then find no stack"
+    code = f"""
+import faulthandler, gc, signal, subprocess
+from rotnb.interop.runtime import ExportedDetector
+faulthandler.enable()
+signal.signal(signal.SIGCHLD, lambda *_: None)                             # as a loader with workers does
+one,two = (ExportedDetector({str(files['.xml'])!r}) for _ in range(2))
+del one; gc.collect()
+del two; gc.collect()
+for _ in range(3): subprocess.run(['true'], capture_output=True)
+print('well')"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert (done.returncode,done.stdout)==(0,'well\n'), done.stderr
 
 def test_another_graph(tmp_path):
     two = onnx_file(tmp_path/'two.onnx', inputs=('image','size'))
