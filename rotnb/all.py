@@ -130,7 +130,7 @@ from .predict.detections import Detections
 from .predict.sources import fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
-from .predict.tta import View, with_views
+from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
 from .predict.catalogue import list_weights
 from .predict.load import load_weights

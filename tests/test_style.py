@@ -157,7 +157,7 @@ def test_imports_are_used(room):
 def public(room):
     "(name with its module, object) of what modules of a room export and can be called"
     for f in modules_in(room):
-        if f.name=='__init__.py': continue
+        if f.name in ('__init__.py','__main__.py'): continue
         name = '.'.join(f.relative_to(ROOT).with_suffix('').parts)
         mod = importlib.import_module(name)
         yield from ((f'{name}.{n}', o) for n in mod.__all__ if callable(o := getattr(mod, n)) and n not in ('encodes','decodes'))

@@ -55,7 +55,8 @@ def find_runs(
     for folder in map(Path, folders):
         inside = [] if _is_run(folder) or not folder.is_dir() else sorted(filter(_is_run, (o for o in folder.iterdir() if o.is_dir())))
         found = [run for run in map(read_run, inside or [folder]) if run.rows]
-        if not found: raise UserError(f'{folder} holds no epoch of a training: looked for history.csv, metrics.json and checkpoint/log.json')
+        if not found:
+            raise UserError(f'{folder} holds no epoch of a training: looked for history.csv, metrics.json and checkpoint/log.json')
         runs += found
     twice = {run.name for run in runs if [other.name for other in runs].count(run.name)>1}
     return [run._replace(name=f'{run.name} ({i})') if run.name in twice else run for i,run in enumerate(runs, 1)]

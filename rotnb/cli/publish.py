@@ -47,7 +47,7 @@ def publish_weights(
     folder='.', # where the two files go
     name:str=None, # what their names begin with; None: that of the detector
     half:bool=False, # numbers of 16 bits: half the size, about three digits
-    **notes # what else to know, as plain data: `licence`, `source`, `metrics`, ...
+    notes:dict=None # what else to know, as plain data: `licence`, `source`, `metrics`, ...
 )->Path: # the `.safetensors` file
     "Write weights alone, named by their hash"
     from rotnb.models.weights import packed_weights
@@ -56,7 +56,7 @@ def publish_weights(
     detector,name = predictor.detector,name or predictor.notes.get('name') or predictor.detector.name
     if Path(name).name!=name: raise UserError(f'name is {name!r}: letters, without a folder')
     seen = asdict(predictor.fit)                    # how images are shown to it
-    data,said = packed_weights(detector, half, **public_notes(known|notes|dict(name=name, shown=seen)))
+    data,said = packed_weights(detector, half, **public_notes({**known, **(notes or {}), 'name':name, 'shown':seen}))
     said |= dict(classes=predictor.vocab or said['classes'], stats=predictor.fit.stats or said['stats'])
     file = Path(folder).expanduser()/f"{name}-{said['sha256'][:8]}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,5 +77,6 @@ def main(
     "Write weights alone, named by their hash, with what others need to know"
     given = {key:value for key,value in dict(licence=licence, source=source).items() if value}
     with command('rotnb-publish'):
-        file = publish_weights(model, out, name, half, **given)
-        print(f"wrote {file} ({file.stat().st_size/1e6:.1f} MB) and {file.with_suffix('.json').name}; load_weights({str(file)!r}) opens it")
+        file = publish_weights(model, out, name, half, given)
+        print(f"wrote {file} ({file.stat().st_size/1e6:.1f} MB) and {file.with_suffix('.json').name}; "
+              f'load_weights({str(file)!r}) opens it')

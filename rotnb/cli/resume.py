@@ -24,7 +24,8 @@ def find_job(
         if not (named and named.is_dir()): raise UserError(f'no such folder: {folder}{near_path(folder)}')
         folder = named
     lacks = [name for name in (JOB,'recipe.json') if not (folder/name).is_file()]
-    if lacks: raise UserError(f'{folder} lacks {lacks[0]}: rotnb train did not leave it; in a notebook learn.fit(..., resume={str(folder)!r})')
+    if lacks:
+        raise UserError(f'{folder} lacks {lacks[0]}: rotnb train did not leave it; in a notebook learn.fit(..., resume={str(folder)!r})')
     return folder
 
 @typed

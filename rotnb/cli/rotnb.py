@@ -17,7 +17,8 @@ from .typed import parser_of
 
 # %% ../../nbs/cli/13_rotnb.ipynb #8a929f14
 COMMANDS = {name:f'rotnb.cli.{place}' for name,place in dict(
-    train='train:main', resume='resume:main', validate='validate:main', predict='predict:main', split='split:main', convert='convert:main', doctor='doctor:main', browse='browse:main',
+    train='train:main', resume='resume:main', validate='validate:main', predict='predict:main', split='split:main',
+    convert='convert:main', doctor='doctor:main', browse='browse:main',
     report='report:main', compare='compare:main', flops='flops:main', bench='bench:bench', recipe='recipes:main', weights='weights:main',
     export='export:main', publish='publish:main', serve='serve:main', demo='demo:demo').items()}
 "Where the function of each command is: 'module:function' by name"

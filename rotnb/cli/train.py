@@ -26,7 +26,8 @@ def begin_run(
     from rotnb.learn.run_folder import new_run, runs_root, write_json
     if not Path(data).expanduser().exists(): raise UserError(f'there is no {data}')
     if runs_root() is None: raise UserError('ROTNB_RUNS=0: no runs are kept here, and a training leaves one; unset it')
-    if run and Path(run).name!=run: raise UserError(f'--run {run}: a name, whose folder is made in {runs_root()}; ROTNB_RUNS names another place')
+    if run and Path(run).name!=run:
+        raise UserError(f'--run {run}: a name, whose folder is made in {runs_root()}; ROTNB_RUNS names another place')
     folder = new_run(runs_root(), run or recipe.arch or recipe.name)
     recipe.to_json(folder/'recipe.json')
     write_json(folder/JOB, dict(data=str(Path(data).expanduser().resolve()), loaders=loaders))

@@ -12,7 +12,6 @@ from fastai.vision.all import *
 from ..check.needs import need
 from ..check.values import whole
 from ..check.verbs import checked
-from ..data.labels.atomic import atomic_path
 from .callbacks import Lasting, class_names, unpad_dets
 from .history import history, versions
 from .run_folder import RunWarning, batch_image, first_images, predictions_image
@@ -50,9 +49,9 @@ class LogRun(Lasting, Callback):
         n:int=4, # images in a picture
         name:str=None # of the run; None: that of the run's folder, or the detector's
     ):
-        needed = 'begin','numbers','picture'
+        needed = 'begin','numbers','image'
         if lacking := [f'{type(one).__name__} has no {method}' for one in to for method in needed if not hasattr(one, method)]:
-            raise TypeError(f'LogRun: a tracker has begin, numbers and picture; {lacking[0]}')
+            raise TypeError(f'LogRun: a tracker has begin, numbers and image; {lacking[0]}')
         self.to,self.every,self.n,self.named = list(to),every,n,name
         self.step,self.begun,self.seen,self.trained = 0,False,None,False
 
@@ -79,7 +78,7 @@ class LogRun(Lasting, Callback):
         numbers = {key:value for key,value in row.items() if isinstance(value, (int,float)) and value==value}
         self._tell('numbers', {**numbers, 'epoch':row['epoch']+1}, self.step)
         if self.seen and 'dets' in self.seen:
-            self._tell('picture', 'predictions', predictions_image(**self.seen, names=class_names(self.learn)), self.step)
+            self._tell('image', 'predictions', predictions_image(**self.seen, names=class_names(self.learn)), self.step)
         self.seen = None
 
     def finish(self):
@@ -104,7 +103,7 @@ def _begin(self:LogRun):
     self.begun,folder = True,getattr(self.learn, 'run_path', None)
     name = self.named or (folder.name if folder else getattr(get_model(self.model), 'name', None) or 'run')
     self._tell('begin', run_settings(self.learn), name, folder)
-    self._tell('picture', 'train_batch', batch_image(self.learn, self.n), 0)
+    self._tell('image', 'train_batch', batch_image(self.learn, self.n), 0)
 
 # %% ../../nbs/learn/27_loggers.ipynb #29207e51
 @checked(folder=None)
@@ -122,7 +121,7 @@ class TensorBoard:
         for name,value in values.items(): self.writer.add_scalar(name.replace(':', '-'), value, step)
         self.writer.flush()
 
-    def picture(self, name, image, step): self.writer.add_image(name, np.asarray(image), step, dataformats='HWC')
+    def image(self, name, image, step): self.writer.add_image(name, np.asarray(image), step, dataformats='HWC')
     def finish(self): self.writer and self.writer.close()
 
 @checked
@@ -137,7 +136,7 @@ class WandB:
         self.wandb.define_metric('*', step_metric='step')               # ours: W&B counts calls
 
     def numbers(self, values, step): self.wandb.log({**values, 'step':step})
-    def picture(self, name, image, step): self.wandb.log({name:self.wandb.Image(image), 'step':step})
+    def image(self, name, image, step): self.wandb.log({name:self.wandb.Image(image), 'step':step})
     def finish(self): self.wandb.finish()
 
 @checked
@@ -154,5 +153,5 @@ class MLflow:
     def numbers(self, values, step):
         self.mlflow.log_metrics({name.replace(':', '-'):float(value) for name,value in values.items()}, step=step)
 
-    def picture(self, name, image, step): self.mlflow.log_image(image, artifact_file=f'{name}/{step:06}.jpg')
+    def image(self, name, image, step): self.mlflow.log_image(image, artifact_file=f'{name}/{step:06}.jpg')
     def finish(self): self.mlflow.end_run()

@@ -64,8 +64,10 @@ def test_compare(run, tmp_path):
     assert (tmp_path/'compare.png').stat().st_size>5000
     assert run('compare', 'runs', '--out', 'c.svg', '--columns', 'mAP50')[0]==0 and '<svg' in (tmp_path/'c.svg').read_text()
 
-WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'validate no_such DATA', 'voc12':'validate MODEL DATA --protocol vooc',
-         'would be replaced by':'browse DATA --out LABEL', 'there is no nowhere':'browse nowhere', '--n-images is 0':'browse DATA --n-images 0',
+WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'validate no_such DATA',
+         'voc12':'validate MODEL DATA --protocol vooc',
+         'would be replaced by':'browse DATA --out LABEL', 'there is no nowhere':'browse nowhere',
+         '--n-images is 0':'browse DATA --n-images 0',
          'no such file':'flops none.onnx', '--size x':'flops rotated_fcos --size x', '--n-classes is 0':'flops rotated_fcos --n-classes 0',
          'no weights are called \'zzz\'':'weights zzz', 'name one':'weights * --fetch', 'without a folder':'publish MODEL --name a/b',
          'no such folder':'compare none', 'holds no epoch':'compare .', 'expected .png':'compare . --out x.txt',

@@ -72,7 +72,8 @@ def test_a_schedule_that_works_out_its_own_rates(synth):
     stopped(train, Resume('s', steps=2), Stop(4))
     on = train(Resume('s', steps=2))
     assert same(state(whole), state(on)) and np.array_equal(whole.recorder.lrs, on.recorder.lrs)
-    with pytest.raises(CheckpointError, match='at'): tiny(synth).fit(EPOCHS, 1e-2, cbs=L(callbacks())+[Schedule('step', at=(2,), warmup=3), Resume('s', steps=2)])
+    other = L(callbacks())+[Schedule('step', at=(2,), warmup=3),Resume('s', steps=2)]
+    with pytest.raises(CheckpointError, match='at'): tiny(synth).fit(EPOCHS, 1e-2, cbs=other)
 
 def test_killed_at_three_random_steps_with_workers(tmp_path):
     with open(tmp_path/'log', 'w') as log:

@@ -2,7 +2,7 @@
 import json, warnings
 import numpy as np, pytest, torch
 from PIL import Image
-from rotnb.all import ArgumentError, CorruptImageError, Predictor, View, create_detector, load_weights, read_format, with_views
+from rotnb.all import ArgumentError, CorruptImageError, Predictor, ImageView, create_detector, load_weights, read_format, with_views
 from rotnb.cli.predict import main as predict_main
 from rotnb.data.synth.scenes import make_scene, make_synth
 from rotnb.predict import tta
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_or_meant(predictor, tmp_path):
     for wrong in ('flip', [], 4, ['hflip',3]):
         with pytest.raises(ArgumentError, match="expected one of 'hflip', 'flips', 'turns', 'all'"): predictor.with_views(wrong)
     with pytest.raises(ArgumentError, match='scale is nan'): predictor.with_views(scales=(float('nan'),))
-    with pytest.raises(ArgumentError, match='scale is 0'): View(scale=0)
+    with pytest.raises(ArgumentError, match='scale is 0'): ImageView(scale=0)
     with pytest.raises(ArgumentError, match='a Predictor'): with_views(np.zeros((9,9,3)))
 
 def test_zoom_is_kept_with_the_predictor(predictor, tmp_path):
