@@ -23,14 +23,16 @@ class CloseMixing(Callback):
         last:int=15, # epochs without
         kinds:tuple=(MixTransform,) # which: all, or for instance `(Mosaic,)`
     ):
-        self.last,self.kinds = last,kinds
+        self.last,self.kinds,self.off = last,kinds,False
 
     def _switch(self, on):
+        self.off = not on
         for tfm in get_loader(self.dls.train).after_item.fs:
             if isinstance(tfm, self.kinds): tfm.switch(on)
     def before_train(self):
         if not hasattr(self.learn, 'lr_finder'): self._switch(self.n_epoch<=self.last or self.epoch<self.n_epoch-self.last)
-    def put_back(self): self._switch(True)
+    def put_back(self):
+        if self.off: self._switch(True)
     after_fit = put_back
 
 # %% ../../nbs/learn/02_phases.ipynb #b67b33fe
