@@ -18,14 +18,13 @@ def followed(text, folder):
     return re.sub(r'(\[`?\w+/)\d\d(_\w+`?\]\([^)\s]*/(\d\d)_)', r'\1\3\2', text)     # what the link says, too
 
 def follow(file):
-    "Mend the links of a notebook's prose or of a page; whether there were any"
+    "Mend the links of a notebook, docstrings' too, or of a page; whether there were any"
     if file.suffix=='.md':
         old = file.read_text(encoding='utf-8')
         if (new := followed(old, file.parent))!=old: file.write_text(new, encoding='utf-8')
         return new!=old
     nb,changed = read_nb(file),False
     for c in nb.cells:
-        if c.cell_type!='markdown': continue
         new = followed(c.source, file.parent)
         changed,c.source = changed or new!=c.source,new
     if changed: write_nb(nb, file)

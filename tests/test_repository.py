@@ -45,6 +45,11 @@ def test_links_of_notebooks_lead_somewhere(room):
     bad = {f.name:left for f in files if (left := list(dead(f, prose(f))))}
     assert not bad, bad
 
+def test_links_of_docstrings_lead_somewhere():
+    found = [(o,link) for o,nb in NBS.items() for c in nb.cells if c.cell_type=='code'
+             for link in re.findall(r'\]\(([\w./]+\.ipynb)', c.source)]
+    assert found and not (bad := [one for one in found if not ((ROOT/'nbs'/one[0]).parent/one[1]).is_file()]), bad
+
 def test_dead_links_are_found(tmp_path):
     page = tmp_path/'a.md'
     text = '# One Thing\n[a](#one-thing) [b](#other) [c](b.md) [d](https://x.org) ![e](c.png) `[f](g.md)`'

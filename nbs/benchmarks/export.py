@@ -93,7 +93,7 @@ def scene_row(name, pre=100):
             for scene,image in scenes().items():
                 x = torch.from_numpy(image.transpose(2, 0, 1)[None].copy())
                 proof = prove(path, module, twin, [image], runs=1)
-                res['scenes'].setdefault(scene, dict(candidates=len(module.eager_candidates(x)[0]['boxes'])))
+                res['scenes'].setdefault(scene, dict(candidates=len(module.eager_candidates(module.seen(x))[0]['boxes'])))
                 res['scenes'][scene][path.suffix[1:]] = dict(vars(proof.match), fits=proof.fits(1e-2))
     return res
 

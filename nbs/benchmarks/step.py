@@ -42,31 +42,52 @@ def loop_times(learn, n):
     pairs = [(bare(), fit()) for _ in range(n)]
     return dict(bare=float(np.median([one for one,_ in pairs])), ratio=float(np.median([two/one for one,two in pairs])))
 
-def steps(n):
-    "Small steps, many operations each"
+def small_step():
+    "A small net's step, of many operations"
     import torch
     from torch import nn
     sides = [3]+[32]*12
     net = nn.Sequential(*[layer for i in range(12) for layer in (
         nn.Conv2d(sides[i], 32, 3, padding=1, stride=2 if i in (1,3) else 1), nn.BatchNorm2d(32), nn.ReLU())])
-    x,opt,took = torch.randn(2, 3, 96, 96),torch.optim.SGD(net.parameters(), .01),[]
-    for _ in range(n):
-        wall,cpu = time.perf_counter(),time.process_time()
+    x,opt = torch.randn(2, 3, 96, 96),torch.optim.SGD(net.parameters(), .01)
+    def step():
         net(x).square().mean().backward()
         opt.step(); opt.zero_grad()
+    return step
+
+def detector_step(a):
+    "A detector's step on one batch"
+    import torch                                    # before rotnb: how its threads wait is what the environment says
+    from rotnb.learn.callbacks import to_targets
+    with tempfile.TemporaryDirectory() as folder:
+        learn = learner(a, folder)
+        x,*y = learn.dls.train.one_batch()
+    learn.create_opt()
+    def step():
+        learn.loss_func(learn.model.train()(x, to_targets(*y, x.shape[-2:], learn.model.angle))).backward()
+        learn.opt.step(); learn.opt.zero_grad()
+    return step
+
+def steps(a):
+    "What a step takes: the small net's, or a detector's"
+    import torch
+    step,took = detector_step(a) if a.name else small_step(),[]
+    for _ in range(a.steps):
+        wall,cpu = time.perf_counter(),time.process_time()
+        step()
         took.append((1e3*(time.perf_counter()-wall),1e3*(time.process_time()-cpu)))
     wall,cpu = map(sorted, zip(*took[3:]))
     print(f'{wall[len(wall)//2]:.0f} ms, {cpu[len(cpu)//2]:.0f} ms of processor time, {torch.get_num_threads()} threads')
 
-def beside(busy):
+def beside(busy, name=None):
     "The same steps, with threads that wait in several ways"
     spinning = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(busy)]
     clean = {key:value for key,value in os.environ.items() if not key.startswith(('OMP_','GOMP_','KMP_'))}
     try:
         for how in ('', 'GOMP_SPINCOUNT=10000', 'GOMP_SPINCOUNT=1000', 'OMP_WAIT_POLICY=PASSIVE', 'OMP_NUM_THREADS=1'):
             env = {**clean, **dict([how.split('=')] if how else [])}
-            said = subprocess.run([sys.executable, __file__, '--steps', '20'], env=env, capture_output=True, text=True).stdout.strip()
-            print(f'{busy} busy, {how or "as it is":24} {said}', flush=True)
+            said = subprocess.run([sys.executable, __file__, '--steps', '15', *(['--name', name] if name else [])], env=env, capture_output=True, text=True).stdout.strip()
+            print(f'{name or "small net"}, {busy} busy, {how or "as it is":24} {said}', flush=True)
     finally:
         for one in spinning: one.kill(); one.wait()
 
@@ -75,10 +96,10 @@ if __name__=='__main__':
     p.add_argument('--names', nargs='*', default=['rotated_fcos_tiny','rtmdet_r_tiny'])
     p.add_argument('--size', type=int, default=320); p.add_argument('--bs', type=int, default=4); p.add_argument('-n', type=int, default=4)
     p.add_argument('--ways', nargs='*', default=['as it is','channels_last','bf16','channels_last, bf16'])
-    p.add_argument('--busy', type=int); p.add_argument('--steps', type=int); p.add_argument('--json')
+    p.add_argument('--busy', type=int); p.add_argument('--steps', type=int); p.add_argument('--name'); p.add_argument('--json')
     a = p.parse_args()
-    if a.steps: steps(a.steps)
-    elif a.busy is not None: beside(a.busy)
+    if a.steps: steps(a)
+    elif a.busy is not None: beside(a.busy, a.name)
     else:
         found = {}
         for a.name in a.names:

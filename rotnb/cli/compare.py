@@ -62,7 +62,7 @@ def find_runs(
     return [run._replace(name=f'{run.name} ({i})') if run.name in twice else run for i,run in enumerate(runs, 1)]
 
 # %% ../../nbs/cli/21_compare.ipynb #a1954f08
-_NO_RESULT = 'epoch','lr','steps','seconds'
+_NO_RESULT = 'epoch','lr','steps','seconds','img/s','GB'       # as `NOT_DRAWN` of learn.history, which would load torch
 
 def _flat(value, name=''): # nested dicts -> dotted names
     if not isinstance(value, dict) or not value: return {name:value}

@@ -25,6 +25,8 @@ def begin_run(
     "A new folder with all that the training needs"
     from rotnb.learn.run_folder import new_run, runs_root, write_json
     if not Path(data).expanduser().exists(): raise UserError(f'there is no {data}')
+    if not (recipe.arch or recipe.weights):
+        raise UserError(f'{recipe.name} says no detector: give --arch NAME, or --weights NAME as rotnb weights lists them')
     if runs_root() is None: raise UserError('ROTNB_RUNS=0: no runs are kept here, and a training leaves one; unset it')
     if run and Path(run).name!=run:
         raise UserError(f'--run {run}: a name, whose folder is made in {runs_root()}; ROTNB_RUNS names another place')

@@ -112,10 +112,10 @@ def eager(self:ExportModule,
 
 @patch
 def eager_candidates(self:ExportModule,
-    image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
+    out # of `seen`
 )->list: # of `dict(boxes, scores, labels)`, for each image, best first
     "All that reaches the NMS of the detector itself"
-    boxes,scores,labels,_ = self.detector.stages[-1].candidates(self.seen(image), sys.maxsize)
+    boxes,scores,labels,_ = self.detector.stages[-1].candidates(out, sys.maxsize)
     return [dict(boxes=b[s], scores=v[s], labels=l[s]) for b,v,l,s in zip(boxes, scores, labels, scores>=0)]
 
 @patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DetectionLoss', 'pad_dets', 'unpad_dets', 'as_trained', 'get_loader', 'class_names', 'as_classes',
            'DetectionCallback', 'NonFiniteLossError', 'FitWarning', 'FiniteGuard', 'Lasting', 'lasting_cbs',
-           'CheckpointError', 'Checkpoint']
+           'CheckpointError', 'Checkpoint', 'read_state']
 
 # %% ../../nbs/learn/01_callbacks.ipynb #2aae95b4
 import torch, warnings
@@ -320,15 +320,24 @@ def _write(self:Checkpoint):
 def _begin(self:Checkpoint):
     if self.resume and self.path.exists(): self._continue(self._read())
 
-@patch
-def _read(self:Checkpoint):
+def read_state(
+    file,
+    keys, # that it has to have
+    device, # of its tensors
+    what:str='a checkpoint' # that it should be
+)->dict:
+    "What a training wrote down to go on from; `CheckpointError` where it is nothing of the kind"
     try:
-        state = load_tensors(self.path, self.dls.device)
-        return {'classes':None, **{key:value for key,value in state.items() if key=='classes'},
-                **{key:state[key] for key in ('model','opt','fit','epoch','n_epoch','curves','trackers')}}
+        state = load_tensors(file, device)
+        return {**state, **{key:state[key] for key in keys}}
     except Exception as e:
         why = ': '.join([type(e).__name__, *str(e).splitlines()[:1]])
-        raise CheckpointError(f"{self.path} is not readable as a checkpoint ({why}); delete it to start afresh") from e
+        raise CheckpointError(f"{file} is not readable as {what} ({why}); delete it to start afresh") from e
+
+@patch
+def _read(self:Checkpoint):
+    needed = 'model','opt','fit','epoch','n_epoch','curves','trackers'
+    return {'classes':None, **read_state(self.path, needed, self.dls.device)}
 
 @patch
 def _continue(self:Checkpoint, state):

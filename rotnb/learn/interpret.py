@@ -334,6 +334,7 @@ def _show(self:RotatedInterpretation, axs, i, score, first=True):
     loss = f', loss {self.losses[i]:.2f}' if self.losses[i].isfinite() else ''               # a predictor knows none
     set_names(axs, f'{name}{loss}', ('truth',f'detections, score >= {score:g}') if first else None)
 
+# %% ../../nbs/learn/11_interpret.ipynb #310ac660
 @patch
 def plot_images(self:RotatedInterpretation,
     images, # their numbers, in the order of the loader
@@ -372,7 +373,6 @@ def plot_top_losses(self:RotatedInterpretation,
     "The images of largest loss, truth beside detections"
     idxs = self.losses.topk(min(k, len(self.losses)), largest=largest).indices.tolist()
     return np.reshape(self.plot_images(idxs, score).axes, (-1,2))
-
 
 # %% ../../nbs/learn/11_interpret.ipynb #deacf942
 @patch

@@ -14,7 +14,7 @@ from ..check.values import whole
 from ..check.verbs import checked
 from .callbacks import Lasting, class_names, unpad_dets
 from .history import history, versions
-from .run_folder import RunWarning, batch_image, first_images, predictions_image
+from .run_folder import RunWarning, batch_image, first_images, optimizer_text, predictions_image
 
 # %% ../../nbs/learn/27_loggers.ipynb #e3e6fe58
 def run_settings(
@@ -24,7 +24,7 @@ def run_settings(
     model,hypers = get_model(learn.model),learn.opt.hypers[-1]
     recipe = json.loads(json.dumps(model.recipe() if hasattr(model, 'recipe') else {}, default=str))
     fit = dict(epochs=learn.n_epoch, bs=getattr(learn.dls.train, 'bs', None), input_wh=list(learn.xb[0].shape[:1:-1]),
-               optimizer=getattr(learn.opt_func, '__name__', str(learn.opt_func)))
+               optimizer=optimizer_text(learn.opt_func))
     return dict(fit=fit, optimizer={key:value for key,value in hypers.items() if isinstance(value, (int,float))},
                 classes=class_names(learn), detector=recipe, versions=versions())
 

@@ -44,7 +44,7 @@ CALLBACKS = {func.__name__:func for func in (EMA, CloseMixing, MultiScale, Progr
 "Callbacks that a recipe may name"
 
 RECIPES = {}
-"Recipes by their names, to which you may add; [recipes](30_recipes.ipynb) has those of the papers"
+"Recipes by their names, to which you may add; [recipes](32_recipes.ipynb) has those of the papers"
 
 def get_recipe(
     name # of a recipe, or a `Recipe`

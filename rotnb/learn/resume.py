@@ -11,8 +11,7 @@ from fastai.vision.all import *
 from ..check.values import between, whole
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
-from ..models.files import load_tensors
-from .callbacks import Checkpoint, CheckpointError, _plain, class_names, get_loader
+from .callbacks import Checkpoint, CheckpointError, _plain, class_names, get_loader, read_state
 from .states import (_unpacked, batches_from, loader_states, random_state, set_loader_states, set_random_state,
     settings_differ, training_settings)
 from .run_folder import new_run, runs_root
@@ -120,13 +119,7 @@ def _begin(self:Resume):
 def _name(self:Resume): return self.own.run_name() if self.own else getattr(get_model(self.model), 'name', 'run')
 
 @patch
-def _read(self:Resume):
-    try:
-        state = load_tensors(self.file, 'cpu')
-        return {key:state[key] for key in _KEYS}
-    except Exception as e:
-        why = ': '.join([type(e).__name__, *str(e).splitlines()[:1]])
-        raise CheckpointError(f"{self.file} is not readable as the state of a training ({why}); delete it to start afresh") from e
+def _read(self:Resume): return read_state(self.file, _KEYS, 'cpu', 'the state of a training')
 
 @patch
 def _continue(self:Resume, state):

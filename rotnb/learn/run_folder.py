@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['runs_root', 'check_run', 'new_run', 'batch_image', 'first_images', 'predictions_image', 'write_json', 'keep_weights',
-           'take_weights', 'RunWarning', 'RunFolder', 'one_run']
+           'take_weights', 'optimizer_text', 'RunWarning', 'RunFolder', 'one_run']
 
 # %% ../../nbs/learn/07_run_folder.ipynb #d65577d4
 import json, os, time, warnings
@@ -141,7 +141,9 @@ def _data(learn, x):
                 bs=getattr(train, 'bs', None), input_wh=list(x.shape[:1:-1]),
                 item_tfms=_names(getattr(train, 'after_item', None)), batch_tfms=_names(getattr(train, 'after_batch', None)))
 
-def _optimizer(opt_func):
+def optimizer_text(
+    opt_func # of a learner
+)->str:
     "Its name, and what it was told"
     func,told = getattr(opt_func, 'func', opt_func),getattr(opt_func, 'keywords', {})
     return ' '.join([getattr(func, '__name__', type(func).__name__), *(f'{key}={value}' for key,value in told.items())])
@@ -242,7 +244,7 @@ def _settings(self:RunFolder):
     self.began = self.began or time.perf_counter()
     if not self.told_before: self.fits.append(_fit(self.learn))
     write_json(self.folder/'settings.json', dict(detector=self.detector, data=_data(self.learn, self.xb[0]),
-        optimizer=_optimizer(self.opt_func), fits=self.fits, versions=environment()))
+        optimizer=optimizer_text(self.opt_func), fits=self.fits, versions=environment()))
     if recipe := vars(self.learn).get('recipe'): recipe.to_json(self.folder/'recipe.json')
     return True
 

@@ -85,6 +85,7 @@ def open_detector(
     raise WeightsError(f'{path} is no folder of predictor.save and no exported file ({", ".join(RUNTIMES)}); weights by name are known '
                        'after `import rotnb.predict.load`, or `from rotnb.all import *`')
 
+# %% ../../nbs/predict/12_predictor.ipynb #8cd6d4b0
 def _as_it_says(init):
     "A constructor that takes a path for a detector, and for arguments that are not given what the detector says"
     params = signature(init).parameters
@@ -110,6 +111,7 @@ def how_fast(
     "The rule of a way to answer faster"
     if not (value is None or isinstance(value, bool) or value in WAYS): return f"None, True, False or one of {', '.join(map(repr, WAYS))}"
 
+# %% ../../nbs/predict/12_predictor.ipynb #8cd6d4b1
 @checked(detector=is_detector, fast=how_fast)
 class Predictor(ModelHubMixin):
     "A detector with all it needs to see an image"

@@ -157,6 +157,7 @@ class WithViews:
 
     def __repr__(self): return f'{self.learn!r} with {len(self.views)} views'
 
+# %% ../../nbs/predict/11_tta.ipynb #7aa282b0
 def _back(place):
     "From a view to where its image's boxes go"
     def back(seen):

@@ -279,6 +279,7 @@ class Server:
     def __exit__(self, *_): self.stop()
     def __repr__(self): return f'{self.service.name} at {self.url}, its interface at {self.url}/docs'
 
+# %% ../../nbs/serve/05_app.ipynb #c5333ab0
 def _in_loop(): # as cells of a notebook are run
     try: return asyncio.get_running_loop().is_running()
     except RuntimeError: return False

@@ -4,11 +4,12 @@ from importlib import import_module
 from pathlib import Path
 import pytest
 from PIL import Image
-from rotnb.cli import convert, doctor, predict, split
+from rotnb.cli import compare, convert, doctor, predict, split
 from rotnb.cli.rotnb import COMMANDS
 from rotnb.cli.typed import read_command
 from rotnb.data.doctor.fix import SAFE
 from rotnb.data.formats.table import read_format
+from rotnb.learn.history import NOT_DRAWN
 from paths import ROOT
 
 GOOD = '10 10 30 10 30 20 10 20 ship 0\n'
@@ -160,6 +161,8 @@ def test_every_command_has_its_function():
         assert inspect.getdoc(func).startswith(said) and all(option.said for option in options), name
         expected = [(param.name, none := param.default is param.empty, None if none else param.default) for param in params]
         assert [(option.name, option.required, option.default) for option in options]==expected, name
+
+def test_columns_that_are_no_result_are_the_tables(): assert compare._NO_RESULT==NOT_DRAWN
 
 def test_defaults_that_are_said_twice():
     assert {o.name:o.default for o in read_command('rotnb.cli.doctor:main')[1]}['kinds']==','.join(SAFE)

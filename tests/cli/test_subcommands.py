@@ -33,6 +33,16 @@ def test_validate(run, data, tmp_path):
     assert code==0 and 'AP50' in out and '1 images' in out, err
     assert json.loads((tmp_path/'m.json').read_text())
 
+def test_train_and_what_follows(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv('ROTNB_RUNS', str(tmp_path/'runs'))
+    code,out,err = run('train', data, '--weights', MODEL, '--epochs', 1, '--bs', 2, '--size', 96, '--workers', 0, '--run', 'ships')
+    assert code==0 and 'ships' in out, err
+    kept = (tmp_path/'runs/ships/last.pth').read_bytes()
+    assert {'recipe.json','train.json','history.csv','state.pth','predictor'}<={path.name for path in (tmp_path/'runs/ships').iterdir()}
+    code,out,err = run('resume', 'ships')
+    assert code==0 and '1 of 1 epochs are done' in out and (tmp_path/'runs/ships/last.pth').read_bytes()==kept, err
+    assert run('recipe', 'runs/ships')[0]==0 and run('validate', 'runs/ships/predictor', data)[0]==0
+
 def test_browse(run, data, tmp_path):
     code,out,_ = run('browse', data, '--no-show', '--doctor')
     assert code==0 and 'wrote browse.html' in out and '<html' in (tmp_path/'browse.html').read_text()[:400].lower()
@@ -71,7 +81,7 @@ WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'vali
          'no such file':'flops none.onnx', '--size x':'flops rotated_fcos --size x', '--n-classes is 0':'flops rotated_fcos --n-classes 0',
          'no weights are called \'zzz\'':'weights zzz', 'name one':'weights * --fetch', 'without a folder':'publish MODEL --name a/b',
          'no such folder':'compare none', 'holds no epoch':'compare .', 'expected .png':'compare . --out x.txt',
-         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b', 'lacks train.json':'resume .'}
+         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b', 'lacks train.json':'resume .', 'says no detector':'train DATA'}
 
 @pytest.mark.parametrize('said', WRONG)
 def test_used_wrongly(run, data, tmp_path, said):

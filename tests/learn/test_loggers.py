@@ -6,6 +6,7 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
 from rotnb.learn.learner import rotated_learner
 from rotnb.learn.loggers import LogRun, MLflow, TensorBoard, WandB
+from rotnb.learn.optimizers import optimizer
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
 
@@ -13,15 +14,25 @@ TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_chan
 def fitted(tmp_path, monkeypatch):
     "A function that trains with a tracker for two epochs"
     monkeypatch.chdir(tmp_path)
-    def f(tracker):
+    def f(tracker, **kw):
         set_seed(0)
         make_synth(tmp_path/'set', n_train=4, n_valid=2, size=64, seed=3)
         learn = rotated_learner(RotatedDataLoaders.from_dota(tmp_path/'set', bs=2, num_workers=0, batch_tfms=[]), 'rotated_fcos',
-                                cbs=LogRun(tracker, every=1), run=False, **TINY)
+                                cbs=LogRun(tracker, every=1), run=False, **TINY, **kw)
         with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-3)
         assert learn.log_run.to==[tracker], 'the tracker gave up'
         return learn
     return f
+
+class Told:
+    "A tracker that remembers"
+    def begin(self, settings, name, folder): self.settings = settings
+    def numbers(self, values, step): pass
+    def image(self, name, image, step): pass
+
+@pytest.mark.parametrize('opt_func,said', [(None,'Adam'), (optimizer('sgd'),'SGD mom=0.9 decouple_wd=False')])
+def test_an_optimizer_is_told_by_name(fitted, opt_func, said):
+    assert fitted(Told(), **({} if opt_func is None else dict(opt_func=opt_func))).log_run.to[0].settings['fit']['optimizer']==said
 
 def test_tensorboard(fitted, tmp_path):
     pytest.importorskip('tensorboard')
