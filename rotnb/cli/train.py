@@ -41,6 +41,7 @@ def run_job(
     "Train what the folder says, from where it was left"
     from fastai.vision.all import set_seed
     from rotnb.data.labels.atomic import file_lock
+    from rotnb.learn.fast_steps import FastSteps
     from rotnb.learn.metrics import RotatedMAP
     from rotnb.learn.recipe import Recipe
     from rotnb.learn.resume import Resume
@@ -49,7 +50,7 @@ def run_job(
         if recipe.seed is not None: set_seed(recipe.seed)
         dls = recipe.loaders_of(job['data'], **job['loaders'])
         learn = recipe.learner(dls, metrics=[RotatedMAP(), RotatedMAP('coco')])
-        learn.add_cb(Resume(str(folder.absolute())))
+        learn.add_cbs([Resume(str(folder.absolute())), *([] if 'FastSteps' in recipe.callbacks else [FastSteps(threads='free')])])
         with learn.no_bar(): recipe.fit(learn)
         learn.predictor(notes=dict(name=folder.name)).save(folder/'predictor')
     return learn
