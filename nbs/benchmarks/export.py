@@ -107,15 +107,18 @@ def images_of(folder, size=SIZE):
     return [*grainy, rng.integers(0, 256, (size,size,3), np.uint8)]
 
 def spread(detector, images, least=80):
-    "Scale the last layers of random weights until boxes are found"
+    "Scale the last layers of random weights until boxes are found: scores as far as it takes, boxes as far as trained ones go"
     x = torch.stack([torch.from_numpy(o).permute(2, 0, 1).float()/255*4-2 for o in images])
-    names = {'cls','box','first','move','angle'}
-    last = [p for name,p in detector.stages.named_parameters() if names&{*name.split('.')} and p.dim()>1]
+    for norm in detector.modules():
+        if isinstance(norm, nn.BatchNorm2d): norm.momentum = None                                       # the mean of all that it sees
+    last = lambda names: [p for name,p in detector.stages.named_parameters() if names&{*name.split('.')} and p.dim()>1]
     with torch.no_grad():
+        for _ in range(3): detector.train().run_stages(x)
+        for p in last({'box','first','move','angle'}): p.mul_(4)
         for _ in range(40):
             counts = [len(found['boxes']) for found in detector.eval()(x)]
             if sum(counts)>=least*len(counts): break
-            for p in last: p.mul_(1.6)
+            for p in last({'cls'}): p.mul_(1.6)
     return detector
 
 def row(name, images):

@@ -66,7 +66,7 @@ def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again a
     k,p,where = p.shape[1],_rightwards(p),library_of(p).where
     up,low,j = _chain(detached(p), 1),_chain(detached(p), -1),count_up(k, p)
     key = where(low, j, where(up, 2*k-j, 3*k))                               # rightwards along one chain, back along the other
-    order,n = library_of(p).argsort(key, axis=1, stable=True),(key<3*k).sum(1)
+    order,n = library_of(p).argsort(key, axis=1),(key<3*k).sum(1)              # equal keys are only of what comes after n
     order = where(j<n[:,None], order, order[:,:1])
     return take_along(p, order[...,None], 1),n
 
