@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 import rotnb.interop.export as mod
 from exported import tiny_predictor
 from rotnb.data.synth.scenes import make_scene
+from rotnb.geometry.polygons import min_area_rect
 from rotnb.interop.export import export_onnx
 from rotnb.interop.export_module import ExportError, ExportModule
 from rotnb.interop.proof import file_images, file_predictor, match_answers, prove
@@ -187,6 +188,17 @@ def test_what_cannot_be_traced_is_named(tmp_path):
     predictor = tiny_predictor()
     predictor.detector.stages[-1].soft_nms = {}
     with pytest.raises(ExportError, match='soft_nms'): export_onnx(predictor, tmp_path/'m.onnx')
+
+def test_least_rectangles_of_point_sets(tmp_path):
+    "What point-set detectors decode by has no operation that ONNX lacks"
+    need = [pytest.importorskip(name) for name in ('onnx','onnxscript','onnxruntime')]
+    class Rect(torch.nn.Module):
+        def forward(self, points): return min_area_rect(points)
+    points = torch.cat([torch.rand(20, 9, 2)*50, torch.tensor([[[0.,0],[4,0],[4,2]]*3, [[1.,1]]*9])])
+    torch.onnx.export(Rect(), (points,), tmp_path/'m.onnx', dynamo=True, opset_version=20, verbose=False)
+    session = need[-1].InferenceSession(tmp_path/'m.onnx', providers=['CPUExecutionProvider'])
+    found, = session.run(None, {session.get_inputs()[0].name:points.numpy()})
+    np.testing.assert_allclose(found, min_area_rect(points).numpy(), atol=1e-4)
 
 # --- every runtime, every detector
 
