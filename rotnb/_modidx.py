@@ -3303,6 +3303,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'rotnb.interop.export': { 'rotnb.interop.export._Plan': ('interop/export.html#_plan', 'rotnb/interop/export.py'),
                                       'rotnb.interop.export._Plan.example': ( 'interop/export.html#_plan.example',
                                                                               'rotnb/interop/export.py'),
+                                      'rotnb.interop.export._Plan.several': ( 'interop/export.html#_plan.several',
+                                                                              'rotnb/interop/export.py'),
                                       'rotnb.interop.export._Plan.shapes': ('interop/export.html#_plan.shapes', 'rotnb/interop/export.py'),
                                       'rotnb.interop.export._export': ('interop/export.html#_export', 'rotnb/interop/export.py'),
                                       'rotnb.interop.export._file': ('interop/export.html#_file', 'rotnb/interop/export.py'),

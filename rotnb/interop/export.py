@@ -20,6 +20,7 @@ from ..data.labels.atomic import atomic_path
 from .export_module import ExportError, ExportModule
 from .proof import check_proof, file_predictor, prove
 from .runtime import OnnxFile
+from ..models.rpn import RPNHead
 from ..models.files import seal_file
 
 # %% ../../nbs/interop/14_export.ipynb #e12a0041
@@ -53,12 +54,16 @@ class _Plan:
     def example(self): # an image for tracing
         w,h = self.predictor.fit.size or (256,256)
         if self.dynamic: w,h = w-w%32+32,h-h%32+64                           # no two sides alike, or they are taken for one
-        return torch.randint(0, 256, (2 if self.dynamic else 1,3,h,w), dtype=torch.uint8)
+        return torch.randint(0, 256, (2 if self.dynamic and self.several else 1,3,h,w), dtype=torch.uint8)
+
+    @property
+    def several(self): # proposals are thinned image by image
+        return not any(isinstance(stage, RPNHead) for stage in self.module.detector.stages)
 
     @property
     def shapes(self):
         free = torch.export.Dim.DYNAMIC
-        return dict(image={0:free, 2:free, 3:free}) if self.dynamic else None
+        return dict(image={**({0:free} if self.several else {}), 2:free, 3:free}) if self.dynamic else None
 
 def _plan(source, size=None, dynamic=False, k=300, pre=2000, score_thr=None, iou_thr=None, images=None, check=True):
     predictor = file_predictor(source, size, dynamic, k)
@@ -152,7 +157,7 @@ def export_onnx(
     predictor, # `Predictor` or learner
     path, # file to write, .onnx
     size=None, # px, one number or (width, height), of the input; None: the predictor's, or else 640
-    dynamic:bool=False, # images of any size, and several at once
+    dynamic:bool=False, # images of any size, and several at once; to a two-stage detector the runtime gives one after the other
     k:int=300, # most detections in an image
     pre:int=2000, # best candidates that reach the NMS
     score_thr:float=None, # least score that the file knows, 0 to 1; None: the detector's, or the predictor's where that is less

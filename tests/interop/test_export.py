@@ -11,6 +11,7 @@ from rotnb.interop.export_module import ExportError, ExportModule
 from rotnb.interop.proof import file_images, file_predictor, match_answers, prove
 from rotnb.interop.runtime import ExportedDetector
 from rotnb.models import create_detector, list_detectors
+from rotnb.predict.predictor import Predictor
 from paths import ROOT, SHARED
 
 @pytest.fixture(scope='module')
@@ -215,6 +216,19 @@ def test_the_other_forms(exported, suffix, dynamic):
         for i,together in enumerate(file(x)):
             alone, = file(x[i:i+1])
             assert len(alone['boxes'])==len(together['boxes'])>0 and (together['boxes']-alone['boxes']).abs().max()<1e-3
+
+@pytest.mark.slow
+def test_two_stages_for_images_of_any_size(tmp_path):
+    "Proposals are thinned image by image, so the file takes one at a time, of any size"
+    bench = benchmark()
+    torch.manual_seed(0)
+    detector = bench.spread(create_detector('oriented_rcnn', bench.K, **bench.REGION), bench.images_of(None))
+    predictor = file_predictor(Predictor(detector, [f'c{i}' for i in range(bench.K)], size=None, score_thr=.05), dynamic=True)
+    file = export_onnx(predictor, tmp_path/'m.onnx', dynamic=True, pre=1000, check=False)
+    assert ExportedDetector(file).runtime.shape==(1,3,None,None)
+    scenes = [make_scene(seed, 224)[0][:200-32*seed] for seed in range(3)]
+    proof = prove(file, ExportModule(predictor, pre=1000), predictor, scenes, runs=1)
+    assert proof.fits(1e-2) and proof.match.n>100 and proof.match.close==0, proof
 
 def benchmark():
     spec = spec_from_file_location('export_benchmark', ROOT/'nbs/benchmarks/export.py')
