@@ -16,7 +16,6 @@ from torchvision.ops import generalized_box_iou_loss
 from ..check.verbs import checked
 from ..geometry.boxes import as_rbox, canonicalize, check_choice, rbox2hbox, to_frame
 from ..ops.diff_iou import diff_iou_rotated
-from ..targets.angle_coders import PlainAngle
 from .focal import smooth_focal_loss
 
 # %% ../../nbs/losses/02_boxes.ipynb #05706378
@@ -44,7 +43,8 @@ class BoxLoss:
     )->Tensor: # `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
         if self.on=='upright':
-            plain,angle = replace(coder, angle_coder=PlainAngle()),deltas.new_zeros(len(deltas), 1)
+            plain = replace(coder, angle_coder=None)
+            angle = deltas.new_zeros(len(deltas), plain.angle_coder.n)
             both = deltas,coder.encode(priors, boxes)
             return self(*(plain.decode(priors, torch.cat([given[:,:coder.split], angle], 1)) for given in both))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), as_rbox(boxes))

@@ -7,12 +7,12 @@ __all__ = ['norm_angle', 'to_coder_form', 'DeltaXYWHACoder', 'DistanceAngleCoder
 
 # %% ../../nbs/targets/04_coders.ipynb #94590720
 import math, torch
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from torch import Tensor
 from fastcore.basics import patch
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, from_frame, to_frame
-from .angle_coders import PlainAngle
+from .angle_coders import coder_of_angle
 
 # %% ../../nbs/targets/04_coders.ipynb #799e7232
 _start = dict(le90=-math.pi/2, le135=-math.pi/4)
@@ -20,8 +20,9 @@ _start = dict(le90=-math.pi/2, le135=-math.pi/4)
 def norm_angle(
     theta:Tensor, # radians
     angle:str='le90' # canonical form; 'oc' boxes do not repeat after half a turn alone, so their angles stay
-)->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135
+)->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135; 0 for hbb
     "Bring an angle into the half turn of a canonical form"
+    if angle=='hbb': return torch.zeros_like(theta)
     return theta if angle=='oc' else (theta - _start[angle]) % math.pi + _start[angle]
 
 # %% ../../nbs/targets/04_coders.ipynb #bfcbb018
@@ -50,10 +51,13 @@ class DeltaXYWHACoder:
     means:tuple=(0.,0.,0.,0.,0.) # of the deltas, subtracted first
     stds:tuple=(1.,1.,1.,1.,1.) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
-    angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
+    angle_coder:object=None # of da, see `targets.angle_coders`; None: da itself, of 'hbb' nothing
     keep_sides:bool=False # decode for a next stage, whose priors the boxes are, not in canonical form
     plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     oc:str='old' # with angle 'oc', the spelling that deltas lead to, see `to_coder_form`: 'old' (MMRotate 1.x) or 'new' (0.x)
+    def __post_init__(self):
+        self.angle_coder = coder_of_angle('DeltaXYWHACoder', self.angle, self.angle_coder)
+        if self.angle=='hbb': self.edge_swap = self.plain_angle = False     # there are no two descriptions, and nothing to learn of one
     @property
     def split(self): return 4+self.plain_angle  # where the angle's code begins
     @property
@@ -106,10 +110,11 @@ class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"
     angle:str='le90' # canonical form of the boxes decoded
     act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
-    angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    angle_coder:object=None # see `targets.angle_coders`; None: the angle itself, of 'hbb' nothing
     keep_sides:bool=False # decode `w` as left and right, `h` as top and bottom, not in canonical form
     def __post_init__(self):
         check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none'))
+        self.angle_coder = coder_of_angle('DistanceAngleCoder', self.angle, self.angle_coder)
 
     split = 4 # where the angle's code begins
     @property
