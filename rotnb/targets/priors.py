@@ -36,7 +36,7 @@ class PointPriors:
         return torch.cat([xy, xy.new_full((xy.shape[0],2), stride), xy.new_zeros(xy.shape[0],1)], 1)
 
 # %% ../../nbs/targets/01_priors.ipynb #34de9355
-_quarter = {None:0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
+_quarter = {None:0., 'hbb':0., 'le90':-math.pi/2, 'le135':math.pi/2, 'oc':-math.pi/2}
 
 @checked
 @dataclass
@@ -46,7 +46,7 @@ class AnchorPriors:
     scales_per_octave:int=3 # sizes from one octave to the next
     ratios:tuple=(1.,0.5,2.) # h / w
     offset:float=0. # where in its cell an anchor's centre lies
-    form:str=None # as MMRotate 1.x writes anchors in 'le90', 'le135' or 'oc'; None: theta 0
+    form:str=None # as MMRotate 1.x writes anchors in 'le90', 'le135' or 'oc'; None or 'hbb': theta 0
 
     @property
     def n(self): return len(self.ratios)*self.scales_per_octave
