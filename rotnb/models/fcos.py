@@ -76,7 +76,7 @@ class FCOSHead(DenseHead):
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
         "Outputs of the layers for level `i`"
         c,r = self.cls_tower(x),self.box_tower(x)
-        quality = self.quality_conv(c if self.quality_on=='cls' else r) if self.quality=='centerness' else None
+        quality = self.quality_conv(c if self.quality_on=='cls' else r) if hasattr(self, 'quality_conv') else None
         return self.cls(c),self.box(r),quality
 
 # %% ../../nbs/models/09_fcos.ipynb #b77cb305
