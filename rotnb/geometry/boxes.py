@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'check_choice', 'rbox2qbox', 'canonicalize', 'rbox2hbox', 'hbox2rbox', 'qbox2hbox', 'hbox2qbox',
-           'circumscribed_hbox', 'to_frame', 'from_frame', 'qbox2rbox', 'corners_of', 'spelt_corners', 'as_rbox',
-           'outline']
+           'circumscribed_hbox', 'to_frame', 'from_frame', 'qbox2rbox', 'corners_of', 'as_rbox', 'outline',
+           'spelt_corners']
 
 # %% ../../nbs/geometry/01_boxes.ipynb #fdbe6dd0
 import math
@@ -254,14 +254,6 @@ def corners_of(
     return rbox2qbox(boxes) if boxes.shape[-1]==5 else _as_quads(boxes, 'boxes (..., 5), (..., 8) or')
 
 @_any_array
-def spelt_corners(
-    quads, # (..., 4, 2) or (..., 8) corners in pixels
-    angle='le90', # canonical form of the boxes that they belong to
-): # (..., 4, 2) or (..., 8), as given
-    "The corners that boxes of a form have: as they are or, with 'hbb', those of the upright boxes around them"
-    return hbox2qbox(qbox2hbox(quads)).reshape(quads.shape) if angle=='hbb' else quads
-
-@_any_array
 def as_rbox(
     boxes, # (..., 5) rboxes, which stay as they are, or corners (..., 8) or (..., 4, 2)
 ): # (..., 5)
@@ -274,3 +266,12 @@ def outline(
     "Corners of what was found or labelled: its own where it has them, else those of its boxes"
     own = found.get('quads')
     return corners_of(found['boxes'] if own is None else own)
+
+# %% ../../nbs/geometry/01_boxes.ipynb #4fd10c0d
+@_any_array
+def spelt_corners(
+    quads, # (..., 4, 2) or (..., 8) corners in pixels
+    angle='le90', # canonical form of the boxes that they belong to
+): # (..., 4, 2) or (..., 8), as given
+    "The corners that boxes of a form have: as they are or, with 'hbb', those of the upright boxes around them"
+    return hbox2qbox(qbox2hbox(quads)).reshape(quads.shape) if angle=='hbb' else quads
