@@ -100,6 +100,7 @@ class RepPointsHead(DenseHead):
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         quads:bool=False): # answer with corners too, and compare these in the NMS
+        check_choice('RepPointsHead', average_by=(average_by, 'image', 'batch'))
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
                          score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,

@@ -74,7 +74,7 @@ class ODMHead(DenseHead):
         "What the layers say about level `i`"
         x = nn.functional.conv2d(x, active_rotated_filter(self.or_weight), self.or_bias, padding=1)
         cls,box = self.cls_tower(rotation_invariant_pooling(x)),self.box_tower(x)
-        return self.cls(cls),self.box(box),self.quality_conv(box) if self.quality=='centerness' else None
+        return self.cls(cls),self.box(box),self.quality_conv(box) if hasattr(self, 'quality_conv') else None
 
 # %% ../../nbs/models/15_s2anet.ipynb #1402c1c1
 @register_detector

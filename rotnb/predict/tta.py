@@ -16,6 +16,7 @@ from ..ops.fusion import weighted_boxes_fusion
 from ..data.images.rasters import LazyImage, image_size
 from .infer import dets_rows, predict_image, predict_images, what_predicts
 from .measure import accumulate, evaluate_annots
+from .rows import form_of
 from .scene import merge_rows, predict_folder, predict_scene
 from .sources import image_pixels, is_one_image
 
@@ -118,8 +119,7 @@ class WithViews:
         self.learn,self.views,self.merge,self.iou_thr = learn,views,merge,iou_thr
         scales = dict.fromkeys(view.scale for view in views)
         self._seeing = {scale:learn if scale==1 else learn.scaled(scale) for scale in scales}
-        model = getattr(learn, 'detector', getattr(learn, 'model', None))
-        self.angle = getattr(getattr(model, 'module', model), 'angle', 'le90')                  # of a learner on several GPUs
+        self.angle = form_of(learn)
 
     def __getattr__(self, name): # as what is asked has it
         if name in ('vocab','score_thr','device','detector','notes'): return getattr(self.learn, name)

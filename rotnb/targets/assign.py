@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['NEG', 'IGN', 'PAIRS', 'chunks', 'ignore_inside', 'max_iou_assign', 'fcos_assign', 'settle_claims',
-           'nearest_of_levels', 'over_mean', 'atss_assign', 'nearest_assign']
+           'nearest_of_levels', 'over_mean', 'atss_assign', 'nearest_assign', 'shape_candidates', 'shape_assign']
 
 # %% ../../nbs/targets/02_assign.ipynb #0689485d
 import torch
 from torch import Tensor
+from ..check.values import between
 from ..check.verbs import checked
-from ..geometry.boxes import as_rbox, circumscribed_hbox, corners_of, to_frame
+from ..geometry.boxes import as_rbox, canonicalize, circumscribed_hbox, corners_of, to_frame
 from ..ops.iou import box_iou_rotated
 from ..ops.convex import convex_iou
 
@@ -171,20 +172,24 @@ def over_mean(
     return overlap.mean(0) + (overlap.std(0) if len(overlap)>1 else 0.)
 
 # %% ../../nbs/targets/02_assign.ipynb #b97cab9a
-@checked
+_positive = between(0, text='a number, more than 0', strict=True)
+
+@checked(side=_positive)
 def atss_assign(
     priors:Tensor, # `(n, 5)`
     boxes:Tensor, # `(m, 5)` objects
     ignore:Tensor=None, # `(m,)` bool
     lvls:Tensor=None, # `(n,)` level of each prior; None: one level
     topk:int=9, # candidates of each level
-    hbox:bool=False # objects are the circumscribed horizontal boxes
+    hbox:bool=False, # objects are the circumscribed horizontal boxes
+    side:float=1. # factor of the priors' sides where overlaps are taken: 5 for points, which are a stride wide
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by an IoU threshold that each object finds for itself"
+    shapes = torch.cat([priors[:,:2], side*priors[:,2:4], priors[:,4:]], 1)
     def claims(boxes):
         p,g = nearest_of_levels(priors[:,:2], boxes[:,:2], lvls, topk)
         if hbox: boxes = circumscribed_hbox(boxes, 'le90')
-        iou = box_iou_rotated(priors[p.flatten()], boxes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
+        iou = box_iou_rotated(shapes[p.flatten()], boxes[g.flatten()], aligned=True).view_as(p).to(priors.dtype)
         inside = to_frame(priors[p][...,:2], boxes).abs() <= boxes[:,2:4]/2-.01  # a hundredth of a pixel inside, as MMRotate asks
         ok = (iou>=over_mean(iou)) & inside.all(-1)
         return p[ok],g[ok],iou[ok]
@@ -220,3 +225,54 @@ def _nearest(priors, xy, wh, there, g, k):
     best = [((priors[p,:2]-xy[some,None])/wh[some,None]).norm(dim=-1).topk(min(k, len(p)), largest=False) for some in chunks(g, len(p))]
     d,nearest = (torch.cat(column) for column in zip(*best))
     return p[nearest].flatten(),g[:,None].expand_as(nearest).flatten(),d.flatten()
+
+# %% ../../nbs/targets/02_assign.ipynb #5a9e0002
+def _misfit(
+    priors, boxes, # `(n, 5)`, `(m, 5)`
+    lvls, strides, reach, angle # as of `shape_candidates`
+): # `(n, m)`: how many times too long or short the worse side of a prior is, infinite where it is of no cell of the object
+    boxes = canonicalize(boxes, angle).to(priors.dtype)
+    step = priors.new_tensor(strides)[lvls][:,None]
+    xy,middles = priors[:,None,:2],boxes[:,:2].expand(len(priors),-1,-1)
+    for level in range(len(strides)):                                # a middle beyond the image belongs to the cell at the border
+        on = lvls==level
+        if on.any(): middles = torch.where(on[:,None,None], middles.clamp(priors[on,:2].amin(0), priors[on,:2].amax(0)), middles)
+    far = (middles-xy)/step[...,None]
+    own,near = (far>=-.5) & (far<.5),far.abs()<.5+reach
+    in_cell = (own[...,0] & near[...,1]) | (near[...,0] & own[...,1])
+    share = boxes[:,2:4]/priors[:,None,2:4]
+    return torch.where(in_cell, torch.maximum(share, 1/share).amax(-1), torch.inf)
+
+_shapes = dict(ratio=between(1, text='a number of times, more than 1', strict=True), reach=between(0, text='a number of cells, 0 or more'))
+
+@checked(**_shapes)
+def shape_candidates(
+    priors:Tensor, # `(n, 5)` anchors
+    boxes:Tensor, # `(m, 5)` objects
+    lvls:Tensor, # `(n,)` level of each anchor
+    strides:tuple=(8,16,32), # px, of the levels
+    ratio:float=4., # times that a side may be too long or too short
+    reach:float=.5, # cells, from the border of one to the middle of an object that its neighbour answers for too
+    angle:str='le90' # canonical form in which sides of objects are compared with those of anchors
+)->Tensor: # `(n, m)` bool
+    "Anchors that can become an object, in its cell and in those nearest to it"
+    return _misfit(priors, boxes, lvls, strides, reach, angle) < ratio
+
+@checked(**_shapes)
+def shape_assign(
+    priors:Tensor, # `(n, 5)` anchors
+    boxes:Tensor, # `(m, 5)` objects
+    ignore:Tensor=None, # `(m,)` bool
+    lvls:Tensor=None, # `(n,)` level of each anchor; None: one level
+    strides:tuple=(8,16,32), # px, of the levels
+    ratio:float=4., # times that a side may be too long or too short
+    reach:float=.5, # cells, from the border of one to the middle of an object that its neighbour answers for too
+    angle:str='le90' # canonical form in which sides of objects are compared with those of anchors
+)->Tensor: # `(n,)` object index, `NEG` or `IGN`
+    "Assign by place and shape (YOLOv5)"
+    if lvls is None: lvls = torch.zeros_like(priors[:,0], dtype=torch.long)
+    def claims(boxes):
+        misfit = _misfit(priors, boxes, lvls, strides, reach, angle)
+        p,g = (misfit<ratio).nonzero(as_tuple=True)
+        return p,g,1/misfit[p,g]
+    return settle_claims(priors, boxes, ignore, claims)
