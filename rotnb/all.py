@@ -134,6 +134,7 @@ from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
+from .predict.kept import read_results
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

@@ -16,6 +16,7 @@ from fastai.vision.all import *
 from fastai.learner import Learner
 from .. import __version__
 from ..check.arguments import argument_hint
+from ..check.flat import flat_settings
 from ..check.verbs import checked
 from ..data.labels.atomic import write_atomic
 from ..data.border import rotated_aug_transforms
@@ -165,10 +166,7 @@ def diff(self:Recipe,
 @patch
 def flat(self:Recipe)->dict:
     "Every value by its name, those of dictionaries as `schedule.at`"
-    values = {}
-    for key,value in asdict(self).items():
-        values |= {f'{key}.{inner}':part for inner,part in value.items()} if isinstance(value, dict) else {key:value}
-    return values
+    return flat_settings(asdict(self), 1)
 
 # %% ../../nbs/learn/31_recipe.ipynb #47799239
 _GROUPS = dict(name='', arch='detector', format='data', opt='optimizer', epochs='schedule', callbacks='beside it')
