@@ -4831,6 +4831,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'rotnb/models/contract.py'),
                                        'rotnb.models.contract._alone': ('models/contract.html#_alone', 'rotnb/models/contract.py'),
                                        'rotnb.models.contract._named': ('models/contract.html#_named', 'rotnb/models/contract.py'),
+                                       'rotnb.models.contract._parameters': ( 'models/contract.html#_parameters',
+                                                                              'rotnb/models/contract.py'),
                                        'rotnb.models.contract._sound': ('models/contract.html#_sound', 'rotnb/models/contract.py'),
                                        'rotnb.models.contract.backbone_name': ( 'models/contract.html#backbone_name',
                                                                                 'rotnb/models/contract.py'),

@@ -304,10 +304,15 @@ def settings(
         args = dict(args=settings(o.args)) if o.args else {}
         return dict(func=settings(o.func), **args, **{key:settings(value) for key,value in o.keywords.items()})
     if is_dataclass(o): return _named(o, [field.name for field in fields(o)])
-    if isinstance(o, nn.Module): return _named(o, [key for key in signature(type(o)).parameters if hasattr(o, key)])
+    if isinstance(o, nn.Module): return _named(o, [key for key in _parameters(type(o)) if hasattr(o, key)])
     if isinstance(o, dict): return {key:settings(value) for key,value in o.items()}
     if isinstance(o, (list,tuple)): return [settings(value) for value in o]
     return o.__name__ if callable(o) else o
+
+def _parameters(cls): # those of its bases too, where it passes them on
+    own = signature(cls).parameters
+    passes = any(one.kind is one.VAR_KEYWORD for one in own.values())
+    return {**own, **(_parameters(cls.__base__) if passes and cls.__base__ not in (nn.Module,object) else {})}
 
 def _named(o, keys): return dict(type=type(o).__name__, **{key:settings(getattr(o, key)) for key in keys})
 

@@ -96,7 +96,8 @@ class ViewsHead(DenseHead):
 
     def is_of(self, labels:Tensor, setting:str)->Tensor: # `(k,)` bool
         "Which labels are of the classes that a setting names"
-        return torch.isin(labels, labels.new_tensor(class_numbers(getattr(self, setting), self.vocab)))
+        numbers = class_numbers(getattr(self, setting), self.vocab)
+        return sum((labels==number for number in numbers), torch.zeros_like(labels, dtype=torch.bool))   # `isin` nothing is true in ONNX
 
     def draw_turn(self, images:Tensor)->Tensor: # `()` radians
         "An angle for the views of a batch"
