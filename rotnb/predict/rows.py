@@ -11,11 +11,12 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch import Tensor, tensor
 from ..check.values import check_value, whole
-from ..geometry.boxes import qbox2rbox, rbox2qbox
+from ..geometry.boxes import canonicalize, qbox2rbox, rbox2qbox
 from ..data.images.rasters import image_size
 
 # %% ../../nbs/predict/06_rows.ipynb #00e16bdc
@@ -25,6 +26,11 @@ def map_boxes(
     angle:str='le90' # canonical form of the result
 )->Tensor: # `(n, 5)`
     "Boxes moved by an affine map"
+    scale = mat[0,0].item()
+    if scale>0 and mat[:,:2].tolist()==[[scale,0.],[0.,scale]]:                 # they keep their form
+        boxes,mat = boxes.double(),mat.double()
+        moved = torch.cat([boxes[:,:2]*scale+mat[:,2], boxes[:,2:4]*scale, boxes[:,4:]], 1)
+        return canonicalize(moved, angle).to(boxes.dtype)
     quads = rbox2qbox(boxes.double()) @ mat[:,:2].T.double() + mat[:,2].double()
     return qbox2rbox(quads, angle).to(boxes.dtype)
 
@@ -91,6 +97,13 @@ def _give_back():
     "Return free memory to the system: glibc keeps what lies between small live blocks, most of an image's pixels; others lack the call"
     with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)
 
+def _held():
+    "Memory that the process holds, bytes; 0 where the system does not say"
+    with suppress(OSError, ValueError): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')
+    return 0
+
+_SLACK = 2**24 # bytes by which it may grow before memory is given back, which takes 30 ms
+
 class Taker:
     "Takes the detections of batch after batch to `note`"
     def __init__(self,
@@ -100,15 +113,15 @@ class Taker:
         angle:str # canonical form of the boxes
     ):
         self.todo,self.note,self.score_thr,self.angle = todo,note,score_thr,angle
-        self.n,self.time = 0,time.perf_counter()                    # images taken; when memory was given back
+        self.n,self.held,self.time = 0,_held(),time.perf_counter()  # images taken; memory when it was last looked at, and when that was
 
     def __call__(self, preds): # for each image of a batch (n,7 or more)
         self.note([(i, rows_back(pred, way, place, self.score_thr, self.angle))
                    for pred,(i,way,place) in zip(preds, self.todo[self.n:])])
         self.n += len(preds)
-        if time.perf_counter()-self.time>2:
-            _give_back()                                            # takes 30 ms
-            self.time = time.perf_counter()
+        if time.perf_counter()-self.time<2: return
+        if _held()>self.held+_SLACK: _give_back()
+        self.held,self.time = _held(),time.perf_counter()
 
 # %% ../../nbs/predict/06_rows.ipynb #8ea024c0
 class Plan:

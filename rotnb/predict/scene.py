@@ -57,6 +57,11 @@ def _keys(windows):
         if id(window.scene) not in stamps: stamps[id(window.scene)] = _stamp(window.scene)
     return [f'{stamps[id(window.scene)]} {window.x} {window.y} {window.w} {window.h} {window.scale!r}' for window in windows]
 
+def _by_rows(windows):
+    "Indices in the order in which they are read: files keep pixels row by row, and each block of a file is then decoded once"
+    scenes = {scene:nth for nth,scene in enumerate(dict.fromkeys(id(window.scene) for window in windows))}
+    return sorted(range(len(windows)), key=lambda i: (scenes[id(windows[i].scene)],windows[i].scale,windows[i].y,windows[i].x))
+
 def predict_windows(
     learn, # learner or `Predictor`
     windows:list, # of `Window`
@@ -70,7 +75,7 @@ def predict_windows(
     score_thr = least_score(learn, score_thr)
     check_unit(score_thr=score_thr)
     journal,keys = Journal() if journal is None else journal,_keys(windows)
-    todo = [i for i,key in enumerate(keys) if key not in journal.done]
+    todo = [i for i in _by_rows(windows) if keys[i] not in journal.done]
     if todo:
         if progress is not False and len(todo)<len(windows): print(f'{len(windows)-len(todo)} of {len(windows)} windows are done')
         note = lambda found: journal.add((keys[todo[i]], rows) for i,rows in found)
