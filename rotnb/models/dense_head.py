@@ -21,6 +21,7 @@ from ..targets.roi_coders import clip_centers
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
+from ..ops.ranks import rank_mean
 from ..ops.candidates import Pairs, top_scores
 from .contract import Detector, Positives, StageOut, candidates, check_corners, detections, matched_objects
 from .backbones import TimmBackbone
@@ -175,9 +176,9 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
 # %% ../../nbs/models/05_dense_head.ipynb #5c8fd8f0
 @patch
 def avg_factor(self:DenseHead, matched:Tensor): # of `(b, N)` priors
-    "What the losses of a batch are divided by: its positives, at least one by image or in all"
+    "What the losses of a batch are divided by: its positives, at least one by image or in all; the mean over processes"
     n_pos = (matched>=0).sum(1)
-    return n_pos.clamp(min=1).sum() if self.average_by=='image' else n_pos.sum().clamp(min=1)
+    return rank_mean(n_pos.clamp(min=1 if self.average_by=='image' else 0).sum(), least=1)
 
 @patch
 def _iou(self:DenseHead, pos): # quality of each positive
@@ -203,7 +204,7 @@ def _box_loss(self:DenseHead, pos):
 @patch
 def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or on each level where averages are taken by image
     lvl = out.lvls[pos.pri]*(self.average_by=='image')
-    return 1/lvl.bincount()[lvl]
+    return 1/rank_mean(lvl.bincount(minlength=len(self.strides)))[lvl]
 
 # %% ../../nbs/models/05_dense_head.ipynb #bdc74157
 @patch
@@ -219,7 +220,7 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
         return loss.new_zeros(n_images).index_add(0, pos.img, loss)*n_images/avg_factor
     iou = self._iou(pos) if self.quality=='iou' else None
-    weight,avg_factor = (1.,self.avg_factor(matched)) if iou is None else (iou,iou.sum().clamp(min=1))
+    weight,avg_factor = (1.,self.avg_factor(matched)) if iou is None else (iou,rank_mean(iou.sum(), least=1))
 
     terms = dict(loss_cls=self._cls_loss(out, matched, pos, iou).sum(1)*(self.cls_weight*n_images/avg_factor))
     if self.loss_angle: terms['loss_angle'] = by_image(self._angle_loss(pos)*weight, avg_factor)
@@ -227,7 +228,7 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
         weight = centerness(pos.priors, circumscribed_hbox(pos.boxes, 'le90') if self.centerness_hbox else pos.boxes)
         logits = out.quality[pos.img,pos.pri]
         terms['loss_quality'] = by_image(F.binary_cross_entropy_with_logits(logits, weight, reduction='none'), avg_factor)
-        avg_factor = weight.sum().clamp(min=1 if self.average_by=='image' else 1e-6)
+        avg_factor = rank_mean(weight.sum(), least=1 if self.average_by=='image' else 1e-6)
     if self.loss_box.mean: weight,avg_factor = self._mean_weight(out, pos),1
     return {**terms, 'loss_box':by_image(self._box_loss(pos)*weight, avg_factor)}
 
