@@ -39,7 +39,7 @@ def _match(priors, boxes, ignore, candidates, decide):
     candidates of any the number among the objects `j` that it answers for, or `NEG`"""
     matched = priors.new_full((len(priors),), NEG, dtype=torch.long)
     if ignore is None: ignore = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    j = (~ignore).nonzero()[:,0]
+    j = (~ignore & boxes.isfinite().all(1)).nonzero()[:,0]
     i = candidates(boxes[j]).any(1).nonzero()[:,0]
     if len(i):
         m = decide(i, j)
