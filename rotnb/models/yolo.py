@@ -27,7 +27,7 @@ from .yolo_blocks import conv_bn, yolo_norm
 from .yolo_backbones import yolo_nets
 from .yolo_necks import yolo_neck
 
-# %% ../../nbs/models/43_yolo.ipynb #81310853
+# %% ../../nbs/models/43_yolo.ipynb #fc23e096
 class Gate(nn.Module):
     "PPYOLOE's stem of a branch: channels weighed by their means, then a 1x1 convolution"
     def __init__(self,
@@ -49,11 +49,12 @@ def stem_conv(
 
 def angle_settings(
     angle:str, # canonical form
-    angle_coder=None # that the user gave; None: phases, of 'hbb' nothing
+    angle_coder=None, # that the user gave; None: phases, of 'hbb' nothing
+    weight:float=.5 # of the loss of the phases
 )->tuple: # an angle coder or None, and settings of `DenseHead`
     "How the angle is coded and learnt"
     if angle=='hbb' or angle_coder: return angle_coder,{}
-    return PSCAngle(),dict(loss_angle=box_loss('l1', weight=.5))
+    return PSCAngle(),dict(loss_angle=box_loss('l1', weight=weight))
 
 def box_iou_loss(
     angle:str, # canonical form
@@ -114,7 +115,7 @@ def head_ppyoloe(
     code = angle_coder or DFLAngle(angle, 91 if angle=='oc' else 181)               # a degree apart
     return dict(common, coder=PointXYWHACoder(angle, 'elu', code), loss_box=box_iou_loss(angle, 'giou', 2.5), **more)
 
-# %% ../../nbs/models/43_yolo.ipynb #a9140273
+# %% ../../nbs/models/43_yolo.ipynb #b79d4837
 def head_x(
     n_classes:int, # without the background
     channels:list, # of the neck's levels
@@ -141,10 +142,10 @@ def head_v5(
     weights:tuple=(.05,.5,1.) # of box, class and objectness
 )->dict: # settings of `LevelHead`
     "YOLOv5's: anchors that fit in shape"
-    code,more = angle_settings(angle, angle_coder)
     if len(strides)==4 and shapes=='yolov5': shapes = 'yolov5_p6'
     priors = priors or ShapePriors({stride:YOLO_SHAPES[shapes][stride] for stride in strides if stride in YOLO_SHAPES[shapes]})
     box,cls,there = (weight*3/len(strides) for weight in weights)
+    code,more = angle_settings(angle, angle_coder, box)
     by_shape = dict(strides=tuple(strides), angle=angle)
     assigner = partial(simota_assign, candidates=partial(shape_candidates, **by_shape)) if dynamic else partial(shape_assign, **by_shape)
     return dict(stacked_convs=0, priors=priors, coder=SigmoidXYWHACoder(angle, priors, code), assigner=assigner, quality='objectness',
