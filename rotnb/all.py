@@ -64,6 +64,7 @@ from .models.sasm import sasm
 from .models.oriented_reppoints import oriented_reppoints
 from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
+from .models.yolo import yolo_detector
 from .models.h2rbox import h2rbox
 from .models.h2rbox_v2 import h2rbox_v2
 from .models.weights import detector_from_weights, save_weights

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..check.verbs import checked
 from ..geometry.gaussians import gaussian_kl, points2gaussian
 from ..ops.convex import convex_giou
+from ..ops.ranks import rank_max, rank_sum
 
 # %% ../../nbs/losses/04_points.ipynb #e5296f63
 @checked
@@ -38,7 +39,8 @@ def _extremes(points): # `(n, 8)`: the leftmost, topmost, rightmost and bottommo
 def _group_sum(values, groups):
     "Of each number of `(n,)` the sum over its group"
     groups = torch.zeros_like(values, dtype=torch.long) if groups is None else groups
-    return values.new_zeros(int(groups.max())+1 if len(groups) else 0).index_add(0, groups, values)[groups]
+    n = rank_max(int(groups.max())+1 if len(groups) else 0, values.device)
+    return rank_sum(values.new_zeros(n).index_add(0, groups, values))[groups]
 
 @checked
 def bc_convex_giou_loss(

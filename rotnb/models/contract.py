@@ -348,8 +348,7 @@ def list_detectors(
     "Names of the detectors there are"
     return sorted(fnmatch.filter(_detectors, pattern))
 
-_FAMILIES = dict(yolo="YOLO's family is not here; 'rtmdet_r_tiny' is nearest in kind and size. ",
-                 detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
+_FAMILIES = dict(detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
 
 def detector_name(
     value # of an argument that names a detector

@@ -22,6 +22,7 @@ from ..targets.roi_coders import clip_centers
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
+from ..ops.ranks import rank_mean
 from ..ops.candidates import Pairs, top_scores
 from .contract import Detector, Positives, StageOut, candidates, check_corners, detections, matched_objects
 from .backbones import TimmBackbone
@@ -206,14 +207,14 @@ def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as fr
 # %% ../../nbs/models/05_dense_head.ipynb #5c8fd8f0
 @patch
 def avg_factor(self:DenseHead, matched:Tensor): # of `(b, N)` priors
-    "What the losses of a batch are divided by: its positives, at least one by image or in all"
+    "What the losses of a batch are divided by: its positives, at least one by image or in all; the mean over processes"
     n_pos = (matched>=0).sum(1)
-    return n_pos.clamp(min=1).sum() if self.average_by=='image' else n_pos.sum().clamp(min=1)
+    return rank_mean(n_pos.clamp(min=1 if self.average_by=='image' else 0).sum(), least=1)
 
 @patch
 def _sum(self:DenseHead, lvls, weight, least=1.): # of `(n,)` weights: their sum, or with average_by='level' that of each level, `(L,)`
-    if self.average_by!='level': return weight.sum().clamp(min=least)
-    return weight.new_zeros(len(self.strides)).index_add(0, lvls, weight).clamp(min=least)
+    if self.average_by!='level': return rank_mean(weight.sum(), least)
+    return rank_mean(weight.new_zeros(len(self.strides)).index_add(0, lvls, weight), least)
 
 def _of_level(factor, lvls): return factor[lvls] if isinstance(factor, Tensor) and factor.ndim else factor
 
@@ -255,7 +256,7 @@ def _box_loss(self:DenseHead, pos):
 @patch
 def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or on each level where averages are taken by image
     lvl = out.lvls[pos.pri]*(self.average_by!='batch')
-    return 1/lvl.bincount()[lvl]
+    return 1/rank_mean(lvl.bincount(minlength=len(self.strides)))[lvl]
 
 # %% ../../nbs/models/05_dense_head.ipynb #bdc74157
 @patch

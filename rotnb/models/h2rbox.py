@@ -16,6 +16,7 @@ from fastcore.meta import delegates
 from ..check.values import class_numbers
 from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox
+from ..ops.ranks import rank_mean
 from ..targets.coders import centerness
 from .contract import Detector, Positives, StageOut, matched_objects, register_detector
 from .dense_head import DenseHead
@@ -177,8 +178,9 @@ def view_loss(self:H2RBoxHead, out:StageOut, pos:Positives, turn:Tensor, n:int)-
     angle = two[:,4]-one[:,4].masked_fill(self.is_of(pos.labels, 'rotation_agnostic_classes'), 0.)
     ways = torch.stack([self.shape_weight*side_overlap_loss(two[:,2:4], one[:,2:4]) + self.angle_weight*angle.sin().abs(),
                         self.shape_weight*side_overlap_loss(two[:,2:4].flip(1), one[:,2:4]) + self.angle_weight*angle.cos().abs()])*weight
-    best = torch.where(ways[0].sum()<=ways[1].sum(), *ways) + self.center_weight*(two[:,:2]-one[:,:2]).abs().sum(1)*weight
-    return best.new_zeros(n).index_add(0, pos.img, best)*(n/weight.sum().clamp(min=1))
+    as_is,quarter = rank_mean(ways.detach().sum(1))
+    best = torch.where(as_is<=quarter, *ways) + self.center_weight*(two[:,:2]-one[:,:2]).abs().sum(1)*weight
+    return best.new_zeros(n).index_add(0, pos.img, best)*(n/rank_mean(weight.sum(), least=1))
 
 @patch
 def settled(self:H2RBoxHead,

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize
+from ..ops.ranks import rank_mean
 from ..targets.angle_coders import PSCAngle
 from .contract import Detector, Positives, StageOut, matched_objects, register_detector
 from .fcos import rotated_fcos
@@ -121,7 +122,7 @@ def symmetry_loss(self:H2RBoxV2Head, matched:Tensor, pos:Positives, targets:list
     def apart(theta): return F.smooth_l1_loss(half_turn(theta), 0*theta, beta=self.beta, reduction='none')
     loss = self.rot_weight*apart(plain+targets[n]['turn']-turned) + self.flip_weight*apart(plain+flipped)
     loss = loss.masked_fill(self.is_of(labels, 'rotation_agnostic_classes'), 0.)
-    return loss.new_zeros(n).index_add(0, img, loss)*(n/max(len(loss), 1))
+    return loss.new_zeros(n).index_add(0, img, loss)*(n/rank_mean(seen.sum(), least=1))
 
 # %% ../../nbs/models/29_h2rbox_v2.ipynb #29a0000e
 @register_detector

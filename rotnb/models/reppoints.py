@@ -18,6 +18,7 @@ from ..geometry.boxes import check_choice, corners_of, rbox2qbox
 from ..geometry.gaussians import gaussian2rbox, points2gaussian
 from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
+from ..ops.ranks import rank_mean
 from ..targets.priors import PointPriors
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
@@ -215,7 +216,8 @@ def points_loss(self:RepPointsHead,
     if self.steep and lost.requires_grad:
         slope = torch.autograd.grad(lost.sum(), sets, retain_graph=True)[0]
         lost = torch.where((-slope>self.steep).flatten(1).any(1), lost.detach(), lost)
-    return points.new_zeros(len(points)).index_add(0, pos.img, lost/groups.bincount()[groups]*len(points))
+    counts = rank_mean(groups.bincount(minlength=len(self.strides)))
+    return points.new_zeros(len(points)).index_add(0, pos.img, lost/counts[groups]*len(points))
 
 @patch
 def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`

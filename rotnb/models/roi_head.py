@@ -21,6 +21,7 @@ from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
 from ..ops.candidates import Pairs
+from ..ops.ranks import rank_mean
 from .contract import Detector, StageOut, Sample, candidates, check_corners, detections, matched_objects, valid_boxes
 from .backbones import TimmBackbone
 from .necks import FPN
@@ -185,8 +186,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     labels = torch.full_like(matched, self.n_classes).index_put((pos.img,pos.pri), pos.labels)
     cls = self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(n_images,-1)*(matched!=IGN)
     box = self.loss_box.of(self.coder, pos.priors, self.deltas_of(pos.deltas, pos.labels), pos.boxes)
-    factor = self.weight*n_images/(matched!=IGN).sum().clamp(min=1) # the mean over images is the batch's loss
-    box_factor = self.weight*n_images/max(len(pos.img), 1) if self.loss_box.mean else factor
+    n_learn,n_pos = rank_mean(torch.stack([(matched!=IGN).sum(), (matched>=0).sum()]), least=1)
+    factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn)) # their mean is the batch's loss
     return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(n_images).index_add(0, pos.img, box)*box_factor)
 
 # %% ../../nbs/models/07_roi_head.ipynb #dbe49891

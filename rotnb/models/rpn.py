@@ -21,6 +21,7 @@ from ..targets.sample import random_sample
 from ..losses.focal import focal_loss
 from ..losses.boxes import box_loss
 from ..ops.candidates import top_scores
+from ..ops.ranks import rank_mean
 from .contract import StageOut, valid_boxes
 from .dense_head import DenseHead, tower
 
@@ -89,7 +90,7 @@ def assign(self:RPNHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from
 @patch
 def avg_factor(self:RPNHead, matched:Tensor): # of `(b, N)` priors
     "What the losses of a batch are divided by: the size of the sample; an image without one of a kind counts as if it had one"
-    return sum((kind.sum(1).clamp(min=1).sum() for kind in (matched>=0, matched==NEG)))
+    return rank_mean(sum(kind.sum(1).clamp(min=1).sum() for kind in (matched>=0, matched==NEG)))
 
 @patch
 def loss(self:RPNHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`

@@ -14,7 +14,7 @@ from .yolo_blocks import BiFusion, C2f, CSPPool, ELAN, PoolAndConv, PoolPyramid,
 from .yolo_blocks import leaky, rep_conv, rep_row
 from .yolo_backbones import deep, wide
 
-# %% ../../nbs/models/42_yolo_necks.ipynb #2b640357
+# %% ../../nbs/models/42_yolo_necks.ipynb #90f25583
 _relu,_leaky,_ppyoloe = partial(conv_bn, act='relu'),partial(conv_bn, act=leaky),partial(conv_bn, norm={})
 _pool,_csp_pool = partial(PoolPyramid, conv=_relu),partial(CSPPool, ratio=.5, conv=_relu)
 _bep_m,_bep_l = partial(bep_c3, ratio=2/3, conv=_relu),partial(bep_c3, unit=conv_bn)
@@ -44,14 +44,15 @@ def yolo_neck(
     kind:str, # one of `neck_rows`
     in_channels:list, # of the backbone's maps, finest first; `v6_bi` wants one finer than its levels
     depth:float=1., # factor of the repeats
-    width:float=1. # factor of the channels that the row tells
+    width:float=1., # factor of the channels that the row tells
+    **over # settings of `PAFPN` instead of the row's
 )->PAFPN:
     "A neck of the family in a size"
     check_choice('yolo_neck', kind=(kind, *neck_rows))
-    row = dict(neck_rows[kind])
+    row,n_levels = dict(neck_rows[kind]),len(in_channels)-('_bi' in kind)
     for name,n in row.pop('deep', {}).items(): row[name] = partial(row[name], n=deep(n, depth))
     for name in ('widths','out_channels'):
-        if name in row: row[name] = [wide(channels, width) for channels in row[name]]
-    row.setdefault('widths', list(in_channels))
+        if name in row: row[name] = [wide(channels, width) for channels in row[name][:n_levels]]
+    row = {'widths':list(in_channels), **row, **over}
     if row.pop('entry_narrows', False): row['entry_channels'] = row['widths'][-1]
     return PAFPN(in_channels, **row)

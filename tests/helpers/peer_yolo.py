@@ -46,7 +46,8 @@ def ppyoloe(folder):
     for name in (sg, f'{sg}.training', f'{sg}.training.models', f'{sg}.training.models.detection_models', f'{sg}.modules', f'{sg}.common'):
         stand_in(name, __path__=[])
     for name,what in {'common.registry.registry':'register_detection_module', 'common.decorators.factory_decorator':'resolve_param',
-                      'common.factories.activations_type_factory':'ActivationsTypeFactory', 'common.environment.ddp_utils':'get_local_rank',
+                      'common.factories.activations_type_factory':'ActivationsTypeFactory',
+                      'common.environment.ddp_utils':'get_local_rank',
                       'training.utils.distributed_training_utils':'wait_for_the_master', 'training.utils.utils':'infer_model_device',
                       'modules.utils':'autopad'}.items(): stand_in(f'{sg}.{name}', **{what:Anything})
     stand_in(f'{sg}.module_interfaces', SupportsReplaceInputChannels=type('SupportsReplaceInputChannels', (), {}))

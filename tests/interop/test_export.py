@@ -4,13 +4,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 import numpy as np, pytest, torch
 import rotnb.interop.export as mod
 from exported import tiny_predictor
+from families import FAMILIES
 from rotnb.data.synth.scenes import make_scene
 from rotnb.geometry.polygons import min_area_rect
 from rotnb.interop.export import export_onnx
 from rotnb.interop.export_module import ExportError, ExportModule
 from rotnb.interop.proof import file_images, file_predictor, match_answers, prove
 from rotnb.interop.runtime import ExportedDetector
-from rotnb.models import create_detector, list_detectors
+from rotnb.models import create_detector
 from rotnb.predict.predictor import Predictor
 from paths import ROOT, SHARED
 
@@ -247,7 +248,7 @@ def test_nothing_one_object_equals_and_more_than_reach_the_nms(name):
             assert match['fits'] and match['close']==0 and (match['n']>0)==(scene!='none'), (scene,o)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', list_detectors())
+@pytest.mark.parametrize('name', FAMILIES)
 def test_every_detector_has_the_same_boxes(name):
     "Or says which part of it cannot go"
     bench = benchmark()

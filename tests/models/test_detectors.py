@@ -8,11 +8,10 @@ from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
+from families import FAMILIES, every_family as every
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-ALL = [o for o in list_detectors() if o not in ('rtmdet_r_s','rtmdet_r_l')]  # made as small as here they are tiny and m again
-every = pytest.mark.parametrize('name', ALL)
 K = 3
 
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
@@ -33,8 +32,8 @@ def total(losses): return sum(losses.values())
 def grads(m): return {n:p.grad for n,p in m.named_parameters()}
 
 def test_registry():
-    assert {'rotated_fcos','rotated_retinanet'}<=set(ALL)
-    assert list_detectors('rotated_f*')==[o for o in ALL if o.startswith('rotated_f')]
+    assert {'rotated_fcos','rotated_retinanet'}<=set(FAMILIES)
+    assert list_detectors('rotated_f*')==[o for o in FAMILIES if o.startswith('rotated_f')]
     with pytest.raises(ValueError, match="did you mean 'rotated_fcos'"): create_detector('rotated_fco', 2)
 
 # losses

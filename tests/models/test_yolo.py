@@ -7,9 +7,13 @@ from timm.models.cspnet import CspNet, CspModelCfg, CspStemCfg, CspStagesCfg
 from torch import nn
 from formula import formula_image, formula_value
 from paths import ROOT
+from rotnb.geometry.boxes import canonicalize
+from rotnb.models import create_detector, list_detectors
 from rotnb.models.backbones import TimmBackbone
+from rotnb.models.yolo import yolo_rows
 from rotnb.models.yolo_backbones import NetRow, StagedNet, net_rows, yolo_nets
 from rotnb.models.yolo_necks import neck_rows, yolo_neck
+from rotnb.targets.priors import PointPriors, ShapePriors
 
 def count(module): return sum(p.numel() for p in module.parameters())
 
@@ -41,13 +45,13 @@ def decoupled_v8(channels):
 def decoupled_x(channels): return sum(4*conv(c, c, 3)+(c+1)*85 for c in channels)
 
 WHOLE = dict( # Ultralytics' tables and logs, unfused
-    cspdarknet_v5_n=1_872_157, cspdarknet_v5_s=7_235_389, cspdarknet_v5_m=21_190_557, cspdarknet_v5_l=46_563_709, cspdarknet_v5_x=86_749_405,
-    cspdarknet_v8_n=3_157_200, cspdarknet_v8_s=11_166_560, cspdarknet_v8_m=25_902_640, cspdarknet_v8_l=43_691_520, cspdarknet_v8_x=68_229_648)
+    v5_n=1_872_157, v5_s=7_235_389, v5_m=21_190_557, v5_l=46_563_709, v5_x=86_749_405,
+    v8_n=3_157_200, v8_s=11_166_560, v8_m=25_902_640, v8_l=43_691_520, v8_x=68_229_648)
 
 @pytest.mark.parametrize('name', WHOLE)
 def test_parameters_to_the_last_one(name):
-    kind = name.split('_')[1]
-    body,neck = bodies(name, kind)
+    kind = name.split('_')[0]
+    body,neck = bodies(f'cspdarknet_{name}', kind)
     assert count(body)+count(neck)+dict(v5=coupled, v8=decoupled_v8)[kind](neck.out_channels)==WHOLE[name]
 
 @pytest.mark.parametrize('size,millions', dict(t=5.06, s=8.97, m=25.33, l=54.21, x=99.07).items())
@@ -110,7 +114,8 @@ MMDET = [(r'stem\.', 'stem.conv.'), (r'stages\.3\.1\.1\.', 'stage4.2.'), (r'stag
          (r'stages\.(\d)\.', lambda found: f'stage{int(found[1])+1}.')]
 SUPER_GRADIENTS = [
     (r'stem\.(\d)\.', lambda found: f'stem.conv{int(found[1])+1}.seq.'), (r'(stages\.\d)\.0\.', r'\1.conv_down.seq.'),
-    (r'(stages\.\d)\.1\.', r'\1.'), ('conv_kxk', 'branch_3x3'), ('conv_1x1', 'branch_1x1'), (r'blocks\.(\d)\.conv1\.', r'blocks.\1.conv1.seq.'),
+    (r'(stages\.\d)\.1\.', r'\1.'), ('conv_kxk', 'branch_3x3'), ('conv_1x1', 'branch_1x1'),
+    (r'blocks\.(\d)\.conv1\.', r'blocks.\1.conv1.seq.'),
     (r'short_conv', 'conv1.seq'), (r'main_conv', 'conv2.seq'), (r'final_conv', 'conv3.seq'), (r'attention\.fc', 'attn.project'),
     (r'entry_layer\.blocks\.1\.conv2', 'entry_layer.blocks.spp.conv.seq'), (r'entry_layer\.blocks\.2', 'entry_layer.blocks.1'),
     (r'neck\.(.*)\.blocks\.', r'neck.\1.convs.'), (r'entry_layer', 'fpn_stages.0.0'),
@@ -208,3 +213,45 @@ def test_every_level_of_a_neck_hears_of_every_map(kind):
 
 def test_a_neck_nobody_has_is_refused():
     with pytest.raises(ValueError, match='v7_tiny'): yolo_neck('v10', [64,128,256])
+
+# --- whole detectors
+
+TINY = dict(backbone='test_resnet', fpn_channels=16, strides=(8,16), factors=(.33,.25))
+OBJECTS = dict(boxes=torch.tensor([[30.,40.,40.,20.,.4],[70.,60.,24.,24.,-.7],[20.,80.,30.,10.,1.2]]), labels=torch.tensor([0,1,2]))
+
+def counted(name, n_classes=80):
+    "Parameters of the published net, upright; the numbers of its stage are made, which the meta device cannot do, so small ones alone"
+    return count(create_detector(name, n_classes, angle='hbb'))
+
+@pytest.mark.parametrize('name,n', dict(yolov5_n=1_872_157, yolov8_n=3_157_200-16).items())
+def test_parameters_of_detectors(name, n):
+    "Without the 16 numbers that Ultralytics keeps as a layer"
+    assert counted(name)==n
+
+def test_parameters_of_detectors_to_two_digits(): assert round(counted('yolox_tiny')/1e6, 2)==5.06
+
+@pytest.mark.parametrize('angle', ['le90','hbb'])
+@pytest.mark.parametrize('name', ['yolov5_n','yolov6_n','yolov6_m','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'])
+def test_a_family_learns_and_detects(name, angle):
+    "Oriented and upright: losses that reach every parameter, and upright boxes whose angle is zero"
+    torch.manual_seed(0)
+    model = create_detector(name, 3, angle=angle, **TINY)
+    target = {**OBJECTS, 'boxes':canonicalize(OBJECTS['boxes'], angle)}
+    losses = model(torch.randn(2,3,96,96), [target]*2)
+    assert all(value.isfinite() and value>0 for value in losses.values()), losses
+    sum(losses.values()).backward()
+    assert not [name for name,p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    model.stages[0].score_thr = 0.
+    with torch.no_grad(): found = model.eval()(torch.randn(1,3,75,101))[0]
+    assert len(found['boxes']) and found['boxes'].isfinite().all() and (angle!='hbb' or not found['boxes'][:,4].any())
+
+def test_every_size_is_registered():
+    assert {name for name in list_detectors() if re.match('yolo|ppyoloe', name)}==set(yolo_rows) and len(yolo_rows)==27
+
+def test_settings_win():
+    model = create_detector('yolov8_n', 2, **TINY, score_thr=.3, feat_channels=12, priors=PointPriors(0.))
+    assert (model.stages[0].score_thr,model.stages[0].priors.offset,model.stages[0].cls[0].in_channels)==(.3,0.,12)
+    own = ShapePriors({8:((12,8),(20,12)), 16:((40,20),(60,30))})
+    model = create_detector('yolov5_n', 2, **TINY, priors=own)
+    assert model.stages[0].n==2 and model.stages[0].coder.priors==own
+    with pytest.raises(ValueError, match='v7_tiny'): create_detector('yolov8_n', 2, head='v9')
