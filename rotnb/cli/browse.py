@@ -56,11 +56,13 @@ def _results(data, found, other, split, format, classes, image_ids):
 
 # %% ../../nbs/cli/19_browse.ipynb #0f2d7beb
 def _explorer(data, found, other, split, format, doctor, classes, image_ids): # and all that is read
-    is_run = (Path(data)/'train.json').is_file()
-    if other is not None and found is None and not is_run: raise UserError('--other beside what? give --found too')
-    if found is not None or is_run:
+    of_results = dict(other=other, split=split, classes=classes, image_ids=image_ids)
+    if found is not None or (Path(data)/'train.json').is_file():
         if doctor: raise UserError('--doctor is for the set alone, without --found')
-        return _results(data, found, other, split, format, classes, image_ids)
+        return _results(data, found, format=format, **of_results)
+    if lone := next((name for name,value in of_results.items() if value is not None), None):
+        raise UserError(f"--{lone.replace('_','-')} is for results: give --found too")
+    if _trained(data)!=data: raise UserError(f'{data} does not say what it was trained on: rotnb browse SET --found {data}')
     from rotnb.cli.overwrite import all_read
     from rotnb.data.doctor.report import doctor as examine
     from rotnb.explore.dataset_explorer import DatasetExplorer

@@ -51,6 +51,9 @@ def test_train_and_what_follows(run, data, tmp_path, monkeypatch):
     assert code==0, err
     page = (tmp_path/'browse.html').read_text()
     assert 'confusion' in page and MODEL in page
+    (tmp_path/'runs/ships/train.json').unlink()
+    assert 'rotnb browse SET --found runs/ships' in run('browse', 'runs/ships')[2]
+    assert run('browse', data, '--found', 'runs/ships', '--no-show')[0]==0
 
 KILLED = """
 import os, signal, sys
@@ -94,7 +97,8 @@ def test_browse_what_was_found(run, data, tmp_path):
         code,out,err = run('browse', data, *args, '--out', 'p.html', '--no-show')
         assert code==0 and 'confusion' in (tmp_path/'p.html').read_text() and out.endswith('wrote p.html\n'), err
     for args,said in ((['--found','found/results.json'],'classes by number'), (['--found','nothing'],"no weights are called 'nothing'"),
-                      (['--other',MODEL],'give --found'), (['--found','found','--doctor'],'without --found'),
+                      (['--other',MODEL],'give --found'), (['--image-ids','found/results.json'],'--image-ids is for results'),
+                      (['--found','found','--doctor'],'without --found'),
                       (['--found','found','--out','found/Task1.zip'],'would be replaced by'),
                       (['--found','found','--image-ids','none.json'],'there is no none.json')):
         code,_,err = run('browse', data, *args, '--no-show')
