@@ -44,7 +44,8 @@ def trained(rate, seed, train, valid, args):
     average = measured(learn)
     learn.model.load_state_dict(last)
     return dict(rate=rate, seed=seed, steps=steps, seconds=round(seconds, 1), ema_share=round(ema.spent/seconds, 4),
-                ema_ms_a_step=round(1e3*ema.spent/steps, 3), resume_share=round(keep.spent/seconds, 4), average=average, last=measured(learn))
+                ema_ms_a_step=round(1e3*ema.spent/steps, 3), resume_share=round(keep.spent/seconds, 4),
+                average=average, last=measured(learn))
 
 def main(args):
     warnings.filterwarnings('ignore')

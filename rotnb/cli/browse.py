@@ -26,13 +26,18 @@ def _validated(run):
     return job['data'],list(dls.valid_ds.items)
 
 def _seen(found, annots, classes, image_ids):
-    "What was found in images, or is now"
+    "What was found in images, or is now, beside their ground truth"
     import torch
     from rotnb.learn.interpret import Records, RotatedInterpretation
     from rotnb.predict.kept import find_results, read_results
     kept = find_results(found)
     what = open_predictor(_trained(found)) if kept is None else read_results(kept, annots, classes, image_ids)
     return RotatedInterpretation(what, Records(annots), what.accumulate(annots, progress=False), torch.full((len(annots),), torch.nan))
+
+def _same_classes(seen): # interpretations: of all classes that one of them knows
+    every = list(dict.fromkeys(name for one in seen for name in one.vocab))
+    for one in seen: one.acc,one.vocab = one.acc.renamed(every),every
+    return seen
 
 def _results(data, found, other, split, format, classes, image_ids):
     "The explorer of what was found, and all that is read"
@@ -45,16 +50,19 @@ def _results(data, found, other, split, format, classes, image_ids):
         data,annots = _validated(Path(data))
     else: annots = read_set(data, split, format, classes)
     if not annots: raise UserError(f'{data} holds no images')
-    seen = [_seen(one, annots, classes, image_ids) for one in (found, other) if one is not None]
+    seen = _same_classes([_seen(one, annots, classes, image_ids) for one in (found, other) if one is not None])
     names = [Path(one).name for one in (found, other) if one is not None]
     return ResultsExplorer(*seen, names=[*names, 'the other'][:2], title=names[0]),[*read, *all_read(data)]
 
 # %% ../../nbs/cli/19_browse.ipynb #0f2d7beb
 def _explorer(data, found, other, split, format, doctor, classes, image_ids): # and all that is read
-    if other is not None and found is None and not (Path(data)/'train.json').is_file(): raise UserError('--other beside what? give --found too')
+    of_results = dict(other=other, split=split, classes=classes, image_ids=image_ids)
     if found is not None or (Path(data)/'train.json').is_file():
         if doctor: raise UserError('--doctor is for the set alone, without --found')
-        return _results(data, found, other, split, format, classes, image_ids)
+        return _results(data, found, format=format, **of_results)
+    if lone := next((name for name,value in of_results.items() if value is not None), None):
+        raise UserError(f"--{lone.replace('_','-')} is for results: give --found too")
+    if _trained(data)!=data: raise UserError(f'{data} does not say what it was trained on: rotnb browse SET --found {data}')
     from rotnb.cli.overwrite import all_read
     from rotnb.data.doctor.report import doctor as examine
     from rotnb.explore.dataset_explorer import DatasetExplorer

@@ -62,8 +62,8 @@ def main(
     with command('rotnb-serve', 'what was taken is answered'):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))            # comes to its turn once all is answered
-        run_serve(model, device, score_thr, tta=tta, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait, queue=queue,
-                  timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
+        run_serve(model, device, score_thr, tta=tta, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait,
+                  queue=queue, timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
                   max_scene_bytes=max_scene_bytes, max_windows=max_windows, scenes=scenes, cors=_listed(cors), linger=linger,
                   label_studio=label_studio, task_hosts=_listed(task_hosts),
                   **(dict(hosts=_listed(hosts)) if hosts else {}))

@@ -6,7 +6,6 @@
 __all__ = ['match_names', 'KeptResults', 'find_results', 'read_results']
 
 # %% ../../nbs/predict/42_kept.ipynb #526fa874
-import json
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..check.values import ArgumentError

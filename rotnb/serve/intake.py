@@ -261,6 +261,7 @@ def check_scene(
         raise RefusedError(413, f'of this scene {at_once:,} px must be decoded at once, more than {limits.max_at_once:,}: store it with '
                                 'tiles (gdal_translate -co TILED=YES)')
     if (n := views*count_windows(size_wh, size, overlap, scales))>limits.max_windows:
-        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} {"windows" if views==1 else "views of windows"}, more than {limits.max_windows:,}: send parts of the '
+        what = 'windows' if views==1 else 'views of windows'
+        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} {what}, more than {limits.max_windows:,}: send parts of the '
                                 'scene, or ask for larger windows or less overlap')
     check_input(fit, (min(size, math.ceil(size_wh[0]*max(scales))),min(size, math.ceil(size_wh[1]*max(scales)))), limits)

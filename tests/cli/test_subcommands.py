@@ -47,9 +47,13 @@ def test_train_and_what_follows(run, data, tmp_path, monkeypatch):
     code,out,err = run('resume', 'ships')
     assert code==0 and '1 of 1 epochs are done' in out and (tmp_path/'runs/ships/last.pth').read_bytes()==kept, err
     assert run('recipe', 'runs/ships')[0]==0 and run('validate', 'runs/ships/predictor', data)[0]==0
-    assert run('browse', 'runs/ships', '--other', MODEL, '--no-show')[0]==0
+    code,_,err = run('browse', 'runs/ships', '--other', MODEL, '--no-show')
+    assert code==0, err
     page = (tmp_path/'browse.html').read_text()
     assert 'confusion' in page and MODEL in page
+    (tmp_path/'runs/ships/train.json').unlink()
+    assert 'rotnb browse SET --found runs/ships' in run('browse', 'runs/ships')[2]
+    assert run('browse', data, '--found', 'runs/ships', '--no-show')[0]==0
 
 KILLED = """
 import os, signal, sys
@@ -93,7 +97,8 @@ def test_browse_what_was_found(run, data, tmp_path):
         code,out,err = run('browse', data, *args, '--out', 'p.html', '--no-show')
         assert code==0 and 'confusion' in (tmp_path/'p.html').read_text() and out.endswith('wrote p.html\n'), err
     for args,said in ((['--found','found/results.json'],'classes by number'), (['--found','nothing'],"no weights are called 'nothing'"),
-                      (['--other',MODEL],'give --found'), (['--found','found','--doctor'],'without --found'),
+                      (['--other',MODEL],'give --found'), (['--image-ids','found/results.json'],'--image-ids is for results'),
+                      (['--found','found','--doctor'],'without --found'),
                       (['--found','found','--out','found/Task1.zip'],'would be replaced by'),
                       (['--found','found','--image-ids','none.json'],'there is no none.json')):
         code,_,err = run('browse', data, *args, '--no-show')
@@ -146,7 +151,8 @@ WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'vali
          'rotnb-report: there is no none':'report MODEL none', 'each model once':'bench a a', "no recipe 'zz'":'recipe zz',
          'expected one of onnx':'export MODEL --to tflite', "rotnb-serve: no weights are called 'zz'":'serve zz',
          "tta is 'flip'":'serve MODEL --tta flip', 'rotnb-demo: --epochs is 0':'demo --epochs 0',
-         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b', 'lacks train.json':'resume .', 'says no detector':'train DATA'}
+         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b',
+         'lacks train.json':'resume .', 'says no detector':'train DATA'}
 
 @pytest.mark.parametrize('said', WRONG)
 def test_used_wrongly(run, data, tmp_path, said):
