@@ -28,12 +28,12 @@ from .ops.torch_ops import box_iou_torch, nms_torch
 
 # targets: priors, assigners, coders, samplers
 from .targets.priors import AnchorPriors, PointPriors
-from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign
+from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign, shape_assign
 from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
 from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
-from .targets.dynamic_assign import dsl_assign, simota_assign
+from .targets.dynamic_assign import aligned, dsl_assign, simota_assign, tal_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
@@ -67,6 +67,7 @@ from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
 from .models.h2rbox import h2rbox
 from .models.h2rbox_v2 import h2rbox_v2
 from .models.weights import detector_from_weights, save_weights
+from .models.assignment import assignments
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -177,6 +178,7 @@ from .learn.schedules import Schedule
 from .learn.optimizers import NoDecay, stage_splitter
 from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
+from .learn.assignment import show_assignment
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
