@@ -28,12 +28,12 @@ from .ops.torch_ops import box_iou_torch, nms_torch
 
 # targets: priors, assigners, coders, samplers
 from .targets.priors import AnchorPriors, PointPriors
-from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign
+from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign, shape_assign
 from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
 from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
-from .targets.dynamic_assign import dsl_assign, simota_assign
+from .targets.dynamic_assign import dsl_assign, simota_assign, aligned, tal_assign
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
@@ -68,6 +68,7 @@ from .models.yolo import yolo_detector
 from .models.h2rbox import h2rbox
 from .models.h2rbox_v2 import h2rbox_v2
 from .models.weights import detector_from_weights, save_weights
+from .models.assignment import assignments
 
 # evaluate: average precision, curves, errors
 from .evaluate.protocols import Protocol
@@ -179,6 +180,7 @@ from .learn.schedules import Schedule
 from .learn.optimizers import NoDecay, stage_splitter
 from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
+from .learn.assignment import show_assignment
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

@@ -17,7 +17,7 @@ from rotnb.targets.priors import AnchorPriors, PointPriors
 
 K = 3
 OBJECTS = dict(boxes=tensor([[20.,20.,24.,12.,.4],[44.,40.,30.,20.,-.7]]), labels=tensor([0,2]))
-SECOND = dict(boxes=tensor([[30.,34.,20.,16.,1.]]), labels=tensor([1]))
+SECOND = dict(boxes=tensor([[30.,34.,20.,16.,1.],[34.,30.,52.,44.,.1]]), labels=tensor([1,0]))
 
 def feats(seed=0): return [torch.randn(2, 16, n, n, generator=torch.Generator().manual_seed(seed+n)) for n in (8,4)]
 
@@ -85,12 +85,12 @@ def test_objectness_decides_on_answers_and_assignment():
     def look(priors, boxes, ignore=None, lvls=None, *, logits):
         seen['logits'] = logits
         return torch.full((len(priors),), NEG)
-    head = make(quality='objectness', score_thr=.3, assigner=look, iou_thr=1., coder=DeltaXYWHACoder())
+    head = make(quality='objectness', score_thr=.03, assigner=look, iou_thr=1., coder=DeltaXYWHACoder())
     out = stirred(head)
     score = out.logits.sigmoid()*out.quality.sigmoid()[...,None]
     found = head.detect(out)
     for i,one in enumerate(found):
-        want = score[i][score[i]>.3].sort(descending=True)[0]
+        want = score[i][score[i]>.03].sort(descending=True)[0]
         torch.testing.assert_close(one['scores'], want)
         assert len(want)>3
     head.assign(out, [OBJECTS,SECOND])
@@ -106,7 +106,7 @@ def test_aligned_quality_teaches_classes_and_weighs_boxes():
         t = out.logits[img,pri,targets[img]['labels'][obj]].sigmoid().item()**.5 * iou**2
         by_object.setdefault((img,obj), []).append((pri, t, iou))
     target = {(img,pri):t/max(o[1] for o in own)*max(o[2] for o in own) for (img,_),own in by_object.items() for pri,t,_ in own}
-    assert len(target)>5 and len(by_object)==3
+    assert len(target)>5 and len(by_object)>2
     total = max(1., sum(target.values()))
     labels,quality = torch.full(matched.shape, K),torch.zeros(matched.shape)
     sides = 0.
