@@ -27,17 +27,20 @@ from .ops.diff_iou import diff_iou_rotated
 from .ops.torch_ops import box_iou_torch, nms_torch
 
 # targets: priors, assigners, coders, samplers
-from .targets.priors import AnchorPriors, PointPriors
+from .targets.priors import AnchorPriors, PointPriors, ShapePriors
 from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign, shape_assign
-from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
+from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle, DFLAngle
 from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
 from .targets.dynamic_assign import dsl_assign, simota_assign, aligned, tal_assign
+from .targets.point_coders import PointXYWHACoder, SigmoidXYWHACoder
+from .targets.fit_anchors import fit_anchors, shape_recall, show_shapes
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
-from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
+from .losses.boxes import (BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss,
+                           dfl_loss, upright_iou_loss)
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
 from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
