@@ -8,7 +8,7 @@ __all__ = ['SyncedNorm', 'sync_norms', 'unsync_norms', 'RankLoss', 'check_agreem
 
 # %% ../../nbs/learn/40_many.ipynb #102d83a2
 import atexit
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from timm.layers import BatchNormAct2d
 from torch.nn.parallel import DistributedDataParallel
@@ -212,12 +212,12 @@ def distrib_ctx(
         return
     accelerator = connect_processes(learn.dls.device, **kwargs)
     if accelerator.device.type=='cuda': learn.dls.to(accelerator.device)
-    handler,loss = accelerator.ddp_handler,learn.recorder.loss
+    handler,recorder = accelerator.ddp_handler,vars(learn.recorder)          # an assignment to a callback warns of names that a learner has
+    loss,recorder['loss'] = recorder['loss'],RankLoss()
     cb = ManyProcesses(sync_bn, **(handler.to_kwargs() if handler else {}))
     learn.add_cb(cb)
-    learn.recorder.loss = RankLoss()
     try:
         with _quiet(learn) if accelerator.process_index else nullcontext(): yield learn
     finally:
-        learn.recorder.loss = loss
+        recorder['loss'] = loss
         learn.remove_cb(cb)
