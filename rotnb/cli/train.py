@@ -55,6 +55,7 @@ def run_job(
         if is_first(): learn.predictor(notes=dict(name=folder.name)).save(folder/'predictor')
     return learn
 
+# %% ../../nbs/cli/23_train.ipynb #693105e4
 def is_first()->bool:
     "Whether this is the process that writes and speaks: alone, or the first that torchrun started"
     return os.environ.get('RANK', '0')=='0'
