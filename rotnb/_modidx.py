@@ -4414,6 +4414,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.learn.resume.Resume._of_rank': ('learn/resume.html#resume._of_rank', 'rotnb/learn/resume.py'),
                                     'rotnb.learn.resume.Resume._read': ('learn/resume.html#resume._read', 'rotnb/learn/resume.py'),
                                     'rotnb.learn.resume.Resume._restore': ('learn/resume.html#resume._restore', 'rotnb/learn/resume.py'),
+                                    'rotnb.learn.resume.Resume._save': ('learn/resume.html#resume._save', 'rotnb/learn/resume.py'),
                                     'rotnb.learn.resume.Resume._state': ('learn/resume.html#resume._state', 'rotnb/learn/resume.py'),
                                     'rotnb.learn.resume.Resume._write': ('learn/resume.html#resume._write', 'rotnb/learn/resume.py'),
                                     'rotnb.learn.resume.Resume.after_batch': ( 'learn/resume.html#resume.after_batch',

@@ -216,7 +216,12 @@ def _due(self:Resume):
 @patch
 def _write(self:Resume, epoch, at):
     start,state = time.perf_counter(),self._state(epoch, at)
-    if rank_distrib(): return
+    if not rank_distrib(): self._save(state)
+    self.last,self.since,self.written = time.perf_counter(),0,True
+    self.cost = self.last-start
+
+@patch
+def _save(self:Resume, state):
     try:
         if self.folder is None:
             self.folder = self.own and self.own.folder or new_run(runs_root(), self._name())
@@ -225,8 +230,6 @@ def _write(self:Resume, epoch, at):
     except OSError as e:
         text = f'the state of the training is not written: {e}. The training goes on; after a break it would from the last state'
         warnings.warn(text, ResumeWarning, stacklevel=2)
-    self.last,self.since,self.written = time.perf_counter(),0,True
-    self.cost = self.last-start
 
 # %% ../../nbs/learn/09_resume.ipynb #e1d5551f
 def go_on(

@@ -62,16 +62,16 @@ def validated(folder, rank):
         found = len(learn.predict_image(next((folder/'set').rglob('*.png')), 0.).boxes) if rank==0 else None
     return dict(values=values, images=images, alone=alone, found=found)
 
-class Seen(Callback):
+class Reading(Callback):
     "What is read, and what the model is"
-    def __init__(self): self.read,self.kinds = [],set()
+    def __init__(self): self.reads,self.kinds = [],set()
     def after_batch(self):
-        if self.training: self.read += self.dl._DataLoader__idxs[self.iter*self.dl.bs:][:len(self.x)]
+        if self.training: self.reads += self.dl._DataLoader__idxs[self.iter*self.dl.bs:][:len(self.x)]
         self.kinds.add((self.training,type(self.model).__name__))
 
 def trained(folder, rank):
     "A training with all that holds something"
-    track,seen,on = TrackDifficulty(),Seen(),[]
+    track,seen,on = TrackDifficulty(),Reading(),[]
     mosaic,sampler = Mosaic(96),WeightedSampler()
     mosaic.switch = lambda o: on.append(o)
     ema,best,check = EMA(warmup=0, decay=.5),KeepBest(1, 'valid_loss', folder=folder/'best'),Checkpoint(folder/'check.pth')
@@ -79,7 +79,7 @@ def trained(folder, rank):
                     metrics=metrics(), run='whole')
     norm,before = learn.dls.train.after_batch.fs[-1],[type(module) for module in learn.model.modules()]
     with learn.distrib_ctx(): learn.fit(2)
-    return dict(losses=track.losses, weights=sampler.weights, on=on, norms=learn.dls.train.after_batch.fs.count(norm), read=seen.read,
+    return dict(losses=track.losses, weights=sampler.weights, on=on, norms=learn.dls.train.after_batch.fs.count(norm), read=seen.reads,
                 kinds=seen.kinds, model=learn.model.state_dict(), rows=learn.history.rows, kept=best.kept,
                 same=before==[type(module) for module in learn.model.modules()], cbs=[cb.name for cb in learn.cbs])
 
