@@ -19,6 +19,7 @@ from ..check.arguments import argument_hint
 from ..check.flat import flat_settings
 from ..check.verbs import checked
 from ..data.labels.atomic import write_atomic
+from ..ops.ranks import n_ranks
 from ..data.border import rotated_aug_transforms
 from ..data.affine import AffineChain, Letterbox, RandomAffine, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate
 from ..data.colour import RandomHSV
@@ -308,4 +309,4 @@ def fit(self:Recipe,
     _add_callbacks(learn, own.callbacks)
     train = learn.dls.train
     rates = group_rates(len(learn.opt.hypers), own.rate(get_loader(train).bs), own.backbone_lr, own.layer_decay)
-    learn.fit(own.epochs or math.ceil(own.steps/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())
+    learn.fit(own.epochs or math.ceil(own.steps*n_ranks()/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())
