@@ -35,6 +35,7 @@ def run_predict(
     overwrite:bool=False, # start afresh where `out` holds another run
     tta:str=None, # views by name, see `with_views`
     shard:str=None, # part of the work such as 0/8; None: all, or in what torchrun starts each process its own
+    ray:bool=False, # on a Ray cluster
     **kw # more for `predict_folder`
 )->int: # number of images that could not be read; of a part 0, but of the last to finish that of all
     "What the command does"
@@ -47,9 +48,13 @@ def run_predict(
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
     model = open_model(model, device)
+    if tta is not None: model = model.with_views(tta)
+    if ray:
+        from rotnb.predict.on_ray import RayPredictor
+        model = RayPredictor(model)
     quiet = not sys.stdout.isatty() or shard and as_shard(shard).index
-    preds,bad = predict_folder(model if tta is None else model.with_views(tta), path, out, format.split(','), resume=not overwrite,
-                               progress=False if quiet else None, shard=shard, **kw)
+    preds,bad = predict_folder(model, path, out, format.split(','), resume=not overwrite, progress=False if quiet else None,
+                               shard=shard, **kw)
     if preds is None: return 0                                          # other than 0, torchrun would stop all
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
@@ -77,11 +82,12 @@ def main(
     overwrite:bool=False, # start afresh where OUT holds another run
     tta:str=None, # each window is seen in several views: hflip, flips, turns or all
     shard:str=None, # part of the work, such as 0/8 of eight processes that see one OUT; torchrun tells it by itself
+    ray:bool=False, # on the machines of a Ray cluster, found by RAY_ADDRESS, or on this one
     image_ids:str=None, # for coco: the COCO file of the ground truth, whose ids of images and classes are used
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
-        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, size=size, overlap=overlap, score_thr=score_thr,
-                          iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers,
-                          image_ids=image_ids, crs=crs)
+        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, size=size, overlap=overlap,
+                          score_thr=score_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
+                          num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

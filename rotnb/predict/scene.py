@@ -181,7 +181,7 @@ def _predict_all(learn, windows, bad, **kw):
         if not todo: return {}
         try: rows = iter(predict_windows(learn, sum(todo.values(), []), **kw))
         except WindowError as e:
-            bad[e.window.scene.name] = f'{e}'
+            bad |= {one.window.scene.name:f'{one}' for one in (*getattr(e, 'others', ()), e)}    # a cluster names all at once
             continue
         return {name:[next(rows) for _ in own] for name,own in todo.items()}
 
