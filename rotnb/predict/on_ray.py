@@ -55,10 +55,11 @@ class _Unreadable(Exception):
 class Worker:
     "A predictor that answers blocks"
     def __init__(self,
-        packed:bytes, # predictor, as `packed` gives it
+        packed, # predictor, as `pack` gives it: bytes, or a list of where Ray has them
         device:str, # where it computes
         **how # `score_thr`, `bs` and `num_workers` of `detect_rows`
     ):
+        if not isinstance(packed, bytes): packed = need('ray', extra='ray')[0].get(packed[0])
         torch.set_num_threads(max(1, int(how.pop('threads'))))
         self.predictor,self.how = torch.load(io.BytesIO(packed), map_location=device, weights_only=False),how
         if hasattr(self.predictor, 'to'): self.predictor.to(device)
@@ -156,8 +157,8 @@ class RayPredictor:
         gpus = min(1, there.get('GPU', 0)) if self.gpus is None else self.gpus
         fit = there.get('GPU', 0)/gpus if gpus else there.get('CPU', 1)/(self.cpus or 1)
         size = max(1, self.workers or int(fit))
-        return dict(compute=data.ActorPoolStrategy(size=size), num_gpus=gpus, num_cpus=self.cpus, max_restarts=self.restarts,
-                    max_task_retries=self.restarts)
+        again = dict(max_restarts=self.restarts, max_task_retries=self.restarts)
+        return dict(compute=data.ActorPoolStrategy(size=size), num_gpus=gpus, num_cpus=self.cpus, ray_remote_args_fn=lambda: again)
 
     def _answers(self, items, place, progress, **how):
         "What workers answer, block by block, as it comes"
@@ -165,9 +166,10 @@ class RayPredictor:
         context = data.DataContext.get_current()
         context.enable_progress_bars,context.print_on_execution_start = bool(progress),False
         pool = self._pool(ray, data)
-        own = dict(packed=ray.put(pack(self.predictor, ray.cloudpickle)), device='cuda' if pool['num_gpus'] else 'cpu', threads=self.cpus, **how)
+        stored = ray.put(pack(self.predictor, ray.cloudpickle))       # held here, for workers that are started again
+        own = dict(packed=[stored], device='cuda' if pool['num_gpus'] else 'cpu', threads=self.cpus, **how)
         table = data.from_arrow([*blocks(items, place, self.block)])
-        return table.map_batches(Worker, batch_size=None, fn_constructor_kwargs=own, **pool).iter_batches(batch_size=None)
+        yield from table.map_batches(Worker, batch_size=None, fn_constructor_kwargs=own, **pool).iter_batches(batch_size=None)
 
     def detect_rows(self, items, note, score_thr, bs=None, num_workers=None, progress=None, place=None, error=lambda item, e: e):
         "Detections of images as rows, see `Predictor.detect_rows`"
