@@ -137,6 +137,7 @@ from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
 from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
+from .predict.on_ray import RayPredictor, WorkerError
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
 from .predict.kept import read_results
