@@ -51,7 +51,8 @@ def test_ids_of_the_truth(found, tmp_path):
 def test_what_cannot_be_read(found, tmp_path):
     root,annots,predictor = found
     for text,said in (('{}','holds no detections that can be read'), ('[{"image_id":1}]','holds no detections: KeyError'),
-                      ('[{"image_id":"z","category_id":99,"bbox":[0,0,1,1],"score":1}]','class 99 is unknown'), ('[1]','holds no detections')):
+                      ('[{"image_id":"z","category_id":99,"bbox":[0,0,1,1],"score":1}]','class 99 is unknown'),
+                      ('[1]','holds no detections')):
         (tmp_path/'r.json').write_text(text)
         with pytest.raises(ValueError, match=said): read_results(tmp_path/'r.json', annots, predictor.vocab)
     (tmp_path/'r.json').write_text('[{"image_id":"z","category_id":1,"bbox":[0,0,1,1],"score":1}]')
