@@ -43,8 +43,10 @@ def _results(data, found, other, split, format, classes, image_ids):
     "The explorer of what was found, and all that is read"
     from rotnb.cli.overwrite import all_read
     from rotnb.cli.report import read_set
+    from rotnb.data.images.walk import walk_files
     from rotnb.explore.result_explorer import ResultsExplorer
-    read = [data, *filter(None, (found, other, image_ids))]
+    given = [data, *filter(None, (found, other, image_ids))]
+    read = given+[file for one in given if Path(one).is_dir() for file in walk_files(Path(one))]
     if (Path(data)/'train.json').is_file():
         found = found or data
         data,annots = _validated(Path(data))

@@ -104,9 +104,10 @@ def _read_coco(path, annots, vocab, image_ids):
         names,cats = ({entry['id']:entry[key] for entry in truth[part]} for part,key in (('images','file_name'),('categories','name')))
     vocab,rows = list(dict.fromkeys(map(str, cats.values()))),{}
     for row in load_json(path):
-        if row['image_id'] not in names or row['category_id'] not in cats:
-            raise ValueError(f'{path}: image {row["image_id"]} or class {row["category_id"]} is unknown; name the COCO file of the truth')
-        rows.setdefault(names[row['image_id']], []).append((_outline(row), row['score'], vocab.index(str(cats[row['category_id']]))))
+        if row['category_id'] not in cats:
+            raise ValueError(f'{path}: class {row["category_id"]} is unknown: name the COCO file of the truth, or all classes')
+        name = names.get(row['image_id'], f'the image of id {row["image_id"]}')         # of another split
+        rows.setdefault(name, []).append((_outline(row), row['score'], vocab.index(str(cats[row['category_id']]))))
     return {name:_kept(*zip(*own)) for name,own in rows.items()},vocab
 
 # %% ../../nbs/predict/42_kept.ipynb #110efb82

@@ -1,6 +1,5 @@
 "Results that were kept and read again: the same boxes, classes and images that were found, in every format that is read"
-import json
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from PIL import Image
 from rotnb.all import Annot, ArgumentError, eval_map, load_weights, predict_folder, read_results
 from rotnb.data.formats.coco import write_coco
@@ -32,7 +31,6 @@ def test_the_same_again(found, name):
     some = annots[::-1][:2]
     acc = read_results(root/'out'/name, some, predictor.vocab).accumulate(some)
     want = predictor.accumulate(some, progress=False)
-    want.vocab and acc.renamed(want.vocab)
     for ours,theirs,annot in zip(acc.images, want.images, some):
         keep = theirs.scores>=.1
         order,other = np.argsort(-ours.scores, kind='stable'),np.argsort(-theirs.scores[keep], kind='stable')
@@ -53,9 +51,13 @@ def test_ids_of_the_truth(found, tmp_path):
 def test_what_cannot_be_read(found, tmp_path):
     root,annots,predictor = found
     for text,said in (('{}','holds no detections that can be read'), ('[{"image_id":1}]','holds no detections: KeyError'),
-                      ('[{"image_id":"z","category_id":1,"bbox":[0,0,1,1],"score":1}]','is unknown'), ('[1]','holds no detections')):
+                      ('[{"image_id":"z","category_id":99,"bbox":[0,0,1,1],"score":1}]','class 99 is unknown'),
+                      ('[1]','holds no detections')):
         (tmp_path/'r.json').write_text(text)
         with pytest.raises(ValueError, match=said): read_results(tmp_path/'r.json', annots, predictor.vocab)
+    (tmp_path/'r.json').write_text('[{"image_id":"z","category_id":1,"bbox":[0,0,1,1],"score":1}]')
+    with pytest.raises(ValueError, match="called like 'the image of id z'"):
+        read_results(tmp_path/'r.json', annots, predictor.vocab).accumulate(annots)
     with pytest.raises(ValueError, match='classes by number'): read_results(root/'out/labels', annots)
     with pytest.raises(ValueError, match='looked for Task1.zip'): read_results(root/'set', annots)
     (tmp_path/'t').mkdir()
