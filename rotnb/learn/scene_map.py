@@ -80,8 +80,9 @@ class SceneMAP(RotatedMAP):
         scenes,preds = scene_dets(self.dl, self.gather().images, self.iou_thr)
         code = {str(name):i for i,name in enumerate(vocab)}
         labels = [np.array([code[name] for name in annot.names], int) for annot in scenes]
-        truth = [dict(boxes=qbox2rbox(annot.quads, self.angle), quads=spelt_corners(annot.quads, self.angle), labels=own, ignore=annot.ignored, difficulty=annot.difficult)
-                 for annot,own in zip(scenes, labels)]
+        quads = [spelt_corners(annot.quads, self.angle) for annot in scenes]
+        truth = [dict(boxes=qbox2rbox(corners, self.angle), quads=corners, labels=own, ignore=annot.ignored, difficulty=annot.difficult)
+                 for annot,corners,own in zip(scenes, quads, labels)]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)
         return acc.compute(ifnone(iou, self.iou), *self.rules(metric, protocol, difficulty))

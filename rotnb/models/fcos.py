@@ -113,6 +113,7 @@ def rotated_fcos_tiny(
 )->Detector:
     "Rotated FCOS, narrow and fine, for small images and small machines"
     return rotated_fcos(n_classes, backbone, pretrained, angle, **{**dict(
-        strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=None if angle=='hbb' else PSCAngle()),
-        loss_box=box_loss('l1', weight=.5), loss_angle=None if angle=='hbb' else box_loss('l1', weight=.5),
+        strides=(4,8,16,32), range_factor=6, loss_box=box_loss('l1', weight=.5),
+        coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=None if angle=='hbb' else PSCAngle()),
+        loss_angle=None if angle=='hbb' else box_loss('l1', weight=.5),
         fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})

@@ -105,11 +105,13 @@ def show_shapes(
     "Objects by width and height, which of them anchors reach, and the anchors"
     import matplotlib.pyplot as plt
     sizes,every = object_shapes(boxes, angle, scale),priors if isinstance(priors, dict) else {'anchors':priors}
-    with figure_style(): fig,axs = plt.subplots(1, len(every), figsize=(4*len(every),3.4), sharex=True, sharey=True, squeeze=False, layout='constrained')
+    with figure_style():
+        fig,axs = plt.subplots(1, len(every), figsize=(4*len(every),3.4), sharex=True, sharey=True, squeeze=False, layout='constrained')
     for ax,(title,gen) in zip(axs[0], every.items()):
         near = _nearness(sizes, _table(gen), 'ratio').max(1, initial=0)>1/ratio
         for some,color in ((near,'#9aa0a6'), (~near,'#d55e00')): ax.plot(*sizes[some].T, '.', ms=3, alpha=.5, color=color)
-        for mark,(stride,shapes) in zip(cycle('PXDso'), gen.shapes.items()): ax.plot(*zip(*shapes), mark, ms=8, mec='white', label=f'stride {stride}')
+        for mark,(stride,shapes) in zip(cycle('PXDso'), gen.shapes.items()):
+            ax.plot(*zip(*shapes), mark, ms=8, mec='white', label=f'stride {stride}')
         recall = near.mean() if len(near) else float('nan')
         ax.set(xscale='log', yscale='log', xlabel='width, px', title=f'{title}: best possible recall {recall:.1%}')
     axs[0,0].set_ylabel('height, px'); axs[0,0].legend(fontsize=8)

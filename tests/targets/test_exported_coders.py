@@ -3,17 +3,20 @@ import pytest, torch
 from torch import nn
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.models.reppoints import PointSetCoder
-from rotnb.targets.angle_coders import CSLAngle, DCLAngle, PSCAngle
+from rotnb.targets.angle_coders import CSLAngle, DCLAngle, DFLAngle, PSCAngle
 from rotnb.targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from rotnb.targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
+from rotnb.targets.point_coders import PointXYWHACoder, SigmoidXYWHACoder
 from runtimes import as_onnx, in_openvino, in_ort, operators, plain, traced
 
 ANGLES = dict(psc=PSCAngle(), dual=PSCAngle(dual_freq=True, min_mod=.4), csl=CSLAngle(), rect=CSLAngle('le135', window='rect'),
               dcl=DCLAngle('oc'), binary=DCLAngle(gray=False))
 CODERS = dict(upright=DeltaXYWHCoder(), gauss=PointSetCoder(box='gaussian'), exp=DistanceAngleCoder(act='exp', keep_sides=True),
               next_stage=DeltaXYWHACoder(norm_factor=2, keep_sides=True, proj_xy=False), oc_new=DeltaXYWHACoder('oc', oc='new'),
-              **{f'{o.__name__}_{form}':o(form) for form in ('le90','le135','oc')
+              **{f'{o.__name__}_{form}':o(form) for form in ('le90','le135','oc','hbb')
                  for o in (DeltaXYWHACoder,MidpointOffsetCoder,GlidingVertexCoder,DistanceAngleCoder,PointSetCoder)},
+              dfl=DistanceAngleCoder('oc', 'dfl', DFLAngle(), bins=8), yolox=PointXYWHACoder('hbb'),
+              elu=PointXYWHACoder('oc', 'elu', DFLAngle()), yolov5=SigmoidXYWHACoder('oc'),
               **{f'{o.__name__}_{k}':o(angle_coder=angle) for k,angle in ANGLES.items() for o in (DistanceAngleCoder,DeltaXYWHACoder)})
 N = max(o.n for o in CODERS.values())
 
