@@ -5097,6 +5097,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'rotnb.models.fast._foldable': ('models/fast.html#_foldable', 'rotnb/models/fast.py'),
                                    'rotnb.models.fast._folded': ('models/fast.html#_folded', 'rotnb/models/fast.py'),
                                    'rotnb.models.fast._in_place_of': ('models/fast.html#_in_place_of', 'rotnb/models/fast.py'),
+                                   'rotnb.models.fast._rep_blocks': ('models/fast.html#_rep_blocks', 'rotnb/models/fast.py'),
                                    'rotnb.models.fast._row': ('models/fast.html#_row', 'rotnb/models/fast.py'),
                                    'rotnb.models.fast._seconds': ('models/fast.html#_seconds', 'rotnb/models/fast.py'),
                                    'rotnb.models.fast._state': ('models/fast.html#_state', 'rotnb/models/fast.py'),

@@ -13,6 +13,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from torch import nn, Tensor
 from torch.overrides import TorchFunctionMode
+from timm.models.byobnet import RepVggBlock
 from ..geometry.boxes import rbox2qbox
 from ..ops.iou import box_iou_rotated
 from ..ops.winograd import winograd_conv, winograd_weight
@@ -143,7 +144,13 @@ def _in_place_of(flow, layer, **how):
 def _copied(detector):
     "Another detector of the same numbers, in evaluation"
     if any(isinstance(module, SteerableConv) for module in detector.modules()): return fuse_equivariant(detector)
-    return copy.deepcopy(detector, {id(part):part for part in (*detector.parameters(), *detector.buffers())}).eval()
+    changed = {id(part) for block in _rep_blocks(detector) for part in (*block.parameters(), *block.buffers())}
+    shared = {id(part):part for part in (*detector.parameters(), *detector.buffers()) if id(part) not in changed}
+    twin = copy.deepcopy(detector, shared).eval()
+    for block in _rep_blocks(twin): block.reparameterize()                      # it would spoil numbers that are shared
+    return twin
+
+def _rep_blocks(detector): return [module for module in detector.modules() if isinstance(module, RepVggBlock) and not module.reparam_conv]
 
 def _features(model, images): return model.neck(model.backbone(images))
 

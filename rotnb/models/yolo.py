@@ -8,7 +8,6 @@ __all__ = ['soft_bce', 'yolo_heads', 'yolo_rows', 'Gate', 'stem_conv', 'angle_se
 
 # %% ../../nbs/models/43_yolo.ipynb #09e0ec73
 from functools import partial
-from typing import Callable
 from torch import nn, Tensor
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice
@@ -159,7 +158,7 @@ yolo_heads = dict(v5=head_v5, v6=head_v6, v7=partial(head_v5, shapes='yolov7', d
 # %% ../../nbs/models/43_yolo.ipynb #7b2748ce
 _upright = dict(score_thr=.001, iou_thr=.65, nms_pre=30000, nms_pre_by='image', max_per_img=300)  # how the published nets are judged
 
-@checked(head=lambda value: None)
+@checked
 def yolo_detector(
     n_classes:int, # without the background
     backbone:str='cspdarknet_v8_s', # timm model

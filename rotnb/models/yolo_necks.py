@@ -7,7 +7,6 @@ __all__ = ['neck_rows', 'yolo_neck']
 
 # %% ../../nbs/models/42_yolo_necks.ipynb #e1c10f8b
 from functools import partial
-from torch import nn
 from ..geometry.boxes import check_choice
 from .pafpn import PAFPN, UpCat
 from .yolo_blocks import BiFusion, C2f, CSPPool, ELAN, PoolAndConv, PoolPyramid, bep_c3, c3, conv_bn, csp_res, deconv

@@ -10,6 +10,7 @@ from paths import ROOT
 from rotnb.geometry.boxes import canonicalize
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.backbones import TimmBackbone
+from rotnb.models.fast import fast_twin
 from rotnb.models.yolo import yolo_rows
 from rotnb.models.yolo_backbones import NetRow, StagedNet, net_rows, yolo_nets
 from rotnb.models.yolo_necks import neck_rows, yolo_neck
@@ -255,3 +256,14 @@ def test_settings_win():
     model = create_detector('yolov5_n', 2, **TINY, priors=own)
     assert model.stages[0].n==2 and model.stages[0].coder.priors==own
     with pytest.raises(ValueError, match='v7_tiny'): create_detector('yolov8_n', 2, head='v9')
+
+def test_the_fast_twin_answers_with_one_convolution_for_three():
+    "Where RepVGG blocks learn with three; and the detector that it was made of can go on to learn"
+    model = create_detector('yolov6_n', 2, **TINY).eval()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d): nn.init.uniform_(part.weight, .5, 1.), nn.init.normal_(part.running_mean, std=.1)
+    twin,x = fast_twin(model),torch.randn(1,3,128,96)
+    assert not any(hasattr(part, 'conv_1x1') for part in twin.modules()) and all(p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        for ours,theirs in zip(twin.neck(twin.backbone(x)), model.neck(model.backbone(x))): assert off(ours, theirs.numpy())<1e-4
+    assert sum(hasattr(part, 'conv_1x1') for part in model.modules())==8
