@@ -85,12 +85,12 @@ def test_objectness_decides_on_answers_and_assignment():
     def look(priors, boxes, ignore=None, lvls=None, *, logits):
         seen['logits'] = logits
         return torch.full((len(priors),), NEG)
-    head = make(quality='objectness', score_thr=.03, assigner=look, iou_thr=1., coder=DeltaXYWHACoder())
+    head = make(quality='objectness', score_thr=.003, assigner=look, iou_thr=1., coder=DeltaXYWHACoder())
     out = stirred(head)
     score = out.logits.sigmoid()*out.quality.sigmoid()[...,None]
     found = head.detect(out)
     for i,one in enumerate(found):
-        want = score[i][score[i]>.03].sort(descending=True)[0]
+        want = score[i][score[i]>.003].sort(descending=True)[0]
         torch.testing.assert_close(one['scores'], want)
         assert len(want)>3
     head.assign(out, [OBJECTS,SECOND])
