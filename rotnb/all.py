@@ -27,17 +27,20 @@ from .ops.diff_iou import diff_iou_rotated
 from .ops.torch_ops import box_iou_torch, nms_torch
 
 # targets: priors, assigners, coders, samplers
-from .targets.priors import AnchorPriors, PointPriors
+from .targets.priors import AnchorPriors, PointPriors, ShapePriors
 from .targets.assign import atss_assign, fcos_assign, max_iou_assign, nearest_assign, shape_assign
-from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle
+from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle, DFLAngle
 from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
-from .targets.dynamic_assign import aligned, dsl_assign, simota_assign, tal_assign
+from .targets.dynamic_assign import dsl_assign, simota_assign, aligned, tal_assign
+from .targets.point_coders import PointXYWHACoder, SigmoidXYWHACoder
+from .targets.fit_anchors import fit_anchors, shape_recall, show_shapes
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
-from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss
+from .losses.boxes import (BoxLoss, balanced_l1_loss, box_loss, box_losses, l1_loss, loss_landscape, rotated_iou_loss, smooth_l1_loss,
+                           dfl_loss, upright_iou_loss)
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
 from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
@@ -64,6 +67,7 @@ from .models.sasm import sasm
 from .models.oriented_reppoints import oriented_reppoints
 from .models.g_rep import g_rep
 from .models.rtmdet import rtmdet_r_l, rtmdet_r_m, rtmdet_r_s, rtmdet_r_tiny
+from .models.yolo import yolo_detector
 from .models.h2rbox import h2rbox
 from .models.h2rbox_v2 import h2rbox_v2
 from .models.weights import detector_from_weights, save_weights
@@ -133,8 +137,10 @@ from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
 from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
+from .predict.on_ray import RayPredictor, WorkerError
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
+from .predict.kept import read_results
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

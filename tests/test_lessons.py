@@ -46,6 +46,11 @@ assert dets['boxes'].shape[1]==5 and len(dets['boxes'])==len(dets['scores'])
 again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.2, resume='runs', progress=False)
 test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20''',
         'f223f581': "test_eq((len(json.loads(Path('found.geojson').read_text())['features']),bad), (len(dets['scores']),{}))"},
+    millions_of_tiles={
+        '6d000007': "assert {name:len(found) for name,found in preds.items()}=={name:len(found) for name,found in want.items()}",
+        '6d00000a': "assert _ and Path('shared/results.csv').stat().st_size>1000",
+        '6d00000c': "test_eq({patch.get_edgecolor() for patch in ax.patches}>={plt.matplotlib.colors.to_rgba(f'C{i}') for i in (0,1)}, True)",
+        '6d00000e': "assert Path('cut_off/results.csv').read_bytes()==Path('shared/results.csv').read_bytes()"},
     serve_it={
         'fed323b9': "test_close(found.boxes, tensor([row['box'] for row in answer['detections']]), 1e-3); assert len(found)>9",
         'ca0b7799': "assert set(codes)=={200,503} and codes.count(200)>=4",

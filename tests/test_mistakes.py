@@ -28,7 +28,7 @@ load.from_dota('dota', batch_size=2)                | UnknownArgumentError | did
 rotated_learner(dls, 'rotated_fcos', backbone='resnet19') | BackboneError  | timm has no model 'resnet19' | resnet18
 rotated_learner(dls, 'rotated_fcos', backbone=resnet18)   | ArgumentError  | backbone is the function resnet18 | 'resnet18'
 rotated_learner(dls, 'rotated_retina')              | ValueError           | did you mean 'rotated_retinanet'?
-rotated_learner(dls, 'yolov8n-obb')                 | ValueError           | YOLO's family is not here | rtmdet_r_tiny
+rotated_learner(dls, 'yolov8n-obb')                 | ValueError           | did you mean 'yolov8_n'
 rotated_learner('rotated_fcos_tiny', dls)           | ArgumentError        | dls is 'rotated_fcos_tiny' | arch is one: are the two swapped?
 create_detector('rotated_fcos_tiny', 3, leaning_rate=1e-3) | UnknownArgumentError | no setting 'leaning_rate' | recipe()
 vision_learner(dls, resnet18, pretrained=False)     | RuntimeError         | rotated_learner(dls, arch)
@@ -230,7 +230,8 @@ PASSED_ON = '''TimmBackbone box_loss create_detector dense_detector detector_fro
     gliding_vertex kld_loss oriented_rcnn r3det read_format roi_trans rotated_atss rotated_faster_rcnn rotated_fcos rotated_fcos_tiny
     rotated_learner rotated_reppoints cfa sasm oriented_reppoints g_rep redet h2rbox h2rbox_v2 cascade_s2anet
     rotated_retinanet rotated_retinanet_tiny rtmdet_r_l rtmdet_r_m rtmdet_r_s rtmdet_r_tiny s2anet
-    two_stage_detector view BoxViewer LabelFixer save_weights load_weights show_map paper_figure EarlyAssigner WandB MLflow'''.split()
+    two_stage_detector view yolo_detector BoxViewer LabelFixer save_weights load_weights show_map paper_figure EarlyAssigner WandB
+    MLflow'''.split()
 
 @pytest.mark.parametrize('name, verb', [(name, constructor(o)) for name,o in OWN if looks(o) and name not in PASSED_ON])
 def test_an_unknown_keyword_is_refused_everywhere(name, verb):

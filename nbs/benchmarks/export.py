@@ -22,6 +22,7 @@ from rotnb.models.contract import Detector
 from rotnb.models.dense_head import DenseHead
 from rotnb.models.roi_head import RoIHead
 from rotnb.models.rpn import RPNHead
+from rotnb.models.yolo import yolo_rows
 from rotnb.predict.predictor import Predictor
 from rotnb.targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from rotnb.targets.priors import AnchorPriors, PointPriors
@@ -39,7 +40,10 @@ def settings_of(name):
     "Entry point and settings of a row"
     if name in FULL: return FULL[name]
     if name.startswith('rtmdet'): return name,dict(SMALL)
+    if name in yolo_rows: return name,{}
     return name,REGION if name in TWO_STAGE else DENSE
+
+OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l', *set(yolo_rows)-{'yolov5_n','yolov6_n','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'}}
 
 class Brightness(nn.Module):
     "A backbone of one map: how bright cells of 8 px are"
@@ -107,15 +111,18 @@ def images_of(folder, size=SIZE):
     return [*grainy, rng.integers(0, 256, (size,size,3), np.uint8)]
 
 def spread(detector, images, least=80):
-    "Scale the last layers of random weights until boxes are found"
+    "Scale the last layers of random weights until boxes are found: scores as far as it takes, boxes as far as trained ones go"
     x = torch.stack([torch.from_numpy(o).permute(2, 0, 1).float()/255*4-2 for o in images])
-    names = {'cls','box','first','move','angle'}
-    last = [p for name,p in detector.stages.named_parameters() if names&{*name.split('.')} and p.dim()>1]
+    for norm in detector.modules():
+        if isinstance(norm, nn.BatchNorm2d): norm.momentum = None                                       # the mean of all that it sees
+    last = lambda names: [p for name,p in detector.stages.named_parameters() if names&{*name.split('.')} and p.dim()>1]
     with torch.no_grad():
+        for _ in range(3): detector.train().run_stages(x)
+        for p in last({'box','first','move','angle'}): p.mul_(4)
         for _ in range(40):
             counts = [len(found['boxes']) for found in detector.eval()(x)]
             if sum(counts)>=least*len(counts): break
-            for p in last: p.mul_(1.6)
+            for p in last({'cls'}): p.mul_(1.6)
     return detector
 
 def row(name, images):
@@ -163,7 +170,7 @@ if __name__=='__main__':
     if args.table: sys.exit(table(json.loads(Path(args.table).read_text())['rows']))
     done = json.loads(Path(args.json).read_text())['rows'] if args.json and Path(args.json).exists() else []
     images = images_of(args.images)
-    for name in args.names or [*BY_HAND, *FULL, *(o for o in list_detectors() if o not in FULL and o not in ('rtmdet_r_s','rtmdet_r_l'))]:
+    for name in args.names or [*BY_HAND, *FULL, *(o for o in list_detectors() if o not in FULL and o not in OTHER_SIZES)]:
         if name in {one['detector'] for one in done}: continue
         done.append(row(name, images))
         print(done[-1], flush=True)

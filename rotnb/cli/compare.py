@@ -9,6 +9,7 @@ __all__ = ['Run', 'read_run', 'find_runs', 'judged_by', 'run_table', 'plot_runs'
 import csv, json, math
 from pathlib import Path
 from typing import Annotated, NamedTuple
+from ..check.flat import flat_settings
 from ..check.verbs import checked
 from ..data.labels.paths import near_path
 from .commands import UserError, command
@@ -64,10 +65,6 @@ def find_runs(
 # %% ../../nbs/cli/21_compare.ipynb #a1954f08
 _NO_RESULT = 'epoch','lr','steps','seconds','img/s','GB'       # as `NOT_DRAWN` of learn.history, which would load torch
 
-def _flat(value, name=''): # nested dicts -> dotted names
-    if not isinstance(value, dict) or not value: return {name:value}
-    return {key:one for part,inner in value.items() for key,one in _flat(inner, f'{name}.{part}'.lstrip('.')).items()}
-
 def judged_by(
     runs:list # of `Run`
 )->str: # name of a column that all have
@@ -94,7 +91,7 @@ def run_table(
     "Results of trainings, and the settings in which they differ"
     import pandas as pd
     runs = find_runs(folders)
-    key,settings = judged_by(runs),[_flat(run.settings) for run in runs]
+    key,settings = judged_by(runs),[flat_settings(run.settings) for run in runs]
     names = dict.fromkeys(name for flat in settings for name in flat)
     differ = [name for name in names if len({json.dumps(flat.get(name), default=str) for flat in settings})>1]
     columns = {run.name:{**_facts(run, key), **{name:flat.get(name, '') for name in differ}} for run,flat in zip(runs, settings)}

@@ -20,6 +20,7 @@ from ..learn.callbacks import Checkpoint
 from ..predict.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
+from ..learn.fast_steps import FastSteps
 from ..learn.history import history, plot_history, versions
 from ..learn.run_folder import write_json
 from .commands import UserError
@@ -148,7 +149,7 @@ def run_demo(
         set_seed(seed)
         dls = demo_loaders(data, size, bs, n_train, n_valid, workers, format)
         if backbone: kw['backbone'] = backbone
-        metrics,cbs = [RotatedMAP(), RotatedMAP('coco')],[Checkpoint(path/'checkpoint/last.pth', resume), log]
+        metrics,cbs = [RotatedMAP(), RotatedMAP('coco')],[Checkpoint(path/'checkpoint/last.pth', resume), log, FastSteps(threads='free')]
         learn = rotated_learner(dls, model, pretrained=pretrained, metrics=metrics, path=path,
                                 **{**recipe['learner'], 'run':False, **kw})
         learn.unfreeze()

@@ -6,7 +6,7 @@
 __all__ = ['run_predict', 'main']
 
 # %% ../../nbs/cli/11_predict.ipynb #e09e97e2
-import sys
+import os, sys
 from functools import partial
 from .commands import UserError, command, open_model
 from .typed import typed
@@ -16,6 +16,13 @@ def _numbers(name, text, kind):
     "Numbers of an option, given as text with commas between"
     try: return tuple(kind(number) for number in text.split(','))
     except ValueError: raise UserError(f'--{name} {text}: expected numbers with commas between') from None
+
+def _own_gpu():
+    "Of a process that torchrun started: the one GPU that it sees from now on is its own"
+    from torch.cuda import device_count
+    if not (n_gpus := device_count()): return
+    own,seen = int(os.environ.get('LOCAL_RANK', 0))%n_gpus,os.environ.get('CUDA_VISIBLE_DEVICES')
+    os.environ['CUDA_VISIBLE_DEVICES'] = seen.split(',')[own] if seen else str(own)
 
 def run_predict(
     model, # what `open_model` takes
@@ -27,16 +34,28 @@ def run_predict(
     device:str=None, # cpu, cuda, ...
     overwrite:bool=False, # start afresh where `out` holds another run
     tta:str=None, # views by name, see `with_views`
+    shard:str=None, # part of the work such as 0/8; None: all, or in what torchrun starts each process its own
+    ray:bool=False, # on a Ray cluster
     **kw # more for `predict_folder`
-)->int: # number of images that could not be read
+)->int: # number of images that could not be read; of a part 0, but of the last to finish that of all
     "What the command does"
     from rotnb.data.images.windows import open_scene
     from rotnb.predict.scene import predict_folder
+    from rotnb.predict.shards import as_shard, torchrun_rank
+    if torchrun_rank():
+        _own_gpu()
+        shard = shard or 'rank'
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
     model = open_model(model, device)
-    preds,bad = predict_folder(model if tta is None else model.with_views(tta), path, out, format.split(','), resume=not overwrite,
-                               progress=None if sys.stdout.isatty() else False, **kw)
+    if tta is not None: model = model.with_views(tta)
+    if ray:
+        from rotnb.predict.on_ray import RayPredictor
+        model = RayPredictor(model)
+    quiet = not sys.stdout.isatty() or shard and as_shard(shard).index
+    preds,bad = predict_folder(model, path, out, format.split(','), resume=not overwrite, progress=False if quiet else None,
+                               shard=shard, **kw)
+    if preds is None: return 0                                          # other than 0, torchrun would stop all
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
 
@@ -62,11 +81,13 @@ def main(
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     overwrite:bool=False, # start afresh where OUT holds another run
     tta:str=None, # each window is seen in several views: hflip, flips, turns or all
+    shard:str=None, # part of the work, such as 0/8 of eight processes that see one OUT; torchrun tells it by itself
+    ray:bool=False, # on the machines of a Ray cluster, found by RAY_ADDRESS, or on this one
     image_ids:str=None, # for coco: the COCO file of the ground truth, whose ids of images and classes are used
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
-        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, size=size, overlap=overlap, score_thr=score_thr,
-                          iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers,
-                          image_ids=image_ids, crs=crs)
+        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, size=size, overlap=overlap,
+                          score_thr=score_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
+                          num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -9,7 +9,7 @@ __all__ = ['find_job', 'main']
 from pathlib import Path
 from ..data.labels.paths import near_path
 from .commands import UserError, command
-from .train import JOB, run_job
+from .train import JOB, in_all, is_first, run_job
 from .typed import typed
 
 # %% ../../nbs/cli/24_resume.ipynb #9718126b
@@ -34,6 +34,6 @@ def main(
 ):
     "Go on with an interrupted training"
     with command('rotnb-resume', 'what was trained is kept: the same command goes on'):
-        folder = find_job(run)
+        folder = in_all(lambda: find_job(run))
         run_job(folder)
-        print(f'wrote {folder}')
+        if is_first(): print(f'wrote {folder}')

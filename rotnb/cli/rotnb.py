@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from .. import __version__
-from .commands import UserError, command
+from .commands import UserError, command, whole_output
 from .typed import parser_of
 
 # %% ../../nbs/cli/13_rotnb.ipynb #8a929f14
@@ -54,6 +54,7 @@ def _find(name, known):
     near = get_close_matches(name, known, 1, .5)
     raise UserError(f"there is no command {name!r}{f', did you mean {near[0]!r}?' if near else ';'} There are {', '.join(known)}")
 
+@whole_output('rotnb')
 def main(
     args:list=None, # what stands behind `rotnb`; None: as it was typed
     known:dict=COMMANDS # 'module:function' by name

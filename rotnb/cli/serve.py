@@ -40,6 +40,7 @@ def main(
     root:str=None, # folders whose scenes may be asked for by path, with commas between
     device:str=None, # cpu, cuda, ...; without it the GPU if there is one
     score_thr:float=None, # least score of a detection where a request does not ask; without it as the model has it
+    tta:str=None, # each image is seen in several views where a request does not ask: hflip, flips, turns or all
     max_batch:int=None, # most images in a batch; without it as the model has it, else 8 on a GPU and 2 on a CPU
     max_wait:float=.002, # seconds that the first of a batch waits for others
     queue:int=32, # images that are worked at or wait; who comes later is told to come again
@@ -61,8 +62,8 @@ def main(
     with command('rotnb-serve', 'what was taken is answered'):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))            # comes to its turn once all is answered
-        run_serve(model, device, score_thr, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait, queue=queue,
-                  timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
+        run_serve(model, device, score_thr, tta=tta, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait,
+                  queue=queue, timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
                   max_scene_bytes=max_scene_bytes, max_windows=max_windows, scenes=scenes, cors=_listed(cors), linger=linger,
                   label_studio=label_studio, task_hosts=_listed(task_hosts),
                   **(dict(hosts=_listed(hosts)) if hosts else {}))

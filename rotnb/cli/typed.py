@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from ..check.arguments import argument_hint
+from .commands import whole_output
 
 # %% ../../nbs/cli/02_typed.ipynb #2ee373d0
 class Option(NamedTuple):
@@ -106,7 +107,7 @@ def _place(func): # 'module:function'; of a module that is run, its real name
 def _typed(func, place):
     prog = Path(sys.argv[0]).name.removesuffix('.py').removesuffix('.exe')
     prog = prog if prog.startswith('rotnb') else f"rotnb-{place.split(':')[0].split('.')[-1]}"
-    return func(**vars(parser_of(place, prog).parse_args()))
+    with whole_output(prog): return func(**vars(parser_of(place, prog).parse_args()))
 
 def typed(
     func # whose parameters are typed after its name in a shell

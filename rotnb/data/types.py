@@ -12,7 +12,7 @@ __all__ = ['PAD', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_
 from fastai.vision.all import *
 from fastai.vision.augment import _neg_axis
 from ..check.verbs import checked
-from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox
+from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox, spelt_corners
 from .labels.records import Difficult
 from ..plot.draw import rgb8, show_boxes
 from ..plot.style import class_legend, figure_style
@@ -172,13 +172,13 @@ def to_targets(
     quads:TensorQuad, # (b,n,4,2) scaled to [-1,1]
     labels:TensorBoxLabel, # (b,n) codes
     size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
-    angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'
+    angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'; 'hbb': upright boxes around the objects
 )->list: # one dict per image: boxes (m,5) px, quads (m,8) px, labels (m,) long, ignore (m,) bool, difficulty (m,) long
     "The targets a detector trains on"
     quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
     quads = (quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2
     res = []
-    for boxes,corners,codes in zip(qbox2rbox(quads, angle=angle), quads.flatten(2), labels):
+    for boxes,corners,codes in zip(qbox2rbox(quads, angle=angle), spelt_corners(quads, angle).flatten(2), labels):
         real = is_real(codes)
         codes = codes[real]
         res.append(dict(boxes=boxes[real], quads=corners[real], labels=class_index(codes), ignore=is_ignored(codes),

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ANGLES', 'check_choice', 'rbox2qbox', 'canonicalize', 'rbox2hbox', 'hbox2rbox', 'qbox2hbox', 'hbox2qbox',
-           'circumscribed_hbox', 'to_frame', 'from_frame', 'qbox2rbox', 'corners_of', 'as_rbox', 'outline']
+           'circumscribed_hbox', 'to_frame', 'from_frame', 'qbox2rbox', 'corners_of', 'as_rbox', 'outline',
+           'spelt_corners']
 
 # %% ../../nbs/geometry/01_boxes.ipynb #fdbe6dd0
 import math
-from functools import wraps
+from functools import partial, wraps
 
 import numpy as np
 from ..check.arrays import cast, columns, constant, is_exporting, is_tensor, library_of, quietly, take_along
@@ -16,8 +17,8 @@ from ..check.values import RULES, choice
 from ..check.verbs import checked
 
 # %% ../../nbs/geometry/01_boxes.ipynb #146930f1
-ANGLES = 'le90','le135','oc'
-RULES['angle'] = choice(*ANGLES, v1='oc', v2='le135', v3='le90')         # as MMRotate once called them
+ANGLES = 'le90','le135','oc','hbb'
+RULES['angle'] = choice(*ANGLES, v1='oc', v2='le135', v3='le90', hbox='hbb', upright='hbb', horizontal='hbb') # v1: MMRotate's old name
 
 def check_choice(
     owner, # name of the function or class whose settings these are
@@ -98,17 +99,25 @@ def _opencv(w, h, t):
     odd = xp.remainder(k, 2)==1
     return xp.where(odd, h, w),xp.where(odd, w, h),t
 
+def _surround(w, h, t):
+    "The sides along x and y of the upright box around, and no angle"
+    xp = library_of(t)
+    c,s = abs(xp.cos(t)),abs(xp.sin(t))
+    return c*w+s*h,s*w+c*h,xp.zeros_like(t)
+
 # %% ../../nbs/geometry/01_boxes.ipynb #d01e3f07
+_spelling = dict(le90=partial(_longest, lo=-1.), le135=partial(_longest, lo=-.5), oc=_opencv, hbb=_surround)
+
 @checked
 @_any_array
 def canonicalize(
     rboxes, # (..., 5) boxes, any `theta`
-    angle='le90', # canonical form: 'le90', 'le135' or 'oc'
-): # (..., 5) the same rectangles, spelt in that form
+    angle='le90', # canonical form: 'le90', 'le135' or 'oc', or 'hbb', of upright boxes
+): # (..., 5) the same rectangles, spelt in that form; with 'hbb' the upright boxes around them
     "The one spelling of each box in the form `angle`; differentiable, and bit for bit idempotent"
     _check_angle(angle); _check_last(rboxes, 5, 'rboxes')
     cx,cy,w,h,t = columns(rboxes)
-    w,h,t = _opencv(w, h, t) if angle=='oc' else _longest(w, h, t, -1. if angle=='le90' else -.5)
+    w,h,t = _spelling[angle](w, h, t)
     return library_of(rboxes).stack([cx,cy,w,h,t], -1)
 
 # %% ../../nbs/geometry/01_boxes.ipynb #0678c5d7
@@ -228,8 +237,9 @@ def qbox2rbox(
     quads, # (..., 4, 2) or (..., 8) corners in pixels, in any order
     angle='le90', # canonical form of the result
 ): # (..., 5) least-area rectangles; points that coincide give w = h = 0, points on a line h = 0, NaN gives NaN
-    "Least-area rotated boxes around four points each, computed in float64"
+    "Least-area rotated boxes around four points each, computed in float64; with 'hbb' the upright boxes around the points"
     _check_angle(angle)
+    if angle=='hbb': return hbox2rbox(qbox2hbox(quads), angle)
     p = cast(_as_quads(quads), 'float64')
     ctr = p.mean(-2)[...,None,:]; p = p-ctr               # about the centre, so that far boxes lose nothing
     return canonicalize(cast(_least_rect(p, p[...,_PAIRS[1],:]-p[...,_PAIRS[0],:], ctr, quads.dtype), quads.dtype), angle)
@@ -256,3 +266,12 @@ def outline(
     "Corners of what was found or labelled: its own where it has them, else those of its boxes"
     own = found.get('quads')
     return corners_of(found['boxes'] if own is None else own)
+
+# %% ../../nbs/geometry/01_boxes.ipynb #4fd10c0d
+@_any_array
+def spelt_corners(
+    quads, # (..., 4, 2) or (..., 8) corners in pixels
+    angle='le90', # canonical form of the boxes that they belong to
+): # (..., 4, 2) or (..., 8), as given
+    "The corners that boxes of a form have: as they are or, with 'hbb', those of the upright boxes around them"
+    return hbox2qbox(qbox2hbox(quads)).reshape(quads.shape) if angle=='hbb' else quads

@@ -10,7 +10,7 @@ import numpy as np
 from rotnb.check.arrays import (cast, columns, count_up, detached, is_exporting, is_tensor, library_of, quietly,
     take_along)
 from ..check.verbs import checked
-from .boxes import canonicalize,_least_rect
+from .boxes import canonicalize, hbox2rbox, _least_rect
 
 # %% ../../nbs/geometry/02_polygons.ipynb #faf77841
 def _points(p, name='points'):
@@ -66,7 +66,7 @@ def _hull(p): # (n, k, 2) without NaN -> the corners, then the first one again a
     k,p,where = p.shape[1],_rightwards(p),library_of(p).where
     up,low,j = _chain(detached(p), 1),_chain(detached(p), -1),count_up(k, p)
     key = where(low, j, where(up, 2*k-j, 3*k))                               # rightwards along one chain, back along the other
-    order,n = library_of(p).argsort(key, axis=1, stable=True),(key<3*k).sum(1)
+    order,n = library_of(p).argsort(key, axis=1),(key<3*k).sum(1)              # equal keys are only of what comes after n
     order = where(j<n[:,None], order, order[:,:1])
     return take_along(p, order[...,None], 1),n
 
@@ -109,11 +109,12 @@ def clip_polygon(
 @checked
 def min_area_rect(
     points, # (n, 2) points in any order, n > 0, or a batch (m, n, 2)
-    angle='le90', # canonical form of the result
+    angle='le90', # canonical form of the result; with 'hbb' the upright box around the points
 ): # (5,) rbox, of a batch (m, 5); points on a line give h = 0, a single point w = h = 0, NaN gives NaN
     "Rectangle of least area around point sets, computed in float64"
     p = _points(points); xp = library_of(p)
     if not p.shape[-2]: raise ValueError("no points: an empty set has no rectangle")
+    if angle=='hbb': return _like(hbox2rbox(xp.concatenate([xp.amin(p, -2), xp.amax(p, -2)], -1), angle), points)
     t = p if p.ndim==3 else p[None]
     with quietly(t):
         ctr = t.mean(1)[:,None]

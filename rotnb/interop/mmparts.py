@@ -9,7 +9,7 @@ __all__ = ['bodies', 'iou_mode', 'box_loss_from', 'angle_coder_from', 'delta_cod
 # %% ../../nbs/interop/02_mmparts.ipynb #652452a8
 from dataclasses import replace
 from functools import partial
-from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss, hbox_giou_loss
+from ..losses.boxes import BoxLoss, box_loss, rotated_iou_loss
 from ..losses.focal import focal_loss
 from ..targets.angle_coders import PlainAngle, CSLAngle, PSCAngle
 from ..targets.coders import DeltaXYWHACoder
@@ -47,7 +47,7 @@ _box_losses = dict(
     GDLoss_v1=lambda d: replace(_gaussian_loss(d, _gd_v1, fun='sqrt', tau=1.), mean=True),
     KFLoss=lambda d: d.get('beta') and None or box_loss('kfiou', weight=d.get('loss_weight', 1.), fun=d.get('fun', 'none'), beta=1/9),
     IoULoss=lambda d: BoxLoss(rotated_iou_loss, 'upright', d.get('loss_weight', 1.), iou_mode(d)),
-    GIoULoss=lambda d: BoxLoss(hbox_giou_loss, 'upright', d.get('loss_weight', 1.)))
+    GIoULoss=lambda d: box_loss('upright_giou', weight=d.get('loss_weight', 1.)))
 
 # %% ../../nbs/interop/02_mmparts.ipynb #fa146287
 def box_loss_from(

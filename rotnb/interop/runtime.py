@@ -219,6 +219,9 @@ class ExportedDetector:
         "It is never in training"
         return self
 
+    def __reduce__(self): # a runtime cannot be copied: the file is opened again
+        return ExportedDetector,(self.file.absolute(),self.vocab,f'{self.device}',self.precision)
+
     def __repr__(self):
         size = 'any size' if self.size_wh is None else '{} x {} px'.format(*self.size_wh)
         return (f'ExportedDetector({self.file.name}: {self.name} of {self.n_classes} classes, images of {size}, '

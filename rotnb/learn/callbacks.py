@@ -20,6 +20,7 @@ from ..models.files import load_tensors
 from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ignored_code, is_real, to_targets
 from ..data.blocks import own_sizes
 from ..evaluate.accumulator import of_all_ranks
+from ..ops.ranks import from_first
 from ..evaluate.classes import class_map, same_classes
 
 # %% ../../nbs/learn/01_callbacks.ipynb #0afe329b
@@ -237,7 +238,7 @@ class Lasting:
 def lasting_cbs(
     cbs # callbacks
 )->dict: # by name, those with a state; fastai's own `__getattr__` would find the model's `state_dict` in any
-    "Which callbacks hold something from one step to the next"
+    "Which callbacks hold something from one step to the next, those whose `of_rank` is set in each process something else"
     return {cb.name:cb for cb in cbs if hasattr(type(cb), 'state_dict')}
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5af5de2e
@@ -318,7 +319,8 @@ def _write(self:Checkpoint):
 # %% ../../nbs/learn/01_callbacks.ipynb #5b8ded5f
 @patch
 def _begin(self:Checkpoint):
-    if self.resume and self.path.exists(): self._continue(self._read())
+    state = from_first(lambda: self._read() if self.resume and self.path.exists() else None)
+    if state: self._continue(state)
 
 def read_state(
     file,
@@ -337,7 +339,7 @@ def read_state(
 @patch
 def _read(self:Checkpoint):
     needed = 'model','opt','fit','epoch','n_epoch','curves','trackers'
-    return {'classes':None, **read_state(self.path, needed, self.dls.device)}
+    return {'classes':None, **read_state(self.path, needed, 'cpu')}
 
 @patch
 def _continue(self:Checkpoint, state):
@@ -352,11 +354,11 @@ def _continue(self:Checkpoint, state):
                               f"{', '.join(map(str, class_names(self.learn)))}; delete it to start afresh")
     try:
         get_model(self.model).load_state_dict(state['model'])
-        self.opt.load_state_dict(state['opt'])
+        self.opt.load_state_dict(to_device(state['opt'], first(get_model(self.model).parameters()).device))
     except (RuntimeError, AssertionError) as e:
         raise CheckpointError(f"{self.path} does not fit this model; delete it to start afresh.\n{e}") from e
     self.done = state['epoch']+1 if same else self.n_epoch
-    print(f"continuing from {self.path}: {self.done} of {self.n_epoch} epochs are done")
+    if not rank_distrib(): print(f"continuing from {self.path}: {self.done} of {self.n_epoch} epochs are done")
     if same: self._recall(**state)
 
 @patch

@@ -14,6 +14,7 @@ from fastai.vision.all import *
 from .. import __version__
 from ..check.verbs import checked
 from ..plot.style import figure_style, line_style
+from ..evaluate.accumulator import of_all_ranks
 
 # %% ../../nbs/learn/06_history.ipynb #8dcf1b57
 @contextmanager
@@ -39,6 +40,7 @@ def loss_terms(
 # %% ../../nbs/learn/06_history.ipynb #dff6295d
 class History(Callback):
     "A row for every epoch that was trained, over all fits; the terms of the loss in the training's table"
+    of_rank = True                                  # each process has sums of its own
     order = 50.5                                    # after the recorder, before anybody reads its columns
     def __init__(self,
         terms=() # names of the losses that get a column, see `loss_terms`
@@ -69,8 +71,12 @@ class History(Callback):
         if self.start is None: return
         names,log = self.recorder.metric_names,self.recorder.log
         lacking = len(names)-self.recorder.add_time-len(self.own)-len(log)
-        term = lambda key: float(self.smooth[key])/(1-self.recorder.smooth_loss.beta**self.n) if key in self.smooth else None
-        self.recorder.log = log+[None]*lacking+[term(key) for key in self.terms]+[value for cb in self.others for value in cb.values()]
+        self.recorder.log = log+[None]*lacking+self._terms()+[value for cb in self.others for value in cb.values()]
+
+    def _terms(self): # the mean over all processes that train together
+        debias = 1-self.recorder.smooth_loss.beta**self.n
+        every = of_all_ranks([[float(self.smooth[key])/debias if key in self.smooth else None for key in self.terms]])
+        return [None if None in values else sum(values)/len(values) for values in zip(*every)]
 
     def after_epoch(self):
         if self.start is None or not self.recorder.values: return

@@ -7,8 +7,9 @@ __all__ = ['input_map', 'detect_rows', 'fingerprint']
 
 # %% ../../nbs/learn/14_infer.ipynb #231161cf
 import re, zlib
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from fastai.vision.all import *
+from ..models.fast import Faster, fast_of
 from ..data.types import TensorQuad
 from ..data.blocks import open_image
 from ..predict.infer import SHOWN, predict_image, predict_images
@@ -64,6 +65,15 @@ class _Take(Callback):
         if not self.x.is_cuda: self.learn.xb = (self.x.contiguous(memory_format=torch.channels_last),)
     def after_batch(self): self.take(self.learn.pred.cpu())
 
+@contextmanager
+def _fast(learn):
+    "With the detector's fast twin in its place, where it has one"
+    model = learn.model
+    fast = fast_of(learn, get_model(model), learn.fast)
+    if isinstance(fast, Faster): learn.model = fast.current()
+    try: yield
+    finally: learn.model = model
+
 def detect_rows(
     learn:Learner, # of a detector
     items:list, # images whose size is known: files, arrays, `Window`
@@ -83,7 +93,7 @@ def detect_rows(
     take = Taker(plan.todo, note, score_thr, get_model(learn.model).angle)
     loaders = Ahead([_loader(learn, [items[i] for i in group], bs, num_workers) for group in plan.groups])
     try:
-        with learn.no_logging(), (nullcontext() if progress else learn.no_bar()): learn.validate(dl=loaders, cbs=_Take(take))
+        with _fast(learn), learn.no_logging(), (nullcontext() if progress else learn.no_bar()): learn.validate(dl=loaders, cbs=_Take(take))
     except Exception:
         plan.name_unreadable(take.n, bs, open_image, error)
         raise
@@ -101,6 +111,7 @@ def fingerprint(
     return dict(weights=weights_sum(get_model(learn.model)), transforms=_transforms(learn.dls.valid))
 
 # %% ../../nbs/learn/14_infer.ipynb #19e75ea5
+Learner.fast = None                                                 # what `fast` means to a `Predictor`
 Learner.detect_rows,Learner.fingerprint,Learner.vocab,Learner.score_thr = detect_rows,fingerprint,property(class_names),SHOWN
 Learner.predict_image,Learner.predict_images = predict_image,predict_images
 Learner.predict_scene,Learner.predict_folder = predict_scene,predict_folder

@@ -26,6 +26,7 @@ from .callbacks import *
 from .fit_checks import FitChecks
 from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
+from .many import distrib_ctx
 from .metrics import RotatedMAP
 from .resume import go_on
 from .run_folder import RunFolder, one_run, take_weights
@@ -127,6 +128,10 @@ class RotatedLearner(Learner):
     fit = _as_run(checked(Learner.fit, lr=rate(between(0, text='a learning rate, 0 or more'))))
     fine_tune = _as_run(checked(Learner.fine_tune))                   # its two fits are one run
     fit_one_cycle,fit_flat_cos,fit_sgdr = (_as_run(checked(o)) for o in (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
+
+    distrib_ctx = distrib_ctx
+    def to_detach(self, b, cpu=True, gather=True): # fastai would gather where one process predicts by itself, and wait for the others
+        return super().to_detach(b, cpu, gather and getattr(self.dl, 'world_size', 1)>1)
 
     @property
     def run_path(self): return getattr(getattr(self, 'run_folder', None), 'folder', None)     # of the training; None before it

@@ -45,6 +45,7 @@ def _watched(model, images, targets=None):
 @checked
 class TrackDifficulty(Callback):
     "Weight images by their losses"
+    of_rank = True                                                          # each process has seen images of its own
     def __init__(self,
         power:float=1., # weight = (loss / mean loss)**power; 0: all alike
         momentum:float=.7, # of the running mean of an image's loss, in [0,1)

@@ -16,8 +16,10 @@ from fastai.vision.all import *
 from fastai.learner import Learner
 from .. import __version__
 from ..check.arguments import argument_hint
+from ..check.flat import flat_settings
 from ..check.verbs import checked
 from ..data.labels.atomic import write_atomic
+from ..ops.ranks import n_ranks
 from ..data.border import rotated_aug_transforms
 from ..data.affine import AffineChain, Letterbox, RandomAffine, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate
 from ..data.colour import RandomHSV
@@ -165,10 +167,7 @@ def diff(self:Recipe,
 @patch
 def flat(self:Recipe)->dict:
     "Every value by its name, those of dictionaries as `schedule.at`"
-    values = {}
-    for key,value in asdict(self).items():
-        values |= {f'{key}.{inner}':part for inner,part in value.items()} if isinstance(value, dict) else {key:value}
-    return values
+    return flat_settings(asdict(self), 1)
 
 # %% ../../nbs/learn/31_recipe.ipynb #47799239
 _GROUPS = dict(name='', arch='detector', format='data', opt='optimizer', epochs='schedule', callbacks='beside it')
@@ -310,4 +309,4 @@ def fit(self:Recipe,
     _add_callbacks(learn, own.callbacks)
     train = learn.dls.train
     rates = group_rates(len(learn.opt.hypers), own.rate(get_loader(train).bs), own.backbone_lr, own.layer_decay)
-    learn.fit(own.epochs or math.ceil(own.steps/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())
+    learn.fit(own.epochs or math.ceil(own.steps*n_ranks()/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())

@@ -11,7 +11,9 @@ from fastai.vision.all import *
 from ..check.values import between, whole
 from ..check.verbs import checked
 from ..data.labels.atomic import atomic_path
-from .callbacks import Checkpoint, CheckpointError, _plain, class_names, get_loader, read_state
+from ..evaluate.accumulator import of_all_ranks
+from ..ops.ranks import from_first, n_ranks
+from .callbacks import Checkpoint, CheckpointError, _plain, class_names, get_loader, lasting_cbs, read_state
 from .states import (_unpacked, batches_from, loader_states, random_state, set_loader_states, set_random_state,
     settings_differ, training_settings)
 from .run_folder import new_run, runs_root
@@ -44,7 +46,7 @@ def find_run(
 # %% ../../nbs/learn/09_resume.ipynb #9bafb1fc
 class ResumeWarning(UserWarning): "A state that could not be written"
 
-_KEYS = 'fit epoch at n_epoch settings classes model opt grads learner callbacks recorder scaler begun now order next_order'.split()
+_KEYS = 'fit epoch at n_epoch settings classes model opt grads learner callbacks recorder scaler ranks'.split()
 
 @checked(steps=whole(1, unit='steps'), seconds=between(0, text='seconds, 0 or more'), folder=None)
 class Resume(Checkpoint):
@@ -107,13 +109,21 @@ def _begin(self:Resume):
     self.cost = sum(p.numel()*p.element_size() for p in self.learn.model.parameters())*3/5e8+.01         # seconds, until one is measured
     own = self.learn.cbs.filter(lambda cb: cb.name=='run_folder')
     self.own = own[0] if own else None
-    if self.folder is None: self.folder = self.own and self.own.folder or find_run(self.wanted, self._name())
+    self.folder,state = from_first(self._look)
     if self.folder is None: return
     self.file = self.folder/STATE
     if self.own and self.own.folder is None: self.own.folder = self.folder
-    if self.file.exists(): self._continue(self._read())
-    elif not self.fits and (self.folder/'history.csv').exists():
-        raise CheckpointError(f'{self.folder} holds a run that left no {STATE} to go on from; name another folder for a new one')
+    if state: self._continue(state)
+
+@patch
+def _look(self:Resume): # folder, state; the first of several processes looks for all
+    folder = self.folder or self.own and self.own.folder or find_run(self.wanted, self._name())
+    if folder is None: return None,None
+    self.file = folder/STATE
+    if self.file.exists(): return folder,self._read()
+    if not self.fits and (folder/'history.csv').exists():
+        raise CheckpointError(f'{folder} holds a run that left no {STATE} to go on from; name another folder for a new one')
+    return folder,None
 
 @patch
 def _name(self:Resume): return self.own.run_name() if self.own else getattr(get_model(self.model), 'name', 'run')
@@ -133,7 +143,7 @@ def _continue(self:Resume, state):
     self.done = state['epoch'] if same else self.n_epoch
     if not same: return
     where = f", {state['at']} of {len(self.dls.train)} steps of the next" if state['at'] else ''
-    print(f"going on in {self.folder}: {self.done} of {self.n_epoch} epochs are done{where}")
+    if not rank_distrib(): print(f"going on in {self.folder}: {self.done} of {self.n_epoch} epochs are done{where}")
     self.state = state
 
 # %% ../../nbs/learn/09_resume.ipynb #c929c374
@@ -160,26 +170,31 @@ def _state(self:Resume, epoch, at):
     return dict(fit=self.fits, epoch=epoch, at=at, n_epoch=self.n_epoch, settings=self.settings, classes=class_names(learn),
         model=model.state_dict(), opt=self.opt.state_dict(), grads=_grads(model), learner=[learn.pct_train, learn.train_iter],
         callbacks=self._states(), recorder=_recorded(learn.recorder), scaler=scaler.state_dict() if scaler else {},
-        begun=self.begun, now=random_state(), order=self.order_begun, next_order=loader_states(self.dls))
+        ranks=of_all_ranks([self._of_rank()]))
+
+@patch
+def _of_rank(self:Resume): # what each process has of its own
+    own = {name:cb.state_dict() for name,cb in lasting_cbs(self.learn.cbs).items() if getattr(cb, 'of_rank', False)}
+    return dict(begun=self.begun, now=random_state(), order=self.order_begun, next_order=loader_states(self.dls), callbacks=own)
 
 @patch
 def _restore(self:Resume):
     "Be where `state` was written"
     state,self.state,learn,model = self.state,None,self.learn,get_model(self.model)
-    if rank_distrib(): state['begun'] = state['now'] = random_state()
+    own = state['ranks'][rank_distrib()]
     try: model.load_state_dict(state['model'])
     except RuntimeError as e:
         raise CheckpointError(f'{self.file} does not fit this model; name another folder for a new run.\n{e}') from e
     self.opt.load_state_dict(to_device(state['opt'], first(model.parameters()).device))
     _give_grads(model, state['grads'])
-    self._give_states(state['callbacks'])
+    self._give_states({**state['callbacks'], **own['callbacks']})
     _give_record(learn.recorder, **state['recorder'])
     learn.pct_train,learn.train_iter = state['learner']
     if state['scaler']: learn.scaler.load_state_dict(state['scaler'])
-    set_loader_states(self.dls, state['next_order'])
-    set_random_state(state['now'])
+    set_loader_states(self.dls, own['next_order'])
+    set_random_state(own['now'])
     if not state['at']: return
-    self.skipped,self.begun,self.order_begun,self.now = state['at'],state['begun'],state['order'],state['now']
+    self.skipped,self.begun,self.order_begun,self.now = state['at'],own['begun'],own['order'],own['now']
 
 # %% ../../nbs/learn/09_resume.ipynb #4335abdb
 @patch
@@ -195,12 +210,18 @@ def _all_batches(self:Resume):
 @patch
 def _due(self:Resume):
     if self.steps: return self.since>=self.steps
-    return time.perf_counter()-self.last>=(self.seconds or 100*self.cost)
+    if n_ranks()>1 and self.since%10: return False              # the clock of the first process counts, and to ask it costs a little
+    return from_first(lambda: time.perf_counter()-self.last>=(self.seconds or 100*self.cost))
 
 @patch
 def _write(self:Resume, epoch, at):
     start,state = time.perf_counter(),self._state(epoch, at)
-    if rank_distrib(): return
+    if not rank_distrib(): self._save(state)
+    self.last,self.since,self.written = time.perf_counter(),0,True
+    self.cost = self.last-start
+
+@patch
+def _save(self:Resume, state):
     try:
         if self.folder is None:
             self.folder = self.own and self.own.folder or new_run(runs_root(), self._name())
@@ -209,8 +230,6 @@ def _write(self:Resume, epoch, at):
     except OSError as e:
         text = f'the state of the training is not written: {e}. The training goes on; after a break it would from the last state'
         warnings.warn(text, ResumeWarning, stacklevel=2)
-    self.last,self.since,self.written = time.perf_counter(),0,True
-    self.cost = self.last-start
 
 # %% ../../nbs/learn/09_resume.ipynb #e1d5551f
 def go_on(

@@ -9,13 +9,13 @@ __all__ = ['NoTilesError', 'scene_dets', 'SceneMAP']
 from dataclasses import replace
 from fastai.vision.all import *
 from ..check.verbs import checked
-from ..geometry.boxes import qbox2rbox
+from ..geometry.boxes import qbox2rbox, spelt_corners
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.task1 import merge_windows
 from ..data.images.windows import Window
 from .callbacks import get_loader
 from .infer import input_map
-from ..predict.rows import map_boxes
+from ..predict.rows import form_of, map_boxes
 from .metrics import RotatedMAP
 
 # %% ../../nbs/learn/16_scene_map.ipynb #bbe2aa29
@@ -68,19 +68,19 @@ class SceneMAP(RotatedMAP):
         protocol=None, # 'dota-1.0', 'dota-1.5', 'mmrotate', ... in place of `metric`, see `evaluate.protocols`
         difficulty=None): # ground truth of a difficulty above it is ignored; None: as the protocol or, without one, the loader has it
         super().__init__(metric, iou, name, protocol, difficulty)
-        self.iou_thr,self.dl = iou_thr,None
+        self.iou_thr,self.dl,self.angle = iou_thr,None,'le90'
         if name is None: self._name = f'scene_{self._name}'
 
     def accumulate(self, learn):
         super().accumulate(learn)
-        self.dl = get_loader(learn.dl)  # that of all items
+        self.dl,self.angle = get_loader(learn.dl),form_of(learn)  # that of all items
 
     def compute(self, metric=None, iou=None, protocol=None, difficulty=None):
         vocab = self.acc.vocab
         scenes,preds = scene_dets(self.dl, self.gather().images, self.iou_thr)
         code = {str(name):i for i,name in enumerate(vocab)}
         labels = [np.array([code[name] for name in annot.names], int) for annot in scenes]
-        truth = [dict(boxes=qbox2rbox(annot.quads), quads=annot.quads, labels=own, ignore=annot.ignored, difficulty=annot.difficult)
+        truth = [dict(boxes=qbox2rbox(annot.quads, self.angle), quads=spelt_corners(annot.quads, self.angle), labels=own, ignore=annot.ignored, difficulty=annot.difficult)
                  for annot,own in zip(scenes, labels)]
         acc = APAccumulator(vocab=vocab)
         acc.add(preds, truth)

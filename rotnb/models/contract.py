@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'with_corners', 'check_corners', 'detections', 'candidates', 'settings', 'backbone_name',
+           'with_corners', 'upright_target', 'check_corners', 'detections', 'candidates', 'settings', 'backbone_name',
            'register_detector', 'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
@@ -21,7 +21,7 @@ from torch import nn, Tensor
 from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
-from ..geometry.boxes import check_choice, corners_of
+from ..geometry.boxes import canonicalize, check_choice, corners_of, qbox2rbox, spelt_corners
 from ..ops.candidates import Candidates, best_of, steps, top_scores
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
@@ -139,6 +139,7 @@ class Detector(nn.Module):
 
     def run_stages(self, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
         "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+        if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
         if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
         views = getattr(self.stages[0], 'views', None)
         if targets is None or views is None: return self._chain(images, targets)
@@ -239,6 +240,14 @@ def with_corners(
     quads = target.get('quads')
     return {**target, 'boxes':corners_of(target['boxes'] if quads is None else quads).flatten(1)}
 
+def upright_target(
+    target:dict # boxes `(n, 5)` and maybe quads `(n, 8)`
+)->dict: # the same with the upright boxes around them
+    "What a detector of angle 'hbb' learns from"
+    quads = target.get('quads')
+    if quads is None: return {**target, 'boxes':canonicalize(target['boxes'], 'hbb')}
+    return {**target, 'boxes':qbox2rbox(quads, 'hbb'), 'quads':spelt_corners(quads, 'hbb')}
+
 def check_corners(
     owner, # name of the part that is asked for corners
     coder, # its coder
@@ -295,10 +304,15 @@ def settings(
         args = dict(args=settings(o.args)) if o.args else {}
         return dict(func=settings(o.func), **args, **{key:settings(value) for key,value in o.keywords.items()})
     if is_dataclass(o): return _named(o, [field.name for field in fields(o)])
-    if isinstance(o, nn.Module): return _named(o, [key for key in signature(type(o)).parameters if hasattr(o, key)])
+    if isinstance(o, nn.Module): return _named(o, [key for key in _parameters(type(o)) if hasattr(o, key)])
     if isinstance(o, dict): return {key:settings(value) for key,value in o.items()}
     if isinstance(o, (list,tuple)): return [settings(value) for value in o]
     return o.__name__ if callable(o) else o
+
+def _parameters(cls): # those of its bases too, where it passes them on
+    own = signature(cls).parameters
+    passes = any(one.kind is one.VAR_KEYWORD for one in own.values())
+    return {**own, **(_parameters(cls.__base__) if passes and cls.__base__ not in (nn.Module,object) else {})}
 
 def _named(o, keys): return dict(type=type(o).__name__, **{key:settings(getattr(o, key)) for key in keys})
 
@@ -334,8 +348,7 @@ def list_detectors(
     "Names of the detectors there are"
     return sorted(fnmatch.filter(_detectors, pattern))
 
-_FAMILIES = dict(yolo="YOLO's family is not here; 'rtmdet_r_tiny' is nearest in kind and size. ",
-                 detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
+_FAMILIES = dict(detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
 
 def detector_name(
     value # of an argument that names a detector
@@ -351,7 +364,7 @@ def create_detector(
     n_classes:int, # without the background
     backbone:str=None, # a timm model with feature maps of its strides; None: the detector's own default, mostly resnet50
     pretrained:bool=False, # ImageNet weights, through timm
-    angle:str='le90', # canonical form of the boxes: 'le90', 'le135' or 'oc'
+    angle:str='le90', # canonical form of the boxes: 'le90', 'le135', 'oc', or 'hbb', of upright boxes
     **kw # settings of the entry point and its parts
 )->Detector:
     "Make a detector by name"

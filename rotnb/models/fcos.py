@@ -15,7 +15,7 @@ from ..geometry.boxes import check_choice
 from ..targets.priors import PointPriors
 from ..targets.assign import fcos_assign
 from ..targets.coders import DeltaXYWHACoder, DistanceAngleCoder
-from ..targets.angle_coders import PlainAngle, PSCAngle
+from ..targets.angle_coders import PSCAngle
 from ..losses.boxes import box_loss
 from .contract import Detector, register_detector
 from .dense_head import DenseHead, dense_detector
@@ -92,12 +92,12 @@ def rotated_fcos(
     range_factor:float=8., # px/stride, sizes a level is responsible for, see `octave_ranges`
     radius:float=1.5, # px/stride, half side of the centre square; None: anywhere in the box
     act:str='relu', # what makes a distance of the network's number: 'relu' or 'exp'
-    angle_coder=None, # see `targets.angle_coders`; None: the angle itself
+    angle_coder=None, # see `targets.angle_coders`; None: the angle itself, with 'hbb' nothing
     **kw # settings of `dense_detector` and `DenseHead`
 )->Detector:
     "FCOS for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, strides=strides, **{**dict(
-        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder or PlainAngle()), loss_box=loss_box,
+        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder), loss_box=loss_box,
         assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius),
         fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness', average_by='batch'), **kw})
 
@@ -113,6 +113,6 @@ def rotated_fcos_tiny(
 )->Detector:
     "Rotated FCOS, narrow and fine, for small images and small machines"
     return rotated_fcos(n_classes, backbone, pretrained, angle, **{**dict(
-        strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=PSCAngle()),
-        loss_box=box_loss('l1', weight=.5), loss_angle=box_loss('l1', weight=.5),
+        strides=(4,8,16,32), range_factor=6, coder=DeltaXYWHACoder(angle, edge_swap=False, angle_coder=None if angle=='hbb' else PSCAngle()),
+        loss_box=box_loss('l1', weight=.5), loss_angle=None if angle=='hbb' else box_loss('l1', weight=.5),
         fpn_channels=48, fpn_norm=True, feat_channels=48, stacked_convs=2), **kw})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['turn_boxes', 'turn_xy', 'turn_images', 'crop_middle', 'turn_targets', 'ViewsHead', 'turned_cells',
-           'side_overlap_loss', 'H2RBoxHead', 'h2rbox']
+           'side_overlap_loss', 'H2RBoxHead', 'check_turns', 'h2rbox']
 
 # %% ../../nbs/models/28_h2rbox.ipynb #28a00003
 import math, torch
@@ -97,7 +97,8 @@ class ViewsHead(DenseHead):
 
     def is_of(self, labels:Tensor, setting:str)->Tensor: # `(k,)` bool
         "Which labels are of the classes that a setting names"
-        return torch.isin(labels, labels.new_tensor(class_numbers(getattr(self, setting), self.vocab)))
+        numbers = class_numbers(getattr(self, setting), self.vocab)
+        return sum((labels==number for number in numbers), torch.zeros_like(labels, dtype=torch.bool))   # `isin` nothing is true in ONNX
 
     def draw_turn(self, images:Tensor)->Tensor: # `()` radians
         "An angle for the views of a batch"
@@ -190,6 +191,12 @@ def settled(self:H2RBoxHead,
     square = self.is_of(labels, 'square_classes')[...,None]
     return torch.where(square, circumscribed_hbox(boxes, self.coder.angle), boxes)
 
+def check_turns(
+    angle:str # canonical form of the boxes of a detector that is to find angles
+):
+    "Raise where there are none to find"
+    if angle=='hbb': raise ValueError("h2rbox learns the angles that upright labels lack, and boxes of 'hbb' have none: take rotated_fcos")
+
 # %% ../../nbs/models/28_h2rbox.ipynb #28a00016
 @register_detector
 @checked
@@ -202,4 +209,5 @@ def h2rbox(
     **kw # settings of `rotated_fcos`, `H2RBoxHead`, `dense_detector` and `DenseHead`
 )->Detector:
     "Oriented boxes from upright labels, through a turned view of each image"
+    check_turns(angle)
     return rotated_fcos(n_classes, backbone, pretrained, angle, loss_box, **{**dict(first=H2RBoxHead), **kw})

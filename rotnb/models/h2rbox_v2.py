@@ -18,7 +18,7 @@ from ..ops.ranks import rank_mean
 from ..targets.angle_coders import PSCAngle
 from .contract import Detector, Positives, StageOut, matched_objects, register_detector
 from .fcos import rotated_fcos
-from .h2rbox import ViewsHead, crop_middle, turn_images, turn_targets
+from .h2rbox import ViewsHead, check_turns, crop_middle, turn_images, turn_targets
 
 # %% ../../nbs/models/29_h2rbox_v2.ipynb #29a00007
 def flip_boxes(
@@ -137,5 +137,6 @@ def h2rbox_v2(
     **kw # settings of `rotated_fcos`, `H2RBoxV2Head`, `dense_detector` and `DenseHead`
 )->Detector:
     "Oriented boxes from upright labels, with angles from the symmetry of a turned and a flipped view"
+    check_turns(angle)
     return rotated_fcos(n_classes, backbone, pretrained, angle, loss_box, angle_coder=angle_coder or PSCAngle(),
                         **{**dict(first=H2RBoxV2Head, scale_angle=None), **kw})

@@ -182,12 +182,13 @@ def register_net(
     net, # of settings -> module with `stages`, `head` and `feature_info`
     rows:list=None, # of (pattern, replacement): published keys -> ours, but for stages, which count from 1 in both; None: as they are
     weights:dict=None, # where trained ones are: `url`, or `file`, and more of timm's `PretrainedCfg`
+    maps:int=4, # feature maps that it has
     **settings # of this size
 ):
     "Make a net known to timm"
     def entry(pretrained=False, **kw):
         return build_model_with_cfg(net, name, pretrained, pretrained_filter_fn=partial(_renamed, name),
-                                    feature_cfg=dict(flatten_sequential=True, out_indices=(0,1,2,3)), **{**settings, **kw})
+                                    feature_cfg=dict(flatten_sequential=True, out_indices=tuple(range(maps))), **{**settings, **kw})
     entry.__name__,entry.__doc__ = name,f'{name} for timm'
     cfg = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD, input_size=(3,224,224), pool_size=(7,7), classifier='head',
                num_classes=1000, interpolation='bicubic', **(weights or {}))

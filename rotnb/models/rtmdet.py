@@ -13,7 +13,6 @@ from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..targets.priors import PointPriors
 from ..targets.dynamic_assign import dsl_assign
-from ..targets.angle_coders import PlainAngle
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias
 from ..losses.boxes import box_loss
@@ -111,7 +110,7 @@ def rtmdet_r(
     fpn_channels:int=256, # width of the neck's levels
     fpn_blocks:int=3, # blocks at each step of the neck
     act:str='exp', # what makes a distance of the network's number: 'none', 'relu' or 'exp'
-    angle_coder=None, # see `targets.angle_coders`; None: the angle itself
+    angle_coder=None, # see `targets.angle_coders`; None: the angle itself, with 'hbb' nothing
     strides:tuple=(8,16,32), # of the levels, all from the backbone
     loss_box=box_loss('iou', weight=2., mode='linear'), # a name in `box_losses` or a `BoxLoss`
     backbone_kw:dict=None, # more for the backbone
@@ -120,7 +119,7 @@ def rtmdet_r(
     "RTMDet for oriented boxes, in any size"
     body = TimmBackbone(backbone, pretrained, strides, **(backbone_kw or {}))
     stage = RTMDetHead(n_classes, fpn_channels, strides=strides, loss_box=loss_box, **{**dict(
-        priors=PointPriors(offset=0.), coder=DistanceAngleCoder(angle, act, angle_coder or PlainAngle()), assigner=dsl_assign,
+        priors=PointPriors(offset=0.), coder=DistanceAngleCoder(angle, act, angle_coder), assigner=dsl_assign,
         quality='iou', feat_channels=fpn_channels, stacked_convs=2, nms_pre=2000, max_per_img=2000), **head})
     return Detector(body, CSPNeXtPAFPN(body.channels, fpn_channels, fpn_blocks), [stage], n_classes, angle)
 

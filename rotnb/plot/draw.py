@@ -14,7 +14,7 @@ import numpy as np, cv2
 from PIL import Image, ImageOps
 from ..check.values import name_list
 from ..check.verbs import checked
-from ..geometry.boxes import outline, rbox2qbox
+from ..geometry.boxes import hbox2qbox, outline, qbox2hbox, rbox2qbox
 
 # %% ../../nbs/plot/01_draw.ipynb #a9982919
 PALETTE = ('#e69f00','#56b4e9','#009e73','#f0e442','#0072b2','#d55e00','#cc79a7','#ccffcc',
@@ -119,6 +119,11 @@ def _tick(q):
     front,along = (q[1]+q[2])/2,q[1]-q[0]
     return np.stack([front, front + along/max(np.linalg.norm(along), 1e-9)*min(6, .25*np.linalg.norm(q[2]-q[1]))])
 
+def _turned(found):
+    "Whether any box is not upright, of (corners, ...) of each: then their headings are worth a mark"
+    quads = np.array([quad for quad,*_ in found]).reshape(-1,4,2)
+    return np.abs(quads-hbox2qbox(qbox2hbox(quads))).max(initial=0)>1e-3
+
 def _color_index(label, vocab):
     "Class index behind a label that may be a name"
     if label is None: return 0
@@ -158,14 +163,14 @@ def _shown(boxes, labels, scores, vocab, ignored, colors=None):
     return res
 
 # %% ../../nbs/plot/01_draw.ipynb #c1cad94a
-def _outline(ax, q, color, dashed, lw):
-    "One box and its heading, with a dark halo"
+def _outline(ax, q, color, dashed, lw, heading=True):
+    "One box, and its heading, with a dark halo"
     from matplotlib import patheffects
     from matplotlib.patches import Polygon
     halo = [patheffects.Stroke(linewidth=lw+1, foreground='black', alpha=.55), patheffects.Normal()]
     kw = dict(fill=False, ec=color, lw=lw, path_effects=halo)
     ax.add_patch(Polygon(q, ls=(0,(3,2)) if dashed else '-', joinstyle='round', **kw))
-    ax.add_patch(Polygon(_tick(q), closed=False, **kw))
+    if heading: ax.add_patch(Polygon(_tick(q), closed=False, **kw))
 
 def _places(q, wh):
     "Upper left corners that a plate of `wh` may have beside a box, best first: over it, under it, right, left, and further off"
@@ -220,13 +225,15 @@ def show_boxes(
     lw:float=1.2, # line width, points
     text_size:float=6.5, # points; 0 for no text
     max_text:int=30, # with more boxes than this a legend stands in for the texts
-    colors=None # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    heading:bool=None # mark the side that a box heads through; None: unless all boxes are upright
 ): # the axis
     "Draw boxes with class and score on `ax`"
     quads,labels,scores,vocab = _unpacked(quads, labels, scores, vocab)
     shown = _shown(quads, labels, scores, vocab, ignored, colors)
     found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
-    for quad,color,_,_,ign in found: _outline(ax, quad, _hex(color), ign, lw)
+    heading = _turned(found) if heading is None else heading
+    for quad,color,_,_,ign in found: _outline(ax, quad, _hex(color), ign, lw, heading)
     if text_size and len(quads)<=max_text:
         said = [(quad,color,text) for quad,color,text,*_ in found if text]
         for (quad,color,text),(x,y) in zip(said, _text_boxes(ax, [text for *_,text in said], [quad for quad,*_ in said], text_size)):
@@ -311,16 +318,18 @@ def draw(
     lw:int=None, # line width, pixels; grows with the image when absent
     text:bool=True, # write class and score
     max_text:int=60, # with more boxes than this a legend stands in for the texts
-    colors=None # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
+    heading:bool=None # mark the side that a box heads through; None: unless all boxes are upright
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
     boxes,labels,scores,vocab = _unpacked(boxes, labels, scores, vocab)
     found = _shown(boxes, labels, scores, vocab, ignored, colors)
+    heading = _turned(found) if heading is None else heading
     for quad,color,_,_,ign in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
-        _line(img, _tick(quad)-.5, color, lw, closed=False)
+        if heading: _line(img, _tick(quad)-.5, color, lw, closed=False)
     if text and len(found)<=max_text: _put_captions(img, [(quad,said,color) for quad,color,said,*_ in found if said], lw)
     elif text and labels is not None: _put_legend(img, [(name,color) for _,color,_,name,_ in found], lw)
     return img

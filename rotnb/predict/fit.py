@@ -121,7 +121,7 @@ class ImageFit:
         for whole,image in zip(batch, images):
             h,w = image.shape[:2]
             whole[h:],whole[:h,w:] = fill,fill
-            whole[:h,:w] = cv2.LUT(image, table[None])
+            cv2.LUT(image, table[None], whole[:h,:w])                   # written where it is to stand
         return batch
 
 # %% ../../nbs/predict/07_fit.ipynb #6b48ea78

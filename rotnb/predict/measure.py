@@ -14,15 +14,17 @@ from ..evaluate.classes import ClassMismatchError, class_map
 from ..evaluate.evaluation import Evaluation
 from ..evaluate.protocols import get_rules
 from .infer import rows_dets, what_predicts
+from .rows import form_of
 
 # %% ../../nbs/predict/10_measure.ipynb #6ac88580
 def truth_of(
     annot, # `Annot`
-    vocab:list # class names, all that occur
+    vocab:list, # class names, all that occur
+    angle:str='le90' # canonical form of the boxes; with 'hbb' the upright boxes around the objects
 )->dict: # boxes (n,5) px, labels, ignore, difficulty
     "The ground truth of an image as `eval_map` takes it"
     labels = class_map(annot.names, vocab, 'the labels', 'the detector').numpy()
-    return dict(boxes=qbox2rbox(annot.quads), labels=labels, ignore=annot.ignored, difficulty=annot.difficult)
+    return dict(boxes=qbox2rbox(annot.quads, angle), labels=labels, ignore=annot.ignored, difficulty=annot.difficult)
 
 @checked(learn=what_predicts)
 def accumulate(
@@ -36,7 +38,7 @@ def accumulate(
     "What is found in images beside their ground truth, from the detector's own least score on"
     if learn.vocab is None: raise ClassMismatchError('the detector has no class names to compare with those of the labels: give it vocab=')
     acc,found = APAccumulator(vocab=learn.vocab, difficulty=difficulty),{}
-    truth = [truth_of(annot, learn.vocab) for annot in annots]
+    truth = [truth_of(annot, learn.vocab, form_of(learn)) for annot in annots]
     if truth: learn.detect_rows([annot.image for annot in annots], found.update, 0., bs, num_workers, progress)
     acc.add([rows_dets(found[i]) for i in range(len(truth))], truth)
     return acc

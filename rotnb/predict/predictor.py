@@ -21,7 +21,7 @@ from typing import Protocol, runtime_checkable
 from ..check.verbs import checked
 from ..check.values import ArgumentError
 from ..models.contract import Detector
-from ..models.fast import WAYS, Faster, best_way, compare_ways, in_words
+from ..models.fast import WAYS, best_way, compare_ways, fast_of, in_words
 from ..models.files import DamagedFile, WeightsError
 from ..models.weights import FOLDER_FILES, detector_from_weights, packed_weights
 from ..data.labels.atomic import atomic_path
@@ -184,13 +184,7 @@ class Predictor(ModelHubMixin):
                 f'images in {size}, scores from {self.score_thr:g})')
 
 # %% ../../nbs/predict/12_predictor.ipynb #f747d262
-def _answerer(predictor):
-    "The detector, or its fast twin"
-    detector,how = predictor.detector,'exact' if predictor.fast in (None,True) else predictor.fast
-    if not how or not isinstance(detector, Detector): return detector
-    last = predictor.__dict__.get('_faster')
-    if last is None or last.detector is not detector or last.how!=how: predictor._faster = Faster(detector, how)
-    return predictor._faster
+def _answerer(predictor): return fast_of(predictor, predictor.detector, predictor.fast)
 
 def _answering(predictor):
     "What answers, with the predictor's thresholds, for a time"

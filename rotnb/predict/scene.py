@@ -7,8 +7,9 @@ __all__ = ['WindowError', 'predict_windows', 'cut_elsewhere', 'merge_rows', 'pre
 
 # %% ../../nbs/predict/09_scene.ipynb #0b7e7525
 import os, zlib
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import listify
@@ -17,12 +18,13 @@ from ..check.verbs import checked
 from ..geometry.boxes import rbox2hbox
 from ..ops.nms import check_unit
 from ..evaluate.task1 import merge_detections, task1_files
-from ..check.values import choice, whole
+from ..check.values import ArgumentError, choice, whole
 from ..data.labels.atomic import file_lock, reads_through, sweep
 from ..data.images.rasters import CorruptImageError, image_size
 from ..data.images.windows import WindowedImage, default_overlap, open_scene, scene_windows
 from .infer import WRITTEN, fewer, least_score, rows_dets, what_predicts
 from .journal import Journal
+from .shards import as_shard, check_idle, do_part, forget_parts, in_stretch, part_files, which_part
 from .detections import Detections
 from .sources import named_images, one_image
 from .results import FILES_OF, check_format, check_place, coco_ids, distinct, task1_names, write_predictions
@@ -57,6 +59,11 @@ def _keys(windows):
         if id(window.scene) not in stamps: stamps[id(window.scene)] = _stamp(window.scene)
     return [f'{stamps[id(window.scene)]} {window.x} {window.y} {window.w} {window.h} {window.scale!r}' for window in windows]
 
+def _by_rows(windows):
+    "Indices in the order in which they are read: files keep pixels row by row, and each block of a file is then decoded once"
+    scenes = {scene:nth for nth,scene in enumerate(dict.fromkeys(id(window.scene) for window in windows))}
+    return sorted(range(len(windows)), key=lambda i: (scenes[id(windows[i].scene)],windows[i].scale,windows[i].y,windows[i].x))
+
 def predict_windows(
     learn, # learner or `Predictor`
     windows:list, # of `Window`
@@ -70,7 +77,7 @@ def predict_windows(
     score_thr = least_score(learn, score_thr)
     check_unit(score_thr=score_thr)
     journal,keys = Journal() if journal is None else journal,_keys(windows)
-    todo = [i for i,key in enumerate(keys) if key not in journal.done]
+    todo = [i for i in _by_rows(windows) if keys[i] not in journal.done]
     if todo:
         if progress is not False and len(todo)<len(windows): print(f'{len(windows)-len(todo)} of {len(windows)} windows are done')
         note = lambda found: journal.add((keys[todo[i]], rows) for i,rows in found)
@@ -117,9 +124,17 @@ def _merged(windows, rows, vocab, iou_thr, cut, max_dets=None, agnostic_nms=Fals
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
 
 # %% ../../nbs/predict/09_scene.ipynb #de5dd815
-def _journal(file, learn, **run): return Journal(file, {**learn.fingerprint(), **run})
+def _journal(file, settings): return Journal(file, settings, part_files(file))
 
-@checked(learn=what_predicts, path=None, size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
+def _part(shard, folder, name, resume=True):
+    "A part, as `Shard`"
+    if shard is not None and folder is None: raise ArgumentError(f'shard needs {name}=, a folder that all processes see')
+    if shard is not None and not resume:
+        raise ArgumentError(f'resume is False, but a process cannot know when the others begin: empty {folder} first, or name another')
+    return as_shard(shard)
+
+@checked(learn=what_predicts, path=None, size=whole(1, 10_000, 'pixels'), overlap=whole(0, unit='pixels'), cut=choice('keep','drop'),
+         shard=which_part)
 def predict_scene(
     learn, # learner or `Predictor`
     path, # file, address on the web, array, tensor, PIL image or `WindowedImage`; see `open_scene` for bands and for more than 8 bits
@@ -135,26 +150,33 @@ def predict_scene(
     resume=None, # folder of a journal, with which an interrupted run is resumed; None: no journal
     progress:bool=None, # show a bar; None: for more than one window
     max_dets:int=None, # most detections, the best
-    agnostic_nms:bool=False # of two boxes that overlap by more than `iou_thr` keep the better also where their classes differ
-)->Detections: # px of the scene, best first
+    agnostic_nms:bool=False, # of two boxes that overlap by more than `iou_thr` keep the better also where their classes differ
+    shard=None # (index, of): a part of the windows, noted in `resume`, see `Shard`; 'rank' in what torchrun starts; None: all
+)->Detections: # px of the scene, best first; of a part None, but of the last to finish those of the whole
     "Detections in a scene of any size"
     overlap = default_overlap(size) if overlap is None else overlap
-    scene,score_thr = open_scene(one_image(path, 'predict_folder')),least_score(learn, score_thr)
+    scene,score_thr,shard = open_scene(one_image(path, 'predict_folder')),least_score(learn, score_thr),_part(shard, resume, 'resume')
     windows = _windows(scene, size, overlap, scales)
-    file = resume and Path(resume)/f'{scene.name}.windows'
-    with file_lock(file.with_name(f'.{file.name}.lock')) if file else nullcontext():
-        journal = _journal(file, learn, size=size, overlap=overlap, scales=list(scales), score_thr=score_thr) if file else None
-        rows = predict_windows(learn, windows, score_thr, bs, num_workers, journal, progress)
+    rows_of = partial(predict_windows, learn, score_thr=score_thr, bs=bs, num_workers=num_workers, progress=progress)
+    if not resume: return _merged(windows, rows_of(windows), learn.vocab, iou_thr, cut, max_dets, agnostic_nms)
+    file = Path(resume)/f'{scene.name}.windows'
+    settings = dict(learn.fingerprint(), size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
+    def look(stretches, journal): rows_of(in_stretch(windows, stretches.get('scene', (0,0))), journal=journal)
+    if shard and not do_part(shard, file, dict(scene=scene), settings, look): return
+    with file_lock(file.with_name(f'.{file.name}.lock')):
+        if not shard: check_idle(file)
+        rows = rows_of(windows, journal=_journal(file, settings))
         return _merged(windows, rows, learn.vocab, iou_thr, cut, max_dets, agnostic_nms)
 
 # %% ../../nbs/predict/09_scene.ipynb #eba83460
-def _open_all(files, open_as, bad):
-    "Scenes by name; those that cannot be opened are noted in `bad`"
+def _open_all(files, open_as, bad, crs=None):
+    "Scenes by name; those that cannot be opened are noted in `bad`, one without a place in a system is known now and not at the end"
     res = {}
     for name,file in files.items():
         try: scene = open_as(file)
         except Exception as e: bad[name] = f'{e}'
         else: res[name] = replace(scene, name=name)
+        if name in res and crs is not None: check_place(res[name], crs)
     return res
 
 def _predict_all(learn, windows, bad, **kw):
@@ -164,9 +186,15 @@ def _predict_all(learn, windows, bad, **kw):
         if not todo: return {}
         try: rows = iter(predict_windows(learn, sum(todo.values(), []), **kw))
         except WindowError as e:
-            bad[e.window.scene.name] = f'{e}'
+            bad |= {one.window.scene.name:f'{one}' for one in (*getattr(e, 'others', ()), e)}    # a cluster names all at once
             continue
         return {name:[next(rows) for _ in own] for name,own in todo.items()}
+
+def _look_at(learn, stretches, journal, files, opened, windows_of, bad, **kw):
+    "Note the windows of a part of a folder"
+    scenes = opened({name:files[name] for name in stretches}, bad=bad)
+    windows = {name:in_stretch(windows_of(scene), stretches[name]) for name,scene in scenes.items()}
+    _predict_all(learn, windows, bad, journal=journal, **kw)
 
 def _targets(names, out, format):
     "The files of a format: one, or one an image"
@@ -175,9 +203,10 @@ def _targets(names, out, format):
     return [out/name.format(stem) for stem in distinct(names, lambda path: str(path.with_suffix('')), str).values()]
 
 # %% ../../nbs/predict/09_scene.ipynb #95532d0d
-def _check_targets(targets, out, read):
+def _check_targets(files, out, formats, truth):
     "Raise if a result would replace a file that is read, or one that is not from a prediction"
-    for target in filter(os.path.lexists, targets):
+    read = [file for file in (*files.values(), truth) if isinstance(file, (str,Path))]
+    for target in filter(os.path.lexists, (target for format in formats for target in _targets(files, out, format))):
         if source := reads_through(read, target):
             raise ValueError(f'{source} is read, and would be replaced by the results in {out}: name another folder')
         if not (out/'windows.journal').exists():
@@ -198,22 +227,28 @@ def _check_names(formats, names, vocab, image_ids): # a name that cannot be writ
     if 'coco' in formats: coco_ids(names, vocab, image_ids)
 
 @contextmanager
-def _results_in(out, formats, files, truth, resume):
+def _results_in(out, resume, shard):
     "A folder of our own for the time of a run"
     if out is None: yield; return
-    read = [file for file in (*files.values(), truth) if isinstance(file, (str,Path))]
     with file_lock(out/'.lock'):
-        _check_targets([target for format in formats for target in _targets(files, out, format)], out, read)
         sweep(out)
-        if not resume: (out/'windows.journal').unlink(missing_ok=True)
+        if shard is None: check_idle(out/'windows.journal')
+        if not resume:
+            (out/'windows.journal').unlink(missing_ok=True)
+            forget_parts(out/'windows.journal')
         yield
 
-def _say_bad(bad, n):
-    if bad: print('\n'.join([f'{len(bad)} of {n} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
+def _say_bad(bad, n=None):
+    if bad: print('\n'.join([f'{len(bad)}{n and f" of {n}" or ""} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
+
+def _say_part(shard, out, bad):
+    print(f'part {shard.index} of {shard.of} is done; the last to finish writes the results into {out}')
+    _say_bad(bad)
+    return None,bad
 
 # %% ../../nbs/predict/09_scene.ipynb #e1d24d1b
 @checked(learn=what_predicts, also=(), folder=None, size=whole(1, 10_000, 'pixels'),
-         overlap=whole(0, unit='pixels'), cut=choice('keep','drop'))
+         overlap=whole(0, unit='pixels'), cut=choice('keep','drop'), shard=which_part)
 @delegates(predict_scene, but=['path','resume'])
 def predict_folder(
     learn, # learner or `Predictor`
@@ -232,20 +267,28 @@ def predict_folder(
     agnostic_nms:bool=False, # of two boxes that overlap by more than `iou_thr` keep the better also where their classes differ
     image_ids=None, # for 'coco': the COCO file of the ground truth, or ids by image name; None: as `write_coco` numbers images
     crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
+    shard=None, # (index, of): a part of the windows, noted in `out`, see `Shard`; 'rank' in what torchrun starts; None: all
     **kwargs
-)->tuple: # `Detections` by image name, and the errors of images that could not be read
+)->tuple: # `Detections` by image name (of a part None, but of the last to finish all), and errors of images that could not be read
     "Detections in all images below a folder, written to files"
     overlap,vocab = default_overlap(size) if overlap is None else overlap,learn.vocab
     out,formats,bad = out if out is None else Path(out),[] if out is None else listify(format),{}
-    files = named_images(folder, out)
+    shard,files = _part(shard, out, 'out', resume),named_images(folder, out)
+    windows_of = partial(_windows, size=size, overlap=overlap, scales=scales)
+    opened = partial(_open_all, open_as=open_as, crs=crs if 'geojson' in formats else None)
     _check_names(formats, files, vocab, image_ids)
-    with _results_in(out, formats, files, image_ids, resume):
-        run = dict(size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
-        journal = out and _journal(out/'windows.journal', learn, **run)
-        scenes = _open_all(files, open_as, bad)
-        if crs is not None and 'geojson' in formats:
-            for scene in scenes.values(): check_place(scene, crs)                         # known now rather than at the end of the run
-        windows = {name:_windows(scene, size, overlap, scales) for name,scene in scenes.items()}
+    if out is not None:
+        _check_targets(files, out, formats, image_ids)
+        file = out/'windows.journal'
+        settings = dict(learn.fingerprint(), size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
+    if shard is not None:
+        look = partial(_look_at, learn, files=files, opened=opened, windows_of=windows_of, bad=bad, score_thr=score_thr, **kwargs)
+        if not do_part(shard, file, files, settings, look): return _say_part(shard, out, bad)
+        bad = {}
+    with _results_in(out, resume, shard):
+        journal = out and _journal(file, settings)
+        scenes = opened(files, bad=bad)
+        windows = {name:windows_of(scene) for name,scene in scenes.items()}
         rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
         preds = {name:_merged(windows[name], found, vocab, iou_thr, cut, max_dets, agnostic_nms) for name,found in rows.items()}
         more = dict(coco=dict(image_ids=image_ids), geojson=dict(crs=crs))

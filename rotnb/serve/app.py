@@ -10,8 +10,10 @@ import asyncio, contextlib, json, logging, socket, threading, time
 from dataclasses import fields
 import numpy as np
 from .. import __version__
+from ..check.values import choice
 from ..check.verbs import checked
 from ..predict.infer import what_predicts
+from ..predict.tta import VIEWS
 from .answers import ANSWERS
 from .batching import ClosedError
 from .intake import IMAGE_OPTIONS, SCENE_OPTIONS, Limits, RefusedError
@@ -197,7 +199,7 @@ def _add_facts(app, service):
 # %% ../../nbs/serve/05_app.ipynb #895a418f
 _LIMITS = [field.name for field in fields(Limits)]
 
-@checked(also=_LIMITS, predictor=what_predicts)
+@checked(also=_LIMITS, predictor=what_predicts, tta=choice('none', *VIEWS))
 def make_app(
     predictor, # `Predictor`, or a learner
     roots=(), # folders whose scenes may be asked for by path
@@ -205,11 +207,12 @@ def make_app(
     max_wait:float=.002, # seconds that the first of a batch waits for others
     cors=(), # origins whose pages may read answers, such as 'https://maps.example'; '*' for all
     hosts=None, # names that the server may be called by; None: any
+    tta=None, # views in which each image is seen where a request does not say: 'hflip', 'flips', 'turns', 'all'; None: one
     **limits # of `Limits`
 ): # `FastAPI`, with the `Service` as `state.service`
     "A detector as a web application"
     fastapi,middleware = serve_part('fastapi'),serve_part('starlette.middleware.cors').CORSMiddleware
-    service = Service(predictor, roots, Limits(**limits), max_batch, max_wait)
+    service = Service(predictor, roots, Limits(**limits), max_batch, max_wait, tta)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
@@ -284,7 +287,7 @@ def _in_loop(): # as cells of a notebook are run
     try: return asyncio.get_running_loop().is_running()
     except RuntimeError: return False
 
-@checked(also=lambda: [*_LIMITS,'roots','max_batch','max_wait','cors','hosts'], predictor=what_predicts)
+@checked(also=lambda: [*_LIMITS,'roots','max_batch','max_wait','cors','hosts','tta'], predictor=what_predicts)
 def serve(
     predictor, # `Predictor`, or a learner
     host:str='127.0.0.1', # address to listen at; '0.0.0.0' for all of this machine's

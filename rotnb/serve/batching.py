@@ -93,24 +93,33 @@ class SharedPredictor:
         max_batch:int=None, # most images in a batch; None: as the predictor has it, else 8 on a GPU and 2 on a CPU
         max_wait:float=.002 # seconds that the first of a batch waits for others
     ):
-        self.predictor = predictor
+        self.predictor,self.views = predictor,{}
         predictor.detector.eval()                                            # for good: nothing else is to use it meanwhile
         if max_batch is None: max_batch = predictor.bs or (2 if predictor.device.type=='cpu' else 8)
         self.batcher = Batcher(self._run, max_batch, max_wait)
 
+    def asked(self,
+        tta=None # views by name, see `with_views`; None, 'none': one
+    ): # what predicts
+        "The predictor, or it with views"
+        if tta in (None,'none'): return self.predictor
+        if tta not in self.views: self.views[tta] = self.predictor.with_views(tta)
+        return self.views[tta]
+
     def _run(self, key, images):
-        found = {}
-        self.predictor.detect_rows(images, found.update, key[-1], len(images), 0, progress=False)
+        found,(tta,*_,score_thr) = {},key
+        self.asked(tta).detect_rows(images, found.update, score_thr, len(images), 0, progress=False)
         return [found[i] for i in range(len(images))]
 
     def rows(self,
         image, # (h,w,3) uint8
-        score_thr:float=None # least score of a detection, 0 to 1; None: the predictor's
+        score_thr:float=None, # least score of a detection, 0 to 1; None: the predictor's
+        tta=None # views by name, see `with_views`
     )->Future: # of (n,7 or 15) rows, see `rows_dets`
         "What is in an image"
         score_thr = self.predictor.score_thr if score_thr is None else score_thr
         way = self.predictor.fit.way(image.shape[1::-1])
-        return self.batcher.submit((way.out,way.shown_hw,score_thr), image)
+        return self.batcher.submit((tta,way.out,way.shown_hw,score_thr), image)
 
 class StoppedError(RuntimeError): "A scene that nobody waits for any more"
 
@@ -118,17 +127,19 @@ class Turns:
     "What predicts, for one scene: a few windows at a time, in turns with all others"
     def __init__(self,
         shared:SharedPredictor, # whose line it joins
-        on_windows=None # is told (windows done, of how many); an error that it raises ends the scene
+        on_windows=None, # is told (windows done, of how many); an error that it raises ends the scene
+        tta=None # views by name, see `with_views`
     ):
-        self.shared,self.on_windows = shared,on_windows or (lambda done, n: None)
+        self.shared,self.on_windows,self.learn = shared,on_windows or (lambda done, n: None),shared.asked(tta)
         self.vocab,self.score_thr = shared.predictor.vocab,shared.predictor.score_thr
+        self.n_views = len(getattr(self.learn, 'views', '1'))
 
     def detect_rows(self, items, note, score_thr, bs=None, num_workers=None, progress=None, *own): # as `Predictor` has it
-        bs = bs or self.shared.batcher.max_batch
+        bs = bs or max(1, self.shared.batcher.max_batch//self.n_views)
         self.on_windows(0, len(items))
         for at in range(0, len(items), bs):
             part = items[at:at+bs]
             def moved(found, at=at): note([(at+i, rows) for i,rows in found])
-            look = partial(self.shared.predictor.detect_rows, part, moved, score_thr, len(part), 0, False, *own)
+            look = partial(self.learn.detect_rows, part, moved, score_thr, len(part), 0, False, *own)
             self.shared.batcher.submit(None, look).result()
             self.on_windows(at+len(part), len(items))

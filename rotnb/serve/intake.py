@@ -20,6 +20,7 @@ from ..data.images.windows import default_overlap
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.labels.records import ANGLE_UNITS
 from ..predict.sources import image_pixels
+from ..predict.tta import VIEWS
 from .answers import ANSWERS
 
 # %% ../../nbs/serve/02_intake.ipynb #e49db394
@@ -146,6 +147,7 @@ OPTIONS = dict(
     max_dets=Option('integer', whole(), 'most detections, the best'),
     agnostic_nms=Option('boolean', None, 'of two boxes that overlap keep the better also where their classes differ'),
     iou_thr=Option('number', share, 'overlap that this means, and in scenes that of the NMS that merges windows; .1 without it'),
+    tta=Option('string', choice('none', *VIEWS), "views in which each image is seen, whose answers are averaged; without it the server's"),
     format=_form,
     image_id=Option('integer', whole(0), 'of coco: the id of the image'),
     rbox=Option('string', choice(*ANGLE_UNITS), 'of coco: five numbers in `bbox`, with the angle so; without it upright boxes'),
@@ -157,7 +159,7 @@ OPTIONS = dict(
     cut=Option('string', choice('keep','drop'), "boxes cut by a window's border: keep, or drop where another window shows them whole"),
     progress=Option('boolean', None, 'a line of JSON for every few windows, and the answer in the last'))
 
-_OF_BOTH = 'score_thr max_dets agnostic_nms iou_thr format image_id rbox crs'.split()
+_OF_BOTH = 'score_thr max_dets agnostic_nms iou_thr tta format image_id rbox crs'.split()
 IMAGE_OPTIONS = {name:OPTIONS[name] for name in _OF_BOTH}
 SCENE_OPTIONS = {name:OPTIONS[name] for name in (*_OF_BOTH,*'path size overlap scales cut progress'.split())}
 
@@ -249,7 +251,8 @@ def check_scene(
     limits:Limits=Limits(), # what is taken
     size:int=1024, # side of a window's image, px
     overlap:int=None, # of neighbours, px of the image
-    scales=(1.,) # px of the image for one of the scene
+    scales=(1.,), # px of the image for one of the scene
+    views:int=1 # in which each window is seen
 ):
     "Refuse a scene that is too much work"
     try: size_wh,at_once = image_size(file),_decoded_at_once(file)
@@ -257,7 +260,8 @@ def check_scene(
     if at_once>limits.max_at_once:
         raise RefusedError(413, f'of this scene {at_once:,} px must be decoded at once, more than {limits.max_at_once:,}: store it with '
                                 'tiles (gdal_translate -co TILED=YES)')
-    if (n := count_windows(size_wh, size, overlap, scales))>limits.max_windows:
-        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} windows, more than {limits.max_windows:,}: send parts of the '
+    if (n := views*count_windows(size_wh, size, overlap, scales))>limits.max_windows:
+        what = 'windows' if views==1 else 'views of windows'
+        raise RefusedError(413, f'{size_wh[0]} x {size_wh[1]} px are {n:,} {what}, more than {limits.max_windows:,}: send parts of the '
                                 'scene, or ask for larger windows or less overlap')
     check_input(fit, (min(size, math.ceil(size_wh[0]*max(scales))),min(size, math.ceil(size_wh[1]*max(scales)))), limits)

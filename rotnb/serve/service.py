@@ -63,16 +63,18 @@ class Service:
         roots=(), # folders whose scenes may be asked for by path
         limits:Limits=Limits(), # what is taken
         max_batch:int=None, # most images in a batch; None: as the predictor has it, else 8 on a GPU and 2 on a CPU
-        max_wait:float=.002 # seconds that the first of a batch waits for others
+        max_wait:float=.002, # seconds that the first of a batch waits for others
+        tta=None # views in which each image is seen where a request does not say: 'hflip', 'flips', 'turns', 'all'; None: one
     ):
         if hasattr(predictor, 'dls'): predictor = predictor.predictor()
-        self.predictor,self.limits = predictor,limits
+        self.predictor,self.limits,self.tta = predictor,limits,tta
         self.roots = [Path(root).expanduser().resolve(strict=True) for root in roots]
         self.name = predictor.notes.get('name') or predictor.detector.name or 'a detector'
         self.rates,self.stopping,self.open,self.scenes_open,self.taken,self.answered = Rates(limits.rate),False,0,0,0,0
         self.readers,self.looks = ThreadPoolExecutor(2, 'rotnb-reader'),ThreadPoolExecutor(1, 'rotnb-scene')
         self.shared,self.metrics = SharedPredictor(predictor, max_batch, max_wait),Metrics(self)
         self.shared.batcher.on_batch = self.metrics.batch
+        self.shared.asked(tta)                                               # what cannot be meant raises now
 
     @contextlib.contextmanager
     def _place(self, what, most, again):
@@ -93,13 +95,14 @@ class Service:
         score_thr:float=None, # least score of a detection, 0 to 1; None: the predictor's
         max_dets:int=None, # most detections, the best
         agnostic_nms:bool=False, # of two boxes that overlap keep the better also where their classes differ
-        iou_thr:float=.1 # overlap that this means
+        iou_thr:float=.1, # overlap that this means
+        tta=None # views in which it is seen; None: the server's
     ): # `Detections`, and (width, height) of the image
         "What is in an image"
         fit,limits = self.predictor.fit,self.limits
         if isinstance(data, bytes): pixels = await self.in_thread(decode_image, data, fit, limits)
         else: check_input(fit, (pixels := data).shape[1::-1], limits)
-        rows = await asyncio.wrap_future(self.shared.rows(pixels, score_thr))
+        rows = await asyncio.wrap_future(self.shared.rows(pixels, score_thr, tta or self.tta))
         dets = await self.in_thread(fewer, rows_dets(rows, self.predictor.vocab), max_dets, agnostic_nms, iou_thr)
         self.metrics.found.inc(len(dets))
         return dets,pixels.shape[1::-1]
@@ -108,7 +111,7 @@ class Service:
         "What is served, as plain data"
         predictor,detector = self.predictor,self.predictor.detector
         return dict(name=self.name, rotnb=__version__, detector=detector.name, n_classes=detector.n_classes, angle=detector.angle,
-                    **predictor.settings(), device=str(predictor.device), max_batch=self.shared.batcher.max_batch,
+                    **predictor.settings(), device=str(predictor.device), max_batch=self.shared.batcher.max_batch, tta=self.tta,
                     limits=asdict(self.limits), answers=[*ANSWERS], scenes_by_path=bool(self.roots))
 
     def close(self):
@@ -181,11 +184,12 @@ class SceneWork:
 
     def answer(self):
         "Text of the answer"
-        shown = {key:self.looks[key] for key in ('size','overlap','scales') if key in self.looks}
+        shown,looks = {key:self.looks[key] for key in ('size','overlap','scales') if key in self.looks},dict(self.looks)
+        asks = Turns(self.service.shared, self._on_windows, looks.pop('tta', None) or self.service.tta)
         try:
-            check_scene(self.file, self.service.predictor.fit, self.service.limits, **shown)
+            check_scene(self.file, self.service.predictor.fit, self.service.limits, **shown, views=asks.n_views)
             if self.form=='geojson': check_place(open_scene(self.file), self.writes['crs'])         # now rather than at the end
-            dets = predict_scene(Turns(self.service.shared, self._on_windows), self.file, progress=False, **self.looks)
+            dets = predict_scene(asks, self.file, progress=False, **looks)
             self.service.metrics.found.inc(len(dets))
             return write_answer(dets, dets.image.size, self.form, **self.writes)
         except OSError as e: raise RefusedError(422, said_of(e, self.file)) from e

@@ -7,12 +7,12 @@ __all__ = ['norm_angle', 'to_coder_form', 'DeltaXYWHACoder', 'DistanceAngleCoder
 
 # %% ../../nbs/targets/04_coders.ipynb #94590720
 import math, torch
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from torch import Tensor
 from fastcore.basics import patch
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, from_frame, to_frame
-from .angle_coders import PlainAngle
+from .angle_coders import coder_of_angle, expectation, two_hot
 
 # %% ../../nbs/targets/04_coders.ipynb #799e7232
 _start = dict(le90=-math.pi/2, le135=-math.pi/4)
@@ -20,8 +20,9 @@ _start = dict(le90=-math.pi/2, le135=-math.pi/4)
 def norm_angle(
     theta:Tensor, # radians
     angle:str='le90' # canonical form; 'oc' boxes do not repeat after half a turn alone, so their angles stay
-)->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135
+)->Tensor: # radians, in [-pi/2, pi/2) for le90, [-pi/4, 3pi/4) for le135; 0 for hbb
     "Bring an angle into the half turn of a canonical form"
+    if angle=='hbb': return torch.zeros_like(theta)
     return theta if angle=='oc' else (theta - _start[angle]) % math.pi + _start[angle]
 
 # %% ../../nbs/targets/04_coders.ipynb #bfcbb018
@@ -50,10 +51,13 @@ class DeltaXYWHACoder:
     means:tuple=(0.,0.,0.,0.,0.) # of the deltas, subtracted first
     stds:tuple=(1.,1.,1.,1.,1.) # then divided by
     max_ratio:float=1000/16 # a side changes by this factor at most
-    angle_coder:object=field(default_factory=PlainAngle) # of da, see `targets.angle_coders`
+    angle_coder:object=None # of da, see `targets.angle_coders`; None: da itself, of 'hbb' nothing
     keep_sides:bool=False # decode for a next stage, whose priors the boxes are, not in canonical form
     plain_angle:bool=False # learn da itself too, beside its code; decoding does not read it
     oc:str='old' # with angle 'oc', the spelling that deltas lead to, see `to_coder_form`: 'old' (MMRotate 1.x) or 'new' (0.x)
+    def __post_init__(self):
+        self.angle_coder = coder_of_angle('DeltaXYWHACoder', self.angle, self.angle_coder)
+        if self.angle=='hbb': self.edge_swap = self.plain_angle = False     # there are no two descriptions, and nothing to learn of one
     @property
     def split(self): return 4+self.plain_angle  # where the angle's code begins
     @property
@@ -105,35 +109,22 @@ def _long_first(boxes, angle):
 class DistanceAngleCoder:
     "`(l, t, r, b, theta)` from a point prior; distances in strides (rotated FCOS)"
     angle:str='le90' # canonical form of the boxes decoded
-    act:str='relu' # what makes a distance of the network's number: 'relu', 'exp' or 'none'
-    angle_coder:object=field(default_factory=PlainAngle) # see `targets.angle_coders`
+    act:str='relu' # what makes a distance of the network's number: 'relu', 'exp', 'none'; of `bins` numbers: 'dfl'
+    angle_coder:object=None # see `targets.angle_coders`; None: the angle itself, of 'hbb' nothing
     keep_sides:bool=False # decode `w` as left and right, `h` as top and bottom, not in canonical form
+    bins:int=16 # with 'dfl', of the distribution of a distance: 0, 1, ... strides
     def __post_init__(self):
-        check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none'))
+        check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none', 'dfl'))
+        if self.bins<2: raise ValueError(f"DistanceAngleCoder: {self.bins} bins, must be 2 or more")
+        self.angle_coder = coder_of_angle('DistanceAngleCoder', self.angle, self.angle_coder)
 
-    split = 4 # where the angle's code begins
     @property
-    def n(self): return 4+self.angle_coder.n
+    def split(self): return 4*self.bins if self.act=='dfl' else 4  # where the angle's code begins
+    @property
+    def n(self): return self.split+self.angle_coder.n
 
-    def start(self)->Tensor: # `(n,)` what an untrained head should say: a side one stride away in each direction, upright
-        return torch.cat([torch.full((4,), float(self.act!='exp')), self.angle_coder.start()])
-
-    def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
-        "Distances from the priors' centres to the sides of `boxes`"
-        boxes = canonicalize(boxes, self.angle)  # left and right go with the spelling
-        d = side_distances(priors, boxes)/priors[:,2:3]
-        return torch.cat([d.clamp(min=1e-6).log() if self.act=='exp' else d, self.angle_coder.encode(boxes[:,4])], 1)
-
-    def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
-        "Boxes whose sides lie at the given distances"
-        d,a = deltas[:,:4],self.angle_coder.decode(deltas[:,4:])
-        if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
-        if self.act!='none': d = d.clamp(max=10).exp() if self.act=='exp' else d.clamp(min=0)  # e^10 strides is beyond any image
-        lt,rb = (d*priors[:,2:3]).split(2, 1)
-        wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
-        xy = from_frame((rb-lt)/2, torch.cat([priors[:,:4], a[:,None]], 1))
-        if self.keep_sides: return torch.cat([xy, wh, norm_angle(a, self.angle)[:,None]], 1)
-        return canonicalize(torch.cat([xy, wh, a[:,None]], 1), self.angle)
+    def start(self)->Tensor: # `(n,)` what an untrained head should say: a side one stride away in each direction ('dfl': any), upright
+        return torch.cat([torch.full((self.split,), float(self.act!='exp')), self.angle_coder.start()])
 
 def side_distances(
     priors:Tensor, # `(n, 5)`, of which the centres count
@@ -142,6 +133,41 @@ def side_distances(
     "Distances left, top, right, bottom from points to the sides of boxes, along the boxes' own axes"
     local,half = to_frame(priors[:,:2], boxes),boxes[:,2:4]/2
     return torch.cat([half+local, half-local], 1)
+
+# %% ../../nbs/targets/04_coders.ipynb #4ddc393f
+@patch
+def encode(self:DistanceAngleCoder, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
+    "Distances from the priors' centres to the sides of `boxes`"
+    boxes = canonicalize(boxes, self.angle)  # left and right go with the spelling
+    d = side_distances(priors, boxes)/priors[:,2:3]
+    if self.act=='exp': d = d.clamp(min=1e-6).log()
+    if self.act=='dfl': d = two_hot(d.clamp(0, self.bins-1.01), self.bins).flatten(1)
+    return torch.cat([d, self.angle_coder.encode(boxes[:,4])], 1)
+
+@patch
+def decode(self:DistanceAngleCoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
+    "Boxes whose sides lie at the given distances"
+    d,a = self.distances(deltas[:,:self.split]),self.angle_coder.decode(deltas[:,self.split:])
+    if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
+    lt,rb = (d*priors[:,2:3]).split(2, 1)
+    wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
+    xy = from_frame((rb-lt)/2, torch.cat([priors[:,:4], a[:,None]], 1))
+    if self.keep_sides: return torch.cat([xy, wh, norm_angle(a, self.angle)[:,None]], 1)
+    return canonicalize(torch.cat([xy, wh, a[:,None]], 1), self.angle)
+
+@patch
+def distances(self:DistanceAngleCoder,
+    said:Tensor # `(k, split)` outputs of the network
+)->Tensor: # `(k, 4)` strides
+    "Left, top, right and bottom, as the outputs mean them"
+    if self.act=='dfl': return expectation(said.unflatten(1, (4,self.bins)))
+    if self.act=='none': return said
+    return said.clamp(max=10).exp() if self.act=='exp' else said.clamp(min=0)  # e^10 strides is beyond any image
+
+@patch(as_prop=True)
+def exact(self:DistanceAngleCoder):
+    "The same coder with plain distances, for boxes that are known"
+    return replace(self, act='none') if self.act=='dfl' else self
 
 # %% ../../nbs/targets/04_coders.ipynb #172a85d3
 def centerness(

@@ -152,6 +152,22 @@ def test_old_names_and_a_module(home):
     done = subprocess.run([sys.executable, '-m', 'rotnb.cli', 'split', 'set'], capture_output=True, text=True, cwd=home, env=env)
     assert (done.returncode,done.stderr)==(2,f'rotnb-split: the following arguments are required: dst{more}')
 
+ENDS = dict(pipe=(141,''), full=(2,'the output cannot be written: No space left on device'))
+
+@pytest.mark.parametrize('buffered', ['','1'])
+@pytest.mark.parametrize('way', ENDS)
+def test_output_that_nobody_takes(home, way, buffered):
+    "A reader that left, as `head` does, and a full disk: no traceback, whether Python writes at once or at the end"
+    if way=='full' and not Path('/dev/full').exists(): pytest.skip('this system has no /dev/full')
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), 'PYTHONUNBUFFERED':buffered}
+    for args in (['rotnb.cli','--help'], ['rotnb.cli','doctor','--help'], ['rotnb.cli.split','--help'], ['rotnb.cli','doctor','set']):
+        reading,out = os.pipe() if way=='pipe' else (os.open(os.devnull, os.O_RDONLY),os.open('/dev/full', os.O_WRONLY))
+        os.close(reading)
+        done = subprocess.run([sys.executable, '-m', *args], stdout=out, stderr=subprocess.PIPE, text=True, cwd=home, env=env)
+        os.close(out)
+        code,said = ENDS[way]
+        assert done.returncode==code and said in done.stderr and done.stderr.count('\n')<=1, (args, done.returncode, done.stderr)
+
 def test_every_command_has_its_function():
     "What is typed and what is called are one function, with the same defaults; each has help beside each option"
     for name,place in COMMANDS.items():

@@ -1,8 +1,13 @@
 "The commands around a training, each for real on a small folder and with bad input"
-import json, sys
-import pytest
+import json, os, re, signal, subprocess, sys
+from functools import reduce
+from importlib import import_module
+import pytest, torch
+from rotnb import all as rotnb_all
 from rotnb.cli import rotnb
 from rotnb.data.synth.scenes import make_synth
+from constant_files import onnx_file
+from paths import ROOT
 
 MODEL = 'rotated_fcos_tiny_synth'
 
@@ -42,10 +47,70 @@ def test_train_and_what_follows(run, data, tmp_path, monkeypatch):
     code,out,err = run('resume', 'ships')
     assert code==0 and '1 of 1 epochs are done' in out and (tmp_path/'runs/ships/last.pth').read_bytes()==kept, err
     assert run('recipe', 'runs/ships')[0]==0 and run('validate', 'runs/ships/predictor', data)[0]==0
+    code,_,err = run('browse', 'runs/ships', '--other', MODEL, '--no-show')
+    assert code==0, err
+    page = (tmp_path/'browse.html').read_text()
+    assert 'confusion' in page and MODEL in page
+    (tmp_path/'runs/ships/train.json').unlink()
+    assert 'rotnb browse SET --found runs/ships' in run('browse', 'runs/ships')[2]
+    assert run('browse', data, '--found', 'runs/ships', '--no-show')[0]==0
+
+KILLED = """
+import os, signal, sys
+from rotnb.learn.resume import Resume
+after = Resume.after_batch
+def after_batch(self):
+    after(self)
+    if self.training and self.learn.train_iter==3: os.kill(os.getpid(), signal.SIGKILL)
+Resume.after_batch,Resume._due = after_batch,lambda self: self.since>=2
+from rotnb.cli.rotnb import main
+main(sys.argv[1:])
+"""
+
+def test_a_training_that_was_killed(run, tmp_path, monkeypatch):
+    "kill -9 within an epoch, and `rotnb resume`: the weights and the table are those of a training that nobody killed"
+    monkeypatch.setenv('ROTNB_RUNS', str(tmp_path/'runs'))
+    data = make_synth(tmp_path/'set', n_train=4, n_valid=1, size=64)
+    how = ['train', data, '--weights', MODEL, '--epochs', 2, '--bs', 1, '--size', 64, '--workers', 0, '--seed', 5, '--run']
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), 'OMP_NUM_THREADS':str(torch.get_num_threads())}
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', KILLED, *map(str, how), 'killed'], cwd=tmp_path, env=env,
+                          capture_output=True, text=True)
+    killed,whole = (tmp_path/'runs'/name for name in ('killed','whole'))
+    assert done.returncode==-signal.SIGKILL and (killed/'state.pth').is_file() and not (killed/'predictor').exists(), done.stderr
+    code,out,err = run('resume', 'killed')
+    assert code==0 and '0 of 2 epochs are done, 2 of 4 steps of the next' in out, err
+    assert run(*how, 'whole')[0]==0
+    ours,theirs = (torch.load(folder/'last.pth', weights_only=True) for folder in (killed,whole))
+    ours,theirs = (dict(o['model'] if 'model' in o else o) for o in (ours,theirs))
+    assert ours.keys()==theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    rows = [[row.split(',')[:3] for row in (folder/'history.csv').read_text().splitlines()] for folder in (killed,whole)]
+    assert rows[0]==rows[1] and len(rows[0])==3
 
 def test_browse(run, data, tmp_path):
     code,out,_ = run('browse', data, '--no-show', '--doctor')
     assert code==0 and 'wrote browse.html' in out and '<html' in (tmp_path/'browse.html').read_text()[:400].lower()
+
+def test_browse_what_was_found(run, data, tmp_path):
+    "A detector, files of its detections, and both beside each other"
+    assert run('predict', MODEL, data/'val', '--out', 'found', '--format', 'dota,coco', '--device', 'cpu')[0]==0
+    for args in (['--found',MODEL], ['--found','found'], ['--found','found/Task1.zip','--other',MODEL]):
+        code,out,err = run('browse', data, *args, '--out', 'p.html', '--no-show')
+        assert code==0 and 'confusion' in (tmp_path/'p.html').read_text() and out.endswith('wrote p.html\n'), err
+    for args,said in ((['--found','found/results.json'],'classes by number'), (['--found','nothing'],"no weights are called 'nothing'"),
+                      (['--other',MODEL],'give --found'), (['--image-ids','found/results.json'],'--image-ids is for results'),
+                      (['--found','found','--doctor'],'without --found'),
+                      (['--found','found','--out','found/Task1.zip'],'would be replaced by'),
+                      (['--found','found','--image-ids','none.json'],'there is no none.json')):
+        code,_,err = run('browse', data, *args, '--no-show')
+        assert code==2 and said in err and err.count('\n')==1, err
+
+def test_export(run, tmp_path):
+    "For real, where that takes no minutes"
+    onnx_file(tmp_path/'one.onnx')
+    code,out,err = run('export', 'one.onnx', '--half')
+    assert code==0 and 'wrote one_f16.onnx' in out and (tmp_path/'one_f16.onnx').stat().st_size, err
+    code,out,err = run('export', 'one.onnx', '--to', 'triton', '--out', 'served')
+    assert code==0 and [*(tmp_path/'served').rglob('config.pbtxt')], err
 
 def test_flops(run):
     code,out,_ = run('flops', 'rotated_fcos_tiny', '--size', '64', '--n-classes', 2)
@@ -81,7 +146,13 @@ WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'vali
          'no such file':'flops none.onnx', '--size x':'flops rotated_fcos --size x', '--n-classes is 0':'flops rotated_fcos --n-classes 0',
          'no weights are called \'zzz\'':'weights zzz', 'name one':'weights * --fetch', 'without a folder':'publish MODEL --name a/b',
          'no such folder':'compare none', 'holds no epoch':'compare .', 'expected .png':'compare . --out x.txt',
-         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b', 'lacks train.json':'resume .', 'says no detector':'train DATA'}
+         "rotnb-predict: no weights are called 'zz'":'predict zz DATA', 'rotnb-split: no such folder':'split none out',
+         'rotnb-convert: no such folder':'convert none out', 'rotnb-doctor: no such folder':'doctor none',
+         'rotnb-report: there is no none':'report MODEL none', 'each model once':'bench a a', "no recipe 'zz'":'recipe zz',
+         'expected one of onnx':'export MODEL --to tflite', "rotnb-serve: no weights are called 'zz'":'serve zz',
+         "tta is 'flip'":'serve MODEL --tta flip', 'rotnb-demo: --epochs is 0':'demo --epochs 0',
+         'did you mean --out':'compare . --uot x.png', 'did you mean \'compare\'':'comparre a b',
+         'lacks train.json':'resume .', 'says no detector':'train DATA'}
 
 @pytest.mark.parametrize('said', WRONG)
 def test_used_wrongly(run, data, tmp_path, said):
@@ -91,3 +162,16 @@ def test_used_wrongly(run, data, tmp_path, said):
     code,_,err = run(*args)
     assert code==2 and said in err and err.startswith('rotnb') and err.count('\n')==1, err
     assert not [*tmp_path.iterdir()]
+
+def test_all_are_used_wrongly(): assert {*rotnb.COMMANDS}<={words.split()[0] for words in WRONG.values()}
+
+def test_the_same_in_a_notebook():
+    "The table of commands and functions names every command, and what there is"
+    text = (ROOT/'nbs/cli/13_rotnb.ipynb').read_text(encoding='utf-8')
+    rows = dict(re.findall(r'"\| `(\w+)` \| (.+) \|\\n"', text))
+    assert rows.keys()==rotnb.COMMANDS.keys()
+    for name,said in rows.items():
+        for path in re.findall(r'`([\w.]+)`', said):
+            module,_,last = path.rpartition('.')
+            where = import_module(module) if module.startswith('rotnb.') else rotnb_all
+            reduce(getattr, [last] if where is not rotnb_all else path.split('.'), where)

@@ -4,12 +4,15 @@ from importlib.util import module_from_spec, spec_from_file_location
 import numpy as np, pytest, torch
 import rotnb.interop.export as mod
 from exported import tiny_predictor
+from families import FAMILIES
 from rotnb.data.synth.scenes import make_scene
+from rotnb.geometry.polygons import min_area_rect
 from rotnb.interop.export import export_onnx
 from rotnb.interop.export_module import ExportError, ExportModule
 from rotnb.interop.proof import file_images, file_predictor, match_answers, prove
 from rotnb.interop.runtime import ExportedDetector
-from rotnb.models import create_detector, list_detectors
+from rotnb.models import create_detector
+from rotnb.predict.predictor import Predictor
 from paths import ROOT, SHARED
 
 @pytest.fixture(scope='module')
@@ -188,6 +191,17 @@ def test_what_cannot_be_traced_is_named(tmp_path):
     predictor.detector.stages[-1].soft_nms = {}
     with pytest.raises(ExportError, match='soft_nms'): export_onnx(predictor, tmp_path/'m.onnx')
 
+def test_least_rectangles_of_point_sets(tmp_path):
+    "What point-set detectors decode by has no operation that ONNX lacks"
+    need = [pytest.importorskip(name) for name in ('onnx','onnxscript','onnxruntime')]
+    class Rect(torch.nn.Module):
+        def forward(self, points): return min_area_rect(points)
+    points = torch.cat([torch.rand(20, 9, 2)*50, torch.tensor([[[0.,0],[4,0],[4,2]]*3, [[1.,1]]*9])])
+    torch.onnx.export(Rect(), (points,), tmp_path/'m.onnx', dynamo=True, opset_version=20, verbose=False)
+    session = need[-1].InferenceSession(tmp_path/'m.onnx', providers=['CPUExecutionProvider'])
+    found, = session.run(None, {session.get_inputs()[0].name:points.numpy()})
+    np.testing.assert_allclose(found, min_area_rect(points).numpy(), atol=1e-4)
+
 # --- every runtime, every detector
 
 @pytest.mark.slow
@@ -203,6 +217,19 @@ def test_the_other_forms(exported, suffix, dynamic):
         for i,together in enumerate(file(x)):
             alone, = file(x[i:i+1])
             assert len(alone['boxes'])==len(together['boxes'])>0 and (together['boxes']-alone['boxes']).abs().max()<1e-3
+
+@pytest.mark.slow
+def test_two_stages_for_images_of_any_size(tmp_path):
+    "Proposals are thinned image by image, so the file takes one at a time, of any size"
+    bench = benchmark()
+    torch.manual_seed(0)
+    detector = bench.spread(create_detector('oriented_rcnn', bench.K, **bench.REGION), bench.images_of(None))
+    predictor = file_predictor(Predictor(detector, [f'c{i}' for i in range(bench.K)], size=None, score_thr=.05), dynamic=True)
+    file = export_onnx(predictor, tmp_path/'m.onnx', dynamic=True, pre=1000, check=False)
+    assert ExportedDetector(file).runtime.shape==(1,3,None,None)
+    scenes = [make_scene(seed, 224)[0][:200-32*seed] for seed in range(3)]
+    proof = prove(file, ExportModule(predictor, pre=1000), predictor, scenes, runs=1)
+    assert proof.fits(1e-2) and proof.match.n>100 and proof.match.close==0, proof
 
 def benchmark():
     spec = spec_from_file_location('export_benchmark', ROOT/'nbs/benchmarks/export.py')
@@ -221,7 +248,7 @@ def test_nothing_one_object_equals_and_more_than_reach_the_nms(name):
             assert match['fits'] and match['close']==0 and (match['n']>0)==(scene!='none'), (scene,o)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', list_detectors())
+@pytest.mark.parametrize('name', FAMILIES)
 def test_every_detector_has_the_same_boxes(name):
     "Or says which part of it cannot go"
     bench = benchmark()

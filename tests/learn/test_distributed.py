@@ -1,96 +1,110 @@
-"Metrics and training over two processes: each sees half the images, both report the figure of all"
-import sys, types
-from importlib.util import find_spec
-from pathlib import Path
-import numpy as np, pytest, torch, torch.multiprocessing as mp
-from fastai.vision.all import Callback
-from rotnb.data.loaders import RotatedDataLoaders
-from rotnb.data.synth.scenes import make_synth
-from rotnb.evaluate import APAccumulator
-from rotnb.data.mixing import Mosaic
-from rotnb.data.samplers import WeightedSampler
-from rotnb.learn.learner import rotated_learner
-from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
-from rotnb.learn.phases import CloseMixing, TrackDifficulty
+"Several processes train one detector: the gradients of one, the figure of all, and an end that is clear"
+import os, subprocess, sys
+import numpy as np, pytest, torch
+from unittest.mock import patch
+from rotnb.cli.train import in_all, is_first
+from rotnb.learn.many import check_agreement
+from paths import ROOT
 
-TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp',
-            score_thr=0.)
+pytest.importorskip('accelerate')
+pytestmark = pytest.mark.skipif(sys.platform!='linux' or not torch.distributed.is_available(), reason='forks, and wants gloo')
 
-def share(dl, rank, world_size=2):
-    "What fastai's `DistributedDL` makes of a loader: consecutive items, the first ones repeated until all ranks have equally many"
-    n = len(dl.dataset)
-    padded = -(-n//world_size)*world_size
-    idxs = [*range(n), *range(padded-n)][rank*padded//world_size:(rank+1)*padded//world_size]
-    res = dl.new(get_idxs=lambda: idxs)
-    res.world_size,res.n = world_size,n
-    return res
+def run(*args, **env):
+    helpers = str(ROOT/'tests/helpers')
+    path = os.pathsep.join([str(ROOT), helpers])
+    return subprocess.run([sys.executable, *map(str, args)], env={**os.environ, 'PYTHONPATH':path, 'OMP_NUM_THREADS':'1', **env},
+                          capture_output=True, text=True, timeout=900)
 
-def make(synth, cbs=None, **kw):
-    torch.manual_seed(0)
-    dls = RotatedDataLoaders.from_dota(synth, bs=2, batch_tfms=[], num_workers=0, device='cpu', **kw)
-    metrics = [RotatedMAP(iou=.1), RotatedMAP('coco'), RotatedF1(iou=.1), AngleError(iou=.1)]
-    learn = rotated_learner(dls, 'rotated_fcos', metrics=metrics, cbs=cbs, **TINY)
-    learn.remove_cb(learn.progress)
-    learn.logger = lambda log: None
-    return learn
+@pytest.fixture(scope='module')
+def told(tmp_path_factory):
+    "What two processes found, and one alone; see `helpers/ranks.py`"
+    folder = tmp_path_factory.mktemp('ranks')
+    done = run(ROOT/'tests/helpers/ranks.py', folder)
+    assert done.returncode==0, done.stderr[-4000:]
+    one = torch.load(folder/'alone.pth', weights_only=False)
+    assert one['codes']==[0,0], done.stderr[-6000:]
+    return one,[torch.load(folder/f'{rank}.pth', weights_only=False) for rank in (0,1)],folder
 
-def distributed_dl():
-    "fastai's `DistributedDL` for the CPU; its module needs accelerate only for what is not used here, but does not load without"
-    if not find_spec('accelerate'):
-        for o in ('accelerate','accelerate.utils'): sys.modules[o] = types.ModuleType(o)
-        sys.modules['accelerate'].Accelerator,sys.modules['accelerate.utils'].write_basic_config = type('Accelerator', (), {}),None
-    from fastai.distributed import DistributedDL
-    def _broadcast(self, t, rank):
-        t = torch.tensor(t)
-        torch.distributed.broadcast(t, rank)
-        return t.tolist()
-    DistributedDL._broadcast = _broadcast
-    return DistributedDL
+def equal(a, b): return a.keys()==b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
-class Share(Callback):
-    "Loaders as fastai's `DistributedTrainer` wraps them"
-    order = 11
-    def __init__(self, rank): self.rank = rank
-    def before_fit(self):
-        self.old,dl = list(self.dls.loaders),distributed_dl()
-        self.dls.loaders = [dl(o, self.rank, 2) for o in self.old]
-    def after_fit(self): self.dls.loaders = self.old
+def test_gradients_are_those_of_one_process(told):
+    "Four images with 3, 0, 1 and 2 objects; two in each process"
+    one,both,_ = told
+    for name,want in one['grads'].items():
+        for own in both:
+            got = own['grads'][name]
+            assert got.keys()==want.keys()
+            scale = max(float(value.abs().max()) for value in want.values() if value is not None)
+            for key,value in want.items():
+                if value is None: assert got[key] is None or not got[key].any(), (name, key)
+                else: assert torch.allclose(got[key], value, rtol=2e-3, atol=1e-5*scale), (name, key, (got[key]-value).abs().max(), scale)
 
-def train(rank, folder):
-    "Training with all that asks the loader for something"
-    track,mosaic,sampler,on = TrackDifficulty(),Mosaic(96),WeightedSampler(),[]
-    mosaic.switch = lambda o: on.append(o)
-    learn = make(folder/'set', [CloseMixing(1), track, Share(rank)], item_tfms=[mosaic], sampler=sampler)
-    norm = learn.dls.train.after_batch.fs[-1]
-    for o in learn.dls.loaders: o.after_batch.fs.remove(norm)              # as of `learn.dls = ...`
-    with learn.no_bar(): learn.fit(2)
-    return dict(losses=track.losses, weights=sampler.weights, on=on, norms=[o.after_batch.fs.count(norm) for o in learn.dls.loaders])
-
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    acc = APAccumulator(2)
-    box = [[20.+rank,20,20,10,0]]
-    acc.add([dict(boxes=box, scores=[.5], labels=[rank])], [dict(boxes=box, labels=[rank])])
-    alone = acc.compute().n_gt.tolist()
-    learn = make(folder/'set')
-    values = learn.validate(dl=share(learn.dls.valid, rank))
-    torch.save(dict(alone=alone, gt=acc.gather().compute().n_gt.tolist(), once=len(acc.gather(1).images), values=list(values),
-                    images=len(learn.metrics[0].acc.images), train=train(rank, folder)), folder/f'{rank}.pth')
-    torch.distributed.destroy_process_group()
-
-@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform=='win32', reason='no gloo')
-def test_two_processes_report_the_figure_of_all(tmp_path):
-    make_synth(tmp_path/'set', n_train=2, n_valid=5, size=96, seed=3)
-    learn = make(tmp_path/'set')
-    want = list(learn.validate())
-    assert want[1]>0 and len(learn.metrics[0].acc.images)==5
-    mp.spawn(worker, (Path(tmp_path),), 2)
-    a,b = [torch.load(tmp_path/f'{r}.pth', weights_only=False) for r in (0,1)]
+def test_what_is_counted(told):
+    (a,b) = [own['counted'] for own in told[1]]
     assert (a['alone'],b['alone'])==([1,0],[0,1]) and a['gt']==b['gt']==[1,1]
-    assert a['images']==b['images']==5, 'the sampler repeats an image; it is dropped'
-    assert a['values'][1:]==b['values'][1:]==pytest.approx(want[1:])
-    a,b = a['train'],b['train']
-    assert np.isfinite(a['losses']).all(), 'what the other rank saw counts too'
+
+def test_a_validation_says_the_figure_of_all(told):
+    one,both,_ = told
+    a,b = [own['validated'] for own in both]
+    assert a['images']==b['images']==5, 'the image that is read twice counts once'
+    assert a['values']==b['values'] and a['values'][1:]==pytest.approx(one['values'][1:]) and one['values'][1]>0
+    assert np.isfinite(a['values'][0]) and a['values'][0]==pytest.approx(one['values'][0], rel=.2)       # batches are others
+    assert a['alone']==pytest.approx(one['values'][1], abs=.2) and a['found'] is not None, 'one process predicts by itself'
+
+def test_a_training_with_all_that_holds_something(told):
+    a,b = [own['trained'] for own in told[1]]
+    assert np.isfinite(a['losses']).all(), 'what the other process saw counts too'
     assert np.array_equal(a['losses'], b['losses']) and np.array_equal(a['weights'], b['weights'])
-    assert a['on']==b['on']==[True,False,True] and a['norms']==b['norms']==[1,1]
+    assert a['on']==b['on']==[True,False,True] and a['norms']==b['norms']==1
+    assert len(a['read'])==len(b['read'])==6, 'three images an epoch each'
+    assert a['kinds']=={(True,'DistributedDataParallel'),(False,'Detector')}
+    assert equal(a['model'], b['model']) and a['same'] and b['same'] and 'many_processes' not in a['cbs']
+    terms = [{key:value for key,value in row.items() if key not in ('seconds',)} for row in a['rows']]
+    assert terms==[{key:value for key,value in row.items() if key not in ('seconds',)} for row in b['rows']]
+    folder = told[2]
+    assert (folder/'check.pth').is_file() and [kept[1] for kept in a['kept']]==[file.name for file in (folder/'best').iterdir()]
+    assert not b['kept'] and [o.name for o in (folder/'runs').iterdir()]==['whole']
+
+def test_goes_on_to_the_same_weights(told):
+    for own in told[1]: assert equal(own['resumed']['whole'], own['resumed']['on'])
+    a,b = [own['resumed']['on'] for own in told[1]]
+    assert equal(a, b) and not equal(a, told[1][0]['resumed']['broken'])
+
+def test_all_leave_out_a_batch(told):
+    a,b = [own['left_out'] for own in told[1]]
+    assert a['finite'] and b['finite'] and equal(a['model'], b['model'])
+    assert len(a['said'])==len(b['said'])==1 and 'pixels are not finite' in b['said'][0]
+
+def test_what_differs_is_said_before_the_first_step(told):
+    for own in told[1]: assert 'batch size: 2 in process 0, 3 in process 1' in own['disagreed']
+
+def test_families(told):
+    for name,(model,row) in told[1][0]['families'].items():
+        other,theirs = told[1][1]['families'][name]
+        assert equal(model, other), name
+        assert all(row[key]==theirs[key] for key in row if key!='seconds') and np.isfinite(row['train_loss']), name
+
+def test_the_death_of_one_is_the_end_of_all(told):
+    one = told[0]
+    assert one['dead'][1]==-9 and one['dead'][0] not in (0,-9) and one['seconds']<60
+
+def test_agreement():
+    check_agreement([dict(images=5, epochs=2)]*3)
+    with pytest.raises(ValueError, match='epochs: 2 in process 0, 3 in process 2'):
+        check_agreement([dict(images=5, epochs=2)]*2+[dict(images=5, epochs=3)])
+
+def test_a_process_alone():
+    with patch.dict(os.environ):
+        os.environ.pop('RANK', None); os.environ.pop('WORLD_SIZE', None)
+        assert is_first() and in_all(lambda: 7)==7
+
+def test_torchrun_starts_the_command(tmp_path):
+    "As it is typed, on a small folder; and what is wrong is one line"
+    from rotnb.data.synth.scenes import make_synth
+    make_synth(tmp_path/'set', n_train=4, n_valid=3, size=64, seed=3)
+    start = '-m','torch.distributed.run','--standalone','--nproc-per-node','2','-m','rotnb','train'
+    done = run(*start, tmp_path/'set', '--recipe', 'ssdd_6x', '--run', 'ships', '--arch', 'rotated_fcos_tiny', '--epochs', 1, '--bs', 1,
+               '--size', 64, '--workers', 0, '--seed', 0, ROTNB_RUNS=str(tmp_path/'runs'))
+    assert done.returncode==0, done.stderr[-3000:]
+    assert [o.name for o in (tmp_path/'runs').iterdir()]==['ships'] and done.stdout.count('wrote')==1
+    assert {'best.pth','state.pth','recipe.json','predictor'}<={o.name for o in (tmp_path/'runs/ships').iterdir()}

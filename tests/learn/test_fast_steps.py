@@ -1,33 +1,43 @@
-"How threads of OpenMP wait, and settings of a step that hold for a fit and no longer"
-import os, subprocess, sys
-import pytest, torch
+"Settings of a step hold for a fit and no longer"
+import psutil, pytest, torch
+from fastai.callback.core import Callback
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.learn.fast_steps import FastSteps
 from rotnb.learn.learner import rotated_learner
-from paths import ROOT
 
-def spins(code, **env):
-    "How often GNU's OpenMP looks whether there is more to do before a thread sleeps, as it says itself"
-    clean = {key:value for key,value in os.environ.items() if not key.startswith(('OMP_WAIT','GOMP_','KMP_'))}
-    run = subprocess.run([sys.executable, '-c', code], env={**clean, 'PYTHONPATH':str(ROOT), 'OMP_DISPLAY_ENV':'VERBOSE', **env},
-                         capture_output=True, text=True)
-    said = [line.split("'")[1] for line in run.stderr.splitlines() if 'GOMP_SPINCOUNT' in line]
-    if not said: pytest.skip('torch has another OpenMP here')
-    return int(said[0])
+def small_learner(folder, *cbs):
+    dls = RotatedDataLoaders.from_synth(folder/'data', n_train=2, n_valid=1, size=64, bs=2, num_workers=0)
+    return rotated_learner(dls, 'rotated_fcos', pretrained=False, run=False, backbone='test_resnet', fpn_channels=16, feat_channels=16,
+                           stacked_convs=1, strides=(8,16), cbs=cbs)
 
-def test_threads_sleep_while_they_wait():
-    assert spins('import rotnb, torch')==0
+@pytest.fixture
+def two_threads():
+    had = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(had)
 
-def test_what_the_user_set_stays():
-    assert spins('import rotnb, torch', OMP_WAIT_POLICY='ACTIVE')>10**6
+@pytest.mark.parametrize('busy,n', [(0,2), (55,1), (100,1)])
+def test_a_fit_takes_the_cores_that_are_free(tmp_path, monkeypatch, two_threads, capsys, busy, n):
+    monkeypatch.setattr(psutil, 'cpu_count', lambda: 2)
+    monkeypatch.setattr(psutil, 'cpu_percent', lambda interval: float(busy))
+    seen = []
+    class Look(Callback):
+        def after_batch(self): seen.append(torch.get_num_threads())
+    learn = small_learner(tmp_path, FastSteps(threads='free'), Look())
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
+    assert set(seen)=={n} and torch.get_num_threads()==2
+    assert ('cores are busy' in capsys.readouterr().out)==(n<2)
+
+def test_a_training_goes_on_in_as_many_threads(two_threads):
+    cb = FastSteps(threads='free')
+    cb.load_state_dict(dict(n_threads=1))
+    assert torch.get_num_threads()==1 and cb.state_dict()==dict(n_threads=1)
 
 @pytest.mark.parametrize('fails', [False, True])
 def test_a_fit_leaves_the_detector_as_it_was(tmp_path, fails):
-    dls = RotatedDataLoaders.from_synth(tmp_path/'data', n_train=2, n_valid=1, size=64, bs=2, num_workers=0)
-    learn = rotated_learner(dls, 'rotated_fcos', pretrained=False, run=False, backbone='test_resnet', fpn_channels=16, feat_channels=16,
-                            stacked_convs=1, strides=(8,16))
     fast = FastSteps(bf16=True)
-    learn.add_cb(fast)
+    learn = small_learner(tmp_path, fast)
     if fails:
         whole = learn.model.neck.forward
         learn.model.neck.forward = lambda *args: (_ for _ in ()).throw(RuntimeError('stopped'))

@@ -1,12 +1,16 @@
 "Losses against MMRotate's numbers (1.x, float32), values and gradients; and what the head does with them"
-import json
+import json, math
 
-import numpy as np, pytest, torch
-from rotnb.losses.boxes import box_losses, box_loss
+import numpy as np, pytest, torch, torchvision
+import torch.nn.functional as F
+from rotnb.geometry.boxes import canonicalize, rbox2hbox
+from rotnb.losses.boxes import box_losses, box_loss, dfl_loss, upright_iou_loss
 from rotnb.losses.focal import focal_loss, quality_focal_loss, smooth_focal_loss, varifocal_loss
 from rotnb.models import create_detector
 from rotnb.ops.diff_iou import diff_iou_rotated
 from rotnb.ops.iou import box_iou_rotated
+from rotnb.targets.angle_coders import two_hot
+from rotnb.targets.coders import DistanceAngleCoder
 from paths import SHARED
 
 
@@ -82,7 +86,7 @@ def test_kld_as_it_was():
     torch.testing.assert_close(box_loss('kld')(p, t), want, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(box_loss('kld')(p.float(), t.float()).double(), want, rtol=1e-5, atol=1e-5)
 
-@pytest.mark.parametrize('name', [k for k in box_losses if k!='smooth_focal'])
+@pytest.mark.parametrize('name', [k for k in box_losses if k not in ('smooth_focal','dfl')]) # those are of logits
 def test_every_loss_trains_a_head(name):
     "Finite, reaches the box branch, and gone where no object is"
     torch.manual_seed(0); det = create_detector('rotated_retinanet_tiny', 3, loss_box=name).train()
@@ -108,3 +112,83 @@ def test_focal_gradients_at_sure_answers(name, gamma):
     loss(a).sum().backward(); loss(b).sum().backward()
     assert a.grad.isfinite().all() and b.grad.isfinite().all()
     assert torch.allclose(a.grad.double(), b.grad, atol=1e-5, rtol=1e-3)
+
+# upright boxes, and numbers learnt as distributions
+
+def upright_pairs(n=60):
+    g = torch.Generator().manual_seed(4)
+    xy,wh = torch.rand(2, n, 2, generator=g, dtype=torch.float64)*40,torch.rand(2, n, 2, generator=g, dtype=torch.float64)*30+1
+    return [torch.cat([xy[i],wh[i],torch.zeros(n,1)], 1).double() for i in (0,1)]
+
+def siou_by_hand(p, t):
+    "SIoU as its paper writes it, one pair in plain numbers"
+    (px,py,pw,ph),(tx,ty,tw,th) = p[:4],t[:4]
+    x1,x2,y1,y2 = max(px-pw/2,tx-tw/2),min(px+pw/2,tx+tw/2),max(py-ph/2,ty-th/2),min(py+ph/2,ty+th/2)
+    both = max(x2-x1,0)*max(y2-y1,0); iou = both/(pw*ph+tw*th-both)
+    cw,ch = max(px+pw/2,tx+tw/2)-min(px-pw/2,tx-tw/2),max(py+ph/2,ty+th/2)-min(py-ph/2,ty-th/2)
+    far = math.hypot(tx-px, ty-py)
+    sine = abs(ty-py)/far
+    if sine>math.sin(math.pi/4): sine = abs(tx-px)/far
+    line = 1-2*math.sin(math.asin(sine)-math.pi/4)**2
+    distance = sum(1-math.exp(-(2-line)*(d/c)**2) for d,c in ((tx-px,cw),(ty-py,ch)))
+    shape = sum((1-math.exp(-abs(u-v)/max(u,v)))**4 for u,v in ((pw,tw),(ph,th)))
+    return 1-iou+(distance+shape)/2
+
+@pytest.mark.parametrize('mode,of', [('giou',torchvision.ops.generalized_box_iou_loss), ('diou',torchvision.ops.distance_box_iou_loss),
+                                     ('ciou',torchvision.ops.complete_box_iou_loss), ('siou',None)])
+def test_upright_losses(mode, of):
+    a,b = upright_pairs()
+    got = upright_iou_loss(a, b, mode)
+    if of: want = of(rbox2hbox(a), rbox2hbox(b))
+    else: want = torch.tensor([siou_by_hand(*pair) for pair in zip(a.tolist(), b.tolist())], dtype=torch.float64)
+    assert (got-want).abs().max()<1e-6
+    def loss(p): return upright_iou_loss(torch.cat([p, a[:8,4:]], 1), b[:8], mode)
+    if mode!='ciou': assert torch.autograd.gradcheck(loss, a[:8,:4].clone().requires_grad_())  # whose weight of shapes is held constant
+    turned = torch.cat([b[:,:4], torch.full((60,1), .4)], 1).double()                        # of others the boxes around them
+    assert torch.allclose(upright_iou_loss(a, turned, mode), upright_iou_loss(a, canonicalize(turned, 'hbb'), mode))
+
+@pytest.mark.parametrize('mode', ['linear','square','log','giou','diou','ciou','siou'])
+def test_upright_losses_at_their_ends(mode):
+    "Twins, boxes without a side, and none: finite with finite gradients, as training meets them"
+    b = torch.tensor([[10.,10,8,4,0]]).expand(4,-1)
+    p = torch.tensor([[10.,10,8,4,0],[10,10,0,0,0],[10,10,8,0,0],[900,10,8,4,0]], requires_grad=True)
+    loss = upright_iou_loss(p, b, mode)
+    loss.sum().backward()
+    assert loss.isfinite().all() and p.grad.isfinite().all() and loss[0]<1e-5 and (loss[1:]>.5).all()
+    assert upright_iou_loss(b[:0], b[:0], mode).shape==(0,)
+
+def test_distribution_focal_loss():
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(30, 4*17, generator=g, dtype=torch.float64).requires_grad_()
+    d = torch.rand(30, 4, generator=g, dtype=torch.float64)*15.9; low = d.long()
+    def ce(bins): return F.cross_entropy(logits.view(-1,17), bins.flatten(), reduction='none').view(30,4)
+    want = (ce(low)*(low+1-d)+ce(low+1)*(d-low)).mean(1)
+    got = dfl_loss(logits, two_hot(d, 17).flatten(1))
+    assert (got-want).abs().max()<1e-9
+    assert torch.allclose(*(torch.autograd.grad(o.sum(), logits, retain_graph=True)[0] for o in (got, want)))
+    one = two_hot(d[:,0], 17)
+    assert torch.allclose(dfl_loss(logits[:,:17], one, groups=1), -(one*logits[:,:17].log_softmax(1)).sum(1))
+
+def test_soft_cross_entropy_and_varifocal():
+    "quality_focal_loss(beta=0) is the plain cross-entropy against scores; varifocal is that of its paper"
+    g = torch.Generator().manual_seed(1)
+    z,q,labels = torch.randn(50, 4, generator=g).double(),torch.rand(50, generator=g).double(),torch.randint(0, 5, (50,), generator=g)
+    target = F.one_hot(labels, 5)[:,:4]*q[:,None]
+    ce = F.binary_cross_entropy_with_logits(z, target, reduction='none')
+    assert (quality_focal_loss(z, labels, q, beta=0.)-ce.sum(1)).abs().max()<1e-9
+    weight = torch.where(target>0, target, .75*z.sigmoid()**2)
+    assert (varifocal_loss(z, labels, q)-(weight*ce).sum(1)).abs().max()<1e-9
+    for f in (lambda z: quality_focal_loss(z, labels, q, 0.), lambda z: varifocal_loss(z, labels, q)):
+        assert torch.autograd.gradcheck(f, z.clone().requires_grad_())
+
+@pytest.mark.parametrize('angle', ['le90','hbb'])
+def test_distances_as_distributions_train_a_head(angle):
+    torch.manual_seed(0)
+    coder,loss = DistanceAngleCoder(angle, 'dfl', bins=8),box_loss('upright_giou' if angle=='hbb' else 'iou')
+    det = create_detector('rotated_fcos_tiny', 2, angle=angle, coder=coder, loss_box=loss, loss_angle=None).train()
+    target = [dict(boxes=torch.tensor([[30.,30,24,12,.4],[34,40,16,16,0]]), labels=torch.tensor([0,1]))]
+    terms = det(torch.randn(1,3,64,64), target); terms['loss_box'].backward()
+    grad = det.stages[0].box.weight.grad[:coder.split]
+    assert terms['loss_box']>0 and grad.isfinite().all() and grad.abs().sum()>0
+    with torch.no_grad(): found = det.eval()(torch.randn(1,3,64,64))[0]
+    assert found['boxes'].isfinite().all() and (angle!='hbb' or (found['boxes'][:,4]==0).all())

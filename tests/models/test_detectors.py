@@ -8,11 +8,10 @@ from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
+from families import FAMILIES, every_family as every
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-ALL = [o for o in list_detectors() if o not in ('rtmdet_r_s','rtmdet_r_l')]  # made as small as here they are tiny and m again
-every = pytest.mark.parametrize('name', ALL)
 K = 3
 
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
@@ -33,8 +32,8 @@ def total(losses): return sum(losses.values())
 def grads(m): return {n:p.grad for n,p in m.named_parameters()}
 
 def test_registry():
-    assert {'rotated_fcos','rotated_retinanet'}<=set(ALL)
-    assert list_detectors('rotated_f*')==[o for o in ALL if o.startswith('rotated_f')]
+    assert {'rotated_fcos','rotated_retinanet'}<=set(FAMILIES)
+    assert list_detectors('rotated_f*')==[o for o in FAMILIES if o.startswith('rotated_f')]
     with pytest.raises(ValueError, match="did you mean 'rotated_fcos'"): create_detector('rotated_fco', 2)
 
 # losses
@@ -145,8 +144,11 @@ def test_bf16(name):
 # detections
 
 @every
-@pytest.mark.parametrize('angle', ['le90','le135','oc'])
+@pytest.mark.parametrize('angle', ['le90','le135','oc','hbb'])
 def test_detections(name, angle):
+    if angle=='hbb' and name.startswith('h2rbox'):
+        with pytest.raises(ValueError, match='take rotated_fcos'): make(name, angle=angle)
+        return
     m = make(name, angle=angle, score_thr=0.).eval()
     assert total(make(name, angle=angle)(images(), truth(angle))).isfinite()
     with torch.no_grad(): dets = m(images())
@@ -160,9 +162,10 @@ def test_detections(name, angle):
         assert (d['scores'].diff()<=0).all() and (d['scores']>=0).all() and (d['scores']<=1).all()
         assert (d['labels']>=0).all() and (d['labels']<K).all()
         w,h,a = d['boxes'][:,2:].T
-        if angle!='oc': assert (w>=h).all()
-        lo,hi = dict(le90=(-math.pi/2,math.pi/2), le135=(-math.pi/4,3*math.pi/4), oc=(0,math.pi/2))[angle]
+        if angle in ('le90','le135'): assert (w>=h).all()
+        lo,hi = dict(hbb=(0,0), le90=(-math.pi/2,math.pi/2), le135=(-math.pi/4,3*math.pi/4), oc=(0,math.pi/2))[angle]
         assert (a>=lo-1e-5).all() and (a<=hi+1e-5).all() and d['boxes'].isfinite().all()
+        if angle=='hbb': assert (a==0).all() and (w>0).all() and (h>0).all()
     assert not torch.equal(dets[0]['scores'], dets[1]['scores'])
 
 @every

@@ -2,7 +2,7 @@
 import json, pickle
 from functools import partial
 import numpy as np, pytest, torch
-from rotnb.models import create_detector, list_detectors
+from rotnb.models import create_detector
 from rotnb.models.files import DamagedFile, WeightsError
 from rotnb.models.contract import settings
 from rotnb.models.weights import (detector_from_weights, kept_classes, open_weights, plain_setting, save_weights, setting_of,
@@ -17,12 +17,12 @@ from rotnb.targets.assign import max_iou_assign
 from rotnb.targets.coders import DeltaXYWHACoder
 from rotnb.targets.priors import AnchorPriors
 from detections import shares_right
+from families import every_family
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 PRIORS = dict(rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
-ALL = [name for name in list_detectors() if name not in ('rtmdet_r_s','rtmdet_r_l')]
 NAMES = ['ship','plane','car']
 FOLDER = ROOT/'rotnb/weights'
 
@@ -43,7 +43,7 @@ def outputs(detector):
 
 def by_class(deltas, order=slice(None)): return deltas.unflatten(-1, (3,-1))[...,order,:] if deltas.shape[-1]==15 else deltas
 
-@pytest.mark.parametrize('name', ALL)
+@every_family
 def test_every_family_opens_for_its_own_classes_and_for_others(name, tmp_path, capsys):
     first = made(name)
     file = save_weights(first, tmp_path/'w')

@@ -3,9 +3,10 @@ import copy, pickle, threading
 from functools import partial
 import numpy as np, pytest, torch
 from torch import nn
+from families import FAMILIES
 from rotnb.check.values import ArgumentError
 from rotnb.data.synth.scenes import make_scene
-from rotnb.models import create_detector, list_detectors
+from rotnb.models import create_detector
 from rotnb.models.fast import Faster, Flow, PackedLayer, best_way, compare_ways, fast_twin
 from rotnb.predict.fit import ImageFit
 from rotnb.predict.journal import JournalError
@@ -206,7 +207,7 @@ def test_bytes_are_looked_up(pad_value):
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', list_detectors())
+@pytest.mark.parametrize('name', FAMILIES)
 def test_every_detector(name):
     small = {} if 'tiny' in name or name.startswith(('rtmdet','redet')) else dict(backbone='resnet18')
     detector,images = stirred(create_detector(name, 4, **small)).eval(),torch.randn(1, 3, 160, 160)

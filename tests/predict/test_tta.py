@@ -116,3 +116,20 @@ def test_the_command(scene, tmp_path):
     one,many = (json.loads((tmp_path/out/'results.json').read_text()) for out in ('one','many'))
     assert len(one)>5 and len(many)>5 and one!=many
     with pytest.raises(SystemExit): predict_main(**run, out=str(tmp_path/'no'), tta='flop')
+
+def test_an_image_is_decoded_once(predictor, tmp_path, monkeypatch):
+    "For all views and scales, of images on end and on side, and no more of them at a time than fit"
+    files,read = [tmp_path/f'{i}.png' for i in range(3)],[]
+    for i,file in enumerate(files): Image.fromarray(make_scene(i, 128)[0][:96 if i else 128]).save(file)
+    def decoded(item, decode=tta.image_pixels):
+        read.append(item)
+        return decode(item)
+    views = predictor.with_views('turns', (1,1.5))
+    want = views(files)
+    monkeypatch.setattr(tta, 'image_pixels', decoded)
+    for most in (tta.PART_PX,20_000):
+        monkeypatch.setattr(tta, 'PART_PX', most)
+        found = views(files)
+        assert sorted(read)==files and all(torch.equal(one.boxes, two.boxes) for one,two in zip(found, want)), read
+        read.clear()
+    assert [len(part) for _,part in tta.parts_of(files)]==[1,1,1]

@@ -66,6 +66,26 @@ def test_score_thr_of_a_request(plain):
     assert len(boxes(plain.post('/predict', content=PNG, params=dict(score_thr=thr))))==len(make_predictor()(PNG, thr))==5
     assert plain.post('/predict', content=PNG, params=dict(score_thr=1)).json()['count']==0
 
+def test_views():
+    "A request asks for views, in every way; or the server has them, and a request that there be one; scenes too"
+    predictor,other = make_predictor(),dict(params=dict(tta='flips'))
+    one,four = (looks(PNG, max_dets=5).boxes for looks in (predictor, predictor.with_views('flips')))
+    scene = predict_scene(predictor.with_views('flips'), noise(), size=64, overlap=16, score_thr=0., progress=False)
+    assert not torch.allclose(one, four)
+    with client(tta='flips') as served, client() as plain:
+        for web,params,want in ((plain,{},one), (plain,dict(tta='flips'),four), (plain,dict(tta='none'),one), (served,{},four),
+                                (served,dict(tta='none'),one)):
+            assert torch.allclose(boxes(web.post('/predict', content=PNG, params={**params, 'max_dets':5})), want, atol=1e-3), params
+            assert web.get('/model').json()['tta']==('flips' if web is served else None)
+        for web,tta in ((plain,dict(tta='flips')), (served,{})):
+            found = boxes(web.post('/scene', content=PNG, params={**tta, 'size':64, 'overlap':16}))
+            assert len(found)==len(scene) and torch.allclose(found, scene.boxes, atol=1e-2)
+        reply = plain.post('/predict', content=PNG, params=dict(tta='flip'))
+        assert reply.status_code==422 and "'flips'" in reply.json()['detail'] and not plain.post('/scene', content=PNG).is_error
+    refused = client(max_windows=4).post('/scene', content=PNG, params=dict(tta='all'))
+    assert refused.status_code==413 and 'views' in refused.json()['detail']
+    with pytest.raises(ValueError, match="tta is 'flip'"): make_app(predictor, tta='flip')
+
 def test_forms_of_answers(plain):
     want = make_predictor()(PNG)
     ask = lambda form, **kw: plain.post('/predict', content=PNG, params=dict(format=form, **kw))

@@ -167,13 +167,20 @@ def _tiff_turn(path): # GDAL ignores EXIF; where a file has a place, the map say
     except (OSError, SyntaxError, ValueError): return 1
 
 # %% ../../../nbs/data/images/02_rasters.ipynb #ae3a3e57
+_KEPT = 2**24,2**28 # bytes, least and most
+
+def _row_bytes(ds, h):
+    "What a row of windows of `h` px has in the blocks of a file, bytes"
+    block_h,size = ds.block_shapes[0][0],real_type(ds.dtypes[0]).itemsize*(2 if ds.dtypes[0].startswith('complex') else 1)
+    row = (-(-h//block_h)+2)*block_h*ds.width*ds.count*size
+    return min(max(row, _KEPT[0]), _KEPT[1])
+
 class _Raster:
     "A file that GDAL reads by windows"
     nbytes = 0
     def __init__(self, path):
         rio = import_module('rasterio')
-        self.env = rio.Env(GDAL_CACHEMAX=int(os.environ.get('GDAL_CACHEMAX', 64)))
-        with self.env, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore', rio.errors.NotGeoreferencedWarning)
             self.ds = ds = rio.open(path)
         self.rio,self.complex,self.dtype = rio,ds.dtypes[0].startswith('complex'),real_type(ds.dtypes[0])
@@ -191,14 +198,20 @@ class _Raster:
         plain = [i for i,o in enumerate(kinds, 1) if o!='alpha'] or [1]
         rgb = [kinds.index(o)+1 for o in ('red','green','blue') if o in kinds]
         self.bands = tuple(rgb if len(rgb)==3 else plain[:3] if len(plain)>2 else plain[:1]*3)
-        self.lock,self.limits = threading.Lock(),{}
+        self.lock,self.limits,self.keeps = threading.Lock(),{},0
+
+    def _env(self, h):
+        "The context of a window of `h` px: GDAL keeps what it has decoded of all windows beside it"
+        if 'GDAL_CACHEMAX' in os.environ: return self.rio.Env()                 # what the user says, GDAL reads by itself
+        self.keeps = max(self.keeps, _row_bytes(self.ds, h))
+        return self.rio.Env(GDAL_CACHEMAX=self.keeps)
 
     def crop(self, x, y, w, h, bands, step=1):
         x,y,w,h = stored_window(x, y, w, h, (self.ds.width,self.ds.height), self.turn)
         some,resampling = sorted(set(bands)),self.rio.enums.Resampling
         how = dict(window=self.rio.windows.Window(x, y, w, h), out_shape=(len(some),-(-h//step),-(-w//step)))
         mean = step>1 and not self.complex                                   # complex numbers of radar would cancel in a mean
-        with self.lock, self.env:
+        with self.lock, self._env(h):
             pixels = self.ds.read(some, resampling=resampling.average if mean else resampling.nearest, **how)
             seen = self.ds.dataset_mask(**{**how, 'out_shape':how['out_shape'][1:]}) if self.masked else None
         pixels = amplitude(np.stack([pixels[some.index(band)] for band in bands], -1))

@@ -84,7 +84,9 @@ class WindowedImage(LazyImage):
         if left<right and top<bottom:
             target = out[(top-y)//step:, (left-x)//step:]
             pixels = self._crop(left, top, right-left, bottom-top, step)[:target.shape[0], :target.shape[1]]
-            target[:pixels.shape[0], :pixels.shape[1]] = to_uint8(pixels, self.limits, open_reader(self.source).nodata)
+            pixels = to_uint8(pixels, self.limits, open_reader(self.source).nodata)
+            if pixels.shape==out.shape and pixels.base is None: out = pixels            # made for us, and nothing lies outside
+            else: target[:pixels.shape[0], :pixels.shape[1]] = pixels
         wanted_wh = max(1, round(w*scale)),max(1, round(h*scale))
         if out.shape[1::-1]==wanted_wh: return out
         return cv2.resize(out, wanted_wh, interpolation=cv2.INTER_AREA if scale<1 else cv2.INTER_LINEAR)
