@@ -4838,7 +4838,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'rotnb/models/assignment.py'),
                                          'rotnb.models.assignment._assignment': ( 'models/assignment.html#_assignment',
                                                                                   'rotnb/models/assignment.py'),
-                                         'rotnb.models.assignment._picture': ( 'models/assignment.html#_picture',
+                                         'rotnb.models.assignment._grey': ( 'models/assignment.html#_grey',
                                                                                'rotnb/models/assignment.py'),
                                          'rotnb.models.assignment.assignments': ( 'models/assignment.html#assignments',
                                                                                   'rotnb/models/assignment.py'),

@@ -87,7 +87,7 @@ def _assignment(detector, stage, out, matched, target, image, i):
     return Assignment(*parts, strides, detector.vocab, image.detach().cpu().float())
 
 # %% ../../nbs/models/45_assignment.ipynb #45a0000c
-def _picture(image):
+def _grey(image):
     "An image of any numbers as grey ones, 0 to 1"
     grey = image.mean(0)
     return ((grey-grey.min())/(grey.max()-grey.min()).clamp(min=1e-6)).numpy()
@@ -104,7 +104,7 @@ def plot_assignment(
         fig,axs = plt.subplots(1, len(found.strides), figsize=(side*len(found.strides),side*h/w+.6), squeeze=False, layout='constrained')
         for level,(ax,stride) in enumerate(zip(axs[0], found.strides)):
             on = found.lvls==level
-            ax.imshow(_picture(found.image), cmap='gray', alpha=.35, extent=(0,w,h,0))
+            ax.imshow(_grey(found.image), cmap='gray', alpha=.35, extent=(0,w,h,0))
             matched = found.matched[on].clamp(min=-1) if int(on.sum())>4000 else found.matched[on]
             show_matches(ax, found.priors[on], matched, found.boxes)
             outline_boxes(ax, found.boxes[found.alone], 'black', lw=2, ls='--')

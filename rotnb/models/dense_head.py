@@ -80,7 +80,7 @@ class DenseHead(nn.Module):
         scales:bool=False, # a learnt factor of the deltas for each level
         scale_angle:str='own', # with `scales`, the angle's factor: 'own' (one for all levels), 'level' (that of the other deltas) or None
         squash_angle:bool=False, # bring the angle's outputs into (-1, 1), where PSC's cosines live
-        quality=None, # what the score says beside the class: 'centerness', 'objectness' (branches), 'iou', a function like `aligned()`, None
+        quality=None, # what the score says beside the class: 'centerness', 'objectness', 'iou', a function like `aligned()`, None
         overlap=partial(box_iou_rotated, aligned=True), # what that takes for the IoU: `(boxes (k,5), objects (k,5)) -> (k,)`
         quality_weight=1., # factor of the branch's loss in the total; a number, or one for each level
         object_iou:bool=True, # 'objectness' learns the IoU and the class 1, as in YOLOv5; False: the other way round, as in YOLOX

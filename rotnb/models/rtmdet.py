@@ -85,7 +85,7 @@ class LevelHead(DenseHead):
             for last in self.box: last.bias.copy_(self.coder.start().repeat(self.n))
         if self.quality in BRANCHES: self.quality_conv = self._lasts(widths[1], 1)
         if self.quality=='objectness':
-            for last,prior in zip(self.quality_conv, _of_levels(self.prior_prob, n_levels)): nn.init.constant_(last.bias, prior_bias(prior))
+            for last,cls in zip(self.quality_conv, self.cls): nn.init.constant_(last.bias, cls.bias[0].item())
         self._make_scales()
 
     def _lasts(self, widths, out):

@@ -155,7 +155,7 @@ def _most(values, groups, n): return values.new_zeros(n).scatter_reduce(0, group
 
 def _aligned(scores, overlaps, objects, alpha, beta):
     t,n = scores**alpha * overlaps**beta,int(objects.max())+1 if len(objects) else 0
-    return t/_most(t, objects, n)[objects].clamp(min=1e-9) * _most(overlaps, objects, n)[objects]
+    return t/_most(t, objects, n)[objects].clamp(min=1e-30) * _most(overlaps, objects, n)[objects]
 
 @checked(alpha=_amount, beta=_amount)
 def aligned(

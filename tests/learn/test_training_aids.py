@@ -1,10 +1,11 @@
 "Callbacks of a training: what they change is put back, what they hold survives, and a broken batch or clock ends nothing it should not"
 import math, warnings
+from functools import partial
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback, EarlyStoppingCallback, GradientAccumulation, SaveModelCallback, plt, random, set_seed
 from rotnb.all import (Checkpoint, CloseMixing, CopyPaste, Distill, EMA, EarlyAssigner, FiniteGuard, FitWarning, KeepBest, LogRun,
     MixUpBoxes, Mosaic, MultiScale, NonFiniteLossError, RotatedDataLoaders, Throughput, TimeBudget, TrackDifficulty, ValidateEvery,
-    WeightedSampler, create_detector, fcos_assign, plot_history, rotated_learner)
+    WeightedSampler, aligned, atss_assign, create_detector, fcos_assign, plot_history, rotated_learner, tal_assign)
 from rotnb.data.synth.scenes import make_synth
 from rotnb.learn.callbacks import lasting_cbs
 
@@ -120,6 +121,20 @@ def test_everything_is_put_back(make, end):
     learn.remove_cb(Cut)
     learn.fit(1, 1e-3)                                                                        # and another fit goes as the first
     assert model.stages[0].assigner is own
+
+def test_overlap_assigns_first_and_alignment_after(make):
+    "Points that ATSS chooses learn their own overlap for an epoch; then the alignment chooses points, and what they learn"
+    class Watch(Callback):
+        def __init__(self): self.seen = []
+        def before_batch(self):
+            stage = self.learn.model.stages[0]
+            if self.training: self.seen.append((stage.assigner, stage.quality))
+    early,late,target = partial(atss_assign, side=5.),partial(tal_assign, topk=6),aligned()
+    learn = make(EarlyAssigner(early, 1, quality='iou'), Watch(), assigner=late, quality=target)
+    learn.fit(2, 1e-3)
+    assert [quality for _,quality in learn.watch.seen]==['iou']*3+[target]*3
+    assert learn.model.stages[0].assigner is late and learn.watch.seen[-1][0] is late and learn.watch.seen[0][0] is not late
+    assert all(math.isfinite(loss) for loss in learn.recorder.losses)
 
 def test_mixing_of_all_kinds_ends(make):
     class Watch(Callback):

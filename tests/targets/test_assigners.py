@@ -15,7 +15,8 @@ DATA = np.load(Path(__file__).parent/'data'/'assigners.npz')
 
 def scene(seed):
     "Points, levels, objects, and what the network says of them"
-    priors,objects,boxes,scores,labels = (torch.from_numpy(DATA[f'{seed}/{name}']) for name in ('priors','objects','boxes','scores','labels'))
+    names = 'priors','objects','boxes','scores','labels'
+    priors,objects,boxes,scores,labels = (torch.from_numpy(DATA[f'{seed}/{name}']) for name in names)
     upright = lambda o: torch.cat([(o[:,:2]+o[:,2:])/2, o[:,2:]-o[:,:2], torch.zeros(len(o),1)], 1)
     points = torch.cat([priors, torch.zeros(len(priors),1)], 1)
     return points,points[:,2].log2().long()-3,upright(objects),dict(labels=labels, logits=scores.logit(), decoded=upright(boxes))
