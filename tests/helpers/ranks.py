@@ -33,7 +33,8 @@ def gradients(name, part, wrap=lambda model: model):
     model = create_detector(name, 3, **{**TINY, **OWN.get(name, {})})
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))[part]
     targets = [dict(boxes=tensor(boxes).reshape(-1,5), labels=torch.arange(len(boxes))) for boxes in BOXES][part]
-    sum(wrap(model)(images, targets).values()).backward()
+    trained = wrap(model)                           # kept: what averages gradients ends with it
+    sum(trained(images, targets).values()).backward()
     return {key:param.grad for key,param in model.named_parameters()} | {key:value for key,value in model.named_buffers() if 'running' in key}
 
 def as_many(model):
