@@ -46,6 +46,9 @@ assert dets['boxes'].shape[1]==5 and len(dets['boxes'])==len(dets['scores'])
 again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.2, resume='runs', progress=False)
 test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20''',
         'f223f581': "test_eq((len(json.loads(Path('found.geojson').read_text())['features']),bad), (len(dets['scores']),{}))"},
+    many_gpus={
+        '7f5a84ce': "assert Path('two.safetensors').is_file()",
+        '83853797': 'assert len(learn.evaluate(show=False).table)>1'},
     serve_it={
         'fed323b9': "test_close(found.boxes, tensor([row['box'] for row in answer['detections']]), 1e-3); assert len(found)>9",
         'ca0b7799': "assert set(codes)=={200,503} and codes.count(200)>=4",
