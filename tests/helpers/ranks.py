@@ -35,7 +35,8 @@ def gradients(name, part, wrap=lambda model: model):
     targets = [dict(boxes=tensor(boxes).reshape(-1,5), labels=torch.arange(len(boxes))) for boxes in BOXES][part]
     trained = wrap(model)                           # kept: what averages gradients ends with it
     sum(trained(images, targets).values()).backward()
-    return {key:param.grad for key,param in model.named_parameters()} | {key:value for key,value in model.named_buffers() if 'running' in key}
+    running = {key:value for key,value in model.named_buffers() if 'running' in key}
+    return {key:param.grad for key,param in model.named_parameters()} | running
 
 def as_many(model):
     sync_norms(model)
