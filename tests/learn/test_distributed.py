@@ -105,7 +105,7 @@ def test_torchrun_starts_the_command(tmp_path):
     make_synth(tmp_path/'set', n_train=4, n_valid=3, size=64, seed=3)
     start = '-m','torch.distributed.run','--standalone','--nproc-per-node','2','-m','--','rotnb','train'
     done = run(*start, tmp_path/'set', '--recipe', 'ssdd_6x', '--run', 'ships', '--arch', 'rotated_fcos_tiny', '--epochs', 1, '--bs', 1,
-               '--size', 64, '--workers', 0, '--seed', 0, '--set', 'pretrained=false',
+               '--size', 64, '--workers', 0, '--seed', 0, '--set', 'pretrained=False', 'backbone=test_resnet',
                ROTNB_RUNS=str(tmp_path/'runs'))
     assert done.returncode==0, done.stderr[-3000:]
     assert [o.name for o in (tmp_path/'runs').iterdir()]==['ships'] and done.stdout.count('wrote')==1
