@@ -46,6 +46,9 @@ assert dets['boxes'].shape[1]==5 and len(dets['boxes'])==len(dets['scores'])
 again = predict_scene(learn, scene, size=256, overlap=64, score_thr=.2, resume='runs', progress=False)
 test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20''',
         'f223f581': "test_eq((len(json.loads(Path('found.geojson').read_text())['features']),bad), (len(dets['scores']),{}))"},
+    many_gpus={
+        '7f5a84ce': "assert Path('two.safetensors').is_file()",
+        '83853797': 'assert learn.evaluate(show=False).map>.2'},
     millions_of_tiles={
         '6d000007': "assert {name:len(found) for name,found in preds.items()}=={name:len(found) for name,found in want.items()}",
         '6d00000a': "assert _ and Path('shared/results.csv').stat().st_size>1000",

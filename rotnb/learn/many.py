@@ -107,7 +107,7 @@ class ManyProcesses(Callback):
 
     def before_train(self):
         if not isinstance(self.dl, RBoxDL):
-            raise TypeError(f'distrib_ctx shares out the images of an RBoxDL, as a DataBlock with RBoxBlock makes it, not a {type(self.dl)}')
+            raise TypeError(f'distrib_ctx shares out the images of an RBoxDL, as RBoxBlock makes it, not of a {type(self.dl).__name__}')
         if self.wrapped is None: self._begin()
         self._wrap()
         self._share(self.dl)
@@ -212,7 +212,7 @@ def distrib_ctx(
         return
     accelerator = connect_processes(learn.dls.device, **kwargs)
     if accelerator.device.type=='cuda': learn.dls.to(accelerator.device)
-    handler,recorder = accelerator.ddp_handler,vars(learn.recorder)          # an assignment to a callback warns of names that a learner has
+    handler,recorder = accelerator.ddp_handler,vars(learn.recorder)  # to assign it would warn: a learner has a `loss` too
     loss,recorder['loss'] = recorder['loss'],RankLoss()
     cb = ManyProcesses(sync_bn, **(handler.to_kwargs() if handler else {}))
     learn.add_cb(cb)

@@ -187,7 +187,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     cls = self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(n_images,-1)*(matched!=IGN)
     box = self.loss_box.of(self.coder, pos.priors, self.deltas_of(pos.deltas, pos.labels), pos.boxes)
     n_learn,n_pos = rank_mean(torch.stack([(matched!=IGN).sum(), (matched>=0).sum()]), least=1)
-    factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn)) # their mean is the batch's loss
+    # the mean over images is the batch's loss
+    factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn))
     return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(n_images).index_add(0, pos.img, box)*box_factor)
 
 # %% ../../nbs/models/07_roi_head.ipynb #dbe49891

@@ -3,14 +3,15 @@ import faulthandler, os, signal, socket, sys, time, traceback, warnings
 from functools import partial
 from pathlib import Path
 import torch
-from fastai.vision.all import Callback, get_model, set_seed
-from torch import nn, tensor
+from fastai.vision.all import Callback, set_seed
+from torch import tensor
+from torch.nn.parallel import DistributedDataParallel
 from rotnb.all import (CloseMixing, EMA, FiniteGuard, KeepBest, Checkpoint, Mosaic, RotatedDataLoaders, Resume, TrackDifficulty,
                        create_detector, list_detectors, rotated_learner)
 from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate import APAccumulator
-from rotnb.learn.many import ManyProcesses, connect_processes
+from rotnb.learn.many import connect_processes, sync_norms
 from rotnb.learn.metrics import AngleError, RotatedF1, RotatedMAP
 from rotnb.targets.priors import AnchorPriors
 from rotnb.targets.sample import random_sample
@@ -32,12 +33,12 @@ def gradients(name, part, wrap=lambda model: model):
     model = create_detector(name, 3, **{**TINY, **OWN.get(name, {})})
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))[part]
     targets = [dict(boxes=tensor(boxes).reshape(-1,5), labels=torch.arange(len(boxes))) for boxes in BOXES][part]
-    sum(wrap(model)(images, targets).values()).backward()
-    return {key:param.grad for key,param in model.named_parameters()} | {key:value for key,value in model.named_buffers() if 'running' in key}
+    trained = wrap(model)                           # kept: what averages gradients ends with it
+    sum(trained(images, targets).values()).backward()
+    running = {key:value for key,value in model.named_buffers() if 'running' in key}
+    return {key:param.grad for key,param in model.named_parameters()} | running
 
 def as_many(model):
-    from torch.nn.parallel import DistributedDataParallel
-    from rotnb.learn.many import sync_norms
     sync_norms(model)
     return DistributedDataParallel(model)
 
@@ -133,7 +134,7 @@ def counted(rank):
     return dict(alone=acc.compute().n_gt.tolist(), gt=acc.gather().compute().n_gt.tolist(), once=len(acc.gather(1).images))
 
 def together(folder, rank):
-    faulthandler.dump_traceback_later(int(os.environ.get("ROTNB_DUMP", 600)))
+    faulthandler.dump_traceback_later(300)                  # who waits for whom
     connect_processes("cpu")
     res = dict(counted=counted(rank))
     res['grads'] = {name:gradients(name, slice(2*rank, 2*rank+2), as_many) for name in FAMILIES}
@@ -147,7 +148,7 @@ def together(folder, rank):
 
 def dies(folder, rank):
     "One is killed in the middle of a step; the other has to end too"
-    faulthandler.dump_traceback_later(int(os.environ.get("ROTNB_DUMP", 600)))
+    faulthandler.dump_traceback_later(300)                  # who waits for whom
     connect_processes("cpu")
     class Die(Callback):
         def before_backward(self):
@@ -177,11 +178,11 @@ def ended(pids): return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pi
 def main(folder):
     torch.set_num_threads(1)
     make_synth(folder/'set', n_train=6, n_valid=5, size=64, seed=3)
-    pids = start(together, folder)
+    begin = time.monotonic()
+    dead = ended(start(dies, folder))                       # before this process computes: a copy of one that did may wait for ever
+    alone,pids = dict(dead=dead, seconds=time.monotonic()-begin),start(together, folder)
     learn = learner(folder/'set', metrics=metrics())
-    alone = dict(values=list(learn.validate()), grads={name:gradients(name, slice(None)) for name in FAMILIES})
-    alone['codes'],begin = ended(pids),time.monotonic()
-    alone['dead'],alone['seconds'] = ended(start(dies, folder)),time.monotonic()-begin
-    torch.save(alone, folder/'alone.pth')
+    alone |= dict(values=list(learn.validate()), grads={name:gradients(name, slice(None)) for name in FAMILIES})
+    torch.save({**alone, 'codes':ended(pids)}, folder/'alone.pth')
 
 if __name__=='__main__': main(Path(sys.argv[1]))

@@ -27,6 +27,8 @@ def told(tmp_path_factory):
 
 def equal(a, b): return a.keys()==b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
+def as_said(row): return {key:str(value) for key,value in row.items() if key!='seconds'}       # NaN is NaN
+
 def test_gradients_are_those_of_one_process(told):
     "Four images with 3, 0, 1 and 2 objects; two in each process"
     one,both,_ = told
@@ -37,7 +39,7 @@ def test_gradients_are_those_of_one_process(told):
             scale = max(float(value.abs().max()) for value in want.values() if value is not None)
             for key,value in want.items():
                 if value is None: assert got[key] is None or not got[key].any(), (name, key)
-                else: assert torch.allclose(got[key], value, rtol=2e-3, atol=1e-5*scale), (name, key, (got[key]-value).abs().max(), scale)
+                else: assert (got[key]-value).norm()<=1e-3*value.norm().clamp(min=1e-6*scale), (name, key)
 
 def test_what_is_counted(told):
     (a,b) = [own['counted'] for own in told[1]]
@@ -59,8 +61,7 @@ def test_a_training_with_all_that_holds_something(told):
     assert len(a['read'])==len(b['read'])==6, 'three images an epoch each'
     assert a['kinds']=={(True,'DistributedDataParallel'),(False,'Detector')}
     assert equal(a['model'], b['model']) and a['same'] and b['same'] and 'many_processes' not in a['cbs']
-    terms = [{key:value for key,value in row.items() if key not in ('seconds',)} for row in a['rows']]
-    assert terms==[{key:value for key,value in row.items() if key not in ('seconds',)} for row in b['rows']]
+    assert [*map(as_said, a['rows'])]==[*map(as_said, b['rows'])]
     folder = told[2]
     assert (folder/'check.pth').is_file() and [kept[1] for kept in a['kept']]==[file.name for file in (folder/'best').iterdir()]
     assert not b['kept'] and [o.name for o in (folder/'runs').iterdir()]==['whole']
@@ -82,7 +83,7 @@ def test_families(told):
     for name,(model,row) in told[1][0]['families'].items():
         other,theirs = told[1][1]['families'][name]
         assert equal(model, other), name
-        assert all(row[key]==theirs[key] for key in row if key!='seconds') and np.isfinite(row['train_loss']), name
+        assert as_said(row)==as_said(theirs) and np.isfinite(row['train_loss']), name
 
 def test_the_death_of_one_is_the_end_of_all(told):
     one = told[0]
@@ -102,9 +103,10 @@ def test_torchrun_starts_the_command(tmp_path):
     "As it is typed, on a small folder; and what is wrong is one line"
     from rotnb.data.synth.scenes import make_synth
     make_synth(tmp_path/'set', n_train=4, n_valid=3, size=64, seed=3)
-    start = '-m','torch.distributed.run','--standalone','--nproc-per-node','2','-m','rotnb','train'
+    start = '-m','torch.distributed.run','--standalone','--nproc-per-node','2','-m','--','rotnb','train'
     done = run(*start, tmp_path/'set', '--recipe', 'ssdd_6x', '--run', 'ships', '--arch', 'rotated_fcos_tiny', '--epochs', 1, '--bs', 1,
-               '--size', 64, '--workers', 0, '--seed', 0, ROTNB_RUNS=str(tmp_path/'runs'))
+               '--size', 64, '--workers', 0, '--seed', 0, '--set', 'pretrained=False', 'backbone=test_resnet',
+               ROTNB_RUNS=str(tmp_path/'runs'))
     assert done.returncode==0, done.stderr[-3000:]
     assert [o.name for o in (tmp_path/'runs').iterdir()]==['ships'] and done.stdout.count('wrote')==1
     assert {'best.pth','state.pth','recipe.json','predictor'}<={o.name for o in (tmp_path/'runs/ships').iterdir()}
