@@ -25,9 +25,10 @@ from .sources import image_pixels
 # %% ../../nbs/predict/41_on_ray.ipynb #5c000006
 def _sent(item):
     "An image as a worker opens it"
-    if isinstance(item, (str,Path)): return item
+    if isinstance(item, (str,Path)): return Path(item).absolute()
     if isinstance(item, Window) and isinstance(item.scene, WindowedImage) and isinstance(item.scene.source, Path):
-        plain = WindowedImage(item.scene.source.absolute(), *(getattr(item.scene, key) for key in 'name height width bands limits'.split()))
+        scene = item.scene
+        plain = WindowedImage(scene.source.absolute(), scene.name, scene.height, scene.width, scene.bands, scene.limits)
         return Window(plain, item.x, item.y, item.w, item.h, item.scale)
     return item if getattr(item, 'origin', None) else image_pixels(item)
 
@@ -182,7 +183,8 @@ class RayPredictor:
         pool = self._pool(ray, data)
         stored = ray.put(pack(self.predictor, ray.cloudpickle))       # held here, for workers that are started again
         begun = ray.remote(num_cpus=0)(Begun).remote()
-        own = dict(packed=[stored], begun=begun, most=self.restarts+1, device='cuda' if pool['num_gpus'] else 'cpu', threads=self.cpus, **how)
+        device = 'cuda' if pool['num_gpus'] else 'cpu'
+        own = dict(packed=[stored], begun=begun, most=self.restarts+1, device=device, threads=self.cpus, **how)
         table = data.from_arrow([*blocks(items, place, self.block)])
         yield from table.map_batches(Worker, batch_size=None, fn_constructor_kwargs=own, **pool).iter_batches(batch_size=None)
 

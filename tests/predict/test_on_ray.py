@@ -66,4 +66,5 @@ def test_one_block_holds_images_of_one_size(tmp_path):
 def test_who_lacks_ray_is_told(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'ray', None)
     with pytest.raises(ImportError, match="rotnb's extra 'ray' brings it"): need('ray', extra='ray')
-    with pytest.raises(ImportError, match="rotnb's extra 'ray' brings it"): RayPredictor(Lamps()).predict_image(np.zeros((64,64,3), np.uint8))
+    image = np.zeros((64,64,3), np.uint8)
+    with pytest.raises(ImportError, match="rotnb's extra 'ray' brings it"): RayPredictor(Lamps()).predict_image(image)
