@@ -52,7 +52,7 @@ test_eq(again['boxes'].tolist(), dets['boxes'].tolist()); assert len(dets)>20'''
     millions_of_tiles={
         '6d000007': "assert {name:len(found) for name,found in preds.items()}=={name:len(found) for name,found in want.items()}",
         '6d00000a': "assert _ and Path('shared/results.csv').stat().st_size>1000",
-        '6d00000c': "test_eq({patch.get_edgecolor() for patch in ax.patches}>={plt.matplotlib.colors.to_rgba(f'C{i}') for i in (0,1)}, True)",
+        '6d00000c': "assert len(ax.patches)==len(windows) and len({patch.get_edgecolor() for patch in ax.patches})>1",
         '6d00000e': "assert Path('cut_off/results.csv').read_bytes()==Path('shared/results.csv').read_bytes()"},
     serve_it={
         'fed323b9': "test_close(found.boxes, tensor([row['box'] for row in answer['detections']]), 1e-3); assert len(found)>9",

@@ -121,6 +121,7 @@ predict_image(learn, image, conf=.3)                | UnknownArgumentError | did
 predict_scene(learn, image, iou_thr=1.5)            | ArgumentError        | iou_thr is 1.5
 predict_scene(learn, image, imgsz=512)              | UnknownArgumentError | did you mean 'size'?
 predict_scene(learn, image, cut='clip')             | ArgumentError        | 'keep' or 'drop'
+predict_folder(learn, 'dota', 'out', shard=4)       | ArgumentError        | (index, of)
 predict_folder(learn, 'dota', 'out', conf=.3)       | UnknownArgumentError | did you mean 'score_thr'?
 predict_folder('dota', learn, 'out')                | ArgumentError        | are the two swapped?
 open_learner(image, device='gpu')                   | ArgumentError        | 'cuda'?

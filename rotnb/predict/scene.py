@@ -239,7 +239,8 @@ def _results_in(out, resume, shard):
         yield
 
 def _say_bad(bad, n=None):
-    if bad: print('\n'.join([f'{len(bad)}{n and f" of {n}" or ""} images could not be read:', *(f'  {name}: {e}' for name,e in bad.items())]))
+    head = f'{len(bad)} of {n} images could not be read:' if n else 'could not be read:'
+    if bad: print('\n'.join([head, *(f'  {name}: {e}' for name,e in bad.items())]))
 
 def _say_part(shard, out, bad):
     print(f'part {shard.index} of {shard.of} is done; the last to finish writes the results into {out}')

@@ -48,7 +48,8 @@ def lamp_scene(file, h, w, n, seed):
 def lamp_scenes(folder):
     "Scenes of several sizes and kinds, one of which cannot be read"
     (folder/'deep').mkdir(parents=True)
-    for i,(name,h,w,n) in enumerate([('a.png',250,400,30), ('b.bmp',90,70,2), ('c.png',128,128,3), ('deep/a.jpg',300,130,9), ('e.png',64,64,0)]):
+    scenes = [('a.png',250,400,30), ('b.bmp',90,70,2), ('c.png',128,128,3), ('deep/a.jpg',300,130,9), ('e.png',64,64,0)]
+    for i,(name,h,w,n) in enumerate(scenes):
         lamp_scene(folder/name, h, w, n, i)
     (folder/'no.png').write_bytes(b'no image')
     return folder

@@ -70,7 +70,8 @@ def test_a_scene_in_parts(pics, tmp_path):
     want = predict_scene(Lamps(), pics/'a.png', 128, 40, cut='drop', progress=False)
     found = [predict_scene(Lamps(), pics/'a.png', shard=(i,3), **how) for i in (2,0,1)]
     assert found[:2]==[None,None] and same(found[2], want) and len(want)==30
-    assert predict_scene(Lamps(), pics/'a.png', shard=(1,3), **how) is None            # nothing is left: the first takes the last one's place
+    # nothing is left: the first takes the last one's place
+    assert predict_scene(Lamps(), pics/'a.png', shard=(1,3), **how) is None
     assert same(predict_scene(Lamps(), pics/'a.png', shard=(0,3), **how), want)
     with pytest.raises(OSError): predict_scene(Lamps(), pics/'no.png', shard=(0,3), **how)
 
@@ -80,7 +81,9 @@ def test_a_scene_in_parts(pics, tmp_path):
 def test_a_stale_journal(pics, tmp_path, learn, kw, words, shard):
     predict_folder(Lamps(), pics, tmp_path, shard=(0,2), **KW)
     with pytest.raises(JournalError, match=words): predict_folder(learn, pics, tmp_path, shard=shard, **{**KW, **kw})
-    if shard is None: assert predict_folder(learn, pics, tmp_path, resume=False, **{**KW, **kw})[0] and not part_files(tmp_path/'windows.journal')
+    if shard is None:
+        assert predict_folder(learn, pics, tmp_path, resume=False, **{**KW, **kw})[0]
+        assert not part_files(tmp_path/'windows.journal')
 
 def test_a_folder_that_grew(pics, tmp_path):
     "What was done of fewer images does not count as the end"
@@ -123,7 +126,7 @@ def test_the_command_asks_torchrun(pics, tmp_path, monkeypatch, capsys):
     run = partial(main, 'lamps', str(pics), str(tmp_path), format='csv', size=128, overlap=40, cut='drop')
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
     for name,value in dict(WORLD_SIZE='2', RANK='1', LOCAL_RANK='1').items(): monkeypatch.setenv(name, value)
-    run()                                                               # with an exit code for the broken one torchrun would stop the others
+    run()                                                               # torchrun would stop the others if it had an exit code
     assert 'part 1 of 2 is done' in capsys.readouterr().out
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(SystemExit, match='1'): run()
@@ -134,8 +137,8 @@ def test_torchrun(pics, tmp_path):
     "Two processes of a real detector find what one finds"
     from rotnb.all import Predictor, create_detector
     torch.manual_seed(0)
-    detector = create_detector('rotated_fcos', 1, backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1,
-                               strides=(8,16), score_thr=.001)
+    detector = create_detector('rotated_fcos', 1, backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16,
+                               stacked_convs=1, strides=(8,16), score_thr=.001)
     model = Predictor(detector, ['lamp'], score_thr=.001, max_dets=20).save(tmp_path/'model')
     args = ['rotnb.cli','predict',model,pics,'--format','csv','--size','128','--overlap','40','--score-thr','.001','--bs','1']
     env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
