@@ -3608,7 +3608,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'rotnb.interop.openvino._group_means': ( 'interop/openvino.html#_group_means',
                                                                                  'rotnb/interop/openvino.py'),
                                         'rotnb.interop.openvino._i32': ('interop/openvino.html#_i32', 'rotnb/interop/openvino.py'),
-                                        'rotnb.interop.openvino._scalar': ('interop/openvino.html#_scalar', 'rotnb/interop/openvino.py'),
                                         'rotnb.interop.openvino.faster_graph': ( 'interop/openvino.html#faster_graph',
                                                                                  'rotnb/interop/openvino.py'),
                                         'rotnb.interop.openvino.plain_norm': ( 'interop/openvino.html#plain_norm',

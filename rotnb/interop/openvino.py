@@ -11,7 +11,6 @@ from ..check.needs import need
 
 # %% ../../nbs/interop/14_openvino.ipynb #f354a555
 def _i32(ops, value): return ops.constant(np.array(value, np.int32))
-def _scalar(ops, x): return ops.reshape(x, _i32(ops, []), False)
 
 def _first_best(ops, row, k):
     "Positions of the k best of each row (b, n), of equals the first, in the order of positions"
@@ -22,9 +21,9 @@ def _first_best(ops, row, k):
     free = ops.subtract(k, ops.reduce_sum(ops.convert(more, 'i32'), last, True))
     taken = ops.logical_or(more, ops.logical_and(same, ops.less_equal(count(same), free)))
     shape = ops.shape_of(row, 'i32')
-    b,n = (ops.gather(shape, _i32(ops, [i]), _i32(ops, 0)) for i in (0,1))
+    b,n = (ops.gather(shape, _i32(ops, i), _i32(ops, 0)) for i in ([0],1))
     place = ops.select(taken, ops.subtract(count(taken), one), k)                       # all others write behind the last
-    at = ops.broadcast(ops.range(_i32(ops, 0), _scalar(ops, n), one, 'i32'), shape)
+    at = ops.broadcast(ops.range(_i32(ops, 0), n, one, 'i32'), shape)
     room = ops.broadcast(_i32(ops, 0), ops.concat([b, ops.add(ops.unsqueeze(k, _i32(ops, 0)), one)], 0))
     return _columns(ops, ops.scatter_elements_update(room, place, at, one), 0, ops.unsqueeze(k, _i32(ops, 0)))
 
@@ -37,7 +36,7 @@ def stable_topk(
     part # a TopK of rows (b, n), greatest first
 ):
     "Put the same in the place of a TopK, with equals in the order of their positions"
-    row,k = part.input_value(0),ops.convert(_scalar(ops, part.input_value(1)), 'i32')
+    row,k = part.input_value(0),ops.convert(part.input_value(1), 'i32')
     at = _first_best(ops, row, k)
     best = ops.topk(ops.gather_elements(row, at, 1), k, -1, 'max', 'value', index_element_type='i32')
     values,order = best.output(0),best.output(1)

@@ -4,7 +4,7 @@ import cv2, numpy as np, pytest
 from PIL import Image, ImageOps
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.evaluate.task1 import merge_windows
-from rotnb.data.images.rasters import CorruptImageError, image_size
+from rotnb.data.images.rasters import CorruptImageError, image_size, open_reader
 from rotnb.data.blocks import open_image
 from rotnb.data.images.windows import Window, open_scene, scene_windows, window_grid
 from rotnb.data.loaders import RotatedDataLoaders
@@ -225,3 +225,13 @@ def test_names_lead_back_to_the_scene():
         q = w.to_window(rbox2qbox(box))
         merged = merge_windows({w.name: dict(boxes=q, scores=[1.], labels=[0])})
         assert list(merged)==['P 1__x'] and abs(merged['P 1__x']['boxes']-rbox2qbox(box)).max()<1e-8
+
+@pytest.mark.parametrize('kw', [dict(tiled=False), dict()], ids=str)
+def test_gdal_keeps_the_blocks_of_a_row_of_windows(rio, tmp_path, kw, monkeypatch):
+    "rasterio takes bytes where GDAL takes MB: 64 of them were no cache, and each window decoded whole strips anew"
+    monkeypatch.delenv('GDAL_CACHEMAX', raising=False)
+    reader = open_reader(write_tif(rio, tmp_path/'a.tif', np.zeros((64,9000,3), np.uint8), **kw))
+    assert reader._env(1024).options['GDAL_CACHEMAX']>=1024*9000*3
+    assert reader._env(10**6).options['GDAL_CACHEMAX']<=2**28           # memory has an end
+    monkeypatch.setenv('GDAL_CACHEMAX', '100')
+    assert 'GDAL_CACHEMAX' not in reader._env(64).options               # who has said it is obeyed
