@@ -39,6 +39,7 @@ from .targets.fit_anchors import fit_anchors, shape_recall, show_shapes
 
 # losses
 from .losses.focal import focal_loss, quality_focal_loss, varifocal_loss
+from .losses.boxes import BoxLoss, balanced_l1_loss, box_loss, box_losses, dfl_loss, l1_loss, loss_landscape
 from .losses.boxes import rotated_iou_loss, smooth_l1_loss, upright_iou_loss
 from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
 from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss

@@ -84,7 +84,9 @@ def bare_part(a):
     "Batches are read and normalised in groups of eight, and then given to the model; only the latter is timed"
     predictor = make_predictor(a)
     windows,found,wall,cpu = scene_windows(a.file, a.size, a.overlap, img_rate_thr=0, pad=False)[a.part::2],{},0,0
-    def batch(some): return predictor.fit.batch([window.pixels() for window in some], some[0].size).contiguous(memory_format=torch.channels_last)
+    def batch(some):
+        x = predictor.fit.batch([window.pixels() for window in some], some[0].size)
+        return x.contiguous(memory_format=torch.channels_last)
     with Faster(predictor.detector).answering(min(a.score_thr, predictor.detector.score_thr)) as answer, torch.no_grad():
         for _ in range(4): answer(batch(windows[:a.bs]))
         for i in range(0, len(windows), 8*a.bs):
@@ -112,7 +114,8 @@ def apart(a):
         near = dist.topk(min(4, len(others)), largest=False).indices
         far += torch.cdist(quads[i:i+256,None].expand(-1,near.shape[1],-1,-1), others[near]).min(-1).values.amax(-1).amin(-1).tolist()
     far = np.array(far)
-    return dict(scene=len(quads), windows=len(others), alone=int((far>=.5).sum()), largest_px=float(far[far<.5].max()) if (far<.5).any() else None)
+    near = far[far<.5]
+    return dict(scene=len(quads), windows=len(others), alone=int((far>=.5).sum()), largest_px=float(near.max()) if len(near) else None)
 
 def run_part(a, name, part=0):
     cmd = [sys.executable, __file__, *a.argv, '--only', name, '--part', str(part)]
@@ -149,7 +152,8 @@ def summary(a):
     first = None if a.scene_alone else run_part(a, 'bare', 0)
     said = run_part(a, 'scene')
     res = dict(side=a.side, size=a.size, overlap=a.overlap, by=a.by, strips=a.strips, model=a.weights or a.model, bs=a.bs,
-               file_mb=a.file.stat().st_size/2**20, **said, torch=torch.__version__, threads=torch.get_num_threads(), load=os.getloadavg()[0])
+               file_mb=a.file.stat().st_size/2**20, **said, torch=torch.__version__, threads=torch.get_num_threads(),
+               load=os.getloadavg()[0])
     if not first: return res
     halves = [first,run_part(a, 'bare', 1)]
     seconds,cpu,n = (sum(half[key] for half in halves) for key in ('seconds','cpu_seconds','windows'))

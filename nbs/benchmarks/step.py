@@ -86,7 +86,8 @@ def beside(busy, name=None):
     try:
         for how in ('', 'GOMP_SPINCOUNT=10000', 'GOMP_SPINCOUNT=1000', 'OMP_WAIT_POLICY=PASSIVE', 'OMP_NUM_THREADS=1'):
             env = {**clean, **dict([how.split('=')] if how else [])}
-            said = subprocess.run([sys.executable, __file__, '--steps', '15', *(['--name', name] if name else [])], env=env, capture_output=True, text=True).stdout.strip()
+            command = [sys.executable, __file__, '--steps', '15', *(['--name', name] if name else [])]
+            said = subprocess.run(command, env=env, capture_output=True, text=True).stdout.strip()
             print(f'{name or "small net"}, {busy} busy, {how or "as it is":24} {said}', flush=True)
     finally:
         for one in spinning: one.kill(); one.wait()

@@ -64,7 +64,8 @@ def plain_norm(
     before,after = part.input_value(0).get_node(),[o.get_node() for o in part.output(0).get_target_inputs()]
     if before.get_type_name()!='Reshape' or len(after)!=1 or after[0].get_type_name()!='Reshape': return False
     x,shapes = before.input_value(0),[o.get_partial_shape() for o in (part.output(0), before.input_value(0), after[0].output(0))]
-    if [len(shape) for shape in shapes]!=[3,4,4] or shapes[0][1].is_dynamic or shapes[1][1].is_dynamic or shapes[1]!=shapes[2]: return False
+    if [len(shape) for shape in shapes]!=[3,4,4] or shapes[1]!=shapes[2]: return False
+    if shapes[0][1].is_dynamic or shapes[1][1].is_dynamic: return False
     groups,channels = shapes[0][1].get_length(),shapes[1][1].get_length()
     off = ops.subtract(x, _group_means(ops, x, groups, channels))
     spread = _group_means(ops, ops.multiply(off, off), groups, channels)

@@ -130,7 +130,12 @@ class RotatedLearner(Learner):
     fit_one_cycle,fit_flat_cos,fit_sgdr = (_as_run(checked(o)) for o in (Learner.fit_one_cycle, Learner.fit_flat_cos, Learner.fit_sgdr))
 
     distrib_ctx = distrib_ctx
-    def to_detach(self, b, cpu=True, gather=True): # fastai would gather where one process predicts by itself, and wait for the others
+    def to_detach(self,
+        b, # tensors, in lists or alone
+        cpu=True, # bring them there
+        gather=True # from all processes, where a loader is cut into their parts; fastai would wait for others that do not come
+    ):
+        "Tensors without their graph"
         return super().to_detach(b, cpu, gather and getattr(self.dl, 'world_size', 1)>1)
 
     @property

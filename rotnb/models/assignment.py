@@ -57,7 +57,7 @@ class Assignment:
 # %% ../../nbs/models/40_assignment.ipynb #45a00008
 @checked(stage=whole(0))
 def assignments(
-    detector:Detector,
+    detector:Detector, # to ask
     images:Tensor, # `(b, 3, h, w)`, normalised
     targets:list, # for each image `dict(boxes (n,5) px, labels (n,))`, as to train on
     stage:int=0 # which of the detector's
