@@ -1,7 +1,8 @@
 """`predict_image` of this build beside an older one, in turn, in processor time: `python fast.py --base CHECKOUT`.
 Each build is a process of its own that waits for its turn, so that both have the same machine; a ratio is that of the two calls of a turn.
 Both have the same weights, of chance, with the bias of the classes moved until about `--boxes` candidates pass the threshold; boxes are
-compared corner by corner. `--fast` gives the new build's ways: exact, bf16."""
+compared corner by corner. `--fast` gives the new build's ways: exact, bf16; and as files: onnx, openvino, int8 (of OpenVINO; with these
+weights its lost boxes say nothing, its time does)."""
 import argparse, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -32,20 +33,30 @@ def made(name, file, boxes, image):
     torch.save(detector.state_dict(), file)
     return detector
 
+def of_way(a, detector, folder):
+    "A predictor of the new build: the detector, or a file of it"
+    from rotnb.all import Predictor, export_onnx, export_openvino, make_scene, quantize
+    if a.way in ('exact','bf16'): return Predictor(detector, score_thr=.05, fast=a.way)
+    predictor = Predictor(detector, score_thr=.05)
+    if a.way=='onnx': file = export_onnx(predictor, folder/'m.onnx', a.size, check=False)
+    else: file = export_openvino(predictor, folder/'m.xml', size=a.size, check=False)
+    if a.way=='int8': file = quantize(file, [make_scene(i, a.size)[0] for i in range(20)], max_lost=1.)
+    return Predictor(file)
+
 def serve(a):
     "One build: a line in, an answer out"
     import torch
     from rotnb.all import Predictor, make_scene
     image = make_scene(0, a.size)[0]
     detector = made(a.name, a.weights, a.boxes, image)
-    kw = {} if a.way=='today' else dict(fast=a.way)
-    predictor = Predictor(detector, score_thr=.05, **kw)
-    for _ in sys.stdin:
-        start,wall = time.process_time(),time.perf_counter()
-        found = predictor.predict_image(image)
-        took = dict(cpu=time.process_time()-start, wall=time.perf_counter()-wall)
-        answer = {key:getattr(found, key).tolist() for key in ('boxes','labels','scores')}
-        print(json.dumps({**took, **answer}), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = Predictor(detector, score_thr=.05) if a.way=='today' else of_way(a, detector, Path(folder))
+        for _ in sys.stdin:
+            start,wall = time.process_time(),time.perf_counter()
+            found = predictor.predict_image(image)
+            took = dict(cpu=time.process_time()-start, wall=time.perf_counter()-wall)
+            answer = {key:getattr(found, key).tolist() for key in ('boxes','labels','scores')}
+            print(json.dumps({**took, **answer}), flush=True)
 
 def start(a, name, way, weights):
     root = a.base if way=='today' else Path(__file__).resolve().parents[2]

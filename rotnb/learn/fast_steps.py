@@ -19,8 +19,9 @@ from .callbacks import DetectionCallback, DetectionLoss, Lasting
 def free_cores(
     seconds:float=.2 # to look for; nothing of this process should run
 )->int: # 1 or more
-    "Cores that other programs leave"
-    idle = psutil.cpu_count()*(1-psutil.cpu_percent(seconds)/100)
+    "Cores that other programs leave; those that run with `nice` leave theirs"
+    shares = psutil.cpu_times_percent(seconds)
+    idle = sum(getattr(shares, kind, 0) for kind in ('idle','iowait','nice'))/100*psutil.cpu_count()
     return max(1, min(round(idle), torch.get_num_threads()))
 
 @checked(threads=None)

@@ -1,4 +1,5 @@
 "Settings of a step hold for a fit and no longer"
+from types import SimpleNamespace
 import psutil, pytest, torch
 from fastai.callback.core import Callback
 from rotnb.data.loaders import RotatedDataLoaders
@@ -20,7 +21,8 @@ def two_threads():
 @pytest.mark.parametrize('busy,n', [(0,2), (55,1), (100,1)])
 def test_a_fit_takes_the_cores_that_are_free(tmp_path, monkeypatch, two_threads, capsys, busy, n):
     monkeypatch.setattr(psutil, 'cpu_count', lambda: 2)
-    monkeypatch.setattr(psutil, 'cpu_percent', lambda interval: float(busy))
+    shares = SimpleNamespace(user=busy/2, system=busy/2, nice=(100-busy)/2, idle=(100-busy)/2)
+    monkeypatch.setattr(psutil, 'cpu_times_percent', lambda interval: shares)
     seen = []
     class Look(Callback):
         def after_batch(self): seen.append(torch.get_num_threads())
