@@ -119,7 +119,7 @@ def _size_wh(learn, default=(512,512)):
     sizes = input_sizes(learn.dls.train) or [default]
     return tuple(32*math.ceil(side/32) for side in max(sizes))
 
-_fastai_summary = Learner.summary
+_fastai_summary = getattr(Learner.summary, 'fastai', Learner.summary)    # also where this runs a second time
 
 @patch
 def summary(self:Learner,
@@ -134,6 +134,8 @@ def summary(self:Learner,
                         metrics=', '.join(metric.name for metric in self.metrics) or 'none')
         parts,losses = part_table(model, size_wh),loss_terms(model)
         return LearnerSummary(name, backbone, strides, model.angle, vocab, parts, size_wh, losses, settings)
+
+Learner.summary.fastai = _fastai_summary
 
 @patch
 def __repr__(self:Learner):

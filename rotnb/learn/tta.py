@@ -18,7 +18,7 @@ Learner.scaled = lambda self, scale: self.predictor().scaled(scale)
 Learner.with_views = with_views
 
 # %% ../../nbs/learn/29_tta.ipynb #b1756f2a
-_fastai_tta = Learner.tta
+_fastai_tta = getattr(Learner.tta, 'fastai', Learner.tta)        # also where this runs a second time
 
 @checked(views=known_views)
 def detect_tta(
@@ -39,3 +39,5 @@ def tta(self:Learner, *args, **kwargs):
     "A set seen several times: of a detector `detect_tta`, of other models fastai's average"
     is_detector = any(isinstance(cb, DetectionCallback) for cb in self.cbs)
     return (detect_tta if is_detector else _fastai_tta)(self, *args, **kwargs)
+
+Learner.tta.fastai = _fastai_tta
