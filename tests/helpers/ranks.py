@@ -6,8 +6,9 @@ import torch
 from fastai.vision.all import Callback, set_seed
 from torch import tensor
 from torch.nn.parallel import DistributedDataParallel
+import families
 from rotnb.all import (CloseMixing, EMA, FiniteGuard, KeepBest, Checkpoint, Mosaic, RotatedDataLoaders, Resume, TrackDifficulty,
-                       create_detector, list_detectors, rotated_learner)
+                       create_detector, rotated_learner)
 from rotnb.data.samplers import WeightedSampler
 from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate import APAccumulator
@@ -18,7 +19,7 @@ from rotnb.targets.sample import random_sample
 
 TINY = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 ALIKE = 'rotated_fcos_tiny','rotated_retinanet_tiny','rtmdet_r_s','rtmdet_r_m','rtmdet_r_l'       # as small as here
-FAMILIES = [name for name in list_detectors() if name not in ALIKE]
+FAMILIES = [name for name in families.FAMILIES if name not in ALIKE]
 # all proposals learn, in whatever order: a last bit in a score changes nothing
 SURE = dict(fc_channels=32, sampler=partial(random_sample, num=10**6, pos_fraction=.5), rpn_kw=dict(
     priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None, sampler=partial(random_sample, num=10**6, pos_fraction=.5), nms_pre=10**5,
