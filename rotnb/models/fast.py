@@ -176,6 +176,7 @@ def fast_twin(
     for module in [*twin.modules()]:
         for name,child in module.named_children():
             if child in new: setattr(module, name, new[child])
+    twin.here = nn.Parameter(images.new_zeros(0), requires_grad=False)  # fastai asks a parameter for the device, and all may be packed
     if dtype==torch.float32: _check_same(twin, images, truth)
     return twin
 
