@@ -4,6 +4,7 @@ Both have the same weights, of chance, with the bias of the classes moved until 
 compared corner by corner. `--fast` gives the new build's ways: exact, bf16; and as files: onnx, openvino, int8 (of OpenVINO; with these
 weights its lost boxes say nothing, its time does)."""
 import argparse, json, os, subprocess, sys, tempfile, time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 DETECTORS = {'rotated_fcos_tiny':{}, 'rtmdet_r_tiny':{}, 'oriented_rcnn':dict(backbone='resnet18')}
@@ -50,7 +51,8 @@ def serve(a):
     image = make_scene(0, a.size)[0]
     detector = made(a.name, a.weights, a.boxes, image)
     with tempfile.TemporaryDirectory() as folder:
-        predictor = Predictor(detector, score_thr=.05) if a.way=='today' else of_way(a, detector, Path(folder))
+        with redirect_stdout(sys.stderr):                               # answers alone go out
+            predictor = Predictor(detector, score_thr=.05) if a.way=='today' else of_way(a, detector, Path(folder))
         for _ in sys.stdin:
             start,wall = time.process_time(),time.perf_counter()
             found = predictor.predict_image(image)
