@@ -20,8 +20,10 @@ def free_cores(
     seconds:float=.2 # to look for; nothing of this process should run
 )->int: # 1 or more
     "Cores that other programs leave; those that run with `nice` leave theirs"
-    shares = psutil.cpu_times_percent(seconds)
-    idle = sum(getattr(shares, kind, 0) for kind in ('idle','iowait','nice'))/100*psutil.cpu_count()
+    before = psutil.cpu_times()                                     # psutil's own shares of less than a second do not add up to one
+    time.sleep(seconds)
+    spent = {kind:after-was for kind,was,after in zip(before._fields, before, psutil.cpu_times()) if not kind.startswith('guest')}
+    idle = sum(spent.get(kind, 0) for kind in ('idle','iowait','nice'))/max(sum(spent.values()), 1e-9)*psutil.cpu_count()
     return max(1, min(round(idle), torch.get_num_threads()))
 
 @checked(threads=None)

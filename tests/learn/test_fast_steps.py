@@ -1,5 +1,6 @@
 "Settings of a step hold for a fit and no longer"
-from types import SimpleNamespace
+import itertools
+from collections import namedtuple
 import psutil, pytest, torch
 from fastai.callback.core import Callback
 from rotnb.data.loaders import RotatedDataLoaders
@@ -11,6 +12,8 @@ def small_learner(folder, *cbs):
     return rotated_learner(dls, 'rotated_fcos', pretrained=False, run=False, backbone='test_resnet', fpn_channels=16, feat_channels=16,
                            stacked_convs=1, strides=(8,16), cbs=cbs)
 
+Times = namedtuple('Times', 'user nice system idle guest')        # as psutil tells them: seconds since the machine was started
+
 @pytest.fixture
 def two_threads():
     had = torch.get_num_threads()
@@ -21,8 +24,9 @@ def two_threads():
 @pytest.mark.parametrize('busy,n', [(0,2), (55,1), (100,1)])
 def test_a_fit_takes_the_cores_that_are_free(tmp_path, monkeypatch, two_threads, capsys, busy, n):
     monkeypatch.setattr(psutil, 'cpu_count', lambda: 2)
-    shares = SimpleNamespace(user=busy/2, system=busy/2, nice=(100-busy)/2, idle=(100-busy)/2)
-    monkeypatch.setattr(psutil, 'cpu_times_percent', lambda interval: shares)
+    spent = Times(user=busy/2, nice=(100-busy)/2, system=busy/2, idle=(100-busy)/2, guest=busy/2)   # of a guest is of a user, too
+    times = itertools.cycle([Times(7, 7, 7, 7, 7), Times(*(7+.4*part/100 for part in spent))])      # two cores for a fifth of a second
+    monkeypatch.setattr(psutil, 'cpu_times', lambda: next(times))
     seen = []
     class Look(Callback):
         def after_batch(self): seen.append(torch.get_num_threads())
