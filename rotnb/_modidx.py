@@ -5489,6 +5489,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'rotnb.models.yolo': { 'rotnb.models.yolo.Gate': ('models/yolo.html#gate', 'rotnb/models/yolo.py'),
                                    'rotnb.models.yolo.Gate.__init__': ('models/yolo.html#gate.__init__', 'rotnb/models/yolo.py'),
                                    'rotnb.models.yolo.Gate.forward': ('models/yolo.html#gate.forward', 'rotnb/models/yolo.py'),
+                                   'rotnb.models.yolo.HeadSpec': ('models/yolo.html#headspec', 'rotnb/models/yolo.py'),
                                    'rotnb.models.yolo._register': ('models/yolo.html#_register', 'rotnb/models/yolo.py'),
                                    'rotnb.models.yolo._rows': ('models/yolo.html#_rows', 'rotnb/models/yolo.py'),
                                    'rotnb.models.yolo._set_norms': ('models/yolo.html#_set_norms', 'rotnb/models/yolo.py'),

@@ -120,7 +120,7 @@ def find_results(
     "The detections that are meant"
     path = Path(path).expanduser()
     if path.is_file():
-        is_list = path.suffix.lower()!='.json' or path.read_bytes()[:64].lstrip().startswith(b'[')
+        with open(path, 'rb') as file: is_list = path.suffix.lower()!='.json' or file.read(64).lstrip().startswith(b'[')
         return path if path.suffix.lower() in _READERS and is_list else None
     inside = next((path/name for name in _PLACES if (path/name).exists()), None)
     return inside or (path if any(path.glob('*.txt')) else None)

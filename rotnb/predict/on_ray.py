@@ -8,6 +8,7 @@ __all__ = ['blocks', 'pack', 'Begun', 'Worker', 'WorkerError', 'RayPredictor']
 # %% ../../nbs/predict/14_on_ray.ipynb #5c000003
 import io, logging, pickle
 from collections import Counter
+from fastcore.basics import patch
 import numpy as np, torch
 from pathlib import Path
 from ..check.needs import need
@@ -62,6 +63,7 @@ def pack(
     torch.save(predictor, file, pickle_module=pickler)
     return file.getvalue()
 
+# %% ../../nbs/predict/14_on_ray.ipynb #5c000011
 class _Unreadable(Exception):
     def __init__(self, at, why): self.at,self.why = at,f'{why}'
 
@@ -72,6 +74,7 @@ class Begun:
         self.times[block] += 1
         return self.times[block]
 
+# %% ../../nbs/predict/14_on_ray.ipynb #5c000012
 class Worker:
     "A predictor that answers blocks"
     def __init__(self,
@@ -87,30 +90,6 @@ class Worker:
         self.predictor,self.how = torch.load(io.BytesIO(packed), map_location=device, weights_only=False),how
         if hasattr(self.predictor, 'to'): self.predictor.to(device)
 
-    def _answer(self, tasks): # index to (image, place)
-        found,unread = {},{}
-        if self.begun and _get(self.begun.again.remote(min(tasks)))>self.most:
-            return found,dict.fromkeys(tasks, f'{self.most} workers died of it, or of what they saw with it')
-        todo = {i:task for i,task in tasks.items() if not isinstance(task[0], Exception)}
-        unread.update((i, f'{task[0]}') for i,task in tasks.items() if i not in todo)
-        while todo:
-            try:
-                self._look(todo, found)
-                break
-            except _Unreadable as e:
-                unread[e.at] = e.why
-                todo = {i:task for i,task in todo.items() if i not in found and i not in unread}
-        return found,unread
-
-    def _look(self, todo, found):
-        at,items = list(todo),[task[0] for task in todo.values()]
-        of_item = {id(item):i for i,item in zip(at, items)}
-        placed = any(task[1] is not None for task in todo.values())
-        def place(item): return torch.from_numpy(todo[of_item[id(item)]][1])
-        def note(some): found.update((at[i], rows) for i,rows in some)
-        def error(item, e): return _Unreadable(of_item[id(item)], e)
-        self.predictor.detect_rows(items, note, progress=False, place=place if placed else None, error=error, **self.how)
-
     def __call__(self,
         block:dict # columns of `blocks`
     )->dict: # columns `at`, `rows` as bytes, `width` of a row, and `error`, '' where there is none
@@ -120,6 +99,33 @@ class Worker:
         rows = [np.asarray(found.get(i, np.zeros((0,7))), '<f4') for i in tasks]
         return dict(at=np.array([*tasks]), rows=np.array([one.tobytes() for one in rows]+[None], object)[:-1],
                     width=np.array([one.shape[1] for one in rows]), error=np.array([unread.get(i, '') for i in tasks], object))
+
+# %% ../../nbs/predict/14_on_ray.ipynb #5c000014
+@patch
+def _answer(self:Worker, tasks): # index to (image, place)
+    found,unread = {},{}
+    if self.begun and _get(self.begun.again.remote(min(tasks)))>self.most:
+        return found,dict.fromkeys(tasks, f'{self.most} workers died of it, or of what they saw with it')
+    todo = {i:task for i,task in tasks.items() if not isinstance(task[0], Exception)}
+    unread.update((i, f'{task[0]}') for i,task in tasks.items() if i not in todo)
+    while todo:
+        try:
+            self._look(todo, found)
+            break
+        except _Unreadable as e:
+            unread[e.at] = e.why
+            todo = {i:task for i,task in todo.items() if i not in found and i not in unread}
+    return found,unread
+
+@patch
+def _look(self:Worker, todo, found):
+    at,items = list(todo),[task[0] for task in todo.values()]
+    of_item = {id(item):i for i,item in zip(at, items)}
+    placed = any(task[1] is not None for task in todo.values())
+    def place(item): return torch.from_numpy(todo[of_item[id(item)]][1])
+    def note(some): found.update((at[i], rows) for i,rows in some)
+    def error(item, e): return _Unreadable(of_item[id(item)], e)
+    self.predictor.detect_rows(items, note, progress=False, place=place if placed else None, error=error, **self.how)
 
 # %% ../../nbs/predict/14_on_ray.ipynb #5c00000c
 class WorkerError(RuntimeError): "What a worker could not do, or that workers died"
@@ -143,6 +149,7 @@ def _unpacked(answers):
     return {i:np.frombuffer(rows, '<f4').reshape(-1, width) for i,rows,width in zip(at, answers['rows'], answers['width'].tolist())
             if i not in bad},bad
 
+# %% ../../nbs/predict/14_on_ray.ipynb #5c000015
 @checked(workers=whole(), gpus=between(0, text='a share of a GPU, or a number of them'), cpus=between(0, text='a number of CPUs'),
          block=whole(), restarts=whole(0))
 class RayPredictor:
@@ -167,42 +174,46 @@ class RayPredictor:
         "What its detections depend on: neither Ray nor the number of workers"
         return self.predictor.fingerprint()
 
-    def _pool(self, ray, data):
-        "Workers, and what each has of the cluster"
-        there = ray.cluster_resources()
-        gpus = min(1, there.get('GPU', 0)) if self.gpus is None else self.gpus
-        fit = there.get('GPU', 0)/gpus if gpus else there.get('CPU', 1)/(self.cpus or 1)
-        size = max(1, self.workers or int(fit))
-        return dict(compute=data.ActorPoolStrategy(size=size), num_gpus=gpus, num_cpus=self.cpus)
+    def __repr__(self): return f'{self.predictor!r} on Ray'
 
-    def _answers(self, items, place, progress, **how):
-        "What workers answer, block by block, as it comes"
-        ray,data = _ray()
-        context = data.DataContext.get_current()
-        context.enable_progress_bars,context.print_on_execution_start = bool(progress),False
-        pool = self._pool(ray, data)
-        stored = ray.put(pack(self.predictor, ray.cloudpickle))       # held here, for workers that are started again
-        begun = ray.remote(num_cpus=0)(Begun).remote()
-        device = 'cuda' if pool['num_gpus'] else 'cpu'
-        own = dict(packed=[stored], begun=begun, most=self.restarts+1, device=device, threads=self.cpus, **how)
-        table = data.from_arrow([*blocks(items, place, self.block)])
-        yield from table.map_batches(Worker, batch_size=None, fn_constructor_kwargs=own, **pool).iter_batches(batch_size=None)
+# %% ../../nbs/predict/14_on_ray.ipynb #5c000017
+@patch
+def _pool(self:RayPredictor, ray, data):
+    "Workers, and what each has of the cluster"
+    there = ray.cluster_resources()
+    gpus = min(1, there.get('GPU', 0)) if self.gpus is None else self.gpus
+    fit = there.get('GPU', 0)/gpus if gpus else there.get('CPU', 1)/(self.cpus or 1)
+    size = max(1, self.workers or int(fit))
+    return dict(compute=data.ActorPoolStrategy(size=size), num_gpus=gpus, num_cpus=self.cpus)
 
-    def detect_rows(self, items, note, score_thr, bs=None, num_workers=None, progress=None, place=None, error=lambda item, e: e):
-        "Detections of images as rows, see `Predictor.detect_rows`"
-        check_loading(bs, num_workers)
-        if not items: return
-        bad = {}
-        try:
-            for answers in self._answers(items, place, progress, score_thr=score_thr, bs=bs, num_workers=num_workers):
-                found,unread = _unpacked(answers)
-                note(found.items())
-                bad.update(unread)
-        except need('ray', extra='ray')[0].exceptions.RayError as e:
-            raise WorkerError(f'on Ray: {_cause(e)}. With out= or resume=, what was done is noted, and the same call goes on') from e
-        first,*others = [error(items[i], CorruptImageError(why)) for i,why in sorted(bad.items())] or [None]
-        if first is not None:
-            first.others = others
-            raise first
+@patch
+def _answers(self:RayPredictor, items, place, progress, **how):
+    "What workers answer, block by block, as it comes"
+    ray,data = _ray()
+    context = data.DataContext.get_current()
+    context.enable_progress_bars,context.print_on_execution_start = bool(progress),False
+    pool = self._pool(ray, data)
+    stored = ray.put(pack(self.predictor, ray.cloudpickle))       # held here, for workers that are started again
+    begun = ray.remote(num_cpus=0)(Begun).remote()
+    device = 'cuda' if pool['num_gpus'] else 'cpu'
+    own = dict(packed=[stored], begun=begun, most=self.restarts+1, device=device, threads=self.cpus, **how)
+    table = data.from_arrow([*blocks(items, place, self.block)])
+    yield from table.map_batches(Worker, batch_size=None, fn_constructor_kwargs=own, **pool).iter_batches(batch_size=None)
 
-    def __repr__(self): return f'{self.predictor!r} on Ray' 
+@patch
+def detect_rows(self:RayPredictor, items, note, score_thr, bs=None, num_workers=None, progress=None, place=None, error=lambda item, e: e):
+    "Detections of images as rows, see `Predictor.detect_rows`"
+    check_loading(bs, num_workers)
+    if not items: return
+    bad = {}
+    try:
+        for answers in self._answers(items, place, progress, score_thr=score_thr, bs=bs, num_workers=num_workers):
+            found,unread = _unpacked(answers)
+            note(found.items())
+            bad.update(unread)
+    except need('ray', extra='ray')[0].exceptions.RayError as e:
+        raise WorkerError(f'on Ray: {_cause(e)}. With out= or resume=, what was done is noted, and the same call goes on') from e
+    first,*others = [error(items[i], CorruptImageError(why)) for i,why in sorted(bad.items())] or [None]
+    if first is not None:
+        first.others = others
+        raise first

@@ -6,7 +6,9 @@
 __all__ = ['object_shapes', 'shape_recall', 'fit_anchors', 'show_shapes']
 
 # %% ../../nbs/targets/10_fit_anchors.ipynb #8c9cb447
+import warnings
 from itertools import cycle
+from scipy.cluster.vq import kmeans2
 import numpy as np
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, qbox2rbox
@@ -57,10 +59,9 @@ def _clustered(sizes, n, rng):
     "Centres of `n` clusters of the logarithms of sizes, as sizes"
     logs = np.log(sizes)
     centres = logs[rng.choice(len(logs), n, replace=False)]+rng.normal(0, 1e-3, (n,2))      # objects of one size: apart nevertheless
-    for _ in range(30):
-        own = ((logs[:,None]-centres)**2).sum(-1).argmin(1)
-        centres = np.array([logs[own==i].mean(0) if (own==i).any() else centre for i,centre in enumerate(centres)])
-    return np.exp(centres)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)                    # of a cluster that nobody is in: it stays where it is
+        return np.exp(kmeans2(logs, centres, 30, minit='matrix')[0])
 
 def _evolved(sizes, shapes, by, ratio, steps, rng):
     "Shapes after `steps` changes at random, of which those that fit better were kept"
