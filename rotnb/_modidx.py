@@ -5458,6 +5458,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'rotnb.models.stripnet': { 'rotnb.models.stripnet.StripGate': ('models/stripnet.html#stripgate', 'rotnb/models/stripnet.py'),
                                        'rotnb.models.stripnet.StripGate.__init__': ( 'models/stripnet.html#stripgate.__init__',
                                                                                      'rotnb/models/stripnet.py')},
+            'rotnb.models.tal_tiny': { 'rotnb.models.tal_tiny.rotated_tal_tiny': ( 'models/tal_tiny.html#rotated_tal_tiny',
+                                                                                   'rotnb/models/tal_tiny.py')},
             'rotnb.models.weights': { 'rotnb.models.weights._agreed': ('models/weights.html#_agreed', 'rotnb/models/weights.py'),
                                       'rotnb.models.weights._counterparts': ( 'models/weights.html#_counterparts',
                                                                               'rotnb/models/weights.py'),

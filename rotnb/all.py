@@ -181,7 +181,7 @@ from .learn.describe import LearnerSummary
 from .learn.suggest import suggest
 from .learn.fast_steps import FastSteps, step_times
 from .learn.schedules import Schedule
-from .learn.optimizers import NoDecay, stage_splitter
+from .learn.optimizers import NoDecay, optimizer, stage_splitter
 from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment

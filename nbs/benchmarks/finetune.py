@@ -30,7 +30,7 @@ def trained(train, valid, classes, epochs, seed, weights=None):
     tfms = rotated_aug_transforms(**recipe['aug'])
     dls = RotatedDataLoaders.from_annots(train, valid, classes, bs=recipe['bs'], num_workers=0, batch_tfms=tfms)
     kw = dict(weights=weights) if weights else dict(arch=recipe['model'], pretrained=False)
-    learn = rotated_learner(dls, metrics=[], run=False, **recipe['learner'], **kw)
+    learn = rotated_learner(dls, metrics=[], run=False, opt_func=optimizer(recipe['opt']), **recipe['learner'], **kw)
     learn.unfreeze()
     class TrainOnly(Callback):
         "Validated once, at the end"

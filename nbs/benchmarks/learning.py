@@ -25,7 +25,7 @@ OWN = {'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':{}, 'rotated_fcos':dict(
 def train(name, epochs, seed=0):
     set_seed(seed)
     dls = demo_loaders(None, None, recipe['bs'], recipe['n_train'], recipe['n_valid'], 0)
-    learn = rotated_learner(dls, name, pretrained=False, metrics=[], **recipe['learner'], **OWN[name])
+    learn = rotated_learner(dls, name, pretrained=False, metrics=[], opt_func=optimizer(recipe['opt']), **recipe['learner'], **OWN[name])
     learn.unfreeze()
     row = dict(detector=name, settings={k:str(v) for k,v in OWN[name].items()}, epochs=epochs, seed=seed, threads=torch.get_num_threads(),
                params=sum(p.numel() for p in learn.model.parameters()))

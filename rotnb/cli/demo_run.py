@@ -21,6 +21,8 @@ from ..predict.infer import predict_image
 from ..learn.learner import rotated_learner
 from ..learn.metrics import RotatedMAP
 from ..learn.fast_steps import FastSteps
+from ..learn.optimizers import optimizer
+from ..learn.ema import EMA
 from ..learn.history import history, plot_history, versions
 from ..learn.run_folder import write_json
 from .commands import UserError
@@ -149,9 +151,9 @@ def run_demo(
         set_seed(seed)
         dls = demo_loaders(data, size, bs, n_train, n_valid, workers, format)
         if backbone: kw['backbone'] = backbone
-        metrics,cbs = [RotatedMAP(), RotatedMAP('coco')],[Checkpoint(path/'checkpoint/last.pth', resume), log, FastSteps(threads='free')]
-        learn = rotated_learner(dls, model, pretrained=pretrained, metrics=metrics, path=path,
-                                **{**recipe['learner'], 'run':False, **kw})
+        cbs = [Checkpoint(path/'checkpoint/last.pth', resume), EMA(**recipe['ema']), log, FastSteps(threads='free')]
+        learn = rotated_learner(dls, model, pretrained=pretrained, metrics=[RotatedMAP(), RotatedMAP('coco')], path=path,
+                                **{**recipe['learner'], 'opt_func':optimizer(recipe['opt']), 'run':False, **kw})
         learn.unfreeze()
         _without_bar(learn, stack)
         learn.fit_one_cycle(epochs, slice(lr/10, lr) if pretrained else lr, cbs=cbs, **recipe['fit'])

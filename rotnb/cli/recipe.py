@@ -12,11 +12,12 @@ from ..data.labels.atomic import lies_in
 from .commands import UserError
 
 # %% ../../nbs/cli/04_recipe.ipynb #2aabfe22
-recipe = dict(model='rotated_fcos_tiny', epochs=18, bs=4, n_train=240, n_valid=60, size=320,
-              lr=3e-3, # above the 1e-3 of `rotated_learner`: few steps, from random weights
+recipe = dict(model='rotated_tal_tiny', epochs=24, bs=4, n_train=240, n_valid=60, size=320,
+              opt='muon', lr=8e-3, # above the 1e-3 of `rotated_learner`: few steps, from random weights
+              ema=dict(decay=.998, warmup=200), # the average of the last weights is judged and kept
               aug=dict(max_rotate=0, min_zoom=1, max_zoom=1, max_lighting=0), # the eight symmetries alone
               learner=dict(wd=0.05),
-              fit=dict(pct_start=0.2, div=10))
+              fit=dict(pct_start=0.2, div=10, moms=(.95,.95,.95)))
 
 # %% ../../nbs/cli/04_recipe.ipynb #4d8dbc74
 def check_positive(**options):
