@@ -44,9 +44,7 @@ def tower(
         layers += [conv, *([group_norm(nf)] if norm else []), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
-# %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
-_class_losses = {None:focal_loss, 'centerness':focal_loss, 'objectness':partial(quality_focal_loss, beta=0.)}
-
+# %% ../../nbs/models/05_dense_head.ipynb #e9cde69b
 def phase(
     name:str, # 'early' or 'late'
     settings:dict # of a `DenseHead`; early ones with `epochs`
@@ -59,6 +57,9 @@ def phase(
         raise ValueError(f"early: epochs={settings.get('epochs')!r}; say how many epochs, or which share of all, such as 1/3")
     losses = {key:box_loss(value) for key,value in settings.items() if key in ('loss_box','loss_angle','loss_sides') and value}
     return {**settings, **losses}
+
+# %% ../../nbs/models/05_dense_head.ipynb #bf74e5e3
+_class_losses = {None:focal_loss, 'centerness':focal_loss, 'objectness':partial(quality_focal_loss, beta=0.)}
 
 @checked
 class DenseHead(nn.Module):

@@ -66,6 +66,7 @@ def box_iou_loss(
     if mode=='square': return box_loss('hbox_iou' if angle=='hbb' else 'iou', weight, mode=mode)
     return box_loss(f'upright_{mode}' if angle=='hbb' else 'ciou' if mode=='siou' else mode, weight)
 
+# %% ../../nbs/models/39_yolo.ipynb #c33f18b0
 def upright_ciou(
     boxes:Tensor, # `(k, 5)` upright boxes
     objects:Tensor # `(k, 5)`, one for each
@@ -104,9 +105,9 @@ def head_v8(
     code,more = angle_settings(of.angle, of.angle_coder)
     return dict(stacked_convs=2, widths=(max(of.channels[0], min(of.n_classes, 100)), max(16, of.channels[0]//4, 64)),
                 priors=of.priors or PointPriors(), coder=DistanceAngleCoder(of.angle, 'dfl', code), loss_sides=box_loss('dfl', weight=1.5),
-                assigner=partial(tal_assign, topk=10, alpha=.5, **of_form(of.angle)), quality=aligned(.5), loss_cls=soft_bce, cls_weight=.5,
-                loss_box=box_iou_loss(of.angle, 'ciou', 7.5), prior_prob=[5/of.n_classes/(640/stride)**2 for stride in of.strides],
-                **of_form(of.angle), **more)
+                assigner=partial(tal_assign, topk=10, alpha=.5, **of_form(of.angle)), quality=aligned(.5), **of_form(of.angle),
+                loss_cls=soft_bce, cls_weight=.5, loss_box=box_iou_loss(of.angle, 'ciou', 7.5),
+                prior_prob=[5/of.n_classes/(640/stride)**2 for stride in of.strides], **more)
 
 # %% ../../nbs/models/39_yolo.ipynb #09b28170
 def head_v6(
