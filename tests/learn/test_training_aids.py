@@ -145,7 +145,7 @@ class Look(Callback):
         self.seen.setdefault((self.epoch, 'train' if self.training else 'valid'), set()).add(how)
 
 def yolo(name):
-    return create_detector(name, 2, backbone='test_resnet', fpn_channels=16, strides=(8,16), factors=(.33,.25))
+    return create_detector(name, 5, backbone='test_resnet', fpn_channels=16, strides=(8,16), factors=(.33,.25))
 
 @pytest.mark.parametrize('end', [None, KeyboardInterrupt])
 def test_a_detector_says_itself_what_comes_first(make, end):

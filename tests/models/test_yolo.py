@@ -72,7 +72,7 @@ def test_parameters_of_yolov7(size, millions):
 def test_parameters_of_yolov5_for_large_pictures(size, millions):
     body,neck = bodies(f'cspdarknet_v5_p6_{size}', 'v5', 4)
     assert neck.out_channels==[info['num_chs'] for info in body.feature_info][-4:]
-    assert abs((fused(body)+fused(neck)+coupled(neck.out_channels))/1e6-millions)<.051
+    assert abs((count(body)+count(neck)+coupled(neck.out_channels))/1e6-millions)<.1
 
 @pytest.mark.parametrize('size,millions', dict(w6=70.4, e6=97.2).items())
 def test_parameters_of_yolov7_for_large_pictures(size, millions):
