@@ -28,6 +28,7 @@ from .history import History, TableProgress, loss_terms, print_epoch
 from .keep import KeepRecord, keep_history
 from .many import distrib_ctx
 from .metrics import RotatedMAP
+from .phases import StagePhases, has_phases
 from .resume import go_on
 from .run_folder import RunFolder, one_run, take_weights
 
@@ -240,7 +241,7 @@ def rotated_learner(
     norm = [_normalize(dls, model)] if normalize else []
     if norm: model.stats = _stats(norm[0])
     own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(loss_terms(model)), FitChecks(), RunFolder(run))
-    own += map(KeepNormalize, norm)
+    own += [*map(KeepNormalize, norm), *([StagePhases()] if has_phases(model) else [])]
     learn = RotatedLearner(dls, model, loss_func=DetectionLoss(), opt_func=opt_func, lr=lr, splitter=splitter, cbs=own+L(cbs),
         metrics=[RotatedMAP(), RotatedMAP('coco')] if metrics is None else metrics, path=path, model_dir=model_dir, wd=wd,
         wd_bn_bias=wd_bn_bias, train_bn=train_bn, moms=moms)

@@ -35,13 +35,17 @@ class LevelTower(nn.Module):
         nf, # channels out, likewise
         n:int, # convolutions
         n_levels:int,
-        share:bool=True): # the convolutions, not the norms
+        share:bool=True, # the convolutions, not the norms
+        thin:bool=False): # each is two: 3x3 within each channel, then 1x1 across channels
         super().__init__()
         ni,nf,self.share = _of_levels(ni, n_levels),_of_levels(nf, n_levels),share
         if share and n and (len({*ni})>1 or len({*nf})>1): raise ValueError(f"levels of widths {ni} and {nf} cannot share convolutions")
-        def convs(ni, nf): return nn.ModuleList([nn.Conv2d(ni if i==0 else nf, nf, 3, padding=1, bias=False) for i in range(n)])
+        def conv(ni, nf, ks, groups=1): return nn.Conv2d(ni, nf, ks, padding=ks//2, groups=groups, bias=False)
+        def step(ni, nf): return [conv(ni, ni, 3, ni), conv(ni, nf, 1)] if thin else [conv(ni, nf, 3)]
+        def convs(ni, nf): return nn.ModuleList([one for i in range(n) for one in step(nf if i else ni, nf)])
         self.convs = convs(ni[0], nf[0]) if share else nn.ModuleList(map(convs, ni, nf))
-        self.norms = nn.ModuleList([nn.ModuleList([nn.BatchNorm2d(width) for _ in range(n)]) for width in nf])
+        own = [self.convs]*n_levels if share else self.convs
+        self.norms = nn.ModuleList([nn.ModuleList([nn.BatchNorm2d(conv.out_channels) for conv in level]) for level in own])
         for conv in self.convs.modules():
             if isinstance(conv, nn.Conv2d): nn.init.normal_(conv.weight, std=0.01)
 
@@ -62,12 +66,13 @@ class LevelHead(DenseHead):
         assigner, # the same
         *args, # more settings of `DenseHead`, in its order
         share:str=None, # what all levels share: 'convs', the towers' convolutions but not their norms, or None
-        stem=None, # `channels -> module` before the towers, which keeps channels; two for classes and boxes; None: nothing
+        stem=None, # `channels -> module` before the towers, which keeps channels; two for classes and boxes; a third: see below
         widths=None, # channels of the towers of classes and boxes, each a number or one for each level; None: `feat_channels`
         kernel:int=1, # px, side of the last convolutions: 1 or 3
+        thin:bool=False, # each convolution of the towers is two: 3x3 within each channel, then 1x1 across channels
         **kwargs): # settings of `DenseHead`
         check_choice('LevelHead', share=(share, 'convs', None), kernel=(kernel, 1, 3))
-        self.share,self.stem,self.widths,self.kernel = share,stem,widths,kernel  # before the layers are made
+        self.share,self.stem,self.widths,self.kernel,self.thin = share,stem,widths,kernel,thin    # before the layers are made
         super().__init__(n_classes, in_channels, priors, coder, assigner, *args, **kwargs)
 
     def build(self, in_channels):
@@ -77,12 +82,17 @@ class LevelHead(DenseHead):
         ni = _of_levels(in_channels, n_levels)
         widths = [_of_levels(width, n_levels) if self.stacked_convs else ni for width in self.widths or (self.feat_channels,)*2]
         makers = self.stem if isinstance(self.stem, (list,tuple)) else (self.stem,)*(self.stem is not None)
+        if len(makers)>2 and not self.coder.angle_coder.n: raise ValueError("LevelHead: a third stem is for the angle, which 'hbb' lacks")
         self.stems = nn.ModuleList([nn.ModuleList(map(maker, ni)) for maker in makers])
-        self.cls_tower,self.box_tower = (LevelTower(ni, nf, self.stacked_convs, n_levels, self.share=='convs') for nf in widths)
-        self.cls,self.box = (self._lasts(nf, out) for nf,out in zip(widths, (self.n_classes, self.coder.n)))
+        parts = [self.n_classes, *([self.coder.split,self.coder.angle_coder.n] if len(makers)>2 else [self.coder.n])]
+        def tower(nf): return LevelTower(ni, nf, self.stacked_convs, n_levels, self.share=='convs', self.thin)
+        towers,lasts = [tower(nf) for nf in (*widths,widths[1])[:len(parts)]],[*map(self._lasts, (*widths,widths[1]), parts)]
+        (self.cls_tower,self.box_tower),(self.cls,self.box) = towers[:2],lasts[:2]
+        if len(parts)>2: self.angle_tower,self.angle = towers[2],lasts[2]
         for last,prior in zip(self.cls, _of_levels(self.prior_prob, n_levels)): nn.init.constant_(last.bias, prior_bias(prior))
         with torch.no_grad():
-            for last in self.box: last.bias.copy_(self.coder.start().repeat(self.n))
+            for layers,start in zip(lasts[1:], self.coder.start().split(parts[1:])):
+                for last in layers: last.bias.copy_(start.repeat(self.n))
         if self.quality in BRANCHES: self.quality_conv = self._lasts(widths[1], 1)
         if self.quality=='objectness':
             for last,cls in zip(self.quality_conv, self.cls): nn.init.constant_(last.bias, cls.bias[0].item())
@@ -96,8 +106,13 @@ class LevelHead(DenseHead):
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
         "Outputs of the layers for level `i`"
         seen = [stem[i](x) for stem in self.stems] or [x]
-        c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[-1])
-        return self.cls[i](c),self.box[i](r),self.quality_conv[i](r) if hasattr(self, 'quality_conv') else None
+        c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[min(1, len(seen)-1)])
+        return self.cls[i](c),self._box(i, r, seen[-1]),self.quality_conv[i](r) if hasattr(self, 'quality_conv') else None
+
+    def _box(self, i, r, seen): # of each prior its sides, then its angle
+        if len(self.stems)<3: return self.box[i](r)
+        both = self.box[i](r),self.angle[i](self.angle_tower(i, seen))
+        return torch.cat([part.unflatten(1, (self.n,-1)) for part in both], 2).flatten(1, 2)
 
 RTMDetHead = partial(LevelHead, share='convs')
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['halving', 'relu', 'leaky_conv', 'net_rows', 'net_factors', 'yolo_nets', 'NetRow', 'wide', 'deep', 'StagedNet',
-           'focus', 'pooled_c3', 'stem_v7', 'stem_ppyoloe', 'conv_or_pool', 'max_pool']
+           'focus', 'pooled_c3', 'stem_v7', 'stem_ppyoloe', 'conv_or_pool', 'wide_pool', 'max_pool']
 
 # %% ../../nbs/models/37_yolo_backbones.ipynb #805bddf8
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from math import ceil
 from typing import Callable
 from torch import nn, Tensor
 from .lsknet import register_net
-from .yolo_blocks import C2f, ELAN, PoolAndConv, PoolPyramid, bep_c3, c3, conv_bn, csp_res, leaky, rep_conv, rep_row
+from .yolo_blocks import C2f, ELAN, PoolAndConv, PoolPyramid, bep_c3, c3, conv_bn, csp_res, leaky, rep_conv, rep_row, thin_conv
 
 # %% ../../nbs/models/37_yolo_backbones.ipynb #1fa3f15f
 halving = partial(conv_bn, ks=3, stride=2)
@@ -83,10 +83,11 @@ def focus(
 def pooled_c3(
     ni:int, # channels in
     nf:int, # channels out
-    n:int # units
+    n:int, # units
+    conv=conv_bn # maker of convolutions
 )->nn.Module:
     "YOLOX's last stage: a pooling pyramid, and no shortcuts"
-    return nn.Sequential(PoolPyramid(ni, ni), c3(ni, nf, n, add=False))
+    return nn.Sequential(PoolPyramid(ni, ni), c3(ni, nf, n, add=False, conv=conv))
 
 def stem_v7(
     ni:int, # channels in
@@ -112,6 +113,13 @@ def conv_or_pool(
     "YOLOv7's way to halve: a convolution where the channels change"
     return pool(ni, nf) if ni==nf else conv(ni, nf, 3, 2)
 
+def wide_pool(
+    ni:int, # channels in
+    nf:int # channels out
+)->nn.Module:
+    "As YOLOv7 halves in its larger sizes: with all channels up to the strided convolution"
+    return PoolAndConv(ni, nf, mid=ni)
+
 def max_pool(
     ni:int, # channels in
     nf:int # channels out, the same
@@ -127,13 +135,16 @@ _ppyoloe = partial(conv_bn, norm={})
 def _same(*stages): return tuple((nf,nf,n) for nf,n in stages)  # where halving gives the stage's channels
 
 _v5 = _same((128,3),(256,6),(512,9),(1024,3))
+_x = _same((128,3),(256,9),(512,9),(1024,3))
 _v6 = _same((128,6),(256,12),(512,18),(1024,6))
 _v8 = {last:NetRow(_same((128,3),(256,6),(512,6),(last,3)), C2f) for last in (1024,768,512)}
 _rep = dict(stem=partial(rep_conv, stride=2), down=partial(rep_conv, stride=2))
 net_rows = dict(
     cspdarknet_v5=NetRow(_v5, c3, stem=focus),
     cspdarknet_v5_p6=NetRow(_same((128,3),(256,6),(512,9),(768,3),(1024,3)), c3, stem=focus),
-    cspdarknet_x=NetRow(_same((128,3),(256,9),(512,9),(1024,3)), c3, pooled_c3, focus),
+    cspdarknet_x=NetRow(_x, c3, pooled_c3, focus),
+    cspdarknet_x_thin=NetRow(_x, partial(c3, conv=thin_conv), partial(pooled_c3, conv=thin_conv), focus,
+                             down=partial(thin_conv, ks=3, stride=2)),
     efficientrep=NetRow(_v6, rep_row, **_rep),
     cspbep_m=NetRow(_v6, partial(bep_c3, ratio=2/3, conv=relu), **_rep),
     cspbep_l=NetRow(_v6, partial(bep_c3, unit=conv_bn)),
@@ -143,6 +154,9 @@ net_rows = dict(
     elan_l=NetRow(((128,256,.5),(256,512,.5),(512,1024,.5),(1024,1024,.25)), ELAN, stem=stem_v7, down=conv_or_pool),
     elan_x=NetRow(((160,320,.4),(320,640,.4),(640,1280,.4),(1280,1280,.2)), partial(ELAN, groups=3),
                   stem=stem_v7, stem_channels=80, down=conv_or_pool),
+    elan_w6=NetRow(_same((128,.5),(256,.5),(512,.5),(768,.5),(1024,.5)), ELAN, stem=focus),
+    elan_e6=NetRow(_same((160,.4),(320,.4),(640,.4),(960,.4),(1280,.4)), partial(ELAN, groups=3), stem=focus, stem_channels=80,
+                   down=wide_pool),
     cspresnet=NetRow(((96,128,3),(192,256,6),(384,512,6),(768,1024,3)), partial(csp_res, half='in'), stem=stem_ppyoloe,
                      down=partial(_ppyoloe, ks=3, stride=2)))
 
@@ -152,7 +166,8 @@ yolo_nets = {f'{family}_{size}':(net_rows[family],*net_factors[size]) for family
              for size in sizes}
 yolo_nets |= {f'cspdarknet_v8_{size}':(_v8[last],*net_factors[size]) for size,last in dict(n=1024, s=1024, m=768, l=512).items()}
 yolo_nets |= dict(cspdarknet_v8_x=(_v8[512],1.,1.25), cspbep_m=(net_rows['cspbep_m'],.6,.75), cspbep_l=(net_rows['cspbep_l'],1.,1.))
-yolo_nets |= {name:(net_rows[name],1.,1.) for name in ('elan_tiny','elan_l','elan_x')}
+yolo_nets |= {name:(net_rows[name],1.,1.) for name in net_rows if name.startswith('elan')}
+yolo_nets['cspdarknet_x_n'] = net_rows['cspdarknet_x_thin'],.33,.25
 
 for name,(row,depth,width) in yolo_nets.items():
     register_net(name, StagedNet, maps=1+len(row.stages), row=row, depth=depth, width=width)

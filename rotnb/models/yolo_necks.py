@@ -10,8 +10,8 @@ from functools import partial
 from ..geometry.boxes import check_choice
 from .pafpn import PAFPN, UpCat
 from .yolo_blocks import BiFusion, C2f, CSPPool, ELAN, PoolAndConv, PoolPyramid, bep_c3, c3, conv_bn, csp_res, deconv
-from .yolo_blocks import leaky, rep_conv, rep_row
-from .yolo_backbones import deep, wide
+from .yolo_blocks import leaky, rep_conv, rep_row, thin_conv
+from .yolo_backbones import deep, wide, wide_pool
 
 # %% ../../nbs/models/38_yolo_necks.ipynb #90f25583
 _relu,_leaky,_ppyoloe = partial(conv_bn, act='relu'),partial(conv_bn, act=leaky),partial(conv_bn, norm={})
@@ -27,6 +27,7 @@ _csp_res = partial(csp_res, add=False, attention=False)
 neck_rows = dict(
     v5=dict(entry=PoolPyramid, mix=partial(c3, add=False), conv=conv_bn, deep=dict(mix=3)),
     x=dict(mix=partial(c3, add=False), conv=conv_bn, out=conv_bn, out_channels=(256,256,256), deep=dict(mix=3)),
+    x_thin=dict(mix=partial(c3, add=False, conv=thin_conv), conv=thin_conv, out=conv_bn, out_channels=(256,256,256), deep=dict(mix=3)),
     v8=dict(entry=PoolPyramid, reduce=None, mix=partial(C2f, add=False), conv=conv_bn, deep=dict(mix=3)),
     v6=_v6(rep_row, _pool), v6_m=_v6(_bep_m, _pool), v6_l=_v6(_bep_l, PoolPyramid),
     v6_bi=_v6(rep_row, _csp_pool, _meet), v6_bi_m=_v6(_bep_m, _pool, _meet), v6_bi_l=_v6(_bep_l, PoolPyramid, _meet),
@@ -34,6 +35,10 @@ neck_rows = dict(
             down=PoolAndConv, out=partial(rep_conv, act='silu'), out_channels=(256,512,1024)),
     v7_x=dict(_v7, widths=(160,320,640), entry=CSPPool, mix=partial(ELAN, mid=.4, groups=3), conv=conv_bn, down=PoolAndConv,
               out=partial(conv_bn, ks=3), out_channels=(320,640,1280)),
+    v7_w6=dict(_v7, widths=(128,256,384,512), entry=CSPPool, mix=partial(ELAN, mid=.5, width=.25, groups=4, depth=1), conv=conv_bn,
+               out=partial(conv_bn, ks=3), out_channels=(256,512,768,1024)),
+    v7_e6=dict(_v7, widths=(160,320,480,640), entry=CSPPool, mix=partial(ELAN, mid=.4, width=.2, groups=6, depth=1), conv=conv_bn,
+               down=wide_pool, out=partial(conv_bn, ks=3), out_channels=(320,640,960,1280)),
     v7_tiny=dict(_v7, widths=(64,128,256), lateral=_leaky, entry=partial(CSPPool, slim=True, conv=_leaky),
                  mix=partial(ELAN, mid=.25, depth=1, conv=_leaky), conv=_leaky, out=partial(_leaky, ks=3), out_channels=(128,256,512)),
     ppyoloe=dict(widths=(192,384,768), reduce='passed', entry=partial(_csp_res, pool=True), entry_narrows=True, mix=_csp_res,

@@ -136,6 +136,48 @@ def test_overlap_assigns_first_and_alignment_after(make):
     assert learn.model.stages[0].assigner is late and learn.watch.seen[-1][0] is late and learn.watch.seen[0][0] is not late
     assert all(math.isfinite(loss) for loss in learn.recorder.losses)
 
+class Look(Callback):
+    "The stage's assigner, and whether plain distances count, in each epoch"
+    def __init__(self): self.seen = {}
+    def before_batch(self):
+        stage = self.learn.model.stages[0]
+        how = getattr(stage.assigner, 'func', stage.assigner).__name__,bool(stage.loss_sides)
+        self.seen.setdefault((self.epoch, 'train' if self.training else 'valid'), set()).add(how)
+
+def yolo(name):
+    return create_detector(name, 5, backbone='test_resnet', fpn_channels=16, strides=(8,16), factors=(.33,.25))
+
+@pytest.mark.parametrize('end', [None, KeyboardInterrupt])
+def test_a_detector_says_itself_what_comes_first(make, end):
+    "YOLOv6's ATSS for half of a short fit, in training alone; and whatever ends it, the stage is what it was"
+    learn = make(Look(), *([Cut(0, end)] if end else []), arch=yolo('yolov6_n'))
+    stage = learn.model.stages[0]
+    own = stage.assigner,stage.quality
+    try: learn.fit(2, 1e-3)
+    except KeyboardInterrupt: pass
+    assert (stage.assigner,stage.quality)==own
+    names = {when:name for when,((name,_),) in learn.look.seen.items()}
+    late = {(0,'valid'):'tal_assign', (1,'train'):'tal_assign', (1,'valid'):'tal_assign'}
+    assert names=={(0,'train'):'atss_assign', **({} if end else late)}
+    if end: return
+    assert all(math.isfinite(loss) for loss in learn.recorder.losses)
+
+def test_ones_own_early_assigner_goes_before(make):
+    learn = make(Look(), EarlyAssigner(fcos_assign, 1), arch=yolo('yolov6_n'))
+    learn.fit(2, 1e-3)
+    assert learn.look.seen[0,'train']=={('fcos_assign',False)} and learn.look.seen[1,'train']=={('tal_assign',False)}
+
+def test_a_detector_says_itself_what_comes_last(make):
+    "YOLOX's plain distances, in the epochs in which nothing is mixed; without mixing to close there are none"
+    learn = make(CloseMixing(1), Look(), arch=yolo('yolox_tiny'), data=dict(item_tfms=[Mosaic(64)]))
+    learn.fit(2, 1e-3)
+    told = {when:sides for when,((_,sides),) in learn.look.seen.items()}
+    assert told=={(0,'train'):False, (0,'valid'):False, (1,'train'):True, (1,'valid'):False}
+    assert learn.model.stages[0].loss_sides is None
+    learn = make(Look(), arch=yolo('yolox_tiny'))
+    learn.fit(2, 1e-3)
+    assert not any(sides for seen in learn.look.seen.values() for _,sides in seen)
+
 def test_mixing_of_all_kinds_ends(make):
     class Watch(Callback):
         def __init__(self): self.seen = []

@@ -11,9 +11,10 @@ from rotnb.geometry.boxes import canonicalize
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.backbones import TimmBackbone
 from rotnb.models.fast import fast_twin
-from rotnb.models.yolo import yolo_rows
+from rotnb.models.yolo import upright_ciou, yolo_rows
 from rotnb.models.yolo_backbones import NetRow, StagedNet, net_rows, yolo_nets
 from rotnb.models.yolo_necks import neck_rows, yolo_neck
+from rotnb.ops.iou import box_iou_rotated
 from rotnb.targets.priors import PointPriors, ShapePriors
 
 def count(module): return sum(p.numel() for p in module.parameters())
@@ -67,6 +68,17 @@ def test_parameters_of_yolov7(size, millions):
     total = count(body)+(count(neck)-count(neck.out_convs)+fused(neck.out_convs))+coupled(neck.out_channels)
     assert abs(total/1e6-millions)<.051
 
+@pytest.mark.parametrize('size,millions', dict(n=3.2, s=12.6, m=35.7, l=76.8, x=140.7).items())
+def test_parameters_of_yolov5_for_large_pictures(size, millions):
+    body,neck = bodies(f'cspdarknet_v5_p6_{size}', 'v5', 4)
+    assert neck.out_channels==[info['num_chs'] for info in body.feature_info][-4:]
+    assert abs((count(body)+count(neck)+coupled(neck.out_channels))/1e6-millions)<.1
+
+@pytest.mark.parametrize('size,millions', dict(w6=70.4, e6=97.2).items())
+def test_parameters_of_yolov7_for_large_pictures(size, millions):
+    body,neck = bodies(f'elan_{size}', f'v7_{size}', 4)
+    assert abs((fused(body)+fused(neck)+coupled(neck.out_channels))/1e6-millions)<.051
+
 def decoupled_v6(channels): return sum(c*c+c+2*(9*c*c+c)+(c+1)*84 for c in channels)
 
 V6 = [('efficientrep_n','v6',4.3),('efficientrep_s','v6',17.2),('cspbep_m','v6_m',34.3),('cspbep_l','v6_l',58.5),
@@ -88,6 +100,21 @@ def test_parameters_of_ppyoloe(size, millions):
     total = (fused(body)+fused(neck)+decoupled_ppyoloe(neck.out_channels))/1e6
     print(size, total, millions)
     assert abs(total/millions-1)<.01
+
+def decoupled_ppyoloe_r(channels, n_classes=15): return sum(6*(c*c+c)+(9*c+1)*(n_classes+4+91) for c in channels)
+
+@pytest.mark.parametrize('size,millions', dict(s=8.09, m=23.96, l=53.29, x=100.27).items())
+def test_parameters_of_ppyoloe_r(size, millions):
+    "Of DOTA's 15 classes"
+    body,neck = bodies(f'cspresnet_{size}', 'ppyoloe')
+    assert abs((fused(body)+fused(neck)+decoupled_ppyoloe_r(neck.out_channels))/1e6/millions-1)<.01
+
+def test_the_stage_of_ppyoloe_r_is_what_is_counted():
+    "Gates and last convolutions of three branches"
+    model = create_detector('ppyoloe_r_s', 15, angle='oc')
+    assert fused(model.stages[0])==decoupled_ppyoloe_r(model.neck.out_channels)
+
+def test_the_smallest_yolox_is_a_million_less_a_tenth(): assert round(counted('yolox_nano')/1e6, 2)==.91
 
 # --- outputs
 
@@ -232,7 +259,7 @@ def test_parameters_of_detectors(name, n):
 def test_parameters_of_detectors_to_two_digits(): assert round(counted('yolox_tiny')/1e6, 2)==5.06
 
 @pytest.mark.parametrize('angle', ['le90','hbb'])
-@pytest.mark.parametrize('name', ['yolov5_n','yolov6_n','yolov6_m','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'])
+@pytest.mark.parametrize('name', ['yolov5_n','yolov6_n','yolov6_m','yolov7_tiny','yolov8_n','yolox_nano','yolox_tiny','ppyoloe_s'])
 def test_a_family_learns_and_detects(name, angle):
     "Oriented and upright: losses that reach every parameter, and upright boxes whose angle is zero"
     torch.manual_seed(0)
@@ -247,7 +274,7 @@ def test_a_family_learns_and_detects(name, angle):
     assert len(found['boxes']) and found['boxes'].isfinite().all() and (angle!='hbb' or not found['boxes'][:,4].any())
 
 def test_every_size_is_registered():
-    assert {name for name in list_detectors() if re.match('yolo|ppyoloe', name)}==set(yolo_rows) and len(yolo_rows)==27
+    assert {name for name in list_detectors() if re.match('yolo|ppyoloe', name)}==set(yolo_rows) and len(yolo_rows)==43
 
 def test_settings_win():
     model = create_detector('yolov8_n', 2, **TINY, score_thr=.3, feat_channels=12, priors=PointPriors(0.))
@@ -267,3 +294,105 @@ def test_the_fast_twin_answers_with_one_convolution_for_three():
     with torch.no_grad():
         for ours,theirs in zip(twin.neck(twin.backbone(x)), model.neck(model.backbone(x))): assert off(ours, theirs.numpy())<1e-4
     assert sum(hasattr(part, 'conv_1x1') for part in model.modules())==8
+
+# --- what each family learns by, and when
+
+def stage_of(name, angle='le90', **kw): return create_detector(name, 3, angle=angle, **{**TINY, **kw}).stages[0]
+
+def test_losses_of_yolov6_by_size():
+    "The two smallest have SIoU, the two largest distributions of distances"
+    small,middle,large = (stage_of(f'yolov6_{size}', 'hbb') for size in 'nsm')
+    assert [stage.loss_box.kwargs['mode'] for stage in (small,middle,large)]==['siou','giou','giou']
+    assert [stage.coder.n for stage in (small,middle,large)]==[4,4,4*17] and large.loss_sides.weight==.5 and small.loss_sides is None
+    assert [yolo_rows[f'yolov6_{size}'][0] for size in 'ntsml']==['v6_small','v6_small','v6','v6_large','v6_large']
+
+def test_overlap_of_upright_boxes_is_ciou():
+    "In YOLOv8's alignment and in what YOLOv5's objectness learns; of oriented boxes it is the exact IoU"
+    stage = stage_of('yolov8_n', 'hbb')
+    assert stage.overlap is upright_ciou and stage.assigner.keywords['overlap'] is upright_ciou
+    assert stage_of('yolov5_n', 'hbb').overlap is upright_ciou and stage_of('ppyoloe_s', 'hbb').overlap is not upright_ciou
+    assert stage_of('yolov8_n').overlap is not upright_ciou and 'overlap' not in stage_of('yolov8_n').assigner.keywords
+    a = torch.tensor([[10.,10.,8.,8.,0.],[10.,10.,8.,4.,0.]])
+    b = torch.tensor([[12.,10.,8.,8.,0.],[10.,10.,4.,8.,0.]])
+    wide = np.arctan(2)-np.arctan(.5)
+    v = 4/np.pi**2*wide**2
+    want = [.6-4/(10**2+8**2), 1/3-v*v/(1-1/3+v)]                            # IoU, and less by the middles' offset or by the shape
+    assert upright_ciou(a, b).tolist()==pytest.approx(want, abs=1e-4)
+
+def test_who_has_settings_for_a_part_of_a_training():
+    names = 'yolov5_n','yolov6_n','yolov8_n','yolox_tiny','ppyoloe_s','ppyoloe_plus_s'
+    has = {name:(bool(stage.early),bool(stage.late)) for name in names for stage in [stage_of(name, 'hbb')]}
+    assert has==dict(yolov5_n=(False,False), yolov6_n=(True,False), yolov8_n=(False,False), yolox_tiny=(False,True),
+                     ppyoloe_s=(True,False), ppyoloe_plus_s=(True,False))
+    assert stage_of('yolov6_n').early['epochs']==4 and stage_of('ppyoloe_plus_s', 'hbb').early['epochs']==30/80
+    assert stage_of('ppyoloe_r_s').early is None
+
+@pytest.mark.parametrize('name,part', [('yolov6_n','early'),('ppyoloe_s','early'),('yolox_tiny','late')])
+@pytest.mark.parametrize('angle', ['le90','hbb'])
+def test_losses_with_the_settings_of_a_part(name, part, angle):
+    "They are finite and reach every parameter; of YOLOX one more"
+    torch.manual_seed(0)
+    model = create_detector(name, 3, angle=angle, **TINY)
+    stage = model.stages[0]
+    given = getattr(stage, part)
+    if name=='ppyoloe_s' and angle=='le90': assert given is None; return
+    x,targets = torch.randn(2,3,96,96),[{**OBJECTS, 'boxes':canonicalize(OBJECTS['boxes'], angle)}]*2
+    own = set(model(x, targets))
+    for key,value in given.items():
+        if key!='epochs': setattr(stage, key, value)
+    losses = model(x, targets)
+    assert set(losses)-own==({'loss_sides'} if part=='late' else set()) and all(value.isfinite() and value>0 for value in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+def test_running_statistics_are_of_what_was_seen():
+    "After one step a net in evaluation sees its own batch as it did in training, not through the numbers that norms are made with"
+    torch.manual_seed(0)
+    model,x = create_detector('yolov8_n', 3, **TINY),torch.randn(4,3,96,96)
+    model(x, [OBJECTS]*4)
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms}=={1.}
+    with torch.no_grad():
+        seen = [model.stages[0](model.neck(model.train(mode).backbone(x))).logits for mode in (False,True)]
+    assert (seen[0]-seen[1]).abs().max()<.05*seen[1].std()
+    with torch.no_grad():
+        for _ in range(63): model.train()(x[:2], [OBJECTS]*2)
+    assert {norm.momentum for norm in norms}=={.1,.03}                       # timm's test net has .1
+
+# --- what it is for
+
+def painted(size=128):
+    "Two noisy pictures with three objects each, in the colours of their classes"
+    import cv2
+    noise,images,targets = np.random.default_rng(0),[],[]
+    for boxes in ([(36,34,44,18,.4),(92,40,26,26,-.7),(60,96,60,14,1.2)],[(30,92,40,22,-.5),(90,96,30,30,.3),(64,34,70,16,.15)]):
+        image = noise.normal(0, .3, (size,size,3)).astype(np.float32)
+        for label,(cx,cy,w,h,theta) in enumerate(boxes):
+            corners = cv2.boxPoints(((cx,cy),(w,h),np.degrees(theta))).astype(np.int32)
+            cv2.fillConvexPoly(image, corners, [2.*(channel==label) for channel in range(3)])
+        images.append(image.transpose(2,0,1)); targets.append(dict(boxes=torch.tensor(boxes), labels=torch.arange(3)))
+    return torch.tensor(np.stack(images)).contiguous(),targets
+
+def overlap_of_sure(found, target):
+    "Of each object its IoU with the best box of its class that has a score of .3"
+    sure = (target['labels'][:,None]==found['labels'])*(found['scores']>.3)
+    return torch.cat([box_iou_rotated(target['boxes'], found['boxes'])*sure, torch.zeros(len(sure),1)], 1).amax(1)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['yolov5_n','yolov6_n','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'])
+def test_two_pictures_are_learnt_by_heart(name):
+    "All six objects in evaluation, from scratch in 150 steps of a plain loop, with the published net and its defaults"
+    x,targets = painted()
+    torch.manual_seed(0)
+    model = create_detector(name, 3)
+    opt = torch.optim.AdamW(model.parameters(), 2e-3)
+    for step in range(1, 151):
+        loss = sum(model.train()(x, targets).values())
+        opt.zero_grad(); loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 35.)
+        opt.step()
+        if step%15 or step<75: continue
+        with torch.no_grad(): found = model.eval()(x)
+        best = [overlap_of_sure(one, target) for one,target in zip(found, targets)]
+        if min(o.min() for o in best)>.7: return print(name, step)
+    raise AssertionError(best)
