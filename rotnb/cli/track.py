@@ -40,6 +40,7 @@ def run_track(
     print(f'{tracks}, written into {Path(out)}')
     return tracks
 
+# %% ../../nbs/cli/25_track.ipynb #c2500010
 @typed
 def main(
     model:str, # folder of predictor.save, exported file, weights by name or as a file; or model.pkl, which can run code: one you trust

@@ -17,8 +17,8 @@ class TrackTableError(ValueError): "A table of tracks that cannot be measured"
 def _table(rows, name):
     "Frames, ids, labels, boxes and marks as arrays"
     get = rows.get if hasattr(rows, 'get') else lambda key: getattr(rows, key, None)
-    if lost := [key for key in ('frame','id','boxes') if get(key) is None]: raise TrackTableError(f'{name} has no {lost[0]!r}: it needs '
-                                                                                                'frame, id and boxes, and may have label')
+    if lost := [key for key in ('frame','id','boxes') if get(key) is None]:
+        raise TrackTableError(f'{name} has no {lost[0]!r}: it needs frame, id and boxes, and may have label')
     frame,ids = (np.asarray(get(key)).reshape(-1) for key in ('frame','id'))
     label,ignored = (np.zeros(len(ids), int) if get(key) is None else np.asarray(get(key)) for key in ('label','ignored'))
     boxes = np.asarray(get('boxes'), float).reshape(-1,5)
@@ -26,7 +26,9 @@ def _table(rows, name):
         raise TrackTableError(f'{name}: {len(frame)} frames, {len(ids)} ids, {len(label)} labels, {len(boxes)} boxes: one of each a row')
     if not np.isfinite(boxes).all(): raise TrackTableError(f'{name}: {(~np.isfinite(boxes).all(1)).sum()} boxes are not finite')
     pairs,count = np.unique(np.stack([frame,ids], 1), axis=0, return_counts=True) if len(ids) else (frame,np.zeros(0))
-    if (count>1).any(): raise TrackTableError(f'{name}: {pairs[count>1][0][1]} is twice in frame {pairs[count>1][0][0]}: an object is once in a frame')
+    if (count>1).any():
+        at,twice = pairs[count>1][0]
+        raise TrackTableError(f'{name}: {twice} is twice in frame {at}: an object is once in a frame')
     return frame,ids,label,boxes,ignored.astype(bool)
 
 # %% ../../nbs/evaluate/16_tracks.ipynb #e1600022

@@ -105,6 +105,7 @@ def _check_symmetry(value): # the rule of an argument `symmetry`
 
 class TrackError(ValueError): "Detections that cannot be followed"
 
+# %% ../../nbs/predict/19_track.ipynb #19a00030
 @checked(high=share, low=share, hits=whole(), misses=whole(0), symmetry=_check_symmetry, smooth=None)
 class Tracker:
     "Gives objects numbers that they keep from frame to frame"
@@ -131,9 +132,6 @@ class Tracker:
         self.current,self.spelt = np.zeros(0, int),np.zeros((0,5)) # index of the detection in this frame or -1, and its box
         self.n_ids,self.n_frames = 0,0
 
-    def __len__(self): return len(self.ids) # objects that are followed now, those without a number too
-    def __repr__(self): return f'Tracker({(self.ids>0).sum()} of {self.n_ids} objects after {self.n_frames} frames)'
-
     @property
     def expected(self): # (n,5) boxes
         return self.mean[...,0]
@@ -153,17 +151,23 @@ class Tracker:
         return self._answer(found)
 
 # %% ../../nbs/predict/19_track.ipynb #19a00020
+@patch
+def __len__(self:Tracker): return len(self.ids) # objects that are followed now, those without a number too
+@patch
+def __repr__(self:Tracker): return f'Tracker({(self.ids>0).sum()} of {self.n_ids} objects after {self.n_frames} frames)'
+
 def _checked_rows(found, frame):
     "Boxes, scores and labels as arrays"
     boxes,scores,labels = (np.asarray(found[key].detach().cpu() if hasattr(found[key], 'detach') else found[key], np.float64)
                            for key in ('boxes','scores','labels'))
     boxes = boxes.reshape(-1,5) if not boxes.size else boxes
     if boxes.shape!=(len(scores),5) or labels.shape!=scores.shape:
-        raise TrackError(f'frame {frame}: boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}; expected (n,5), (n,) and (n,)')
+        shapes = f'boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}'
+        raise TrackError(f'frame {frame}: {shapes}; expected (n,5), (n,) and (n,)')
     bad = ~(np.isfinite(boxes).all(1) & np.isfinite(scores) & (boxes[:,2:4]>0).all(1))
     if bad.any():
-        raise TrackError(f'frame {frame}: {bad.sum()} of {len(bad)} boxes are not finite or have no area, the first is {boxes[bad][0].tolist()} '
-                         f'with score {scores[bad][0]:g}: leave them out')
+        raise TrackError(f'frame {frame}: {bad.sum()} of {len(bad)} boxes are not finite or have no area, the first is '
+                         f'{boxes[bad][0].tolist()} with score {scores[bad][0]:g}: leave them out')
     return boxes,scores,labels.astype(int)
 
 @patch

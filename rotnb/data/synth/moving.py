@@ -84,9 +84,11 @@ def _seen(layers, totals, cloud): # layers: opacities, the lowest first
 def _flat(box, size):
     "Where a box lies, (size, size) in [0, 1]"
     mask = np.zeros((size,size), np.uint8)
-    cv2.fillConvexPoly(mask, np.round(cv2.boxPoints((tuple(box[:2]), tuple(box[2:4]), math.degrees(box[4])))*16).astype(np.int32), 1, shift=4)
+    quad = cv2.boxPoints((tuple(box[:2]), tuple(box[2:4]), math.degrees(box[4])))
+    cv2.fillConvexPoly(mask, np.round(quad*16).astype(np.int32), 1, shift=4)
     return mask.astype(np.float32)
 
+# %% ../../../nbs/data/synth/07_moving.ipynb #57000019
 def _photo(canvas, painted, cloud, exposure):
     "Put things, their shadows and the cloud on the ground, and take the picture"
     shadow = np.zeros((canvas.size,canvas.size), np.float32)
@@ -158,10 +160,11 @@ def truth_table(
     "The truth of a film as a table"
     names = np.concatenate([one['names'] for one in truth])
     vocab = sorted({*names}) if vocab is None else [*vocab]
-    return dict(frame=np.repeat(np.arange(len(truth)), [len(one['ids']) for one in truth]), id=np.concatenate([one['ids'] for one in truth]),
-                label=np.array([vocab.index(name) for name in names], int), boxes=np.concatenate([one['boxes'] for one in truth]),
-                ignored=np.concatenate([one['visible'] for one in truth])<.3, vocab=vocab)
+    ids,boxes,visible = (np.concatenate([one[key] for one in truth]) for key in ('ids','boxes','visible'))
+    return dict(frame=np.repeat(np.arange(len(truth)), [len(one['ids']) for one in truth]), id=ids,
+                label=np.array([vocab.index(name) for name in names], int), boxes=boxes, ignored=visible<.3, vocab=vocab)
 
+# %% ../../../nbs/data/synth/07_moving.ipynb #57000020
 VIDEO_CODES = {'.mp4':'mp4v', '.avi':'MJPG', '.mov':'mp4v', '.mkv':'MJPG'}
 
 def video_writer(
