@@ -6459,7 +6459,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'rotnb.predict.video._results_in': ('predict/video.html#_results_in', 'rotnb/predict/video.py'),
                                      'rotnb.predict.video._rows_of': ('predict/video.html#_rows_of', 'rotnb/predict/video.py'),
                                      'rotnb.predict.video.follow': ('predict/video.html#follow', 'rotnb/predict/video.py'),
-                                     'rotnb.predict.video.json_text': ('predict/video.html#json_text', 'rotnb/predict/video.py'),
                                      'rotnb.predict.video.track': ('predict/video.html#track', 'rotnb/predict/video.py')},
             'rotnb.serve.answers': { 'rotnb.serve.answers.Answer': ('serve/answers.html#answer', 'rotnb/serve/answers.py'),
                                      'rotnb.serve.answers._coco': ('serve/answers.html#_coco', 'rotnb/serve/answers.py'),

@@ -241,6 +241,6 @@ def _answer(self:Tracker, found):
     shown = np.flatnonzero((self.current>=0) & (self.ids>0))
     shown = shown[np.argsort(self.current[shown], kind='stable')]
     dets,boxes = self.current[shown],(self.expected if self.smooth else self.spelt)[shown]
-    own,index = {key:torch.as_tensor(rows) for key,rows in found.items()},torch.from_numpy(dets)
-    return Detections(torch.from_numpy(boxes), own['scores'].cpu()[index], own['labels'].cpu()[index], getattr(found, 'vocab', None),
-                      getattr(found, 'image', None), ids=torch.from_numpy(self.ids[shown]))
+    scores,labels = (torch.as_tensor(found[key]).detach().cpu()[torch.from_numpy(dets)] for key in ('scores','labels'))
+    return Detections(torch.from_numpy(boxes), scores, labels, getattr(found, 'vocab', None), getattr(found, 'image', None),
+                      ids=torch.from_numpy(self.ids[shown]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.basics import chunked, listify, patch
 from fastcore.meta import delegates
 from fastprogress.fastprogress import progress_bar
-from ..check.values import choice, one_or_more
+from ..check.values import ArgumentError, choice, one_or_more
 from ..check.verbs import checked
 from ..plot.draw import class_color, draw
 from ..data.formats.csv_table import csv_table
@@ -299,6 +299,7 @@ def track(
     **kwargs
 )->Tracks:
     "Follow objects through a film"
+    if video and out is None: raise ArgumentError('video is True, but out is None: name a folder for the film')
     frames,tracker,out = Frames(source, fps),Tracker(vocab=learn.vocab, **kwargs),out and Path(out)
     targets = [out/_NAMES[one] for one in (*listify(format),*(['video'] if video else []))] if out else []
     rows,trails,settings = [],Trails(),dict(learn.fingerprint() if out else {}, score_thr=tracker.low)

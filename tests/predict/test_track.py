@@ -26,13 +26,13 @@ def test_the_same_rectangle_near_what_was_expected(pairs, symmetry):
     assert far<={360:math.pi, 180:math.pi/2, 90:math.pi/4, 0:0}[symmetry]+1e-6
     assert np.allclose(nearest_spelling(spelt, expected, symmetry), spelt)
 
-@given(BOX, st.integers(0, 3), numbers(-.3, .3))
+@given(BOX, st.integers(0, 3), numbers(-.25, .25))
 def test_a_turn_of_its_own_changes_nothing(box, quarters, turn):
     "The same rectangle spelt in another way is spelt as the first"
     expected,turned = np.array([box], float),np.array([box], float)
     turned[:,4] += turn+quarters*math.pi/2
     if quarters%2: turned[:,2:4] = turned[:,3:1:-1]
-    assert np.allclose(nearest_spelling(turned, expected, 180)[0], [*box[:4],box[4]+turn], atol=1e-5) or box[2]==box[3]
+    assert np.allclose(nearest_spelling(turned, expected, 180)[0], [*box[:4],box[4]+turn], atol=1e-5)
 
 # --- films of boxes
 
