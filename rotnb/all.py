@@ -83,6 +83,7 @@ from .evaluate.evaluation import Evaluation
 from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
+from .evaluate.tracks import TrackTableError, eval_tracks
 
 # measure: overlaps beside exact values
 from .measure.exact import exact_iou
@@ -115,6 +116,7 @@ from .data.formats.known_sets import known_set
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
+from .data.synth.moving import make_video, moving_scene
 from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries
@@ -141,6 +143,8 @@ from .predict.on_ray import RayPredictor, WorkerError
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
 from .predict.kept import read_results
+from .predict.track import TrackError, Tracker
+from .predict.video import Tracks, VideoError, track
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets

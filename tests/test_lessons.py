@@ -82,6 +82,10 @@ for o in careless-set(first):                             # the others are as ba
         '38520d80': '''
 assert low<=high and math.isfinite(gain.map)
 test_close(gain.map, after.acc.compute().map-before.acc.compute().map, 1e-9)'''},
+    follow_objects={
+        'f0110007': "assert {o.name for o in Path('results').iterdir()}>={'tracks.csv','tracks.mp4'} and len(tracks)>=4",
+        'f0110014': "assert scores['HOTA']>.3 and scores['AssA']>.5",
+        'f0110016': 'assert len(whole.rows)>=len(tracks.rows)'},
     on_a_page={
         '0a9a9e02': '''
 text = page.read_text(encoding='utf-8')

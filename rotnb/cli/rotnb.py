@@ -17,7 +17,7 @@ from .typed import parser_of
 
 # %% ../../nbs/cli/13_rotnb.ipynb #8a929f14
 COMMANDS = {name:f'rotnb.cli.{place}' for name,place in dict(
-    train='train:main', resume='resume:main', validate='validate:main', predict='predict:main', split='split:main',
+    train='train:main', resume='resume:main', validate='validate:main', predict='predict:main', track='track:main', split='split:main',
     convert='convert:main', doctor='doctor:main', browse='browse:main',
     report='report:main', compare='compare:main', flops='flops:main', bench='bench:bench', recipe='recipes:main', weights='weights:main',
     export='export:main', publish='publish:main', serve='serve:main', demo='demo:demo').items()}

@@ -86,7 +86,8 @@ class Detections:
         labels, # (n,) class indices
         vocab=None, # class names
         image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
-        quads=None # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        ids=None # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -95,12 +96,14 @@ class Detections:
         if len(self) and self.labels.min()<0: raise ValueError(f'a label is {self.labels.min()}, expected indices of classes, 0 or more')
         if quads is not None and (quads := torch.as_tensor(quads).reshape(-1,8)).shape!=(len(self),8):
             raise ValueError(f'{len(quads)} quads for {len(self)} boxes')
-        self.vocab,self.image,self._corners = None if vocab is None else [*map(str, vocab)],image,quads
+        if ids is not None and (ids := torch.as_tensor(ids).reshape(-1).long()).shape!=(len(self),):
+            raise ValueError(f'{len(ids)} ids for {len(self)} boxes')
+        self.vocab,self.image,self._corners,self.ids = None if vocab is None else [*map(str, vocab)],image,quads,ids
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
-        return own if self._corners is None else dict(own, quads=self._corners)
+        return {**own, **{key:rows for key,rows in dict(quads=self._corners, ids=self.ids).items() if rows is not None}}
     def __len__(self): return len(self.scores)
     def keys(self): return [*self._rows]
     def values(self): return [*self._rows.values()]
@@ -222,7 +225,8 @@ def crops(self:Detections,
 def df(self:Detections):
     "A table: name, score, box with its angle in degrees, corners"
     frame = results_df({'':self}, _class_names(self)).drop(columns='image')
-    frame.insert(6, 'angle_deg', np.degrees(frame.pop('theta').astype(float)))
+    at = frame.columns.get_loc('theta')
+    frame.insert(at, 'angle_deg', np.degrees(frame.pop('theta').astype(float)))
     return frame
 
 @patch

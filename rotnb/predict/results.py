@@ -154,7 +154,7 @@ def coco_results(
     rbox:str=None, # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
     image_ids=None # image name to id, or the COCO file of the ground truth, which has ids of classes too;
                    # None: as `write_coco` numbers them
-)->list: # of dict(image_id, category_id, bbox, segmentation, score)
+)->list: # of dict(image_id, category_id, bbox, segmentation, score), and track_id where detections have `ids`
     "Detections as COCO has them"
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
     (ids,cats),res = coco_ids(preds, vocab, image_ids),[]
@@ -163,8 +163,9 @@ def coco_results(
         low,high = quads.min(1),quads.max(1)
         numbers = np.concatenate([low,high-low], 1) if rbox is None else rbox_numbers(boxes, rbox)
         numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
-        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score))
-                for label,score,bbox,outline in zip(labels, scores, numbers, corners)]
+        own = [{} for _ in labels] if pred.get('ids') is None else [dict(track_id=number) for number in _plain(pred['ids']).astype(int).tolist()]
+        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score), **more)
+                for label,score,bbox,outline,more in zip(labels, scores, numbers, corners, own)]
     return res
 
 # %% ../../nbs/predict/01_results.ipynb #412bed00
@@ -174,14 +175,16 @@ _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
 def results_df(
     preds:dict, # by image name: dict(boxes, scores, labels)
     vocab # class names
-)->pd.DataFrame: # one row per detection
+)->pd.DataFrame: # one row per detection; with a column `id` where all are followed
     "Detections as a table"
-    rows = []
+    rows,ids = [],[pred.get('ids') for pred in preds.values()]
     for name,pred in preds.items():
         boxes,scores,labels,quads = _checked(name, pred, vocab)
         places = np.concatenate([boxes, quads.reshape(-1,8)], 1)
         rows += [(name, str(vocab[label]), score, *place) for label,score,place in zip(labels, scores, places)]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    if ids and all(one is not None for one in ids): table.insert(1, 'id', np.concatenate([*map(_plain, ids)]).astype(int))
+    return table
 
 # %% ../../nbs/predict/01_results.ipynb #8b3657c1
 def _write_dota(preds, file, vocab):

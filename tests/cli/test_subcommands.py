@@ -5,6 +5,7 @@ from importlib import import_module
 import pytest, torch
 from rotnb import all as rotnb_all
 from rotnb.cli import rotnb
+from rotnb.data.synth.moving import make_video
 from rotnb.data.synth.scenes import make_synth
 from constant_files import onnx_file
 from paths import ROOT
@@ -37,6 +38,18 @@ def test_validate(run, data, tmp_path):
     code,out,err = run('validate', MODEL, data, '--json', 'm.json', '--device', 'cpu')
     assert code==0 and 'AP50' in out and '1 images' in out, err
     assert json.loads((tmp_path/'m.json').read_text())
+
+def test_track(run, tmp_path):
+    make_video(tmp_path/'film.mp4', 1, n_frames=3, size=96, n_objects=3, classes=['plane'])
+    code,out,err = run('track', MODEL, 'film.mp4', '--out', 'found', '--format', 'csv,json', '--video', '--device', 'cpu')
+    assert code==0 and 'followed in 3 frames' in out, err
+    assert {'tracks.csv','tracks.json','tracks.mp4'}<={path.name for path in (tmp_path/'found').iterdir()}
+    wrong = {'no such video':['none.mp4'], 'symmetry is 45':['film.mp4','--symmetry','45'], 'expected 360':['film.mp4','--symmetry','round'],
+             'low is 0.9':['film.mp4','--low','.9'], "'csv' or 'json'":['film.mp4','--format','xml'],
+             'score_thr':['film.mp4','--out','found','--low','.2']}
+    for words,args in wrong.items():
+        code,out,err = run('track', MODEL, *args)
+        assert code==2 and words in err and err.count('\n')==1, (args,err)
 
 def test_train_and_what_follows(run, data, tmp_path, monkeypatch):
     monkeypatch.setenv('ROTNB_RUNS', str(tmp_path/'runs'))
