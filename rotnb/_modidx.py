@@ -4638,6 +4638,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'rotnb/learn/speed_accuracy.py'),
                                             'rotnb.learn.speed_accuracy._free_place': ( 'learn/speed_accuracy.html#_free_place',
                                                                                         'rotnb/learn/speed_accuracy.py'),
+                                            'rotnb.learn.speed_accuracy._known': ( 'learn/speed_accuracy.html#_known',
+                                                                                   'rotnb/learn/speed_accuracy.py'),
                                             'rotnb.learn.speed_accuracy._name': ( 'learn/speed_accuracy.html#_name',
                                                                                   'rotnb/learn/speed_accuracy.py'),
                                             'rotnb.learn.speed_accuracy._runtime': ( 'learn/speed_accuracy.html#_runtime',

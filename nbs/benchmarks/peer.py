@@ -67,8 +67,8 @@ def gflops(run):
 
 def peer(a, weights=None):
     from ultralytics import YOLO, settings
-    settings.update(sync=False, runs_dir=str(a.folder))
-    return YOLO(str(weights or f'{MODEL}.yaml'))
+    settings.update(dict(sync=False, runs_dir=str(a.folder)))
+    return YOLO(str(weights or f'{MODEL}.yaml'), task='obb')
 
 def peer_latency(a, say):
     "Its `predict`, its bare network, and both of its ONNX file"

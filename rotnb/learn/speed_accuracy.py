@@ -121,8 +121,9 @@ class SpeedAccuracy:
     def notes(self)->list:
         "Sentences that say what was measured"
         said,wh = self.facts,'{} x {} px'.format(*self.facts['size_wh'])
+        threads = f"{said['threads']} thread{'s'*(said['threads']!=1)}"
         return [f"average precision on {said['images']} images; ms of one image of {wh} at a time, medians of {said['turns']} turns over "
-                f"{said['timed']}, {said['threads']} thread{'s'*(said['threads']!=1)}, load {said['load'] or 0:.1f} of {said['cpus']} cores",
+                f"{said['timed']}, {threads}, load {said['load'] or 0:.1f} of {said['cpus']} cores",
                 f"worth their time: {', '.join(self.front())}"]
 
     def __repr__(self): return '\n'.join([_shown(self).to_string(), *self.notes()])
@@ -136,8 +137,9 @@ class SpeedAccuracy:
 def _shown(self):
     "The table as strings, the fastest first"
     places = dict(mAP50='.3f', mAP50_95='.3f', ms='.1f', cpu_ms='.1f', GFLOPs='.2f', parameters=',.0f', MB='.1f')
+    def text(name, value): return f'{value:{places.get(name, "")}}' if value==value else '–'
     df = self.df.sort_values('ms')
-    return pd.DataFrame({name:[f'{value:{places.get(name, "")}}' if value==value else '–' for value in df[name]] for name in df}, df.index)
+    return pd.DataFrame({name:[text(name, value) for value in df[name]] for name in df}, df.index)
 
 # %% ../../nbs/learn/36_speed_accuracy.ipynb #36c00071
 @patch
@@ -149,6 +151,12 @@ def front(self:SpeedAccuracy,
     found = self.df[pareto_front(self.df[by], self.df['mAP50_95'])]
     return list(found.sort_values([by,'mAP50_95']).index)
 
+def _known(self, by):
+    "Rows of which cost and worth are known"
+    rows = self.df.dropna(subset=[by,'mAP50_95'])
+    if not len(rows): raise ArgumentError(f'no candidate has both {by} and mAP50_95')
+    return rows
+
 @patch
 @checked(by=choice(*COSTS))
 def choose(self:SpeedAccuracy,
@@ -156,10 +164,10 @@ def choose(self:SpeedAccuracy,
     by:str='ms' # in this column
 )->str: # its name
     "The best that costs no more"
-    within = self.df[self.df[by]<=at_most]
+    known = _known(self, by).sort_values(by)                            # of equals the cheapest
+    within = known[known[by]<=at_most]
     if len(within): return within['mAP50_95'].idxmax()
-    cheapest = self.df[by].min()
-    raise ArgumentError(f'none takes at most {at_most:g} {COSTS[by]}: the cheapest, {self.df[by].idxmin()}, takes {cheapest:.3g}')
+    raise ArgumentError(f'none takes at most {at_most:g} {COSTS[by]}: the cheapest, {known.index[0]}, takes {known[by].iloc[0]:.3g}')
 
 # %% ../../nbs/learn/36_speed_accuracy.ipynb #36c00013
 def _free_place(ax, taken, xy, name, color):
@@ -191,8 +199,7 @@ def plot(self:SpeedAccuracy,
     by:str='ms' # what is paid: 'ms', 'cpu_ms', 'GFLOPs', 'parameters', 'MB'
 ):
     "Cost and accuracy of all, and those that are worth it"
-    df = self.df[self.df[by].notna() & self.df['mAP50_95'].notna()]
-    if not len(df): raise ArgumentError(f'nothing to draw: no candidate has both {by} and mAP50_95')
+    df = _known(self, by)
     _cost_axis(ax, df[by], by)
     best,taken = self.front(by),[]
     steps = df.loc[best]
@@ -202,8 +209,9 @@ def plot(self:SpeedAccuracy,
         ax.plot(rows[by], rows['mAP50_95'], label=family, marker='o', **style)
         beaten = rows.drop(index=best, errors='ignore')
         ax.plot(beaten[by], beaten['mAP50_95'], 'o', color=IGNORED, zorder=3)
-    for name,row in df.iterrows(): _free_place(ax, taken, (row[by],row['mAP50_95']), name, INK if name in best else IGNORED)
     ax.legend(loc='upper left', bbox_to_anchor=(0,-.14), ncols=3)
+    ax.figure.canvas.figure.draw_without_rendering()                    # limits and layout are settled before names are placed
+    for name,row in df.iterrows(): _free_place(ax, taken, (row[by],row['mAP50_95']), name, INK if name in best else IGNORED)
 
 # %% ../../nbs/learn/36_speed_accuracy.ipynb #36c00014
 @patch
@@ -265,7 +273,7 @@ def speed_accuracy(
     size_wh = images[0].shape[1::-1]
     times = turn_times({name:one.predict_image for name,one in predictors.items()}, images, turns)
     rows = [dict(family=(families or {}).get(name) or _family(one), mAP50=worth[name].map50, mAP50_95=worth[name].map,
-                 **{kind:median(seconds) for kind,seconds in times[name].items()}, **_costs(one, size_wh)) for name,one in predictors.items()]
+                 **{kind:median(ms) for kind,ms in times[name].items()}, **_costs(one, size_wh)) for name,one in predictors.items()]
     facts = dict(images=len(annots), timed=len(images), size_wh=size_wh, turns=turns, threads=torch.get_num_threads(), cpus=os.cpu_count(),
                  load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None, versions=versions(), times=times)
     return SpeedAccuracy(pd.DataFrame(rows, pd.Index([*predictors])), facts, worth)
