@@ -46,12 +46,11 @@ def one_thread(a):
     import onnxruntime as ort, torch
     torch.set_num_threads(a.threads)
     made = ort.InferenceSession
-    def session(file, *args, **kw):
+    def session(file, sess_options=None, *args, **kw):
         "With as many threads, whoever asks"
-        options = next((o for o in (*args,*kw.values()) if isinstance(o, ort.SessionOptions)), None)
-        if options is None: options = kw['sess_options'] = ort.SessionOptions()
+        options = sess_options or ort.SessionOptions()
         options.intra_op_num_threads = a.threads
-        return made(file, *args, **kw)
+        return made(file, options, *args, **kw)
     ort.InferenceSession = session
 
 def image_of(a):
