@@ -189,6 +189,7 @@ from .learn.optimizers import NoDecay, optimizer, stage_splitter
 from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment
+from .learn.speed_accuracy import speed_accuracy
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

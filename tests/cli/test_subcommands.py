@@ -152,6 +152,13 @@ def test_compare(run, tmp_path):
     assert (tmp_path/'compare.png').stat().st_size>5000
     assert run('compare', 'runs', '--out', 'c.svg', '--columns', 'mAP50')[0]==0 and '<svg' in (tmp_path/'c.svg').read_text()
 
+def test_compare_speed(run, data, tmp_path):
+    "What each costs and is worth: a table, a figure, the numbers"
+    code,out,err = run('compare', MODEL, '--speed', data, '--turns', 1, '--by', 'GFLOPs', '--json', 'numbers.json', '--out', 'speed.svg')
+    numbers = json.loads((tmp_path/'numbers.json').read_text())
+    assert code==0 and 'mAP50_95' in out and 'wrote speed.svg, numbers.json' in out and '<svg' in (tmp_path/'speed.svg').read_text(), err
+    assert numbers['models'][MODEL]['ms']>0 and numbers['turns']==1 and numbers['front']['GFLOPs']==[MODEL]
+
 WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'validate no_such DATA',
          'voc12':'validate MODEL DATA --protocol vooc',
          'would be replaced by':'browse DATA --out LABEL', 'there is no nowhere':'browse nowhere',
@@ -159,6 +166,9 @@ WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'vali
          'no such file':'flops none.onnx', '--size x':'flops rotated_fcos --size x', '--n-classes is 0':'flops rotated_fcos --n-classes 0',
          'no weights are called \'zzz\'':'weights zzz', 'name one':'weights * --fetch', 'without a folder':'publish MODEL --name a/b',
          'no such folder':'compare none', 'holds no epoch':'compare .', 'expected .png':'compare . --out x.txt',
+         'there is no nothing':'compare MODEL --speed nothing', '--columns is for':'compare MODEL --speed DATA --columns mAP50',
+         '--by zz':'compare MODEL --speed DATA --by zz', '--json x: expected':'compare MODEL --speed DATA --json x',
+         '--json is for':'compare . --json x.json', 'rotnb-compare: no weights are called':'compare zz --speed DATA',
          "rotnb-predict: no weights are called 'zz'":'predict zz DATA', 'rotnb-split: no such folder':'split none out',
          'rotnb-convert: no such folder':'convert none out', 'rotnb-doctor: no such folder':'doctor none',
          'rotnb-report: there is no none':'report MODEL none', 'each model once':'bench a a', "no recipe 'zz'":'recipe zz',
