@@ -147,7 +147,8 @@ def _lay(self:Mosaic, canvas, sample, cell, zoom, origin):
     m[:2,2] = tensor(at)
     kept = self._cut(move_quads(quads, m), labels.as_subclass(Tensor), *tensor(cell).double().T)
     lo = [max(a, begin, math.floor(start+1e-6)) for (a,_),begin,start in zip(cell, origin, at)]
-    hi = [min(b, begin+side, math.ceil(start+scale*own-1e-6)) for (_,b),begin,side,start,own in zip(cell, origin, canvas.size, at, im.size)]
+    hi = [min(b, begin+side, math.ceil(start+scale*own-1e-6))
+          for (_,b),begin,side,start,own in zip(cell, origin, canvas.size, at, im.size)]
     if any(end<=begin for begin,end in zip(lo, hi)): return tuple(o[:0] for o in kept)       # no pixel of it will be seen
     m[:2,2] -= tensor(lo)
     canvas.paste(warp_image(im, m, (hi[0]-lo[0],hi[1]-lo[1]), self.fill), (lo[0]-origin[0],lo[1]-origin[1]))

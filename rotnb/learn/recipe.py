@@ -242,7 +242,8 @@ def _joined(tfms, fill):
 def _sized(func, settings, size):
     "Settings of a transform, with the recipe's size where it wants one and has none"
     wanted = signature(func).parameters.get('size')
-    return settings if wanted is None or wanted.default is not wanted.empty or 'size' in settings or size is None else dict(settings, size=size)
+    lacks = wanted is not None and wanted.default is wanted.empty and 'size' not in settings
+    return dict(settings, size=size) if lacks and size is not None else settings
 
 @patch
 def transforms(self:Recipe)->tuple: # lists, or None for those of `RotatedDataLoaders`
@@ -318,6 +319,7 @@ def fit_callbacks(self:Recipe,
     if self.gather and self.gather>bs*ranks: more.append(GradientAccumulation(math.ceil(self.gather/ranks)))
     return [Schedule(**self.schedule), NoDecay(self.no_decay), *more]
 
+# %% ../../nbs/learn/32_recipe.ipynb #da17t002
 def _add_callbacks(learn, named):
     "Those that the learner does not have yet; they stay, as an export may ask for what they hold"
     have = {type(cb) for cb in learn.cbs}

@@ -61,10 +61,11 @@ _mixed = dict(item_aug=dict(Mosaic=dict(size=2048, zoom=[.5,.5], fill=114), MixU
 def _ema(decay): return dict(EMA=dict(decay=decay, warmup=2000, buffers=True))
 def _yolo_aug(**own):
     "Augmentation of the small sizes, and what is its own"
-    return dict(yolo_tfms={**dict(mosaic=1., nine=0., zoom=[.5,1.5], rotate=0., shear=0., shift=.1, perspective=0., mixup=0., alpha=32., flip=.5,
-                                  hue=.015, saturation=.7, value=.4, max_aspect=20., fill=114), **own})
+    return dict(yolo_tfms={**dict(mosaic=1., nine=0., zoom=[.5,1.5], rotate=0., shear=0., shift=.1, perspective=0., mixup=0., alpha=32.,
+                                  flip=.5, hue=.015, saturation=.7, value=.4, max_aspect=20., fill=114), **own})
 
-_warmed = dict(by_epoch=True, past=True, warmup=1000, warmup_epochs=3., warmup_kind='linear', warmup_start=0., warmup_bias=.1, warmup_mom=.8)
+_warmed = dict(by_epoch=True, past=True, warmup=1000, warmup_epochs=3., warmup_kind='linear', warmup_start=0., warmup_bias=.1,
+               warmup_mom=.8)
 _yolo = dict(source='MMYOLO 0.6', pretrained=False, size=640, fill=114, bs=16, loaders=dict(batch_tfms=[]), opt='sgd',
              opt_settings=dict(mom=.937, nesterov=True), lr=.01, wd=5e-4, wd_for=64, gather=64, no_decay=['norm','bias'], sync_bn=True,
              schedule=dict(kind='linear', end=.01, **_warmed), item_aug=_yolo_aug(), callbacks=_ema(.9999))

@@ -27,7 +27,8 @@ FALLS = dict(constant=SchedNo, cosine=SchedCos, linear=SchedLin, poly=_backwards
 # %% ../../nbs/learn/23_schedules.ipynb #3080bc89
 @checked(kind=choice('step', *FALLS, cos='cosine', multistep='step', polynomial='poly'), warmup=whole(0, unit='steps'), flat=share,
          warmup_kind=choice(*WARMUPS, exp='exponential'), warmup_start=share, end=share, gamma=between(0, 1, 'a factor, 0 to 1'),
-         until=between(0, text='a share of the fit, above 0', strict=True), warmup_bias=between(0, text='a rate, 0 or more'), warmup_mom=share)
+         until=between(0, text='a share of the fit, above 0', strict=True), warmup_mom=share,
+         warmup_bias=between(0, text='a rate, 0 or more'))
 class Schedule(ParamScheduler):
     "The learning rate of every step: a warm-up times steps, a polynomial or a cosine"
     def __init__(self,
@@ -53,40 +54,45 @@ class Schedule(ParamScheduler):
         if kind=='step' and not len(at): raise ValueError("Schedule('step') needs epochs: at=(8, 11), say")
         if warmup_kind=='exponential' and not warmup_start: raise ValueError('an exponential warm-up cannot start at 0')
 
-    def warmup_steps(self,
-        n_iter:int # steps of an epoch
-    ): return max(self.warmup, round(self.warmup_epochs*n_iter))
+# %% ../../nbs/learn/23_schedules.ipynb #da17s004
+@patch
+def warmup_steps(self:Schedule,
+    n_iter:int # steps of an epoch
+): return max(self.warmup, round(self.warmup_epochs*n_iter))
 
-    def warmed(self,
-        step:int, # of the fit, from 0
-        n_iter:int # steps of an epoch
-    )->float:
-        "The share of the warm-up that is over, 0 to 1"
-        last = self.warmup_steps(n_iter)-(not self.past)
-        return min(1., step/last) if last>0 else 1.
+@patch
+def warmed(self:Schedule,
+    step:int, # of the fit, from 0
+    n_iter:int # steps of an epoch
+)->float:
+    "The share of the warm-up that is over, 0 to 1"
+    last = self.warmup_steps(n_iter)-(not self.past)
+    return min(1., step/last) if last>0 else 1.
 
-    def factor(self,
-        step:int, # of the fit, from 0
-        n_epoch:int, # epochs of the fit
-        n_iter:int # steps of an epoch
-    )->float:
-        "The share of the learning rate that a step has"
-        return WARMUPS[self.warmup_kind](self.warmup_start, 1.)(self.warmed(step, n_iter))*self.fallen(step, n_epoch, n_iter)
+@patch
+def factor(self:Schedule,
+    step:int, # of the fit, from 0
+    n_epoch:int, # epochs of the fit
+    n_iter:int # steps of an epoch
+)->float:
+    "The share of the learning rate that a step has"
+    return WARMUPS[self.warmup_kind](self.warmup_start, 1.)(self.warmed(step, n_iter))*self.fallen(step, n_epoch, n_iter)
 
-    def fallen(self, step, n_epoch, n_iter): # as for `factor`
-        "The share of the rate that is left after the warm-up"
-        if self.kind=='step': return self.gamma**sum(step>=round(epoch*n_iter) for epoch in self.at)
-        now,total,unit = (step//n_iter,n_epoch,n_iter) if self.by_epoch else (step,n_epoch*n_iter,1)
-        begin = max(self.flat*total, self.warmup_steps(n_iter)/unit if self.after_warmup else 0)
-        last = self.until*total-(self.kind in ('poly','linear') and not self.past)
-        shape = FALLS[self.kind](self.power) if self.kind=='poly' else FALLS[self.kind]
-        return float(shape(1., self.end)(min(1., max(0., now-begin)/(last-begin)) if last>begin else 0.))
+@patch
+def fallen(self:Schedule, step, n_epoch, n_iter): # as for `factor`
+    "The share of the rate that is left after the warm-up"
+    if self.kind=='step': return self.gamma**sum(step>=round(epoch*n_iter) for epoch in self.at)
+    now,total,unit = (step//n_iter,n_epoch,n_iter) if self.by_epoch else (step,n_epoch*n_iter,1)
+    begin = max(self.flat*total, self.warmup_steps(n_iter)/unit if self.after_warmup else 0)
+    last = self.until*total-(self.kind in ('poly','linear') and not self.past)
+    shape = FALLS[self.kind](self.power) if self.kind=='poly' else FALLS[self.kind]
+    return float(shape(1., self.end)(min(1., max(0., now-begin)/(last-begin)) if last>begin else 0.))
 
 # %% ../../nbs/learn/23_schedules.ipynb #246eed77
 @patch
 def before_fit(self:Schedule):
     ParamScheduler.before_fit(self)
-    self.lrs,self.moms = ([hyper.get(key) for hyper in self.opt.hypers] for key in ('lr','mom'))
+    self.lrs,self.own_moms = ([hyper.get(key) for hyper in self.opt.hypers] for key in ('lr','mom'))
     known = {id(param) for name,param in self.learn.model.named_parameters() if name.split('.')[-1]=='bias'}
     self.of_biases = [len(group)>0 and all(id(param) in known for param in group) for group in self.opt.param_lists]
     if self.warmup_bias is not None and not any(self.of_biases):
@@ -102,12 +108,12 @@ def before_batch(self:Schedule):
         fallen = self.fallen(step, self.n_epoch, self.n_iter)
         rates = [self.warmup_bias*(1-warmed)+lr*fallen*warmed if bias else rate for lr,rate,bias in zip(self.lrs, rates, self.of_biases)]
     self.opt.set_hyper('lr', rates)
-    if self.warmup_mom is not None: self.opt.set_hyper('mom', [self.warmup_mom*(1-warmed)+mom*warmed for mom in self.moms])
+    if self.warmup_mom is not None: self.opt.set_hyper('mom', [self.warmup_mom*(1-warmed)+mom*warmed for mom in self.own_moms])
 
 @patch
 def put_back(self:Schedule):
     "The optimizer's own momentum, where a fit is broken off in its warm-up"
-    if self.warmup_mom is not None and getattr(self, 'moms', None): self.opt.set_hyper('mom', self.moms)
+    if self.warmup_mom is not None and getattr(self, 'own_moms', None): self.opt.set_hyper('mom', self.own_moms)
 
 @patch
 def _warn_of_length(self:Schedule):

@@ -47,7 +47,8 @@ def test_the_size_goes_into_the_transforms():
     mosaic,mixup = recipe('yolox_300e', size=64).transforms()[0][:2]
     assert mosaic.warp.rule.max_aspect==20 and not mosaic.alone and isinstance(mixup, MixUpBoxes)
 
-# --- schedules: (step, steps of an epoch, epochs, warm-up steps) -> rate of weights, of biases, momentum; the full rate 1, of biases' start 10
+# --- schedules: (step, steps of an epoch, epochs, warm-up steps) -> rate of weights, of biases, momentum;
+# the full rate is 1, biases start at 10
 def by_epoch(lf):
     "YOLOv5's loop: all three are interpolated while the warm-up lasts, its last step included"
     def rates(step, n_iter, epochs, warmup):
@@ -167,7 +168,8 @@ def test_an_older_file_is_a_recipe_still(tmp_path):
     assert old.sync_bn is True and old.wd_for is None
 
 # --- norms of several processes
-@pytest.mark.parametrize('given,of_recipe,synced', [(None,True,True), (None,False,False), (True,False,True), (False,True,False), (None,None,True)])
+@pytest.mark.parametrize('given,of_recipe,synced', [
+    (None,True,True), (None,False,False), (True,False,True), (False,True,False), (None,None,True)])
 def test_a_recipe_says_whether_norms_are_synced(synth, tmp_path, given, of_recipe, synced):
     "A group of one process, in which everything but the number of processes is real"
     class Look(Callback):
