@@ -149,15 +149,16 @@ from .predict.video import Tracks, VideoError, track
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
 from .data.border import BorderRule, UprightBoxes, rotated_aug_transforms
-from .data.affine import AffineChain, Letterbox, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate
+from .data.affine import AffineChain, Letterbox, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate, RandomWarp
 from .data.colour import RandomHSV
-from .data.mixing import CopyPaste, MixUpBoxes, Mosaic
+from .data.mixing import CopyPaste, CutOut, MixUpBoxes, Mosaic
 from .data.blocks import BadBoxWarning, RBoxBlock, RBoxLblBlock, open_image
 from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
+from .data.yolo import yolo_tfms
 from .serve.torchserve import ask_torchserve, torchserve_archive
 from .serve.triton import triton_folder
 from .serve.label_studio import add_label_studio

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'PadQuads', 'PadImages', 'source_name', 'rank_part',
-           'RBoxDL', 'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'open_image', 'NamedImageBlock']
+           'ShownDL', 'RankedDL', 'RBoxDL', 'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'open_image', 'NamedImageBlock']
 
 # %% ../../nbs/data/06_blocks.ipynb #4d846d63
 from copy import copy
@@ -152,73 +152,11 @@ def rank_part(
     filled = list(islice(cycle(idxs), n*world_size))
     return filled[rank*n:(rank+1)*n]
 
-# %% ../../nbs/data/06_blocks.ipynb #3851426b
-def _named(e, dataset, i):
-    "An error of one sample, which says of which; without the frames of transforms"
-    item = getattr(dataset, 'items', [None])[i or 0] if isinstance(i, (int,type(None))) and len(dataset) else None
-    name = str(getattr(item, 'image', item)) if isinstance(getattr(item, 'image', item), (str,Path)) else ''
-    if name and name not in str(e) and not isinstance(e, SkipItemException):
-        said = str(e) if isinstance(e, ValueError) else f'{type(e).__name__}: {e}'
-        e.args = (f'{name}: {said}',)
-    return e.with_traceback(None)
-
-@delegates()
-class RBoxDL(TfmdDL):
-    "A `TfmdDL` with samplers, data sets to lend, and batches of `(images, TensorDets)`"
+# %% ../../nbs/data/06_blocks.ipynb #d17b0001
+class ShownDL(TfmdDL):
+    "A `TfmdDL` that shows batches of `(images, quads, labels)` and of `(images, TensorDets)`, each image with its name"
     n_inp = 1 # fastai counts boxes among the inputs in `test_dl(items, with_labels=True)`
-    first_batch,seed = 0,0 # batches of an epoch before the first are neither read nor given
-    rank,world_size = 0,1 # which of several processes this is: each reads its part of an epoch
-    def __init__(self, dataset, *args, sampler=None, **kwargs):
-        self.sampler = sampler
-        super().__init__(dataset, *args, **kwargs)
-
-    def get_idxs(self):
-        def draw(): return list(super(RBoxDL, self).get_idxs() if self.sampler is None else self.sampler(self))
-        return draw() if self.world_size==1 else rank_part(from_first(draw), self.rank, self.world_size)
-
-    def __len__(self):
-        if self.world_size==1: return super().__len__()
-        own,bs = math.ceil(self.n/self.world_size),self.bs or 1
-        return own//bs if self.drop_last else math.ceil(own/bs)
-
-    def randomize(self):
-        super().randomize()
-        self.seed = copy(self.rng).getrandbits(32) # of this epoch; the order is drawn as if nobody had asked
-
-    def sample(self):
-        "Indices of the batches that this process reads; a worker draws each of them from numbers of its own"
-        for i,idxs in enumerate(chunked(self._DataLoader__idxs, self.bs or 1)):
-            at = i-self.first_batch
-            if at<0 or at%self.num_workers!=self.offs: continue
-            if get_worker_info(): set_seed(Random(f'{self.seed} {i+self.rank*len(self)}').getrandbits(32))
-            yield from idxs
-
-    def do_item(self, s):
-        mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
-        for o in mixing: o.dataset = self.dataset
-        try: res = super().do_item(s)
-        except Exception as e: raise _named(e, self.dataset, s) from None
-        finally:
-            for o in mixing: o.dataset = None
-        if is_listy(res) and isinstance(res[0], TensorBase): res[0].item_id = s
-        return res
-
-    def do_batch(self, b):
-        res,ids = super().do_batch(b),[getattr(o[0], 'item_id', None) if is_listy(o) else None for o in b]
-        if is_listy(res) and isinstance(res[0], TensorBase): res[0].item_ids = ids
-        return res
-
-    def new(self, *args, **kwargs):
-        if not (hasattr(self, '_n_inp') and hasattr(self, '_types')): self._one_pass()       # fastai prints a line before it fails
-        return super().new(*args, **kwargs)
-
     show_batch = checked(TfmdDL.show_batch, also={'nrows','ncols','figsize','lw','text_size','max_text'})
-
-    def create_batch(self, b):
-        res = super().create_batch(b)
-        own = [o[0].own_size for o in b if is_listy(o) and hasattr(o[0], 'own_size')]
-        if own: res[0].own_sizes = tuple(res[0].shape[-2:]),own
-        return res
 
     @delegates(TfmdDL.show_results)
     def show_results(self, b, out, max_n=9, **kwargs):
@@ -251,6 +189,75 @@ class RBoxDL(TfmdDL):
         if not self._is_pred(b): return super()._decode_batch(b, max_n, full)
         image = lambda o: self.dataset.tls[0].decode(self.after_item.decode((o,))[0], full=full)
         return L((image(im),*rest) for im,*rest in batch_to_samples(b, max_n=max_n))
+
+# %% ../../nbs/data/06_blocks.ipynb #d17b0004
+@delegates()
+class RankedDL(TfmdDL):
+    "A `TfmdDL` whose order a sampler may draw, and of which each of several processes reads its part"
+    first_batch,seed = 0,0 # batches of an epoch before the first are neither read nor given
+    rank,world_size = 0,1 # which of several processes this is: each reads its part of an epoch
+    def __init__(self, dataset, *args, sampler=None, **kwargs):
+        self.sampler = sampler
+        super().__init__(dataset, *args, **kwargs)
+
+    def get_idxs(self):
+        def draw(): return list(super(RankedDL, self).get_idxs() if self.sampler is None else self.sampler(self))
+        return draw() if self.world_size==1 else rank_part(from_first(draw), self.rank, self.world_size)
+
+    def __len__(self):
+        if self.world_size==1: return super().__len__()
+        own,bs = math.ceil(self.n/self.world_size),self.bs or 1
+        return own//bs if self.drop_last else math.ceil(own/bs)
+
+    def randomize(self):
+        super().randomize()
+        self.seed = copy(self.rng).getrandbits(32) # of this epoch; the order is drawn as if nobody had asked
+
+    def sample(self):
+        "Indices of the batches that this process reads; a worker draws each of them from numbers of its own"
+        for i,idxs in enumerate(chunked(self._DataLoader__idxs, self.bs or 1)):
+            at = i-self.first_batch
+            if at<0 or at%self.num_workers!=self.offs: continue
+            if get_worker_info(): set_seed(Random(f'{self.seed} {i+self.rank*len(self)}').getrandbits(32))
+            yield from idxs
+
+# %% ../../nbs/data/06_blocks.ipynb #d17b0003
+def _named(e, dataset, i):
+    "An error of one sample, which says of which; without the frames of transforms"
+    item = getattr(dataset, 'items', [None])[i or 0] if isinstance(i, (int,type(None))) and len(dataset) else None
+    name = str(getattr(item, 'image', item)) if isinstance(getattr(item, 'image', item), (str,Path)) else ''
+    if name and name not in str(e) and not isinstance(e, SkipItemException):
+        said = str(e) if isinstance(e, ValueError) else f'{type(e).__name__}: {e}'
+        e.args = (f'{name}: {said}',)
+    return e.with_traceback(None)
+
+# %% ../../nbs/data/06_blocks.ipynb #3851426b
+class RBoxDL(RankedDL, ShownDL):
+    "What `RBoxBlock` loads with: it lends its data set to transforms that mix, and notes of each image which it is"
+    def do_item(self, s):
+        mixing = [o for o in self.after_item.fs if isinstance(o, MixTransform)]
+        for i,o in enumerate(mixing): o.dataset,o.before = self.dataset,mixing[:i]
+        try: res = super().do_item(s)
+        except Exception as e: raise _named(e, self.dataset, s) from None
+        finally:
+            for o in mixing: o.dataset,o.before = None,()
+        if is_listy(res) and isinstance(res[0], TensorBase): res[0].item_id = s
+        return res
+
+    def do_batch(self, b):
+        res,ids = super().do_batch(b),[getattr(o[0], 'item_id', None) if is_listy(o) else None for o in b]
+        if is_listy(res) and isinstance(res[0], TensorBase): res[0].item_ids = ids
+        return res
+
+    def new(self, *args, **kwargs):
+        if not (hasattr(self, '_n_inp') and hasattr(self, '_types')): self._one_pass()       # fastai prints a line before it fails
+        return super().new(*args, **kwargs)
+
+    def create_batch(self, b):
+        res = super().create_batch(b)
+        own = [o[0].own_size for o in b if is_listy(o) and hasattr(o[0], 'own_size')]
+        if own: res[0].own_sizes = tuple(res[0].shape[-2:]),own
+        return res
 
 # %% ../../nbs/data/06_blocks.ipynb #6c933e85
 def own_sizes(

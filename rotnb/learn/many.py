@@ -99,7 +99,7 @@ class ManyProcesses(Callback):
     "Train one detector in several processes: each has its part of the images, all have one gradient"
     order = 4.5                                     # before `DetectionCallback` replaces `learn.pred`
     def __init__(self,
-        sync_bn:bool=True, # batch norms learn from the batches of all processes
+        sync_bn:bool=None, # batch norms learn from the batches of all processes; None: as the learner's recipe has it, else they do
         **ddp # arguments of `DistributedDataParallel`
     ):
         store_attr('sync_bn,ddp')
@@ -149,7 +149,8 @@ def _begin(self:ManyProcesses):
     check_agreement(of_all_ranks([_facts(self.learn)]))
     rank = torch.distributed.get_rank()
     if rank: set_seed((random.getrandbits(31)+rank)%2**31)                   # or all would turn their images alike
-    if self.sync_bn: self.norms = sync_norms(self.learn.model)
+    own = vars(self.learn).get('recipe')                                    # a learner lends its detector's, which is another thing
+    if ifnone(self.sync_bn, getattr(own, 'sync_bn', True)): self.norms = sync_norms(self.learn.model)
 
 @patch
 def _wrap(self:ManyProcesses):
@@ -202,7 +203,7 @@ def _quiet(learn):
 @contextmanager
 def distrib_ctx(
     learn:Learner, # of a detector
-    sync_bn:bool=True, # batch norms learn from the batches of all processes
+    sync_bn:bool=None, # batch norms learn from the batches of all processes; None: as the learner's recipe has it, else they do
     in_notebook:bool=False, # as in fastai's; a notebook needs nothing else
     **kwargs # of `accelerate.Accelerator`
 ):

@@ -8,7 +8,7 @@ __all__ = ['TransformError', 'learner_predictor']
 # %% ../../nbs/learn/16_predictor.ipynb #27ed9700
 from fastai.vision.all import *
 from ..check.verbs import checked
-from ..data.affine import Letterbox, RandomResize
+from ..data.affine import AffineChain, Letterbox, RandomResize
 from ..predict.fit import ImageFit
 from ..predict.predictor import Predictor
 from .callbacks import DetectionCallback, class_names
@@ -22,9 +22,13 @@ def _pair(size): return tuple(size)[::-1] if is_listy(size) else (size,size)    
 def _letterbox(tfm): return dict(rule='letterbox', size=_pair(tfm.size), pad_value=tfm.fill)
 def _rect(tfm): return dict(rule='rect', size=_pair(tfm.size), pad_to=tfm.multiple, pad_value=tfm.fill)
 
+def _acting(fs):
+    "Transforms that act in validation, those of chains one by one"
+    for tfm in fs: yield from (part for part in tfm.tfms if part.split_idx!=0) if isinstance(tfm, AffineChain) else (tfm,)
+
 def _shape(dl):
     "What a loader's item transforms say of the size"
-    said = [_letterbox(tfm) if isinstance(tfm, Letterbox) else _rect(tfm) for tfm in dl.after_item.fs
+    said = [_letterbox(tfm) if isinstance(tfm, Letterbox) else _rect(tfm) for tfm in _acting(dl.after_item.fs)
             if isinstance(tfm, Letterbox) or isinstance(tfm, RandomResize) and tfm.size]
     return said[0] if said else dict(pad_to=1)
 

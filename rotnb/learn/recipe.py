@@ -21,23 +21,24 @@ from ..check.verbs import checked
 from ..data.labels.atomic import write_atomic
 from ..ops.ranks import n_ranks
 from ..data.border import rotated_aug_transforms
-from ..data.affine import AffineChain, Letterbox, RandomAffine, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate
+from ..data.affine import AffineChain, Letterbox, RandomAffine, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate, RandomWarp
 from ..data.colour import RandomHSV
-from ..data.mixing import CopyPaste, MixUpBoxes, Mosaic
+from ..data.mixing import CopyPaste, CutOut, MixUpBoxes, Mosaic
 from ..data.loaders import RotatedDataLoaders
+from ..data.yolo import yolo_tfms
 from .callbacks import get_loader
 from .phases import CloseMixing, TrackDifficulty
 from .learner import detector_splitter, rotated_learner
 from .schedules import Schedule
-from .optimizers import NoDecay, group_rates, optimizer, scaled_rate, stage_splitter
+from .optimizers import NoDecay, group_rates, kind_splitter, optimizer, scaled_decay, scaled_rate, stage_splitter
 from .ema import EMA
 from .fast_steps import FastSteps
 from .sizes import MultiScale, ProgressiveSize
 from .pace import KeepBest, Throughput, TimeBudget, ValidateEvery
 
 # %% ../../nbs/learn/32_recipe.ipynb #da17f8eb
-TRANSFORMS = {func.__name__:func for func in (RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, Letterbox, RandomHSV, Mosaic,
-                                              MixUpBoxes, CopyPaste, rotated_aug_transforms)}
+TRANSFORMS = {func.__name__:func for func in (RandomFlip, RandomRotate, RandomResize, RandomBoxCrop, RandomWarp, Letterbox, RandomHSV,
+                                              Mosaic, MixUpBoxes, CopyPaste, CutOut, rotated_aug_transforms, yolo_tfms)}
 "Transforms that a recipe may name"
 
 CALLBACKS = {func.__name__:func for func in (EMA, CloseMixing, MultiScale, ProgressiveSize, TrackDifficulty, ValidateEvery, KeepBest,
@@ -93,22 +94,24 @@ class Recipe:
     loaders:dict = field(default_factory=dict) # more for `RotatedDataLoaders.from_format`
     # optimizer
     opt:str = 'sgd' # 'sgd' with L2 decay, 'adamw', or 'adam' with L2 decay
-    opt_settings:dict = field(default_factory=dict) # constants other than PyTorch's: mom, sqr_mom, eps
+    opt_settings:dict = field(default_factory=dict) # constants other than PyTorch's: mom, sqr_mom, eps, nesterov
     lr:float = .0025 # learning rate
     lr_for:int = None # images of a step that it is meant for; None: any number
     lr_scaling:str = 'linear' # with more or fewer: 'linear', 'sqrt' or 'none'
     backbone_lr:float = 1. # factor of the backbone's rate
     layer_decay:float = 1. # and of each of its stages beside the next
     wd:float = 1e-4 # weight decay
+    wd_for:int = None # images of a step that it is meant for, more have more; None: any number
     no_decay:tuple = () # parameters without: 'norm', 'bias', parts of names
     clip:float = None # largest norm of the gradient; None: any
-    gather:int = None # images that are gathered for one step; None: those of a batch
+    gather:int = None # images, of all processes, that are gathered for one step; None: those of a batch
     # schedule
     epochs:int = None # of the fit
     steps:int = None # or as many epochs as have these
     schedule:dict = field(default_factory=dict) # settings of `Schedule`
     # beside it
     callbacks:dict = field(default_factory=dict) # names of `CALLBACKS` and their settings
+    sync_bn:bool = True # batch norms learn from the batches of all processes, where there are several
     seed:int = None # of all random numbers; None: not set
 
     def __post_init__(self):
@@ -133,6 +136,9 @@ def check_recipe(
     scaled_rate(recipe.lr, 1, recipe.lr_for, scaling=recipe.lr_scaling)
     _named(recipe.callbacks, CALLBACKS, 'callback')
     Schedule(**recipe.schedule)
+    if recipe.schedule.get('warmup_bias') is not None and (recipe.backbone_lr,recipe.layer_decay)!=(1,1):
+        raise ValueError(f'{recipe.name}: warmup_bias wants groups of biases and weights, backbone_lr and layer_decay groups of layers: '
+                         'give one of them')
     optimizer(recipe.opt, **recipe.opt_settings)
 
 # %% ../../nbs/learn/32_recipe.ipynb #bc0f14d1
@@ -233,11 +239,18 @@ def _joined(tfms, fill):
     chain = lambda part: part if not isinstance(part, list) else part[0] if len(part)==1 else AffineChain(*part, fill=fill)
     return [chain(part) for part in joined]
 
+def _sized(func, settings, size):
+    "Settings of a transform, with the recipe's size where it wants one and has none"
+    wanted = signature(func).parameters.get('size')
+    lacks = wanted is not None and wanted.default is wanted.empty and 'size' not in settings
+    return dict(settings, size=size) if lacks and size is not None else settings
+
 @patch
 def transforms(self:Recipe)->tuple: # lists, or None for those of `RotatedDataLoaders`
     "Item transforms and batch transforms"
-    made = lambda named: list(L(L(TRANSFORMS[name](**settings)) for name,settings in named.items()).concat())
-    last = [] if self.size is None else [Letterbox(tuple(self.size) if is_listy(self.size) else self.size, fill=self.fill)]
+    size = tuple(self.size) if is_listy(self.size) else self.size
+    made = lambda named: list(L(L(TRANSFORMS[name](**_sized(TRANSFORMS[name], given, size))) for name,given in named.items()).concat())
+    last = [] if size is None else [Letterbox(size, fill=self.fill)]
     return _joined(made(self.item_aug)+last, self.fill) or None,_joined(made(self.batch_aug), 0) or None
 
 @patch
@@ -277,23 +290,46 @@ def learner(self:Recipe,
 
 # %% ../../nbs/learn/32_recipe.ipynb #7e4f0ec0
 @patch
+def step_images(self:Recipe,
+    bs:int # images of a batch
+)->int:
+    "Images of a step, of all processes"
+    return max(self.gather or 0, bs*max(1, num_distrib()))
+
+@patch
 def rate(self:Recipe,
     bs:int # images of a batch
 )->float:
     "The learning rate for batches of a size"
-    return scaled_rate(self.lr, max(self.gather or 0, bs)*max(1, num_distrib()), self.lr_for, self.lr_scaling)
+    return scaled_rate(self.lr, self.step_images(bs), self.lr_for, self.lr_scaling)
 
 @patch
-def fit_callbacks(self:Recipe)->list:
+def decay(self:Recipe,
+    bs:int # images of a batch
+)->float:
+    "The weight decay for batches of a size"
+    return scaled_decay(self.wd, self.step_images(bs), self.wd_for)
+
+@patch
+def fit_callbacks(self:Recipe,
+    bs:int=1 # images of a batch
+)->list:
     "What belongs to the fit: schedule, decay, clipping, gathering"
-    more = [GradientClip(self.clip)] if self.clip else []
-    if self.gather: more.append(GradientAccumulation(self.gather))
+    more,ranks = [GradientClip(self.clip)] if self.clip else [],max(1, num_distrib())
+    if self.gather and self.gather>bs*ranks: more.append(GradientAccumulation(math.ceil(self.gather/ranks)))
     return [Schedule(**self.schedule), NoDecay(self.no_decay), *more]
 
+# %% ../../nbs/learn/32_recipe.ipynb #da17t002
 def _add_callbacks(learn, named):
     "Those that the learner does not have yet; they stay, as an export may ask for what they hold"
     have = {type(cb) for cb in learn.cbs}
     learn.add_cbs([CALLBACKS[name](**settings) for name,settings in named.items() if CALLBACKS[name] not in have])
+
+@patch
+def splitter(self:Recipe): # model -> groups of parameters
+    "What groups parameters: backbone and rest, its stages, or biases, norms and weights"
+    if self.schedule.get('warmup_bias') is not None: return kind_splitter
+    return detector_splitter if self.layer_decay==1 else stage_splitter
 
 @patch
 def fit(self:Recipe,
@@ -303,10 +339,10 @@ def fit(self:Recipe,
     "Train a learner as the recipe says"
     own = learn.recipe = self.but(**over)
     learn.opt_func = optimizer(own.opt, **own.opt_settings)
-    learn.splitter = detector_splitter if own.layer_decay==1 else stage_splitter
+    learn.splitter = own.splitter()
     learn.create_opt()
     learn.unfreeze()
     _add_callbacks(learn, own.callbacks)
-    train = learn.dls.train
-    rates = group_rates(len(learn.opt.hypers), own.rate(get_loader(train).bs), own.backbone_lr, own.layer_decay)
-    learn.fit(own.epochs or math.ceil(own.steps*n_ranks()/len(train)), lr=rates, wd=own.wd, cbs=own.fit_callbacks())
+    train,bs = learn.dls.train,get_loader(learn.dls.train).bs
+    rates = group_rates(len(learn.opt.hypers), own.rate(bs), own.backbone_lr, own.layer_decay)
+    learn.fit(own.epochs or math.ceil(own.steps*n_ranks()/len(train)), lr=rates, wd=own.decay(bs), cbs=own.fit_callbacks(bs))

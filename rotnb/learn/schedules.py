@@ -26,7 +26,9 @@ FALLS = dict(constant=SchedNo, cosine=SchedCos, linear=SchedLin, poly=_backwards
 
 # %% ../../nbs/learn/23_schedules.ipynb #3080bc89
 @checked(kind=choice('step', *FALLS, cos='cosine', multistep='step', polynomial='poly'), warmup=whole(0, unit='steps'), flat=share,
-         warmup_kind=choice(*WARMUPS, exp='exponential'), warmup_start=share, end=share, gamma=between(0, 1, 'a factor, 0 to 1'))
+         warmup_kind=choice(*WARMUPS, exp='exponential'), warmup_start=share, end=share, gamma=between(0, 1, 'a factor, 0 to 1'),
+         until=between(0, text='a share of the fit, above 0', strict=True), warmup_mom=share,
+         warmup_bias=between(0, text='a rate, 0 or more'))
 class Schedule(ParamScheduler):
     "The learning rate of every step: a warm-up times steps, a polynomial or a cosine"
     def __init__(self,
@@ -40,46 +42,78 @@ class Schedule(ParamScheduler):
         warmup:int=0, # steps of warm-up
         warmup_epochs:float=0., # or epochs, if these are longer
         warmup_kind:str='linear', # 'linear', 'exponential', 'constant', 'cosine' or 'quadratic'
-        warmup_start:float=1/3 # share of the rate at which it starts
+        warmup_start:float=1/3, # share of the rate at which it starts
+        until:float=1., # share of the fit at whose end the curve is at `end`, where it stays; above 1: it never gets there
+        after_warmup:bool=False, # the curve begins to fall where the warm-up ends
+        past:bool=False, # warm-up and line reach their ends one step later, as YOLOv5 counts
+        warmup_bias:float=None, # rate at which biases start, while all else starts at `warmup_start`; None: as all else
+        warmup_mom:float=None # momentum at which the warm-up starts, to rise to the optimizer's own; None: its own throughout
     ):
         store_attr()
-        super().__init__(dict(lr=None))
+        super().__init__(dict(lr=None) if warmup_mom is None else dict(lr=None, mom=None))
         if kind=='step' and not len(at): raise ValueError("Schedule('step') needs epochs: at=(8, 11), say")
         if warmup_kind=='exponential' and not warmup_start: raise ValueError('an exponential warm-up cannot start at 0')
 
-    def warmup_steps(self,
-        n_iter:int # steps of an epoch
-    ): return max(self.warmup, round(self.warmup_epochs*n_iter))
+# %% ../../nbs/learn/23_schedules.ipynb #da17s004
+@patch
+def warmup_steps(self:Schedule,
+    n_iter:int # steps of an epoch
+): return max(self.warmup, round(self.warmup_epochs*n_iter))
 
-    def factor(self,
-        step:int, # of the fit, from 0
-        n_epoch:int, # epochs of the fit
-        n_iter:int # steps of an epoch
-    )->float:
-        "The share of the learning rate that a step has"
-        steps = self.warmup_steps(n_iter)
-        warm = 1. if step>=steps-1 else WARMUPS[self.warmup_kind](self.warmup_start, 1.)(step/(steps-1))
-        if self.kind=='step': return warm*self.gamma**sum(step>=round(epoch*n_iter) for epoch in self.at)
-        now,total = (step//n_iter,n_epoch) if self.by_epoch else (step,n_epoch*n_iter)
-        shape = FALLS[self.kind](self.power) if self.kind=='poly' else FALLS[self.kind]
-        return warm*float(shape(1., self.end)(self._done(now, total)))
+@patch
+def warmed(self:Schedule,
+    step:int, # of the fit, from 0
+    n_iter:int # steps of an epoch
+)->float:
+    "The share of the warm-up that is over, 0 to 1"
+    last = self.warmup_steps(n_iter)-(not self.past)
+    return min(1., step/last) if last>0 else 1.
 
-    def _done(self, now, total):
-        "The share of the fall that is over"
-        begin,last = self.flat*total,total-(self.kind in ('poly','linear'))
-        return max(0., now-begin)/(last-begin) if last>begin else 0.
+@patch
+def factor(self:Schedule,
+    step:int, # of the fit, from 0
+    n_epoch:int, # epochs of the fit
+    n_iter:int # steps of an epoch
+)->float:
+    "The share of the learning rate that a step has"
+    return WARMUPS[self.warmup_kind](self.warmup_start, 1.)(self.warmed(step, n_iter))*self.fallen(step, n_epoch, n_iter)
+
+@patch
+def fallen(self:Schedule, step, n_epoch, n_iter): # as for `factor`
+    "The share of the rate that is left after the warm-up"
+    if self.kind=='step': return self.gamma**sum(step>=round(epoch*n_iter) for epoch in self.at)
+    now,total,unit = (step//n_iter,n_epoch,n_iter) if self.by_epoch else (step,n_epoch*n_iter,1)
+    begin = max(self.flat*total, self.warmup_steps(n_iter)/unit if self.after_warmup else 0)
+    last = self.until*total-(self.kind in ('poly','linear') and not self.past)
+    shape = FALLS[self.kind](self.power) if self.kind=='poly' else FALLS[self.kind]
+    return float(shape(1., self.end)(min(1., max(0., now-begin)/(last-begin)) if last>begin else 0.))
 
 # %% ../../nbs/learn/23_schedules.ipynb #246eed77
 @patch
 def before_fit(self:Schedule):
     ParamScheduler.before_fit(self)
-    self.lrs = np.array([hyper['lr'] for hyper in self.opt.hypers], float)
+    self.lrs,self.own_moms = ([hyper.get(key) for hyper in self.opt.hypers] for key in ('lr','mom'))
+    known = {id(param) for name,param in self.learn.model.named_parameters() if name.split('.')[-1]=='bias'}
+    self.of_biases = [len(group)>0 and all(id(param) in known for param in group) for group in self.opt.param_lists]
+    if self.warmup_bias is not None and not any(self.of_biases):
+        raise ValueError(f'warmup_bias={self.warmup_bias:g} wants biases in a group of their own: give the learner splitter=kind_splitter')
 
 @patch
 def before_batch(self:Schedule):
     if not self.iter and not self.epoch: self._warn_of_length()
-    factor = self.factor(self.epoch*self.n_iter+self.iter, self.n_epoch, self.n_iter)
-    self.opt.set_hyper('lr', (self.lrs*factor).tolist())
+    step = self.epoch*self.n_iter+self.iter
+    factor,warmed = self.factor(step, self.n_epoch, self.n_iter),self.warmed(step, self.n_iter)
+    rates = [lr*factor for lr in self.lrs]
+    if self.warmup_bias is not None and warmed<1:
+        fallen = self.fallen(step, self.n_epoch, self.n_iter)
+        rates = [self.warmup_bias*(1-warmed)+lr*fallen*warmed if bias else rate for lr,rate,bias in zip(self.lrs, rates, self.of_biases)]
+    self.opt.set_hyper('lr', rates)
+    if self.warmup_mom is not None: self.opt.set_hyper('mom', [self.warmup_mom*(1-warmed)+mom*warmed for mom in self.own_moms])
+
+@patch
+def put_back(self:Schedule):
+    "The optimizer's own momentum, where a fit is broken off in its warm-up"
+    if self.warmup_mom is not None and getattr(self, 'own_moms', None): self.opt.set_hyper('mom', self.own_moms)
 
 @patch
 def _warn_of_length(self:Schedule):

@@ -17,7 +17,7 @@ from rotnb.data.labels.records import Annot
 from rotnb.data.samplers import *
 from rotnb.data.cache import *
 from rotnb.data.loaders import RotatedDataLoaders
-from painted import mask
+from painted import COLOURS, front_half, mask, scene, soft_iou, tinted, write
 from paths import ROOT
 
 few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -35,32 +35,22 @@ TFMS = dict(
     multi_scale = lambda: RandomResize(ratio=(.5,1.5), multiple=32),
     letterbox = lambda: Letterbox((300,200)),
     crop = lambda: RandomBoxCrop((180,160)),
+    warp = lambda: RandomWarp(30, (.7,1.3), 12, .1, rule=BorderRule('keep', min_visible=0)),
+    warp_tilted = lambda: RandomWarp(180, (.7,1.3), 12, .1, .15, rule=BorderRule('keep', min_visible=0)),
     crop_larger = lambda: RandomBoxCrop(400),
     crop_blind = lambda: RandomBoxCrop(200, p_object=0),
     chain = lambda: AffineChain(RandomFlip(), RandomRotate(180., p=1.), RandomResize(300, (.7,1.5)), RandomBoxCrop(220)))
 
-def scene(rng, w, h, label=0, front=False, value=255):
-    "A black image with one large bright box, or the front half of it"
-    a,b,t = rng.uniform(90,140),rng.uniform(70,120),rng.uniform(-math.pi,math.pi)
-    q = rbox2qbox(np.array([[w/2+rng.uniform(-40,40), h/2+rng.uniform(-40,40), a, b, t]]))
-    pixels = (mask(front_half(q[0]) if front else q[0], w, h)*(value/255)).round().astype(np.uint8)
-    return PILImage.create(np.repeat(pixels[...,None], 3, -1)),TensorQuad.create(q),TensorBoxLabel([label])
-
-def front_half(q): return np.stack([(q[0]+q[1])/2, q[1], q[2], (q[2]+q[3])/2])
 def scaled(s): return s[0],TensorQuad(s[1].as_subclass(torch.Tensor)*2/torch.tensor(s[0].size)-1, img_size=s[0].size),s[2]
 def pixels(q, size): return (np.asarray(q, np.float64)+1)/2*size
 
-def soft_iou(a, b):
-    a,b = np.asarray(a, np.float64)/255,np.asarray(b, np.float64)/255
-    return np.minimum(a, b).sum()/max(np.maximum(a, b).sum(), 1e-9)
-
-def check(im, quad, front=False):
+def check(im, quad, front=False, tilted=False):
     "`im` (h,w) 0..255 shows what `quad` says, unless hardly anything is left in the frame"
     h,w = np.asarray(im).shape
     want = mask(front_half(pixels(quad, (w,h))) if front else pixels(quad, (w,h)), w, h)
     if want.sum()/255<600: return
     iou = soft_iou(im, want)
-    assert iou>=(.98 if min(h,w)>=150 and not front else .97), iou
+    assert iou>=(.96 if tilted else .98 if min(h,w)>=150 and not front else .97), iou   # where it is tilted, edges are softer
 
 # --- geometry
 
@@ -70,9 +60,10 @@ def check(im, quad, front=False):
 def test_sample(name, seed, front):
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
+    front &= name!='warp_tilted'                        # the middle of a side is not in its middle any more
     im,q,l = TFMS[name]()(scaled(scene(rng, 280, 240, front=front)), split_idx=0)
     assert (type(im),type(q),type(l)) == (PILImage,TensorQuad,TensorBoxLabel) and tuple(q.img_size)==im.size and l.tolist()==[0]
-    check(np.asarray(im)[...,0], q[0], front)
+    check(np.asarray(im)[...,0], q[0], front, name=='warp_tilted')
     x,y = pixels(q[0], im.size).T
     assert (x*np.roll(y,-1)-y*np.roll(x,-1)).sum()>0, 'corners stay clockwise'
 
@@ -83,13 +74,14 @@ def test_sample(name, seed, front):
 def test_batch(name, dtype, seed):
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    some = [scaled(scene(rng, 280, 240, front=i==2)) for i in range(3)]
+    half = 2 if name!='warp_tilted' else None
+    some = [scaled(scene(rng, 280, 240, front=i==half)) for i in range(3)]
     x = torch.stack([torch.tensor(np.asarray(s[0])).permute(2,0,1) for s in some])
     x = TensorImage(x if dtype==torch.uint8 else (x/255).to(dtype))
     b = x,TensorQuad(torch.stack([s[1].as_subclass(torch.Tensor) for s in some]), img_size=(280,240)),TensorBoxLabel([[0],[0],[0]])
     x,q,l = TFMS[name]()(b, split_idx=0)
     assert x.dtype==dtype and type(q) is TensorQuad and tuple(q.img_size)==(x.shape[-1],x.shape[-2])
-    for i in range(3): check(x[i,0].float().numpy()*(1 if dtype==torch.uint8 else 255), q[i,0], front=i==2)
+    for i in range(3): check(x[i,0].float().numpy()*(1 if dtype==torch.uint8 else 255), q[i,0], i==half, name=='warp_tilted')
 
 @pytest.mark.parametrize('name', TFMS)
 def test_no_boxes_and_boxes_outside(name):
@@ -130,9 +122,6 @@ def test_colour_moves_nothing(tfm):
     assert torch.equal(q, s[1]) and im.size==s[0].size and soft_iou(np.asarray(im.convert('L'))>100, np.asarray(s[0])[...,0]>100)>.98
 
 # --- mixing
-
-COLOURS = np.array([[1,0,0],[0,1,0],[0,0,1],[1,1,0]], bool)
-def tinted(s, colour): return PILImage.create(np.asarray(s[0])*colour.astype(np.uint8)),*s[1:]
 
 @given(seed=seeds)
 @few
@@ -221,16 +210,6 @@ def test_a_box_without_numbers_spoils_no_other():
     assert l.tolist()==[1]*4 and q.isfinite().all()
 
 # --- in loaders
-
-def write(root, n, size=(96,64)):
-    rng,res = np.random.default_rng(0),[]
-    for i in range(n):
-        Image.fromarray(rng.integers(0, 255, (size[1],size[0],3)).astype(np.uint8)).save(root/f'{i}.png')
-        k = i%4                                                            # some are empty
-        q = rbox2qbox(np.stack([rng.uniform(10,size[0]-10,k), rng.uniform(10,size[1]-10,k), rng.uniform(8,30,k), rng.uniform(6,12,k),
-                                rng.uniform(-2,2,k)], 1).reshape(-1,5))
-        res.append(Annot(root/f'{i}.png', q, [['car','ship'][(i+j)%2] for j in range(k)], np.arange(k)%2))
-    return res
 
 def everything(annots, workers, **kw):
     set_seed(3)

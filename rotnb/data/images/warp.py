@@ -14,9 +14,12 @@ from PIL import Image
 _turns = {(1,0,0,1):None, (-1,0,0,1):0, (1,0,0,-1):1, (0,1,-1,0):2, # linear part -> PIL's transposition
           (-1,0,0,-1):3, (0,-1,1,0):4, (0,1,1,0):5, (0,-1,-1,0):6}
 
+def _is_affine(m): return m[2].tolist()==[0,0,1]
+
 def _copied(im, m, out_wh, fill):
     "By copying pixels, or None where that is not possible"
     lin = tuple(m[:2,:2].flatten().round(decimals=9).tolist())
+    if not _is_affine(m): return
     ends = tensor([[0,0,1.],[im.width,im.height,1]]).double()
     x,y = (m@ends.mT)[:2].amin(1).round(decimals=6).tolist()   # where its corner comes to lie
     if lin not in _turns or x%1 or y%1: return
@@ -27,18 +30,19 @@ def _copied(im, m, out_wh, fill):
 
 def warp_image(
     im, # a PIL image
-    m, # (3,3) map in pixels
+    m, # (3,3) map in pixels, affine or projective
     out_wh, # (width, height) of the result
     fill:int=0 # what is outside, 0..255
 ): # a PIL image
     "Move pixels by `m`"
     if (res := _copied(im, m, out_wh, fill)) is not None: return res
-    scale,(w,h) = m[:2,:2].det().abs().sqrt().item(),im.size
+    scale,(w,h) = m.det().abs().sqrt().item(),im.size
     if scale<.7:
         im = im.resize((max(1,round(w*scale)), max(1,round(h*scale))), Image.BILINEAR)
         m = m@torch.diag(tensor([w/im.width, h/im.height, 1.])).double()
-    back = torch.linalg.inv(m)[:2].flatten().tolist()
-    return im.transform(tuple(out_wh), Image.Transform.AFFINE, back, Image.BILINEAR, fillcolor=(fill,)*len(im.getbands()))
+    back,kind = torch.linalg.inv(m),Image.Transform.AFFINE if _is_affine(m) else Image.Transform.PERSPECTIVE
+    back = (back/back[2,2]).flatten()[:6 if kind==Image.Transform.AFFINE else 8].tolist()
+    return im.transform(tuple(out_wh), kind, back, Image.BILINEAR, fillcolor=(fill,)*len(im.getbands()))
 
 # %% ../../../nbs/data/images/07_warp.ipynb #70f68030
 def letterboxed(
