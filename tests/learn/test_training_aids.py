@@ -141,7 +141,9 @@ class Look(Callback):
     def __init__(self): self.seen = {}
     def before_batch(self):
         stage = self.learn.model.stages[0]
-        how = getattr(stage.assigner, 'func', stage.assigner).__name__,bool(stage.loss_sides)
+        assigner = stage.assigner
+        while hasattr(assigner, 'func'): assigner = assigner.func            # of a partial, and of what counts its objects
+        how = assigner.__name__,bool(stage.loss_sides)
         self.seen.setdefault((self.epoch, 'train' if self.training else 'valid'), set()).add(how)
 
 def yolo(name):
