@@ -8,7 +8,6 @@ __all__ = ['yolo_families', 'YoloFamily', 'YoloNet', 'find_yolo', 'fill_yolo', '
 # %% ../../nbs/interop/18_yolo_files.ipynb #c7684607
 import re, torch
 from dataclasses import dataclass
-from pathlib import Path
 from warnings import warn
 from ..check.verbs import checked
 from ..models.contract import create_detector
@@ -32,7 +31,8 @@ class YoloFamily:
     stats:tuple=((0.,0.,0.),(255.,255.,255.)) # mean and deviation of each colour, of 0 to 255
 
 yolo_families = [
-    YoloFamily('rtmdet_r', r'^bbox_head\.(head_module\.)?rtm_cls\.',                     'rtmdet', 32, 'bgr', tuple(part[::-1] for part in _IMAGENET)),
+    YoloFamily('rtmdet_r', r'^bbox_head\.(head_module\.)?rtm_cls\.',                     'rtmdet', 32, 'bgr',
+               tuple(part[::-1] for part in _IMAGENET)),
     YoloFamily('yolox',    r'^bbox_head\.(head_module\.)?multi_level_conv_cls\.',        'x', 64, 'bgr', ((0.,0.,0.),(1.,1.,1.))),
     YoloFamily('ppyoloe',  r'^bbox_head\.head_module\.cls_stems\.',                      'ppyoloe', 32),
     YoloFamily('yolov6',   r'^bbox_head\.head_module\.stems\.',                          'v6', 64),
@@ -43,7 +43,8 @@ yolo_families = [
 def _size(family, sd):
     "Letter of the size, by the width of the first convolution"
     width = next((len(tensor) for key,tensor in sd.items() if re.match(r'backbone\.stem\..*conv\.weight$', key)), 0)
-    known = {wide(64, factor)*family.stem//64:size for size,(_,factor) in net_factors.items() if size!='n' or family.name in ('yolov5','yolov6','yolov8')}
+    nano = family.name in ('yolov5','yolov6','yolov8')
+    known = {wide(64, factor)*family.stem//64:size for size,(_,factor) in net_factors.items() if size!='n' or nano}
     if family.name=='yolov7' and any('.main_convs.' in key for key in sd): return 'tiny'
     if width not in known: raise WeightsError(f"{family.name} with {width} channels at first is of no size known here; "
                                               f"known are {', '.join(map(str, known))}")
@@ -131,7 +132,8 @@ def fill_yolo(
         for key in [key for key in parts if re.match(r'stages\.0\.box\.\d\.', key)]: parts[key] = parts[key][0],own[key]
     elif turned: _with_angle(parts, own, anchors)
     if not classes:
-        for key in [key for key in parts if re.match(r'stages\.0\.cls\.\d\.', key)]: parts[key] = parts[key][0],own[key]
+        for key in [key for key in parts if re.match(r'stages\.0\.cls', key)]:
+            if key.startswith('stages.0.cls.') or parts[key][1].shape!=own[key].shape: parts[key] = parts[key][0],own[key]
     fill_weights(model, parts, True, model.name)
     said = [*(['the classes'] if not classes else []), *(['the angle' if code.split==net.width else 'boxes'] if turned else [])]
     return f"new in it: {' and '.join(said)}" if said else ''
@@ -139,7 +141,7 @@ def fill_yolo(
 # %% ../../nbs/interop/18_yolo_files.ipynb #2761054a
 def _warn_of_licence(net):
     if net.licence.startswith(('GPL','AGPL')):
-        warn(f'these weights have the names of {net.source}, whose weights are under the {net.licence}: what you make with them may be, too')
+        warn(f'these weights have the names of {net.source}, whose weights are under the {net.licence}: what is made with them may be, too')
 
 @checked
 def detector_from_yolo(

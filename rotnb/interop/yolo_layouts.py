@@ -7,11 +7,9 @@ __all__ = ['rep_rows', 'v6_rows', 'ppyoloe_rows', 'elan_rows', 'mm_body', 'bodie
            'quarters_to_6x6', 'prepared', 'Dialect', 'dialect_of', 'as_mmyolo']
 
 # %% ../../nbs/interop/17_yolo_layouts.ipynb #6e48b153
-import re, torch
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from torch import Tensor
-from ..models.files import WeightsError
-from ..models.yolo_backbones import net_factors, wide
 from ..models.yolo_blocks import PoolPyramid
 from .mmrotate import rtmdet_rows
 
@@ -147,11 +145,10 @@ head_rows = [
     (r'^bbox_head\.head_module\.(stems|cls_stems|reg_stems)\.', lambda m,_: f"stages.0.stems.{int(m[1]=='reg_stems')}.")]
 
 _plain = (r'^bbox_head\.head_module\.', 'bbox_head.')
-rtmdet_mmyolo = [_plain, (r'^neck\.reduce_layers\.2\.', 'neck.reduce_layers.0.'), *mm_body[5:], (r'^backbone\.', 'backbone.body.'), *rtmdet_rows]
+rtmdet_mmyolo = [_plain, (r'^neck\.reduce_layers\.2\.', 'neck.reduce_layers.0.'), *mm_body[5:], (r'^backbone\.', 'backbone.body.'),
+                 *rtmdet_rows]
 
 # %% ../../nbs/interop/17_yolo_layouts.ipynb #036c6b63
-def _numbers(names, **more): return {str(i):name for i,name in names.items()} | more
-
 _body = {0:'stem', **{1+2*i+j:f'stage{i+1}.{j}' for i in range(4) for j in range(2)}, 9:'stage4.2'}
 _body = {i:f'backbone.{name}' for i,name in _body.items()}
 _neck8 = {12:'top_down_layers.0', 15:'top_down_layers.1', 16:'downsample_layers.0', 18:'bottom_up_layers.0', 19:'downsample_layers.1',

@@ -80,7 +80,8 @@ def run(package, config, out):
         losses = {key:total(value) for key,value in lost(package, model.bbox_head, feats).items()}
     colours = {key:cfg.model.data_preprocessor.get(key) for key in ('mean','std','bgr_to_rgb')}
     keys = '\n'.join(f"{key} {'x'.join(map(str, shape))}" for key,shape in shapes.items())
-    parts = {f'{name}/{level}':thin(tensor) for name,levels in enumerate(answers) if levels[0] is not None for level,tensor in enumerate(levels)}
+    parts = {f'{name}/{level}':thin(tensor) for name,levels in enumerate(answers) if levels[0] is not None
+             for level,tensor in enumerate(levels)}
     np.savez_compressed(out, keys=keys, losses=json.dumps(losses), colours=json.dumps(colours), **parts)
     print(out, losses, colours, {key:float(np.abs(part).mean()) for key,part in parts.items()}, flush=True)
 
