@@ -104,8 +104,9 @@ def find_yolo(
     source,licence = (dialect.name,dialect.licence) if dialect else openmmlab
     stats = _IMAGENET if own.name=='ppyoloe' and not any(key.endswith('.alpha') for key in sd) else own.stats
     upright = not any('.rtm_ang.' in key for key in sd)
-    classes = next(tensor for key,tensor in new.items() if re.search(r'(cls\.0|_cls\.0|cls_preds\.0(\.2)?)\.weight$', key))
-    box = next(tensor for key,tensor in new.items() if re.search(r'(box\.0|_reg\.0|reg_preds\.0(\.2)?)\.weight$', key))
+    classes,box = (next((tensor for key,tensor in new.items() if re.search(pattern, key)), ()) for pattern in (
+        r'(cls\.0|cls_preds\.0(\.2)?)\.weight$', r'((box|_reg)\.0|reg_preds\.0(\.2)?)\.weight$'))
+    if not (len(classes) and len(box)): raise WeightsError(f'this {own.name} lacks the last layers of classes or of boxes')
     anchors = 3 if own.body in ('v5','v7') else 1
     return YoloNet(f'{own.name}_{size}', _options(own, sd, size)|(dict(angle='hbb') if upright else {}), len(classes)//anchors, rows, new,
                    upright, own.channels, stats, source, licence, len(box)//anchors)

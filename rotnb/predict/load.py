@@ -83,7 +83,8 @@ def _yolo(sd, net, meta, row):
     model.vocab = _classes(model, row)
     start = {key:value for key,value in net.options.items() if key in ('neck','head','act')}
     return {},dict(detector=net.name, options=start, classes=model.vocab, stats=net.stats, channels=net.channels, model=model,
-                   fill=partial(_fill_yolo, net=net, classes=model.vocab), shown=dict(size=row.get('size', (640,640)), pad_full=True, pad_value=114),
+                   fill=partial(_fill_yolo, net=net, classes=model.vocab),
+                   shown=dict(size=row.get('size', (640,640)), pad_full=True, pad_value=114),
                    facts=dict(source=net.source, licence=net.licence)|_facts(row))
 
 def open_checkpoint(
@@ -99,8 +100,8 @@ def open_checkpoint(
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))
-        net = find_yolo(sd)
-        if net and (net.name[:6]!='rtmdet' or net.source=='MMYOLO'): return _yolo(sd, net, meta, row)
+        net = None if any(key.startswith('bbox_head.rtm_') for key in sd) else find_yolo(sd)
+        if net: return _yolo(sd, net, meta, row)
         find_family(sd)
     except WeightsError:
         if row: raise
