@@ -97,8 +97,8 @@ def of_yolo():
     head,*lines = (ROOT/'.ci/yolo_weights.tsv').read_text().splitlines()
     for line in lines:
         one = dict(zip(head.split('\t'), line.split('\t')))
-        yield dict(name=one['name'], kind='upright', detector=one['detector'], backbone=one['backbone'], data='coco', classes=80, mAP50=None,
-                   mAP50_95=round(float(one['AP'])/100, 4), angle='', size=[640,640], licence=LICENCES[one['source']],
+        yield dict(name=one['name'], kind='upright', detector=one['detector'], backbone=one['backbone'], data='coco', classes=80,
+                   mAP50=None, mAP50_95=round(float(one['AP'])/100, 4), angle='', size=[640,640], licence=LICENCES[one['source']],
                    address=one['address'], sha8=sha8(one['address']), source=one['source'], also=[],
                    parameters=int(one['parameters']) if one['parameters'] else None)
 

@@ -142,7 +142,7 @@ def fill_yolo(
 # %% ../../nbs/interop/18_yolo_files.ipynb #2761054a
 def _warn_of_licence(net):
     if net.licence.startswith(('GPL','AGPL')):
-        warn(f'these weights have the names of {net.source}, whose weights are under the {net.licence}: what is made with them may be, too')
+        warn(f'these weights have the names of {net.source}, whose weights are {net.licence}: what is made with them may be, too')
 
 @checked
 def detector_from_yolo(
