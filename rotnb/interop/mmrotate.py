@@ -69,7 +69,7 @@ def read_checkpoint(
     sd = next((src[key] for key in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(key), dict)), src)
     sd = {key:torch.as_tensor(value) for key,value in sd.items() if not isinstance(value, (str,dict,type(None),Inert))}
     sd.pop('steps', None)                                           # of MMEngine's running average
-    if not sd and (found := _pickled(src)): raise WeightsError(
+    if not any(value.ndim for value in sd.values()) and (found := _pickled(src)): raise WeightsError(
         f"it holds a pickled {found}, which only its own package can open: there, save its numbers, "
         "torch.save(model.float().state_dict(), 'weights.pth'), and open those")
     if not sd: raise WeightsError(f"no tensors in it, only {', '.join(map(str, list(src)[:5])) or 'nothing'}")
