@@ -90,6 +90,18 @@ def of_coco():
                    mAP50_95=round(ap/100, 4), angle='', size=[640,640], licence='Apache-2.0', address=f'{top}/{name}/{name}_{date}.pth',
                    sha8=date[-8:], source='MMDetection', also=[])
 
+LICENCES = dict(MMYOLO='GPL-3.0', MMDetection='Apache-2.0')
+
+def of_yolo():
+    "Upright nets of the YOLO family, as the metafiles of MMYOLO 0.6 and MMDetection 3.3 list them: yolo_weights.tsv"
+    head,*lines = (ROOT/'.ci/yolo_weights.tsv').read_text().splitlines()
+    for line in lines:
+        one = dict(zip(head.split('\t'), line.split('\t')))
+        yield dict(name=one['name'], kind='upright', detector=one['detector'], backbone=one['backbone'], data='coco', classes=80,
+                   mAP50=None, mAP50_95=round(float(one['AP'])/100, 4), angle='', size=[640,640], licence=LICENCES[one['source']],
+                   address=one['address'], sha8=sha8(one['address']), source=one['source'], also=[],
+                   parameters=int(one['parameters']) if one['parameters'] else None)
+
 def of_bodies():
     "Classifiers: what the configurations of MMRotate start from, and torchvision's"
     mm,csp = 'https://download.openmmlab.com','mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain'
@@ -119,6 +131,7 @@ def sized(rows, table):
     "The rows with their numbers of parameters, as MMRotate counts them, or as rotnb does"
     for one in rows:
         known = next((table[name] for name in (one['name'], *one['also']) if name in table), None)
+        if one.get('kind')=='upright': yield one; continue
         if known is None and one.get('kind')!='backbone' and 'csl' not in one['name']: known = counted(**one)
         yield {**one, 'parameters':known}
 
@@ -137,7 +150,7 @@ def main(shared):
     precise = {sha8(one['address']):figures(one['row'])[0] for one in other 
                if 'rtmdet' in one['page'] and 'hrsc' not in one['file'] and len(figures(one['row']))>2}
     rows = of_mmrotate([one for one in zoo if family(one['name'])], precise)
-    rows += [*of_ai4rs(other, {one['address'] for one in rows}), *of_coco(), *of_bodies()]
+    rows += [*of_ai4rs(other, {one['address'] for one in rows}), *of_coco(), *of_yolo(), *of_bodies()]
     found = re.findall(r'^\| (\S+) \| ([\d,]+) \|', (Path(shared)/'oracle/parameters.md').read_text(), re.M)
     rows = [*sized(rows, {name:int(count.replace(',', '')) for name,count in found})]
     names = [name for one in rows for name in (one['name'], *one['also'])]

@@ -54,6 +54,11 @@ def steerable_weights(
 
 
 # %% ../../nbs/interop/08_mmrotate.ipynb #b461139f
+def _pickled(held):
+    "Name of a class that is no part of torch or Python and that a file holds an object of, or None"
+    kinds = [type(value) for value in held.values() if isinstance(value, Inert)]
+    return next((f'{kind.__module__}.{kind.__name__}' for kind in kinds), None)
+
 def read_checkpoint(
     src # path of a file, or what it holds: a checkpoint or a state dict
 )->tuple: # state dict of tensors, and the checkpoint's `meta` dict (empty if it has none)
@@ -64,6 +69,9 @@ def read_checkpoint(
     sd = next((src[key] for key in ('state_dict','model','ema','ema_state_dict') if isinstance(src.get(key), dict)), src)
     sd = {key:torch.as_tensor(value) for key,value in sd.items() if not isinstance(value, (str,dict,type(None),Inert))}
     sd.pop('steps', None)                                           # of MMEngine's running average
+    if not any(value.ndim for value in sd.values()) and (found := _pickled(src)): raise WeightsError(
+        f"it holds a pickled {found}, which only its own package can open: there, save its numbers, "
+        "torch.save(model.float().state_dict(), 'weights.pth'), and open those")
     if not sd: raise WeightsError(f"no tensors in it, only {', '.join(map(str, list(src)[:5])) or 'nothing'}")
     for prefix in ('module.','model.','detector.','ema_model.')*2:
         if all(key.startswith(prefix) for key in sd): sd = {key[len(prefix):]:value for key,value in sd.items()}

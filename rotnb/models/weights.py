@@ -265,7 +265,7 @@ def detector_of(
 )->Detector: # in evaluation mode
     "A detector with opened weights"
     classes,made,fill,options = *(notes.get(key) for key in ('classes','model','fill')),options or {}
-    if made is not None and arch is None and not options and (vocab is None or list(vocab)==classes): return made.eval()
+    if made is not None and arch is None and not options and (vocab is None or list(vocab)==classes and not fill): return made.eval()
     vocab = list(vocab or classes or getattr(arch, 'vocab', None) or [])
     if not vocab: raise WeightsError(f'{weights} does not say its classes: give them, vocab=[...]')
     if made is not None and not classes and made.n_classes!=len(vocab): classes = [None]*made.n_classes  # of unknown names

@@ -12,11 +12,13 @@ from pathlib import Path
 from torch import nn
 from ..check.verbs import checked
 from ..models.files import WeightsError
-from ..models.weights import detector_from_weights, detector_of, open_weights, register_weights, shipped_weights
+from ..models.weights import FOLDER_FILES, detector_from_weights, detector_of, open_weights, register_weights, shipped_weights
 from ..data.formats.known_sets import KNOWN_SETS
 from ..interop.mmrotate import (backbone_rows, common_rows, detector_from_mmrotate, fill_weights, find_family, read_checkpoint,
                                     rename_keys, rtmdet_rows)
 from ..interop.imagenet import load_backbone
+from ..interop.mmrotate import _classes as _noted_classes
+from ..interop.yolo_files import detector_from_yolo, fill_yolo, find_yolo
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor, openers
@@ -68,6 +70,23 @@ def _detector(file, meta, row):
     return model.state_dict(),dict(detector=model.name, options=model.options, classes=model.vocab, stats=model.stats,
                                    channels=model.channels, model=model, shown=_shown(model, meta, row), facts=_facts(row))
 
+def _fill_yolo(model, net, classes):
+    "Give a detector, oriented or upright, what a net of the YOLO family has learnt"
+    same = bool(classes) and list(model.vocab or ())==list(classes)
+    said = fill_yolo(model, net, same)
+    return f'taken from {"upright boxes" if net.upright else net.source}; {said}' if said else ''
+
+def _yolo(sd, net, meta, row):
+    "Upright weights answer as they are, and are a start for oriented boxes"
+    model = detector_from_yolo(sd)
+    model.vocab = _noted_classes(meta, model.n_classes)
+    model.vocab = _classes(model, row)
+    start = {key:value for key,value in net.options.items() if key in ('neck','head','act')}
+    return {},dict(detector=net.name, options=start, classes=model.vocab, stats=net.stats, channels=net.channels, model=model,
+                   fill=partial(_fill_yolo, net=net, classes=model.vocab),
+                   shown=dict(size=row.get('size', (640,640)), pad_full=True, pad_value=114),
+                   facts=dict(source=net.source, licence=net.licence)|_facts(row))
+
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
     row:dict # of the catalogue; {}: unknown
@@ -81,6 +100,8 @@ def open_checkpoint(
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))
+        net = None if any(key.startswith('bbox_head.rtm_') for key in sd) else find_yolo(sd)
+        if net: return _yolo(sd, net, meta, row)
         find_family(sd)
     except WeightsError:
         if row: raise
@@ -88,11 +109,14 @@ def open_checkpoint(
     return _detector(file, meta, row)
 
 # %% ../../nbs/predict/16_load.ipynb #4740ccd0
+def _own(file): # of rotnb, whose notes stand beside the numbers
+    return file.suffix=='.json' or file.suffix=='.safetensors' and file.with_suffix('.json').is_file() or file.name==FOLDER_FILES[0]
+
 def _located(weights):
     "File and row of what is neither shipped nor of rotnb's own kind; None for others"
     name,file = str(weights),Path(weights).expanduser()
     row = find_row(file.name if file.is_file() else name)
-    if file.is_file(): return None if file.suffix in ('.safetensors','.json') else (file,row or {})
+    if file.is_file(): return None if _own(file) else (file,row or {})
     if row is None and re.match('https?://', name, re.I):
         sha = re.search(r'[-_]([0-9a-f]{8})\.pth$', name)
         row = dict(name=Path(name).stem, address=name, sha8=sha[1] if sha else '')
@@ -107,7 +131,7 @@ def open_published(
     if name in shipped_weights(): return None
     if name.startswith('timm/'): return {},dict(options=dict(backbone=name[5:], pretrained=True), fill=lambda model: '')
     if (found := _located(weights)) is not None: return open_checkpoint(*found)
-    is_file = Path(name).suffix in ('.safetensors','.json','.pth','.pt') or '/' in name or Path(name).expanduser().exists()
+    is_file = Path(name).suffix in ('.safetensors','.json','.pth','.pt','.pdparams') or '/' in name or Path(name).expanduser().exists()
     if not is_file: raise unknown_weights(name)
 
 _all_ = ['detector_from_weights'] # which knows published weights once this module is imported
@@ -115,7 +139,7 @@ _all_ = ['detector_from_weights'] # which knows published weights once this modu
 def _open_weights(weights, vocab): # of any kind, so it is asked last
     "Detector and settings of weights"
     tensors,notes = open_weights(weights)
-    if 'fill' in notes:
+    if 'fill' in notes and 'model' not in notes:
         raise WeightsError(f'{weights} cannot see oriented boxes yet, it is to be trained: rotated_learner(dls, '
                            f"{'' if notes.get('detector') else 'DETECTOR, '}weights={str(weights)!r})")
     if not (notes.get('detector') and (notes.get('classes') or 'model' in notes)):
