@@ -1,9 +1,9 @@
 """What a detector gains that knows what the angle of a class means:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python symmetry.py --json symmetry.json`.
 
-Painted scenes, where tanks are round and halls nearly square. Pairs of trainings share scenes, seed, first weights and number of steps; one is
-told `symmetry={'storage-tank':'round', 'building':90}`, the other nothing. Both are measured alike on the same scenes, which turn by
-themselves in training and stand as they are in validation. Rows are written one by one, and a run that is there is not done again."""
+Painted scenes, where tanks are round and some halls nearly square. Pairs of trainings share scenes, seed, first weights and number of
+steps; one is told `symmetry={'storage-tank':'round', 'building':90}`, the other nothing. Both are measured alike on the same scenes, which
+are turned in training and stand as they are in validation. Rows are written one by one, and a run that is there is not done again."""
 import argparse, json, time, warnings
 from pathlib import Path
 from rotnb.all import *
@@ -41,7 +41,8 @@ def main(args):
             if any((row['way'],row['seed'])==(way,seed) for row in rows): continue
             rows.append(trained(way, seed, args))
             print({key:value for key,value in rows[-1].items() if key!='classes'}, flush=True)
-            file.write_text(json.dumps(dict(settings={key:getattr(args, key) for key in keys}, rows=rows, versions=versions()), indent=1)+'\n')
+            settings = {key:getattr(args, key) for key in keys}
+            file.write_text(json.dumps(dict(settings=settings, rows=rows, versions=versions()), indent=1)+'\n')
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__)

@@ -127,7 +127,8 @@ def _circle(q):
 def _rounds(labels, vocab, symmetry):
     "Which of the labels, names or indices, are of something round"
     names = [name for name,value in (symmetry or {}).items() if value in ('round',0)]
-    return [str(vocab[label] if isinstance(label, int) and vocab is not None and 0<=label<len(vocab) else label) in names for label in labels]
+    def named(label): return vocab[label] if isinstance(label, int) and vocab is not None and 0<=label<len(vocab) else label
+    return [str(named(label)) in names for label in labels]
 
 def _turned(found):
     "Whether any box is not upright, of (corners, ...) of each: then their headings are worth a mark"

@@ -86,7 +86,8 @@ class Detections:
         labels, # (n,) class indices
         vocab=None, # class names
         image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
-        quads=None # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        symmetry=None # what the angles of classes mean: by name 360, 90 or 'round'; of all others 180
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -96,6 +97,7 @@ class Detections:
         if quads is not None and (quads := torch.as_tensor(quads).reshape(-1,8)).shape!=(len(self),8):
             raise ValueError(f'{len(quads)} quads for {len(self)} boxes')
         self.vocab,self.image,self._corners = None if vocab is None else [*map(str, vocab)],image,quads
+        self.symmetry = dict(symmetry or {})
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
@@ -118,7 +120,7 @@ class Detections:
         if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
         at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
         index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
-        return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image)
+        return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image, symmetry=self.symmetry)
 
 # %% ../../nbs/predict/02_detections.ipynb #81e12196
 def _class_names(found):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from scipy.spatial import cKDTree
+from ...check.verbs import checked
 from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
 from ...geometry.symmetry import guess_classes
@@ -349,6 +350,7 @@ def check_symmetry(
         found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
     return found
 
+@checked
 def guess_symmetry(
     data # records of `Annot`, or loaders of them
 )->dict: # by class name 90 or 'round'; of all others 180 is meant
