@@ -6295,6 +6295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'rotnb.predict.scene._check_targets': ('predict/scene.html#_check_targets', 'rotnb/predict/scene.py'),
                                      'rotnb.predict.scene._journal': ('predict/scene.html#_journal', 'rotnb/predict/scene.py'),
                                      'rotnb.predict.scene._keys': ('predict/scene.html#_keys', 'rotnb/predict/scene.py'),
+                                     'rotnb.predict.scene._known': ('predict/scene.html#_known', 'rotnb/predict/scene.py'),
                                      'rotnb.predict.scene._look_at': ('predict/scene.html#_look_at', 'rotnb/predict/scene.py'),
                                      'rotnb.predict.scene._merged': ('predict/scene.html#_merged', 'rotnb/predict/scene.py'),
                                      'rotnb.predict.scene._open_all': ('predict/scene.html#_open_all', 'rotnb/predict/scene.py'),

@@ -10,7 +10,7 @@ __all__ = ['SYMMETRIES', 'NEARLY', 'is_symmetry', 'class_periods', 'named_symmet
 import math
 from typing import NamedTuple
 import numpy as np
-from ..check.arrays import cast, columns, library_of, quietly
+from ..check.arrays import cast, columns, library_of
 from ..check.values import RULES
 from ..check.verbs import checked
 
