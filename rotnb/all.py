@@ -117,6 +117,7 @@ from .data.formats.known_sets import known_set
 from .data.synth.practice import work_in
 from .data.synth.scenes import make_scene, make_synth
 from .data.synth.moving import make_video, moving_scene
+from .data.doctor.boxes import guess_symmetry
 from .data.doctor.report import DoctorReport, doctor
 
 # interop: weights and boxes of other libraries

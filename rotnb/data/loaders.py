@@ -12,6 +12,7 @@ from fastai.data.core import DataLoaders            # by name: TAB need not look
 from ..check.arguments import accepted_arguments
 from ..check.values import whole
 from ..check.verbs import checked
+from ..geometry.symmetry import named_symmetry
 from ..predict.sources import user_cache
 from .types import *
 from .border import *
@@ -79,6 +80,7 @@ def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
+    symmetry = {} # what the angles of its classes mean: by name 360, 90 or 'round'; of all others 180
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
@@ -139,6 +141,7 @@ def from_annots(cls:RotatedDataLoaders,
     fraction:float=None, # share of the training images to train on, in (0,1]; None: all. Validation stays whole
     max_n:int=None, # training images at most; None: any number
     seed:int=42, # of which these are
+    symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -148,6 +151,7 @@ def from_annots(cls:RotatedDataLoaders,
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
+    symmetry = named_symmetry(symmetry, vocab)                           # names that are no classes raise before the work
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
@@ -160,7 +164,9 @@ def from_annots(cls:RotatedDataLoaders,
     kwargs = {'val_bs':bs, **kwargs}
     try: dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
     except Exception as e: raise e.with_traceback(None)                  # it says of which image; fastai's twenty frames say no more
-    return cls(*dls.loaders, path=dls.path, device=dls.device)
+    made = cls(*dls.loaders, path=dls.path, device=dls.device)
+    made.symmetry = symmetry
+    return made
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4
 @patch(cls_method=True)

@@ -9,6 +9,7 @@ __all__ = ['APAccumulator', 'predictions', 'eval_map', 'of_all_ranks']
 import numpy as np, torch
 from fastcore.basics import patch
 from ..check.verbs import checked
+from ..geometry.symmetry import class_periods,named_symmetry
 from .ap import APResult,SLICES,ap_result
 from .classes import rename_labels,same_classes
 from .matching import FlatRecords,flatten_records,iou_thresholds
@@ -25,11 +26,13 @@ class APAccumulator:
         vocab=None, # class names
         iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
         difficulty=None, # an object of a difficulty above it is ignored, see `difficulty_thr`; None: what the targets say is ignored
+        symmetry=None, # what the angle of a class means: 360, 180, 90, 'round', or a dict by class name; None: 180
     ):
         if n_classes is not None and vocab is not None and n_classes!=len(vocab):
             raise ValueError(f"{n_classes} classes, but {len(vocab)} names of classes: give as many, or the names alone")
         self.n_classes = len(vocab) if n_classes is None and vocab is not None else n_classes
         self.vocab,self.iou,self.difficulty = vocab,iou,None if difficulty is None else difficulty_thr(difficulty)
+        self.symmetry = symmetry
         self.reset()
 
     def reset(self): self.images,self._flat = [],None
@@ -108,6 +111,14 @@ def of_all_ranks(
     dist.all_gather_object(every, items)
     return [o for part in every for o in part]
 
+@patch
+def periods(self:APAccumulator,
+    symmetry=None # asked for in place of its own
+)->np.ndarray: # (K,) degrees of the turn after which each class looks the same; 0: round
+    "What the angles of its classes mean, see `class_periods`"
+    vocab = self.flat().vocab
+    return class_periods(named_symmetry(self.symmetry, vocab, known=True) if symmetry is None else symmetry, vocab)
+
 # %% ../../nbs/evaluate/08_accumulator.ipynb #0ba33f60
 @patch
 def renamed(self:APAccumulator,
@@ -116,7 +127,7 @@ def renamed(self:APAccumulator,
     "The same images with labels as numbers of `vocab`, by name"
     if same_classes(self.vocab, vocab): return self
     to_vocab = lambda labels: rename_labels(labels, self.vocab, vocab)
-    res = APAccumulator(vocab=list(vocab), iou=self.iou, difficulty=self.difficulty)
+    res = APAccumulator(vocab=list(vocab), iou=self.iou, difficulty=self.difficulty, symmetry=self.symmetry)
     res.images = [o._replace(labels=to_vocab(o.labels), gt_labels=to_vocab(o.gt_labels)) for o in self.images]
     return res
 

@@ -7,10 +7,12 @@ __all__ = ['Curve', 'pr_curves', 'pr_curve', 'best_thresholds', 'recall_at', 'Ca
            'BoxErrors', 'box_errors']
 
 # %% ../../nbs/evaluate/09_curves.ipynb #8a0b4b2b
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from ..check.verbs import checked
+from ..geometry.symmetry import fold_angle
 from .accumulator import APAccumulator
 from .classes import beside
 from .matching import Outcome, iou_thresholds, match
@@ -134,18 +136,10 @@ def angle_error(
     symmetry=180, # degrees after which the object looks the same: 360, 180, 90, or 0 if round; one, or (n,)
 )->np.ndarray: # (n,) in [0, symmetry/2] degrees; nan if round
     "Difference of directions modulo a symmetry"
-    turn = np.broadcast_to(np.asarray(symmetry, float), len(boxes1))
-    if not np.isin(turn, (360,180,90,0)).all(): raise ValueError(f"symmetry must be 360, 180, 90 or 0 (round), got {symmetry}")
-    deg1,deg2 = (np.rad2deg(o[:,4])+90*((o[:,2]<o[:,3])&(turn==180)) for o in (boxes1,boxes2))
-    period = np.where(turn>0, turn, np.nan)
-    return np.abs((deg1-deg2+period/2)%period-period/2)
-
-def _symmetry(symmetry, vocab):
-    "One number, or by class name (180 where not named): (K,)"
-    if not isinstance(symmetry, dict): return np.full(len(vocab), symmetry)
-    if unknown := [name for name in symmetry if name not in vocab]:
-        raise ValueError(f"symmetry of unknown classes {unknown}: there are {list(vocab)}")
-    return np.array([symmetry.get(name, 180) for name in vocab])
+    period = np.broadcast_to(np.asarray(symmetry, float), len(boxes1))
+    if not np.isin(period, (360,180,90,0)).all(): raise ValueError(f"symmetry must be 360, 180, 90 or 0 (round), got {symmetry}")
+    theta1,theta2 = (o[:,4].astype(float)+math.pi/2*((o[:,2]<o[:,3])&(period==180)) for o in (boxes1,boxes2))
+    return np.where(period==0, np.nan, np.rad2deg(np.abs(fold_angle(theta1-theta2, period))))
 
 # %% ../../nbs/evaluate/09_curves.ipynb #083c4352
 @dataclass(eq=False)
@@ -175,7 +169,7 @@ class BoxErrors:
 def box_errors(
     acc:APAccumulator, # detections and ground truth
     iou_threshold=0.5, # in (0, 1]
-    symmetry=180, # 360, 180, 90 or 0 (round) degrees, or a dict by class name
+    symmetry=None, # 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
     score=0., # only detections of at least this
 )->BoxErrors:
     "Errors of angle, centre and size of what was found"
@@ -186,5 +180,5 @@ def box_errors(
     centre = np.hypot(*(boxes[:,:2]-gt_boxes[:,:2]).T)
     sides,gt_sides = (np.sort(o[:,2:4], 1) for o in (boxes,gt_boxes))
     width,length = (sides/gt_sides).T
-    angle = angle_error(boxes, gt_boxes, _symmetry(symmetry, flat.vocab)[labels])
+    angle = angle_error(boxes, gt_boxes, acc.periods(symmetry)[labels])
     return BoxErrors(flat.vocab, det, gt, labels, angle, centre, centre/np.sqrt(gt_boxes[:,2]*gt_boxes[:,3]), length, width)

@@ -59,10 +59,10 @@ class Errors:
                 for kind,name in enumerate(ERROR_KINDS)}
 
 # %% ../../nbs/evaluate/10_errors.ipynb #c82abe88
-def _explain(flat, matched, fg, bg):
+def _explain(flat, matched, fg, bg, periods):
     "Kind of each detection, and the pair behind it or -1"
     own,iou = flat.labels[flat.det]==flat.gt_labels[flat.gt],flat.iou
-    turned = np.where(own, _iou_if_turned(flat), 0.)
+    turned = np.where(own&(periods[flat.gt_labels[flat.gt]]>0), _iou_if_turned(flat), 0.)    # what is round has no angle to be wrong
     rules = [(_DUPLICATE, own&(iou>=fg), iou), (_CLASS, ~own&(iou>=fg), iou), (_ANGLE, own&(turned>=fg), turned),
              (_LOCALISATION, own&(iou>=bg), iou), (_BOTH, ~own&(iou>=bg), iou)]
     n = len(flat.scores)
@@ -90,11 +90,12 @@ def find_errors(
     fg=0.5, # in [.5, 1]: a detection of this IoU or more lies on an object
     bg=0.1, # in (0, fg): one of this IoU or more lies at it
     score=0., # detections of a lower score are not looked at
+    symmetry=None, # 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
 )->Errors:
     "Sort every detection and every ground truth into one kind"
     if not 0<bg<fg or not .5<=fg<=1: raise ValueError(f"thresholds must be 0 < bg < fg and .5 <= fg <= 1, got bg={bg}, fg={fg}")
     flat = acc.flat()
-    kind,pair = _explain(flat, match(acc, fg), fg, bg)
+    kind,pair = _explain(flat, match(acc, fg), fg, bg, acc.periods(symmetry))
     unseen = ~(flat.scores>=score)
     kind[unseen],pair[unseen] = -1,-1
     gt,iou = np.full(len(pair), -1),np.zeros(len(pair))

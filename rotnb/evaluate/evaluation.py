@@ -24,7 +24,7 @@ class Evaluation:
         acc:APAccumulator, # its detections and the ground truth
         iou_thr:float=.5, # overlap of a match, in (0, 1]
         score_thr:float=None, # of precision and recall; None: of each class, the threshold of its best F1
-        symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+        symmetry=None, # of angle errors: 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
         protocol=None, # of average precision, see `evaluate.protocols`; None: voc12
         ms:dict=None, # milliseconds an image, by what takes them
         device='' # where the network ran

@@ -158,7 +158,8 @@ def export_page(
     name,vocab,finds = _page_facts(about)
     files = dict(_parts(network, runtime, path.with_name(f'{path.stem}_files')), worker=(STATIC/'worker.js').read_text(encoding='utf-8'))
     about.pop('recipe', None)
-    viewer = BoxViewer(vocab=vocab, score=about['predictor']['score_thr'] if score_thr is None else score_thr)
+    score_thr = about['predictor']['score_thr'] if score_thr is None else score_thr
+    viewer = BoxViewer(vocab=vocab, score=score_thr, symmetry=about['predictor'].get('symmetry') or {})
     notice = f'Made with rotnb {__version__}, runs on ONNX Runtime Web {_VERSION} (MIT licence)'
     page = page_state(viewer, about=about, files=files, title=title or name, finds=finds, sample=_sample(sample), crs=PIXELS_CRS,
                       notice=notice, licence=_LICENCE)

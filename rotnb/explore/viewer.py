@@ -106,6 +106,7 @@ class BoxViewer(anywidget.AnyWidget):
     pixels   = t.Bytes(b'').tag(sync=True)                        # the whole image, or a small one of it, compressed
     layers   = t.List().tag(sync=True)                            # as `_wire` makes them
     vocab    = t.List(t.Unicode()).tag(sync=True)                 # class names
+    symmetry = t.Dict().tag(sync=True)                            # what the angles of classes mean, by name; 'round': a circle
     palette  = t.List(list(PALETTE)).tag(sync=True)               # colours of classes, or of layers
     ignored_color  = t.Unicode(IGNORED).tag(sync=True)
     color_by = t.Enum(['class','layer'], 'class').tag(sync=True)  # what colours mean
@@ -217,6 +218,7 @@ def view(
 )->BoxViewer:
     "Look at an image with its boxes; wheel zooms, drag pans, `?` lists the keys"
     if vocab is None: vocab = next((layer.vocab for layer in boxes if hasattr(layer, 'detect_rows')), None)
+    if 'symmetry' not in kwargs: kwargs['symmetry'] = next((layer.symmetry for layer in boxes if getattr(layer, 'symmetry', None)), {})
     boxes = [predict_scene(layer, image, progress=False) if hasattr(layer, 'detect_rows') else layer for layer in boxes]
     return BoxViewer(image, *boxes, vocab=vocab, names=names, height=height, score=score, color_by=color_by, **kwargs)
 
@@ -259,7 +261,8 @@ def to_array(self:BoxViewer,
     for number,(layer,keep,codes) in enumerate(zip(self.rows, shown, self.codes)):
         labels,names = self._colors_and_names(number, codes[keep])
         scores,ignored = (None if column is None else column[keep] for column in (layer.scores,layer.ignored))
-        image = draw(image, layer.quads[keep]*scale, labels, scores, names, ignored, text=not many and layer.labels is not None)
+        image = draw(image, layer.quads[keep]*scale, labels, scores, names, ignored,
+                     text=not many and layer.labels is not None, symmetry=self.symmetry)
     return image
 
 # %% ../../nbs/explore/03_viewer.ipynb #e65ea683

@@ -184,6 +184,7 @@ class ExportedDetector:
     most = property(lambda self: self.notes.get('k'))
     stats = property(lambda self: self.settings['stats'])
     vocab = property(lambda self: self.settings['vocab'])
+    symmetry = property(lambda self: self.settings.get('symmetry') or {})   # its boxes of round classes are upright already
     device = property(lambda self: self.runtime.device)
 
     @property

@@ -13,7 +13,7 @@ from ..evaluate.accumulator import APAccumulator
 from ..evaluate.evaluation import Evaluation
 from ..evaluate.protocols import get_rules
 from ..predict.tta import known_views, with_views
-from .callbacks import class_names
+from .callbacks import class_names, known_symmetry
 from .interpret import CollectBoxes, loader_in_order
 from .keep import keep_history
 
@@ -56,7 +56,7 @@ def evaluate_learner(
     dl=None, # or this one, with ground truth
     score_thr:float=None, # of precision and recall, in [0, 1]; None: of each class, the threshold of its best F1
     iou_thr:float=.5, # overlap of a match, in (0, 1]
-    symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+    symmetry=None, # of angle errors: 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
     protocol=None, # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
     difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the loader has it
     views=None, # each image is seen in several: 'flips', 'all', ..., see `with_views`; None: as it is
@@ -64,7 +64,8 @@ def evaluate_learner(
 )->Evaluation:
     "Run the detector over a set once: a table by class, and its speed"
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
-    acc = APAccumulator(vocab=vocab, difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty))
+    acc = APAccumulator(vocab=vocab, difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty),
+                        symmetry=known_symmetry(learn))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work
     if views is not None: result = with_views(learn, views).evaluate([*dl.items], score_thr, iou_thr, symmetry, protocol, difficulty)
     else:

@@ -16,7 +16,7 @@ from ..predict.infer import SHOWN, predict_image, predict_images
 from ..predict.journal import weights_sum
 from ..predict.rows import Ahead, Plan, Taker, check_loading, reading_processes, way_in
 from ..predict.scene import predict_folder, predict_scene
-from .callbacks import class_names
+from .callbacks import class_names, known_symmetry
 
 # %% ../../nbs/learn/15_infer.ipynb #a659535d
 def _way(dl, img):
@@ -113,5 +113,6 @@ def fingerprint(
 # %% ../../nbs/learn/15_infer.ipynb #19e75ea5
 Learner.fast = None                                                 # what `fast` means to a `Predictor`
 Learner.detect_rows,Learner.fingerprint,Learner.vocab,Learner.score_thr = detect_rows,fingerprint,property(class_names),SHOWN
+Learner.symmetry = property(known_symmetry)
 Learner.predict_image,Learner.predict_images = predict_image,predict_images
 Learner.predict_scene,Learner.predict_folder = predict_scene,predict_folder

@@ -19,7 +19,7 @@ from ..evaluate.protocols import get_rules
 from ..predict.sources import image_pixels
 from ..data.types import set_names, show_pixels
 from ..data.labels.atomic import atomic_path
-from .callbacks import class_names, unpad_dets
+from .callbacks import class_names, known_symmetry, unpad_dets
 from .keep import keep_history
 from .metrics import RotatedMetric
 
@@ -66,7 +66,7 @@ class RotatedInterpretation:
         losses:Tensor, # (n,) of each image
         iou=0.5, # overlap of a match, in [.5, 1]
         bg=0.1, # overlap below which a detection counts as background, in (0, iou)
-        symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+        symmetry=None, # of angle errors: 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
         protocol=None): # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
         store_attr()
         self.vocab,self._errors = class_names(learn) if hasattr(learn, 'dls') else learn.vocab,None
@@ -83,9 +83,10 @@ class RotatedInterpretation:
         "Run the detector over a set once"
         dl = loader_in_order(learn, ds_idx, dl)
         rules = get_rules(protocol=kwargs['protocol']) if kwargs.get('protocol') is not None else None
-        acc = APAccumulator(vocab=class_names(learn), difficulty=ifnone(difficulty, rules and rules.difficulty))
+        difficulty = ifnone(difficulty, rules and rules.difficulty)
+        acc = APAccumulator(vocab=class_names(learn), difficulty=difficulty, symmetry=known_symmetry(learn))
         it = cls(learn, dl, acc, None, **kwargs)
-        find_errors(it.acc, it.iou, it.bg)              # settings that make no sense raise here, before the work
+        find_errors(it.acc, it.iou, it.bg, symmetry=it.symmetry)              # settings that make no sense raise here, before the work
         box_errors(it.acc, it.iou, it.symmetry)
         with keep_history(learn):
             _,_,it.losses = learn.get_preds(dl=dl, with_loss=True, with_preds=False, with_targs=False, reorder=False,
@@ -116,7 +117,7 @@ class RotatedInterpretation:
     @property
     def errors(self):
         "The kind of every box"
-        if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg)
+        if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg, symmetry=self.symmetry)
         return self._errors
 
 # %% ../../nbs/learn/12_interpret.ipynb #f1a021e0
@@ -322,7 +323,7 @@ def _captions(self:RotatedInterpretation):
 @patch
 def _show(self:RotatedInterpretation, axs, i, score, first=True):
     "Truth and detections of one image, on two axes"
-    flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score),self._image(i)
+    flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score, self.symmetry),self._image(i)
     truth,dets = np.flatnonzero(flat.gt_img==i),np.flatnonzero((flat.img==i)&(flat.scores>=score))
     period,names = self._captions()
     shown = [(flat.gt_boxes[truth], flat.gt_labels[truth], errors.gt_kind[truth], None, flat.ignore[truth]),

@@ -224,6 +224,7 @@ def rotated_learner(
     train_bn:bool=True, # norms of a frozen backbone go on learning
     moms:tuple=(0.95,0.85,0.95), # momentum of one-cycle
     max_dets:int=None, # rows of detections an image has in `learn.pred`
+    symmetry=None, # what the angle of a class means: 360, 180, 90, 'round', or a dict by class name; None: as `dls` or the `weights` know
     run=None, # name of the folder in `runs` that a training leaves; None: the detector's, False: none
     **kw # settings of the detector
 )->Learner:
@@ -238,6 +239,8 @@ def rotated_learner(
     else: model = create_detector(arch, len(dls.vocab), pretrained=pretrained, **kw)
     dls = with_classes(dls, model.vocab)
     if model.vocab is None: model.vocab = list(dls.vocab)
+    if symmetry is None: symmetry = getattr(dls, 'symmetry', None) or model.symmetry
+    model.symmetry = symmetry
     norm = [_normalize(dls, model)] if normalize else []
     if norm: model.stats = _stats(norm[0])
     own = L(DetectionCallback(max_dets), FiniteGuard(), KeepRecord(), History(loss_terms(model)), FitChecks(), RunFolder(run))

@@ -14,7 +14,7 @@ from ..evaluate.classes import beside
 from ..evaluate.curves import best_thresholds, box_errors, pr_curves
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import difficulty_thr, get_rules
-from .callbacks import class_names, unpad_dets
+from .callbacks import class_names, known_symmetry, unpad_dets
 
 # %% ../../nbs/learn/03_metrics.ipynb #f8d5c083
 class RotatedMetric(Metric):
@@ -39,7 +39,7 @@ class RotatedMetric(Metric):
         self.source = first(metric for metric in learn.metrics if isinstance(metric, RotatedMetric))
         if self.source is not self: return
         self._acc.vocab = class_names(learn)
-        self._acc.n_classes = len(self._acc.vocab)
+        self._acc.n_classes,self._acc.symmetry = len(self._acc.vocab),known_symmetry(learn)
         self._acc.add([unpad_dets(metric) for metric in learn.pred], learn.truth)
         self.n_all = learn.dl.n if getattr(learn.dl, 'world_size', 1)>1 else None  # a `DistributedDL`
 
@@ -119,7 +119,7 @@ class AngleError(RotatedMetric):
     "Median angle error in degrees of the boxes that were found; the lower the better"
     lower_is_better = True # for trackers; fastai assumes it of names with 'loss' or 'error'
     def __init__(self,
-        symmetry=180, # degrees after which an object looks the same: 360, 180, 90 or 0 (round), or a dict by class name
+        symmetry=None, # 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
         iou:float=0.5, # threshold, in (0, 1], of being found
         score:float=0., # only detections of at least this
         name:str='angle_err', # in the training table

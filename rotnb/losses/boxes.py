@@ -24,6 +24,13 @@ def _level(coder, priors, deltas):
     plain = replace(coder, angle_coder=None)
     return plain.decode(priors, torch.cat([deltas[:,:coder.split], deltas.new_zeros(len(deltas), plain.angle_coder.n)], 1))
 
+def _known(coder, priors, deltas, boxes, free):
+    "What would be right; of boxes whose angle is free, of the code whatever was said"
+    right = coder.encode(priors, boxes)
+    if free is None: return right
+    angle = torch.arange(right.shape[1], device=right.device)>=coder.split
+    return torch.where(free[:,None] & angle, deltas.detach(), right)
+
 @checked
 @dataclass
 class BoxLoss:
@@ -44,14 +51,15 @@ class BoxLoss:
         priors:Tensor, # `(k, 5)`
         deltas:Tensor, # `(k, d)` that a network gives
         boxes:Tensor, # `(k, 5)` that would be right, or `(k, 8)` their corners
-        n_deltas:int=None # the first of the d deltas, which are compared; None: all
+        n_deltas:int=None, # the first of the d deltas, which are compared; None: all
+        free:Tensor=None # `(k,)` bool, of boxes whose angle says nothing: its code is not compared; None: none
     )->Tensor: # `(k,)`
         "Loss of the `deltas` that a network gives at `priors` where `boxes` are right"
         if self.on=='upright':
             known = getattr(coder, 'exact', coder)
             return self(_level(coder, priors, deltas), _level(known, priors, known.encode(priors, boxes)))
         pairs = () if self.on=='deltas' else (coder.decode(priors, deltas), as_rbox(boxes))
-        if self.on!='boxes': pairs += (deltas[:,:n_deltas], coder.encode(priors, boxes)[:,:n_deltas])
+        if self.on!='boxes': pairs += (deltas[:,:n_deltas], _known(coder, priors, deltas, boxes, free)[:,:n_deltas])
         return self(*pairs)
 
 # %% ../../nbs/losses/02_boxes.ipynb #ef27bfde

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'with_corners', 'upright_target', 'check_corners', 'detections', 'candidates', 'settings', 'backbone_name',
-           'register_detector', 'list_detectors', 'detector_name', 'create_detector']
+           'with_corners', 'upright_target', 'without_angle', 'check_corners', 'learn_symmetry', 'nearest_targets',
+           'coder_for', 'answers_of', 'detections', 'candidates', 'settings', 'backbone_name', 'register_detector',
+           'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
 import torch
 from contextlib import contextmanager
-from dataclasses import is_dataclass, fields
+from dataclasses import is_dataclass, fields, replace
 from difflib import get_close_matches
 from fastcore.basics import patch
 from functools import partial
@@ -21,7 +22,9 @@ from torch import nn, Tensor
 from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
-from ..geometry.boxes import canonicalize, check_choice, corners_of, qbox2rbox, spelt_corners
+from ..geometry.boxes import canonicalize, check_choice, corners_of, qbox2rbox, rbox2qbox, spelt_corners
+from ..geometry.symmetry import class_periods, is_square, named_symmetry, nearest_twin, upright_round
+from ..targets.coders import literal, spelt_for
 from ..ops.candidates import Candidates, best_of, steps, top_scores
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
@@ -59,6 +62,7 @@ class Positives(NamedTuple):
     deltas:Tensor # `(n, d)` predicted
     boxes:Tensor # `(n, 5)` of the object, or `(n, 8)` corners, see `with_corners`
     labels:Tensor # `(n,)` of the object
+    free:Tensor=None # `(n,)` bool, those whose angle says nothing and is not learnt; None: none, and boxes are in canonical form
 
 def matched_objects(
     out:StageOut,
@@ -99,6 +103,7 @@ class Detector(nn.Module):
     channels = 'rgb' # order of the colours that the weights know: 'rgb' or 'bgr'
     stats = None # mean and deviation of the images that the weights know, for `Normalize.from_stats`; set like `vocab`
     options = None # what `create_detector` was given, beside the number of classes
+    periods = None # of its classes, degrees, see `symmetry`; None: 180 each
     shown_hw = None # (h, w) of what is image in batches that are padded at the right and below; None: all of it
     def __init__(self,
         backbone:nn.Module, # images `(b,3,h,w)` -> list of feature maps
@@ -123,6 +128,14 @@ class Detector(nn.Module):
         for stage in self.stages: getattr(stage, 'learn_names', list)(names or ())
         self.__dict__['vocab'] = names
 
+    @property
+    def symmetry(self):
+        "Which classes look the same after another turn than 180 degrees: `{name: 360, 90 or 'round'}`; set like `vocab`, after it"
+        return {} if self.periods is None else named_symmetry(self.periods, self._names())
+    @symmetry.setter
+    def symmetry(self, symmetry): learn_symmetry(self, class_periods(symmetry, self._names()))
+    def _names(self): return range(self.n_classes) if self.vocab is None else self.vocab
+
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px
@@ -139,6 +152,7 @@ class Detector(nn.Module):
 
     def run_stages(self, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
         "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+        if targets is not None: targets = [without_angle(target, self.periods) for target in targets]
         if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
         if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
         views = getattr(self.stages[0], 'views', None)
@@ -248,6 +262,19 @@ def upright_target(
     if quads is None: return {**target, 'boxes':canonicalize(target['boxes'], 'hbb')}
     return {**target, 'boxes':qbox2rbox(quads, 'hbb'), 'quads':spelt_corners(quads, 'hbb')}
 
+def without_angle(
+    target:dict, # boxes `(n, 5)`, labels `(n,)` and maybe quads
+    periods # of the classes, degrees, see `class_periods`; None: 180 each
+)->dict: # the same, with upright squares for what is round
+    "What a detector learns from that knows which classes are round"
+    if periods is None or not len(target['labels']): return target
+    boxes,quads = target['boxes'],target.get('quads')
+    period = torch.as_tensor(periods, device=boxes.device)[target['labels']]
+    upright = upright_round(boxes, period)
+    if quads is None: return {**target, 'boxes':upright}
+    free = ((period==0) & is_square(boxes)).view(-1, *[1]*(quads.ndim-1))
+    return {**target, 'boxes':upright, 'quads':torch.where(free, rbox2qbox(upright).reshape(quads.shape).to(quads.dtype), quads)}
+
 def check_corners(
     owner, # name of the part that is asked for corners
     coder, # its coder
@@ -258,6 +285,53 @@ def check_corners(
     if not hasattr(coder, 'quads'):
         raise ValueError(f"{owner}: {type(coder).__name__} knows no four corners, so box_type='quad' and quads=True are not for it; "
                          "gliding_vertex and the point sets have them")
+
+# %% ../../nbs/models/01_contract.ipynb #5a180202
+def learn_symmetry(
+    detector,
+    periods # `(K,)` degrees, see `class_periods`
+):
+    "Tell the stages that know classes what their angles mean"
+    some = None if ((periods==180)|(periods==360)).all() else torch.as_tensor(periods)      # 180 and 360 change nothing here
+    detector.periods = None if (periods==180).all() else tuple(map(int, periods))
+    for stage in detector.stages:
+        if not getattr(stage, 'class_layers', dict)(): continue                             # proposals have no class
+        stage.register_buffer('periods', some if some is None else some.to(next(stage.parameters()).device), persistent=False)
+
+def nearest_targets(
+    stage,
+    pos:Positives,
+    pred:Tensor=None # `(n, 5)` predicted boxes; None: what the stage's coder makes of the deltas
+)->Positives: # with boxes as predictions may be compared with them
+    "The positives, each with the box nearest to its prediction of all that mean its object"
+    periods,coder = getattr(stage, 'periods', None),stage.coder
+    if periods is None or pos.boxes.shape[1]!=5: return pos
+    period = periods[pos.labels]
+    if pred is not None: return pos._replace(boxes=nearest_twin(pred.detach(), pos.boxes, period))
+    if not getattr(getattr(coder, 'angle_coder', None), 'n', 0): return pos                 # a coder without an angle
+    boxes,said = spelt_for(coder, pos.boxes),replace(coder, keep_sides=True).decode(pos.priors, pos.deltas.detach())
+    return pos._replace(boxes=nearest_twin(said, boxes, period), free=(period==0) & is_square(boxes))
+
+def coder_for(
+    stage,
+    pos:Positives # of `nearest_targets`
+): # what encodes their boxes
+    "The coder of a stage, or one that keeps to the spelling that was chosen"
+    return stage.coder if pos.free is None else literal(stage.coder)
+
+def answers_of(
+    stage,
+    out:StageOut,
+    img:Tensor, # `(n,)` image
+    pri:Tensor, # `(n,)` position among its priors
+    labels:Tensor # `(n,)`
+)->tuple: # boxes `(n, 5)`; quads `(n, 4, 2)` or None
+    "What pairs of prior and class stand for; upright where a class is round"
+    (boxes,quads),periods = stage.boxes_of(out, img, pri, labels),getattr(stage, 'periods', None)
+    if periods is None: return boxes,quads
+    upright = upright_round(boxes, periods[labels])
+    if quads is not None: quads = torch.where((upright!=boxes).any(-1)[:,None,None], rbox2qbox(upright), quads)
+    return upright,quads
 
 # %% ../../nbs/models/01_contract.ipynb #091c5dae
 def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(stage, 'min_size', 0)).all(-1)
@@ -271,7 +345,7 @@ def detections(
     pairs = stage.pairs(out)
     img,at = (pairs.scores>=0).nonzero(as_tuple=True)
     labels,scores = pairs.labels[img,at],pairs.scores[img,at]
-    boxes,quads = stage.boxes_of(out, img, pairs.pri[img,at], labels)
+    boxes,quads = answers_of(stage, out, img, pairs.pri[img,at], labels)
     ok = _sound(stage, boxes)
     counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
     parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads)))
@@ -290,7 +364,7 @@ def candidates(
     at = top_scores(steps(pairs.scores), min(most, pairs.scores.shape[1]))[1]
     pri,labels,scores = (o.gather(1, at) for o in (pairs.pri, pairs.labels, pairs.scores))
     img = torch.arange(at.shape[0], device=at.device)[:,None].expand_as(at)
-    boxes,quads = stage.boxes_of(out, *(o.flatten() for o in (img, pri, labels)))
+    boxes,quads = answers_of(stage, out, *(o.flatten() for o in (img, pri, labels)))
     boxes,quads = boxes.view(*at.shape, 5),None if quads is None else quads.view(*at.shape, 4, 2)
     ok = _sound(stage, boxes)
     return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads)

@@ -24,7 +24,8 @@ from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
 from ..ops.candidates import Pairs, top_scores
-from .contract import Detector, Positives, StageOut, candidates, check_corners, detections, matched_objects
+from .contract import (Detector, Positives, StageOut, candidates, check_corners, coder_for, detections, matched_objects,
+                                   nearest_targets)
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -259,16 +260,23 @@ def _cls_loss(self:DenseHead, out, matched, pos, quality): # `(b, N)`, 0 where a
 @patch
 def _angle_loss(self:DenseHead, pos):
     n = self.coder.split # where the code of the angle begins
-    return self.loss_angle(pos.deltas[:,n:], self.coder.encode(pos.priors, pos.boxes)[:,n:])
+    loss = self.loss_angle(pos.deltas[:,n:], coder_for(self, pos).encode(pos.priors, pos.boxes)[:,n:])
+    return loss if pos.free is None else loss.masked_fill(pos.free, 0.)
 
 @patch
 def _sides_loss(self:DenseHead, pos):
     n = self.coder.split
-    return self.loss_sides(pos.deltas[:,:n], self.coder.encode(pos.priors, pos.boxes)[:,:n])
+    return self.loss_sides(pos.deltas[:,:n], coder_for(self, pos).encode(pos.priors, pos.boxes)[:,:n])
 
 @patch
 def _box_loss(self:DenseHead, pos):
-    return self.loss_box.of(self.coder, pos.priors, pos.deltas, pos.boxes, self.coder.split if self.loss_angle else None)
+    n_deltas = self.coder.split if self.loss_angle else None
+    return self.loss_box.of(coder_for(self, pos), pos.priors, pos.deltas, pos.boxes, n_deltas, pos.free)
+
+@patch
+def nearest(self:DenseHead, pos:Positives)->Positives:
+    "The positives with the boxes that they are compared with, for heads that decide on these themselves"
+    return nearest_targets(self, pos)
 
 @patch
 def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or on each level where averages are taken by image
@@ -285,7 +293,7 @@ def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 @patch
 def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `{term: (b,)}`
     "Loss terms by image, once each of the `(b, N)` priors is assigned"
-    n_images,lvls = len(matched),out.lvls[pos.pri]
+    n_images,lvls,pos = len(matched),out.lvls[pos.pri],self.nearest(pos)
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
         return loss.new_zeros(n_images).index_add(0, pos.img, loss/_of_level(avg_factor, lvls))*n_images
     quality,one = self._quality(out, matched, pos),torch.ones_like(pos.deltas[:,0])

@@ -97,8 +97,14 @@ class ViewsHead(DenseHead):
 
     def is_of(self, labels:Tensor, setting:str)->Tensor: # `(k,)` bool
         "Which labels are of the classes that a setting names"
-        numbers = class_numbers(getattr(self, setting), self.vocab)
-        return sum((labels==number for number in numbers), torch.zeros_like(labels, dtype=torch.bool))   # `isin` nothing is true in ONNX
+        numbers,periods = class_numbers(getattr(self, setting), self.vocab),getattr(self, 'periods', None)
+        none = torch.zeros_like(labels, dtype=torch.bool)
+        round = periods[labels]==0 if periods is not None and setting=='rotation_agnostic_classes' else none
+        return sum((labels==number for number in numbers), round)                                        # `isin` nothing is true in ONNX
+
+    def nearest(self, pos:Positives)->Positives:
+        "As they are: labels are upright, and views have rules of their own for classes without a direction"
+        return pos
 
     def draw_turn(self, images:Tensor)->Tensor: # `()` radians
         "An angle for the views of a batch"

@@ -23,7 +23,7 @@ from ..targets.priors import PointPriors
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
-from .contract import Detector, Positives, StageOut, matched_objects, register_detector
+from .contract import Detector, Positives, StageOut, matched_objects, nearest_targets, register_detector
 from .dense_head import DenseHead, dense_detector, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704
@@ -220,12 +220,17 @@ def points_loss(self:RepPointsHead,
     return points.new_zeros(len(points)).index_add(0, pos.img, lost/counts[groups]*len(points))
 
 @patch
+def _turned(self:RepPointsHead, points, pos): # with boxes that lie as the sets do, where the class is round
+    if getattr(self, 'periods', None) is None: return pos
+    return nearest_targets(self, pos, min_area_rect(points[pos.img,pos.pri].detach(), self.coder.angle))
+
+@patch
 def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     first,refined = self.coder.points(out.priors, out.deltas)
     near,matched = self.assign(out, targets)
     matched,weight = self.learners(out, matched, targets)
-    start,pos = (matched_objects(out, found, targets) for found in (near, matched))
+    start,pos = (self._turned(points, matched_objects(out, found, targets)) for points,found in ((first,near), (refined,matched)))
     by_class = torch.where(matched>=0, weight, self.background) if self.weigh_classes else 1.
     cls = (self._cls_loss(out, matched, pos, None)*by_class).sum(1)
     terms = dict(loss_cls=cls*(self.cls_weight*len(targets)/self.avg_factor(matched)))

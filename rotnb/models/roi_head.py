@@ -22,7 +22,8 @@ from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
 from ..ops.candidates import Pairs
 from ..ops.ranks import rank_mean
-from .contract import Detector, StageOut, Sample, candidates, check_corners, detections, matched_objects, valid_boxes
+from .contract import (Detector, StageOut, Sample, candidates, check_corners, coder_for, detections, matched_objects,
+                                   nearest_targets, valid_boxes)
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower
@@ -185,7 +186,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     pos = matched_objects(out, matched, targets)
     labels = torch.full_like(matched, self.n_classes).index_put((pos.img,pos.pri), pos.labels)
     cls = self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(n_images,-1)*(matched!=IGN)
-    box = self.loss_box.of(self.coder, pos.priors, self.deltas_of(pos.deltas, pos.labels), pos.boxes)
+    own = nearest_targets(self, pos._replace(deltas=self.deltas_of(pos.deltas, pos.labels)))
+    box = self.loss_box.of(coder_for(self, own), own.priors, own.deltas, own.boxes, None, own.free)
     n_learn,n_pos = rank_mean(torch.stack([(matched!=IGN).sum(), (matched>=0).sum()]), least=1)
     # the mean over images is the batch's loss
     factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn))

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from safetensors.torch import save
 from ..check.verbs import checked
+from ..geometry.symmetry import named_symmetry
 from .contract import Detector, create_detector
 from .files import DamagedFile, WeightsError, load_tensors
 
@@ -93,7 +94,8 @@ def weight_notes(
     "What it takes to make a detector again, beside its weights"
     options,needs = plain_options(model.options or {})
     noted = dict(detector=model.name, options=options, needs=needs, classes=model.vocab and list(map(str, model.vocab)),
-                 stats=model.stats, channels=model.channels, parameters=sum(p.numel() for p in model.parameters()), **notes,
+                 symmetry=model.symmetry, stats=model.stats, channels=model.channels,
+                 parameters=sum(p.numel() for p in model.parameters()), **notes,
                  versions=dict(rotnb=rotnb.__version__, torch=torch.__version__), recipe=model.recipe())
     return json.loads(json.dumps(noted, default=str))
 
@@ -275,6 +277,7 @@ def detector_of(
         model = create_detector(name, len(vocab), **options)
     if model.n_classes!=len(vocab): raise WeightsError(f'the detector has {model.n_classes} classes, not {len(vocab)}: {vocab}')
     model.vocab,model.stats,model.channels = vocab,notes.get('stats'),notes.get('channels', model.channels)
+    if notes.get('symmetry'): model.symmetry = named_symmetry(notes['symmetry'], vocab, known=True)
     if fill: said = fill(model)
     else:
         _loaded(model, _fitted(model, tensors, classes) if classes else tensors, weights)

@@ -12,6 +12,7 @@ import numpy as np, torch
 from numba import cuda, float64, int64, njit
 from torch import Tensor
 from ..check.verbs import checked
+from ..geometry.symmetry import class_periods,upright_round
 from .launch import launch, on_cuda, operator
 from .kernels import AREA,device,apart,pair_iou,prepare_box
 from .iou import check_boxes,prepared,result_dtype
@@ -253,6 +254,7 @@ def weighted_boxes_fusion(
     iou_threshold=.55, # in [0, 1]: a box joins the average it overlaps most, if by more than this
     skip_thr=0., # boxes that score less take no part
     conf_type='avg', # 'avg', 'max', 'box_and_model_avg' or 'absent_model_aware_avg', see below
+    symmetry=None, # what the angle of each label means: a list of 360, 180, 90 or 'round'; round boxes are fused upright; None: 180
 )->tuple: # boxes (k, 5), spelt like the best of each cluster; scores (k,), best first; labels (k,) int64; on the device of the first boxes
     "Fuse the detections of several models by weighted boxes fusion"
     if conf_type not in CONF_TYPES: raise ValueError(f"unknown conf_type {conf_type!r}: use one of {', '.join(CONF_TYPES)}")
@@ -266,6 +268,7 @@ def weighted_boxes_fusion(
     b,s,l = (torch.cat([o.to(to, t) for o in x]) for x,t in zip((boxes,*zip(*per)), (torch.float64,torch.float64,torch.int64)))
     models = torch.cat([torch.full((len(o),), i, device=to) for i,o in enumerate(boxes)])
     weights = torch.tensor(weights, dtype=torch.float64, device=to)
+    if symmetry is not None: b = upright_round(b, torch.as_tensor(class_periods(symmetry, range(len(symmetry))), device=to)[l])
     s = torch.where(s>=skip_thr, s, math.nan)                    # NaN is not >= anything
     avg,first,member = _fuse(b, s*weights[models], l, float(iou_threshold))
     conf = _confidence(s.nan_to_num(), weights, models, member, len(avg), conf_type)

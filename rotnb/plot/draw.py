@@ -119,6 +119,17 @@ def _tick(q):
     front,along = (q[1]+q[2])/2,q[1]-q[0]
     return np.stack([front, front + along/max(np.linalg.norm(along), 1e-9)*min(6, .25*np.linalg.norm(q[2]-q[1]))])
 
+def _circle(q):
+    "The circle, or ellipse, that touches the four sides: the mark of what is round"
+    u,v,at = (q[1]-q[0])/2,(q[3]-q[0])/2,np.linspace(0, 2*np.pi, 49)[:-1,None]
+    return q.mean(0)+np.cos(at)*u+np.sin(at)*v
+
+def _rounds(labels, vocab, symmetry):
+    "Which of the labels, names or indices, are of something round"
+    names = [name for name,value in (symmetry or {}).items() if value in ('round',0)]
+    def named(label): return vocab[label] if isinstance(label, int) and vocab is not None and 0<=label<len(vocab) else label
+    return [str(named(label)) in names for label in labels]
+
 def _turned(found):
     "Whether any box is not upright, of (corners, ...) of each: then their headings are worth a mark"
     quads = np.array([quad for quad,*_ in found]).reshape(-1,4,2)
@@ -153,24 +164,26 @@ def _color_of(label, vocab, colors):
     one = isinstance(colors, str) or len(colors)==3 and isinstance(colors[0], Real)
     return rgb_color(colors) if one else class_color(at, colors)
 
-def _shown(boxes, labels, scores, vocab, ignored, colors=None):
-    "(corners, colour, caption, class, ignored) of each box that can be placed"
+def _shown(boxes, labels, scores, vocab, ignored, colors=None, symmetry=None):
+    "(corners, colour, caption, class, ignored, round) of each box that can be placed"
     res,corners = [],_corners(boxes)
-    for quad,(label,score,ign) in zip(corners, _each(len(corners), labels, scores, ignored)):
+    each = _each(len(corners), labels, scores, ignored)
+    for quad,(label,score,ign),is_round in zip(corners, each, _rounds([label for label,*_ in each], vocab, symmetry)):
         if not np.isfinite(quad).all(): continue
         name = _caption(label, None, vocab)+(', ignored' if ign else '')
-        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab), name, ign))
+        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab), name, ign, is_round))
     return res
 
 # %% ../../nbs/plot/01_draw.ipynb #c1cad94a
-def _outline(ax, q, color, dashed, lw, heading=True):
-    "One box, and its heading, with a dark halo"
+def _outline(ax, q, color, dashed, lw, heading=True, is_round=False):
+    "One box, and its heading or the circle of what is round, with a dark halo"
     from matplotlib import patheffects
     from matplotlib.patches import Polygon
     halo = [patheffects.Stroke(linewidth=lw+1, foreground='black', alpha=.55), patheffects.Normal()]
     kw = dict(fill=False, ec=color, lw=lw, path_effects=halo)
     ax.add_patch(Polygon(q, ls=(0,(3,2)) if dashed else '-', joinstyle='round', **kw))
-    if heading: ax.add_patch(Polygon(_tick(q), closed=False, **kw))
+    if is_round: ax.add_patch(Polygon(_circle(q), **kw))
+    elif heading: ax.add_patch(Polygon(_tick(q), closed=False, **kw))
 
 def _places(q, wh):
     "Upper left corners that a plate of `wh` may have beside a box, best first: over it, under it, right, left, and further off"
@@ -226,20 +239,22 @@ def show_boxes(
     text_size:float=6.5, # points; 0 for no text
     max_text:int=30, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
-    heading:bool=None # mark the side that a box heads through; None: unless all boxes are upright
+    heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
+    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as `Detections` know
 ): # the axis
     "Draw boxes with class and score on `ax`"
+    symmetry = getattr(quads, 'symmetry', None) if symmetry is None else symmetry
     quads,labels,scores,vocab = _unpacked(quads, labels, scores, vocab)
-    shown = _shown(quads, labels, scores, vocab, ignored, colors)
+    shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry)
     found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
     heading = _turned(found) if heading is None else heading
-    for quad,color,_,_,ign in found: _outline(ax, quad, _hex(color), ign, lw, heading)
+    for quad,color,_,_,ign,is_round in found: _outline(ax, quad, _hex(color), ign, lw, heading, is_round)
     if text_size and len(quads)<=max_text:
         said = [(quad,color,text) for quad,color,text,*_ in found if text]
         for (quad,color,text),(x,y) in zip(said, _text_boxes(ax, [text for *_,text in said], [quad for quad,*_ in said], text_size)):
             plate = dict(facecolor=_hex(color), alpha=.8, lw=0, pad=.6)
             ax.text(x, y, text, color=_ink(color), fontsize=text_size, clip_on=True, bbox=plate, ha='left', va='top')
-    elif text_size and labels is not None: _legend(ax, [(name,_hex(color)) for _,color,_,name,_ in found], text_size)
+    elif text_size and labels is not None: _legend(ax, [(name,_hex(color)) for _,color,_,name,*_ in found], text_size)
     return ax
 
 # %% ../../nbs/plot/01_draw.ipynb #011a8964
@@ -319,19 +334,22 @@ def draw(
     text:bool=True, # write class and score
     max_text:int=60, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
-    heading:bool=None # mark the side that a box heads through; None: unless all boxes are upright
+    heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
+    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as `Detections` know
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
+    symmetry = getattr(boxes, 'symmetry', None) if symmetry is None else symmetry
     boxes,labels,scores,vocab = _unpacked(boxes, labels, scores, vocab)
-    found = _shown(boxes, labels, scores, vocab, ignored, colors)
+    found = _shown(boxes, labels, scores, vocab, ignored, colors, symmetry)
     heading = _turned(found) if heading is None else heading
-    for quad,color,_,_,ign in found:
+    for quad,color,_,_,ign,is_round in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
-        if heading: _line(img, _tick(quad)-.5, color, lw, closed=False)
+        if is_round: _line(img, _circle(quad)-.5, color, lw)
+        elif heading: _line(img, _tick(quad)-.5, color, lw, closed=False)
     if text and len(found)<=max_text: _put_captions(img, [(quad,said,color) for quad,color,said,*_ in found if said], lw)
-    elif text and labels is not None: _put_legend(img, [(name,color) for _,color,_,name,_ in found], lw)
+    elif text and labels is not None: _put_legend(img, [(name,color) for _,color,_,name,*_ in found], lw)
     return img
 
 # %% ../../nbs/plot/01_draw.ipynb #138b6b56

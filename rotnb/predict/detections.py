@@ -87,6 +87,7 @@ class Detections:
         vocab=None, # class names
         image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
         quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        symmetry=None, # what the angles of classes mean: by name 360, 90 or 'round'; of all others 180
         ids=None # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
@@ -99,6 +100,7 @@ class Detections:
         if ids is not None and (ids := torch.as_tensor(ids).reshape(-1).long()).shape!=(len(self),):
             raise ValueError(f'{len(ids)} ids for {len(self)} boxes')
         self.vocab,self.image,self._corners,self.ids = None if vocab is None else [*map(str, vocab)],image,quads,ids
+        self.symmetry = dict(symmetry or {})
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
@@ -121,7 +123,7 @@ class Detections:
         if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
         at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
         index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
-        return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image)
+        return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image, symmetry=self.symmetry)
 
 # %% ../../nbs/predict/02_detections.ipynb #81e12196
 def _class_names(found):

@@ -38,11 +38,12 @@ def least_score(
 def rows_dets(
     rows, # (n,7): box, score, label; (n,15) with corners
     vocab=None, # class names
-    image=None # what the rows were found in
+    image=None, # what the rows were found in
+    symmetry=None # what the angles of classes mean, see `Detections`
 )->Detections:
     "Rows of detections as an object"
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image, quads=dets[:,7:] if dets.shape[1]>7 else None)
+    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image, dets[:,7:] if dets.shape[1]>7 else None, symmetry)
 
 def dets_rows(
     found # `Detections`, or a dict as a detector gives it
@@ -77,7 +78,8 @@ def predict_images(
     images,res = image_list(images),{}
     items = [image if isinstance(image, (str,Path,LazyImage)) else image_pixels(image) for image in images]
     if items: learn.detect_rows(items, res.update, least_score(learn, score_thr), bs, progress=progress)
-    return [fewer(rows_dets(res[i], learn.vocab, image), max_dets, agnostic_nms, iou_thr) for i,image in enumerate(images)]
+    found = (rows_dets(res[i], learn.vocab, image, getattr(learn, 'symmetry', None)) for i,image in enumerate(images))
+    return [fewer(some, max_dets, agnostic_nms, iou_thr) for some in found]
 
 @checked(learn=what_predicts)
 @delegates(predict_images, but=['bs','progress'])

@@ -37,7 +37,7 @@ def accumulate(
 )->APAccumulator:
     "What is found in images beside their ground truth, from the detector's own least score on"
     if learn.vocab is None: raise ClassMismatchError('the detector has no class names to compare with those of the labels: give it vocab=')
-    acc,found = APAccumulator(vocab=learn.vocab, difficulty=difficulty),{}
+    acc,found = APAccumulator(vocab=learn.vocab, difficulty=difficulty, symmetry=getattr(learn, 'symmetry', None)),{}
     truth = [truth_of(annot, learn.vocab, form_of(learn)) for annot in annots]
     if truth: learn.detect_rows([annot.image for annot in annots], found.update, 0., bs, num_workers, progress)
     acc.add([rows_dets(found[i]) for i in range(len(truth))], truth)
@@ -49,7 +49,7 @@ def evaluate_annots(
     annots:list, # records with ground truth
     score_thr:float=None, # of precision and recall, in [0, 1]; None: of each class, the threshold of its best F1
     iou_thr:float=.5, # overlap of a match, in (0, 1]
-    symmetry=180, # of angle errors: 360, 180, 90, 0 (round), or a dict by class name
+    symmetry=None, # of angle errors: 360, 180, 90, 'round', or a dict by class name; None: what is known of the classes
     protocol=None, # of average precision, see `evaluate.protocols`; None: voc12 with what the records ignore
     difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the protocol has it
     **kwargs # `bs`, `num_workers`, `progress`

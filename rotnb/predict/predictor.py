@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing import Protocol, runtime_checkable
 from ..check.verbs import checked
 from ..check.values import ArgumentError
+from ..geometry.symmetry import named_symmetry
 from ..models.contract import Detector
 from ..models.fast import WAYS, best_way, compare_ways, fast_of, in_words
 from ..models.files import DamagedFile, WeightsError
@@ -136,13 +137,17 @@ class Predictor(ModelHubMixin):
         rule:str='mmcv', # how the size is reached: 'mmcv', or 'letterbox' and 'rect' as our loaders do, see `ImageFit`
         inside:bool=False, # boxes with their middle in what is padded are left out
         zoom:float=1., # px of the input for one of what `size` asks for; 1.5 shows small objects larger
-        fast=None # on a CPU: None or 'exact' for the same boxes faster, 'bf16', 'compile', True for the best as measured on the
+        fast=None, # on a CPU: None or 'exact' for the same boxes faster, 'bf16', 'compile', True for the best as measured on the
                   # first image, False for the detector as it is; see `Faster`
+        symmetry=None # what the angle of a class means, for measures: 360, 180, 90, 'round', or a dict by class name; None: as the
+                      # detector knows, which gives what is round upright
     ):
         vocab = detector.vocab if vocab is None else vocab
         if vocab is not None and len(vocab)!=detector.n_classes:
             raise ArgumentError(f'the detector has {detector.n_classes} classes, the vocab {len(vocab)}: {list(vocab)}')
         self.detector,self.vocab = detector,vocab and [*map(str, vocab)]
+        known = getattr(detector, 'symmetry', None) if symmetry is None else symmetry
+        self.symmetry = named_symmetry(known, self.vocab or range(detector.n_classes), known=symmetry is None)
         self.fit = ImageFit(size, grow, pad_to, pad_full, pad_value, stats or _own_stats(detector), rule, inside, zoom)
         self.score_thr,self.iou_thr,self.max_dets,self.bs,self.notes,self.fast = score_thr,iou_thr,max_dets,bs,dict(notes or {}),fast
         if device: self.to(device)
@@ -170,7 +175,7 @@ class Predictor(ModelHubMixin):
 
     def settings(self)->dict: # the arguments that would make it again of its detector
         "What it was made with, as plain data"
-        own = {key:getattr(self, key) for key in ('score_thr','iou_thr','max_dets','bs','notes','fast')}
+        own = {key:getattr(self, key) for key in ('score_thr','iou_thr','max_dets','bs','notes','fast','symmetry')}
         return dict(vocab=self.vocab, **asdict(self.fit), **own)
 
     def fingerprint(self):

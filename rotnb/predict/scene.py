@@ -113,12 +113,14 @@ def merge_rows(
     "Detections of a scene's windows as those of the scene"
     return merge_detections([*map(rows_dets, rows)] or [rows_dets(np.zeros((0,7)))], iou_thr)
 
-def _merged(windows, rows, vocab, iou_thr, cut, max_dets=None, agnostic_nms=False):
+def _known(learn): return getattr(learn, 'symmetry', None)
+
+def _merged(windows, rows, vocab, iou_thr, cut, max_dets=None, agnostic_nms=False, symmetry=None):
     scene = windows[0].scene
-    if len(windows)==1: found = rows_dets(rows[0], vocab, scene) # nothing was seen twice: what the detector's own NMS left is the answer
+    if len(windows)==1: found = rows_dets(rows[0], vocab, scene, symmetry) # nothing was seen twice: the detector's own NMS was enough
     else:
         if cut=='drop': rows = [some[~is_cut] for some,is_cut in zip(rows, cut_elsewhere(windows, rows))]
-        found = Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=scene)
+        found = Detections(**merge_rows(rows, iou_thr), vocab=vocab, image=scene, symmetry=symmetry)
     return fewer(found, max_dets, agnostic_nms, iou_thr)
 
 def _windows(scene, size, overlap, scales): return scene_windows(scene, size, overlap, scales, img_rate_thr=0, pad=False)
@@ -158,7 +160,7 @@ def predict_scene(
     scene,score_thr,shard = open_scene(one_image(path, 'predict_folder')),least_score(learn, score_thr),_part(shard, resume, 'resume')
     windows = _windows(scene, size, overlap, scales)
     rows_of = partial(predict_windows, learn, score_thr=score_thr, bs=bs, num_workers=num_workers, progress=progress)
-    if not resume: return _merged(windows, rows_of(windows), learn.vocab, iou_thr, cut, max_dets, agnostic_nms)
+    if not resume: return _merged(windows, rows_of(windows), learn.vocab, iou_thr, cut, max_dets, agnostic_nms, _known(learn))
     file = Path(resume)/f'{scene.name}.windows'
     settings = dict(learn.fingerprint(), size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     def look(stretches, journal): rows_of(in_stretch(windows, stretches.get('scene', (0,0))), journal=journal)
@@ -166,7 +168,7 @@ def predict_scene(
     with file_lock(file.with_name(f'.{file.name}.lock')):
         if not shard: check_idle(file)
         rows = rows_of(windows, journal=_journal(file, settings))
-        return _merged(windows, rows, learn.vocab, iou_thr, cut, max_dets, agnostic_nms)
+        return _merged(windows, rows, learn.vocab, iou_thr, cut, max_dets, agnostic_nms, _known(learn))
 
 # %% ../../nbs/predict/10_scene.ipynb #eba83460
 def _open_all(files, open_as, bad, crs=None):

@@ -14,6 +14,7 @@ from torch import Tensor, tensor
 from ..check.values import ArgumentError, choice
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize
+from ..geometry.symmetry import class_periods
 from ..ops.fusion import weighted_boxes_fusion
 from ..data.images.rasters import LazyImage, image_size
 from .infer import dets_rows, predict_image, predict_images, what_predicts
@@ -120,12 +121,12 @@ class Decoded:
     def __getstate__(self): return dict(pixels={})              # a reading process decodes its own
 
 # %% ../../nbs/predict/12_tta.ipynb #7a645ed6
-def _by_nms(parts, iou_thr, angle): return dets_rows(merge_rows(parts, iou_thr)).numpy()
+def _by_nms(parts, iou_thr, angle, symmetry=None): return dets_rows(merge_rows(parts, iou_thr)).numpy()
 
-def _by_fusion(parts, iou_thr, angle):
+def _by_fusion(parts, iou_thr, angle, symmetry=None):
     if parts[0].shape[1]>7: raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners: take 'nms'")
     boxes,scores,labels = zip(*((rows[:,:5],rows[:,5],rows[:,6]) for rows in map(torch.from_numpy, parts)))
-    boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr)
+    boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr, symmetry=symmetry)
     return dets_rows(dict(boxes=canonicalize(boxes, angle), scores=scores, labels=labels)).numpy()
 
 _MERGES = dict(nms=(_by_nms,.1), wbf=(_by_fusion,.55))
@@ -144,10 +145,11 @@ class WithViews:
         self.learn,self.views,self.merge,self.iou_thr = learn,views,merge,iou_thr
         scales = dict.fromkeys(view.scale for view in views)
         self._seeing = {scale:learn if scale==1 else learn.scaled(scale) for scale in scales}
-        self.angle = form_of(learn)
+        self.angle,symmetry = form_of(learn),getattr(learn, 'symmetry', None)
+        self._symmetry = class_periods(symmetry, learn.vocab).tolist() if symmetry else None
 
     def __getattr__(self, name): # as what is asked has it
-        if name in ('vocab','score_thr','device','detector','notes'): return getattr(self.learn, name)
+        if name in ('vocab','symmetry','score_thr','device','detector','notes'): return getattr(self.learn, name)
         raise AttributeError(f'{type(self).__name__} has no {name}; what is asked is its `learn`')
 
     def fingerprint(self):
@@ -172,7 +174,7 @@ class WithViews:
 
     def _together(self, parts, score_thr):
         join,own_thr = _MERGES[self.merge or ('nms' if parts[0].shape[1]>7 else 'wbf')]
-        rows = parts[0] if len(parts)==1 else join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle)
+        rows = parts[0] if len(parts)==1 else join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle, self._symmetry)
         return rows[rows[:,5]>=score_thr][:getattr(self.learn, 'max_dets', None)]
 
     def __call__(self, images, score_thr=None, **kwargs):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice
 from .angle_coders import coder_of_angle
-from .coders import norm_angle
+from .coders import norm_angle, spelt_for
 from .priors import ShapePriors
 
 # %% ../../nbs/targets/09_point_coders.ipynb #08a9dc8e
@@ -30,7 +30,7 @@ class _CentreCoder:
 
     def encode(self, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
         "What a network should say at `priors` for `boxes`"
-        boxes = canonicalize(boxes, self.angle)
+        boxes = spelt_for(self, boxes)
         return torch.cat([*self.to_said(priors, boxes), self.angle_coder.encode(boxes[:,4])], 1)
 
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHECKS', 'FINDING_COLUMNS', 'CheckKind', 'Finding', 'findings_table', 'Boxes', 'gather_boxes', 'check_place',
            'check_corners', 'order_corners', 'find_twins', 'same_corners', 'check_duplicates', 'check_angles',
-           'check_names', 'check_labels']
+           'check_names', 'guess_boxes', 'check_symmetry', 'guess_symmetry', 'check_labels']
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #76acd4ec
 import re
@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from scipy.spatial import cKDTree
+from ...check.verbs import checked
 from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
+from ...geometry.symmetry import guess_classes
 from ...ops.kernels import iou_matrix, prepare
 from ..labels.lines import split_where
 from .names import suggest_names
@@ -70,6 +72,7 @@ CHECKS = dict(
     skipped=CheckKind('info', 'shapes have no area: not read'),
     loose=CheckKind('info', 'outlines fill less than half of their box'),
     rare=CheckKind('info', 'classes are rare'),
+    symmetry=CheckKind('info', 'classes may look the same after a quarter turn, or be round'),
     near_twin=CheckKind('info', 'images are nearly the same as another'),
 )
 
@@ -330,6 +333,31 @@ def check_names(boxes:Boxes)->list: # of `Finding`
     return res
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #bf431771
+def guess_boxes(
+    boxes:Boxes # of a set
+)->dict: # `Guess` by class name, of the classes that may not be 180
+    "What all boxes of a set say of the symmetry of their classes"
+    names,labels = np.unique(boxes.names.astype(str), return_inverse=True)
+    return guess_classes(boxes.rboxes, labels, names)
+
+def check_symmetry(
+    boxes:Boxes # of a set
+)->list: # of `Finding`
+    "Classes whose angle says less than that of a rectangle"
+    names,found = boxes.names.astype(str),[]
+    for name,(symmetry,reason) in guess_boxes(boxes).items() if len(boxes) else ():
+        first = [int(np.flatnonzero(names==name)[0])]
+        found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
+    return found
+
+@checked
+def guess_symmetry(
+    data # records of `Annot`, or loaders of them
+)->dict: # by class name 90 or 'round'; of all others 180 is meant
+    "A symmetry guessed from boxes, to be looked at before it is used: `RotatedDataLoaders.from_...(symmetry=)`"
+    annots = [*data.train.items, *data.valid.items] if hasattr(data, 'train') else list(data)
+    return {name:guess.symmetry for name,guess in guess_boxes(gather_boxes(dict(train=annots))).items()} if annots else {}
+
 def check_labels(
     boxes:Boxes, # boxes of a set
     tiny:float=4., # see `check_place`
@@ -338,4 +366,4 @@ def check_labels(
     "What can be said without looking at images"
     place = check_place(boxes, tiny)
     if any(finding.kind=='unit' for finding in place): return place+check_names(boxes)
-    return place+check_corners(boxes)+check_duplicates(boxes, near)+check_angles(boxes)+check_names(boxes)
+    return place+check_corners(boxes)+check_duplicates(boxes, near)+check_angles(boxes)+check_names(boxes)+check_symmetry(boxes)

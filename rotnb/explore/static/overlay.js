@@ -187,13 +187,25 @@ class BoxCanvas extends ImageView {                               // a box is kn
 
   // --- drawing
 
-  path(ctx, q) {                                                  // outline, and the tick from the middle of the front edge outwards
+  path(ctx, q, round = false) {                                   // outline, and the tick from the front edge outwards or a circle
     for (let i = 0; i < 4; i++) {
       const at = this.screen(...corner(q, i))
       i ? ctx.lineTo(...at) : ctx.moveTo(...at)
     }
     ctx.closePath()
-    this.tick(ctx, q)
+    round ? this.circle(ctx, q) : this.tick(ctx, q)
+  }
+  isRound(k, i) {                                                 // no angle is seen of its class
+    return this.get('symmetry')?.[this.get('vocab')[this.layers[k].labels?.[i]]] === 'round'
+  }
+  ellipse(q) {                                                    // centre, radii and angle of what touches the four sides
+    const { cx, cy, w, h, heading } = measure(q), [x, y] = this.screen(cx, cy)
+    return [x, y, w / 2 * this.scale, h / 2 * this.scale, heading * Math.PI / 180]
+  }
+  circle(ctx, q) {
+    const [x, y, rx, ry, theta] = this.ellipse(q)
+    ctx.moveTo(x + rx * Math.cos(theta), y + rx * Math.sin(theta))
+    ctx.ellipse(x, y, rx, ry, theta, 0, 2 * Math.PI)
   }
   tick(ctx, q) {
     const dx = q[2] - q[0], dy = q[3] - q[1], n = Math.hypot(dx, dy) || 1
@@ -213,7 +225,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
       if (sameBox(this.lifted, [k, i])) return                    // it is in an editor's hand
       const color = this.color(k, i), ignored = l.isIgnored(i), key = `${k}${color}${ignored ? 1 : 0}`
       if (!groups.has(key)) groups.set(key, { color, dash: ignored ? IGNORED_DASH : l.dash, quads: [] })
-      groups.get(key).quads.push(l.quad(i))
+      groups.get(key).quads.push([l.quad(i), this.isRound(k, i)])
       if (++n <= CAPTIONS_MOST) captioned.push([k, i])
     }, (x0, y0, x1, y1) => !(x0 > right || x1 < left || y0 > bottom || y1 < top))
     ctx.globalAlpha = this.get('opacity')
@@ -227,7 +239,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
   strokes(ctx, { color, dash, quads }, halo) {
     const stroke = (style, width) => Object.assign(ctx, { strokeStyle: style, lineWidth: width }).stroke()
     ctx.beginPath()
-    for (const q of quads) this.path(ctx, q)
+    for (const [q, round] of quads) this.path(ctx, q, round)
     ctx.setLineDash([])
     if (halo) stroke(HALO, 3.4)
     ctx.setLineDash(dash)
@@ -262,7 +274,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
   mark(ctx, [k, i], width, fill, strong = false) {
     const color = this.color(k, i), stroke = (style, lineWidth) => Object.assign(ctx, { strokeStyle: style, lineWidth }).stroke()
     ctx.beginPath()
-    this.path(ctx, this.layers[k].quad(i))
+    this.path(ctx, this.layers[k].quad(i), this.isRound(k, i))
     this.shade(ctx, color, fill)
     ctx.lineJoin = 'round'
     stroke(strong ? '#fff' : '#000', width + 2.5)
@@ -346,7 +358,11 @@ class BoxCanvas extends ImageView {                               // a box is kn
     const parts = [`<polygon points="${points}" stroke="${color}"${dash ? ` stroke-dasharray="${dash}"` : ''}>` +
       `<title>${text}</title></polygon>`]
     const add = (x, y) => ends.push(fixed(x), fixed(y))
-    if (this.tick({ moveTo: add, lineTo: add }, q))
+    if (this.isRound(k, i)) {
+      const theta = this.ellipse(q)[4] * 180 / Math.PI, [x, y, rx, ry] = this.ellipse(q).map(fixed)
+      const turn = `rotate(${fixed(theta)} ${x} ${y})`
+      parts.unshift(`<ellipse cx="${x}" cy="${y}" rx="${rx}" ry="${ry}" transform="${turn}" stroke="${color}"/>`)
+    } else if (this.tick({ moveTo: add, lineTo: add }, q))
       parts.unshift(`<line x1="${ends[0]}" y1="${ends[1]}" x2="${ends[2]}" y2="${ends[3]}" stroke="${color}"/>`)
     if (text && this.captioned(this.seen)) {
       const { at: [x, y], below } = this.anchor(k, i), halo = 'stroke="#000" stroke-width="2.5" paint-order="stroke"'
