@@ -86,7 +86,9 @@ class Detections:
         labels, # (n,) class indices
         vocab=None, # class names
         image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
-        quads=None # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
+        std=None # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
+                 # NaN where the detector has none; None: it has none at all
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -95,12 +97,14 @@ class Detections:
         if len(self) and self.labels.min()<0: raise ValueError(f'a label is {self.labels.min()}, expected indices of classes, 0 or more')
         if quads is not None and (quads := torch.as_tensor(quads).reshape(-1,8)).shape!=(len(self),8):
             raise ValueError(f'{len(quads)} quads for {len(self)} boxes')
-        self.vocab,self.image,self._corners = None if vocab is None else [*map(str, vocab)],image,quads
+        if std is not None and (std := torch.as_tensor(std)).shape!=(len(self),5):
+            raise ValueError(f'std {tuple(std.shape)} for {len(self)} boxes; expected (n,5)')
+        self.vocab,self.image,self._corners,self.std = None if vocab is None else [*map(str, vocab)],image,quads,std
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
-        return own if self._corners is None else dict(own, quads=self._corners)
+        return own | {key:part for key,part in (('quads',self._corners),('std',self.std)) if part is not None}
     def __len__(self): return len(self.scores)
     def keys(self): return [*self._rows]
     def values(self): return [*self._rows.values()]
@@ -220,9 +224,10 @@ def crops(self:Detections,
 # %% ../../nbs/predict/02_detections.ipynb #f9a14a0b
 @patch(as_prop=True)
 def df(self:Detections):
-    "A table: name, score, box with its angle in degrees, corners"
+    "A table: name, score, box with its angle in degrees, corners; of a detector that knows them standard deviations"
     frame = results_df({'':self}, _class_names(self)).drop(columns='image')
     frame.insert(6, 'angle_deg', np.degrees(frame.pop('theta').astype(float)))
+    if 'std_theta' in frame: frame['std_angle_deg'] = np.degrees(frame.pop('std_theta'))
     return frame
 
 @patch
