@@ -83,6 +83,8 @@ from .evaluate.evaluation import Evaluation
 from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
+from .evaluate.calibration import Calibrator, calibrate
+from .evaluate.conformal import conformal, threshold_for
 
 # measure: overlaps beside exact values
 from .measure.exact import exact_iou
@@ -141,6 +143,7 @@ from .predict.on_ray import RayPredictor, WorkerError
 from .predict.catalogue import list_weights
 from .predict.load import load_weights
 from .predict.kept import read_results
+from .predict.bounds import draw_bounds
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -185,6 +188,7 @@ from .learn.optimizers import NoDecay, stage_splitter
 from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment
+from .learn.calibrate import calibrate_learner
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

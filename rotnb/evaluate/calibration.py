@@ -86,8 +86,11 @@ def _isotonic(scores, true):
 def _temperature(scores, true):
     "Points of the curve sigmoid(a logit(score) + b) of most likelihood, a > 0"
     x,sign = logit(scores.clip(1e-6, 1-1e-6)),2*true-1
-    def loss(ab): return np.logaddexp(0, -sign*(np.exp(ab[0])*x+ab[1])).mean() + 1e-4*(ab**2).sum()
-    (log_a,b),grid = minimize(loss, np.zeros(2)).x,np.linspace(-7, 7, 57)
+    def loss(ab): # and its gradient
+        z = sign*(np.exp(ab[0])*x+ab[1])
+        slope = -sign*expit(-z)
+        return np.logaddexp(0, -z).mean()+1e-4*(ab**2).sum(),np.array([(slope*np.exp(ab[0])*x).mean(),slope.mean()])+2e-4*ab
+    (log_a,b),grid = minimize(loss, np.zeros(2), jac=True).x,np.linspace(-7, 7, 57)
     return expit(grid),expit(np.exp(log_a)*grid+b)
 
 _METHODS = dict(isotonic=_isotonic, temperature=_temperature)

@@ -57,7 +57,8 @@ def _how_sure(std):
     known = lambda values, text: [text] if np.isfinite(values).all() else []
     def words(row):
         return ', '.join([*known(row[:2], 'centre ± {:.1f} px along w, {:.1f} along h'.format(*row)),
-                          *known(row[2:4], 'sides ± {:.1f} x {:.1f} px'.format(*row[2:])), *known(row[4:], f'angle ± {np.degrees(row[4]):.1f}°')])
+                          *known(row[2:4], 'sides ± {:.1f} x {:.1f} px'.format(*row[2:])),
+                          *known(row[4:], f'angle ± {np.degrees(row[4]):.1f}°')])
     return [words(row) for row in _numpy(std)]
 
 def as_layer(
