@@ -2572,6 +2572,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal._reach': ( 'evaluate/conformal.html#_reach',
                                                                                'rotnb/evaluate/conformal.py'),
+                                          'rotnb.evaluate.conformal._unit_px': ( 'evaluate/conformal.html#_unit_px',
+                                                                                 'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal.bounds_of': ( 'evaluate/conformal.html#bounds_of',
                                                                                   'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal.box_margin': ( 'evaluate/conformal.html#box_margin',

@@ -11,7 +11,7 @@ import numpy as np, pandas as pd
 from dataclasses import asdict, dataclass
 from fastcore.basics import patch
 from typing import NamedTuple
-from ..check.values import RULES, ArgumentError, is_number, whole
+from ..check.values import RULES, ArgumentError, choice, is_number, whole
 from ..check.verbs import checked
 from ..geometry.boxes import to_frame
 from .accumulator import APAccumulator
@@ -45,13 +45,13 @@ def _reach(boxes, frames): # (n,2) how far boxes reach from the centres of frame
 def box_margin(
     found, # (n,5) boxes
     true # (n,5) the objects that they found
-)->np.ndarray: # (n,), 0 or more, in sizes of the boxes that were found
+)->np.ndarray: # (n,) px, 0 or more
     "The least margin with which the larger box surrounds the object, and the object the smaller one"
     found,true = np.asarray(found, float).reshape(-1,5),np.asarray(true, float).reshape(-1,5)
     turn = found[:,4:]-true[:,4:]
     outer = (_reach(true, found)-found[:,2:4]/2).max(1)
     inner = ((_reach(found, true)-true[:,2:4]/2)/(abs(np.cos(turn))+abs(np.sin(turn)))).max(1)
-    return np.maximum(outer, np.minimum(inner, found[:,2:4].min(1)/2))/np.sqrt(found[:,2]*found[:,3])
+    return np.maximum(outer, np.minimum(inner, found[:,2:4].min(1)/2))
 
 class Bounds(NamedTuple):
     "Boxes that are inside and around the true ones"
@@ -60,39 +60,47 @@ class Bounds(NamedTuple):
 
 def bounds_of(
     boxes, # (n,5)
-    margin # (n,), in sizes of the boxes
+    margin # (n,) px
 )->Bounds:
     "Boxes made smaller and larger on every side"
     boxes = np.asarray(boxes, float).reshape(-1,5)
-    by = 2*(np.asarray(margin)*np.sqrt(boxes[:,2]*boxes[:,3]))[:,None]
+    by = 2*np.asarray(margin, float)[:,None]
     less = boxes[:,2:4]-by
     sides = np.where((less>0).all(1, keepdims=True), less, 0.),boxes[:,2:4]+by
     return Bounds(*(np.concatenate([boxes[:,:2], side, boxes[:,4:]], 1) for side in sides))
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #770233ce
-for name in ('coverage','recall'): RULES[name] = lambda value: None if is_number(value) and 0<value<1 else 'a number between 0 and 1'
+_within = lambda value: None if is_number(value) and 0<value<1 else 'a number between 0 and 1'
+RULES['coverage'] = RULES['recall'] = _within
 
 def _is_judged(value): # an argument `found`
-    return None if not isinstance(value, type) and (hasattr(value, 'accumulate') or isinstance(value, APAccumulator)) else \
-        'what predicts, or an APAccumulator'
+    known = not isinstance(value, type) and (hasattr(value, 'accumulate') or isinstance(value, APAccumulator))
+    return None if known else 'what predicts, or an APAccumulator'
+
+def _unit_px(unit, boxes):
+    "Pixels of a margin's unit, for each box"
+    boxes = np.asarray(boxes, float).reshape(-1,5)
+    return np.sqrt(boxes[:,2]*boxes[:,3]) if unit=='size' else np.ones(len(boxes))
 
 @dataclass
 class Margins:
     "How far the truth may lie from a box that was found, as `conformal` saw it"
     coverage:float # share of objects for which it holds
-    by_class:dict # by class name, in sizes of the box
+    by_class:dict # by class name, in `unit`
     rest:float # of all other classes
     objects:dict # how many of each class it was seen of
     iou_thr:float # overlap from which on an object counts as found
     score_thr:float # least score of the detections
+    unit:str='px' # of margins: px of the image, or 'size', square roots of the boxes' areas
 
     def of(self,
+        boxes, # (n,5)
         labels, # (n,) class indices
         vocab # class names
-    )->np.ndarray: # (n,), in sizes of the box
-        "Margins of classes"
+    )->np.ndarray: # (n,) px
+        "Margins of boxes"
         known = np.array([self.by_class.get(str(name), self.rest) for name in vocab])
-        return known[np.asarray(labels).astype(int)]
+        return known[np.asarray(labels).astype(int)]*_unit_px(self.unit, boxes)
 
     def __call__(self,
         found, # `Detections`, or dict(boxes (n,5), labels (n,))
@@ -101,7 +109,7 @@ class Margins:
         "Boxes inside and around the true ones"
         vocab = getattr(found, 'vocab', None) if vocab is None else vocab
         if vocab is None: raise ArgumentError('the detections have no class names: give vocab=')
-        return bounds_of(found['boxes'], self.of(found['labels'], vocab))
+        return bounds_of(found['boxes'], self.of(found['boxes'], found['labels'], vocab))
 
     def to_dict(self)->dict:
         "As plain data: `Margins(**data)` is it again"
@@ -114,7 +122,7 @@ def _found_pairs(acc, iou_thr, score_thr):
     det = np.flatnonzero((matched.status==Outcome.TRUE)&(flat.scores>=score_thr))
     return flat.boxes[det],flat.gt_boxes[matched.gt[det]],flat.labels[det]
 
-@checked(found=_is_judged, least=whole())
+@checked(found=_is_judged, least=whole(), unit=choice('px','size'))
 def conformal(
     found, # `Predictor`, or what else predicts; or an `APAccumulator`
     annots:list=None, # records with ground truth that the detector was not trained on, for what predicts
@@ -122,13 +130,14 @@ def conformal(
     score_thr:float=None, # least score of the detections that are meant, 0 to 1; None: the predictor's, of an accumulator 0
     iou_thr:float=.5, # overlap from which on an object counts as found
     least:int=200, # objects of a class that has a margin of its own
+    unit:str='px', # margins are in pixels, or in sizes of the boxes, 'size'
     **kwargs # `bs`, `num_workers`, `progress`
 )->Margins: # `margins(detections)` gives boxes inside and around
     "How far the truth may lie from boxes that were found"
     score_thr = getattr(found, 'score_thr', 0.) if score_thr is None else score_thr
     acc = acc_of(found, annots, **kwargs)
     boxes,true,labels = _found_pairs(acc, iou_thr, score_thr)
-    margin,needed = box_margin(boxes, true),objects_needed(coverage)
+    margin,needed = box_margin(boxes, true)/_unit_px(unit, boxes),objects_needed(coverage)
     if len(margin)<needed:
         raise ArgumentError(f'coverage {coverage:g} needs {needed} found objects or more, in {len(acc.images)} images there are '
                             f'{len(margin)}: give more images, or ask for less')
@@ -136,7 +145,7 @@ def conformal(
     by_class = {name:conformal_bound(some, coverage) for name,some in own.items() if len(some)>=max(least, needed)}
     others = np.concatenate([np.empty(0), *(some for name,some in own.items() if name not in by_class)])
     rest = conformal_bound(others if len(others)>=needed else margin, coverage)
-    return Margins(coverage, by_class, rest, {name:len(some) for name,some in own.items()}, iou_thr, score_thr)
+    return Margins(coverage, by_class, rest, {name:len(some) for name,some in own.items()}, iou_thr, score_thr, unit)
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #f1964160
 @patch
@@ -144,12 +153,12 @@ def covered(self:Margins,
     found, # `Predictor`, or what else predicts; or an `APAccumulator`
     annots:list=None, # records with ground truth, for what predicts
     **kwargs # `bs`, `num_workers`, `progress`
-)->pd.DataFrame: # by class, and for all: objects that were found, share of them between their bounds, margin in sizes of the box
+)->pd.DataFrame: # by class, and for all: objects that were found, share of them between their bounds, margin
     "How often the truth lay between the bounds"
     acc = acc_of(found, annots, **kwargs)
     vocab = [*map(str, acc.flat().vocab)]
     boxes,true,labels = _found_pairs(acc, self.iou_thr, self.score_thr)
-    inside = box_margin(boxes, true)<=self.of(labels, vocab)+1e-12
+    inside = box_margin(boxes, true)<=self.of(boxes, labels, vocab)+1e-9
     rows = [(name,labels==i,self.by_class.get(name, self.rest)) for i,name in enumerate(vocab)]
     rows.append((beside('all', vocab),np.ones(len(labels), bool),math.nan))
     data = [(int(own.sum()),inside[own].mean() if own.any() else math.nan,margin) for _,own,margin in rows]

@@ -31,9 +31,9 @@ def conformal_learner(
     score_thr:float=None, # least score of the detections that are meant, 0 to 1; None: the learner's, .3
     **kwargs # `coverage`, `iou_thr`, `least` of `conformal`
 )->Margins:
-    "How far the truth may lie from boxes that a learner's detector found; raw scores"
+    "How far the truth may lie from boxes that a learner's detector found, in sizes of the boxes: images may have been scaled; raw scores"
     acc = evaluate_learner(learn, ds_idx, dl, show=False).acc
-    return conformal(acc, score_thr=ifnone(score_thr, learn.score_thr), **kwargs)
+    return conformal(acc, score_thr=ifnone(score_thr, learn.score_thr), unit='size', **kwargs)
 
 @checked(also={'recall','iou_thr'})
 def threshold_for_learner(
