@@ -179,7 +179,7 @@ def threshold_for(
     score,hit = np.full(len(flat.gt_labels), -np.inf),matched.status==Outcome.TRUE
     score[matched.gt[hit]] = flat.scores[hit]
     score,needed = score[matched.counted],objects_needed(recall)
-    if len(score)<needed: raise ArgumentError(f'recall {recall:g} needs {needed} objects or more, there are {len(score)}: give more images')
+    if len(score)<needed: raise ArgumentError(f'recall {recall:g} needs {needed} objects or more, there are {len(score)}: add images')
     threshold = -conformal_bound(-score, recall)
     if math.isinf(threshold):
         raise ArgumentError(f'recall {recall:g} is out of reach: of {len(score)} objects {np.isfinite(score).mean():.1%} are found at any '
