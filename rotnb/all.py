@@ -84,6 +84,8 @@ from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
 from .evaluate.tracks import TrackTableError, eval_tracks
+from .evaluate.calibration import Calibrator, calibrate
+from .evaluate.conformal import conformal, threshold_for
 
 # measure: overlaps beside exact values
 from .measure.exact import exact_iou
@@ -146,6 +148,7 @@ from .predict.load import load_weights
 from .predict.kept import read_results
 from .predict.track import TrackError, Tracker
 from .predict.video import Tracks, VideoError, track
+from .predict.bounds import draw_bounds
 
 # data: what fastai trains on
 from .data.types import TensorBoxLabel, TensorDets, TensorQuad, to_targets
@@ -192,6 +195,7 @@ from .learn.recipe import Recipe
 from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment
 from .learn.speed_accuracy import speed_accuracy
+from .learn.calibrate import calibrate_learner
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

@@ -187,11 +187,11 @@ def to_targets(
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
-    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, maybe corners (15 in all); score -1 is padding"
+    "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, as `row_parts` has them; score -1 is padding"
     def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        quads = corners_of(dets[:,7:] if dets.shape[1]>7 else dets[:,:5])
+        quads = corners_of(dets[:,7:15] if dets.shape[1] in (15,20) else dets[:,:5])
         return show_boxes(ctx, to_np(quads), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24

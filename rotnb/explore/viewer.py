@@ -52,8 +52,17 @@ def _checked(layer):
             raise ValueError(f'{name} of layer {layer.name!r}: {len(column)} for {len(layer)} boxes')
     return layer
 
+def _how_sure(std):
+    "Standard deviations of boxes, (n,5), as texts"
+    known = lambda values, text: [text] if np.isfinite(values).all() else []
+    def words(row):
+        return ', '.join([*known(row[:2], 'centre ± {:.1f} px along w, {:.1f} along h'.format(*row)),
+                          *known(row[2:4], 'sides ± {:.1f} x {:.1f} px'.format(*row[2:])),
+                          *known(row[4:], f'angle ± {np.degrees(row[4]):.1f}°')])
+    return [words(row) for row in _numpy(std)]
+
 def as_layer(
-    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes), or boxes: (n,5), (n,8), (n,4,2)
+    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std), or boxes: (n,5), (n,8), (n,4,2)
     name:str=None # 'prediction' where there are scores, else 'truth', when absent
 )->Layer:
     "Boxes of any form as a layer"
@@ -68,7 +77,8 @@ def as_layer(
     if scores is not None: scores = _numpy(scores)
     if ignored is not None: ignored = _numpy(ignored)>0
     quads = given['boxes'] if given.get('quads') is None else given['quads']
-    return _checked(Layer(_corners(quads), labels, scores, ignored, name, given.get('notes'), [] if scores is None else [6,3]))
+    notes = _how_sure(given['std']) if given.get('notes') is None and given.get('std') is not None else given.get('notes')
+    return _checked(Layer(_corners(quads), labels, scores, ignored, name, notes, [] if scores is None else [6,3]))
 
 # %% ../../nbs/explore/03_viewer.ipynb #d55a0289
 def number_classes(

@@ -54,7 +54,7 @@ class ExportModule(nn.Module):
         super().__init__()
         detector = getattr(predictor, 'detector', predictor)
         check_exportable(detector)
-        if score_thr is None: score_thr = min(detector.stages[-1].score_thr, getattr(predictor, 'score_thr', 1.))
+        if score_thr is None: score_thr = min(detector.stages[-1].score_thr, getattr(predictor, 'raw_score', lambda: 1.)())
         if iou_thr is None: iou_thr = getattr(predictor, 'iou_thr', None)
         self.detector = _own_copy(detector, score_thr, iou_thr)
         self.k,self.pre = min(k, self.detector.stages[-1].max_per_img),pre

@@ -21,6 +21,7 @@ from ..data.types import TensorBoxLabel, TensorDets, class_index, is_ignored, ig
 from ..data.blocks import own_sizes
 from ..evaluate.accumulator import of_all_ranks
 from ..ops.ranks import from_first
+from ..predict.rows import row_parts
 from ..evaluate.classes import class_map, same_classes
 
 # %% ../../nbs/learn/01_callbacks.ipynb #0afe329b
@@ -35,25 +36,26 @@ class DetectionLoss:
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5ba48631
 def pad_dets(
-    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, with `quads (k,8)` or without, one for each image
+    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, maybe `quads (k,8)` and `std (k,5)`, one for each image
     k:int # rows an image gets; the best are kept
-)->TensorDets: # `(b, k, 7)`, with corners `(b, k, 15)`; rows without a detection have score -1
+)->TensorDets: # `(b, k, 7)`, or more, see `row_parts`; rows without a detection have score -1
     "Detections of a batch as one tensor"
     def columns(det):
-        corners = [det['quads']] if 'quads' in det else []
-        return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *corners]
+        more = [det[key] for key in ('quads','std') if key in det]
+        return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *more]
     rows = [torch.cat(columns(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
     return TensorDets(res)
 
 def unpad_dets(
-    dets:Tensor # `(k, 7)`, or `(k, 15)`, one image's rows of `pad_dets`
-)->dict: # `dict(boxes, scores, labels)`, and `quads` where there are corners
+    dets:Tensor # `(k, 7)` or more, one image's rows of `pad_dets`
+)->dict: # `dict(boxes, scores, labels)`, and `quads` and `std` where there are some
     "The detections among padded rows"
     rows = torch.as_tensor(dets).as_subclass(Tensor)
     rows = rows[rows[:,5]>=0]
-    corners = dict(quads=rows[:,7:]) if rows.shape[1]>7 else {}
-    return dict(boxes=rows[:,:5], scores=rows[:,5], labels=rows[:,6].long(), **corners)
+    boxes,scores,labels,*more = row_parts(rows)
+    own = {key:part for key,part in zip(('quads','std'), more) if part is not None}
+    return dict(boxes=boxes, scores=scores, labels=labels.long(), **own)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1
 def as_trained(

@@ -295,13 +295,7 @@ def plot_calibration(self:RotatedInterpretation, ax,
     n_bins:int=10 # of the score
 ):
     "The share of true detections over their score; on the diagonal scores are probabilities"
-    c = calibration(self.acc, self.iou, n_bins)
-    some = c.count>0
-    ax.plot([0,1], [0,1], color=INK, lw=.8, ls=':')
-    ax.bar(c.edges[:-1][some], c.true[some], np.diff(c.edges)[some], align='edge', color=PALETTE[1], ec=INK, lw=.6)
-    for x,y,n in zip(c.score[some], c.true[some], c.count[some]): ax.text(x, y+.015, str(n), ha='center', fontsize=7)
-    ax.plot(c.score[some], c.true[some], 'o', ms=3.5, color=INK)
-    ax.set(xlim=(0,1), ylim=(0,1.08), xlabel='score', ylabel='share true', title=f'calibration (ECE {c.ece:.3f}; how many)')
+    calibration(self.acc, self.iou, n_bins).plot(ax=ax)
 
 # %% ../../nbs/learn/12_interpret.ipynb #e8f13eb0
 @patch

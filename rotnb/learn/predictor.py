@@ -72,6 +72,7 @@ def learner_predictor(
     iou_thr:float=None, # overlap above which the weaker of two detections of a class is dropped, 0 to 1; None: the detector's own
     max_dets:int=None, # most detections in an image, the best; None: as in the learner
     notes:dict=None, # what else to know: name, licence, source; metrics are those of the last epoch
+    calibrator=None, # what raw scores become, from `learn.calibrate()`; None: they stay
     **kw # other arguments of `Predictor`, in place of what the learner's transforms say
 )->Predictor:
     "The learner's detector with all it needs to see an image"
@@ -81,7 +82,8 @@ def learner_predictor(
     if not kw: _check_same(learn, dl, ImageFit(**said))
     rows = next((cb.max_dets for cb in learn.cbs if isinstance(cb, DetectionCallback)), None)
     return Predictor(get_model(learn.model), class_names(learn), score_thr=ifnone(score_thr, learn.score_thr), iou_thr=iou_thr,
-                     max_dets=ifnone(max_dets, rows), notes={**_notes(learn), **(notes or {})}, **{'bs':learn.dls.valid.bs, **said, **kw})
+                     max_dets=ifnone(max_dets, rows), notes={**_notes(learn), **(notes or {})}, calibrator=calibrator,
+                     **{'bs':learn.dls.valid.bs, **said, **kw})
 
 def _notes(learn):
     "What the last epoch measured"

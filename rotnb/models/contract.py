@@ -140,7 +140,7 @@ class Detector(nn.Module):
         images:Tensor, # `(b, 3, h, w)`, normalised
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
-       # also `quads (k,8)`; with targets `(losses by image, list)`
+       # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
@@ -340,16 +340,17 @@ def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(st
 def detections(
     stage, # the last of a chain
     out:StageOut
-)->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)` where there are some; best first
+)->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)`, `std (k,5)` where there are some; best first
     "What a stage answers"
     pairs = stage.pairs(out)
     img,at = (pairs.scores>=0).nonzero(as_tuple=True)
     labels,scores = pairs.labels[img,at],pairs.scores[img,at]
     boxes,quads = answers_of(stage, out, img, pairs.pri[img,at], labels)
+    std = stage.spread_of(out, img, pairs.pri[img,at]) if hasattr(stage, 'spread_of') else None
     ok = _sound(stage, boxes)
     counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
-    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads)))
-    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms) for part in parts]
+    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads, std)))
+    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, off) for *part,off in parts]
     if not hasattr(stage, 'settled'): return found
     return [{**one, 'boxes':stage.settled(one['boxes'], one['labels'])} for one in found]
 

@@ -380,6 +380,16 @@ def boxes_of(self:DenseHead,
     return boxes,self.coder.quads(priors, deltas) if self.quads else None
 
 @patch
+def spread_of(self:DenseHead,
+    out:StageOut,
+    img:Tensor, # `(n,)` image
+    pri:Tensor # `(n,)` position among its priors
+)->Tensor: # `(n, 5)`: of the centre along `w` and `h`, of `w`, of `h`, px, of `theta`, radians; NaN or None: no distribution says it
+    "Standard deviations of boxes in their own frame"
+    spread = getattr(self.coder, 'spread', None)
+    return spread and spread(out.priors[img,pri], out.deltas[img,pri])
+
+@patch
 @torch.no_grad()
 def boxes(self:DenseHead, out:StageOut)->Tensor: # `(b, N/n, 5)`
     "The decoded box of each location, for the next stage"

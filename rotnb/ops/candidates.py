@@ -60,14 +60,15 @@ def best_of(
     quads:Tensor, # `(k, 4, 2)` or None
     iou_thr:float, # overlap above which the lower score is dropped, within a class
     max_per_img:int, # most that are kept
-    soft_nms:dict=None # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
-)->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` where there are some; best first
+    soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
+    std:Tensor=None # `(k, 5)` standard deviations of the boxes, or None
+)->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` and `std (k, 5)` where there are some; best first
     "Detections of an image: NMS of boxes, or of quads where there are some"
     if soft_nms is not None:
         keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
-        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep])
+        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep], **({} if std is None else dict(std=std[keep])))
     if quads is None: keep = batched_nms_rotated(boxes, steps(scores), labels, iou_thr, max_per_img)
     else: keep = nms_quad(quads, steps(scores), iou_thr, labels, max_per_img)
     keep = keep[scores[keep].argsort(descending=True, stable=True)]
-    found = dict(boxes=boxes, scores=scores, labels=labels) | ({} if quads is None else dict(quads=quads.flatten(1)))
-    return {key:rows[keep] for key,rows in found.items()}
+    found = dict(boxes=boxes, scores=scores, labels=labels, quads=quads if quads is None else quads.flatten(1), std=std)
+    return {key:rows[keep] for key,rows in found.items() if rows is not None}

@@ -88,7 +88,9 @@ class Detections:
         image=None, # what they were found in: file, array, tensor, PIL image or `WindowedImage`
         quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
         symmetry=None, # what the angles of classes mean: by name 360, 90 or 'round'; of all others 180
-        ids=None # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
+        ids=None, # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
+        std=None # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
+                 # NaN where the detector has none; None: it has none at all
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -101,11 +103,15 @@ class Detections:
             raise ValueError(f'{len(ids)} ids for {len(self)} boxes')
         self.vocab,self.image,self._corners,self.ids = None if vocab is None else [*map(str, vocab)],image,quads,ids
         self.symmetry = dict(symmetry or {})
+        if std is not None and (std := torch.as_tensor(std)).shape!=(len(self),5):
+            raise ValueError(f'std {tuple(std.shape)} for {len(self)} boxes; expected (n,5)')
+        self.std = std
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
-        return {**own, **{key:rows for key,rows in dict(quads=self._corners, ids=self.ids).items() if rows is not None}}
+        known = dict(quads=self._corners, ids=self.ids, std=self.std)
+        return own | {key:rows for key,rows in known.items() if rows is not None}
     def __len__(self): return len(self.scores)
     def keys(self): return [*self._rows]
     def values(self): return [*self._rows.values()]
@@ -225,10 +231,11 @@ def crops(self:Detections,
 # %% ../../nbs/predict/02_detections.ipynb #f9a14a0b
 @patch(as_prop=True)
 def df(self:Detections):
-    "A table: name, score, box with its angle in degrees, corners"
+    "A table: name, score, box with its angle in degrees, corners; of a detector that knows them standard deviations"
     frame = results_df({'':self}, _class_names(self)).drop(columns='image')
     at = frame.columns.get_loc('theta')
     frame.insert(at, 'angle_deg', np.degrees(frame.pop('theta').astype(float)))
+    if 'std_theta' in frame: frame['std_angle_deg'] = np.degrees(frame.pop('std_theta'))
     return frame
 
 @patch

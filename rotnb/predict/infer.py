@@ -13,6 +13,7 @@ from fastcore.meta import delegates
 from ..check.verbs import checked
 from ..data.images.rasters import LazyImage
 from .detections import Detections
+from .rows import row_parts
 from .sources import image_list, image_pixels, one_image
 
 # %% ../../nbs/predict/08_infer.ipynb #e0e09fb2
@@ -36,21 +37,22 @@ def least_score(
 
 # %% ../../nbs/predict/08_infer.ipynb #ce4df8fc
 def rows_dets(
-    rows, # (n,7): box, score, label; (n,15) with corners
+    rows, # (n,7): box, score, label; more with corners and standard deviations, see `row_parts`
     vocab=None, # class names
     image=None, # what the rows were found in
     symmetry=None # what the angles of classes mean, see `Detections`
 )->Detections:
     "Rows of detections as an object"
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    return Detections(dets[:,:5], dets[:,5], dets[:,6], vocab, image, dets[:,7:] if dets.shape[1]>7 else None, symmetry)
+    *known,quads,std = row_parts(dets)
+    return Detections(*known, vocab, image, quads, symmetry, std=std)
 
 def dets_rows(
     found # `Detections`, or a dict as a detector gives it
-)->torch.Tensor: # (n,7) float32: box, score, label; (n,15) with corners
+)->torch.Tensor: # (n,7) float32: box, score, label; more with corners and standard deviations, see `row_parts`
     "Detections as rows"
     parts = [found['boxes'],found['scores'][:,None],found['labels'][:,None]]
-    if found.get('quads') is not None: parts.append(found['quads'].flatten(1))
+    parts += [found[key].flatten(1) for key in ('quads','std') if found.get(key) is not None]
     return torch.cat([part.float() for part in parts], 1)
 
 def fewer(

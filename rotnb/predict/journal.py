@@ -13,7 +13,7 @@ from ..data.labels.atomic import write_atomic
 
 # %% ../../nbs/predict/05_journal.ipynb #bfa92765
 _HEAD = struct.Struct('<4sIII') # mark, bytes of the key, rows, checksum
-_MARKS = {7:b'rnb\n', 15:b'rnq\n'} # by numbers in a row: box, score, label, and maybe corners
+_MARKS = {7:b'rnb\n', 15:b'rnq\n', 12:b'rns\n', 20:b'rnt\n'} # by numbers in a row: box, score, label, maybe corners, maybe deviations
 
 def _pack(key, rows):
     body = key.encode()+np.ascontiguousarray(rows, '<f4').tobytes()

@@ -6,7 +6,7 @@
 __all__ = ['openers', 'SeesImages', 'is_detector', 'open_detector', 'how_fast', 'Predictor', 'HiddenWarning', 'load_predictor']
 
 # %% ../../nbs/predict/13_predictor.ipynb #7fa2aece
-import json, timm, torch, warnings, yaml
+import json, timm, torch, warnings, yaml, zlib
 from copy import copy
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
@@ -21,6 +21,7 @@ from typing import Protocol, runtime_checkable
 from ..check.verbs import checked
 from ..check.values import ArgumentError
 from ..geometry.symmetry import named_symmetry
+from ..evaluate.calibration import as_calibrator
 from ..models.contract import Detector
 from ..models.fast import WAYS, best_way, compare_ways, fast_of, in_words
 from ..models.files import DamagedFile, WeightsError
@@ -138,9 +139,10 @@ class Predictor(ModelHubMixin):
         inside:bool=False, # boxes with their middle in what is padded are left out
         zoom:float=1., # px of the input for one of what `size` asks for; 1.5 shows small objects larger
         fast=None, # on a CPU: None or 'exact' for the same boxes faster, 'bf16', 'compile', True for the best as measured on the
-                  # first image, False for the detector as it is; see `Faster`
-        symmetry=None # what the angle of a class means, for measures: 360, 180, 90, 'round', or a dict by class name; None: as the
+                   # first image, False for the detector as it is; see `Faster`
+        symmetry=None, # what the angle of a class means, for measures: 360, 180, 90, 'round', or a dict by class name; None: as the
                       # detector knows, which gives what is round upright
+        calibrator=None # what raw scores become, from `calibrate`; None: they stay
     ):
         vocab = detector.vocab if vocab is None else vocab
         if vocab is not None and len(vocab)!=detector.n_classes:
@@ -150,7 +152,33 @@ class Predictor(ModelHubMixin):
         self.symmetry = named_symmetry(known, self.vocab or range(detector.n_classes), known=symmetry is None)
         self.fit = ImageFit(size, grow, pad_to, pad_full, pad_value, stats or _own_stats(detector), rule, inside, zoom)
         self.score_thr,self.iou_thr,self.max_dets,self.bs,self.notes,self.fast = score_thr,iou_thr,max_dets,bs,dict(notes or {}),fast
+        self.calibrator = calibrator
         if device: self.to(device)
+
+    @property
+    def calibrator(self):
+        "What raw scores become, a `Calibrator`; None: they stay"
+        return self._calibrator
+    @calibrator.setter
+    def calibrator(self, value):
+        value = as_calibrator(value)
+        if value is not None and (lost := {*value.curves}-{*(self.vocab or ())}):
+            raise ArgumentError(f'the calibrator knows {", ".join(sorted(lost))}, the predictor {self.vocab}: calibrate it by itself')
+        self._calibrator = value
+
+    @property
+    def uncalibrated(self):
+        "It, with raw scores"
+        other = copy(self)
+        other.calibrator = None
+        return other
+
+    def raw_score(self,
+        score_thr:float=None # of a detection, 0 to 1; None: the predictor's
+    )->float:
+        "The least score of its detector that may mean so much"
+        score_thr = self.score_thr if score_thr is None else score_thr
+        return score_thr if self.calibrator is None else self.calibrator.raw(score_thr)
 
     @property
     def device(self): return self.detector.device
@@ -176,11 +204,13 @@ class Predictor(ModelHubMixin):
     def settings(self)->dict: # the arguments that would make it again of its detector
         "What it was made with, as plain data"
         own = {key:getattr(self, key) for key in ('score_thr','iou_thr','max_dets','bs','notes','fast','symmetry')}
-        return dict(vocab=self.vocab, **asdict(self.fit), **own)
+        kept = {} if self.calibrator is None else dict(calibrator=self.calibrator.to_dict())
+        return dict(vocab=self.vocab, **asdict(self.fit), **own, **kept)
 
     def fingerprint(self):
         "What its detections depend on"
         rounded = dict(fast=self.fast) if self.fast in (True,'bf16') else {}
+        if self.calibrator is not None: rounded['calibrator'] = zlib.crc32(json.dumps(self.calibrator.to_dict()).encode())
         return dict(weights=weights_sum(self.detector), images=repr(self.fit), iou_thr=self.iou_thr, max_dets=self.max_dets, **rounded)
 
     def __repr__(self):
@@ -194,7 +224,7 @@ def _answerer(predictor): return fast_of(predictor, predictor.detector, predicto
 def _answering(predictor):
     "What answers, with the predictor's thresholds, for a time"
     detector = predictor.detector
-    return _answerer(predictor).answering(min(predictor.score_thr, detector.score_thr), predictor.iou_thr, predictor.max_dets)
+    return _answerer(predictor).answering(min(predictor.raw_score(), detector.score_thr), predictor.iou_thr, predictor.max_dets)
 
 class _Images(Dataset):
     "Images, resized"
@@ -207,6 +237,13 @@ def _seen(predictor, answer, images, way):
     if predictor.detector.takes=='bytes': x = predictor.fit.as_bytes(images, way.out)
     else: x = predictor.fit.batch(images, way.out, predictor.device)
     return [dets_rows(det).cpu() for det in answer(x, way.shown_hw)]
+
+def _calibrated(predictor, rows):
+    "Rows of an image with calibrated scores, best first"
+    if predictor.calibrator is None or not len(rows): return rows
+    names,rows = predictor.vocab or [*map(str, range(predictor.detector.n_classes))],rows.clone()
+    rows[:,5] = torch.from_numpy(predictor.calibrator(rows[:,5].numpy(), rows[:,6].numpy().astype(int), names))
+    return rows[rows[:,5].argsort(descending=True, stable=True)]
 
 # %% ../../nbs/predict/13_predictor.ipynb #a70bb8f9
 class HiddenWarning(UserWarning): "Detections that were asked for, and that an exported file does not give"
@@ -258,8 +295,9 @@ def detect_rows(self:Predictor,
     plan = Plan(items, self.fit.way, place)
     batches = [group[at:at+bs] for group in plan.groups for at in range(0, len(group), bs)]
     # the detector's threshold is of class scores: what its quality lowers further is dropped only where more is asked
-    asked = score_thr if score_thr>self.detector.score_thr else 0.
-    _check_least(self.detector, score_thr)
+    raw_thr = self.raw_score(score_thr)
+    asked = score_thr if raw_thr>self.detector.score_thr else 0.
+    _check_least(self.detector, raw_thr)
     if self.fast is True and items: print(self.speed_up(items[0]))
     take,told = Taker(plan.todo, note, asked, self.detector.angle),False
     loader = Ahead([DataLoader(_Images(items, self.fit), batch_sampler=batches, collate_fn=list,
@@ -269,8 +307,8 @@ def detect_rows(self:Predictor,
         try:
             for images in loader:
                 found = _seen(self, answer, images, plan.todo[take.n][1])
-                told = told or _check_full(self.detector, found, score_thr)
-                take(found)
+                told = told or _check_full(self.detector, found, raw_thr)
+                take([_calibrated(self, rows) for rows in found])
         except Exception:
             plan.name_unreadable(take.n, bs, image_pixels, error)
             raise

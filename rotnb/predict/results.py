@@ -170,10 +170,17 @@ def coco_results(
 
 # %% ../../nbs/predict/01_results.ipynb #412bed00
 _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
+_STD_COLUMNS = 'std_along_w std_along_h std_w std_h std_theta'.split()
+
+def _std_of(preds):
+    "Standard deviations of all detections, (n,5), NaN where there are none; None: of no image"
+    if not any(pred.get('std') is not None for pred in preds.values()): return None
+    parts = [_plain(pred['std']) if pred.get('std') is not None else np.full((len(pred['scores']),5), np.nan) for pred in preds.values()]
+    return np.concatenate(parts)
 
 @checked
 def results_df(
-    preds:dict, # by image name: dict(boxes, scores, labels)
+    preds:dict, # by image name: dict(boxes, scores, labels), and maybe `std`, which makes five columns more, px and radians
     vocab # class names
 )->pd.DataFrame: # one row per detection; with a column `id` where all are followed
     "Detections as a table"
@@ -182,9 +189,9 @@ def results_df(
         boxes,scores,labels,quads = _checked(name, pred, vocab)
         places = np.concatenate([boxes, quads.reshape(-1,8)], 1)
         rows += [(name, str(vocab[label]), score, *place) for label,score,place in zip(labels, scores, places)]
-    table = pd.DataFrame(rows, columns=_COLUMNS)
+    table,std = pd.DataFrame(rows, columns=_COLUMNS),_std_of(preds)
     if ids and all(one is not None for one in ids): table.insert(1, 'id', np.concatenate([*map(_plain, ids)]).astype(int))
-    return table
+    return table if std is None else table.assign(**dict(zip(_STD_COLUMNS, std.T)))
 
 # %% ../../nbs/predict/01_results.ipynb #8b3657c1
 def _write_dota(preds, file, vocab):
@@ -213,7 +220,7 @@ def _write_yolo(preds, file, vocab, scene=None):
 
 def _write_coco(preds, file, vocab, **kw): write_atomic(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
-    digits = {column:6 if column=='theta' else 4 for column in _COLUMNS[3:]}
+    digits = {column:6 if column.endswith('theta') else 4 for column in (*_COLUMNS[3:],*_STD_COLUMNS)}
     write_atomic(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv, yolo_obb=_write_yolo)

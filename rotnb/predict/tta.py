@@ -19,7 +19,7 @@ from ..ops.fusion import weighted_boxes_fusion
 from ..data.images.rasters import LazyImage, image_size
 from .infer import dets_rows, predict_image, predict_images, what_predicts
 from .measure import accumulate, evaluate_annots
-from .rows import form_of
+from .rows import form_of, row_parts
 from .scene import merge_rows, predict_folder, predict_scene
 from .sources import image_pixels, is_one_image
 
@@ -124,7 +124,8 @@ class Decoded:
 def _by_nms(parts, iou_thr, angle, symmetry=None): return dets_rows(merge_rows(parts, iou_thr)).numpy()
 
 def _by_fusion(parts, iou_thr, angle, symmetry=None):
-    if parts[0].shape[1]>7: raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners: take 'nms'")
+    if row_parts(parts[0])[3] is not None:
+        raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners: take 'nms'")
     boxes,scores,labels = zip(*((rows[:,:5],rows[:,5],rows[:,6]) for rows in map(torch.from_numpy, parts)))
     boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr, symmetry=symmetry)
     return dets_rows(dict(boxes=canonicalize(boxes, angle), scores=scores, labels=labels)).numpy()
@@ -173,7 +174,7 @@ class WithViews:
         return found
 
     def _together(self, parts, score_thr):
-        join,own_thr = _MERGES[self.merge or ('nms' if parts[0].shape[1]>7 else 'wbf')]
+        join,own_thr = _MERGES[self.merge or ('wbf' if row_parts(parts[0])[3] is None else 'nms')]
         rows = parts[0] if len(parts)==1 else join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle, self._symmetry)
         return rows[rows[:,5]>=score_thr][:getattr(self.learn, 'max_dets', None)]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['norm_angle', 'to_coder_form', 'literal', 'spelt_for', 'DeltaXYWHACoder', 'DistanceAngleCoder', 'side_distances',
-           'centerness']
+           'respelt_std', 'turn_only', 'centerness']
 
 # %% ../../nbs/targets/04_coders.ipynb #94590720
 import math, torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from fastcore.basics import patch
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, from_frame, to_frame
-from .angle_coders import coder_of_angle, expectation, two_hot
+from .angle_coders import coder_of_angle, deviation, expectation, two_hot
 
 # %% ../../nbs/targets/04_coders.ipynb #799e7232
 _start = dict(le90=-math.pi/2, le135=-math.pi/4)
@@ -191,6 +191,41 @@ def distances(self:DistanceAngleCoder,
 def exact(self:DistanceAngleCoder):
     "The same coder with plain distances, for boxes that are known"
     return replace(self, act='none') if self.act=='dfl' else self
+
+# %% ../../nbs/targets/04_coders.ipynb #5d1e4c02
+def respelt_std(
+    std:Tensor, # `(k, 5)` standard deviations, in the frame of the boxes
+    wh:Tensor, # `(k, 2)` sides of these, px
+    boxes:Tensor # `(k, 5)` the same rectangles, maybe with the other side as `w`
+)->Tensor: # `(k, 5)` of `boxes`
+    "Standard deviations as another spelling of the boxes has them"
+    apart = [(boxes[:,2:4]-sides).abs().sum(1) for sides in (wh, wh.flip(1))]
+    return torch.where((apart[0]>apart[1])[:,None], std[:,[1,0,3,2,4]], std)
+
+def turn_only(
+    theta:Tensor # `(k,)` radians
+)->Tensor: # `(k, 5)`
+    "Standard deviations where the angle alone has a distribution"
+    return torch.cat([theta.new_full((len(theta),4), math.nan), theta[:,None]], 1)
+
+@patch
+def spread(self:DeltaXYWHACoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`; None: nothing has a distribution
+    "Standard deviations of the boxes in their own frame"
+    if not hasattr(self.angle_coder, 'spread'): return None
+    times = self.stds[4]*(self.norm_factor*math.pi if self.norm_factor else 1)
+    return turn_only(self.angle_coder.spread(deltas[:,self.split:])*times)
+
+@patch
+def spread(self:DistanceAngleCoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`; None as above
+    "Standard deviations of the boxes in their own frame"
+    said,code,turns = deltas[:,:self.split],deltas[:,self.split:],hasattr(self.angle_coder, 'spread')
+    if self.act!='dfl': return turn_only(self.angle_coder.spread(code)) if turns else None
+    var = (deviation(said.unflatten(1, (4,self.bins)))*priors[:,2:3])**2
+    lt,rb = (self.distances(said)*priors[:,2:3]).split(2, 1)
+    both,centre = var[:,:2]+var[:,2:],(rb-lt)/2
+    turn = self.angle_coder.spread(code)**2 if turns else torch.full_like(both[:,0], 0. if self.angle=='hbb' else math.nan)
+    moved = both/4+(centre.flip(1)**2*turn[:,None] if turns else 0)
+    return respelt_std(torch.cat([moved, both, turn[:,None]], 1).sqrt(), lt+rb, self.decode(priors, deltas))
 
 # %% ../../nbs/targets/04_coders.ipynb #172a85d3
 def centerness(

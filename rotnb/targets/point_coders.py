@@ -12,7 +12,7 @@ from torch import Tensor
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice
 from .angle_coders import coder_of_angle
-from .coders import norm_angle, spelt_for
+from .coders import norm_angle, spelt_for, turn_only
 from .priors import ShapePriors
 
 # %% ../../nbs/targets/09_point_coders.ipynb #08a9dc8e
@@ -36,6 +36,10 @@ class _CentreCoder:
     def decode(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`
         "The boxes that it means"
         return _spelt(self, *self.from_said(priors, deltas[:,:2], deltas[:,2:4]), self.angle_coder.decode(deltas[:,4:]))
+
+    def spread(self, priors:Tensor, deltas:Tensor)->Tensor: # `(k, 5)`, `(k, n)` -> `(k, 5)`; None: nothing has a distribution
+        "Standard deviations of the boxes in their own frame: of the angle, where it has a distribution"
+        return turn_only(self.angle_coder.spread(deltas[:,4:])) if hasattr(self.angle_coder, 'spread') else None
 
 # %% ../../nbs/targets/09_point_coders.ipynb #fbcc1dd9
 @checked
