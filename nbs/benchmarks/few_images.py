@@ -56,7 +56,8 @@ def arguments(doc, **defaults):
     p.add_argument('--data', required=True, help='folder of SSDD')
     p.add_argument('--weights', default='rotated_fcos_tiny_synth', help='trained ones to start from')
     common = dict(few=(50,'windows to train on'), epochs=(13,'epochs of each'))
-    for name,(value,text) in (common|defaults).items(): p.add_argument('--'+name, type=type(value), default=value, help=f'{text} ({value})')
+    for name,(value,text) in (common|defaults).items():
+        p.add_argument(f'--{name}', type=type(value), default=value, help=f'{text} ({value})')
     return p
 
 if __name__=='__main__':
