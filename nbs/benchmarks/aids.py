@@ -5,11 +5,9 @@ Fifty windows of SSDD, as in few_images.py, are learnt by the recipe `few_images
 flat to the end. The average does not change the training, so one run has both: the same windows of the test set are measured with the
 weights of the last step and with their average. Cost is the processor time spent in the callback beside that of the whole fit. Rows are
 written one by one, and a run that is there is not done again."""
-import argparse, json, tempfile, time, warnings
-from pathlib import Path
-from few_images import TrainOnly, windows
+import tempfile, time
+from few_images import TrainOnly, arguments, rows_of, windows
 from rotnb.all import *
-from rotnb.learn.history import versions
 
 def clocked(kind):
     "The kind of callback, with the processor time that was spent in it as `spent`"
@@ -47,28 +45,11 @@ def trained(rate, seed, train, valid, args):
                 ema_ms_a_step=round(1e3*ema.spent/steps, 3), resume_share=round(keep.spent/seconds, 4),
                 average=average, last=measured(learn))
 
-def main(args):
-    warnings.filterwarnings('ignore')
-    file = Path(args.json)
-    rows = json.loads(file.read_text())['rows'] if file.exists() else []
-    train,test = (read_format(args.data, split) for split in ('train','test'))
-    valid = windows(test, args.valid, 1)
-    for seed in args.seeds:
-        for rate in ('flat','cosine'):
-            if any((row['rate'],row['seed'])==(rate,seed) for row in rows): continue
-            rows.append(trained(rate, seed, train, valid, args))
-            print(rows[-1], flush=True)
-            settings = {name:getattr(args, name) for name in ('few','epochs','valid','weights','decay','warmup')} | dict(bs=4, size=128)
-            file.write_text(json.dumps(dict(settings=settings, rows=rows, versions=versions()), indent=1)+'\n')
-
 if __name__=='__main__':
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--data', required=True, help='folder of SSDD')
-    p.add_argument('--weights', default='rotated_fcos_tiny_synth', help='trained ones to start from')
-    for name,value,text in (('few',50,'windows to train on'), ('epochs',13,'epochs of each'), ('valid',100,'windows to measure on')):
-        p.add_argument('--'+name, type=int, default=value, help=f'{text} ({value})')
-    p.add_argument('--decay', type=float, default=.98, help='of the average: that of many steps would not have begun')
-    p.add_argument('--warmup', type=float, default=20, help='steps of its warm-up')
+    p = arguments(__doc__, valid=(100,'windows to measure on'), decay=(.98,'of the average: that of many steps would not have begun'),
+                  warmup=(20.,'steps of its warm-up'))
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1], help='two runs for each')
     p.add_argument('--json', default='aids.json', help='file to write, and to go on with')
-    main(p.parse_args())
+    args = p.parse_args()
+    cases = [dict(rate=rate, seed=seed) for seed in args.seeds for rate in ('flat','cosine')]
+    rows_of(args, cases, trained, ('few','epochs','valid','weights','decay','warmup'))

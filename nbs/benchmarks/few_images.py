@@ -36,26 +36,34 @@ def trained(way, seed, train, valid, args):
     with learn.no_bar(), learn.no_logging(): _,map50,map = learn.validate()
     return dict(way=way, seed=seed, seconds=round(seconds, 1), mAP50=round(float(map50), 4), mAP50_95=round(float(map), 4))
 
-def main(args):
+def rows_of(args, cases, row, settings):
+    "Figures of each case, written one by one; those of an earlier run stay"
     warnings.filterwarnings('ignore')
     file = Path(args.json)
     rows = json.loads(file.read_text())['rows'] if file.exists() else []
     train,test = (read_format(args.data, split) for split in ('train','test'))
     valid = windows(test, args.valid, 1)
-    for seed in args.seeds:
-        for way in ('fine_tune','few_images'):
-            if any((row['way'],row['seed'])==(way,seed) for row in rows): continue
-            rows.append(trained(way, seed, train, valid, args))
-            print(rows[-1], flush=True)
-            settings = dict(few=args.few, epochs=args.epochs, valid=args.valid, weights=args.weights, bs=4, size=128)
-            file.write_text(json.dumps(dict(settings=settings, rows=rows, versions=versions()), indent=1)+'\n')
+    settings = {name:getattr(args, name) for name in settings} | dict(bs=4, size=128)
+    for case in cases:
+        if any(case.items()<=old.items() for old in rows): continue
+        rows.append(row(**case, train=train, valid=valid, args=args))
+        print(rows[-1], flush=True)
+        file.write_text(json.dumps(dict(settings=settings, rows=rows, versions=versions()), indent=1)+'\n')
 
-if __name__=='__main__':
-    p = argparse.ArgumentParser(description=__doc__)
+def arguments(doc, **defaults):
+    "A parser of what both scripts ask for; defaults are given by name, with their help"
+    p = argparse.ArgumentParser(description=doc)
     p.add_argument('--data', required=True, help='folder of SSDD')
     p.add_argument('--weights', default='rotated_fcos_tiny_synth', help='trained ones to start from')
-    for name,value,text in (('few',50,'windows to train on'), ('epochs',13,'epochs of both'), ('valid',150,'windows to measure on')):
-        p.add_argument('--'+name, type=int, default=value, help=f'{text} ({value})')
+    common = dict(few=(50,'windows to train on'), epochs=(13,'epochs of each'))
+    for name,(value,text) in (common|defaults).items():
+        p.add_argument(f'--{name}', type=type(value), default=value, help=f'{text} ({value})')
+    return p
+
+if __name__=='__main__':
+    p = arguments(__doc__, valid=(150,'windows to measure on'))
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1,2], help='a pair for each')
     p.add_argument('--json', default='few_images.json', help='file to write, and to go on with')
-    main(p.parse_args())
+    args = p.parse_args()
+    cases = [dict(way=way, seed=seed) for seed in args.seeds for way in ('fine_tune','few_images')]
+    rows_of(args, cases, trained, ('few','epochs','valid','weights'))

@@ -35,9 +35,9 @@ def make_tif(file, side, strips=False, block=500, n=8):
 
 def make_predictor(a):
     "Trained weights by name or folder; else weights of chance, whose 50 best boxes a window are to be merged"
-    if a.weights: return load_weights(a.weights, score_thr=a.score_thr, device=a.device)
     torch.manual_seed(0)
-    detector = create_detector(a.model, 15, pretrained=False, score_thr=0., max_per_img=50).eval()
+    if a.weights: detector = load_weights(a.weights).detector           # windows as they are, as the bare model sees them
+    else: detector = create_detector(a.model, 15, pretrained=False, score_thr=0., max_per_img=50).eval()
     return Predictor(detector, score_thr=a.score_thr, pad_to=1, device=a.device)
 
 def make_learner(a):

@@ -69,7 +69,7 @@ def main(
     size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
-    score_thr:float=.05, # least score of a detection; average precision counts low ones too, people look at .3 and more
+    score_thr:float=.05, # least score of a detection: files are judged by average precision, which counts low ones; .3 to look at
     iou_thr:float=.1, # overlap within a class above which the weaker of two boxes is dropped
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
     max_dets:int=None, # most detections in an image, the best

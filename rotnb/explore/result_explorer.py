@@ -15,6 +15,7 @@ from ..plot.style import line_style
 from ..evaluate.curves import pr_curves
 from ..evaluate.classes import beside
 from ..evaluate.errors import ERROR_KINDS
+from ..predict.infer import SHOWN
 from .viewer import Layer
 from .box_table import colors_of
 from .thumbs import Thumbs
@@ -55,7 +56,7 @@ class ResultsExplorer(Explorer):
         interp, # `RotatedInterpretation`
         other=None, # that of another model over the same images
         names=('this model','the other'), # what the two are called
-        score:float=.3, # detections of at least this are looked at
+        score:float=SHOWN, # detections of at least this are looked at
         iou:float=None, # overlap of a match, in [.5, 1); that of `interp` when absent
         title:str='results', # said above
         side:int=240 # longer side of a thumbnail, pixels

@@ -21,7 +21,6 @@ from .export_module import ExportError, ExportModule
 from .openvino import faster_graph
 from .proof import check_proof, file_predictor, prove
 from .runtime import OnnxFile
-from ..models.rpn import RPNHead
 from ..models.files import seal_file
 
 # %% ../../nbs/interop/15_export.ipynb #e12a0041
@@ -59,7 +58,7 @@ class _Plan:
 
     @property
     def several(self): # proposals are thinned image by image
-        return not any(isinstance(stage, RPNHead) for stage in self.module.detector.stages)
+        return not any(getattr(stage, 'one_by_one', False) for stage in self.module.detector.stages)
 
     @property
     def shapes(self):

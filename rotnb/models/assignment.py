@@ -8,6 +8,7 @@ __all__ = ['Assignment', 'assignments', 'plot_assignment']
 # %% ../../nbs/models/40_assignment.ipynb #45a00003
 import numpy as np, torch
 from dataclasses import dataclass
+from itertools import islice
 from torch import Tensor
 from ..check.verbs import checked
 from ..check.values import whole
@@ -66,15 +67,8 @@ def assignments(
     check_targets(targets, len(images), detector.n_classes)
     if stage>=len(detector.stages): raise ValueError(f'stage is {stage}, but the detector has {len(detector.stages)}, from 0')
     if detector.box_type=='quad': targets = [with_corners(target) for target in targets]
-    asked = []
-    def look(number, out, targets):
-        if number==stage: asked.append(out)
-        return {}
-    detector.stage_losses = look                                        # in place of the losses, for a time
-    try:
-        with detector.answering(), torch.no_grad(): detector._chain(images, targets)
-    finally: del detector.stage_losses
-    out,asks = asked[0],detector.stages[stage]
+    with detector.answering(), torch.no_grad(): out,_ = next(islice(detector.stage_outs(images, targets), stage, None))
+    asks = detector.stages[stage]
     matched = out.sample.matched if out.sample else asks.assign(out, targets)
     if isinstance(matched, tuple): matched = matched[-1]                # point sets: the refined ones
     return [_assignment(detector, asks, out, matched[i], target, image, i) for i,(target,image) in enumerate(zip(targets, images))]

@@ -150,42 +150,55 @@ class Detector(nn.Module):
         dets = self.stages[-1].detect(out)
         return dets if targets is None else (losses, dets)
 
-    def run_stages(self, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
-        "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
-        if targets is not None: targets = [without_angle(target, self.periods) for target in targets]
-        if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
-        if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
-        views = getattr(self.stages[0], 'views', None)
-        if targets is None or views is None: return self._chain(images, targets)
-        losses,out = self._chain(*views(images, targets))
-        return losses,out if self.training else self._chain(images)[1]
-
-    def _chain(self, images, targets=None):
-        feats,size_hw = self.neck(self.backbone(images)),self.shown_hw or tuple(images.shape[-2:])
-        def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
-        losses,out = {},None
-        priors,sample_from = None,None # of the next stage: all, and those that its sample is drawn from
-        for i,stage in enumerate(self.stages):
-            if targets is not None and hasattr(stage, 'sample'):
-                sample = stage.sample(sample_from, targets)
-                learns = run(stage, sample.priors, sample=sample)
-                out = learns if self.training else run(stage, priors, before=out)
-            else: learns = out = run(stage, priors, before=out)
-            if targets is not None: losses |= self.stage_losses(i, learns, targets)
-            if i+1 < len(self.stages):
-                priors = stage.boxes(out)
-                sample_from = priors if learns is out else stage.boxes(learns)
-        return losses,out
-
-    def stage_losses(self, i:int, out:StageOut, targets:list)->dict: # `{term: (b,)}`
-        "Losses of stage `i`, named after it where there are several"
-        prefix = f's{i}_' if len(self.stages)>1 else ''
-        return {prefix+term:loss for term,loss in self.stages[i].loss(out, targets).items()}
-
     def recipe(self)->dict:
         "Every setting in effect, as nested plain data"
         return dict(name=self.name, n_classes=self.n_classes, angle=self.angle, box_type=self.box_type, channels=self.channels,
                     backbone=settings(self.backbone), neck=settings(self.neck), stages=[settings(stage) for stage in self.stages])
+
+# %% ../../nbs/models/01_contract.ipynb #1a2b185c
+@patch
+def run_stages(self:Detector, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
+    "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+    if targets is not None: targets = [without_angle(target, self.periods) for target in targets]
+    if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
+    if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
+    views = getattr(self.stages[0], 'views', None)
+    if targets is None or views is None: return self._chain(images, targets)
+    losses,out = self._chain(*views(images, targets))
+    return losses,out if self.training else self._chain(images)[1]
+
+@patch
+def stage_outs(self:Detector,
+    images:Tensor, # `(b, 3, h, w)`, normalised
+    targets:list=None # for each image `dict(boxes, labels)`; None: nothing is learnt
+): # for each stage two of `StageOut`: what it learns from, and what it answers with
+    "What each stage makes of the boxes of the stage before, one after the other"
+    feats,size_hw = self.neck(self.backbone(images)),self.shown_hw or tuple(images.shape[-2:])
+    def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
+    out,priors,sample_from = None,None,None     # priors of the next stage: all, and those that its sample is drawn from
+    for i,stage in enumerate(self.stages):
+        if targets is not None and hasattr(stage, 'sample'):
+            sample = stage.sample(sample_from, targets)
+            learns = run(stage, sample.priors, sample=sample)
+            out = learns if self.training else run(stage, priors, before=out)
+        else: learns = out = run(stage, priors, before=out)
+        yield learns,out
+        if i+1 < len(self.stages):
+            priors = stage.boxes(out)
+            sample_from = priors if learns is out else stage.boxes(learns)
+
+@patch
+def _chain(self:Detector, images, targets=None):
+    losses = {}
+    for i,(learns,out) in enumerate(self.stage_outs(images, targets)):
+        if targets is not None: losses |= self.stage_losses(i, learns, targets)
+    return losses,out
+
+@patch
+def stage_losses(self:Detector, i:int, out:StageOut, targets:list)->dict: # `{term: (b,)}`
+    "Losses of stage `i`, named after it where there are several"
+    prefix = f's{i}_' if len(self.stages)>1 else ''
+    return {prefix+term:loss for term,loss in self.stages[i].loss(out, targets).items()}
 
 # %% ../../nbs/models/01_contract.ipynb #ea524f1b
 @patch(as_prop=True)
@@ -423,6 +436,7 @@ def list_detectors(
     "Names of the detectors there are"
     return sorted(fnmatch.filter(_detectors, pattern))
 
+# %% ../../nbs/models/01_contract.ipynb #d638d982
 _FAMILIES = dict(detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
 
 def detector_name(

@@ -30,6 +30,7 @@ from .dense_head import DenseHead, tower
 @delegates()
 class RPNHead(DenseHead):
     "Proposals, of no class, from every location of every level"
+    one_by_one = True # NMS among proposals
     def __init__(self,
         in_channels:int, # of the neck's levels
         coder, # such as `DeltaXYWHCoder()` for horizontal proposals, `MidpointOffsetCoder()` for rotated ones

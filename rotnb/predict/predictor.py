@@ -190,33 +190,38 @@ class Predictor(ModelHubMixin):
         self.detector.to(device)
         return self
 
-    def scaled(self,
-        scale:float # px of the input for one of this predictor's
-    ): # `Predictor` of the same detector
-        "It, with images enlarged"
-        if 'size' in getattr(self.detector, 'fixed', ()):
-            raise ArgumentError(f'{self.detector} sees images of one size: export it with dynamic=True for views of scale {scale:g}')
-        _answerer(self)                                             # one fast twin for all
-        other = copy(self)
-        other.fit = replace(self.fit, zoom=self.fit.zoom*scale)
-        return other
+# %% ../../nbs/predict/13_predictor.ipynb #82a204b2
+@patch
+def scaled(self:Predictor,
+    scale:float # px of the input for one of this predictor's
+): # `Predictor` of the same detector
+    "It, with images enlarged"
+    if 'size' in getattr(self.detector, 'fixed', ()):
+        raise ArgumentError(f'{self.detector} sees images of one size: export it with dynamic=True for views of scale {scale:g}')
+    _answerer(self)                                             # one fast twin for all
+    other = copy(self)
+    other.fit = replace(self.fit, zoom=self.fit.zoom*scale)
+    return other
 
-    def settings(self)->dict: # the arguments that would make it again of its detector
-        "What it was made with, as plain data"
-        own = {key:getattr(self, key) for key in ('score_thr','iou_thr','max_dets','bs','notes','fast','symmetry')}
-        kept = {} if self.calibrator is None else dict(calibrator=self.calibrator.to_dict())
-        return dict(vocab=self.vocab, **asdict(self.fit), **own, **kept)
+@patch
+def settings(self:Predictor)->dict: # the arguments that would make it again of its detector
+    "What it was made with, as plain data"
+    own = {key:getattr(self, key) for key in ('score_thr','iou_thr','max_dets','bs','notes','fast','symmetry')}
+    kept = {} if self.calibrator is None else dict(calibrator=self.calibrator.to_dict())
+    return dict(vocab=self.vocab, **asdict(self.fit), **own, **kept)
 
-    def fingerprint(self):
-        "What its detections depend on"
-        rounded = dict(fast=self.fast) if self.fast in (True,'bf16') else {}
-        if self.calibrator is not None: rounded['calibrator'] = zlib.crc32(json.dumps(self.calibrator.to_dict()).encode())
-        return dict(weights=weights_sum(self.detector), images=repr(self.fit), iou_thr=self.iou_thr, max_dets=self.max_dets, **rounded)
+@patch
+def fingerprint(self:Predictor):
+    "What its detections depend on"
+    rounded = dict(fast=self.fast) if self.fast in (True,'bf16') else {}
+    if self.calibrator is not None: rounded['calibrator'] = zlib.crc32(json.dumps(self.calibrator.to_dict()).encode())
+    return dict(weights=weights_sum(self.detector), images=repr(self.fit), iou_thr=self.iou_thr, max_dets=self.max_dets, **rounded)
 
-    def __repr__(self):
-        size = 'their own size' if self.fit.size is None else '{} x {} px'.format(*self.fit.limits)
-        return (f'Predictor({self.notes.get("name") or self.detector.name or "a detector"} of {self.detector.n_classes} classes, '
-                f'images in {size}, scores from {self.score_thr:g})')
+@patch
+def __repr__(self:Predictor):
+    size = 'their own size' if self.fit.size is None else '{} x {} px'.format(*self.fit.limits)
+    return (f'Predictor({self.notes.get("name") or self.detector.name or "a detector"} of {self.detector.n_classes} classes, '
+            f'images in {size}, scores from {self.score_thr:g})')
 
 # %% ../../nbs/predict/13_predictor.ipynb #f747d262
 def _answerer(predictor): return fast_of(predictor, predictor.detector, predictor.fast)
@@ -260,7 +265,7 @@ def _check_full(detector, found, score_thr):
                            'Export it with a larger k for them', HiddenWarning, stacklevel=3)
     return bool(full)
 
-# %% ../../nbs/predict/13_predictor.ipynb #7bbb7988
+# %% ../../nbs/predict/13_predictor.ipynb #066e90df
 @patch
 @checked
 def speed_up(self:Predictor,
@@ -277,6 +282,7 @@ def speed_up(self:Predictor,
     self.fast = best_way(rows)
     return in_words(rows, self.fast)
 
+# %% ../../nbs/predict/13_predictor.ipynb #7bbb7988
 @patch
 @torch.no_grad()
 def detect_rows(self:Predictor,
@@ -313,6 +319,7 @@ def detect_rows(self:Predictor,
             plan.name_unreadable(take.n, bs, image_pixels, error)
             raise
 
+# %% ../../nbs/predict/13_predictor.ipynb #28d8fde5
 @patch
 def __call__(self:Predictor,
     images, # one image, or several: a folder, a pattern, a list; see `image_list`
@@ -355,6 +362,7 @@ def save(self:Predictor,
         for name,content in files: stack.enter_context(atomic_path(folder/name)).write_bytes(content)
     return folder
 
+# %% ../../nbs/predict/13_predictor.ipynb #26e12a83
 def _is_ours(file):
     try: return json.loads(file.read_text(encoding='utf-8')).get('library')=='rotnb'
     except (ValueError, AttributeError): return False

@@ -14,8 +14,9 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
-import torch
+import numpy as np, torch
 from torch import Tensor, tensor
+from ..check.arrays import cast, library_of
 from ..check.values import check_value, whole
 from ..geometry.boxes import canonicalize, qbox2rbox, rbox2qbox
 from ..targets.coders import respelt_std
@@ -23,18 +24,17 @@ from ..data.images.rasters import image_size
 
 # %% ../../nbs/predict/06_rows.ipynb #00e16bdc
 def map_boxes(
-    boxes:Tensor, # `(n, 5)` rboxes
-    mat:Tensor, # `(2, 3)` affine matrix
+    boxes, # `(n, 5)` rboxes, tensor or array
+    mat, # `(2, 3)` affine matrix, of the same library
     angle:str='le90' # canonical form of the result
-)->Tensor: # `(n, 5)`
+): # `(n, 5)`
     "Boxes moved by an affine map"
+    exact,mat = cast(boxes, 'float64'),cast(mat, 'float64')
     scale = mat[0,0].item()
     if scale>0 and mat[:,:2].tolist()==[[scale,0.],[0.,scale]]:                 # they keep their form
-        boxes,mat = boxes.double(),mat.double()
-        moved = torch.cat([boxes[:,:2]*scale+mat[:,2], boxes[:,2:4]*scale, boxes[:,4:]], 1)
-        return canonicalize(moved, angle).to(boxes.dtype)
-    quads = rbox2qbox(boxes.double()) @ mat[:,:2].T.double() + mat[:,2].double()
-    return qbox2rbox(quads, angle).to(boxes.dtype)
+        parts = exact[:,:2]*scale+mat[:,2],exact[:,2:4]*scale,exact[:,4:]
+        return cast(canonicalize(library_of(boxes).concatenate(parts, 1), angle), boxes.dtype)
+    return cast(qbox2rbox(rbox2qbox(exact)@mat[:,:2].T+mat[:,2], angle), boxes.dtype)
 
 def form_of(
     learn # learner, `Predictor`, or what else predicts
@@ -93,20 +93,20 @@ def rows_back(
     angle:str='le90' # canonical form of the boxes
 ): # the same as an array, float32, in px of the image or of its place
     "Detections of the network's input as those of the image"
-    rows = rows.as_subclass(Tensor)
-    rows = rows[(rows[:,5]>=score_thr) & rows[:,:7].isfinite().all(1)].double()
-    at = rows[:,:2]@way.back[:2,:2].T+way.back[:2,2]
-    rows = rows[((at>=way.edges[0]) & (at<=way.edges[1])).all(1)]
-    mat = way.back[:2] if place is None else place.double()@way.back
+    rows,back,edges = rows.as_subclass(Tensor).numpy(),way.back.numpy(),way.edges.numpy() # numpy takes a third of torch's time for so few
+    rows = rows[(rows[:,5]>=score_thr) & np.isfinite(rows[:,:7]).all(1)].astype(float)
+    at = rows[:,:2]@back[:2,:2].T+back[:2,2]
+    rows = rows[((at>=edges[0]) & (at<=edges[1])).all(1)]
+    mat = back[:2] if place is None else np.asarray(place, float)@back
     old,*_,points,std = row_parts(rows)
-    boxes,more = map_boxes(old, mat, angle),[]
+    boxes,turn,more = map_boxes(old, mat, angle),mat[:,:2],[]
     if points is not None:
-        points = points.unflatten(1, (-1,2))@mat[:,:2].T+mat[:,2]
-        more.append((points if mat[:,:2].det()>0 else _clockwise(points)).flatten(1))
+        points = points.reshape(len(rows), 4, 2)@turn.T+mat[:,2]
+        more.append((points if np.linalg.det(turn)>0 else _clockwise(points)).reshape(len(rows), 8))
     if std is not None:
-        times = mat[:,:2].det().abs().sqrt()
-        more.append(respelt_std(std*torch.stack([*[times]*4, torch.ones_like(times)]), old[:,2:4]*times, boxes))
-    return torch.cat([boxes, rows[:,5:7], *more], 1).float().numpy()
+        times = abs(np.linalg.det(turn))**.5
+        more.append(respelt_std(*map(torch.from_numpy, (std*np.array([times]*4+[1.]), old[:,2:4]*times, boxes))).numpy())
+    return np.concatenate([boxes, rows[:,5:7], *more], 1, dtype=np.float32)
 
 # %% ../../nbs/predict/06_rows.ipynb #0fac6481
 def _give_back():
@@ -118,7 +118,7 @@ def _held():
     with suppress(OSError, ValueError): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')
     return 0
 
-_SLACK = 2**24 # bytes by which it may grow before memory is given back, which takes 30 ms
+_SLACK,_REST = 2**24,(2,400) # bytes by which it may grow before memory is given back; then at least seconds, and times what it took
 
 class Taker:
     "Takes the detections of batch after batch to `note`"
@@ -129,15 +129,18 @@ class Taker:
         angle:str # canonical form of the boxes
     ):
         self.todo,self.note,self.score_thr,self.angle = todo,note,score_thr,angle
-        self.n,self.held,self.time = 0,_held(),time.perf_counter()  # images taken; memory when it was last looked at, and when that was
+        self.n,self.held,self.due = 0,_held(),time.process_time()+_REST[0] # images taken; memory when last looked at, when to look again
 
     def __call__(self, preds): # for each image of a batch (n,7 or more)
         self.note([(i, rows_back(pred, way, place, self.score_thr, self.angle))
                    for pred,(i,way,place) in zip(preds, self.todo[self.n:])])
         self.n += len(preds)
-        if time.perf_counter()-self.time<2: return
+        if (start := time.process_time())>=self.due: self._tidy(start)
+
+    def _tidy(self, start): # processor time now, s
         if _held()>self.held+_SLACK: _give_back()
-        self.held,self.time = _held(),time.perf_counter()
+        end = time.process_time()
+        self.held,self.due = _held(),end+max(_REST[0], _REST[1]*(end-start))
 
 # %% ../../nbs/predict/06_rows.ipynb #8ea024c0
 class Plan:

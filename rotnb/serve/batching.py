@@ -9,6 +9,7 @@ __all__ = ['ClosedError', 'Batcher', 'SharedPredictor', 'StoppedError', 'Turns']
 import threading, time
 from collections import deque
 from concurrent.futures import Future
+from fastcore.basics import patch
 from functools import partial
 from ..check.values import check_value, whole, between
 
@@ -50,40 +51,46 @@ class Batcher:
             self.changed.notify_all()
         if self.thread is not None: self.thread.join()
 
-    def _mates(self, key): return [job for job in self.line if job[0]==key][:1 if key is None else self.max_batch]
+# %% ../../nbs/serve/03_batching.ipynb #ec0eab90
+@patch
+def _mates(self:Batcher, key): return [job for job in self.line if job[0]==key][:1 if key is None else self.max_batch]
 
-    def _next(self):
-        "The jobs of the next batch; none at the end"
-        with self.changed:
-            while not (self.line or self.closed): self.changed.wait()
-            if not self.line: return []
-            key,_,_,since = self.line[0]
-            while key is not None and len(batch := self._mates(key))<self.max_batch and not self.closed:
-                if (left := since+self.max_wait-time.monotonic())<=0: break
-                self.changed.wait(left)
-            batch = self._mates(key)
-            for job in batch: self.line.remove(job)
-            return batch
+@patch
+def _next(self:Batcher):
+    "The jobs of the next batch; none at the end"
+    with self.changed:
+        while not (self.line or self.closed): self.changed.wait()
+        if not self.line: return []
+        key,_,_,since = self.line[0]
+        while key is not None and len(batch := self._mates(key))<self.max_batch and not self.closed:
+            if (left := since+self.max_wait-time.monotonic())<=0: break
+            self.changed.wait(left)
+        batch = self._mates(key)
+        for job in batch: self.line.remove(job)
+        return batch
 
-    def _work(self):
-        while batch := self._next():
-            batch = [job for job in batch if job[2].set_running_or_notify_cancel()]
-            if batch: self._do(batch)
+@patch
+def _work(self:Batcher):
+    while batch := self._next():
+        batch = [job for job in batch if job[2].set_running_or_notify_cancel()]
+        if batch: self._do(batch)
 
-    def _answers(self, batch):
-        key,items = batch[0][0],[job[1] for job in batch]
-        return [items[0]()] if key is None else self.run(key, items)
+@patch
+def _answers(self:Batcher, batch):
+    key,items = batch[0][0],[job[1] for job in batch]
+    return [items[0]()] if key is None else self.run(key, items)
 
-    def _do(self, batch):
-        "Answer the jobs of a batch, one by one where together they fail"
-        start = time.perf_counter()
-        try: answers = self._answers(batch)
-        except BaseException as e:                                           # whatever it is, somebody waits for it
-            if len(batch)==1: return batch[0][2].set_exception(e)
-            for job in batch: self._do([job])
-            return
-        if self.on_batch and batch[0][0] is not None: self.on_batch(len(batch), time.perf_counter()-start)
-        for (_,_,future,_),answer in zip(batch, answers, strict=True): future.set_result(answer)
+@patch
+def _do(self:Batcher, batch):
+    "Answer the jobs of a batch, one by one where together they fail"
+    start = time.perf_counter()
+    try: answers = self._answers(batch)
+    except BaseException as e:                                           # whatever it is, somebody waits for it
+        if len(batch)==1: return batch[0][2].set_exception(e)
+        for job in batch: self._do([job])
+        return
+    if self.on_batch and batch[0][0] is not None: self.on_batch(len(batch), time.perf_counter()-start)
+    for (_,_,future,_),answer in zip(batch, answers, strict=True): future.set_result(answer)
 
 # %% ../../nbs/serve/03_batching.ipynb #04c223cd
 class SharedPredictor:
@@ -121,6 +128,7 @@ class SharedPredictor:
         way = self.predictor.fit.way(image.shape[1::-1])
         return self.batcher.submit((tta,way.out,way.shown_hw,score_thr), image)
 
+# %% ../../nbs/serve/03_batching.ipynb #865cfabd
 class StoppedError(RuntimeError): "A scene that nobody waits for any more"
 
 class Turns:

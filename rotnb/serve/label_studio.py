@@ -8,6 +8,7 @@ __all__ = ['Control', 'project_control', 'TaskImages', 'task_prediction', 'Label
 # %% ../../nbs/serve/09_label_studio.ipynb #a0568687
 import asyncio, json, logging, os, re
 from dataclasses import dataclass
+from fastcore.basics import patch
 from http.client import HTTPException
 from typing import NamedTuple
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -51,6 +52,7 @@ def _labels(control, vocab):
             if name.strip(): known.setdefault(_alike(name), label)
     return {name:known[_alike(name)] for name in vocab if _alike(name) in known}
 
+# %% ../../nbs/serve/09_label_studio.ipynb #5d3f1a71
 def project_control(
     config:str, # the project's labelling interface, XML
     vocab:list # class names of the detector
@@ -111,40 +113,47 @@ class TaskImages:
             _refuse(f'{url[:200]} lies in Label Studio, whose address is not known: give address=, or set LABEL_STUDIO_URL')
         return self.fetch(url if parts.scheme else urljoin(f'{self.address}/', url))
 
-    def least(self, file):
-        "The bytes of a file, if they are not too many"
-        with open(file, 'rb') as stream: return self.counted(stream, file.name)
+# %% ../../nbs/serve/09_label_studio.ipynb #bbfdfc49
+@patch
+def least(self:TaskImages, file):
+    "The bytes of a file, if they are not too many"
+    with open(file, 'rb') as stream: return self.counted(stream, file.name)
 
-    def counted(self, stream, name):
-        data = stream.read(self.most+1)
-        if len(data)>self.most: _refuse(f'{name[:200]} is larger than {self.most/1e6:,.0f} MB', 413)
-        return data
+@patch
+def counted(self:TaskImages, stream, name):
+    data = stream.read(self.most+1)
+    if len(data)>self.most: _refuse(f'{name[:200]} is larger than {self.most/1e6:,.0f} MB', 413)
+    return data
 
-    def check(self, url):
-        "Refuse addresses that are not to be fetched from"
-        scheme,host,_ = _origin(url)
-        if scheme not in ('http','https') or not host:
-            _refuse(f'{url[:200]}: only http and https are read; let the storage of the project give signed addresses')
-        if not self.is_own(url) and '*' not in self.hosts and host not in self.hosts:
-            _refuse(f'images are not fetched from {host}: start the backend with hosts=[{host!r}] to allow it', 403)
+@patch
+def check(self:TaskImages, url):
+    "Refuse addresses that are not to be fetched from"
+    scheme,host,_ = _origin(url)
+    if scheme not in ('http','https') or not host:
+        _refuse(f'{url[:200]}: only http and https are read; let the storage of the project give signed addresses')
+    if not self.is_own(url) and '*' not in self.hosts and host not in self.hosts:
+        _refuse(f'images are not fetched from {host}: start the backend with hosts=[{host!r}] to allow it', 403)
 
-    def is_own(self, url): return bool(self.address) and _origin(url)==_origin(self.address)
+@patch
+def is_own(self:TaskImages, url): return bool(self.address) and _origin(url)==_origin(self.address)
 
-    def fetch(self, url):
-        "The bytes of an address"
-        self.check(url)
-        opener,asked = build_opener(_SameRules(self.check)),Request(url, headers={'User-Agent':'rotnb'})
-        try:
-            if self.token and self.is_own(url): asked.add_unredirected_header('Authorization', self.authorization(opener))
-            with opener.open(asked, timeout=self.timeout) as reply: return self.counted(reply, url)
-        except (OSError, ValueError, HTTPException) as e: _refuse(f'{url[:200]} cannot be fetched: {e}', 502)
+@patch
+def fetch(self:TaskImages, url):
+    "The bytes of an address"
+    self.check(url)
+    opener,asked = build_opener(_SameRules(self.check)),Request(url, headers={'User-Agent':'rotnb'})
+    try:
+        if self.token and self.is_own(url): asked.add_unredirected_header('Authorization', self.authorization(opener))
+        with opener.open(asked, timeout=self.timeout) as reply: return self.counted(reply, url)
+    except (OSError, ValueError, HTTPException) as e: _refuse(f'{url[:200]} cannot be fetched: {e}', 502)
 
-    def authorization(self, opener):
-        "The header that the token is sent in"
-        if self.token.count('.')!=2: return f'Token {self.token}'
-        body = json.dumps(dict(refresh=self.token)).encode()
-        asked = Request(f'{self.address}/api/token/refresh/', body, {'Content-Type':'application/json'})
-        with opener.open(asked, timeout=self.timeout) as reply: return f'Bearer {json.load(reply)["access"]}'
+@patch
+def authorization(self:TaskImages, opener):
+    "The header that the token is sent in"
+    if self.token.count('.')!=2: return f'Token {self.token}'
+    body = json.dumps(dict(refresh=self.token)).encode()
+    asked = Request(f'{self.address}/api/token/refresh/', body, {'Content-Type':'application/json'})
+    with opener.open(asked, timeout=self.timeout) as reply: return f'Bearer {json.load(reply)["access"]}'
 
 # %% ../../nbs/serve/09_label_studio.ipynb #ec9e79a5
 def task_prediction(

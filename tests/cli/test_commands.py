@@ -246,3 +246,15 @@ def test_a_report_replaces_nothing_of_the_set(home, capsys, to):
         code,text = run(capsys, doctor, 'a', json='a/report.json')
         assert code==(2 if to in ('coco','labelme') else 0), text
     assert len(read_format(home/'a'))==3
+
+def test_least_scores():
+    "What is judged begins at one score and what is looked at at another, in every door"
+    from inspect import signature
+    from rotnb.explore.result_explorer import ResultsExplorer
+    from rotnb.learn.infer import Learner
+    from rotnb.predict.infer import SHOWN, WRITTEN
+    from rotnb.predict.predictor import Predictor
+    from rotnb.predict.scene import predict_folder
+    least = lambda f, name='score_thr': signature(f).parameters[name].default
+    assert WRITTEN==least(predict.main)==least(predict_folder)<SHOWN
+    assert SHOWN==least(Predictor.__init__)==Learner.score_thr==least(ResultsExplorer.__init__, 'score')

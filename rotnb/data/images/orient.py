@@ -29,8 +29,9 @@ def _valid(orientation): return orientation if orientation in TURNED else 1
 def turn_pixels(
     pixels:np.ndarray, # (h,w,...) as stored
     orientation:int # EXIF orientation
-)->np.ndarray: # as displayed; a view
+)->np.ndarray: # as displayed; a view, or the same
     "Pixels the way they are shown"
+    if orientation==1: return pixels
     if orientation>4: pixels = pixels.swapaxes(0, 1)
     return pixels[::-1 if orientation in (3,4,7,8) else 1, ::-1 if orientation in (2,3,6,7) else 1]
 
@@ -72,6 +73,7 @@ def stored_window(
     orientation # EXIF's, 1 to 8
 )->tuple: # x, y, w, h
     "The window of the stored image that is displayed as this one"
+    if orientation==1: return x,y,w,h
     corners = move_points([[x,y],[x+w,y+h]], inverse_map(turn_map(size_wh, orientation)))
     (x0,y0),(x1,y1) = np.rint([corners.min(0), corners.max(0)]).astype(int).tolist()
     return x0,y0,x1-x0,y1-y0

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-import numpy as np
+import cv2, numpy as np
 from PIL import Image
 from ...check.arrays import is_tensor, library_of
 from ...check.verbs import checked
@@ -33,6 +33,12 @@ def real_type(dtype): # NumPy's, or GDAL's `complex_int16`, which NumPy does not
 def amplitude(pixels):
     "Complex pixels as float32 amplitudes, others as they are"
     return np.abs(pixels).astype(np.float32) if pixels.dtype.kind=='c' else pixels
+
+_MERGED = 'u1 u2 i2 f4'.split() # types of bands that OpenCV puts side by side, in a sixth of numpy's time
+
+def _side_by_side(bands): # of (h,w)
+    "Bands as an image (h,w,c)"
+    return cv2.merge(bands) if bands[0].dtype.str[1:] in _MERGED else np.stack(bands, -1)
 
 class _Array:
     "An image in memory, or mapped to it"
@@ -214,7 +220,7 @@ class _Raster:
         with self.lock, self._env(h):
             pixels = self.ds.read(some, resampling=resampling.average if mean else resampling.nearest, **how)
             seen = self.ds.dataset_mask(**{**how, 'out_shape':how['out_shape'][1:]}) if self.masked else None
-        pixels = amplitude(np.stack([pixels[some.index(band)] for band in bands], -1))
+        pixels = amplitude(_side_by_side([pixels[some.index(band)] for band in bands]))
         if self.colours is not None: pixels = self.colours[pixels,[0,1,2]]
         if self.masked: pixels[seen==0] = self.nodata
         return turn_pixels(pixels, self.turn)

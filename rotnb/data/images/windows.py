@@ -79,20 +79,21 @@ class WindowedImage(LazyImage):
         x,y,w,h = map(int, (x,y,w,h))
         if w<1 or h<1 or not scale>0: raise ValueError(f'a window of {w} x {h} px at scale {scale:g} has no pixels')
         step = max(1, min(int(1/scale), int(sqrt(w*h/most))))
-        out = np.zeros((-(-h//step), -(-w//step), 3), np.uint8)
+        shape = -(-h//step),-(-w//step),3
         left,top,right,bottom = max(x, 0),max(y, 0),min(x+w, self.width),min(y+h, self.height)
-        if left<right and top<bottom:
-            target = out[(top-y)//step:, (left-x)//step:]
-            pixels = self._crop(left, top, right-left, bottom-top, step)[:target.shape[0], :target.shape[1]]
-            pixels = to_uint8(pixels, self.limits, open_reader(self.source).nodata)
-            if pixels.shape==out.shape and pixels.base is None: out = pixels            # made for us, and nothing lies outside
-            else: target[:pixels.shape[0], :pixels.shape[1]] = pixels
+        pixels = self._crop(left, top, right-left, bottom-top, step) if left<right and top<bottom else np.zeros((0,0,3), np.uint8)
+        if pixels.shape==shape and pixels.base is None: out = pixels                    # made for us, and nothing lies outside
+        else:
+            out,x,y = np.zeros(shape, np.uint8),(left-x)//step,(top-y)//step
+            pixels = pixels[:max(0, len(out)-y), :max(0, out.shape[1]-x)]
+            out[y:y+len(pixels), x:x+pixels.shape[1]] = pixels
         wanted_wh = max(1, round(w*scale)),max(1, round(h*scale))
         if out.shape[1::-1]==wanted_wh: return out
         return cv2.resize(out, wanted_wh, interpolation=cv2.INTER_AREA if scale<1 else cv2.INTER_LINEAR)
 
-    def _crop(self, x, y, w, h, step):
-        try: return open_reader(self.source).crop(x, y, w, h, self.bands, step)
+    def _crop(self, x, y, w, h, step): # bytes
+        reader = open_reader(self.source)
+        try: return to_uint8(reader.crop(x, y, w, h, self.bands, step), self.limits, reader.nodata)
         except CorruptImageError: raise
         except OSError as e: raise CorruptImageError(f'cannot read {w} x {h} px at ({x}, {y}) of {self.source}: {e}') from e
 
