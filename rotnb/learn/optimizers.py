@@ -8,6 +8,7 @@ __all__ = ['OPTIMIZERS', 'SCALINGS', 'orthogonalized', 'muon_step', 'muon', 'nes
 
 # %% ../../nbs/learn/24_optimizers.ipynb #2d474ebf
 from fastai.vision.all import *
+from ..check.arguments import accepted_arguments, check_arguments
 from ..check.values import choice
 from ..check.verbs import checked
 
@@ -72,6 +73,7 @@ def optimizer(
     if settings.pop('nesterov', False):
         if kind!='sgd': raise ValueError(f"nesterov=True is for 'sgd', not for {kind!r}")
         func = nesterov
+    check_arguments(settings, [name for name in accepted_arguments(func) if name not in ('params','lr')], owner=f'optimizer({kind!r})')
     return partial(func, **{**constants, **settings})
 
 # %% ../../nbs/learn/24_optimizers.ipynb #1677b0f9
