@@ -1,11 +1,11 @@
 """Trackers beside each other on the same detections of painted films, measured by exact rotated IoU:
 `OMP_NUM_THREADS=1 python track.py --peer PYTHON --json track.json`.
 
-PYTHON is an interpreter that has `supervision` (and need not have rotnb): its ByteTrack is given the upright boxes around the
-detections and says which of them have which number; the boxes that are measured are the oriented ones for all. Detections come from the
-shipped detector, and from the truth with noise, misses where little is seen, and false alarms. `upright` is our tracker with upright boxes
-in place of oriented ones, `smooth` ours with the boxes of its filter."""
-import argparse, json, subprocess, sys, time
+PYTHON is an interpreter that has `supervision` 0.26 (0.31 has no ByteTrack) and need not have rotnb: its ByteTrack is given the upright
+boxes around the detections and says which of them have which number; the boxes that are measured are the oriented ones for all.
+Detections come from the shipped detector, and from the truth with noise, misses where little is seen, and false alarms. `upright` is our
+tracker with upright boxes in place of oriented ones, `smooth` ours with the boxes of its filter."""
+import argparse, json, subprocess, sys
 from pathlib import Path
 
 def peer(file, high):

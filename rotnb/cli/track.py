@@ -12,13 +12,15 @@ from .typed import typed
 
 # %% ../../nbs/cli/25_track.ipynb #c2500006
 def read_symmetry(
-    text:str # '180', or 'storage-tank=0,plane=180'
-): # a number, or a dict
+    text:str # '180', 'round', or 'storage-tank=round,plane=360'
+): # a symmetry, or a dict of them; None stays
     "Degrees after which objects look the same"
-    try:
-        if '=' not in text: return int(text)
-        return {name:int(degrees) for name,degrees in (part.rsplit('=', 1) for part in text.split(','))}
-    except ValueError: raise UserError(f"--symmetry {text}: expected 360, 180, 90 or 0, or such as storage-tank=0,plane=180") from None
+    from rotnb.geometry.symmetry import is_symmetry
+    if text is None: return
+    parts = [(name,int(said) if said.isdigit() else said) for name,_,said in (part.strip().rpartition('=') for part in text.split(','))]
+    wrong = is_symmetry(dict(enumerate(said for _,said in parts))) or (len(parts)>1 and not all(name for name,_ in parts))
+    if wrong: raise UserError(f"--symmetry {text}: expected 360, 180, 90 or round, or such as storage-tank=round,plane=360")
+    return dict(parts) if parts[0][0] else parts[0][1]
 
 def run_track(
     model, # what `open_model` takes
@@ -26,7 +28,7 @@ def run_track(
     out, # folder for the results
     format:str='csv', # csv, json, or both with a comma between
     device:str=None, # cpu, cuda, ...
-    symmetry:str='180', # as `read_symmetry` takes it
+    symmetry:str=None, # as `read_symmetry` takes it
     overwrite:bool=False, # start afresh where `out` holds another run
     **kw # more for `track`
 ): # `Tracks`
@@ -53,7 +55,7 @@ def main(
     iou_thr:float=.15, # least overlap of a detection with where its object is expected
     hits:int=2, # frames in a row in which an object is seen before it gets a number
     misses:int=30, # frames for which an object that is not seen is waited for
-    symmetry:str='180', # degrees after which objects look the same: 360, 180, 90 or 0 for round; or by class: storage-tank=0,plane=180
+    symmetry:str=None, # degrees after which objects look the same: 360, 180, 90 or round; or by class: storage-tank=round,plane=360
     smooth:bool=False, # boxes of the filter, not of the detector
     fps:float=None, # frames a second of tracks.mp4; without it those of the video, 10 for a folder
     bs:int=None, # frames in a batch; without it as the predictor has it

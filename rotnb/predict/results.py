@@ -163,7 +163,8 @@ def coco_results(
         low,high = quads.min(1),quads.max(1)
         numbers = np.concatenate([low,high-low], 1) if rbox is None else rbox_numbers(boxes, rbox)
         numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
-        own = [{} for _ in labels] if pred.get('ids') is None else [dict(track_id=number) for number in _plain(pred['ids']).astype(int).tolist()]
+        numbered = _plain([] if pred.get('ids') is None else pred['ids']).astype(int).tolist()
+        own = [dict(track_id=number) for number in numbered] or [{}]*len(labels)
         res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score), **more)
                 for label,score,bbox,outline,more in zip(labels, scores, numbers, corners, own)]
     return res

@@ -97,13 +97,13 @@ def follow(
     journal:Journal=None # where detections are noted, and found if they were noted before
 ): # yields `Detections` of each frame, with `ids` and its pixels as `image`
     "Give objects numbers, frame by frame"
-    journal,number = Journal() if journal is None else journal,0
+    journal,number,known = Journal() if journal is None else journal,0,getattr(learn, 'symmetry', None)
     for batch in chunked(frames, bs or getattr(learn, 'bs', None) or 4):
         keys = [_key(number+i, pixels) for i,pixels in enumerate(batch)]
         todo = [i for i,key in enumerate(keys) if key not in journal.done]
         note = lambda found: journal.add((keys[todo[i]], rows) for i,rows in found)
         if todo: learn.detect_rows([batch[i] for i in todo], note, tracker.low, len(batch), progress=False)
-        for key,pixels in zip(keys, batch): yield tracker.update(rows_dets(journal.done.pop(key), learn.vocab, pixels))
+        for key,pixels in zip(keys, batch): yield tracker.update(rows_dets(journal.done.pop(key), learn.vocab, pixels, known))
         number += len(batch)
 
 # %% ../../nbs/predict/20_video.ipynb #20b00011
@@ -114,10 +114,12 @@ class Tracks:
         vocab=None, # class names
         frames:Frames=None, # of the film, to be shown
         n_frames:int=None, # how many there are; None: up to the last row
-        seen=None # (n,) bool, False where a row was filled in; None: all were seen
+        seen=None, # (n,) bool, False where a row was filled in; None: all were seen
+        symmetry=None # what the angles of classes mean, see `Detections`
     ):
         self.rows,self.vocab,self.frames = np.asarray(rows, np.float64).reshape(-1,9),vocab and [*map(str, vocab)],frames
         self.n_frames = n_frames or int(self.rows[:,0].max(initial=-1))+1
+        self.symmetry = symmetry
         self.seen = np.ones(len(self.rows), bool) if seen is None else np.asarray(seen, bool)
 
     @property
@@ -137,7 +139,7 @@ class Tracks:
         return f'{own.__repr__().rpartition(" (")[0] or "nothing"} followed in {self.n_frames} frames'
 
     def _dets(self, rows, image=None):
-        return Detections(rows[:,4:], rows[:,3], rows[:,2], self.vocab, image, ids=rows[:,1])
+        return Detections(rows[:,4:], rows[:,3], rows[:,2], self.vocab, image, symmetry=self.symmetry, ids=rows[:,1])
 
     def at(self,
         frame:int, # from 0
@@ -175,7 +177,7 @@ def filled(self:Tracks,
     more = np.concatenate([np.zeros((0,9)),*more])
     rows,seen = np.concatenate([self.rows,more]),np.append(self.seen, np.zeros(len(more), bool))
     order = np.lexsort((rows[:,1],rows[:,0]))
-    return Tracks(rows[order], self.vocab, self.frames, self.n_frames, seen[order])
+    return Tracks(rows[order], self.vocab, self.frames, self.n_frames, seen[order], self.symmetry)
 
 # %% ../../nbs/predict/20_video.ipynb #20b00015
 class Trails:
@@ -311,7 +313,7 @@ def track(
                 if add:
                     trails.see(found)
                     add(trails.draw(found.image, found))
-        tracks = Tracks(np.concatenate(rows), learn.vocab, frames, len(rows))
+        tracks = Tracks(np.concatenate(rows), learn.vocab, frames, len(rows), symmetry=getattr(learn, 'symmetry', None))
         for target in targets[:len(listify(format))]: tracks.save(target)
     return tracks
 

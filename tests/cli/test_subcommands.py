@@ -44,7 +44,8 @@ def test_track(run, tmp_path):
     code,out,err = run('track', MODEL, 'film.mp4', '--out', 'found', '--format', 'csv,json', '--video', '--device', 'cpu')
     assert code==0 and 'followed in 3 frames' in out, err
     assert {'tracks.csv','tracks.json','tracks.mp4'}<={path.name for path in (tmp_path/'found').iterdir()}
-    wrong = {'no such video':['none.mp4'], 'symmetry is 45':['film.mp4','--symmetry','45'], 'expected 360':['film.mp4','--symmetry','round'],
+    wrong = {'no such video':['none.mp4'], 'symmetry 45: expected 360':['film.mp4','--symmetry','45'],
+             'oblong: expected 360':['film.mp4','--symmetry','oblong'],
              'low is 0.9':['film.mp4','--low','.9'], "'csv' or 'json'":['film.mp4','--format','xml'],
              'score_thr':['film.mp4','--out','found','--low','.2']}
     for words,args in wrong.items():
