@@ -99,7 +99,7 @@ def test_upright_weights_answer_and_are_a_start(tmp_path, capsys):
     sd = {key:torch.tensor(detector_value(key, shape)) for key,shape in shapes_of(theirs)}
     torch.save(dict(state_dict=sd, meta=dict(dataset_meta=dict(classes=[f'c{i}' for i in range(80)]))), tmp_path/'yolox.pth')
     found = load_weights(tmp_path/'yolox.pth')
-    assert found.model.angle=='hbb' and found.model.channels=='bgr' and found.model.vocab[3]=='c3'
+    assert found.detector.angle=='hbb' and found.detector.channels=='bgr' and found.vocab[3]=='c3'
     start = detector_from_weights(tmp_path/'yolox.pth', ['ship','c3'])
     assert start.angle=='le90' and start.n_classes==2 and 'upright boxes; new in it: the classes and the angle' in capsys.readouterr().out
     own,box = start.state_dict(),sd['bbox_head.multi_level_conv_reg.0.weight']
