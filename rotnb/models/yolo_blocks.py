@@ -227,16 +227,17 @@ class PoolPyramid(nn.Module):
         ni:int, # channels in
         nf:int, # channels out
         conv=conv_bn, # maker of convolutions
-        reduce:bool=True): # a 1x1 convolution to half of `ni` first
+        reduce:bool=True, # a 1x1 convolution to half of `ni` first
+        widest_first:bool=False): # order of the maps: the input last
         super().__init__()
-        mid = ni//2 if reduce else ni
+        mid,self.widest_first = ni//2 if reduce else ni,widest_first
         self.conv1 = conv(ni, mid) if reduce else nn.Identity()
         self.pool,self.conv2 = nn.MaxPool2d(5, 1, 2),conv(4*mid, nf)
 
     def forward(self, x:Tensor)->Tensor: # `(b, nf, h, w)`
         maps = [self.conv1(x)]
         for _ in range(3): maps.append(self.pool(maps[-1]))
-        return self.conv2(torch.cat(maps, 1))
+        return self.conv2(torch.cat(maps[::-1] if self.widest_first else maps, 1))
 
 class CSPPool(nn.Module):
     "A pooling pyramid between convolutions, beside channels that pass by"
@@ -244,17 +245,19 @@ class CSPPool(nn.Module):
         ni:int, # channels in
         nf:int, # channels out
         ratio:float=1., # channels of each half over `nf`: 1 in YOLOv7, .5 in YOLOv6
-        slim:bool=False, # without 3x3 convolutions, as YOLOv7-tiny
+        slim:bool=False, # YOLOv7-tiny's: without 3x3 convolutions, and the widest maximum first
+        main_first:bool=True, # order of the halves; YOLOv6's begins with what passed by
         conv=conv_bn): # maker of convolutions
         super().__init__()
-        mid = int(nf*ratio)
+        mid,self.main_first = int(nf*ratio),main_first
         self.before = nn.Sequential(conv(ni, mid), *([] if slim else [conv(mid, mid, 3), conv(mid, mid)]))
-        self.pool = PoolPyramid(mid, mid, conv, reduce=False)
+        self.pool = PoolPyramid(mid, mid, conv, reduce=False, widest_first=slim)
         self.after = nn.Identity() if slim else conv(mid, mid, 3)
         self.short_conv,self.final_conv = conv(ni, mid),conv(2*mid, nf)
 
     def forward(self, x:Tensor)->Tensor: # `(b, nf, h, w)`
-        return self.final_conv(torch.cat([self.after(self.pool(self.before(x))), self.short_conv(x)], 1))
+        main,short = self.after(self.pool(self.before(x))),self.short_conv(x)
+        return self.final_conv(torch.cat([main, short] if self.main_first else [short, main], 1))
 
 # %% ../../nbs/models/36_yolo_blocks.ipynb #30dad541
 class PoolAndConv(nn.Module):

@@ -15,7 +15,7 @@ from .yolo_backbones import deep, wide, wide_pool
 
 # %% ../../nbs/models/38_yolo_necks.ipynb #90f25583
 _relu,_leaky,_ppyoloe = partial(conv_bn, act='relu'),partial(conv_bn, act=leaky),partial(conv_bn, norm={})
-_pool,_csp_pool = partial(PoolPyramid, conv=_relu),partial(CSPPool, ratio=.5, conv=_relu)
+_pool,_csp_pool = partial(PoolPyramid, conv=_relu),partial(CSPPool, ratio=.5, main_first=False, conv=_relu)
 _bep_m,_bep_l = partial(bep_c3, ratio=2/3, conv=_relu),partial(bep_c3, unit=conv_bn)
 _meet = partial(BiFusion, conv=_relu)
 

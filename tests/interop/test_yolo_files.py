@@ -35,9 +35,10 @@ def thin(tensor):
 
 NETS = sorted(file.stem for file in DATA.glob('*.npz'))
 TERMS = dict(loss_cls='loss_cls', loss_bbox='loss_box', loss_obj='loss_quality', loss_dfl='loss_sides')
-# losses that are the same, and how many times ours theirs are: YOLOv5 and YOLOv8 add up the images of a batch
+# how many times ours theirs are: YOLOv5, YOLOv7 and YOLOv8 add up the images of a batch; of YOLOv6 no answer is good enough for an
+# object here, so its class term alone is compared
 LOSSES = dict(mmdet_yolox_tiny=1, mmyolo_yolox_tiny=1, mmyolo_ppyoloe_plus_s=1, mmdet_rtmdet_tiny=1, mmyolo_rtmdet_tiny=1,
-              mmyolo_yolov5_n=2)
+              mmyolo_yolov5_n=2, mmyolo_yolov8_n=2, mmyolo_yolov7_tiny=2, mmyolo_yolov6_n=1, mmyolo_yolov6_v3_n=1)
 
 @pytest.fixture(scope='module', params=NETS)
 def net(request):
@@ -51,25 +52,23 @@ def net(request):
 def test_outputs_are_those_of_the_other_package(net):
     "Classes, boxes (in pixels where theirs are) and objectness, to a ten-thousandth of the largest"
     name,theirs,_,_,raw = net
-    if name=='mmyolo_yolov6_v3_n': pytest.xfail('its keys fit, but YOLOv6 3.0 answers otherwise, as its neck may join in another order')
-    tol = 5e-2 if 'yolov7' in name else 1e-4       # the cause is not known yet: 6e-4 at the finest level, 1e-2 at the coarsest
     compared = 0
     for level,maps in enumerate(raw):
         for i,part in enumerate(maps):
             if f'{i}/{level}' not in theirs or part is None or len(theirs[f'{i}/{level}'])!=len(thin(part)): continue
             want = theirs[f'{i}/{level}']/((8,16,32)[level] if i==1 and name=='mmdet_rtmdet_tiny' else 1)
             off = np.abs(thin(part)-want).max()/np.abs(want).max()
-            assert off<tol, (name, i, level, off)
+            assert off<1e-4, (name, i, level, off)
             compared += 1
     assert compared>=3
 
 def test_losses_are_those_of_the_other_package(net):
     name,theirs,head,out,_ = net
-    if name not in LOSSES: pytest.skip('assigned otherwise: YOLOv8 by CIoU, YOLOv6 divides by less than one, YOLOv7 see above')
     with torch.no_grad(): ours = {term:value.mean().item() for term,value in head.loss(out, TARGETS).items()}
     for term,value in json.loads(str(theirs['losses'])).items():
+        if name=='mmyolo_yolov7_tiny' and term=='loss_bbox': continue       # ours is less by 2.6%; the cause is not known
         tol = 5e-3 if 'yolov5' in name and term=='loss_bbox' else 1e-3       # there a cell answers for two objects, here for one
-        assert abs(ours[TERMS[term]]*LOSSES[name]/value-1)<tol, (name, term, ours, value)
+        assert abs(ours[TERMS[term]]*LOSSES[name]-value)<=tol*abs(value), (name, term, ours, value)
 
 # --- files
 
@@ -100,7 +99,7 @@ def test_upright_weights_answer_and_are_a_start(tmp_path, capsys):
     sd = {key:torch.tensor(detector_value(key, shape)) for key,shape in shapes_of(theirs)}
     torch.save(dict(state_dict=sd, meta=dict(dataset_meta=dict(classes=[f'c{i}' for i in range(80)]))), tmp_path/'yolox.pth')
     found = load_weights(tmp_path/'yolox.pth')
-    assert found.model.angle=='hbb' and found.model.channels=='bgr' and found.model.vocab[3]=='c3'
+    assert found.detector.angle=='hbb' and found.detector.channels=='bgr' and found.vocab[3]=='c3'
     start = detector_from_weights(tmp_path/'yolox.pth', ['ship','c3'])
     assert start.angle=='le90' and start.n_classes==2 and 'upright boxes; new in it: the classes and the angle' in capsys.readouterr().out
     own,box = start.state_dict(),sd['bbox_head.multi_level_conv_reg.0.weight']

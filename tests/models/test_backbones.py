@@ -1,5 +1,7 @@
 "timm's models as backbones: maps that cover an image of any size at the strides of the priors, or a refusal when they are made"
+import subprocess, sys
 import pytest, timm, torch
+from paths import ROOT
 from rotnb.models import create_detector
 from rotnb.models.backbones import BackboneError, TimmBackbone
 from rotnb.models.lsknet import published_key
@@ -120,3 +122,17 @@ def test_files_of_their_weights_open(name, tmp_path):
 
 def test_weights_that_nobody_has_are_named():
     with pytest.raises(RuntimeError, match='pkinet_s'): TimmBackbone('pkinet_s', True, depths=(1,1,1,1))
+
+def test_a_picture_may_have_its_channels_side_by_side():
+    "As `FastSteps` gives it: a step in a process of its own, which PyTorch's own 1x1 convolution of stride 2 can end"
+    code = """import torch
+from rotnb.models.backbones import SteppedConv, TimmBackbone
+torch.manual_seed(0)
+body,x = TimmBackbone('efficientrep_n', strides=(8,)).eval(),torch.rand(2,3,64,96)
+want = body(x)[0]
+body,x = body.to(memory_format=torch.channels_last),x.contiguous(memory_format=torch.channels_last)
+assert torch.allclose(body(x)[0], want, rtol=1e-4, atol=1e-5) and sum(type(part) is SteppedConv for part in body.modules())==1
+body.train()(x)[0].square().mean().backward()
+assert all(p.grad is not None and p.grad.isfinite().all() for p in body.parameters())"""
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode==0, done.stderr
