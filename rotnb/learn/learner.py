@@ -200,7 +200,7 @@ def show_results(self:RotatedLearner,
     batch,vocab = dl.one_batch(),class_names(self)
     dets = self.get_preds(dl=[batch[:1]])[0]
     batch = tuple(as_classes(part, getattr(get_loader(dl), 'vocab', None), vocab) for part in batch)
-    dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
+    dl.show_results(batch, dets, max_n=max_n, vocab=vocab, symmetry=known_symmetry(self), **kwargs)
 
 # %% ../../nbs/learn/11_learner.ipynb #87eb1013
 @checked(arch=detector_name, weights=file_name)
