@@ -2,8 +2,8 @@
 import json, math
 import matplotlib.pyplot as plt, numpy as np, pytest
 from PIL import Image
-from rotnb.all import (DatasetExplorer, Predictor, ResultsExplorer, RotatedDataLoaders, RotatedInterpretation, draw, guess_symmetry,
-                       open_learner, rotated_learner, view)
+from rotnb.all import (DatasetExplorer, Predictor, ResultsExplorer, RotatedDataLoaders, RotatedInterpretation, create_detector, draw,
+                       guess_symmetry, open_learner, rotated_learner, view)
 from rotnb.data.labels.records import Annot
 from rotnb.data.synth.canvas import CLASSES
 from rotnb.evaluate.accumulator import APAccumulator
@@ -33,6 +33,12 @@ def test_from_loaders_to_files(learn, tmp_path):
     assert rotated_learner(RotatedDataLoaders(*learn.dls.loaders), weights=file, run=False).symmetry==SYMMETRY
     found = again(np.zeros((96,96,3), np.uint8), score_thr=0.)
     assert found.symmetry==found[:1].symmetry==SYMMETRY
+
+def test_loaders_in_another_order_keep_what_they_know(tanks):
+    detector = create_detector('rotated_fcos_tiny', 3, pretrained=False)
+    detector.vocab = ['tank','ship','hall']
+    learn = rotated_learner(RotatedDataLoaders(*tanks.dls.loaders), detector, run=False)
+    assert learn.dls.vocab==detector.vocab and learn.dls.symmetry==detector.symmetry=={'tank':'round'}
 
 def test_the_angle_of_what_is_round_is_measured_nowhere(learn):
     found = learn.evaluate(show=False)
