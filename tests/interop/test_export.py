@@ -34,6 +34,7 @@ def test_same_boxes_as_the_predictor(exported, made):
     proof = prove(exported(), module, predictor, [*crowded, water, grain], runs=1)
     assert proof.fits(1e-2) and proof.match.n>40 and proof.match.close<=2, proof
 
+@pytest.mark.slow
 def test_round_classes_are_upright_in_the_file(tmp_path):
     detector,symmetry = tiny_predictor().detector,{'building':90, 'storage-tank':'round'}
     detector.symmetry = symmetry
