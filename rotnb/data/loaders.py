@@ -80,7 +80,10 @@ def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
-    symmetry = {} # what the angles of its classes mean: by name 360, 90 or 'round'; of all others 180
+    @property
+    def symmetry(self):
+        "What the angles of its classes mean, kept with their names: 360, 90 or 'round'; of all others 180"
+        return getattr(getattr(self, 'vocab', None), 'symmetry', {})
 
 # %% ../../nbs/data/10_loaders.ipynb #47b7e47f
 LOADING = {name for f in (FilteredBase.dataloaders, TfmdDL) for name in accepted_arguments(f)}-{'dataset','batch_size','indexed'}
@@ -165,7 +168,7 @@ def from_annots(cls:RotatedDataLoaders,
     try: dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
     except Exception as e: raise e.with_traceback(None)                  # it says of which image; fastai's twenty frames say no more
     made = cls(*dls.loaders, path=dls.path, device=dls.device)
-    made.symmetry = symmetry
+    made.vocab.symmetry = symmetry                                       # every loader, and what it decodes, has these names
     return made
 
 # %% ../../nbs/data/10_loaders.ipynb #a069bce4

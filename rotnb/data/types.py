@@ -188,11 +188,11 @@ def to_targets(
 # %% ../../nbs/data/01_types.ipynb #758cee4d
 class TensorDets(TensorBase):
     "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, as `row_parts` has them; score -1 is padding"
-    def show(self, ctx=None, vocab=None, score_thr=0.3, **kwargs):
+    def show(self, ctx=None, vocab=None, score_thr=0.3, symmetry=None, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
         quads = corners_of(dets[:,7:15] if dets.shape[1] in (15,20) else dets[:,:5])
-        return show_boxes(ctx, to_np(quads), labels=to_np(dets[:,6]).astype(int), scores=to_np(dets[:,5]), vocab=vocab)
+        return show_boxes(ctx, to_np(quads), to_np(dets[:,6]).astype(int), to_np(dets[:,5]), vocab, symmetry=symmetry)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
 def show_pixels(
@@ -279,13 +279,13 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
 # %% ../../nbs/data/01_types.ipynb #af088622
 @dispatch
 def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None,
-                 figsize=None, score_thr=0.3, vocab=None, **kwargs):
+                 figsize=None, score_thr=0.3, vocab=None, symmetry=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
         axs = _grid(n, samples[0][0].shape[-2:], nrows, ncols, figsize, double=True) if ctxs is None else ctxs
         for left,right,sample,out,name in zip(axs[::2], axs[1::2], samples[:n], outs, item_names(x, n)):
-            _show_gt(left, sample, vocab, **kwargs)
-            _show_dets(right, sample[0], out[0], ifnone(vocab, getattr(sample[2],'vocab',None)), score_thr)
+            _show_gt(left, sample, vocab, symmetry=symmetry, **kwargs)
+            _show_dets(right, sample[0], out[0], ifnone(vocab, getattr(sample[2],'vocab',None)), score_thr, symmetry)
             set_names((left,right), name, ('truth',_said(score_thr)) if _in_first_row(left) else None)
     if ctxs is None and n: _legend(axs[0].figure, samples[:n], vocab)
     return axs
@@ -293,9 +293,9 @@ def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, out
 def _said(score_thr): return f'prediction, score >= {score_thr:g}'
 def _in_first_row(ax): return ax.get_subplotspec() is None or ax.get_subplotspec().is_first_row()
 
-def _show_dets(ax, im, dets, vocab, score_thr):
+def _show_dets(ax, im, dets, vocab, score_thr, symmetry=None):
     show_pixels(ax, im)
-    dets.show(ctx=ax, vocab=vocab, score_thr=score_thr)
+    dets.show(ctx=ax, vocab=vocab, score_thr=score_thr, symmetry=symmetry)
 
 def show_detections(
     ims, # decoded images
@@ -307,14 +307,15 @@ def show_detections(
     figsize=None, # inches
     score_thr=0.3, # detections of at least this, in [0,1]
     vocab=None, # class names
-    names=None # of the images; None: not known
+    names=None, # of the images; None: not known
+    symmetry=None # what the angles of classes mean, by name; None: as `vocab` knows
 ): # axes
     "Images without known ground truth, with what was found in them"
     n = min(len(ims), max_n)
     with figure_style():
         axs = _grid(n, ims[0].shape[-2:], nrows, ncols, figsize) if ctxs is None else ctxs
         for ax,im,out,name in zip(axs, ims[:n], outs, names or [None]*n):
-            _show_dets(ax, im, out, vocab, score_thr)
+            _show_dets(ax, im, out, vocab, score_thr, symmetry)
             set_names([ax], name, [_said(score_thr)] if _in_first_row(ax) else None)
     return axs
 

@@ -13,6 +13,7 @@ from ..check.verbs import checked
 from ..data.formats.table import get_format, list_splits, read_format
 from .box_table import annots_table, class_field, colors_of
 from .thumbs import Thumbs
+from ..geometry.symmetry import named_symmetry
 from .explorer import Explorer
 
 # %% ../../nbs/explore/08_dataset_explorer.ipynb #3c5f8d32
@@ -96,7 +97,8 @@ class DatasetExplorer(Explorer):
         format=None, # of a folder, a key of `FORMATS`; recognised when absent
         on_bad:str='warn', # labels with problems in a folder: 'raise' or 'warn'
         title:str=None, # said above
-        side:int=240 # longer side of a thumbnail, pixels
+        side:int=240, # longer side of a thumbnail, pixels
+        symmetry=None # what the angles of classes mean: 360, 180, 90, 'round', or a dict by name; None: as the loaders know
     ):
         splits,known = splits_of(source, format, on_bad)
         self.annots = [annot for annots in splits.values() for annot in annots]
@@ -104,6 +106,8 @@ class DatasetExplorer(Explorer):
         table = annots_table(splits, vocab or known)
         title = title or (Path(source).resolve().name if isinstance(source, (str,Path)) else 'data set')
         super().__init__(table, Thumbs(self.image, side), colors_of(len(table.fields['cls'].values)), title)
+        known = getattr(source, 'symmetry', None) if symmetry is None else symmetry
+        self.symmetry = named_symmetry(known, self.vocab, known=symmetry is None)
         self.findings = None
         if findings is not None: self.add_findings(findings)
 

@@ -34,6 +34,7 @@ class Explorer:
         self._widget,self._order = None,None
 
     layer_names = 'truth',
+    symmetry = {} # what the angles of classes mean, by name; what is 'round' is marked by a circle
     plots = () # functions of a matplotlib axis, for the top of the figure
     def layers(self,
         i # image
@@ -160,7 +161,7 @@ def cell(self:Explorer,
 )->dict:
     "What the page knows of a thumbnail"
     i,about = self._image_cell(int(number)) if self.by=='images' else self._box_cell(int(number))
-    name,boxes = Path(self.name(i)).name,cell_boxes(self.layers(i), about.pop('mask'), about['window'])
+    name,boxes = Path(self.name(i)).name,cell_boxes(self.layers(i), about.pop('mask'), about['window'], rounds=self.rounds)
     return dict(about, image=i, name=name, marked=about['key'] in self.marks, boxes=boxes)
 
 @patch
@@ -264,6 +265,11 @@ def vocab(self:Explorer)->list:
     "The class names"
     return [str(name) for name in self.table.fields['cls'].values]
 
+@patch(as_prop=True)
+def rounds(self:Explorer)->list:
+    "The indices of round classes"
+    return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)=='round']
+
 @patch
 def large(self:Explorer,
     i:int, # image
@@ -272,7 +278,7 @@ def large(self:Explorer,
     "An image with all its boxes, in the viewer"
     box = np.full(5, np.nan) if row is None else self.box_of(row)
     focus = [*map(float, box_window(box, 4, 128))] if np.isfinite(box).all() else None
-    return view(self.thumbs.open(i), *(layer for layer,_ in self.layers(i)), vocab=self.vocab, focus=focus)
+    return view(self.thumbs.open(i), *(layer for layer,_ in self.layers(i)), vocab=self.vocab, focus=focus, symmetry=self.symmetry)
 
 # %% ../../nbs/explore/07_explorer.ipynb #35578f53
 @patch

@@ -19,6 +19,7 @@ from ..predict.infer import SHOWN
 from .viewer import Layer
 from .box_table import colors_of
 from .thumbs import Thumbs
+from ..geometry.symmetry import named_symmetry
 from .result_table import BACKGROUND, ResultTables
 from .explorer import Explorer
 
@@ -69,6 +70,7 @@ class ResultsExplorer(Explorer):
         self.lines,self.found_by_other = lru_cache(8)(partial(curve_lines, interp.acc)),lru_cache(8)(self._found_by_other)
         self._starts = [_starts(some.acc) for some in (interp,other) if some]
         super().__init__(self.tables.at(self.score, self.iou), Thumbs(self.image, side), colors_of(len(self.tables.vocab)), title)
+        self.symmetry = named_symmetry(interp.acc.periods(interp.symmetry).tolist(), interp.acc.flat().vocab)
         if other: self.sort,self.ascending = 'differs',False
 
     def image(self, i): # number i

@@ -101,10 +101,11 @@ def cell_boxes(
     layers, # of (`Layer` whose labels are class indices, (m,) row of each box in the table or -1)
     mask, # (n,) bool: rows that pass the filter
     window=None, # (x1, y1, x2, y2): boxes outside are left out
-    most:int=400 # boxes of a layer
-)->dict: # lists: layer, label (-1 ignored), row, on, q: 8 numbers each
+    most:int=400, # boxes of a layer
+    rounds=() # class indices of what is round
+)->dict: # lists: layer, label (-1 ignored), row, on, round, q: 8 numbers each
     "Boxes of a thumbnail, for the page"
-    res = dict(layer=[], label=[], row=[], on=[], q=[])
+    res = dict(layer=[], label=[], row=[], on=[], round=[], q=[])
     for number,(layer,rows) in enumerate(layers):
         quads = layer.quads.reshape(-1,8)
         drawn = np.isfinite(quads).all(1)
@@ -114,6 +115,6 @@ def cell_boxes(
         at = at[np.argsort(~on[at], kind='stable')][:most][::-1]        # what is wanted is drawn last, on top
         labels = np.where(False if layer.ignored is None else layer.ignored, -1, layer.labels).astype(int)
         new = dict(layer=[number]*len(at), label=labels[at].tolist(), row=rows[at].tolist(), on=on[at].tolist(),
-                   q=np.round(quads[at], 1).tolist())
+                   round=np.isin(np.asarray(layer.labels)[at], list(rounds)).tolist(), q=np.round(quads[at], 1).tolist())
         for key in res: res[key] += new[key]
     return res

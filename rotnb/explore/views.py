@@ -76,7 +76,7 @@ def _embedded(explorer, i, place, side):
         jpeg,box = explorer.thumbs(i, side=side)
         shown = dict(href=data_url(jpeg), box=box)
     except Exception as e: shown = dict(error=f'{type(e).__name__}: {e}')
-    boxes = cell_boxes(explorer.layers(i), place>=0)
+    boxes = cell_boxes(explorer.layers(i), place>=0, rounds=explorer.rounds)
     boxes['row'] = [int(place[row]) if row>=0 else -1 for row in boxes['row']]
     first,end = explorer.table.start[i:i+2]
     name,n_boxes = Path(explorer.name(i)).name,int(explorer.table.real[first:end].sum())
@@ -118,7 +118,7 @@ def write_page(
     side:int=640 # their longer side at most, pixels
 )->Path:
     "A page that opens without a kernel"
-    viewer = page_state(BoxViewer(vocab=explorer.vocab))
+    viewer = page_state(BoxViewer(vocab=explorer.vocab, symmetry=explorer.symmetry))
     scripts = esm('charts.js', 'filters.js', 'explorer.js', 'offline.js', main='OfflineExplorer')
     page = dict(esm=scripts, css=css('explorer.css'), state=dict(data=page_data(explorer, n, side), viewer=viewer))
     return html_page(path, page, title=explorer.title)

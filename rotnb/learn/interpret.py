@@ -315,6 +315,12 @@ def _captions(self:RotatedInterpretation):
     return period,[f'{name}{said[kind]}' for kind in ERROR_KINDS for name in classes]
 
 @patch
+def _round(self:RotatedInterpretation):
+    "The marks of round classes, for `show_boxes`, by the names and by all captions of theirs"
+    (period,names),rounds = self._captions(),np.flatnonzero(self.acc.periods(self.symmetry)==0)
+    return {names[i+period*kind]:'round' for i in rounds for kind in range(len(ERROR_KINDS))}
+
+@patch
 def _show(self:RotatedInterpretation, axs, i, score, first=True):
     "Truth and detections of one image, on two axes"
     flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score, self.symmetry),self._image(i)
@@ -324,7 +330,7 @@ def _show(self:RotatedInterpretation, axs, i, score, first=True):
              (flat.boxes[dets], flat.labels[dets], errors.kind[dets], flat.scores[dets], None)]
     for ax,(boxes,labels,kinds,scores,ignored) in zip(axs, shown):
         show_pixels(ax, image)
-        show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15)
+        show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15, symmetry=self._round())
     name = getattr(self._opened(i), 'name', None) or f'image {i}'
     loss = f', loss {self.losses[i]:.2f}' if self.losses[i].isfinite() else ''               # a predictor knows none
     set_names(axs, f'{name}{loss}', ('truth',f'detections, score >= {score:g}') if first else None)
@@ -353,7 +359,8 @@ def plot_truth(self:RotatedInterpretation,
         for ax,i in zip(axs[0], images):
             own = flat.gt_img==i
             show_pixels(ax, self._image(i))
-            show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0)
+            show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0,
+                       symmetry=self._round())
             ax.set_title(getattr(self._opened(i), 'name', None) or f'image {i}', fontsize=8)
     shown = np.isin(flat.gt_img, images)
     class_legend(fig, flat.gt_labels[shown&~flat.ignore], self.vocab, int((shown&flat.ignore).sum()))
@@ -386,7 +393,7 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
     matched = self.errors.gt[row] if r.what=='detection' and r.kind!='correct' else -1
     if matched>=0: _outline(ax, box(flat.gt_boxes[matched])[0]-.5, 'white', True, 1.)
-    show_boxes(ax, box(me), [self.vocab.index(r['cls'])], text_size=0)
+    show_boxes(ax, box(me), [self.vocab.index(r['cls'])], None, self.vocab, text_size=0, symmetry=self._round())
     for patch_ in ax.patches[n_before:]: patch_.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
     ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 

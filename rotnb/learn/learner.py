@@ -75,8 +75,9 @@ def with_classes(
     "Loaders for a detector that knows `vocab`; a class that it does not know is an error"
     if same_classes(getattr(dls, 'vocab', None), vocab): return dls
     class_map(dls.vocab, vocab)
-    dls = copy(dls)
-    dls.vocab = list(vocab)    # labels are renamed batch by batch, for each loader has names of its own
+    dls,names = copy(dls),CategoryMap(list(vocab), sort=False)
+    names.symmetry = getattr(dls.vocab, 'symmetry', {})
+    dls.vocab = names          # labels are renamed batch by batch, for each loader has names of its own
     return dls
 
 # %% ../../nbs/learn/11_learner.ipynb #645157a2
@@ -200,7 +201,7 @@ def show_results(self:RotatedLearner,
     batch,vocab = dl.one_batch(),class_names(self)
     dets = self.get_preds(dl=[batch[:1]])[0]
     batch = tuple(as_classes(part, getattr(get_loader(dl), 'vocab', None), vocab) for part in batch)
-    dl.show_results(batch, dets, max_n=max_n, vocab=vocab, **kwargs)
+    dl.show_results(batch, dets, max_n=max_n, vocab=vocab, symmetry=known_symmetry(self), **kwargs)
 
 # %% ../../nbs/learn/11_learner.ipynb #87eb1013
 @checked(arch=detector_name, weights=file_name)

@@ -14,7 +14,7 @@ from ..plot.draw import draw
 from ..models.weights import open_weights, weight_notes
 from ..data.labels.atomic import atomic_path, write_atomic
 from ..evaluate.classes import same_classes
-from .callbacks import as_trained, class_names, get_loader, unpad_dets
+from .callbacks import as_trained, class_names, get_loader, known_symmetry, unpad_dets
 from .history import environment, history, plot_history
 
 # %% ../../nbs/learn/07_run_folder.ipynb #760e0948
@@ -65,32 +65,34 @@ def batch_image(
     n:int=8 # images of it
 ): # PIL image
     "The images of the current batch with their ground truth"
-    truth,names = learn.truth[:n],class_names(learn)
+    truth,names,known = learn.truth[:n],class_names(learn),known_symmetry(learn)
     images = _pixels(learn, learn.xb[0][:n])
-    drawn = [draw(image, to_np(target['boxes']), to_np(target['labels']), vocab=names, ignored=to_np(target['ignore']))
+    drawn = [draw(image, to_np(target['boxes']), to_np(target['labels']), vocab=names, ignored=to_np(target['ignore']), symmetry=known)
              for image,target in zip(images, truth)]
     return _grid(drawn, min(4, len(drawn)))
 
 def first_images(
     learn, # in the middle of a batch
     n:int=4 # images of it
-)->dict: # `images` and `truth` of `predictions_image`
+)->dict: # `images`, `truth` and `symmetry` of `predictions_image`
     "The first images of the current batch, and their ground truth"
-    return dict(images=_pixels(learn, learn.xb[0][:n]), truth=learn.truth[:n])
+    return dict(images=_pixels(learn, learn.xb[0][:n]), truth=learn.truth[:n], symmetry=known_symmetry(learn))
 
 def predictions_image(
     images, # (n,h,w,3) uint8
     truth, # of each, `dict(boxes, labels, ignore)`
     dets, # of each, `dict(boxes, scores, labels)`
     names, # of classes
-    score_thr:float=.3 # detections of at least this; where there are none, the best ones
+    score_thr:float=.3, # detections of at least this; where there are none, the best ones
+    symmetry:dict=None # what the angles of classes mean, by name
 ): # PIL image
     "Ground truth on the left, detections on the right"
     pairs = []
     for image,target,det in zip(images, truth, dets):
         keep = det['scores']>=min(score_thr, max(det['scores'].max().item() if len(det['scores']) else 0, .05))
-        pairs += [draw(image, to_np(target['boxes']), to_np(target['labels']), vocab=names, ignored=to_np(target['ignore'])),
-                  draw(image, *(to_np(det[key][keep]) for key in ('boxes','labels','scores')), names)]
+        pairs += [draw(image, to_np(target['boxes']), to_np(target['labels']), vocab=names, ignored=to_np(target['ignore']),
+                       symmetry=symmetry),
+                  draw(image, *(to_np(det[key][keep]) for key in ('boxes','labels','scores')), names, symmetry=symmetry)]
     return _grid(pairs, 2 if len(pairs)<8 else 4)
 
 # %% ../../nbs/learn/07_run_folder.ipynb #cbc7bac4

@@ -12,7 +12,7 @@ from ..geometry.boxes import rbox2qbox
 from ..plot.draw import show_boxes
 from ..plot.style import figure_style
 from ..ops.iou import box_iou_rotated
-from .callbacks import class_names
+from .callbacks import class_names, known_symmetry
 
 # %% ../../nbs/learn/14_views.ipynb #eb7d6dac
 def _input(learn, image):
@@ -136,5 +136,6 @@ def show_cam(
     with figure_style():
         _,ax = plt.subplots(figsize=(4.5,4.7), layout='constrained')
         _overlay(ax, pic, _unit(heat), f'{name}: level {at}, stride {x.shape[-1]//heat.shape[-1]}')
-        if boxes is not None: show_boxes(ax, to_np(rbox2qbox(boxes)), None if label is None else [label], text_size=0)
+        if boxes is not None: show_boxes(ax, to_np(rbox2qbox(boxes)), None if label is None else [label], None, vocab, text_size=0,
+                                     symmetry=known_symmetry(learn))
     return ax

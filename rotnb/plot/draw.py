@@ -143,11 +143,12 @@ def _color_index(label, vocab):
 
 _GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
 
-def _unpacked(boxes, labels, scores, vocab):
-    "Boxes, labels, scores, vocab; what is not given is that of `Detections`, or of a dict of a detector"
-    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab
+def _unpacked(boxes, labels, scores, vocab, symmetry):
+    "Boxes, labels, scores, vocab, symmetry; what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
+    if symmetry is None: symmetry = getattr(boxes, 'symmetry', None) or getattr(vocab, 'symmetry', None)
+    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry
     labels,scores = (boxes.get(key) if given is None else given for key,given in (('labels',labels),('scores',scores)))
-    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab
+    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry
 
 def _corners(boxes):
     "(n,4,2) of rboxes (n,5) or corners, arrays or tensors"
@@ -240,11 +241,10 @@ def show_boxes(
     max_text:int=30, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
     heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
-    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as `Detections` know
+    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
 ): # the axis
     "Draw boxes with class and score on `ax`"
-    symmetry = getattr(quads, 'symmetry', None) if symmetry is None else symmetry
-    quads,labels,scores,vocab = _unpacked(quads, labels, scores, vocab)
+    quads,labels,scores,vocab,symmetry = _unpacked(quads, labels, scores, vocab, symmetry)
     shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry)
     found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
     heading = _turned(found) if heading is None else heading
@@ -335,13 +335,12 @@ def draw(
     max_text:int=60, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
     heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
-    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as `Detections` know
+    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
-    symmetry = getattr(boxes, 'symmetry', None) if symmetry is None else symmetry
-    boxes,labels,scores,vocab = _unpacked(boxes, labels, scores, vocab)
+    boxes,labels,scores,vocab,symmetry = _unpacked(boxes, labels, scores, vocab, symmetry)
     found = _shown(boxes, labels, scores, vocab, ignored, colors, symmetry)
     heading = _turned(found) if heading is None else heading
     for quad,color,_,_,ign,is_round in found:

@@ -193,7 +193,7 @@ def plot(self:Detections,
 )->np.ndarray: # (h,w,3) uint8
     "The image with its objects"
     pixels,ratio = _look(self.image, side)
-    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab)
+    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab, symmetry=self.symmetry)
     return draw(pixels, self.quads.detach().cpu().double().numpy()*ratio, **{**own, **kwargs})
 
 def _view(found, **kwargs): # as a notebook shows it

@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 import rotnb.interop.export as mod
 from exported import tiny_predictor
 from families import FAMILIES
+from rotnb.data.synth.canvas import CLASSES
 from rotnb.data.synth.scenes import make_scene
 from rotnb.geometry.polygons import min_area_rect
 from rotnb.interop.export import export_onnx
@@ -14,6 +15,8 @@ from rotnb.interop.runtime import ExportedDetector
 from rotnb.models import create_detector
 from rotnb.predict.predictor import Predictor
 from paths import ROOT, SHARED
+
+TANK = CLASSES.index('storage-tank')
 
 @pytest.fixture(scope='module')
 def made():
@@ -30,6 +33,20 @@ def test_same_boxes_as_the_predictor(exported, made):
     water,grain = flat(),np.random.default_rng(0).integers(0, 256, (160,192,3), np.uint8)         # equal scores; many and weak ones
     proof = prove(exported(), module, predictor, [*crowded, water, grain], runs=1)
     assert proof.fits(1e-2) and proof.match.n>40 and proof.match.close<=2, proof
+
+@pytest.mark.slow
+def test_round_classes_are_upright_in_the_file(tmp_path):
+    detector,symmetry = tiny_predictor().detector,{'building':90, 'storage-tank':'round'}
+    detector.symmetry = symmetry
+    predictor = file_predictor(Predictor(detector, size=(192,160), score_thr=.1))
+    file = export_onnx(predictor, tmp_path/'m.onnx', check=False)
+    scenes = [make_scene(seed, 256)[0] for seed in range(6)]
+    proof = prove(file, ExportModule(predictor), predictor, scenes, runs=1)
+    assert proof.fits(1e-2) and proof.match.n>40, proof
+    other = Predictor(file)
+    found = [box for scene in scenes for box,label in zip(*(other(scene)[key] for key in ('boxes','labels'))) if label==TANK]
+    near = [box for box in found if box[2:4].max()<=1.19*box[2:4].min()]
+    assert other.symmetry==symmetry and len(near)>2 and all(box[4]==0 for box in near)
 
 def test_an_empty_answer(exported):
     found = ExportedDetector(exported()).run(torch.zeros(1, 3, 160, 192, dtype=torch.uint8))

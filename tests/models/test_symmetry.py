@@ -11,7 +11,7 @@ from rotnb.models.contract import coder_for, matched_objects, nearest_targets
 from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
 from rotnb.targets.priors import AnchorPriors
-from families import every_family
+from families import FAMILIES
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
@@ -19,6 +19,9 @@ SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)),
 POINTS = 'rotated_reppoints','cfa','sasm','oriented_reppoints','g_rep' # before training their sets lie in a tank, however it is turned
 VOCAB,SYMMETRY = ['court','hall','tank'],{'hall':90, 'tank':'round'}
 COURT,HALL,TANK = [30.,40.,40.,20.,.4],[64.,60.,30.,30.,-.4],[24.,74.,28.,28.,.3]
+
+KINDS = 'rotated_fcos','yolov8_n','oriented_rcnn','rotated_reppoints','h2rbox_v2'  # one of each way to a box; all others are slow
+every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in KINDS else pytest.mark.slow) for o in FAMILIES])
 
 def make(name, seed=0, symmetry=SYMMETRY, **kw):
     torch.manual_seed(seed)

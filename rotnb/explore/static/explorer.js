@@ -108,13 +108,22 @@ function sliders(api) {
 
 const DASH = ['', '6 3', '1.5 3'], IGNORED_DASHES = '3 2'            // of layers; of ignored boxes
 
+// What touches the four sides, from the middle of the front edge round: the mark of what is round
+function circle([x0, y0, x1, y1, x2, y2, x3, y3]) {
+  const degrees = Math.atan2(y1 - y0, x1 - x0) * 180 / Math.PI
+  const half = `A${Math.hypot(x1 - x0, y1 - y0) / 2} ${Math.hypot(x2 - x1, y2 - y1) / 2} ${degrees} 0 1 `
+  const front = `${(x0 + x1) / 2} ${(y0 + y1) / 2}`
+  return `M${front}${half}${(x2 + x3) / 2} ${(y2 + y3) / 2}${half}${front}`
+}
+
 // Boxes as a few paths: those of one layer, colour and state together, each over a dark halo
 function outlines(boxes, { colors, ignored }, layers) {
   const paths = new Map()
   boxes.q.forEach((q, i) => {
     if (!layers.includes(boxes.layer[i])) return
     const key = [boxes.on[i] ? 1 : 0, boxes.layer[i], boxes.label[i] < 0 ? ignored : colors[boxes.label[i] % colors.length]].join()
-    paths.set(key, (paths.get(key) || '') + `M${q[0]} ${q[1]}L${q[2]} ${q[3]}L${q[4]} ${q[5]}L${q[6]} ${q[7]}Z`)
+    const mark = boxes.round?.[i] ? circle(q) : ''
+    paths.set(key, (paths.get(key) || '') + `M${q[0]} ${q[1]}L${q[2]} ${q[3]}L${q[4]} ${q[5]}L${q[6]} ${q[7]}Z${mark}`)
   })
   return [...paths].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([key, d]) => {
     const [on, layer, color] = key.split(','), dash = color === ignored ? IGNORED_DASHES : DASH[layer]
