@@ -109,7 +109,7 @@ test_eq(again.calibrator, calibrator)
 assert calibration(unseen).ece<.5*raw''',
         'f95b4f4e': "table = _; assert abs(table.covered['all']-.9)<.06 and table.objects['all']>150",
         'ae81c13c': 'test_eq(max(_.size), 640); assert len(found)>3 and not np.array_equal(np.array(_), found.plot(640))',
-        '5edb8fd2': 'assert abs(hits/objects-.8)<.1 and objects>400'},
+        '5edb8fd2': 'assert abs(hits/objects-.8)<.12 and objects>400'},
     fifty_pictures={'bffc7eec': 'test_eq((len(learn.recorder.values),learn.recipe), (4,few))'},
     like_the_papers={
         'b481e163': "test_close(learn.recorder.hps['lr'], np.array([1/3,2/3,1,1,1,1,.1,.1,.1])*mine.rate(4)); test_eq(learn.recipe, mine)",
