@@ -101,6 +101,15 @@ assert 1e5<len(text)<6e6 and text.count('sha256-')==2 and '"name": "scene.png"' 
         '36c20015': "test_close(again.df.mAP50_95['the file'], again.df.mAP50_95[name], .02)",
         '36c20019': '''
 assert Path('speed.png').stat().st_size>5000 and {*json.loads(Path('speed.json').read_text())['models']}=={*learners}'''},
+    scores_to_trust={
+        'f918c735': 'raw = calibration(unseen).ece; assert raw>.04',
+        '4e678eb4': 'test_eq(len(calibrator.ece), 2); assert calibrator.ece[1]<.5*calibrator.ece[0]',
+        '2fca6b80': '''
+test_eq(again.calibrator, calibrator)
+assert calibration(unseen).ece<.5*raw''',
+        'f95b4f4e': "table = _; assert abs(table.covered['all']-.9)<.06 and table.objects['all']>150",
+        'ae81c13c': 'test_eq(max(_.size), 640); assert len(found)>3 and not np.array_equal(np.array(_), found.plot(640))',
+        '5edb8fd2': 'assert abs(hits/objects-.8)<.12 and objects>400'},
     fifty_pictures={'bffc7eec': 'test_eq((len(learn.recorder.values),learn.recipe), (4,few))'},
     like_the_papers={
         'b481e163': "test_close(learn.recorder.hps['lr'], np.array([1/3,2/3,1,1,1,1,.1,.1,.1])*mine.rate(4)); test_eq(learn.recipe, mine)",
@@ -144,7 +153,8 @@ def test_checks_are_run_after_cells_that_exist():
 
 # --- how they run
 
-FIGURE = r'\.(show_batch|show_results|plot_\w+|figure|to_array|show)\(|plt\.(imshow|subplots)|\b(draw|loss_landscape)\('
+FIGURE = r'\.(show_batch|show_results|plot_\w+|figure|to_array|show)\(|plt\.(imshow|subplots)|\bax = .*\.plot\('
+FIGURE += r'|\b(draw|draw_bounds|loss_landscape)\('
 WIDGET = r'^(view|LabelFixer|ResultsExplorer|DatasetExplorer)\('
 
 def notebook(name, checks):

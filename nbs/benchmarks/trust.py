@@ -54,7 +54,7 @@ if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--weights', default='rotated_fcos_tiny_synth', help='trained ones')
     p.add_argument('--scenes', type=int, default=90, help='in each set (90)')
-    p.add_argument('--seeds', type=int, nargs='+', default=[101,102,103], help='of the sets')
+    p.add_argument('--seeds', type=int, nargs='+', default=[201,202,203], help='of the sets')
     p.add_argument('--coverage', type=float, nargs='+', default=[.8,.9,.95], help='that is promised')
     p.add_argument('--recall', type=float, nargs='+', default=[.7,.8], help='that is promised')
     p.add_argument('--score_thr', type=float, default=.3, help='of the boxes that bounds are put around')

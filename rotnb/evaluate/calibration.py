@@ -169,7 +169,7 @@ def judged(self:Calibrator,
     acc:APAccumulator # with raw scores
 )->APAccumulator:
     "The same detections with calibrated scores"
-    res = APAccumulator(acc.n_classes, acc.vocab, acc.iou, acc.difficulty)
+    res = APAccumulator(acc.n_classes, acc.vocab, acc.iou, acc.difficulty, acc.symmetry)
     vocab = acc.flat().vocab
     res.images = [one._replace(scores=self(one.scores, one.labels, vocab)) for one in acc.images]
     return res

@@ -10,7 +10,9 @@ from fastai.vision.all import *
 from ..check.verbs import checked
 from ..evaluate.calibration import Calibrator, calibrate
 from ..evaluate.conformal import Margins, conformal, threshold_for
+from ..predict.measure import accumulate
 from .evaluation import evaluate_learner
+from .interpret import loader_in_order
 
 # %% ../../nbs/learn/37_calibrate.ipynb #b0f50d9e
 @checked(also={'method','iou_thr','least'})
@@ -23,17 +25,17 @@ def calibrate_learner(
     "What the scores of a learner's detector mean"
     return calibrate(evaluate_learner(learn, ds_idx, dl, show=False).acc, **kwargs)
 
-@checked(also={'coverage','iou_thr','least'})
+@checked(also={'coverage','iou_thr','least','unit'})
 def conformal_learner(
     learn:Learner, # with a detector
     ds_idx:int=1, # which loader of `learn.dls`: 1 validation
     dl=None, # or this one, with ground truth
     score_thr:float=None, # least score of the detections that are meant, 0 to 1; None: the learner's, .3
-    **kwargs # `coverage`, `iou_thr`, `least` of `conformal`
+    **kwargs # `coverage`, `iou_thr`, `least`, `unit` of `conformal`
 )->Margins:
-    "How far the truth may lie from boxes that a learner's detector found, in sizes of the boxes: images may have been scaled; raw scores"
-    acc = evaluate_learner(learn, ds_idx, dl, show=False).acc
-    return conformal(acc, score_thr=ifnone(score_thr, learn.score_thr), unit='size', **kwargs)
+    "How far the truth may lie from boxes that a learner's detector found, px of the images as they lie on the disk; raw scores"
+    acc = accumulate(learn, [*loader_in_order(learn, ds_idx, dl).items], progress=False)
+    return conformal(acc, score_thr=ifnone(score_thr, learn.score_thr), **kwargs)
 
 @checked(also={'recall','iou_thr'})
 def threshold_for_learner(

@@ -65,3 +65,21 @@ def test_deviations_go_with_their_rows():
     back = rows_back(rows, way)
     assert np.allclose(back[0,7:], [2,4,6,8,.1], atol=1e-5) and np.isnan(back[1,7]) and row_parts(back)[3] is None
     assert row_parts(torch.zeros(2,20))[4].shape==(2,5) and row_parts(torch.zeros(2,15))[4] is None
+
+def test_deviations_go_through_the_windows_of_a_scene(tmp_path):
+    torch.manual_seed(0)
+    detector = create_detector('yolov8_n', 2, score_thr=0., nms_pre=40)
+    for part in detector.stages[-1].parameters(): part.data += .05*torch.randn_like(part)          # or all are equally unsure
+    looks = Predictor(detector, ['a','b'], size=64, score_thr=0., iou_thr=.9)
+    scene,how = np.random.default_rng(0).integers(0, 255, (64,96,3), np.uint8),dict(size=64, overlap=32, iou_thr=.9, progress=False)
+    found = looks.predict_scene(scene, resume=tmp_path, **how)
+    assert len(found)>5 and found.std.shape==(len(found),5) and found.std[:,:4].isfinite().all() and (found.std[:,:4]>0).all()
+    assert len(found.std[:,0].unique())>3
+    parts = [looks(np.ascontiguousarray(scene[:,x:x+64])) for x in (0,32)]
+    boxes = np.concatenate([part.boxes+torch.tensor([x,0,0,0,0]) for part,x in zip(parts, (0,32))])
+    std,nearest = np.concatenate([part.std for part in parts]),abs(found.boxes.numpy()[:,None]-boxes).sum(-1)
+    assert nearest.min(1).max()<1e-2 and {*(nearest.argmin(1)>=len(parts[0])).tolist()}=={True,False}
+    assert np.allclose(found.std, std[nearest.argmin(1)], rtol=1e-3, equal_nan=True)
+    assert torch.allclose(found[2:4].std, found.std[2:4], equal_nan=True) and len(found.df.filter(like='std_').columns)==5
+    again = looks.predict_scene(scene, resume=tmp_path, **how)       # from the journal
+    assert torch.allclose(again.std, found.std, equal_nan=True)

@@ -1,12 +1,16 @@
 "An exported file as a predictor: what its detector says of an image, a scene, a folder and a labelled set, and what is made of it"
 import warnings
-import numpy as np, pytest
+import numpy as np, onnx, pytest
 from PIL import Image
-from rotnb.all import Predictor, ResultsExplorer, RotatedInterpretation, eval_map, load_weights, predict_folder, read_format, write_report
+from rotnb.all import (Calibrator, Predictor, ResultsExplorer, RotatedInterpretation, eval_map, load_weights, predict_folder, read_format,
+                       write_report)
 from rotnb.cli.commands import open_model, open_predictor
 from rotnb.data.synth.scenes import make_synth
+from rotnb.interop.export import file_notes
+from rotnb.interop.export_module import ExportModule
+from rotnb.interop.proof import file_predictor
 from rotnb.predict.predictor import HiddenWarning
-from exported import tiny_predictor
+from exported import WRITERS, tiny_predictor
 from paths import ROOT
 
 DEMO = ROOT/'nbs/images/demo.jpg'
@@ -68,3 +72,30 @@ def test_an_interrupted_run_of_another_file(exported, tmp_path):
     run = dict(out=tmp_path/'out', format='csv', progress=False)
     predict_folder(Predictor(exported('.onnx')), tmp_path/'a.png', **run)
     with pytest.raises(ValueError, match='was begun with weights'): predict_folder(tiny_predictor(), tmp_path/'a.png', **run)
+
+SAID = Calibrator({'ship':[[0,.5,1],[0,.4,.6]]}, [[0,.5,1],[0,.8,1]])
+
+def check_calibrated(file, ours):
+    "A file says what its predictor says: calibrated scores, from a threshold in their own terms on"
+    mine,raw = Predictor(file),Predictor(file).uncalibrated
+    assert mine.calibrator==SAID and mine.score_thr==ours.score_thr==.12 and raw.calibrator is None
+    found,before = mine(DEMO),raw(DEMO, score_thr=ours.raw_score())
+    assert same(found, Predictor(ours.detector, **mine.settings())(DEMO)) and len(found)>2
+    want = np.sort(SAID(before.scores, before.labels, mine.vocab))
+    assert np.allclose(np.sort(found.scores), want[want>=.12], atol=1e-6) and len(before)>len(found)
+    assert not np.allclose(found.scores, before.scores[:len(found)], atol=.01)
+
+def test_scores_of_a_file_are_calibrated(exported, tmp_path):
+    "Of a file with the metadata that an export writes: the graph is that of the raw scores"
+    ours = tiny_predictor(calibrator=SAID, score_thr=.12)
+    whole,shown = onnx.load(exported('.onnx')),file_predictor(ours)
+    assert shown.calibrator==SAID and ExportModule(shown).score_thr==ExportModule(file_predictor(tiny_predictor())).score_thr
+    onnx.helper.set_model_props(whole, file_notes(ExportModule(shown), shown, False))
+    onnx.save(whole, tmp_path/'said.onnx')
+    check_calibrated(tmp_path/'said.onnx', ours)
+
+@pytest.mark.slow
+@pytest.mark.parametrize('suffix', WRITERS)
+def test_scores_are_calibrated_in_every_file(suffix, tmp_path):
+    ours = tiny_predictor(calibrator=SAID, score_thr=.12)
+    check_calibrated(WRITERS[suffix](ours, tmp_path/f'said{suffix}', check=False), ours)
