@@ -82,7 +82,7 @@ def valid_annots(
     if isinstance(data, (str,Path)):
         _,fmt = get_format(data)
         annots = read_format(data, fmt.valid if has_split(data, fmt.valid, fmt) else None, vocab=vocab)
-    else: annots = list(getattr(getattr(data, 'valid', data), 'items', data))
+    else: annots = list(getattr(data.valid if hasattr(data, 'loaders') else data, 'items', data))
     if not annots: raise ArgumentError(f'{data} holds no images to measure on')
     if not all(hasattr(annot, 'quads') for annot in annots):
         raise ArgumentError(f'data holds a {type(annots[0]).__name__}, expected records, as read_format(folder) gives, or loaders of such')

@@ -170,6 +170,7 @@ WRONG = {'there is no none':'validate MODEL none', 'no weights are called':'vali
          'there is no nothing':'compare MODEL --speed nothing', '--columns is for':'compare MODEL --speed DATA --columns mAP50',
          '--by zz':'compare MODEL --speed DATA --by zz', '--json x: expected':'compare MODEL --speed DATA --json x',
          '--json is for':'compare . --json x.json', 'rotnb-compare: no weights are called':'compare zz --speed DATA',
+         'rotnb-track: no such video':'track MODEL none.mp4',
          "rotnb-predict: no weights are called 'zz'":'predict zz DATA', 'rotnb-split: no such folder':'split none out',
          'rotnb-convert: no such folder':'convert none out', 'rotnb-doctor: no such folder':'doctor none',
          'rotnb-report: there is no none':'report MODEL none', 'each model once':'bench a a', "no recipe 'zz'":'recipe zz',

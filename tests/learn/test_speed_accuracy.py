@@ -4,6 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from rotnb.check.values import ArgumentError
 from rotnb.data.formats.dota import read_dota
+from rotnb.data.labels.records import LabelError
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.data.synth.scenes import make_synth
 from rotnb.evaluate.classes import ClassMismatchError
@@ -76,27 +77,31 @@ def data(tmp_path_factory): return make_synth(tmp_path_factory.mktemp('set')/'se
 def learn(data):
     return rotated_learner(RotatedDataLoaders.from_dota(data, bs=2, num_workers=0), weights=MODEL, run=False)
 
-def test_all_that_can_be_measured(data, learn, exported, tmp_path):
-    "A learner, a predictor, a name, a run's folder, a saved folder, an exported file; each gives what it gives alone"
+def test_all_that_can_be_measured(data, learn, tmp_path):
+    "A learner, a predictor, a name, a run's folder, a saved folder; each gives what it gives alone"
     run = tmp_path/'my_run'
     run.mkdir()
     keep_weights(learn, run/'best.pth')
     saved = load_weights(MODEL).save(tmp_path/'saved')
-    file = shutil.copy(exported(), tmp_path/'tiny.onnx')
-    found = speed_accuracy([learn,tiny_predictor(),MODEL,str(run),saved,str(file)], learn.dls, turns=1, n_images=1, progress=False)
+    found = speed_accuracy([learn,tiny_predictor(),MODEL,str(run),saved], learn.dls, turns=1, n_images=1, progress=False)
     both = [f'{MODEL} (1)',f'{MODEL} (2)']
-    assert [*found.df.index]==['rotated_fcos_tiny',*both,'my_run','saved','tiny.onnx']
-    alone = load_weights(MODEL).evaluate(read_dota(data, 'val'), progress=False)
-    small = tiny_predictor().evaluate(read_dota(data, 'val'), progress=False)
-    assert small.map!=alone.map>0
+    assert [*found.df.index]==['rotated_fcos_tiny',*both,'my_run','saved']
+    def alone(predictor): return predictor.evaluate(read_dota(data, 'val'), progress=False).map
+    learnt,small,named = alone(learn.predictor()),alone(tiny_predictor()),alone(load_weights(MODEL))
+    assert len({learnt,small,named})==3 and min(learnt,small,named)>0      # the same weights: what differs is how images are fitted
     values = found.df.mAP50_95
-    assert values[[both[1],'my_run','saved']].tolist()==pytest.approx([alone.map]*3)
-    assert values[[both[0],'tiny.onnx']].tolist()==pytest.approx([small.map]*2, abs=1e-3)
-    assert values['rotated_fcos_tiny']==pytest.approx(learn.predictor().evaluate(learn.dls.valid.items, progress=False).map)
-    assert found.evaluations['saved'].map50==pytest.approx(alone.map50)
-    assert found.df.family['tiny.onnx']=='rotated_fcos, ONNX Runtime' and found.df.family['my_run']=='rotated_fcos'
-    assert found.df.MB['tiny.onnx']==pytest.approx(file.stat().st_size/1e6) and math.isnan(found.df.parameters['tiny.onnx'])
-    assert (found.df[['ms','cpu_ms','MB']]>0).all(axis=None)
+    for names,value in ((['rotated_fcos_tiny','my_run'],learnt), (both[:1],small), ([both[1],'saved'],named)):
+        assert values[names].tolist()==pytest.approx([value]*len(names))
+    assert found.df.family['my_run']=='rotated_fcos' and (found.df[['ms','cpu_ms','MB','GFLOPs']]>0).all(axis=None)
+
+def test_a_file(data, exported, tmp_path):
+    "It is as good as what it was made of, and hides what it does"
+    file = shutil.copy(exported(), tmp_path/'tiny.onnx')
+    found = speed_accuracy([tiny_predictor(),str(file)], data, turns=1, n_images=1, progress=False)
+    assert [*found.df.index]==[MODEL,'tiny.onnx'] and found.df.mAP50_95[MODEL]>0
+    assert found.df.mAP50_95['tiny.onnx']==pytest.approx(found.df.mAP50_95[MODEL], abs=1e-3)
+    assert found.df.family['tiny.onnx']=='rotated_fcos, ONNX Runtime' and math.isnan(found.df.parameters['tiny.onnx'])
+    assert found.df.MB['tiny.onnx']==pytest.approx(file.stat().st_size/1e6)
     again = json.loads(found.save(tmp_path/'found.json').read_text())
     assert again['models']['tiny.onnx']['GFLOPs'] is None and again['threads']==torch.get_num_threads() and again['images']==2
     assert {*again['front']}=={*COSTS} and 'ms of one image of 96 x 96 px' in repr(found) and '<table' in found._repr_html_()
@@ -119,4 +124,5 @@ def test_used_wrongly(data, learn, tmp_path):
                       'expected a learner, a Predictor':lambda: candidate(torch.nn.Linear(1,1)),
                       'learn.predictor|open_learner':lambda: candidate('a.pkl')}.items():
         with pytest.raises((ValueError,TypeError,OSError), match=said): call()
-    with pytest.raises(ClassMismatchError, match='^mine: '): speed_accuracy({'mine':other.eval()}, data, turns=1, n_images=1)
+    for place,error,said in ((learn.dls,ClassMismatchError,'^mine: '), (data,LabelError,'unknown class .*The vocab is: zebra')):
+        with pytest.raises(error, match=said): speed_accuracy({'mine':other.eval()}, place, turns=1, n_images=1)
