@@ -37,7 +37,8 @@ def train(name, seconds, seed):
     way = WAYS[name]
     set_seed(seed)
     dls = demo_loaders(workers=0)
-    learn = rotated_learner(dls, way['model'], pretrained=False, metrics=[], run=False, opt_func=optimizer(way['opt']), **recipe['learner'])
+    kw = dict(opt_func=optimizer(way['opt']), **recipe['learner'])
+    learn = rotated_learner(dls, way['model'], pretrained=False, metrics=[], run=False, **kw)
     learn.unfreeze()
     clock = SecondsLeft(seconds, way['lr'])
     cbs = [clock, TrainOnly(), FastSteps()] + [EMA(**recipe['ema'])]*way['ema']

@@ -25,6 +25,7 @@ def _check_curve(name, curve):
     if not (rises and min(scores[0], shares[0])>=0 and max(scores[-1], shares[-1])<=1):
         raise ArgumentError(f'the calibration of {name} must be scores and shares, 0 to 1, that rise; calibrate again')
 
+@checked
 @dataclass
 class Calibrator:
     "What raw scores become: the share of detections of such a score that are right"
@@ -142,7 +143,7 @@ def _is_judged(value): # an argument `found`
     if not isinstance(value, type) and hasattr(value, 'flat' if isinstance(value, APAccumulator) else 'accumulate'): return None
     return 'a Predictor or an APAccumulator'
 
-@checked(found=_is_judged, method=choice(*_METHODS), least=whole(2))
+@checked(also=('bs','num_workers','progress'), found=_is_judged, method=choice(*_METHODS), least=whole(2))
 def calibrate(
     found, # `Predictor`, whose raw scores are looked at; or an `APAccumulator` with raw scores
     annots:list=None, # records with ground truth that the detector was not trained on, for what predicts

@@ -122,7 +122,7 @@ def _found_pairs(acc, iou_thr, score_thr):
     det = np.flatnonzero((matched.status==Outcome.TRUE)&(flat.scores>=score_thr))
     return flat.boxes[det],flat.gt_boxes[matched.gt[det]],flat.labels[det]
 
-@checked(found=_is_judged, least=whole(), unit=choice('px','size'))
+@checked(also=('bs','num_workers','progress'), found=_is_judged, least=whole(), unit=choice('px','size'))
 def conformal(
     found, # `Predictor`, or what else predicts; or an `APAccumulator`
     annots:list=None, # records with ground truth that the detector was not trained on, for what predicts
@@ -165,7 +165,7 @@ def covered(self:Margins,
     return pd.DataFrame(data, pd.Index([name for name,*_ in rows], name='class'), ['objects','covered','margin'])
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #500d6206
-@checked(found=_is_judged)
+@checked(also=('bs','num_workers','progress'), found=_is_judged)
 def threshold_for(
     found, # `Predictor`, or what else predicts; or an `APAccumulator`
     annots:list=None, # records with ground truth that the detector was not trained on, for what predicts

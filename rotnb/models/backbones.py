@@ -55,7 +55,8 @@ class SteppedConv(nn.Conv2d):
         return F.conv2d(x[...,::down,::right], self.weight, self.bias, 1, 0, 1, self.groups)
 
 def _steps(module):
-    return type(module) is nn.Conv2d and module.kernel_size==(1,1) and max(module.stride)>1 and module.padding==(0,0) and module.in_channels<8
+    if type(module) is not nn.Conv2d or module.in_channels>=8: return False
+    return module.kernel_size==(1,1) and max(module.stride)>1 and module.padding==(0,0)
 
 def _stride_first(block):
     "Let a bottleneck stride in its first convolution: other numbers of the same weights"

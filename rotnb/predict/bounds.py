@@ -7,13 +7,14 @@ __all__ = ['draw_bounds']
 
 # %% ../../nbs/predict/18_bounds.ipynb #c3becb58
 import numpy as np
+from ..check.arguments import accepted_arguments
 from ..check.verbs import checked
 from ..evaluate.conformal import Margins
 from ..plot.draw import draw
 from .detections import Detections, _scene_of
 
 # %% ../../nbs/predict/18_bounds.ipynb #debbfbe0
-@checked
+@checked(also=accepted_arguments(Detections.plot))
 def draw_bounds(
     found:Detections, # that know their image
     margins:Margins, # from `conformal`

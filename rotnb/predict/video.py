@@ -107,6 +107,7 @@ def follow(
         number += len(batch)
 
 # %% ../../nbs/predict/20_video.ipynb #20b00011
+@checked
 class Tracks:
     "Objects of a film, with their boxes in each frame"
     def __init__(self,

@@ -9,6 +9,7 @@ __all__ = ['MOVERS', 'VIDEO_CODES', 'moving_scene', 'make_video', 'truth_table',
 import math, cv2, numpy as np
 from pathlib import Path
 from ...check.values import whole
+from ...check.arguments import accepted_arguments
 from ...check.verbs import checked
 from ..labels.atomic import atomic_path
 from .painters import OBJECTS, Pen, pick, value_noise
@@ -134,7 +135,7 @@ def moving_scene(
         yield image,dict(boxes=np.array(boxes)[there], ids=np.flatnonzero(there)+1, names=np.array(names)[there], visible=visible[there])
 
 # %% ../../../nbs/data/synth/07_moving.ipynb #57000015
-@checked(size=None, seed=None)
+@checked(also=accepted_arguments(moving_scene), size=None, seed=None)
 def make_video(
     file, # .mp4 or .avi
     seed:int=0, # another seed, another film
