@@ -108,6 +108,8 @@ def test_ignored_objects_touch_the_class_loss_only(name):
     kept,none = map(losses, (target(A, [0,1,2], [False]*3), target(A, [0,1,2])))
     assert all(torch.equal(kept[k], none[k]) for k in kept)
 
+def same(a, b): return np.array_equal(a, b, equal_nan=True)              # a detector may not know the deviation of an angle
+
 @every
 def test_losses_by_image_in_evaluation(name):
     m = make(name, score_thr=0.)
@@ -124,7 +126,7 @@ def test_losses_by_image_in_evaluation(name):
     for k,v in by_image.items():
         assert v.shape==(3,)
         assert torch.allclose(v.mean(), train[k], rtol=1e-5), k
-    assert all(torch.equal(a[k], b[k]) for a,b in zip(dets, plain) for k in a), 'targets change nothing about the detections'
+    assert all(same(a[k], b[k]) for a,b in zip(dets, plain) for k in a), 'targets change nothing about the detections'
     empty = by_image['loss_box' if 'loss_box' in by_image else 's0_loss_box'][2]
     assert empty==0, 'an image without objects has no box loss'
 
@@ -154,10 +156,10 @@ def test_detections(name, angle):
     with torch.no_grad(): dets = m(images())
     assert len(dets)==2
     for d in dets:
-        assert set(d)=={'boxes','scores','labels'}
+        assert set(d)-{'std'}=={'boxes','scores','labels'}
         k = len(d['scores'])
         assert 0<k<=m.stages[-1].max_per_img
-        assert d['boxes'].shape==(k,5) and d['scores'].shape==d['labels'].shape==(k,)
+        assert d['boxes'].shape==d.get('std', d['boxes']).shape==(k,5) and d['scores'].shape==d['labels'].shape==(k,)
         assert d['boxes'].dtype==d['scores'].dtype==torch.float32 and d['labels'].dtype==torch.long
         assert (d['scores'].diff()<=0).all() and (d['scores']>=0).all() and (d['scores']<=1).all()
         assert (d['labels']>=0).all() and (d['labels']<K).all()
@@ -195,7 +197,7 @@ def test_compiles(name):
     "Dynamo's tracing and graph breaks only: making code needs a C compiler, which a machine may lack"
     m = make(name, score_thr=0.).eval()
     with torch.no_grad(): plain,compiled = m(images()),torch.compile(m, backend='eager')(images())
-    assert all(torch.allclose(a[k], b[k], atol=1e-5) for a,b in zip(plain, compiled) for k in a)
+    assert all(torch.allclose(a[k], b[k], atol=1e-5, equal_nan=k=='std') for a,b in zip(plain, compiled) for k in a)
 
 # settings
 
@@ -211,7 +213,7 @@ def test_recipe_is_plain_data(name):
 def test_state_dict_and_pickle(name):
     a,b = make(name, score_thr=0.).eval(),make(name, seed=1, score_thr=0.).eval()
     def equal(o, p):
-        with torch.no_grad(): return all(torch.equal(x[k], y[k]) for x,y in zip(o(images()), p(images())) for k in x)
+        with torch.no_grad(): return all(same(x[k], y[k]) for x,y in zip(o(images()), p(images())) for k in x)
     assert not equal(a, b)
     assert not any(b.load_state_dict(a.state_dict()))
     assert equal(a, b) and equal(a, pickle.loads(pickle.dumps(a))) and equal(a, copy.deepcopy(a))
