@@ -101,7 +101,8 @@ def known_symmetry(
     learn # a learner with a detector
 )->dict: # by class name 360, 90 or 'round'; of all others 180 is meant
     "What the angles of the detector's classes mean"
-    return getattr(get_model(learn.model), 'symmetry', None) or {}
+    model = getattr(learn, 'model', None)
+    return getattr(model and get_model(model), 'symmetry', None) or {}
 
 # %% ../../nbs/learn/01_callbacks.ipynb #d813cf0a
 def as_classes(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from inspect import signature
+from textwrap import wrap
 from fastcore.docments import docments
 from fastai.vision.all import *
 from fastai.learner import Learner
@@ -182,9 +183,10 @@ def _lines(value):
     "A value as lines: of a dictionary of calls, each on its own"
     if not isinstance(value, dict): return [str(value)]
     pairs = lambda some: ', '.join(f'{key}={part}' for key,part in some.items())
-    if any(isinstance(part, dict) for part in value.values()):
-        return [f'{key}({pairs(part)})' if isinstance(part, dict) else f'{key}={part}' for key,part in value.items()]
-    return [pairs(value) or '–']
+    calls = any(isinstance(part, dict) for part in value.values())
+    each = [f'{key}({pairs(part)})' if isinstance(part, dict) else f'{key}={part}' for key,part in value.items()]
+    lines = each if calls else [pairs(value)]
+    return [row for line in lines for row in wrap(line, 120, subsequent_indent='  ', break_on_hyphens=False)] or ['–']
 
 @patch
 def __repr__(self:Recipe):

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-import cv2, numpy as np
+import numpy as np
 from PIL import Image
 from ...check.arrays import is_tensor, library_of
 from ...check.verbs import checked
@@ -38,7 +38,9 @@ _MERGED = 'u1 u2 i2 f4'.split() # types of bands that OpenCV puts side by side, 
 
 def _side_by_side(bands): # of (h,w)
     "Bands as an image (h,w,c)"
-    return cv2.merge(bands) if bands[0].dtype.str[1:] in _MERGED else np.stack(bands, -1)
+    if bands[0].dtype.str[1:] not in _MERGED: return np.stack(bands, -1)
+    import cv2                      # where it is used: tools for labels start without
+    return cv2.merge(bands)
 
 class _Array:
     "An image in memory, or mapped to it"
@@ -89,7 +91,7 @@ def _check_bits(im, grey, deep):
 def _deep_colours(file, alpha):
     "(h,w,3) uint16, and a mask of the visible pixels or None"
     data = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
-    import cv2                      # here, as nothing else of this module needs it
+    import cv2
     try: pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error as e: raise ValueError(f'{e}') from e
     if pixels is None or pixels.ndim!=3 or pixels.shape[2]<3: raise ValueError('OpenCV cannot decode its 16 bits')
