@@ -127,7 +127,7 @@ def _errors(scores, labels, img, true, vocab, *how, folds=5):
         shares[own] = _fitted(scores[rest], labels[rest], true[rest], vocab, *how)(scores[own], labels[own], vocab)
     return [reliability(values, true).ece for values in (scores,shares)]
 
-RULES['calibrator'] = lambda value: None if value is None or isinstance(value, (Calibrator,dict)) else 'what calibrate gives'
+RULES['calibrator'] = lambda value: None if value is None or isinstance(value, dict) or hasattr(value, 'curves') else 'what calibrate gives'
 
 def acc_of(
     found, # `APAccumulator`, or what has `accumulate`

@@ -150,6 +150,16 @@ def export(self:Explorer,
     return path
 
 # %% ../../nbs/explore/07_explorer.ipynb #fba79f00
+@patch(as_prop=True)
+def vocab(self:Explorer)->list:
+    "The class names"
+    return [str(name) for name in self.table.fields['cls'].values]
+
+@patch(as_prop=True)
+def rounds(self:Explorer)->list:
+    "The indices of round classes"
+    return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)=='round']
+
 @patch
 def box_of(self:Explorer, row:int)->tuple: # (5,)
     "The box that a row is about"
@@ -259,16 +269,6 @@ def open(self:Explorer,
     for viewer in old:                                       # or every image that was looked at would stay in the memory of both sides
         viewer.layout.close()
         viewer.close()
-
-@patch(as_prop=True)
-def vocab(self:Explorer)->list:
-    "The class names"
-    return [str(name) for name in self.table.fields['cls'].values]
-
-@patch(as_prop=True)
-def rounds(self:Explorer)->list:
-    "The indices of round classes"
-    return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)=='round']
 
 @patch
 def large(self:Explorer,
