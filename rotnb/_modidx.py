@@ -2602,6 +2602,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'rotnb/evaluate/calibration.py'),
                                             'rotnb.evaluate.calibration._fitted': ( 'evaluate/calibration.html#_fitted',
                                                                                     'rotnb/evaluate/calibration.py'),
+                                            'rotnb.evaluate.calibration._is_calibrator': ( 'evaluate/calibration.html#_is_calibrator',
+                                                                                           'rotnb/evaluate/calibration.py'),
                                             'rotnb.evaluate.calibration._is_judged': ( 'evaluate/calibration.html#_is_judged',
                                                                                        'rotnb/evaluate/calibration.py'),
                                             'rotnb.evaluate.calibration._isotonic': ( 'evaluate/calibration.html#_isotonic',

@@ -127,7 +127,8 @@ def _errors(scores, labels, img, true, vocab, *how, folds=5):
         shares[own] = _fitted(scores[rest], labels[rest], true[rest], vocab, *how)(scores[own], labels[own], vocab)
     return [reliability(values, true).ece for values in (scores,shares)]
 
-RULES['calibrator'] = lambda value: None if value is None or isinstance(value, dict) or hasattr(value, 'curves') else 'what calibrate gives'
+def _is_calibrator(value): return None if value is None or isinstance(value, dict) or hasattr(value, 'curves') else 'what calibrate gives'
+RULES['calibrator'] = _is_calibrator
 
 def acc_of(
     found, # `APAccumulator`, or what has `accumulate`
