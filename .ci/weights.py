@@ -1,6 +1,6 @@
 """The weights that come with the package, from the folder that rotnb-demo left:
 
-    rotnb-demo --path DEMO --n-train 480
+    rotnb-demo --path DEMO --model rotated_fcos_tiny --n-train 480
     python .ci/weights.py DEMO rotated_fcos_tiny_synth
 
 measures the detector on the demo's validation scenes with numbers of 32 and of 16 bits, and writes rotnb/weights/NAME.* with 16 bits

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 PEER,MODEL = ['ultralytics==8.4.190','ultralytics-thop','ultralytics-platform','polars','polars-runtime-32'],'yolo11n-obb'
-NAMES = ['rotated_fcos_tiny','rtmdet_r_tiny','yolov8_n','yolov6_n','yolov5_n']
+NAMES = ['rotated_tal_tiny','rotated_fcos_tiny','rtmdet_r_tiny','yolov8_n','yolov6_n','yolov5_n']
 
 # --- both sides: a process that waits for its turn
 

@@ -93,7 +93,7 @@ class Mosaic(MixTransform):
         own = across[len(seams[0])-1],down[len(seams[1])-1]      # the middle of nine, the first of four
         for cell in itertools.product(across, down):
             if any(a>=end or b<=begin for (a,b),begin,end in zip(cell, lo, hi)): continue
-            placed.append(self._lay(canvas, (im,quads,labels) if cell==own else self.other(), cell, zoom, lo))
+            placed.append(self._lay(canvas, (im,quads,labels) if cell==own else self.other(), cell, zoom, lo, canvas_wh))
         quads,labels = (torch.cat(parts) for parts in zip(*placed)) if placed else (torch.zeros(0,4,2),torch.zeros(0).long())
         return self._moved(canvas, lo, quads, labels, m)
 
@@ -138,14 +138,16 @@ def _moved(self:Mosaic, im, lo, quads, codes, m):
 
 # %% ../../nbs/data/05_mixing.ipynb #da17b002
 @patch
-def _lay(self:Mosaic, canvas, sample, cell, zoom, origin):
+def _lay(self:Mosaic, canvas, sample, cell, zoom, origin, canvas_wh):
     "Paste one image into a cell of the canvas, whose first pixel is `origin`; its boxes, cut at the seams"
     im,quads,labels = sample
     scale = _scale(im, self.size_wh)*zoom
     at = [b-scale*side if a==-math.inf else a if b==math.inf else (a+b-scale*side)/2 for (a,b),side in zip(cell, im.size)]
     m = torch.diag(tensor([scale,scale,1])).double()
     m[:2,2] = tensor(at)
-    kept = self._cut(move_quads(quads, m), labels.as_subclass(Tensor), *tensor(cell).double().T)
+    begin,end = tensor(cell).double().T
+    if self.warp: begin,end = begin.clamp(min=0),end.minimum(tensor(canvas_wh))             # beyond, a warp would find no pixels of it
+    kept = self._cut(move_quads(quads, m), labels.as_subclass(Tensor), begin, end)
     lo = [max(a, begin, math.floor(start+1e-6)) for (a,_),begin,start in zip(cell, origin, at)]
     hi = [min(b, begin+side, math.ceil(start+scale*own-1e-6))
           for (_,b),begin,side,start,own in zip(cell, origin, canvas.size, at, im.size)]

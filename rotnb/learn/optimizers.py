@@ -16,7 +16,7 @@ from ..check.verbs import checked
 def orthogonalized(
     grad:Tensor, # `(n, ...)`, seen as a matrix `(n, m)`
     steps:int=5 # of the polynomial
-)->Tensor: # same shape; its singular values are about 1, between 0.7 and 1.2
+)->Tensor: # same shape; its singular values are about 1, those of directions that had a hundredth of the largest too
     "The nearest matrix that stretches no direction, nearly (Newton-Schulz)"
     x = grad.flatten(1).float()
     if tall := x.shape[0]>x.shape[1]: x = x.T
@@ -26,9 +26,12 @@ def orthogonalized(
         x = 3.4445*x + (-4.775*a + 2.0315*a@a)@x
     return (x.T if tall else x).to(grad.dtype).view_as(grad)
 
+def _is_matrix(p): return p.squeeze().ndim>1
+def _squares(p, **kwargs): return None if _is_matrix(p) else average_sqr_grad(p, **kwargs)        # Adam's, which a matrix has no use for
+
 def muon_step(p, lr, mom, grad_avg, **kwargs):
     "Step for Muon with `lr` on a matrix, or for Adam on anything else"
-    if p.squeeze().ndim<2: return adam_step(p, lr, mom=mom, grad_avg=grad_avg, **kwargs)
+    if not _is_matrix(p): return adam_step(p, lr, mom=mom, grad_avg=grad_avg, **kwargs)
     ahead = orthogonalized(p.grad.lerp(grad_avg, mom))                    # the average as it will be (Nesterov)
     p.data.add_(ahead, alpha=-.2*lr*max(len(p), p[0].numel())**.5)
 
@@ -41,7 +44,7 @@ def muon(
     wd:float=.01 # decoupled decay
 )->Optimizer:
     "Muon for matrices and Adam for all else, as an `opt_func`"
-    steps = [weight_decay, partial(average_grad, dampening=True), average_sqr_grad, step_stat, muon_step]
+    steps = [weight_decay, partial(average_grad, dampening=True), _squares, step_stat, muon_step]
     return Optimizer(params, steps, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
 # %% ../../nbs/learn/24_optimizers.ipynb #cab3ca57

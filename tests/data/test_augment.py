@@ -17,7 +17,7 @@ from rotnb.data.labels.records import Annot
 from rotnb.data.samplers import *
 from rotnb.data.cache import *
 from rotnb.data.loaders import RotatedDataLoaders
-from painted import COLOURS, front_half, mask, scene, soft_iou, tinted, write
+from painted import COLOURS, check_pixels, front_half, mask, scene, soft_iou, tinted, write
 from paths import ROOT
 
 few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -133,15 +133,7 @@ def test_mosaic(seed):
     mos.dataset = some
     im,q,l = mos(some[0], split_idx=0)
     assert im.size==(300,260) and len(q)==len(l)
-    bright = np.asarray(im)>127
-    for i,colour in enumerate(COLOURS):
-        own,where = (bright==colour).all(-1),np.zeros(bright.shape[:2], bool)
-        for o,c in zip(q, l):
-            if c==i: where |= mask(o, 300, 260)>0
-        if own.sum()>200: assert where[own].mean()>.98                     # pixels of an object lie in one of its boxes
-    for o,c in zip(q, l):                                                  # and each box has pixels of its own
-        m = mask(o, 300, 260)>127
-        if m.sum()>400: assert (bright[m]==COLOURS[c]).all(-1).mean()>.3
+    check_pixels(im, q, l)
 
 @given(seed=seeds)
 @few

@@ -39,3 +39,15 @@ def write(root, n, size=(96,64)):
                                 rng.uniform(-2,2,k)], 1).reshape(-1,5))
         res.append(Annot(root/f'{i}.png', q, [['car','ship'][(i+j)%2] for j in range(k)], np.arange(k)%2))
     return res
+
+def check_pixels(im, quads, labels):
+    "Objects of an image that is made of `tinted` ones lie in boxes of their classes, and boxes have pixels of theirs"
+    (w,h),bright = im.size,np.asarray(im)>127
+    for i,colour in enumerate(COLOURS):
+        own,where = (bright==colour).all(-1),np.zeros(bright.shape[:2], bool)
+        for quad,label in zip(quads, labels):
+            if label==i: where |= mask(quad, w, h)>0
+        if own.sum()>200: assert where[own].mean()>.98
+    for quad,label in zip(quads, labels):
+        inside = mask(quad, w, h)>127
+        if inside.sum()>400: assert (bright[inside]==COLOURS[label]).all(-1).mean()>.3
