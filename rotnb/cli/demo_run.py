@@ -94,7 +94,7 @@ def save_images(
     _save_figure(plt.gcf(), path/'results.png')
     annot = max(learn.dls.valid_ds.items, key=len)  # the image with most to see
     image = open_image(annot.image)
-    drawn = draw(np.array(image), **predict_image(learn, image), vocab=learn.dls.vocab)
+    drawn = draw(np.array(image), predict_image(learn, image), vocab=learn.dls.vocab)
     with atomic_path(path/'prediction.png') as part: Image.fromarray(drawn).save(part)
 
 # %% ../../nbs/cli/05_demo_run.ipynb #2a72a708

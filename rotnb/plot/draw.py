@@ -90,22 +90,23 @@ def _to_bytes(px):
     return _stretched(px, *((0,1) if unit else np.nanpercentile(px, (2,98))))
 
 # %% ../../nbs/plot/01_draw.ipynb #553b1719
-def _caption(label, score, vocab):
-    "`ship 0.87`, `ship`, or an empty text"
+def _caption(label, score, vocab, number=None):
+    "`ship 0.87`, `ship 3 0.87`, `ship`, or an empty text"
     parts = []
     named = label is None or isinstance(label, str) or vocab is None or not 0<=int(label)<len(vocab)
     if label is not None: parts.append(str(label if named else vocab[int(label)]))
+    if number is not None: parts.append(str(number))
     if score is not None: parts.append(f'{float(score):.2f}')
     return ' '.join(parts)
 
-def _each(n, labels, scores, ignored):
-    "One (label, score, ignored) per box"
-    for name,values in dict(labels=labels, scores=scores, ignored=ignored).items():
+def _each(n, labels, scores, ignored, ids=None):
+    "One (label, score, ignored, number) per box"
+    for name,values in dict(labels=labels, scores=scores, ignored=ignored, ids=ids).items():
         if values is not None and len(values)!=n: raise ValueError(f'{len(values)} {name} for {n} boxes: each box has one')
     def at(values, index): # tensors and numpy scalars become numbers
         value = None if values is None else values[index]
         return value.item() if hasattr(value, 'item') else value
-    return [(at(labels, index), at(scores, index), bool(at(ignored, index))) for index in range(n)]
+    return [(at(labels, index), at(scores, index), bool(at(ignored, index)), at(ids, index)) for index in range(n)]
 
 # %% ../../nbs/plot/01_draw.ipynb #b748ad23
 def _upper_corner(q): return q[np.lexsort((q[:,0],q[:,1]))[0]]
@@ -143,12 +144,12 @@ def _color_index(label, vocab):
 
 _GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
 
-def _unpacked(boxes, labels, scores, vocab, symmetry):
-    "Boxes, labels, scores, vocab, symmetry; what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
+def _unpacked(boxes, labels, scores, vocab, symmetry, ids=None):
+    "Boxes, labels, scores, vocab, symmetry, ids; what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
     if symmetry is None: symmetry = getattr(boxes, 'symmetry', None) or getattr(vocab, 'symmetry', None)
-    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry
-    labels,scores = (boxes.get(key) if given is None else given for key,given in (('labels',labels),('scores',scores)))
-    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry
+    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry,ids
+    labels,scores,ids = (boxes.get(key) if given is None else given for key,given in dict(labels=labels, scores=scores, ids=ids).items())
+    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry,ids
 
 def _corners(boxes):
     "(n,4,2) of rboxes (n,5) or corners, arrays or tensors"
@@ -165,14 +166,14 @@ def _color_of(label, vocab, colors):
     one = isinstance(colors, str) or len(colors)==3 and isinstance(colors[0], Real)
     return rgb_color(colors) if one else class_color(at, colors)
 
-def _shown(boxes, labels, scores, vocab, ignored, colors=None, symmetry=None):
+def _shown(boxes, labels, scores, vocab, ignored, colors=None, symmetry=None, ids=None):
     "(corners, colour, caption, class, ignored, round) of each box that can be placed"
     res,corners = [],_corners(boxes)
-    each = _each(len(corners), labels, scores, ignored)
-    for quad,(label,score,ign),is_round in zip(corners, each, _rounds([label for label,*_ in each], vocab, symmetry)):
+    each = _each(len(corners), labels, scores, ignored, ids)
+    for quad,(label,score,ign,number),is_round in zip(corners, each, _rounds([label for label,*_ in each], vocab, symmetry)):
         if not np.isfinite(quad).all(): continue
         name = _caption(label, None, vocab)+(', ignored' if ign else '')
-        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab), name, ign, is_round))
+        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab, number), name, ign, is_round))
     return res
 
 # %% ../../nbs/plot/01_draw.ipynb #c1cad94a
@@ -244,8 +245,8 @@ def show_boxes(
     symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
 ): # the axis
     "Draw boxes with class and score on `ax`"
-    quads,labels,scores,vocab,symmetry = _unpacked(quads, labels, scores, vocab, symmetry)
-    shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry)
+    quads,labels,scores,vocab,symmetry,ids = _unpacked(quads, labels, scores, vocab, symmetry)
+    shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry, ids)
     found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
     heading = _turned(found) if heading is None else heading
     for quad,color,_,_,ign,is_round in found: _outline(ax, quad, _hex(color), ign, lw, heading, is_round)
@@ -335,13 +336,16 @@ def draw(
     max_text:int=60, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
     heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
-    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
+    symmetry:dict=None, # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
+    quads=None, # (n,4,2) or (n,8) corners, pixels, drawn in place of `boxes`
+    ids=None, # (n,) numbers of followed objects, written after the class
+    std=None # not drawn: taken so that all that a detector answers can be given, `draw(image, **found)`
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
-    boxes,labels,scores,vocab,symmetry = _unpacked(boxes, labels, scores, vocab, symmetry)
-    found = _shown(boxes, labels, scores, vocab, ignored, colors, symmetry)
+    boxes,labels,scores,vocab,symmetry,ids = _unpacked(boxes, labels, scores, vocab, symmetry, ids)
+    found = _shown(boxes if quads is None else quads, labels, scores, vocab, ignored, colors, symmetry, ids)
     heading = _turned(found) if heading is None else heading
     for quad,color,_,_,ign,is_round in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates

@@ -4,6 +4,8 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from rotnb.data.images.windows import open_scene
 from rotnb.data.synth.scenes import make_scene
+from rotnb.geometry.boxes import rbox2qbox
+from rotnb.plot.draw import draw
 from rotnb.predict.detections import Detections, _in_words
 from rotnb.predict.results import results_df, write_predictions
 
@@ -172,3 +174,15 @@ def test_a_filter_refuses_what_it_does_not_know():
     wrongs = (dict(conf=.5),"'conf', did you mean 'score_thr'"),(dict(min_score=.5),'score_thr'),(dict(score_thr=50),'score_thr')
     for wrong,said in wrongs:
         with pytest.raises((TypeError,ValueError), match=said): some().filter(**wrong)
+
+def test_all_that_a_detector_answers_can_be_drawn():
+    "`draw(image, **found)` draws what `draw(image, found)` does, with every key that a detector has"
+    rows = torch.tensor([[60.,40,50,20,.4],[130,80,60,30,-.8]])
+    own = dict(quads=rbox2qbox(rows)+2, ids=torch.tensor([3,12]), std=torch.full((2,5), .5))
+    found = Detections(rows, torch.tensor([.9,.6]), torch.tensor([0,1]), ['ship','plane'], **own)
+    black = np.zeros((120,200,3), np.uint8)
+    pictures = [draw(black, found), draw(black, **found, vocab=['ship','plane']), draw(black, dict(found.items()), vocab=['ship','plane'])]
+    assert all((picture==pictures[0]).all() for picture in pictures)
+    bare = Detections(rows, found.scores, found.labels, ['ship','plane'])
+    assert all((draw(black, Detections(rows, bare.scores, bare.labels, bare.vocab, **{key:own[key]}))!=draw(black, bare)).any()
+               for key in ('quads','ids'))
