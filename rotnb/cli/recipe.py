@@ -12,7 +12,7 @@ from ..data.labels.atomic import lies_in
 from .commands import UserError
 
 # %% ../../nbs/cli/04_recipe.ipynb #2aabfe22
-recipe = dict(model='rotated_tal_tiny', epochs=24, bs=4, n_train=240, n_valid=60, size=320,
+recipe = dict(model='rotated_tal_tiny', epochs=12, bs=4, n_train=240, n_valid=60, size=320,
               opt='muon', lr=.012, # above the 1e-3 of `rotated_learner`: few steps, from random weights
               ema=dict(decay=.998, warmup=200), # the average of the last weights is judged and kept
               aug=dict(max_rotate=0, min_zoom=1, max_zoom=1, max_lighting=0), # the eight symmetries alone
