@@ -4,7 +4,7 @@
     python .ci/weights.py DEMO rotated_fcos_tiny_synth
 
 measures the detector on the demo's validation scenes with numbers of 32 and of 16 bits, and writes rotnb/weights/NAME.* with 16 bits
-if no figure changes by more than a thousandth"""
+if no figure changes by more than three thousandths"""
 import json, sys, tempfile
 from pathlib import Path
 from rotnb.cli.demo_run import demo_loaders
@@ -40,7 +40,7 @@ def main(demo, name):
     with tempfile.TemporaryDirectory() as tmp:
         found = [measured(save_weights(model, Path(tmp)/str(half), half), dls) for half in (False,True)]
     print('32 bits:', found[0], '16 bits:', found[1], 'the demo:', {key:run[key] for key in found[0]})
-    half = all(abs(found[0][key]-found[1][key])<=.001 for key in found[0])
+    half = all(abs(found[0][key]-found[1][key])<=.003 for key in found[0])
     file = save_weights(model, ROOT/'rotnb/weights'/name, half, metrics=found[half], bits=16 if half else 32, **notes)
     print(file, f'{file.stat().st_size/1e6:.2f} MB')
 

@@ -145,10 +145,11 @@ def _color_index(label, vocab):
 _GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
 
 def _unpacked(boxes, labels, scores, vocab, symmetry, ids=None):
-    "Boxes, labels, scores, vocab, symmetry, ids; what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
+    "The same, and what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
     if symmetry is None: symmetry = getattr(boxes, 'symmetry', None) or getattr(vocab, 'symmetry', None)
     if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry,ids
-    labels,scores,ids = (boxes.get(key) if given is None else given for key,given in dict(labels=labels, scores=scores, ids=ids).items())
+    own = dict(labels=labels, scores=scores, ids=ids)
+    labels,scores,ids = (boxes.get(key) if given is None else given for key,given in own.items())
     return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry,ids
 
 def _corners(boxes):

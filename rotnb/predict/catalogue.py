@@ -92,7 +92,7 @@ class WeightsTable(pd.DataFrame):
 
 def _shipped_row(file):
     notes = json.loads(file.with_suffix('.json').read_text(encoding='utf-8'))
-    more = dict(kind='detector', classes=len(notes['classes'] or []), here=True, **notes['metrics'])
+    more = dict(kind='detector', backbone=notes['recipe']['backbone']['name'], classes=len(notes['classes'] or []), here=True, **notes['metrics'])
     return notes|notes['options']|more
 
 def _timm_row(name):
