@@ -92,8 +92,8 @@ class WeightsTable(pd.DataFrame):
 
 def _shipped_row(file):
     notes = json.loads(file.with_suffix('.json').read_text(encoding='utf-8'))
-    more = dict(kind='detector', backbone=notes['recipe']['backbone']['name'], classes=len(notes['classes'] or []), here=True, **notes['metrics'])
-    return notes|notes['options']|more
+    more = dict(kind='detector', classes=len(notes['classes'] or []), here=True, **notes['metrics'])
+    return notes|notes['options']|dict(backbone=notes['recipe']['backbone']['name'])|more
 
 def _timm_row(name):
     "Weights of a backbone that timm knows"
