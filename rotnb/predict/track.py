@@ -246,5 +246,5 @@ def _answer(self:Tracker, found):
     shown = shown[np.argsort(self.current[shown], kind='stable')]
     dets,boxes = self.current[shown],(self.expected if self.smooth else self.spelt)[shown]
     scores,labels = (torch.as_tensor(found[key]).detach().cpu()[torch.from_numpy(dets)] for key in ('scores','labels'))
-    return Detections(torch.from_numpy(boxes), scores, labels, getattr(found, 'vocab', None), getattr(found, 'image', None),
-                      ids=torch.from_numpy(self.ids[shown]))
+    vocab,image,symmetry = (getattr(found, name, None) for name in ('vocab','image','symmetry'))
+    return Detections(torch.from_numpy(boxes), scores, labels, vocab, image, symmetry=symmetry, ids=torch.from_numpy(self.ids[shown]))
