@@ -40,9 +40,9 @@ def spread():
     for name,weight in detector.stages.named_parameters():
         if name.split('.')[1] in ('cls','box'): torch.nn.init.normal_(weight, std=.1)
     detector.vocab,detector.symmetry = ['court','hall','tank'],{'hall':90, 'tank':'round'}
-    return file_predictor(Predictor(detector, ['court','hall','tank'], size=(128,96), score_thr=.1))
+    return file_predictor(Predictor(detector, ['court','hall','tank'], size=(128,96), score_thr=.1, iou_thr=.8))
 
-@pytest.mark.parametrize('suffix', ['.onnx','.xml'])
+@pytest.mark.parametrize('suffix', ['.onnx', pytest.param('.xml', marks=pytest.mark.slow)])
 def test_round_classes_are_upright_in_the_file_and_deviations_are_said(spread, tmp_path, suffix):
     file = WRITERS[suffix](spread, tmp_path/f'm{suffix}', check=False)
     x = torch.randint(0, 256, (1,3,96,128), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -50,17 +50,18 @@ def test_round_classes_are_upright_in_the_file_and_deviations_are_said(spread, t
     own, = module.eager(x)
     found, = ExportedDetector(file)(x)
     n = len(found['boxes'])
-    assert n>20 and own['std'][:n].isfinite().all() and own['std'][:n].min()>0
+    assert n>20 and own['std'][:n,:4].min()>0 and own['std'][:,4].isnan().all()          # its angle has no distribution
     pairs = torch.cdist(own['boxes'].double(), found['boxes'].double()).argmin(0)     # equal scores may change places
     for key,off in dict(boxes=1e-2, scores=1e-3, std=1e-2).items():
-        assert found[key].shape==own[key][:n].shape and (found[key]-own[key][pairs]).abs().max()<off, key
+        assert found[key].shape==own[key][:n].shape and torch.allclose(found[key], own[key][pairs], rtol=0, atol=off, equal_nan=True), key
     tanks = found['boxes'][found['labels']==2]
     near = tanks[tanks[:,2:4].amax(1)<=1.19*tanks[:,2:4].amin(1)]
     assert len(near)>2 and (near[:,4]==0).all()
     other,scene = Predictor(file),make_scene(0, 256)[0]
     assert other.symmetry==spread.symmetry=={'hall':90, 'tank':'round'}
     seen,known = other(scene),spread(scene)
-    assert len(seen)==len(known)>5 and seen.std.isfinite().all() and torch.allclose(seen.std.sum(0), known.std.sum(0), rtol=1e-2)
+    assert len(seen)==len(known)>5 and seen.std[:,:4].isfinite().all()
+    assert torch.allclose(seen.std.sum(0), known.std.sum(0), rtol=1e-2, equal_nan=True)
 
 def test_an_empty_answer(exported):
     found = ExportedDetector(exported()).run(torch.zeros(1, 3, 160, 192, dtype=torch.uint8))
@@ -106,14 +107,14 @@ def test_the_module_answers_as_its_detector(name, kw):
     size = {} if 'tiny' in name else dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, strides=(8,16))
     detector = create_detector(name, 3, **size, **kw, **(dict(fc_channels=32) if name in ('gliding_vertex','oriented_rcnn') else {}))
     for part,weight in detector.stages.named_parameters():
-        if {*part.split('.')[1:-1]}&{'cls','box'}: torch.nn.init.normal_(weight, std=.04 if 'retina' in name or name[:3] in ('gli','ori','h2r') or 'fcos' in name else .1)
+        if {'cls','box'}&{*part.split('.')[-3:-1]}: torch.nn.init.normal_(weight, std=.04)
     module = ExportModule(detector, k=2000, pre=10_000)
     x = torch.randint(0, 256, (2,3,96,128), dtype=torch.uint8)
     own = module.eager(x)
     found = dict(zip(module.outputs, module(x)))
     assert [len(o['boxes']) for o in own]==found.pop('count').tolist() and any(len(o['boxes'])>5 for o in own)
     for i,one in enumerate(own):
-        for key,rows in one.items(): assert torch.allclose(found[key][i,:len(rows)], rows, atol=1e-4), key
+        for key,rows in one.items(): assert torch.allclose(found[key][i,:len(rows)], rows, atol=1e-4, equal_nan=True), key
 
 def test_the_detector_is_left_as_it_is(made):
     detector = made[0].detector.train()
