@@ -2641,8 +2641,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal._found_pairs': ( 'evaluate/conformal.html#_found_pairs',
                                                                                      'rotnb/evaluate/conformal.py'),
-                                          'rotnb.evaluate.conformal._fullest': ( 'evaluate/conformal.html#_fullest',
-                                                                                 'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal._is_judged': ( 'evaluate/conformal.html#_is_judged',
                                                                                    'rotnb/evaluate/conformal.py'),
                                           'rotnb.evaluate.conformal._reach': ( 'evaluate/conformal.html#_reach',

@@ -21,23 +21,19 @@ from .matching import Outcome, match
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #2e0cc999
 def objects_needed(
-    coverage:float, # share of new objects that a promise is to hold for, in (0, 1)
-    together:int=1 # most objects of one image
+    coverage:float # share of new objects that a promise is to hold for, in (0, 1)
 )->int:
     "The least number of known objects that any promise can be made of"
-    return math.ceil(together*coverage/(1-coverage)-1e-9)
+    return math.ceil(coverage/(1-coverage)-1e-9)
 
 def conformal_bound(
     values, # (n,) of known objects
-    coverage:float, # in (0, 1)
-    together:int=1 # most of them that are of one image, and so are alike
+    coverage:float # in (0, 1)
 )->float:
     "What the value of a new object exceeds with a probability of at most `1-coverage`"
     n = len(values)
-    k = math.ceil((n+together)*coverage-1e-9)                       # in floats, 10 x .9 may be more than 9
-    if k>n:
-        needed = objects_needed(coverage, together)
-        raise ArgumentError(f'{coverage:g} of new objects: that needs {needed} known ones or more, there are {n}')
+    k = math.ceil((n+1)*coverage-1e-9)                              # in floats, 10 x .9 may be more than 9
+    if k>n: raise ArgumentError(f'{coverage:g} of new objects: that needs {objects_needed(coverage)} known ones or more, there are {n}')
     return float(np.sort(values)[k-1])
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #a898bb37
@@ -124,9 +120,7 @@ def _found_pairs(acc, iou_thr, score_thr):
     "Boxes that found an object, the objects, and their class"
     flat,matched = acc.flat(),match(acc, iou_thr)
     det = np.flatnonzero((matched.status==Outcome.TRUE)&(flat.scores>=score_thr))
-    return flat.boxes[det],flat.gt_boxes[matched.gt[det]],flat.labels[det],flat.img[det]
-
-def _fullest(images): return int(np.unique(images, return_counts=True)[1].max(initial=1)) # most objects of one image, by the image of each
+    return flat.boxes[det],flat.gt_boxes[matched.gt[det]],flat.labels[det]
 
 @checked(also=('bs','num_workers','progress'), found=_is_judged, least=whole(), unit=choice('px','size'))
 def conformal(
@@ -142,18 +136,16 @@ def conformal(
     "How far the truth may lie from boxes that were found"
     score_thr = getattr(found, 'score_thr', 0.) if score_thr is None else score_thr
     acc = acc_of(found, annots, **kwargs)
-    boxes,true,labels,images = _found_pairs(acc, iou_thr, score_thr)
-    margin,needed = box_margin(boxes, true)/_unit_px(unit, boxes),objects_needed(coverage, _fullest(images))
+    boxes,true,labels = _found_pairs(acc, iou_thr, score_thr)
+    margin,needed = box_margin(boxes, true)/_unit_px(unit, boxes),objects_needed(coverage)
     if len(margin)<needed:
         raise ArgumentError(f'coverage {coverage:g} needs {needed} found objects or more, in {len(acc.images)} images there are '
                             f'{len(margin)}: give more images, or ask for less')
-    own = {str(name):labels==i for i,name in enumerate(acc.flat().vocab)}
-    def enough(some): return some.sum()>=objects_needed(coverage, _fullest(images[some]))
-    def bound(some): return conformal_bound(margin[some], coverage, _fullest(images[some]))
-    by_class = {name:bound(some) for name,some in own.items() if some.sum()>=least and enough(some)}
-    others = np.isin(labels, [i for i,name in enumerate(own) if name not in by_class])
-    rest = bound(others if enough(others) else np.full(len(labels), True))
-    return Margins(coverage, by_class, rest, {name:int(some.sum()) for name,some in own.items()}, iou_thr, score_thr, unit)
+    own = {str(name):margin[labels==i] for i,name in enumerate(acc.flat().vocab)}
+    by_class = {name:conformal_bound(some, coverage) for name,some in own.items() if len(some)>=max(least, needed)}
+    others = np.concatenate([np.empty(0), *(some for name,some in own.items() if name not in by_class)])
+    rest = conformal_bound(others if len(others)>=needed else margin, coverage)
+    return Margins(coverage, by_class, rest, {name:len(some) for name,some in own.items()}, iou_thr, score_thr, unit)
 
 # %% ../../nbs/evaluate/15_conformal.ipynb #f1964160
 @patch
@@ -165,7 +157,7 @@ def covered(self:Margins,
     "How often the truth lay between the bounds"
     acc = acc_of(found, annots, **kwargs)
     vocab = [*map(str, acc.flat().vocab)]
-    boxes,true,labels,_ = _found_pairs(acc, self.iou_thr, self.score_thr)
+    boxes,true,labels = _found_pairs(acc, self.iou_thr, self.score_thr)
     inside = box_margin(boxes, true)<=self.of(boxes, labels, vocab)+1e-9
     rows = [(name,labels==i,self.by_class.get(name, self.rest)) for i,name in enumerate(vocab)]
     rows.append((beside('all', vocab),np.ones(len(labels), bool),math.nan))
@@ -186,10 +178,9 @@ def threshold_for(
     flat,matched = acc.flat(),match(acc, iou_thr)
     score,hit = np.full(len(flat.gt_labels), -np.inf),matched.status==Outcome.TRUE
     score[matched.gt[hit]] = flat.scores[hit]
-    score,together = score[matched.counted],_fullest(flat.gt_img[matched.counted])
-    needed = objects_needed(recall, together)
+    score,needed = score[matched.counted],objects_needed(recall)
     if len(score)<needed: raise ArgumentError(f'recall {recall:g} needs {needed} objects or more, there are {len(score)}: add images')
-    threshold = -conformal_bound(-score, recall, together)
+    threshold = -conformal_bound(-score, recall)
     if math.isinf(threshold):
         raise ArgumentError(f'recall {recall:g} is out of reach: of {len(score)} objects {np.isfinite(score).mean():.1%} are found at any '
                             f'score with an IoU of {iou_thr:g}; ask for less, or give the detector a lower score_thr')
