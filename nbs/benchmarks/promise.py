@@ -2,9 +2,9 @@
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python promise.py --json promise.json`.
 
 The weights that ship with the package look at painted scenes that nobody has seen. Many times some of them are drawn as known and others
-as new; a threshold or a margin comes from the known, and its share of the new is noted, all their objects together. `object` is the rule of
-`threshold_for` and `conformal`, in which `n` objects and one more are alike; `image` that of conformal risk control (Angelopoulos et al.
-2022) for images: one image more, as full as the fullest that is known, of which nothing is found."""
+as new; a threshold or a margin comes from the known, and its share of the new is noted, all their objects together. `object` is the rule
+of `threshold_for` and `conformal`, in which `n` objects and one more are alike; `image` that of conformal risk control (Angelopoulos
+and others, 2022) for images: one image more, as full as the fullest that is known, of which nothing is found."""
 import argparse, json, math
 from pathlib import Path
 from rotnb.all import *

@@ -4,8 +4,8 @@
 PYTHON is an interpreter that has `supervision` 0.26 (0.31 has no ByteTrack) and need not have rotnb: its ByteTrack is given the upright
 boxes around the detections and says which of them have which number; the boxes that are measured are the oriented ones for all.
 Its settings are its own defaults (0.25, 30 frames), and 0.5 in place of 0.25. Detections come from the shipped detector, and from the
-truth with noise, misses where little is seen, and false alarms. `upright` is our tracker with upright boxes in place of oriented ones, `smooth`
-ours with the boxes of its filter. Our defaults were chosen on films 100 to 105, which have no part in this."""
+truth with noise, misses where little is seen, and false alarms. `upright` is our tracker with upright boxes in place of oriented ones,
+`smooth` ours with the boxes of its filter. Our defaults were chosen on films 100 to 105, which have no part in this."""
 import argparse, json, subprocess, sys
 from pathlib import Path
 
