@@ -8,7 +8,7 @@ __all__ = ['run_browse', 'main']
 # %% ../../nbs/cli/19_browse.ipynb #bd864eb9
 import json, sys, webbrowser
 from pathlib import Path
-from .commands import UserError, command, open_predictor
+from .commands import UserError, command, open_predictor, read_symmetry
 from .typed import typed
 
 # %% ../../nbs/cli/19_browse.ipynb #0268ffb1
@@ -25,21 +25,22 @@ def _validated(run):
     dls = Recipe.from_json(run).loaders_of(job['data'], **{**job['loaders'], 'num_workers':0})
     return job['data'],list(dls.valid_ds.items)
 
-def _seen(found, annots, classes, image_ids):
+def _seen(found, annots, classes, image_ids, symmetry):
     "What was found in images, or is now, beside their ground truth"
     import torch
     from rotnb.learn.interpret import Records, RotatedInterpretation
     from rotnb.predict.kept import find_results, read_results
     kept = find_results(found)
     what = open_predictor(_trained(found)) if kept is None else read_results(kept, annots, classes, image_ids)
-    return RotatedInterpretation(what, Records(annots), what.accumulate(annots, progress=False), torch.full((len(annots),), torch.nan))
+    acc = what.accumulate(annots, progress=False)
+    return RotatedInterpretation(what, Records(annots), acc, torch.full((len(annots),), torch.nan), symmetry=symmetry)
 
 def _same_classes(seen): # interpretations: of all classes that one of them knows
     every = list(dict.fromkeys(name for one in seen for name in one.vocab))
     for one in seen: one.acc,one.vocab = one.acc.renamed(every),every
     return seen
 
-def _results(data, found, other, split, format, classes, image_ids):
+def _results(data, found, other, split, format, classes, image_ids, symmetry):
     "The explorer of what was found, and all that is read"
     from rotnb.cli.overwrite import all_read
     from rotnb.cli.report import read_set
@@ -52,23 +53,24 @@ def _results(data, found, other, split, format, classes, image_ids):
         data,annots = _validated(Path(data))
     else: annots = read_set(data, split, format, classes)
     if not annots: raise UserError(f'{data} holds no images')
-    seen = _same_classes([_seen(one, annots, classes, image_ids) for one in (found, other) if one is not None])
+    seen = _same_classes([_seen(one, annots, classes, image_ids, symmetry) for one in (found, other) if one is not None])
     names = [Path(one).name for one in (found, other) if one is not None]
     return ResultsExplorer(*seen, names=[*names, 'the other'][:2], title=names[0]),[*read, *all_read(data)]
 
 # %% ../../nbs/cli/19_browse.ipynb #0f2d7beb
-def _explorer(data, found, other, split, format, doctor, classes, image_ids): # and all that is read
+def _explorer(data, found, other, split, format, doctor, classes, image_ids, symmetry): # and all that is read
     of_results = dict(other=other, split=split, classes=classes, image_ids=image_ids)
     if found is not None or (Path(data)/'train.json').is_file():
         if doctor: raise UserError('--doctor is for the set alone, without --found')
-        return _results(data, found, format=format, **of_results)
+        return _results(data, found, format=format, symmetry=symmetry, **of_results)
     if lone := next((name for name,value in of_results.items() if value is not None), None):
         raise UserError(f"--{lone.replace('_','-')} is for results: give --found too")
     if _trained(data)!=data: raise UserError(f'{data} does not say what it was trained on: rotnb browse SET --found {data}')
     from rotnb.cli.overwrite import all_read
     from rotnb.data.doctor.report import doctor as examine
     from rotnb.explore.dataset_explorer import DatasetExplorer
-    explorer = DatasetExplorer(data, examine(data, format) if doctor else None, format=format)
+    findings = examine(data, format, symmetry=symmetry) if doctor else None
+    explorer = DatasetExplorer(data, findings, format=format, symmetry=symmetry)
     return explorer,all_read(data, explorer.annots)
 
 def run_browse(
@@ -82,14 +84,15 @@ def run_browse(
     other=None, # others, to be compared
     split:str=None, # of the set, where results are shown; None: the validation split, where there are splits
     classes=None, # class names in the order of the detector's numbers, for results that have no names
-    image_ids=None # for results of COCO: the COCO file of the ground truth
+    image_ids=None, # for results of COCO: the COCO file of the ground truth
+    symmetry=None # what the angles of classes mean: 360, 180, 90, 'round', or a dict by class name; None: as a predictor knows
 )->Path:
     "What the command does"
     for name,value in dict(n_images=n_images, side=side).items():
         if value<1: raise UserError(f"--{name.replace('_','-')} is {value}, must be at least 1")
     for path in filter(None, (data, image_ids)):
         if not Path(path).exists(): raise UserError(f'there is no {path}')
-    explorer,read = _explorer(data, found, other, split, format, doctor, classes, image_ids)
+    explorer,read = _explorer(data, found, other, split, format, doctor, classes, image_ids, symmetry)
     from rotnb.cli.overwrite import check_spared
     check_spared(out, read)
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +107,7 @@ def main(
     split:str=None, # of the set, where results are shown; without it the validation split, where there are splits
     classes:str=None, # class names in the order of the detector's numbers, with commas between, for results that have no names
     image_ids:str=None, # for results of COCO: the COCO file of the ground truth
+    symmetry:str=None, # degrees after which objects look the same, as storage-tank=round,building=90: what is round gets a circle
     format:str=None, # label format; recognised by itself when not given
     doctor:bool=False, # examine the set, and filter by what seems wrong
     n_images:int=100, # images that the page holds
@@ -113,6 +117,7 @@ def main(
     "Show a data set, or what was found in it, as a page in the browser"
     with command('rotnb-browse'):
         names = classes and [name.strip() for name in classes.split(',')]
-        page = run_browse(data, out, format, doctor, n_images, side, found, other, split, names, image_ids)
+        known = read_symmetry(symmetry)
+        page = run_browse(data, out, format, doctor, n_images, side, found, other, split, names, image_ids, known)
         print(f'wrote {page}')
         if not no_show and sys.stdout.isatty(): webbrowser.open(page.absolute().as_uri())

@@ -43,7 +43,7 @@ def _own_copy(detector, score_thr, iou_thr):
 
 @checked
 class ExportModule(nn.Module):
-    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads where it has them"
+    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads and std where it has them"
     def __init__(self,
         predictor, # `Predictor`, or a detector, whose images are then shown in their own size
         k:int=300, # rows of the answer
@@ -72,7 +72,12 @@ class ExportModule(nn.Module):
     @property
     def quads(self): return bool(getattr(self.detector.stages[-1], 'quads', False))
     @property
-    def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads
+    def spreads(self): # whether it says standard deviations
+        last = self.detector.stages[-1]
+        says = getattr(last.coder, 'spread', None) if hasattr(last, 'spread_of') else None
+        return says is not None and says(torch.ones(1, 5), torch.zeros(1, last.coder.n)) is not None
+    @property
+    def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads+['std']*self.spreads
 
     def forward(self,
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
@@ -115,7 +120,7 @@ def eager_candidates(self:ExportModule,
     out # of `seen`
 )->list: # of `dict(boxes, scores, labels)`, for each image, best first
     "All that reaches the NMS of the detector itself"
-    boxes,scores,labels,_ = self.detector.stages[-1].candidates(out, sys.maxsize)
+    boxes,scores,labels,*_ = self.detector.stages[-1].candidates(out, sys.maxsize)
     return [dict(boxes=b[s], scores=v[s], labels=l[s]) for b,v,l,s in zip(boxes, scores, labels, scores>=0)]
 
 @patch
@@ -124,19 +129,19 @@ def answer(self:ExportModule,
 )->tuple: # see the table above
     "Candidates, their NMS, and the best of what is left as rows of a fixed number"
     last = self.detector.stages[-1]
-    boxes,scores,labels,quads = last.candidates(out, self.pre)
+    boxes,scores,labels,quads,std = last.candidates(out, self.pre)
     kept = self._kept(boxes if quads is None else quads, scores, labels)
     at = top_scores(torch.where(kept, steps(scores), -1.), min(self.k, scores.shape[1]))[1]
     scores,order = top_scores(torch.where(kept, scores, -1.).gather(1, at), at.shape[1])
     at = at.gather(1, order)
-    boxes,labels,quads = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:])) for o in (boxes,labels,quads))
+    boxes,labels,quads,std = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:]))
+                              for o in (boxes, labels, quads, std))
     if hasattr(last, 'settled'): boxes = last.settled(boxes, labels)
     some = scores>=0
     def rows(o, none=0): # k of them, whatever there is
         o = torch.where(_as(some, o), o, none)
         return F.pad(o, (*[0]*(2*(o.dim()-2)), 0, self.k), value=none)[:,:self.k]
-    found = rows(boxes),rows(scores),rows(labels, -1),some.sum(1)
-    return found if quads is None else (*found, rows(quads.flatten(2)))
+    return rows(boxes),rows(scores),rows(labels, -1),some.sum(1),*(rows(o.flatten(2)) for o in (quads, std) if o is not None)
 
 def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          # to stand beside rows of numbers
 

@@ -379,9 +379,11 @@ def candidates(
     pri,labels,scores = (o.gather(1, at) for o in (pairs.pri, pairs.labels, pairs.scores))
     img = torch.arange(at.shape[0], device=at.device)[:,None].expand_as(at)
     boxes,quads = answers_of(stage, out, *(o.flatten() for o in (img, pri, labels)))
-    boxes,quads = boxes.view(*at.shape, 5),None if quads is None else quads.view(*at.shape, 4, 2)
+    std = stage.spread_of(out, img.flatten(), pri.flatten()) if hasattr(stage, 'spread_of') else None
+    quads,std = (o if o is None else o.view(*at.shape, *o.shape[1:]) for o in (quads, std))
+    boxes = boxes.view(*at.shape, 5)
     ok = _sound(stage, boxes)
-    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads)
+    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads, std)
 
 # %% ../../nbs/models/01_contract.ipynb #c2135327
 def settings(

@@ -81,7 +81,7 @@ class DenseHead(nn.Module):
         in_channels:int, # of the neck's levels
         priors, # generator, such as `PointPriors()`; None: the boxes of the stage before
         coder, # such as `DeltaXYWHACoder()`
-        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that has them as parameters is given `labels`, `logits`, `decoded` too
+        assigner, # `(priors, boxes, ignore, lvls) -> matched`; one that asks for them is given `labels`, `logits`, `decoded`, `periods`
         loss_box='l1', # a name in `box_losses` or a `BoxLoss`
         loss_angle=None, # a `BoxLoss` or name on the angle's outputs alone, beside `loss_box`; see below
         loss_sides=None, # the same on the sides' outputs alone, such as distances that are learnt as distributions
@@ -215,9 +215,10 @@ def scored(self:DenseHead, out:StageOut)->tuple: # logits `(b, N, K)`, and those
 @torch.no_grad()
 def assign(self:DenseHead, out:StageOut, targets:list)->Tensor: # `(b, N)` as from an assigner
     "Which object each prior answers for"
-    asks,matched = signature(self.assigner).parameters,[]
+    asks,matched,known = signature(self.assigner).parameters,[],getattr(self, 'periods', None)
     for priors,logits,deltas,target in zip(out.priors, self.scored(out)[0], out.deltas, targets):
-        more = dict(labels=target['labels'], logits=logits, decoded=self.coder.decode(priors, deltas) if 'decoded' in asks else None)
+        more = dict(labels=target['labels'], logits=logits, decoded=self.coder.decode(priors, deltas) if 'decoded' in asks else None,
+                    periods=None if known is None else known[target['labels']])
         asked = {key:value for key,value in more.items() if key in asks}
         matched.append(self.assigner(priors, target['boxes'], target.get('ignore'), out.lvls, **asked))
     return torch.stack(matched)

@@ -51,6 +51,7 @@ class Candidates(NamedTuple):
     scores:Tensor # `(b, P)`, best first; -1 where there is none
     labels:Tensor # `(b, P)`
     quads:Tensor=None # `(b, P, 4, 2)`, of a stage that answers with corners
+    std:Tensor=None # `(b, P, 5)` standard deviations, of a stage that says distributions
 
 # %% ../../nbs/ops/11_candidates.ipynb #d8495656
 def best_of(

@@ -207,8 +207,9 @@ class Trails:
             line = np.array([at for n,*at in trail if n>self.n-self.length])
             points = np.round((line-.5)*16).astype(np.int32)[:,None]
             cv2.polylines(image, [points], False, class_color(number), lw, cv2.LINE_AA, shift=4)
-        ids = found.ids.tolist()
-        own = dict(labels=range(len(ids)), vocab=[f'{name} {number}' for name,number in zip(found.names, ids)],
+        ids,known = found.ids.tolist(),getattr(found, 'symmetry', None) or {}
+        said = [f'{name} {number}' for name,number in zip(found.names, ids)]
+        own = dict(labels=range(len(ids)), vocab=said, symmetry={one:known[name] for one,name in zip(said, found.names) if name in known},
                    colors=[class_color(number) for number in ids], text=len(ids)<=60)
         return draw(image, found.quads.numpy(), **{**own, **kwargs})
 

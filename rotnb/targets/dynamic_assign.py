@@ -14,6 +14,7 @@ from torch import Tensor
 from ..check.values import between, whole
 from ..check.verbs import checked
 from ..geometry.boxes import to_frame
+from ..geometry.symmetry import nearest_twin
 from ..ops.iou import box_iou_rotated
 from .assign import NEG, ignore_inside
 
@@ -55,6 +56,19 @@ def _cheapest(costs, topk):
 
 def _inside(priors, boxes): return (to_frame(priors[:,None,:2], boxes).abs() < boxes[:,2:4]/2).all(-1)
 
+def _meant(decoded, boxes, periods, j): # `(k, 5)` each
+    "The objects `j`, each as the candidate beside it may mean it: with the candidate's own angle where nobody can see one"
+    return boxes if periods is None else nearest_twin(decoded, boxes, periods[j])
+
+def _ious(decoded, boxes, periods, j): # `(n, m)`
+    "IoU of each candidate with each of the objects `j`"
+    iou = box_iou_rotated(decoded, boxes)
+    if periods is None or not len(round:=(periods[j]==0).nonzero()[:,0]): return iou        # a quarter turn of 90 is the same rectangle
+    pairs = decoded.repeat_interleave(len(round), 0),boxes[round].repeat(len(decoded), 1)
+    twins = _meant(*pairs, periods, j[round].repeat(len(decoded)))
+    iou[:,round] = box_iou_rotated(pairs[0], twins, aligned=True).view(len(decoded), -1)
+    return iou
+
 # %% ../../nbs/targets/07_dynamic_assign.ipynb #ea9f5dac
 @checked
 def dsl_assign(
@@ -69,11 +83,12 @@ def dsl_assign(
     topk:int=13, # candidates whose IoUs give the number an object takes
     iou_weight:float=3., # factor of the box cost
     radius:float=3., # strides from the object's centre up to which the place hardly counts
-    own_class:bool=False # the score of the object's class alone is in the cost, not the others' too (MMYOLO)
+    own_class:bool=False, # the score of the object's class alone is in the cost, not the others' too (MMYOLO)
+    periods:Tensor=None # `(m,)` degrees, what the angles of the objects mean; 0: round; None: 180
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by soft-label cost (RTMDet's dynamic soft label assignment)"
     def costs(i, j):
-        iou = box_iou_rotated(decoded[i], boxes[j]).to(logits.dtype)
+        iou = _ious(decoded[i], boxes[j], periods, j).to(logits.dtype)
         far = torch.cdist(priors[i,:2], boxes[j,:2].to(priors.dtype))/priors[i,2:3]
         logit = logits[i][:,labels[j]]
         cls = F.binary_cross_entropy_with_logits(logit, iou, reduction='none') * (iou-logit.sigmoid())**2
@@ -99,12 +114,13 @@ def simota_assign(
     cls_weight:float=1., # factor of the class cost
     radius:float=2.5, # px/stride, half side of the centre square
     fine:float=1e5, # cost of a prior that is not in the object and its centre square
-    candidates:Callable=None # `(priors, boxes, lvls) -> (n, m)` bool, who may answer at no fine; None: who lies in or near an object
+    candidates:Callable=None, # `(priors, boxes, lvls) -> (n, m)` bool, who may answer at no fine; None: who lies in or near an object
+    periods:Tensor=None # `(m,)` degrees, what the angles of the objects mean; 0: round; None: 180
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by the cost of class and box (SimOTA, in the rotated frame)"
     def central(p, b): return (to_frame(p[:,None,:2], b).abs() < radius*p[:,2:3,None]).all(-1)
     def costs(i, j):
-        iou = box_iou_rotated(decoded[i], boxes[j]).to(logits.dtype)
+        iou = _ious(decoded[i], boxes[j], periods, j).to(logits.dtype)
         # cross-entropy of the root of the score, which in YOLOX is class times objectness
         log_p,log_q = F.logsigmoid(logits[i])/2,(1-(F.logsigmoid(logits[i])/2).exp()).clamp(min=1e-38).log()
         cls = -log_p[:,labels[j]] + log_q[:,labels[j]] - log_q.sum(1,keepdim=True)
@@ -136,7 +152,8 @@ def tal_assign(
     alpha:float=1., # power of the score
     beta:float=6., # power of the overlap
     radius:float=None, # strides that an object reaches to each side of its middle, if it is thinner; None: as it is
-    overlap:Callable=partial(box_iou_rotated, aligned=True) # `(boxes (k,5), objects (k,5)) -> (k,)`; below 0 counts as 0
+    overlap:Callable=partial(box_iou_rotated, aligned=True), # `(boxes (k,5), objects (k,5)) -> (k,)`; below 0 counts as 0
+    periods:Tensor=None # `(m,)` degrees, what the angles of the objects mean; 0: round; None: 180
 )->Tensor: # `(n,)` object index, `NEG` or `IGN`
     "Assign by how well class and box of a prior agree with an object (TOOD, in the rotated frame)"
     def around(priors, boxes):
@@ -145,7 +162,8 @@ def tal_assign(
     def decide(i, j):
         t = logits.new_zeros(len(i), len(j))
         p,g = around(priors[i], boxes[j]).nonzero(as_tuple=True)
-        u = torch.zeros_like(t).index_put((p,g), overlap(decoded[i[p]], boxes[j[g]]).to(t.dtype).nan_to_num(0.).clamp(min=0))
+        said = _meant(decoded[i[p]], boxes[j[g]], periods, j[g])
+        u = torch.zeros_like(t).index_put((p,g), overlap(decoded[i[p]], said).to(t.dtype).nan_to_num(0.).clamp(min=0))
         t = t.index_put((p,g), logits[i[p],labels[j[g]]].sigmoid().nan_to_num(0.)**alpha * u[p,g]**beta)
         return _aligned_best(t, u, topk)
     return _match(priors, boxes, ignore, lambda b: around(priors, b), decide)

@@ -1,5 +1,5 @@
 "Detectors that know what the angle of a class means: no loss sees more of an angle than the class has"
-import copy, math
+import copy, functools, math
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import tensor
@@ -10,7 +10,8 @@ from rotnb.models import create_detector
 from rotnb.models.contract import coder_for, matched_objects, nearest_targets
 from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
-from rotnb.targets.priors import AnchorPriors
+from rotnb.targets.dynamic_assign import dsl_assign, simota_assign, tal_assign
+from rotnb.targets.priors import AnchorPriors, PointPriors, level_priors
 from families import FAMILIES
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
@@ -114,6 +115,49 @@ def test_twins_are_the_same_rectangle(theta, said, ratio, period):
 def _same(one, two): # corners that rounding sorts differently
     far = torch.cdist(rbox2qbox(one), rbox2qbox(two))
     return float(far.min(1).values.max())<1e-5
+
+# assigners that look at the predictions
+
+PRIORS = level_priors(PointPriors(0.), [(12,12),(6,6)], [8,16])[0]
+
+@pytest.mark.parametrize('assign', [dsl_assign, simota_assign, tal_assign])
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_is_assigned_to_a_turned_object(assign, seed):
+    "Candidates of a hall may lie a quarter turn off, and those of a tank as they like"
+    g,objects,labels = torch.Generator().manual_seed(seed),tensor([COURT,HALL,[24.,74.,28.,28.,0.]]),tensor([0,1,2])
+    near = torch.cdist(PRIORS[:,:2], objects[:,:2]).argmin(1)
+    decoded = objects[near]+torch.randn(len(PRIORS), 5, generator=g)*tensor([0.,0.,3.,3.,.1])
+    hall,tank,flip = near==1,near==2,torch.rand(len(PRIORS), generator=g)>.5
+    spun = torch.where((hall & flip)[:,None], decoded[:,[0,1,3,2,4]]+tensor([0,0,0,0,math.pi/2]), decoded)
+    spun[tank,4] += torch.randn(int(tank.sum()), generator=g)
+    more = dict(labels=labels, logits=torch.randn(len(PRIORS), 3, generator=g), topk=5)
+    told = [assign(PRIORS, objects, decoded=said, periods=tensor([180,90,0]), **more) for said in (decoded, spun)]
+    plain = [assign(PRIORS, objects, decoded=said, **more) for said in (decoded, spun)]
+    assert set(told[0].tolist())=={-1,0,1,2} and told[0].equal(told[1])
+    TURNED[assign].append(not plain[0].equal(plain[1]))
+
+TURNED = {dsl_assign:[], simota_assign:[], tal_assign:[]}
+
+def test_an_angle_that_nobody_sees_had_decided():
+    "The test above can fail: without the periods most of its assignments differ"
+    if not all(TURNED.values()): pytest.skip('the test above was not run')
+    for assign,differ in TURNED.items(): assert sum(differ)>len(differ)/2, assign
+
+@pytest.mark.parametrize('name', ['rtmdet_r_tiny','yolox_tiny','rotated_tal_tiny'])
+def test_dynamic_assigners_are_told_what_angles_mean(name):
+    model,told = make(name),[]
+    stage = model.stages[0]
+    before = stage.assigner
+    @functools.wraps(before)
+    def asked(*args, **kw):
+        told.append(kw['periods'])
+        return before(*args, **kw)
+    stage.assigner = asked
+    losses(model, [COURT,HALL,TANK])
+    model.symmetry = None
+    losses(model, [COURT,HALL,TANK])
+    assert [o if o is None else o.tolist() for o in told]==[[180,90,0],[180,90,0],None,None]
 
 # kept
 

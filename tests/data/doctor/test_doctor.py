@@ -278,3 +278,19 @@ def test_real_sets_have_what_is_known_of_them(name):
 def test_one_real_image_tells_clockwise_from_anticlockwise():
     p = real('fisheye_person'); assert grave(doctor(p, 'coco', rbox='deg')).empty
     assert doctor(p, 'coco', rbox='deg_ccw').to_dataframe('reading').message.item().startswith('the angle turns the other way')
+
+def test_what_is_known_of_a_class_is_not_guessed_and_is_drawn(tmp_path):
+    (tmp_path/'images').mkdir(); (tmp_path/'labelTxt').mkdir()
+    Image.fromarray(np.zeros((300,300,3), np.uint8)).save(tmp_path/'images/0.png')
+    at = [(20+50*i, 20+50*j) for i in range(5) for j in range(5)]
+    tanks = [f'{x} {y} {x+20} {y} {x+20} {y+20} {x} {y+20} tank 0' for x,y in at]
+    ships = [f'{x+5} {y+30} {x+25} {y+40} {x+23} {y+44} {x+3} {y+34} ship 0' for x,y in at]
+    (tmp_path/'labelTxt/0.txt').write_text('\n'.join([*tanks, tanks[0], *ships]))
+    rep,told = doctor(tmp_path),doctor(tmp_path, symmetry={'tank':'round'})
+    assert len(rep.to_dataframe('symmetry'))==1 and not len(told.to_dataframe('symmetry')) and told.symmetry=={'tank':'round'}
+    def longest(rep): # of the outlines of the example: a circle has most points
+        ax, = (ax for ax in rep.show('duplicate', each=1).axes if 'duplicate' in ax.get_title())
+        return sorted(len(patch.get_xy()) for patch in ax.patches)
+    assert longest(rep)[-1]<10 and longest(told)[-28]<10<longest(told)[-27]  # 26 labels are tanks, and one is shown again
+    with pytest.raises(ValueError, match='unknown classes'): doctor(tmp_path, symmetry={'tanker':'round'})
+    assert not len(doctor(tmp_path, symmetry='round').to_dataframe('symmetry'))
