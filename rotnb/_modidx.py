@@ -6145,7 +6145,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'rotnb.ops.roi_align._read_back': ('ops/roi_align.html#_read_back', 'rotnb/ops/roi_align.py'),
                                      'rotnb.ops.roi_align._read_cuda': ('ops/roi_align.html#_read_cuda', 'rotnb/ops/roi_align.py'),
                                      'rotnb.ops.roi_align._read_parallel': ('ops/roi_align.html#_read_parallel', 'rotnb/ops/roi_align.py'),
-                                     'rotnb.ops.roi_align._read_point': ('ops/roi_align.html#_read_point', 'rotnb/ops/roi_align.py'),
+                                     'rotnb.ops.roi_align._read_points': ('ops/roi_align.html#_read_points', 'rotnb/ops/roi_align.py'),
                                      'rotnb.ops.roi_align._read_roi': ('ops/roi_align.html#_read_roi', 'rotnb/ops/roi_align.py'),
                                      'rotnb.ops.roi_align._read_serial': ('ops/roi_align.html#_read_serial', 'rotnb/ops/roi_align.py'),
                                      'rotnb.ops.roi_align._roi_read': ('ops/roi_align.html#_roi_read', 'rotnb/ops/roi_align.py'),

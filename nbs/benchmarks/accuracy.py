@@ -33,10 +33,10 @@ class TrainOnly(Callback):
     "Validated once, at the end"
     def before_validate(self): raise CancelValidException
 
-def trained(way, seconds, seed, **kw):
+def trained(way, seconds, seed, dls=None, **kw):
     "A learner that has learnt for so many processor seconds, and its clock"
     set_seed(seed)
-    dls = demo_loaders(workers=0)
+    dls = demo_loaders(workers=0) if dls is None else dls
     learn = rotated_learner(dls, way['model'], pretrained=False, metrics=[], run=False, opt_func=optimizer(way['opt']),
                             **recipe['learner'], **kw)
     learn.unfreeze()

@@ -14,6 +14,7 @@ from rotnb.cli.demo_run import demo_loaders
 from rotnb.cli.recipe import recipe
 from rotnb.data.images.rasters import read_rgb
 from rotnb.data.labels.atomic import write_atomic
+from rotnb.interop.export import onnx_to_openvino
 from rotnb.models.fast import moved
 from rotnb.predict.measure import truth_of
 from accuracy import trained
@@ -36,7 +37,7 @@ def net(name, seconds, work=WORK):
 def files(predictor, folder, images, size=recipe['size']):
     "What answers, by name: the detector, and files of it"
     onnx = export_onnx(predictor, folder/'m.onnx', size, check=False)
-    xml = export_openvino(predictor, folder/'m.xml', size=size, check=False)
+    xml = onnx_to_openvino(onnx, folder/'m.xml')
     made = {'onnx f32':onnx, 'openvino f32':xml}
     for name,file in (('onnx int8',onnx), ('openvino int8',xml)):
         try: made[name] = quantize(file, images, max_lost=1.)
