@@ -6,8 +6,9 @@
 __all__ = ['blocks', 'pack', 'Begun', 'Worker', 'WorkerError', 'start_ray', 'RayPredictor']
 
 # %% ../../nbs/predict/14_on_ray.ipynb #5c000003
-import io, logging, os, pickle
+import io, logging, os, pickle, psutil
 from collections import Counter
+from contextlib import suppress
 from fastcore.basics import patch
 import numpy as np, torch
 from pathlib import Path
@@ -137,6 +138,12 @@ def _cause(e):
 
 _WAITS = 'RAY_gcs_server_port_wait_time_s','RAY_raylet_start_wait_time_s'       # seconds, read when Ray starts
 
+def _end_parts(before):
+    "End what a start that failed has left running, or the next would have less of the machine"
+    for child in {*psutil.Process().children()}-before:
+        with suppress(psutil.Error):
+            if any('/ray/' in part for part in child.cmdline()): child.kill(); child.wait(10)
+
 def start_ray(
     tries:int=3, # times that it may start: a node has 30 seconds to report
     **kw # of `ray.init`
@@ -146,10 +153,11 @@ def start_ray(
     ray, = need('ray', extra='ray')
     for left in reversed(range(tries)):
         if ray.is_initialized(): break
+        before = {*psutil.Process().children()}
         try: ray.init(include_dashboard=False, log_to_driver=False, logging_level='ERROR', **kw)
         except Exception as e:
             if 'timed out' not in f'{e}'.lower(): raise
-            ray.shutdown()
+            ray.shutdown(); _end_parts(before)
             if not left: raise WorkerError(f'Ray did not start in {tries} tries ({_cause(e)}): let the machine finish other work, '
                                            'or start Ray beforehand by `ray start --head` and set RAY_ADDRESS=auto') from e
     return ray
