@@ -6459,6 +6459,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'rotnb.predict.on_ray._Unreadable.__init__': ( 'predict/on_ray.html#_unreadable.__init__',
                                                                                      'rotnb/predict/on_ray.py'),
                                       'rotnb.predict.on_ray._cause': ('predict/on_ray.html#_cause', 'rotnb/predict/on_ray.py'),
+                                      'rotnb.predict.on_ray._end_parts': ('predict/on_ray.html#_end_parts', 'rotnb/predict/on_ray.py'),
                                       'rotnb.predict.on_ray._get': ('predict/on_ray.html#_get', 'rotnb/predict/on_ray.py'),
                                       'rotnb.predict.on_ray._ray': ('predict/on_ray.html#_ray', 'rotnb/predict/on_ray.py'),
                                       'rotnb.predict.on_ray._sent': ('predict/on_ray.html#_sent', 'rotnb/predict/on_ray.py'),
