@@ -33,19 +33,23 @@ class TrainOnly(Callback):
     "Validated once, at the end"
     def before_validate(self): raise CancelValidException
 
-def train(name, seconds, seed):
-    way = WAYS[name]
+def trained(way, seconds, seed, dls=None, **kw):
+    "A learner that has learnt for so many processor seconds, and its clock"
     set_seed(seed)
-    dls = demo_loaders(workers=0)
-    kw = dict(opt_func=optimizer(way['opt']), **recipe['learner'])
-    learn = rotated_learner(dls, way['model'], pretrained=False, metrics=[], run=False, **kw)
+    dls = demo_loaders(workers=0) if dls is None else dls
+    learn = rotated_learner(dls, way['model'], pretrained=False, metrics=[], run=False, opt_func=optimizer(way['opt']),
+                            **recipe['learner'], **kw)
     learn.unfreeze()
     clock = SecondsLeft(seconds, way['lr'])
     cbs = [clock, TrainOnly(), FastSteps()] + [EMA(**recipe['ema'])]*way['ema']
-    with learn.no_bar(), learn.no_logging(), learn.no_mbar():
-        learn.fit(10_000, way['lr'], cbs=cbs)
-        learn.metrics = [RotatedMAP(), RotatedMAP('coco')]
-        learn.validate()
+    with learn.no_bar(), learn.no_logging(), learn.no_mbar(): learn.fit(10_000, way['lr'], cbs=cbs)
+    return learn,clock
+
+def train(name, seconds, seed):
+    way = WAYS[name]
+    learn,clock = trained(way, seconds, seed)
+    learn.metrics = [RotatedMAP(), RotatedMAP('coco')]
+    with learn.no_bar(), learn.no_logging(), learn.no_mbar(): learn.validate()
     voc,coco = (metric.compute().to_dict() for metric in learn.metrics)
     return dict(name=name, **way, seconds=seconds, seed=seed, steps=clock.n-WARM, ms=round(1e3*seconds/(clock.n-WARM), 1),
                 mAP50=round(voc['map'], 4), mAP50_95=round(coco['map'], 4), params=sum(p.numel() for p in learn.model.parameters()),

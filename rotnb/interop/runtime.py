@@ -209,29 +209,35 @@ class ExportedDetector:
         "That of the detector"
         return self.notes['recipe']
 
-    def state_dict(self):
-        "The bytes of the file, as what its detections depend on"
-        files = [self.file]+[self.file.with_suffix('.bin')]*(self.file.suffix.lower()=='.xml')
-        return {file.suffix:torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files}
+# %% ../../nbs/interop/12_runtime.ipynb #f342a9be
+@patch
+def state_dict(self:ExportedDetector):
+    "The bytes of the file, as what its detections depend on"
+    files = [self.file]+[self.file.with_suffix('.bin')]*(self.file.suffix.lower()=='.xml')
+    return {file.suffix:torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files}
 
-    def to(self,
-        device # 'cpu', 'cuda', ...
-    ):
-        "Open the file again elsewhere"
-        if torch.device(device)!=self.device: self.runtime = _opened(self.file, device, self.precision)
-        return self
+@patch
+def to(self:ExportedDetector,
+    device # 'cpu', 'cuda', ...
+):
+    "Open the file again elsewhere"
+    if torch.device(device)!=self.device: self.runtime = _opened(self.file, device, self.precision)
+    return self
 
-    def eval(self):
-        "It is never in training"
-        return self
+@patch
+def eval(self:ExportedDetector):
+    "It is never in training"
+    return self
 
-    def __reduce__(self): # a runtime cannot be copied: the file is opened again
-        return ExportedDetector,(self.file.absolute(),self.vocab,f'{self.device}',self.precision)
+@patch
+def __reduce__(self:ExportedDetector): # a runtime cannot be copied: the file is opened again
+    return ExportedDetector,(self.file.absolute(),self.vocab,f'{self.device}',self.precision)
 
-    def __repr__(self):
-        size = 'any size' if self.size_wh is None else '{} x {} px'.format(*self.size_wh)
-        return (f'ExportedDetector({self.file.name}: {self.name} of {self.n_classes} classes, images of {size}, '
-                f'{self.runtime.name} on {self.device})')
+@patch
+def __repr__(self:ExportedDetector):
+    size = 'any size' if self.size_wh is None else '{} x {} px'.format(*self.size_wh)
+    return (f'ExportedDetector({self.file.name}: {self.name} of {self.n_classes} classes, images of {size}, '
+            f'{self.runtime.name} on {self.device})')
 
 # %% ../../nbs/interop/12_runtime.ipynb #efdd2d85
 @patch

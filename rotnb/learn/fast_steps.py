@@ -15,7 +15,7 @@ from ..check.values import whole
 from ..check.verbs import checked
 from .callbacks import DetectionCallback, DetectionLoss, Lasting
 
-# %% ../../nbs/learn/30_fast_steps.ipynb #1dfb5c8c
+# %% ../../nbs/learn/30_fast_steps.ipynb #1dfb5c8b
 def free_cores(
     seconds:float=.2 # to look for; nothing of this process should run
 )->int: # 1 or more
@@ -26,6 +26,7 @@ def free_cores(
     idle = sum(spent.get(kind, 0) for kind in ('idle','iowait','nice'))/max(sum(spent.values()), 1e-9)*psutil.cpu_count()
     return max(1, min(round(idle), torch.get_num_threads()))
 
+# %% ../../nbs/learn/30_fast_steps.ipynb #1dfb5c8c
 @checked(threads=None)
 class FastSteps(Lasting, Callback):
     "A step's network in less time, for the time of a fit"

@@ -48,7 +48,7 @@ def loader_in_order(
     if len(dl): return dl
     raise ValueError('there are no images to look at: an exported learner keeps none; give it a loader, dl= or learn.dls =')
 
-# %% ../../nbs/learn/12_interpret.ipynb #aa8da959
+# %% ../../nbs/learn/12_interpret.ipynb #aa8da958
 class Records:
     "Records in place of a loader"
     def __init__(self,
@@ -56,6 +56,7 @@ class Records:
     ): self.items = list(items)
     def __len__(self): return len(self.items)
 
+# %% ../../nbs/learn/12_interpret.ipynb #aa8da959
 @checked(learn=None) # all it needs of one are its data
 class RotatedInterpretation:
     "What a detector gets wrong"
@@ -104,21 +105,22 @@ class RotatedInterpretation:
         "Run a predictor over records once; boxes are in pixels of the images, and losses are not known"
         return cls(predictor, Records(annots), predictor.accumulate(annots, difficulty), torch.full((len(annots),), math.nan), **kwargs)
 
-    @property
-    def detector(self):
-        "That of the learner or the predictor"
-        return get_model(self.learn.model) if hasattr(self.learn, 'dls') else self.learn.detector
+# %% ../../nbs/learn/12_interpret.ipynb #aa8da95a
+@patch(as_prop=True)
+def detector(self:RotatedInterpretation):
+    "That of the learner or the predictor"
+    return get_model(self.learn.model) if hasattr(self.learn, 'dls') else self.learn.detector
 
-    @property
-    def unit(self):
-        "What pixels its boxes are in"
-        return 'the images' if isinstance(self.dl, Records) else 'the network input'
+@patch(as_prop=True)
+def unit(self:RotatedInterpretation):
+    "What pixels its boxes are in"
+    return 'the images' if isinstance(self.dl, Records) else 'the network input'
 
-    @property
-    def errors(self):
-        "The kind of every box"
-        if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg, symmetry=self.symmetry)
-        return self._errors
+@patch(as_prop=True)
+def errors(self:RotatedInterpretation):
+    "The kind of every box"
+    if self._errors is None: self._errors = find_errors(self.acc, self.iou, self.bg, symmetry=self.symmetry)
+    return self._errors
 
 # %% ../../nbs/learn/12_interpret.ipynb #f1a021e0
 @patch

@@ -156,31 +156,6 @@ class Predictor(ModelHubMixin):
         if device: self.to(device)
 
     @property
-    def calibrator(self):
-        "What raw scores become, a `Calibrator`; None: they stay"
-        return self._calibrator
-    @calibrator.setter
-    def calibrator(self, value):
-        value = as_calibrator(value)
-        if value is not None and (lost := {*value.curves}-{*(self.vocab or ())}):
-            raise ArgumentError(f'the calibrator knows {", ".join(sorted(lost))}, the predictor {self.vocab}: calibrate it by itself')
-        self._calibrator = value
-
-    @property
-    def uncalibrated(self):
-        "It, with raw scores"
-        other = copy(self)
-        other.calibrator = None
-        return other
-
-    def raw_score(self,
-        score_thr:float=None # of a detection, 0 to 1; None: the predictor's
-    )->float:
-        "The least score of its detector that may mean so much"
-        score_thr = self.score_thr if score_thr is None else score_thr
-        return score_thr if self.calibrator is None else self.calibrator.raw(score_thr)
-
-    @property
     def device(self): return self.detector.device
 
     def to(self,
@@ -189,6 +164,34 @@ class Predictor(ModelHubMixin):
         "Move the detector"
         self.detector.to(device)
         return self
+
+# %% ../../nbs/predict/13_predictor.ipynb #8cd6d4b2
+@patch(as_prop=True)
+def calibrator(self:Predictor):
+    "What raw scores become, a `Calibrator`; None: they stay"
+    return self._calibrator
+
+@patch(set_prop=True)
+def calibrator(self:Predictor, value):
+    value = as_calibrator(value)
+    if value is not None and (lost := {*value.curves}-{*(self.vocab or ())}):
+        raise ArgumentError(f'the calibrator knows {", ".join(sorted(lost))}, the predictor {self.vocab}: calibrate it by itself')
+    self._calibrator = value
+
+@patch(as_prop=True)
+def uncalibrated(self:Predictor):
+    "It, with raw scores"
+    other = copy(self)
+    other.calibrator = None
+    return other
+
+@patch
+def raw_score(self:Predictor,
+    score_thr:float=None # of a detection, 0 to 1; None: the predictor's
+)->float:
+    "The least score of its detector that may mean so much"
+    score_thr = self.score_thr if score_thr is None else score_thr
+    return score_thr if self.calibrator is None else self.calibrator.raw(score_thr)
 
 # %% ../../nbs/predict/13_predictor.ipynb #82a204b2
 @patch

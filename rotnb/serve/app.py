@@ -85,6 +85,7 @@ def _as_refusal(error):
 def _catch(app):
     "Answer all errors in one form"
     async def refuse(request, error): return _refused(_as_refusal(error))
+    async def gone(request, error): return _refused(RefusedError(400, 'the client went before its body had come'))
     async def of_web(request, error): # of the framework: no such route, another method, a broken form
         path,status = request.url.path[:100],error.status_code
         known = {404:f'there is no {path}: /docs lists what there is', 405:f'{request.method} is not for {path}'}
@@ -92,6 +93,7 @@ def _catch(app):
         answer.headers.update(error.headers or {})
         return answer
     app.add_exception_handler(serve_part('starlette.exceptions').HTTPException, of_web)
+    app.add_exception_handler(serve_part('starlette.requests').ClientDisconnect, gone)     # no fault of the server: not in its log
     for kind in (RefusedError, ClosedError, ValueError, Exception): app.add_exception_handler(kind, refuse)
 
 # %% ../../nbs/serve/05_app.ipynb #c3740227

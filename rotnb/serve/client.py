@@ -19,7 +19,7 @@ from ..predict.rows import Way, rows_back
 from ..predict.scene import predict_folder, predict_scene
 from ..predict.sources import image_pixels
 
-# %% ../../nbs/serve/06_client.ipynb #b56fdd8c
+# %% ../../nbs/serve/06_client.ipynb #b56fdd8b
 class ServedError(OSError): "What a server does not do, in its own words"
 
 def _stored(pixels):
@@ -33,8 +33,14 @@ def _numbers(answer):
     rows = [[*row['box'], row['score'], row['label'], *sum(row['quad'], [])][:width] for row in answer['detections']]
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, width)
 
+def _detail(e):
+    "The sentence of a refusal"
+    try: return json.loads(e.read())['detail']
+    except (ValueError, KeyError, TypeError): return f'{e.code} {e.reason}'
+
 _EVERYWHERE = torch.tensor([[-math.inf]*2,[math.inf]*2])
 
+# %% ../../nbs/serve/06_client.ipynb #b56fdd8c
 @checked
 class Served:
     "A detector on a server, as what predicts"
@@ -81,8 +87,3 @@ class Served:
 
     def fingerprint(self): return dict(server=self.url, card=self.card)
     def __repr__(self): return f"Served({self.card['name']} of {self.card['n_classes']} classes at {self.url})"
-
-def _detail(e):
-    "The sentence of a refusal"
-    try: return json.loads(e.read())['detail']
-    except (ValueError, KeyError, TypeError): return f'{e.code} {e.reason}'

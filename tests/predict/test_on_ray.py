@@ -6,7 +6,7 @@ import lamps
 from lamps import Lamps, lamp_scene, lamp_scenes
 from rotnb.check.needs import need
 from rotnb.predict.journal import JournalError
-from rotnb.predict.on_ray import RayPredictor, WorkerError, blocks
+from rotnb.predict.on_ray import RayPredictor, WorkerError, blocks, start_ray
 from rotnb.predict.scene import predict_folder
 
 pytest.importorskip('pyarrow')
@@ -22,7 +22,7 @@ def ray():
         warnings.simplefilter('ignore')
         import ray
         os.environ['RAY_worker_niceness'] = '0'                         # beside other tests they would hardly run
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level='ERROR')
+        start_ray(num_cpus=2)
         ray.cloudpickle.register_pickle_by_value(lamps)                 # workers do not have our helpers
         yield ray
         ray.shutdown()
@@ -62,6 +62,33 @@ def test_one_block_holds_images_of_one_size(tmp_path):
     files = [lamp_scene(tmp_path/f'{i}.png', 64+32*(i%2), 64, 1, i) for i in range(8)]
     tables = [*blocks(files, None, 4)]
     assert [table['at'].to_pylist() for table in tables]==[[0,2,4,6],[1,3,5,7]]
+
+@pytest.mark.parametrize('late', [2,3])
+def test_ray_may_be_late(monkeypatch, late):
+    import ray
+    begun,running = [],[]
+    def init(**kw):
+        begun.append(kw)
+        if len(begun)<=late: raise Exception('The current node timed out during startup. This could happen because of that.')
+        running.append(1)
+    monkeypatch.setattr(ray, 'init', init)
+    monkeypatch.setattr(ray, 'is_initialized', lambda: bool(running))
+    monkeypatch.setattr(ray, 'shutdown', lambda: None)
+    monkeypatch.setenv('RAY_gcs_server_port_wait_time_s', '7')
+    if late<3: assert start_ray(num_cpus=2) is ray and len(begun)==3 and begun[0]['num_cpus']==2
+    else:
+        with pytest.raises(WorkerError, match='3 tries .The current node timed out.*RAY_ADDRESS=auto'): start_ray()
+    assert os.environ['RAY_gcs_server_port_wait_time_s']=='7'
+
+def test_what_is_wrong_is_not_tried_again(monkeypatch):
+    import ray
+    begun = []
+    def init(**kw):
+        begun.append(kw)
+        raise ConnectionError('no cluster at that address')
+    monkeypatch.setattr(ray, 'init', init)
+    with pytest.raises(ConnectionError, match='no cluster'): start_ray()
+    assert len(begun)==1
 
 def test_who_lacks_ray_is_told(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'ray', None)

@@ -1,5 +1,5 @@
 "The server as its clients see it: every way in, every form out, everything that is refused, and nothing lost when it is full or stops"
-import base64, io, json, os, signal, struct, subprocess, sys, threading, time, zlib
+import base64, io, json, os, signal, socket, struct, subprocess, sys, threading, time, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 import httpx, numpy as np, pytest, torch
@@ -157,6 +157,18 @@ def test_what_fails_inside_says_nothing_of_it(caplog):
     predictor.detect_rows = broken
     reply = client(app).post('/predict', content=PNG)
     assert reply.status_code==500 and 'secret' not in reply.text and 'log' in reply.json()['detail']
+
+@pytest.mark.parametrize('path', ['/predict','/scene'])
+def test_a_client_that_goes_while_it_sends_is_no_fault(path, caplog):
+    with serve(make_predictor(), port=0, wait=False, linger=0) as server:
+        where = server.url.split('/')[-1].split(':')
+        with socket.create_connection((where[0],int(where[1]))) as line:
+            line.sendall(f'POST {path} HTTP/1.1\r\nHost: {where[0]}\r\nContent-Length: 1000\r\n\r\nabc'.encode())
+            time.sleep(.2)
+        ends = time.monotonic()+60
+        while not server.service.answered and time.monotonic()<ends: time.sleep(.05)
+        assert server.service.answered==1 and httpx.post(f'{server.url}/predict', content=PNG, trust_env=False).status_code==200
+    assert 'Exception' not in caplog.text
 
 def test_rate_of_a_client():
     own = client(rate=2)

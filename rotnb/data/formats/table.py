@@ -88,6 +88,7 @@ def get_format(
     if format not in FORMATS: raise FormatError(unknown_format(format))
     return format,FORMATS[format]
 
+# %% ../../../nbs/data/formats/20_table.ipynb #3be66b6e
 def has_split(
     path, # folder of a set, its yaml file, or one label file
     split, # 'train', ...
@@ -116,6 +117,7 @@ def list_splits(
             warnings.warn(f'{e}: left out', LabelWarning)
     return [split for split in ('train','val','test') if split in found]
 
+# %% ../../../nbs/data/formats/20_table.ipynb #3be66b6f
 def check_options(format, options):
     "Raise where a format's reader does not take an option"
     known = FORMATS[format].options
