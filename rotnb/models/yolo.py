@@ -170,7 +170,7 @@ def head_v5(
     else: assigner = partial(shape_assign, **by_shape)
     return dict(stacked_convs=0, priors=priors, coder=SigmoidXYWHACoder(of.angle, priors, code), assigner=assigner, quality='objectness',
                 average_by='level', loss_cls=soft_bce, cls_weight=cls*of.n_classes/80,
-                quality_weight=[there*factor for factor in ((16.,4.,1.,.24) if len(of.strides)==4 else (4.,1.,.4))[:len(of.strides)]],
+                quality_weight=[there*one for one in ((16.,4.,1.,.24) if len(of.strides)==4 else (4.,1.,.4))[:len(of.strides)]],
                 loss_box=box_iou_loss(of.angle, 'ciou', box), prior_prob=[8/(640/stride)**2 for stride in of.strides],
                 **of_form(of.angle), **more)
 

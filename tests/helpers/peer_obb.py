@@ -18,8 +18,9 @@ def thin(flat):
 def save(out, shapes, maps, **more):
     "`maps`: of each level those of classes, sides and angle"
     parts = {f'{i}/{level}':thin(part) for level,row in enumerate(maps) for i,part in enumerate(row)}
-    np.savez_compressed(out, keys='\n'.join(f"{key} {'x'.join(map(str, shape))}" for key,shape in shapes.items()), losses='{}', **parts, **more)
-    print(out, {key:float(np.abs(part).mean()) for key,part in parts.items()}, {key:part.shape for key,part in more.items()}, flush=True)
+    keys = '\n'.join(f"{key} {'x'.join(map(str, shape))}" for key,shape in shapes.items())
+    np.savez_compressed(out, keys=keys, losses='{}', **parts, **more)
+    print(out, {key:float(np.abs(part).mean()) for key,part in parts.items()}, flush=True)
 
 def ultralytics(yaml, out):
     import torch
@@ -58,7 +59,8 @@ def layers_of_paddle(folder):
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, folder)
     for name in ('bool','int','float'): setattr(np, name, getattr(__builtins__, name))        # gone from numpy
-    for name in ('', '.modeling', *(f'.modeling.{part}' for part in ('backbones','necks','heads','losses','assigners')), '.utils', '.core'):
+    for name in ('', '.modeling', *(f'.modeling.{part}' for part in ('backbones','necks','heads','losses','assigners')),
+                 '.utils', '.core'):
         sys.modules['ppdet'+name] = module = types.ModuleType('ppdet'+name)
         module.__path__ = [f"{folder}/{('ppdet'+name).replace('.', '/')}"]
     import ppdet.modeling.initializer, ppdet.modeling.ops as ops
@@ -70,8 +72,10 @@ def layers_of_paddle(folder):
     from ppdet.modeling.heads.ppyoloe_r_head import PPYOLOERHead
     from ppdet.modeling.necks.custom_pan import CustomCSPPAN
     kw = dict(depth_mult=.33, width_mult=.5)
-    return dict(backbone=CSPResNet(layers=[3,6,6,3], channels=[64,128,256,512,1024], return_idx=[1,2,3], use_large_stem=True, use_alpha=True, **kw),
-                neck=CustomCSPPAN(in_channels=[128,256,512], out_channels=[768,384,192], stage_num=1, block_num=3, act='swish', spp=True, **kw),
+    return dict(backbone=CSPResNet(layers=[3,6,6,3], channels=[64,128,256,512,1024], return_idx=[1,2,3], use_large_stem=True,
+                                   use_alpha=True, **kw),
+                neck=CustomCSPPAN(in_channels=[128,256,512], out_channels=[768,384,192], stage_num=1, block_num=3, act='swish',
+                                  spp=True, **kw),
                 yolo_head=PPYOLOERHead(in_channels=[384,192,96], num_classes=15))
 
 def paddle(folder, out):
