@@ -14,6 +14,8 @@ from ..models.contract import create_detector
 from ..models.files import WeightsError
 from ..models.yolo_backbones import net_factors, wide
 from ..losses.boxes import box_loss
+from ..targets.priors import ShapePriors
+from ..targets.angle_coders import SigmoidAngle
 from .mmrotate import fill_weights, read_checkpoint, rename_keys, rtmdet_rows
 from .yolo_layouts import as_mmyolo, bodies, dialect_of, head_rows, prepared, rtmdet_mmyolo
 
@@ -40,17 +42,33 @@ yolo_families = [
     YoloFamily('yolov7',   r'^bbox_head\.head_module\.convs_pred\.0\.0\.implicit',      'v7', 32),
     YoloFamily('yolov5',   r'^bbox_head\.head_module\.convs_pred\.0\.weight',           'v5', 64)]
 
-def _size(family, sd):
-    "Letter of the size, by the width of the first convolution"
-    width = next((len(tensor) for key,tensor in sd.items() if re.match(r'backbone\.stem\..*conv\.weight$', key)), 0)
+def _widths(family):
+    "Sizes by the width of the first convolution"
     nano = family.name in ('yolov5','yolov6','yolov8')
-    known = {wide(64, factor)*family.stem//64:size for size,(_,factor) in net_factors.items() if size!='n' or nano}
+    return {wide(64, factor)*family.stem//64:size for size,(_,factor) in net_factors.items() if size!='n' or nano}
+
+def _size(family, sd):
+    "Letter of the size, by the width of the first convolution; with a 6 where there is a level more"
+    width = next((len(tensor) for key,tensor in sd.items() if re.match(r'backbone\.stem\..*conv\.weight$', key)), 0)
+    six = '6' if any(key.startswith('backbone.stage5.') for key in sd) else ''
+    known = {64:'w', 80:'e'} if family.name=='yolov7' and six else _widths(family)
     if family.name=='yolov7' and any('.main_convs.' in key for key in sd): return 'tiny'
     if width not in known: raise WeightsError(f"{family.name} with {width} channels at first is of no size known here; "
                                               f"known are {', '.join(map(str, known))}")
-    return 'tiny' if known[width]=='t' and family.name!='yolov6' else known[width]
+    return 'tiny' if known[width]=='t' and family.name!='yolov6' else known[width]+six
 
 # %% ../../nbs/interop/18_yolo_files.ipynb #e48f434d
+def _anchors(sd):
+    "Shapes that YOLOv5 keeps in a file, in strides, as settings of a detector"
+    found = next((tensor for key,tensor in sd.items() if re.match(r'(24|33)\.anchors$', key)), None)
+    if found is None: return {}
+    return dict(priors=ShapePriors({8*2**i:(level.float()*8*2**i).tolist() for i,level in enumerate(found)}))
+
+def _angled(sd):
+    "Settings of a detector with layers of their own for the angle"
+    if any('.angle_stems.' in key for key in sd): return dict(angle='oc')
+    return dict(angle='le135', head='v8_obb') if any('.angle_preds.' in key for key in sd) else {}
+
 def _neck6(sd, size):
     three = any(key.startswith('neck.upsample_layers.0.conv1.') for key in sd)
     return ('v6_bi' if three else 'v6')+(f'_{size}' if size in 'ml' else '')
@@ -90,25 +108,29 @@ def find_yolo(
     sd:dict # a state dict
 )->YoloNet: # None where it is of another net
     "Which net of the YOLO family a state dict is of"
-    dialect,sd = dialect_of(sd),as_mmyolo(sd)
+    if any(re.match(r'23\.cv3\.0\.0\.0\.', key) for key in sd):
+        raise WeightsError('this is YOLO11 or later: what its blocks do is published as AGPL-3.0 code alone, so no detector here has them')
+    dialect,own_anchors,sd = dialect_of(sd),_anchors(sd),as_mmyolo(sd)
     family = next((one for one in yolo_families if any(re.match(one.sign, key) for key in sd)), None)
     if family is None: return None
-    if any('.angle_' in key or re.match(r'22\.cv4\.', key) for key in sd):
-        raise WeightsError(f'this {family.name} has layers of their own for the angle, which no detector here has')
     own = family
     if family.name=='yolov8' and 'neck.reduce_layers.2.conv.weight' in sd: own = YoloFamily('yolov5', family.sign, 'v5u', 64)
     size = _size(own, sd)
-    rows,new = _rows(YoloFamily(own.name, own.sign, 'v5', 64) if own.body=='v5u' else own, sd, size),prepared(sd)
+    anchors = own_anchors['priors'].n if own_anchors else 3
+    rows,new = _rows(YoloFamily(own.name, own.sign, 'v5', 64) if own.body=='v5u' else own, sd, size),prepared(sd, anchors)
     openmmlab = 'MMYOLO','GPL-3.0'
     if not any('.head_module.' in key for key in sd): openmmlab = 'MMDetection','Apache-2.0'
     source,licence = (dialect.name,dialect.licence) if dialect else openmmlab
     stats = _IMAGENET if own.name=='ppyoloe' and not any(key.endswith('.alpha') for key in sd) else own.stats
-    upright = not any('.rtm_ang.' in key for key in sd)
+    angled = _angled(sd)
+    upright = not (angled or any('.rtm_ang.' in key for key in sd))
     classes,box = (next((tensor for key,tensor in new.items() if re.search(pattern, key)), ()) for pattern in (
         r'(cls\.0|cls_preds\.0(\.2)?)\.weight$', r'((box|_reg)\.0|reg_preds\.0(\.2)?)\.weight$'))
     if not (len(classes) and len(box)): raise WeightsError(f'this {own.name} lacks the last layers of classes or of boxes')
-    anchors = 3 if own.body in ('v5','v7') else 1
-    return YoloNet(f'{own.name}_{size}', _options(own, sd, size)|(dict(angle='hbb') if upright else {}), len(classes)//anchors, rows, new,
+    if own.body not in ('v5','v7'): anchors = 1
+    name = f"{own.name}{'_r'*(angled.get('angle')=='oc')}_{size}"
+    options = _options(own, sd, size)|own_anchors|angled|(dict(angle='hbb') if upright else {})
+    return YoloNet(name, options, len(classes)//anchors, rows, new,
                    upright, own.channels, stats, source, licence, len(box)//anchors)
 
 # %% ../../nbs/interop/18_yolo_files.ipynb #243256fd

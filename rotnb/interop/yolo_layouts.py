@@ -108,21 +108,22 @@ mm_body = [
     (r'^backbone\.stem\.(\d)\.',                     r'backbone.body.stem_\1.'),
     (r'^backbone\.stem\.',                             'backbone.body.stem.'),
     (r'^backbone\.stage(\d)\.',                        _stage),
-    (r'^neck\.top_down_layers\.0\.1\.',               'neck.reduce_layers.1.'),
+    (r'^neck\.top_down_layers\.(\d)\.1\.',            lambda m,_: f'neck.reduce_layers.{int(m[1])+1}.'),
     (r'^neck\.(top_down|bottom_up)_layers\.(\d)\.(?:0\.)?', r'neck.\1_blocks.\2.'),
     (r'^neck\.downsample_layers\.',                    'neck.downsamples.'),
     (r'^neck\.out_layers\.',                           'neck.out_convs.')]
 _reduce = (r'^neck\.reduce_layers\.2\.', 'neck.reduce_layers.0.')
-_pyramid = (r'^backbone\.stage4\.2\.', 'neck.entry_layer.')
+_pyramid = (r'^backbone\.stage[45]\.2\.', 'neck.entry_layer.')           # the last stage of four, or with a level more of five
 _x_last = [(r'^backbone\.stage4\.1\.', 'backbone.body.stages_3.1.0.'), (r'^backbone\.stage4\.2\.', 'backbone.body.stages_3.1.1.')]
 
 bodies = dict(
-    v5=[_pyramid, _reduce, *mm_body], v8=[_pyramid, *mm_body],
+    v5=[_pyramid, (r'^neck\.reduce_layers\.[23]\.', 'neck.reduce_layers.0.'), *mm_body], v8=[_pyramid, *mm_body],
     x=[*_x_last, *mm_body], x_mmyolo=[*_x_last, _reduce, *mm_body],
     v6=[(r'^backbone\.stage4\.1\.conv(\d)\.', _entry6), (r'^backbone\.stage(\d)\.0\.', _stage),
         (r'^neck\.upsample_layers\.(\d)\.(conv\d|downsample|upsample)\.(?!\d)', _up6),
         (r'^neck\.upsample_layers\.(\d)\.(?=weight|bias)', r'neck.joins.\1.up.'), _reduce, *mm_body, *v6_rows, *rep_rows],
-    v7=[(r'^neck\.reduce_layers\.2\.', 'neck.entry_layer.'), (r'^neck\.reduce_layers\.', 'neck.lateral_layers.'),
+    v7=[(r'^neck\.reduce_layers\.\d\.(?=main_layers|fuse_layers|short_layer|final_conv)', 'neck.entry_layer.'),
+        (r'^neck\.reduce_layers\.', 'neck.lateral_layers.'),
         (r'^neck\.upsample_layers\.(\d)\.0\.', r'neck.reduce_layers.\1.'), *mm_body, *elan_rows, *rep_rows],
     ppyoloe=[(r'^backbone\.stage(\d)\.0\.conv_down\.', lambda m,det: _stage(m, det)+'0.'),
              (r'^backbone\.stage(\d)\.0\.', lambda m,det: _stage(m, det)+'1.'), (r'^neck\.reduce_layers\.2\.0\.', 'neck.entry_layer.'),
@@ -133,37 +134,43 @@ bodies['v7_tiny'] = [(r'^backbone\.stem\.0\.', 'backbone.body.stem.'), (r'^backb
 # %% ../../nbs/interop/17_yolo_layouts.ipynb #58cbc5a7
 def _tower(m, det):
     "A convolution of a tower, or its norm"
-    tower = dict(cls='cls_tower', reg='box_tower')[m[1]]
+    tower = dict(cls='cls_tower', reg='box_tower', angle='angle_tower')[m[1]]
     return f"stages.0.{tower}.{dict(conv='convs', bn='norms')[m[4]]}.{m[2]}.{m[3] or 0}."
 
-_last = dict(cls='cls', reg='box', obj='quality_conv')
+_last = dict(cls='cls', reg='box', obj='quality_conv', angle='angle')
 
 head_rows = [
-    (r'^bbox_head\.(?:head_module\.)?(?:multi_level_)?(cls|reg)_(?:convs|preds)\.(\d)\.(?:(\d)\.)?(conv|bn)\.', _tower),
-    (r'^bbox_head\.(?:head_module\.)?(?:multi_level_conv_)?(cls|reg|obj)(?:_preds)?\.(\d)\.(?:2\.)?(?=weight|bias)',
+    (r'^bbox_head\.(?:head_module\.)?(?:multi_level_)?(cls|reg|angle)_(?:convs|preds)\.(\d)\.(?:(\d)\.)?(conv|bn)\.', _tower),
+    (r'^bbox_head\.(?:head_module\.)?(?:multi_level_conv_)?(cls|reg|obj|angle)(?:_preds)?\.(\d)\.(?:2\.)?(?=weight|bias)',
      lambda m,_: f'stages.0.{_last[m[1]]}.{m[2]}.'),
-    (r'^bbox_head\.head_module\.(stems|cls_stems|reg_stems)\.', lambda m,_: f"stages.0.stems.{int(m[1]=='reg_stems')}.")]
+    (r'^bbox_head\.head_module\.(stems|cls_stems|reg_stems|angle_stems)\.',
+     lambda m,_: f"stages.0.stems.{dict(reg_stems=1, angle_stems=2).get(m[1], 0)}.")]
 
 _plain = (r'^bbox_head\.head_module\.', 'bbox_head.')
 rtmdet_mmyolo = [_plain, (r'^neck\.reduce_layers\.2\.', 'neck.reduce_layers.0.'), *mm_body[5:], (r'^backbone\.', 'backbone.body.'),
                  *rtmdet_rows]
 
 # %% ../../nbs/interop/17_yolo_layouts.ipynb #036c6b63
-_body = {0:'stem', **{1+2*i+j:f'stage{i+1}.{j}' for i in range(4) for j in range(2)}, 9:'stage4.2'}
-_body = {i:f'backbone.{name}' for i,name in _body.items()}
+def _stages(n): # numbers of the layers of a body of n stages
+    rows = {0:'stem', **{1+2*i+j:f'stage{i+1}.{j}' for i in range(n) for j in range(2)}, 1+2*n:f'stage{n}.2'}
+    return {i:f'backbone.{name}' for i,name in rows.items()}
 _neck8 = {12:'top_down_layers.0', 15:'top_down_layers.1', 16:'downsample_layers.0', 18:'bottom_up_layers.0', 19:'downsample_layers.1',
           21:'bottom_up_layers.1'}
 _neck5 = {10:'reduce_layers.2', 13:'top_down_layers.0.0', 14:'top_down_layers.0.1', 17:'top_down_layers.1', 18:'downsample_layers.0',
           20:'bottom_up_layers.0', 21:'downsample_layers.1', 23:'bottom_up_layers.1'}
 
-def _in_a_row(neck): # rows for a net whose layers are counted
-    names = _body | {i:f'neck.{name}' for i,name in neck.items()}
+_neck56 = {12:'reduce_layers.3', 15:'top_down_layers.0.0', 16:'top_down_layers.0.1', 19:'top_down_layers.1.0', 20:'top_down_layers.1.1',
+           23:'top_down_layers.2', 24:'downsample_layers.0', 26:'bottom_up_layers.0', 27:'downsample_layers.1', 29:'bottom_up_layers.1',
+           30:'downsample_layers.2', 32:'bottom_up_layers.2'}
+
+def _in_a_row(neck, n=4): # rows for a net whose layers are counted, with a body of n stages
+    names = _stages(n) | {i:f'neck.{name}' for i,name in neck.items()}
     return [(r'^(\d+)\.(?=conv|bn|cv|m\.)', lambda m: f'{names[int(m[1])]}.' if int(m[1]) in names else m[0])]
 
 _c3 = dict(zip('123', ('main_conv','short_conv','final_conv')))
-_inner = [(r'(\.m\.\d+)\.cv(\d)\.', r'\1.conv\2.'), (r'\.m\.(?=\d)', '.blocks.'), (r'^(backbone\.stage4\.2)\.cv(\d)\.', r'\1.conv\2.')]
+_inner = [(r'(\.m\.\d+)\.cv(\d)\.', r'\1.conv\2.'), (r'\.m\.(?=\d)', '.blocks.'), (r'^(backbone\.stage[45]\.2)\.cv(\d)\.', r'\1.conv\2.')]
 _head8 = [(r'^2[24]\.cv2\.', 'bbox_head.head_module.reg_preds.'), (r'^2[24]\.cv3\.', 'bbox_head.head_module.cls_preds.'),
-          (r'^2[24]\.dfl\..*', '')]
+          (r'^22\.cv4\.', 'bbox_head.head_module.angle_preds.'), (r'^2[24]\.dfl\..*', '')]
 
 @dataclass
 class Dialect:
@@ -202,9 +209,17 @@ dialects = [
         (r'^yolo_head\.(?:proj_conv\.weight|angle_proj_conv\.weight|anchor_points|stride_tensor)$', '')], 'Apache-2.0'),
     Dialect('Ultralytics', r'^22\.cv2\.\d\.0\.conv\.', [*_in_a_row(_neck8), *_inner, (r'\.cv1\.', '.main_conv.'),
         *_head8, (r'^((?:backbone|neck)\..*)\.cv2\.', r'\1.final_conv.')], 'AGPL-3.0'),
-    Dialect('Ultralytics', r'^24\.(?:m\.\d\.weight|cv2\.\d\.0\.conv\.)', [*_in_a_row(_neck5), *_inner, *_head8,
+    Dialect('Ultralytics', r'^24\.(?:m\.\d\.weight|cv2\.\d\.0\.conv\.)', [(r'^24\.m\.', 'bbox_head.head_module.convs_pred.'),
+        *_in_a_row(_neck5), *_inner, *_head8,
         (r'^((?:backbone|neck)\..*)\.cv([123])\.', lambda m: f'{m[1]}.{_c3[m[2]]}.'),
-        (r'^24\.m\.', 'bbox_head.head_module.convs_pred.'), (r'^24\.anchors?(_grid)?$', '')], 'AGPL-3.0')]
+        (r'^24\.anchors?(_grid)?$', '')], 'AGPL-3.0'),
+    Dialect('Ultralytics', r'^33\.m\.\d\.weight', [(r'^33\.m\.', 'bbox_head.head_module.convs_pred.'), *_in_a_row(_neck56, 5), *_inner,
+        (r'^((?:backbone|neck)\..*)\.cv([123])\.', lambda m: f'{m[1]}.{_c3[m[2]]}.'),
+        (r'^33\.anchors?(_grid)?$', '')], 'AGPL-3.0'),
+    Dialect('MMYOLO', r'^bbox_head\.head_module\.main_convs_pred\.', [           # YOLOv7 of four levels, which learns with a second head
+        (r'^bbox_head\.head_module\.aux_convs_pred\..*', ''), (r'\.main_convs_pred\.(\d)\.0\.', r'.out_layers.\1.'),
+        (r'^bbox_head\.head_module\.out_layers\.', 'neck.out_layers.'),
+        (r'\.main_convs_pred\.(\d)\.(\d)\.', lambda m: f'.convs_pred.{m[1]}.{int(m[2])-1}.')], 'GPL-3.0')]
 
 def dialect_of(
     sd:dict # a state dict

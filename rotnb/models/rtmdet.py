@@ -67,7 +67,8 @@ class LevelHead(DenseHead):
         *args, # more settings of `DenseHead`, in its order
         share:str=None, # what all levels share: 'convs', the towers' convolutions but not their norms, or None
         stem=None, # `channels -> module` before the towers, which keeps channels; two for classes and boxes; a third: see below
-        widths=None, # channels of the towers of classes and boxes, each a number or one for each level; None: `feat_channels`
+        widths=None, # channels of the towers of classes and boxes, each a number or one for each level; a third: of the angle; None:
+            # `feat_channels`
         kernel:int=1, # px, side of the last convolutions: 1 or 3
         thin:bool=False, # each convolution of the towers is two: 3x3 within each channel, then 1x1 across channels
         **kwargs): # settings of `DenseHead`
@@ -82,11 +83,14 @@ class LevelHead(DenseHead):
         ni = _of_levels(in_channels, n_levels)
         widths = [_of_levels(width, n_levels) if self.stacked_convs else ni for width in self.widths or (self.feat_channels,)*2]
         makers = self.stem if isinstance(self.stem, (list,tuple)) else (self.stem,)*(self.stem is not None)
-        if len(makers)>2 and not self.coder.angle_coder.n: raise ValueError("LevelHead: a third stem is for the angle, which 'hbb' lacks")
+        self.own_angle = max(len(makers), len(widths))>2
+        if self.own_angle and not self.coder.angle_coder.n:
+            raise ValueError("LevelHead: a third stem or width is for the angle, which 'hbb' lacks")
+        widths = [*widths, *widths[1:]][:3]
         self.stems = nn.ModuleList([nn.ModuleList(map(maker, ni)) for maker in makers])
-        parts = [self.n_classes, *([self.coder.split,self.coder.angle_coder.n] if len(makers)>2 else [self.coder.n])]
+        parts = [self.n_classes, *([self.coder.split,self.coder.angle_coder.n] if self.own_angle else [self.coder.n])]
         def tower(nf): return LevelTower(ni, nf, self.stacked_convs, n_levels, self.share=='convs', self.thin)
-        towers,lasts = [tower(nf) for nf in (*widths,widths[1])[:len(parts)]],[*map(self._lasts, (*widths,widths[1]), parts)]
+        towers,lasts = [tower(nf) for nf in widths[:len(parts)]],[*map(self._lasts, widths, parts)]
         (self.cls_tower,self.box_tower),(self.cls,self.box) = towers[:2],lasts[:2]
         if len(parts)>2: self.angle_tower,self.angle = towers[2],lasts[2]
         for last,prior in zip(self.cls, _of_levels(self.prior_prob, n_levels)): nn.init.constant_(last.bias, prior_bias(prior))
@@ -110,7 +114,7 @@ class LevelHead(DenseHead):
         return self.cls[i](c),self._box(i, r, seen[-1]),self.quality_conv[i](r) if hasattr(self, 'quality_conv') else None
 
     def _box(self, i, r, seen): # of each prior its sides, then its angle
-        if len(self.stems)<3: return self.box[i](r)
+        if not self.own_angle: return self.box[i](r)
         both = self.box[i](r),self.angle[i](self.angle_tower(i, seen))
         return torch.cat([part.unflatten(1, (self.n,-1)) for part in both], 2).flatten(1, 2)
 

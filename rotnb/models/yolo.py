@@ -15,7 +15,7 @@ from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..targets.priors import YOLO_SHAPES, PointPriors, ShapePriors
 from ..targets.assign import atss_assign, shape_assign, shape_candidates
-from ..targets.angle_coders import DFLAngle, PSCAngle
+from ..targets.angle_coders import DFLAngle, PSCAngle, SigmoidAngle
 from ..targets.coders import DistanceAngleCoder
 from ..targets.point_coders import PointXYWHACoder, SigmoidXYWHACoder
 from ..targets.dynamic_assign import aligned, simota_assign, tal_assign
@@ -99,14 +99,19 @@ class HeadSpec(NamedTuple):
     priors:object=None # None: the head's own
 
 def head_v8(
-    of:HeadSpec # what it is made for
+    of:HeadSpec, # what it is made for
+    branch:bool=False # layers of their own for the angle, as in YOLOv8-OBB, whose angle is learnt from the overlap of boxes
 )->dict: # settings of `LevelHead`
     "YOLOv8's: distributions of distances, towers as wide as the finest level asks for"
     code,more = angle_settings(of.angle, of.angle_coder)
-    return dict(stacked_convs=2, widths=(max(of.channels[0], min(of.n_classes, 100)), max(16, of.channels[0]//4, 64)),
+    widths = max(of.channels[0], min(of.n_classes, 100)),max(16, of.channels[0]//4, 64)
+    if branch:
+        if of.angle=='hbb': raise ValueError("head 'v8_obb' has layers for the angle, which 'hbb' lacks: take 'v8'")
+        code,widths,more = of.angle_coder or SigmoidAngle(of.angle),(*widths,max(of.channels[0]//4, 1)),{}
+    return dict(stacked_convs=2, widths=widths,
                 priors=of.priors or PointPriors(), coder=DistanceAngleCoder(of.angle, 'dfl', code), loss_sides=box_loss('dfl', weight=1.5),
                 assigner=partial(tal_assign, topk=10, alpha=.5, **of_form(of.angle)), quality=aligned(.5), **of_form(of.angle),
-                loss_cls=soft_bce, cls_weight=.5, loss_box=box_iou_loss(of.angle, 'ciou', 7.5),
+                loss_cls=soft_bce, cls_weight=.5, loss_box=box_loss('probiou', 7.5) if branch else box_iou_loss(of.angle, 'ciou', 7.5),
                 prior_prob=[5/of.n_classes/(640/stride)**2 for stride in of.strides], **more)
 
 # %% ../../nbs/models/39_yolo.ipynb #09b28170
@@ -165,13 +170,13 @@ def head_v5(
     else: assigner = partial(shape_assign, **by_shape)
     return dict(stacked_convs=0, priors=priors, coder=SigmoidXYWHACoder(of.angle, priors, code), assigner=assigner, quality='objectness',
                 average_by='level', loss_cls=soft_bce, cls_weight=cls*of.n_classes/80,
-                quality_weight=[there*factor for factor in ((4.,1.,.25,.06) if len(of.strides)==4 else (4.,1.,.4))[:len(of.strides)]],
+                quality_weight=[there*one for one in ((16.,4.,1.,.24) if len(of.strides)==4 else (4.,1.,.4))[:len(of.strides)]],
                 loss_box=box_iou_loss(of.angle, 'ciou', box), prior_prob=[8/(640/stride)**2 for stride in of.strides],
                 **of_form(of.angle), **more)
 
 _v7 = partial(head_v5, shapes='yolov7', topk=10, weights=(.05,.3,.7))
 yolo_heads = dict(v5=head_v5, v6=head_v6, v6_small=partial(head_v6, mode='siou'), v6_large=partial(head_v6, bins=17),
-                  v7=_v7, v7_tiny=partial(head_v5, shapes='yolov7', topk=10), v7_p6=partial(_v7, topk=20), v8=head_v8,
+                  v7=_v7, v7_tiny=partial(head_v5, shapes='yolov7', topk=10), v7_p6=partial(_v7, topk=20), v8=head_v8, v8_obb=partial(head_v8, branch=True),
                   x=head_x, x_thin=partial(head_x, thin=True), ppyoloe=head_ppyoloe, ppyoloe_plus=partial(head_ppyoloe, early=30/80))
 
 # %% ../../nbs/models/39_yolo.ipynb #7b2748ce

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PlainAngle', 'NoAngle', 'coder_of_angle', 'PSCAngle', 'CSLAngle', 'DCLAngle', 'two_hot', 'expectation', 'deviation',
-           'DFLAngle']
+           'DFLAngle', 'SigmoidAngle']
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #3628e03d
 import math, torch
@@ -221,3 +221,23 @@ class DFLAngle:
         at = lo+step*torch.arange(self.bins, device=code.device, dtype=code.dtype)
         off,part = (at-mean[:,None]+math.pi/2)%math.pi-math.pi/2,(mean-lo)/step%1
         return ((code.softmax(-1)*off**2).sum(1)-part*(1-part)*step**2).clamp(min=0).sqrt()
+
+# %% ../../nbs/targets/03_angle_coders.ipynb #9b17a002
+@checked
+@dataclass
+class SigmoidAngle:
+    "How far along the range of a form an angle lies, through a sigmoid (YOLOv8-OBB)"
+    angle:str='le135' # canonical form of the angles, which says what they cover; published: 'le135'
+    n,circular = 1,False
+    def __post_init__(self): check_choice('SigmoidAngle', angle=(self.angle, *_ranges))
+    def start(self)->Tensor: return self.encode(torch.zeros(1))[0].clamp(-4.6, 4.6) # `(n,)` logit of an untrained head: upright, nearly
+
+    def encode(self, theta:Tensor)->Tensor: # `(k,)` radians -> `(k, 1)` logits, finite at the ends
+        "Angles to outputs"
+        lo,span = _ranges[self.angle]
+        return ((theta-lo)/span).clamp(1e-6, 1-1e-6).logit()[:,None]
+
+    def decode(self, code:Tensor)->Tensor: # `(k, 1)` logits -> `(k,)` radians
+        "Outputs to angles"
+        lo,span = _ranges[self.angle]
+        return lo+code[:,0].sigmoid()*span

@@ -24,8 +24,10 @@ def formula_image(size, n=1): # (n,3,size,size), normalised
 
 def detector_value(key, shape):
     "The same for a whole detector, whose first answers are boxes of some size, so that losses have something to compare"
+    key = key.replace('._mean', '.running_mean').replace('._variance', '.running_var')                   # Paddle's names
     key = re.sub(r'(bbox_head\.(?:head_module\.)?(?:cls|reg)_convs)\.\d(\.\d\.conv\.)', r'\1.0\2', key)   # RTMDet's levels share these
     value = formula_value(key, shape)
+    if value.ndim==1 and re.search(r'rbr_\w+\.(bn\.)?weight$', key): value *= np.float32(.65)      # three branches add up
     sides = re.search(r'(reg_preds|conv_reg|rtm_reg|pred_reg)\.\d(\.2)?\.bias$', key) and len(value)==4
     if sides: value += [0,0,1,1] if 'conv_reg' in key else 2
     return value

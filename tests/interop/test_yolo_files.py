@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from formula import detector_value, formula_image
 from paths import ROOT
-from rotnb.geometry.boxes import hbox2rbox
+from rotnb.geometry.boxes import canonicalize, hbox2rbox
 from rotnb.interop.mmrotate import KeysError
 from rotnb.interop.yolo_files import detector_from_yolo
 from rotnb.models.files import UnsafeFile, WeightsError, load_tensors
 from rotnb.predict.load import detector_from_weights, load_weights
 
 DATA = ROOT/'tests/interop/data/yolo'
-OBJECTS = [[(3,10,12,70,60), (17,60,40,124,118)], [(3,20,64,100,120)]]   # class, corners
+OBJECTS = [[(3,11,13,71,61), (17,60,40,124,118)], [(3,20,64,100,120)]]   # class, corners
 TARGETS = [dict(boxes=hbox2rbox(torch.tensor([row[1:] for row in rows]).float(), 'hbb'), labels=torch.tensor([row[0] for row in rows]))
            for rows in OBJECTS]
 
@@ -25,7 +25,7 @@ def shapes_of(theirs):
 
 def formula_net(name, **kw):
     theirs = np.load(DATA/f'{name}.npz')
-    with pytest.warns(match='GPL-3.0') if name.startswith('mmyolo') else nullcontext():
+    with pytest.warns(match='GPL-3.0') if name.startswith(('mmyolo','ultralytics')) else nullcontext():
         model = detector_from_yolo({key:torch.tensor(detector_value(key, shape)) for key,shape in shapes_of(theirs)}, **kw)
     return theirs,model
 
@@ -33,12 +33,17 @@ def thin(tensor):
     flat = tensor.detach().flatten()
     return flat[::max(1, -(-len(flat)//60))].numpy()
 
+def maps_of(head, i, feat):
+    "Classes, boxes and objectness of a level; of a head with layers of their own for the angle, classes, sides and angle"
+    cls,box,quality = head.forward_level(i, feat)
+    return (cls,*box.split([head.coder.split,head.coder.angle_coder.n], 1)) if head.own_angle else (cls,box,quality)
+
 NETS = sorted(file.stem for file in DATA.glob('*.npz'))
 TERMS = dict(loss_cls='loss_cls', loss_bbox='loss_box', loss_obj='loss_quality', loss_dfl='loss_sides')
-# how many times ours theirs are: YOLOv5, YOLOv7 and YOLOv8 add up the images of a batch; of YOLOv6 no answer is good enough for an
-# object here, so its class term alone is compared
+# how many times ours theirs are: YOLOv5, YOLOv7 and YOLOv8 add up the images of a batch
 LOSSES = dict(mmdet_yolox_tiny=1, mmyolo_yolox_tiny=1, mmyolo_ppyoloe_plus_s=1, mmdet_rtmdet_tiny=1, mmyolo_rtmdet_tiny=1,
-              mmyolo_yolov5_n=2, mmyolo_yolov8_n=2, mmyolo_yolov7_tiny=2, mmyolo_yolov6_n=1, mmyolo_yolov6_v3_n=1)
+              mmyolo_yolov5_n=2, mmyolo_yolov8_n=2, mmyolo_yolov7_tiny=2, mmyolo_yolov6_n=1, mmyolo_yolov6_v3_n=1,
+              mmyolo_yolov6_v3_m=1, mmyolo_yolov5_n6=2)
 
 @pytest.fixture(scope='module', params=NETS)
 def net(request):
@@ -47,7 +52,7 @@ def net(request):
     with torch.no_grad():
         feats = model.neck(model.backbone(torch.tensor(formula_image(128, 2))))
         head = model.stages[0]
-        return request.param,theirs,head,head(feats),[head.forward_level(i, feat) for i,feat in enumerate(feats)]
+        return request.param,theirs,head,head(feats),[maps_of(head, i, feat) for i,feat in enumerate(feats)]
 
 def test_outputs_are_those_of_the_other_package(net):
     "Classes, boxes (in pixels where theirs are) and objectness, to a ten-thousandth of the largest"
@@ -64,11 +69,63 @@ def test_outputs_are_those_of_the_other_package(net):
 
 def test_losses_are_those_of_the_other_package(net):
     name,theirs,head,out,_ = net
+    if name not in LOSSES: pytest.skip('outputs alone are compared')
     with torch.no_grad(): ours = {term:value.mean().item() for term,value in head.loss(out, TARGETS).items()}
     for term,value in json.loads(str(theirs['losses'])).items():
-        if name=='mmyolo_yolov7_tiny' and term=='loss_bbox': continue       # ours is less by 2.6%; the cause is not known
-        tol = 5e-3 if 'yolov5' in name and term=='loss_bbox' else 1e-3       # there a cell answers for two objects, here for one
-        assert abs(ours[TERMS[term]]*LOSSES[name]-value)<=tol*abs(value), (name, term, ours, value)
+        assert value>0 and abs(ours[TERMS[term]]*LOSSES[name]-value)<=1e-3*value, (name, term, ours, value)
+
+def test_oriented_boxes_are_those_of_the_other_package():
+    "Sides and angle of YOLOv8-OBB, decoded"
+    theirs,model = formula_net('ultralytics_yolov8n_obb')
+    assert model.angle=='le135' and model.name=='yolov8_n'
+    with torch.no_grad():
+        out = model.stages[0](model.neck(model.backbone(torch.tensor(formula_image(128, 2)))))
+        ours = model.stages[0].coder.decode(out.priors.flatten(0,1), out.deltas.flatten(0,1)).unflatten(0, out.priors.shape[:2])[:,::7]
+    want = canonicalize(torch.tensor(theirs['boxes']).flatten(0,1), 'le135').view_as(ours)
+    assert (ours-want).abs().max()<1e-3 and want[...,2].max()>20
+
+# --- names
+
+ROW5 = {'stem':0, **{f'stage{i+1}.{j}':1+2*i+j for i in range(4) for j in range(2)}, 'stage4.2':9}
+NECK5 = {'reduce_layers.2':10, 'top_down_layers.0.0':13, 'top_down_layers.0.1':14, 'top_down_layers.1':17, 'downsample_layers.0':18,
+         'bottom_up_layers.0':20, 'downsample_layers.1':21, 'bottom_up_layers.1':23}
+ROW6 = ROW5|{'stage5.0':9, 'stage5.1':10, 'stage5.2':11}
+NECK6 = {'reduce_layers.3':12, 'top_down_layers.0.0':15, 'top_down_layers.0.1':16, 'top_down_layers.1.0':19, 'top_down_layers.1.1':20,
+         'top_down_layers.2':23, 'downsample_layers.0':24, 'bottom_up_layers.0':26, 'downsample_layers.1':27, 'bottom_up_layers.1':29,
+         'downsample_layers.2':30, 'bottom_up_layers.2':32}
+
+def in_a_row(sd, body, neck, last):
+    "MMYOLO's names of YOLOv5 as Ultralytics counts its layers"
+    new = {}
+    for key,tensor in sd.items():
+        part,rest = key.split('.', 1)
+        for name,number in dict(backbone=body, neck=neck, bbox_head={'head_module.convs_pred':last})[part].items():
+            if not rest.startswith(name+'.'): continue
+            rest = rest[len(name):].replace('convs_pred', 'm').replace('blocks', 'm')
+            for ours,layer in dict(main_conv='cv1', short_conv='cv2', final_conv='cv3', conv1='cv1', conv2='cv2').items():
+                rest = rest.replace(f'.{ours}.', f'.{layer}.')
+            new[f"model.{number}{'.m' if part=='bbox_head' else ''}{rest}"] = tensor
+    assert len(new)==len(sd)
+    return new
+
+@pytest.mark.parametrize('name,body,neck,last', [('yolov5_n',ROW5,NECK5,24),('yolov5_n6',ROW6,NECK6,33)])
+def test_yolov5_keeps_its_anchors_in_the_file(name, body, neck, last):
+    "In strides; two for each location instead of three too"
+    theirs = np.load(DATA/f'mmyolo_{name}.npz')
+    sd = {key:torch.tensor(detector_value(key, shape)) for key,shape in shapes_of(theirs)}
+    levels,shapes = len({key for key in sd if 'convs_pred' in key})//2,torch.rand(4, 2, 2)+1
+    cut = {key:tensor[:170] if 'convs_pred' in key else tensor for key,tensor in sd.items()}
+    with pytest.warns(match='AGPL-3.0'):
+        model = detector_from_yolo(in_a_row(cut, body, neck, last)|{f'model.{last}.anchors':shapes[:levels]})
+    stage = model.stages[0]
+    assert (model.name,stage.n,model.n_classes)==(name,2,80)
+    for level,stride in enumerate(stage.strides): assert torch.allclose(stage.priors.sizes(stride), shapes[level]*stride)
+    with pytest.warns(match='GPL-3.0'): published = detector_from_yolo(sd)
+    assert published.stages[0].n==3
+    for ours,same in zip(model.neck.parameters(), published.neck.parameters()): assert torch.equal(ours, same)
+
+def test_yolo11_is_refused_by_name():
+    with pytest.raises(WeightsError, match='YOLO11.*AGPL'): detector_from_yolo({'model.23.cv3.0.0.0.conv.weight':torch.zeros(8,1,3,3)})
 
 # --- files
 

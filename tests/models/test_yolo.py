@@ -68,15 +68,19 @@ def test_parameters_of_yolov7(size, millions):
     total = count(body)+(count(neck)-count(neck.out_convs)+fused(neck.out_convs))+coupled(neck.out_channels)
     assert abs(total/1e6-millions)<.051
 
-@pytest.mark.parametrize('size,millions', dict(n=3.2, s=12.6, m=35.7, l=76.8, x=140.7).items())
-def test_parameters_of_yolov5_for_large_pictures(size, millions):
+@pytest.mark.parametrize('size,n', dict(n=3_246_940, s=12_626_620, m=35_731_932, l=76_770_172, x=140_794_780).items())
+def test_parameters_of_yolov5_for_large_pictures(size, n):
+    "As those that MMYOLO builds"
     body,neck = bodies(f'cspdarknet_v5_p6_{size}', 'v5', 4)
     assert neck.out_channels==[info['num_chs'] for info in body.feature_info][-4:]
-    assert abs((count(body)+count(neck)+coupled(neck.out_channels))/1e6-millions)<.1
+    assert count(body)+count(neck)+coupled(neck.out_channels)==n
 
+# as MMYOLO builds them, without its second head and without the vectors that fold into the last convolutions
+LARGE_V7 = dict(w6=82_312_436-11_882_620-3_580, e6=111_898_292-14_647_420-4_220)
 @pytest.mark.parametrize('size,millions', dict(w6=70.4, e6=97.2).items())
 def test_parameters_of_yolov7_for_large_pictures(size, millions):
     body,neck = bodies(f'elan_{size}', f'v7_{size}', 4)
+    assert count(body)+count(neck)+coupled(neck.out_channels)==LARGE_V7[size]
     assert abs((fused(body)+fused(neck)+coupled(neck.out_channels))/1e6-millions)<.051
 
 def decoupled_v6(channels): return sum(c*c+c+2*(9*c*c+c)+(c+1)*84 for c in channels)
@@ -318,6 +322,21 @@ def test_overlap_of_upright_boxes_is_ciou():
     v = 4/np.pi**2*wide**2
     want = [.6-4/(10**2+8**2), 1/3-v*v/(1-1/3+v)]                            # IoU, and less by the middles' offset or by the shape
     assert upright_ciou(a, b).tolist()==pytest.approx(want, abs=1e-4)
+
+def test_yolov8_obb_has_layers_for_the_angle():
+    "Which learn from the overlap of boxes alone, and upright boxes have none"
+    torch.manual_seed(0)
+    model = create_detector('yolov8_n', 3, angle='le135', head='v8_obb', **TINY)
+    losses = model(torch.randn(2,3,96,96), [{**OBJECTS, 'boxes':canonicalize(OBJECTS['boxes'], 'le135')}]*2)
+    assert set(losses)=={'loss_cls','loss_box','loss_sides'}
+    sum(losses.values()).backward()
+    angle = [p for name,p in model.named_parameters() if '.angle' in name]
+    assert len(angle)==2*(2*3+2) and all(p.grad.isfinite().all() and p.grad.any() for p in angle)
+    with pytest.raises(ValueError, match="v8_obb.*'v8'"): create_detector('yolov8_n', 3, angle='hbb', head='v8_obb', **TINY)
+
+def test_objectness_of_sizes_for_large_pictures_counts_four_times():
+    large = stage_of('yolov5_n6', backbone='cspdarknet_v5_p6_n', strides=(8,16,32,64))
+    assert np.allclose(large.quality_weight, np.array([16,4,1,.24])*3/4)
 
 def test_who_has_settings_for_a_part_of_a_training():
     names = 'yolov5_n','yolov6_n','yolov8_n','yolox_tiny','ppyoloe_s','ppyoloe_plus_s'
