@@ -176,7 +176,8 @@ def head_v5(
 
 _v7 = partial(head_v5, shapes='yolov7', topk=10, weights=(.05,.3,.7))
 yolo_heads = dict(v5=head_v5, v6=head_v6, v6_small=partial(head_v6, mode='siou'), v6_large=partial(head_v6, bins=17),
-                  v7=_v7, v7_tiny=partial(head_v5, shapes='yolov7', topk=10), v7_p6=partial(_v7, topk=20), v8=head_v8, v8_obb=partial(head_v8, branch=True),
+                  v7=_v7, v7_tiny=partial(head_v5, shapes='yolov7', topk=10), v7_p6=partial(_v7, topk=20), v8=head_v8,
+                  v8_obb=partial(head_v8, branch=True),
                   x=head_x, x_thin=partial(head_x, thin=True), ppyoloe=head_ppyoloe, ppyoloe_plus=partial(head_ppyoloe, early=30/80))
 
 # %% ../../nbs/models/39_yolo.ipynb #7b2748ce
