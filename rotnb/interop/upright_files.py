@@ -13,7 +13,6 @@ from warnings import warn
 from torch import nn
 from ..check.verbs import checked
 from ..targets.priors import PointPriors, ShapePriors
-from ..targets.coders import DistanceAngleCoder
 from ..losses.boxes import box_loss
 from ..models.contract import create_detector
 from ..models.files import WeightsError
@@ -165,7 +164,7 @@ def _tv_faster(sd):
                loss_box=box_loss('smooth_l1', beta=1/9))
     roi = dict(loss_box=box_loss('smooth_l1', beta=1/9), pool=partial(roi_align_hbox, sampling_ratio=2, aligned=False), n_fcs=len(fcs),
                fc_channels=len(fcs[-1]), **(dict(n_convs=4, conv_norm=True) if v2 else {}))
-    options = dict(backbone=_tv_body(sd), angle='hbb', fpn_norm=v2, fpn_channels=width, feat_channels=width, stacked_convs=depth, rpn_kw=rpn, **roi)
+    options = dict(backbone=_tv_body(sd), angle='hbb', fpn_norm=v2, agnostic=False, fpn_channels=width, feat_channels=width, stacked_convs=depth, rpn_kw=rpn, **roi)
     return UprightNet('faster_rcnn', options, len(rows) if rows else n-1, partial(_tv_faster_names, sd=sd, rows=rows), 'torchvision',
                       ('rotated_faster_rcnn',), not v2 and rows is not None, classes)
 
@@ -194,11 +193,11 @@ def _mm_dense(sd):
     if angle or any(key.startswith(('rpn_head.','bbox_head_','odm_head.','refine_head.')) for key in sd): return None
     if head['retina_reg']==36: return net('retinanet', head['retina_cls']//9)
     if head['atss_reg']==4: return net('atss', head['atss_cls'])
-    if head['gfl_reg']: return net('gfl', head['gfl_cls'], _gfl_rows, coder=DistanceAngleCoder('hbb', 'dfl', bins=head['gfl_reg']//4))
+    if head['gfl_reg']: return net('gfl', head['gfl_cls'], _gfl_rows, bins=head['gfl_reg']//4)
     if head['conv_reg']==4:
         if 'bbox_head.cls_convs.0.conv.bias' in sd: return net('fcos', head['conv_cls'], relu_extra=True)
         return net('fcos', head['conv_cls'], relu_extra=True, conv_bias=False, quality_on='cls', radius=None, iou_thr=.5,
-                   coder=DistanceAngleCoder('hbb', 'exp', unit=None), loss_box='hbox_iou')
+                   act='exp', unit=None, loss_box='hbox_iou')
 
 def _mm_stages(sd):
     "A MMDetection net with proposals, or None"
@@ -256,16 +255,13 @@ def fill_upright(
     return f"new in it: {' and '.join(sorted(new))}" if new else ''
 
 _layers = ('backbone backbone_kw fpn_channels fpn_extra fpn_norm relu_extra feat_channels stacked_convs norm conv_bias scales priors quality_on '
-           'root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious').split()
+           'root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious act unit bins').split()
 
 def start_options(
-    net:UprightNet, # from `find_upright`
-    angle:str # canonical form of the detector that begins with it
+    net:UprightNet # from `find_upright`
 )->dict: # of `create_detector`
     "Settings that go with the numbers of the layers; losses and thresholds are the detector's own"
-    own = {key:value for key,value in net.options.items() if key in _layers}
-    if 'coder' in net.options: own['coder'] = replace(net.options['coder'], angle=angle, angle_coder=None)
-    return own
+    return {key:value for key,value in net.options.items() if key in _layers}
 
 @checked
 def detector_from_upright(
@@ -276,7 +272,7 @@ def detector_from_upright(
     sd,_ = read_checkpoint(path_or_state_dict)
     if (net := find_upright(sd)) is None:
         raise WeightsError(f"weights of no upright detector known here: {len(sd)} tensors such as {', '.join(list(sd)[:3])}")
-    own = net.options if kw.get('angle', 'hbb')=='hbb' else start_options(net, kw['angle'])
+    own = net.options if kw.get('angle', 'hbb')=='hbb' else start_options(net)
     model = create_detector(net.name, net.n_classes, **{**own, **kw})
     if said := fill_upright(model, net): warn(said)
     model.vocab,model.stats = net.classes and list(net.classes),_IMAGENET

@@ -6,9 +6,9 @@
 __all__ = ['octave_ranges', 'DeformConv', 'FCOSHead', 'rotated_fcos', 'rotated_fcos_tiny']
 
 # %% ../../nbs/models/09_fcos.ipynb #edfcc37e
-from functools import partial
 import torch
 import torch.nn.functional as F
+from functools import partial
 from fastcore.meta import delegates
 from torch import nn, Tensor
 from torchvision.ops import deform_conv2d
@@ -104,12 +104,13 @@ def rotated_fcos(
     range_factor:float=8., # px/stride, sizes a level is responsible for, see `octave_ranges`
     radius:float=1.5, # px/stride, half side of the centre square; None: anywhere in the box
     act:str='relu', # what makes a distance of the network's number: 'relu' or 'exp'
+    unit:float=1., # strides that a distance of 1 means; None: it means a pixel
     angle_coder=None, # see `targets.angle_coders`; None: the angle itself, with 'hbb' nothing
     **kw # settings of `dense_detector` and `DenseHead`
 )->Detector:
     "FCOS for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, strides=strides, **{**dict(
-        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder), loss_box=loss_box,
+        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder, unit=unit), loss_box=loss_box,
         assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius),
         fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness', average_by='batch'), **kw})
 

@@ -91,13 +91,14 @@ def gfl(
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='hbb', # canonical form of the boxes
     topk:int=9, # candidates of each level, see `atss_assign`
+    bins:int=17, # of the distribution of a side: 0, 1, ... strides
     angle_coder=None, # see `targets.angle_coders`; None: phases, of 'hbb' nothing
     **kw # settings of `dense_detector` and `DenseHead`
 )->Detector:
     "GFL: distributions of the sides"
     code,more = angle_settings(angle, angle_coder, .2)
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
-        COCO_DENSE, iou_thr=.6, priors=PointPriors(0.), coder=DistanceAngleCoder(angle, 'dfl', code, bins=17),
+        COCO_DENSE, iou_thr=.6, priors=PointPriors(0.), coder=DistanceAngleCoder(angle, 'dfl', code, bins=bins),
         assigner=partial(atss_assign, topk=topk, side=8.), loss_box=box_iou_loss(angle, 'giou', 2.), loss_sides=box_loss('dfl', weight=.25),
         quality='iou', weigh_by='score', fpn_extra='output', norm=True, scales=True, scale_angle=None, average_by='batch', **more), **kw})
 

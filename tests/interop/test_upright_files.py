@@ -17,7 +17,7 @@ from rotnb.predict.load import detector_from_weights
 from rotnb.targets.sample import random_sample
 
 K,H,W = 5,128,256
-HBOXES = torch.tensor([[10.,12,70,60], [40,60,124,118], [150,20,240,110], [8,90,40,120]])
+HBOXES = torch.tensor([[10.3,12,70.1,60.2], [40.2,60.7,123.9,118.4], [150.3,20.6,240.2,110.1], [8.3,90.1,40.7,119.2]])
 LABELS = torch.tensor([1,4,2,1])
 PLAIN = dict(min_size=H, max_size=W, image_mean=[0.]*3, image_std=[1.]*3)
 EVERY = 10**6
@@ -43,11 +43,15 @@ def theirs_of(name):
 
 NAMES = 'fcos','retinanet','retinanet_v2','faster','faster_v2'
 
+def weight_of(key, shape):
+    "Of the formula; the sides of FCOS begin with some length"
+    return torch.tensor(formula_value(key, tuple(shape)))+2.*key.endswith('regression_head.bbox_reg.bias')*(len(shape)==1 and shape[0]==4)
+
 @pytest.fixture(scope='module', params=NAMES)
 def pair(request):
     "torchvision's detector and ours, in evaluation mode"
     theirs = theirs_of(request.param)
-    theirs.load_state_dict({key:torch.tensor(formula_value(key, tuple(value.shape))) for key,value in theirs.state_dict().items()})
+    theirs.load_state_dict({key:weight_of(key, value.shape) for key,value in theirs.state_dict().items()})
     return request.param,theirs.eval(),detector_from_upright(theirs.state_dict())
 
 def off(ours, wanted): return ((ours-wanted).abs().max()/wanted.abs().max()).item()
@@ -104,7 +108,84 @@ def test_detections(pair):
     x = torch.tensor(formula_image(W, 2))[:,:,:H]
     for own,wanted in zip(model(x), theirs(list(x))):
         assert len(wanted['scores'])>=10 and abs(len(own['scores'])-len(wanted['scores']))<=1, (len(own['scores']),len(wanted['scores']))
-        labels = wanted['labels']-('faster' in name)
+        labels = wanted['labels']-int('faster' in name)
         apart = (rbox2hbox(own['boxes'])[:,None]-wanted['boxes']).abs().amax(-1)
         same = (apart<.01) & ((own['scores'][:,None]-wanted['scores']).abs()<1e-4) & (own['labels'][:,None]==labels)
         assert same.any(0).float().mean()>=.98 and same.any(1).float().mean()>=.98, (same.any(0).float().mean(), same.any(1).float().mean())
+
+# --- files
+
+def coco_file(name, tmp_path):
+    "A file with 91 classes as torchvision publishes them, in a catalogue's name"
+    theirs = theirs_of(name)
+    sd = {key:weight_of(key, value.shape) for key,value in theirs.state_dict().items()}
+    for key in [*sd]:
+        times = 91/K if 'cls_logits' in key and 'rpn' not in key else 91/(K+1) if 'box_predictor' in key else 1
+        if times!=1: sd[key] = weight_of(key, (round(len(sd[key])*times), *sd[key].shape[1:]))
+    torch.save(sd, tmp_path/'weights.pth')
+    return tmp_path/'weights.pth',sd
+
+@pytest.mark.parametrize('name', ['fcos','faster'])
+def test_a_file_of_coco_answers_and_is_a_start(name, tmp_path, capsys):
+    file,sd = coco_file(name, tmp_path)
+    model = detector_from_weights(file)
+    assert len(model.vocab)==model.n_classes==80 and model.vocab[0]=='person' and model.vocab[-1]=='toothbrush' and model.angle=='hbb'
+    kin = 'rotated_fcos' if name=='fcos' else 'rotated_faster_rcnn'
+    for arch in (model.name, kin):
+        new = detector_from_weights(file, ['ship','person'], arch, angle='le90')
+        assert 'the angle' in (said := capsys.readouterr().out) and 'the classes' in said
+        assert (new.name,new.angle,new.n_classes)==(arch,'le90',2)
+        own,old = new.state_dict(),model.state_dict()
+        assert all(torch.equal(own[key], old[key]) for key in own if key.startswith(('backbone','neck')) or 'tower' in key or '.fcs.' in key)
+        if name=='fcos': assert torch.equal(own['stages.0.box.weight'][:4], old['stages.0.box.weight'])
+        x = torch.tensor(formula_image(128))
+        losses,_ = new(x, [dict(boxes=torch.tensor([[60.,60,50,20,.5]]), labels=torch.tensor([1]))])
+        assert all(value.isfinite().all() for value in losses.values())
+    with pytest.raises(WeightsError, match='not of rotated_atss'): detector_from_weights(file, ['ship'], 'rotated_atss')
+
+def test_rows_of_the_catalogue():
+    rows = [row for name,row in published_weights().items() if row['source']=='torchvision' and row['kind']=='upright']
+    assert len(rows)==5 and {row['detector'] for row in rows}=={'fcos','retinanet','faster_rcnn'}
+
+def test_numbers_of_classes_that_coco_left_out(tmp_path):
+    sd = {key:weight_of(key, value.shape) for key,value in theirs_of('fcos').state_dict().items()}
+    every = detector_from_upright(sd)
+    assert every.n_classes==K and every.vocab is None and find_upright(dict(a=torch.zeros(1))) is None
+    odd = {**sd, 'backbone.body.conv1.weight':sd['backbone.body.conv1.weight'][:,:1]}
+    with pytest.raises(WeightsError, match='backbone.body.conv1.weight'): detector_from_upright(odd)
+
+# --- MMDetection
+
+MADE = dict(backbone='resnet18', fpn_channels=16, feat_channels=16)
+
+def mm_names(model):
+    "Its weights under MMDetection's names, for a ResNet, a FPN and one dense head"
+    name = dict(retinanet='retina', atss='atss', fcos='conv', gfl='gfl')[model.name]
+    n_maps,sd = len(model.neck.out),{}
+    layers = {f'{kind}_tower':[module for module in getattr(model.stages[0], f'{kind}_tower') if not isinstance(module, torch.nn.ReLU)]
+              for kind in ('cls','box')}
+    where = {id(part):f"bbox_head.{'cls' if kind=='cls_tower' else 'reg'}_convs.{i//(2 if model.stages[0].norm else 1)}."
+                      f"{'conv' if isinstance(part, torch.nn.Conv2d) else 'gn'}" for kind,parts in layers.items() for i,part in enumerate(parts)}
+    named = {f"{name_}.{key}":f'{where[id(part)]}.{key}' for name_,part in model.named_modules() if id(part) in where
+             for key,_ in part.named_parameters()}
+    for key,value in model.state_dict().items():
+        if key in named: sd[named[key]] = value
+        elif key=='stages.0.level_scale': sd |= {f'bbox_head.scales.{i}.scale':one for i,one in enumerate(value)}
+        else:
+            key = key.replace('backbone.body.', 'backbone.').replace('stages.0.cls.', f'bbox_head.{name}_cls.')
+            key = key.replace('stages.0.box.', f'bbox_head.{name}_reg.').replace('stages.0.quality_conv.', f'bbox_head.{name}_centerness.')
+            key = re.sub(r'^neck\.lateral\.(\d)\.', r'neck.lateral_convs.\1.conv.', key)
+            key = re.sub(r'^neck\.out\.(\d)\.', r'neck.fpn_convs.\1.conv.', key)
+            sd[re.sub(r'^neck\.extra_convs\.(\d)\.', lambda m: f'neck.fpn_convs.{n_maps+int(m[1])}.conv.', key)] = value
+    return sd
+
+@pytest.mark.parametrize('name', ['retinanet','atss','fcos','gfl'])
+def test_names_of_mmdetection(name):
+    "A detector's own weights, renamed, come back as that detector"
+    torch.manual_seed(0)
+    model = create_detector(name, 4, **MADE).eval()
+    again = detector_from_upright(mm_names(model))
+    assert (again.name,again.angle,again.n_classes)==(name,'hbb',4)
+    old,new = model.state_dict(),again.state_dict()
+    assert old.keys()==new.keys() and all(torch.equal(old[key], new[key]) for key in old)
+    assert again.recipe()['stages']==model.recipe()['stages'] and again.recipe()['neck']==model.recipe()['neck']

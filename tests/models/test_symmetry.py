@@ -11,10 +11,9 @@ from rotnb.models.contract import coder_for, matched_objects, nearest_targets
 from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
 from rotnb.targets.priors import AnchorPriors
-from families import FAMILIES
+from families import FAMILIES, TWO_STAGE
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 POINTS = 'rotated_reppoints','cfa','sasm','oriented_reppoints','g_rep' # before training their sets lie in a tank, however it is turned
 VOCAB,SYMMETRY = ['court','hall','tank'],{'hall':90, 'tank':'round'}
