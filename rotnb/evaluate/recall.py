@@ -17,12 +17,14 @@ from .protocols import PROTOCOLS
 # %% ../../nbs/evaluate/17_recall.ipynb #4231ea35
 def _recalls(acc, limit, by=None): # by class, (K,)
     rules = replace(PROTOCOLS['coco'], limit=int(limit))
-    return acc.compute(protocol=rules).recall if by is None else {name:res.recall for name,res in acc.compute_by(by, protocol=rules).items()}
+    if by is None: return acc.compute(protocol=rules).recall
+    return {name:res.recall for name,res in acc.compute_by(by, protocol=rules).items()}
 
 def _limits(value):
     "The rule of `max_dets`: one or several whole numbers from 1 on"
     numbers = np.atleast_1d(value)
-    if not len(numbers) or any(int(number)!=number or number<1 for number in numbers): return 'whole numbers from 1 on, such as (1, 10, 100)'
+    if not len(numbers) or any(int(number)!=number or number<1 for number in numbers):
+        return 'whole numbers from 1 on, such as (1, 10, 100)'
 
 @checked(max_dets=_limits)
 def average_recall(

@@ -66,7 +66,8 @@ def _coco_rows(n):
 # %% ../../nbs/interop/19_upright_files.ipynb #6c91fc4d
 def _tv_layers(sd, head):
     "Of a tower `(convolution, norm or None)` prefixes, in order"
-    found = sorted({tuple(map(int, re.findall(r'\d+', key[len(head):]))) for key in sd if key.startswith(f'{head}conv.') and key.endswith('.weight')})
+    weights = [key for key in sd if key.startswith(f'{head}conv.') and key.endswith('.weight')]
+    found = sorted({tuple(map(int, re.findall(r'\d+', key[len(head):]))) for key in weights})
     convs = [at for at in found if sd[f"{head}conv.{'.'.join(map(str, at))}.weight"].ndim==4]
     norms = [at for at in found if at not in convs]
     name = lambda at: f"{head}conv.{'.'.join(map(str, at))}."
@@ -102,7 +103,9 @@ def _tv_dense_names(det, sd, rows):
              'head.regression_head.bbox_ctrness.':'stages.0.quality_conv.'}
     for head,tower in heads.items(): moves |= _tv_tower(sd, head, f'stages.0.{tower}.', getattr(det.stages[0], tower))
     new = _renamed(det, sd, moves)
-    return {key:(theirs,_picked(weight, det.stages[0].n, rows) if key.startswith('stages.0.cls.') else weight) for key,(theirs,weight) in new.items()}
+    for key,(theirs,weight) in new.items():
+        if key.startswith('stages.0.cls.'): new[key] = theirs,_picked(weight, det.stages[0].n, rows)
+    return new
 
 def _renamed(det, sd, moves):
     found = {}
@@ -115,9 +118,9 @@ def _tv_dense(sd):
     fcos,n_box = _of_layer(sd, 'bbox_ctrness') is not None,len(sd['head.regression_head.bbox_reg.weight'])//4
     layers,p6 = _tv_layers(sd, 'head.classification_head.'),sd['backbone.fpn.extra_blocks.p6.weight']
     rows,classes = _coco_rows(len(sd['head.classification_head.cls_logits.weight'])//n_box)
-    common = dict(backbone=_tv_body(sd), angle='hbb', score_thr=.2 if fcos else .05, iou_thr=.6 if fcos else .5, nms_pre=1000, clip_sides=True,
-                  max_per_img=100 if fcos else 300, relu_extra=True, stacked_convs=len(layers), norm=layers[0][1] is not None,
-                  fpn_extra='output' if p6.shape[1]==p6.shape[0] else 'input', fpn_channels=len(p6), feat_channels=len(p6))
+    common = dict(backbone=_tv_body(sd), angle='hbb', score_thr=.2 if fcos else .05, iou_thr=.6 if fcos else .5, nms_pre=1000,
+                  clip_sides=True, max_per_img=100 if fcos else 300, relu_extra=True, stacked_convs=len(layers),
+                  norm=layers[0][1] is not None, fpn_extra='output' if p6.shape[1]==p6.shape[0] else 'input', fpn_channels=len(p6), feat_channels=len(p6))
     if fcos: own = dict(conv_bias=True, root=True, scales=False, priors=PointPriors(0.),
                         loss_box=replace(box_loss('upright_giou'), mean=True))
     else:
@@ -125,20 +128,22 @@ def _tv_dense(sd):
         own = dict(priors=ShapePriors(whole_shapes((8,16,32,64,128), 4, 3), offset=0.))
         if common['norm']: own['loss_box'] = box_loss('upright_giou')                  # as the second weights were trained
     n = len(rows) if rows else len(sd['head.classification_head.cls_logits.weight'])//n_box
-    return UprightNet('fcos' if fcos else 'retinanet', {**common, **own}, n, partial(_tv_dense_names, sd=sd, rows=rows), 'torchvision',
-                      ('rotated_fcos',) if fcos else ('rotated_retinanet',), not fcos and layers[0][1] is None and rows is not None, classes)
+    name,eps = 'fcos' if fcos else 'retinanet',not fcos and layers[0][1] is None and rows is not None
+    return UprightNet(name, {**common, **own}, n, partial(_tv_dense_names, sd=sd, rows=rows), 'torchvision', (f'rotated_{name}',), eps,
+                      classes)
 
 # %% ../../nbs/interop/19_upright_files.ipynb #8d6d9590
 def _tv_body(sd):
     "timm's name of a ResNet that torchvision's detectors have"
     own = {key.replace('backbone.body.', 'backbone.', 1):weight for key,weight in sd.items() if key.startswith('backbone.body.')}
-    if 'backbone.conv1.weight' not in own: raise WeightsError('the backbone of these weights is no ResNet; of torchvision those alone are opened')
+    if 'backbone.conv1.weight' not in own:
+        raise WeightsError('the backbone of these weights is no ResNet; of torchvision those alone are opened')
     return f"resnet{_guess_backbone(own)['depth']}"
 
 def _tv_faster_names(det, sd, rows):
-    moves = {'rpn.head.cls_logits.':'stages.0.cls.', 'rpn.head.bbox_pred.':'stages.0.box.', 'roi_heads.box_predictor.cls_score.':'stages.1.cls.',
-             'roi_heads.box_predictor.bbox_pred.':'stages.1.box.', 'roi_heads.box_head.fc6.':'stages.1.fcs.0.',
-             'roi_heads.box_head.fc7.':'stages.1.fcs.1.', **_tv_tower(sd, 'rpn.head.', 'stages.0.tower.', det.stages[0].tower)}
+    moves = {'rpn.head.cls_logits.':'stages.0.cls.', 'rpn.head.bbox_pred.':'stages.0.box.',
+             'roi_heads.box_predictor.cls_score.':'stages.1.cls.', 'roi_heads.box_predictor.bbox_pred.':'stages.1.box.',
+             'roi_heads.box_head.fc6.':'stages.1.fcs.0.', 'roi_heads.box_head.fc7.':'stages.1.fcs.1.', **_tv_tower(sd, 'rpn.head.', 'stages.0.tower.', det.stages[0].tower)}
     if 'rpn.head.conv.weight' in sd: moves['rpn.head.conv.'] = 'stages.0.tower.0.'     # of older files
     blocks = sorted({int(m[1]) for key in sd if (m := re.match(r'roi_heads\.box_head\.(\d+)\.0\.', key))})
     for i,at in enumerate(blocks):
@@ -159,12 +164,14 @@ def _tv_faster(sd):
     v2,width = 'roi_heads.box_head.fc6.weight' not in sd,len(sd['rpn.head.cls_logits.weight'][0])
     fcs = [weight for key,weight in sd.items() if re.match(r'roi_heads\.box_head\.(fc)?\d\.weight', key)]
     depth = max(1, len({key for key in sd if re.match(r'rpn\.head\.conv\.\d+\.0\.weight', key)}))
-    if len(sd['rpn.head.cls_logits.weight'])!=3: raise WeightsError('proposals with other than 3 anchors a location, whose shapes the weights do not show')
+    if len(sd['rpn.head.cls_logits.weight'])!=3:
+        raise WeightsError('proposals with other than 3 anchors a location, whose shapes the weights do not show')
     rpn = dict(priors=ShapePriors(whole_shapes((4,8,16,32,64), 8, 1), offset=0.), nms_pre=1000, max_per_img=1000,
                loss_box=box_loss('smooth_l1', beta=1/9))
     roi = dict(loss_box=box_loss('smooth_l1', beta=1/9), pool=partial(roi_align_hbox, sampling_ratio=2, aligned=False), n_fcs=len(fcs),
                fc_channels=len(fcs[-1]), **(dict(n_convs=4, conv_norm=True) if v2 else {}))
-    options = dict(backbone=_tv_body(sd), angle='hbb', fpn_norm=v2, agnostic=False, fpn_channels=width, feat_channels=width, stacked_convs=depth, rpn_kw=rpn, **roi)
+    options = dict(backbone=_tv_body(sd), angle='hbb', fpn_norm=v2, agnostic=False, fpn_channels=width, feat_channels=width,
+                   stacked_convs=depth, rpn_kw=rpn, **roi)
     return UprightNet('faster_rcnn', options, len(rows) if rows else n-1, partial(_tv_faster_names, sd=sd, rows=rows), 'torchvision',
                       ('rotated_faster_rcnn',), not v2 and rows is not None, classes)
 
@@ -185,7 +192,7 @@ _gfl_rows = dense_rows() + [(r'^bbox_head\.gfl_cls\.', 'stages.0.cls.'), (r'^bbo
 
 def _mm_dense(sd):
     "A MMDetection net with one head, or None"
-    head = {key:_rows_of(sd, f'bbox_head.{key}') for key in ('retina_cls','retina_reg','conv_cls','conv_reg','atss_cls','atss_reg','gfl_cls','gfl_reg')}
+    head = {f'{name}_{part}':_rows_of(sd, f'bbox_head.{name}_{part}') for name in ('retina','conv','atss','gfl') for part in ('cls','reg')}
     angle = 'bbox_head.conv_angle.weight' in sd or 'bbox_head.retina_angle_cls.weight' in sd
     def net(name, n, rows=None, **more):
         return UprightNet(name, {**_mm_common(sd), **more}, n, partial(_mm_names, sd=sd, rows=rows or dense_rows()), 'MMDetection',
@@ -254,8 +261,8 @@ def fill_upright(
             if hasattr(part, 'running_var'): part.eps = 0.
     return f"new in it: {' and '.join(sorted(new))}" if new else ''
 
-_layers = ('backbone backbone_kw fpn_channels fpn_extra fpn_norm relu_extra feat_channels stacked_convs norm conv_bias scales priors quality_on '
-           'root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious act unit bins').split()
+_layers = ('backbone backbone_kw fpn_channels fpn_extra fpn_norm relu_extra feat_channels stacked_convs norm conv_bias scales priors '
+           'quality_on root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious act unit bins').split()
 
 def start_options(
     net:UprightNet # from `find_upright`

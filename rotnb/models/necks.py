@@ -67,8 +67,9 @@ class BalancedFPN(FPN):
         self.middle,half = min(middle, self.n_levels-1),max(1, self.channels//2)
         self.g,self.theta,self.phi = (nn.Conv2d(self.channels, half, 1) for _ in range(3))
         self.mix = nn.Conv2d(half, self.channels, 1)
-        for conv in (self.g, self.theta, self.phi): nn.init.normal_(conv.weight, std=.01)
-        for value in (self.mix.weight, self.mix.bias): nn.init.zeros_(value)
+        for conv in (self.g, self.theta, self.phi, self.mix):                       # hardly a change at first
+            nn.init.normal_(conv.weight, std=.01)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, xs:list)->list: # `(b, channels, h, w)` for each level, finest first
         "Levels from the backbone's maps"
@@ -81,4 +82,5 @@ class BalancedFPN(FPN):
         return [level+self._to(mean, level.shape[-2:]) for level in levels]
 
     def _to(self, x, size):
-        return F.adaptive_max_pool2d(x, size) if size[0]<x.shape[-2] or size[1]<x.shape[-1] else F.interpolate(x, size=size, mode='nearest')
+        smaller = size[0]<x.shape[-2] or size[1]<x.shape[-1]
+        return F.adaptive_max_pool2d(x, size) if smaller else F.interpolate(x, size=size, mode='nearest')

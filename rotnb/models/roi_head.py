@@ -67,7 +67,7 @@ class RoIHead(nn.Module):
         pool=roi_align_hbox, # `(map, rois (k,6), roi_size, scale) -> (k, c, roi_size, roi_size)`
         hbox:bool=True, # compare proposals with the circumscribed hboxes of objects
         assigner=partial(max_iou_assign, pos=.5, neg=.5, low_quality=False), # `(priors, boxes, ignore) -> matched`
-        sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`; one that has it as a parameter is given `overlaps`
+        sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`; given `overlaps` too if it asks for them
         loss_box=box_loss('smooth_l1', beta=1.), # a name in `box_losses` or a `BoxLoss`
         loss_cls=partial(F.cross_entropy, reduction='none'), # `(logits (n,K+1), labels (n,)) -> (n,)`
         weight:float=1., # factor of all the stage's losses

@@ -6,8 +6,7 @@
 __all__ = ['COCO_DENSE', 'COCO_ROI', 'AERIAL', 'rotated_gfl', 'rotated_cascade_rcnn', 'rotated_libra_rcnn', 'retinanet', 'fcos',
            'atss', 'reppoints', 'gfl', 'faster_rcnn', 'cascade_rcnn', 'libra_rcnn', 'oriented_kin']
 
-# %% ../../nbs/models/45_upright.ipynb #5c26c5f4
-from dataclasses import replace
+# %% ../../nbs/models/45_upright.ipynb #1024b12b
 from functools import partial
 from ..check.verbs import checked
 from ..ops.roi_align import roi_align_rotated
@@ -91,6 +90,7 @@ def gfl(
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='hbb', # canonical form of the boxes
     topk:int=9, # candidates of each level, see `atss_assign`
+    octave_base_scale:float=8., # strides in the side of the square around a point, whose overlaps are compared
     bins:int=17, # of the distribution of a side: 0, 1, ... strides
     angle_coder=None, # see `targets.angle_coders`; None: phases, of 'hbb' nothing
     **kw # settings of `dense_detector` and `DenseHead`
@@ -99,8 +99,9 @@ def gfl(
     code,more = angle_settings(angle, angle_coder, .2)
     return dense_detector(n_classes, backbone, pretrained, angle, **{**dict(
         COCO_DENSE, iou_thr=.6, priors=PointPriors(0.), coder=DistanceAngleCoder(angle, 'dfl', code, bins=bins),
-        assigner=partial(atss_assign, topk=topk, side=8.), loss_box=box_iou_loss(angle, 'giou', 2.), loss_sides=box_loss('dfl', weight=.25),
-        quality='iou', weigh_by='score', fpn_extra='output', norm=True, scales=True, scale_angle=None, average_by='batch', **more), **kw})
+        assigner=partial(atss_assign, topk=topk, side=octave_base_scale), loss_box=box_iou_loss(angle, 'giou', 2.),
+        loss_sides=box_loss('dfl', weight=.25), quality='iou', weigh_by='score', fpn_extra='output', norm=True, scales=True,
+        scale_angle=None, average_by='batch', **more), **kw})
 
 # %% ../../nbs/models/45_upright.ipynb #dc5295cd
 COCO_ROI = dict(score_thr=.05, iou_thr=.5, max_per_img=100, clip='sides') # how upright detectors are judged
@@ -133,7 +134,8 @@ def cascade_rcnn(
     **kw # settings of `two_stage_detector` and `RoIHead`
 )->Detector:
     "Cascade R-CNN: RoI stages that ask for more and more overlap"
-    if not 1<=len(ious)<=len(_steps): raise ValueError(f'cascade_rcnn: {len(ious)} ious; give one for each RoI stage, {len(_steps)} at most')
+    if not 1<=len(ious)<=len(_steps):
+        raise ValueError(f'cascade_rcnn: {len(ious)} ious; give one for each RoI stage, {len(_steps)} at most')
     along = {} if angle=='hbb' else dict(pool=partial(roi_align_rotated, sampling_ratio=2), hbox=False)
     rois = [dict(coder=DeltaXYWHACoder(angle, None if i else 2, stds=stds), weight=.5**i,
                  assigner=partial(max_iou_assign, pos=iou, neg=iou, low_quality=False), **(along if i else {}))

@@ -3,8 +3,7 @@ import numpy as np, pytest, torch
 from rotnb.evaluate import APAccumulator
 from rotnb.evaluate.recall import average_recall, coco_summary, proposal_recall
 from rotnb.models import create_detector
-from coco_eval import coco_objects
-from test_ap import flat_boxes
+from coco_eval import coco_objects, flat_boxes
 
 def stats(ps, ts, k, use_cats=1, limits=(1,10,100)):
     "The twelve numbers of pycocotools"

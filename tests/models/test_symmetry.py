@@ -11,7 +11,7 @@ from rotnb.models.contract import coder_for, matched_objects, nearest_targets
 from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
 from rotnb.targets.priors import AnchorPriors
-from families import FAMILIES, TWO_STAGE
+from families import FAMILIES, FINE, TWO_STAGE
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
@@ -24,7 +24,7 @@ every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in
 
 def make(name, seed=0, symmetry=SYMMETRY, **kw):
     torch.manual_seed(seed)
-    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **kw})
+    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **FINE.get(name, {}), **kw})
     model.vocab,model.symmetry = VOCAB,symmetry
     return model
 
