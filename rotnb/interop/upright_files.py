@@ -120,7 +120,8 @@ def _tv_dense(sd):
     rows,classes = _coco_rows(len(sd['head.classification_head.cls_logits.weight'])//n_box)
     common = dict(backbone=_tv_body(sd), angle='hbb', score_thr=.2 if fcos else .05, iou_thr=.6 if fcos else .5, nms_pre=1000,
                   clip_sides=True, max_per_img=100 if fcos else 300, relu_extra=True, stacked_convs=len(layers),
-                  norm=layers[0][1] is not None, fpn_extra='output' if p6.shape[1]==p6.shape[0] else 'input', fpn_channels=len(p6), feat_channels=len(p6))
+                  norm=layers[0][1] is not None, fpn_extra='output' if p6.shape[1]==p6.shape[0] else 'input',
+                  fpn_channels=len(p6), feat_channels=len(p6))
     if fcos: own = dict(conv_bias=True, root=True, scales=False, priors=PointPriors(0.),
                         loss_box=replace(box_loss('upright_giou'), mean=True))
     else:
@@ -143,7 +144,8 @@ def _tv_body(sd):
 def _tv_faster_names(det, sd, rows):
     moves = {'rpn.head.cls_logits.':'stages.0.cls.', 'rpn.head.bbox_pred.':'stages.0.box.',
              'roi_heads.box_predictor.cls_score.':'stages.1.cls.', 'roi_heads.box_predictor.bbox_pred.':'stages.1.box.',
-             'roi_heads.box_head.fc6.':'stages.1.fcs.0.', 'roi_heads.box_head.fc7.':'stages.1.fcs.1.', **_tv_tower(sd, 'rpn.head.', 'stages.0.tower.', det.stages[0].tower)}
+             'roi_heads.box_head.fc6.':'stages.1.fcs.0.', 'roi_heads.box_head.fc7.':'stages.1.fcs.1.',
+             **_tv_tower(sd, 'rpn.head.', 'stages.0.tower.', det.stages[0].tower)}
     if 'rpn.head.conv.weight' in sd: moves['rpn.head.conv.'] = 'stages.0.tower.0.'     # of older files
     blocks = sorted({int(m[1]) for key in sd if (m := re.match(r'roi_heads\.box_head\.(\d+)\.0\.', key))})
     for i,at in enumerate(blocks):
@@ -215,7 +217,8 @@ def _mm_stages(sd):
     fcs = dict(fc_channels=_rows_of(sd, f'{name}.shared_fcs.0'), agnostic=box==4)
     made = 'cascade_rcnn' if depth else 'faster_rcnn'
     if depth: fcs['ious'] = (.5,.6,.7)[:depth]
-    return UprightNet(made, {**_mm_common(sd), **fcs, 'feat_channels':_rows_of(sd, 'rpn_head.rpn_conv')}, n,
+    common = {key:value for key,value in _mm_common(sd).items() if key!='relu_extra'}       # of a pyramid with more convolutions
+    return UprightNet(made, {**common, **fcs, 'feat_channels':_rows_of(sd, 'rpn_head.rpn_conv')}, n,
                       partial(_mm_names, sd=sd, rows=two_stage_rows), 'MMDetection', (f'rotated_{made}',))
 
 # %% ../../nbs/interop/19_upright_files.ipynb #7a775d73
