@@ -230,11 +230,13 @@ def find_upright(
     if 'roi_heads.box_predictor.cls_score.weight' in sd: return _tv_faster(sd)
     return _mm_dense(sd) or _mm_stages(sd)
 
-def _merged(theirs, own, n, split):
+def _merged(theirs, own, n, split, classes):
     "Rows of the sides from theirs, of the angle from ours, for each of `n` boxes; None where they do not go together"
-    if len(theirs)%n or len(own)%n or theirs.shape[1:]!=own.shape[1:]: return None
-    theirs,own = theirs.unflatten(0, (n,-1)),own.unflatten(0, (n,-1))
-    return torch.cat([theirs, own[:,split:]], 1).flatten(0, 1) if theirs.shape[1]==split<own.shape[1] else None
+    if len(own)%n or len(theirs)%split or theirs.shape[1:]!=own.shape[1:] or own.unflatten(0, (n,-1)).shape[1]<split: return None
+    theirs,own = theirs.unflatten(0, (-1,split)),own.unflatten(0, (n,-1))
+    if len(theirs)!=n and not classes: return None
+    if len(theirs)!=n: theirs = theirs.mean(0, keepdim=True).expand(n, *theirs.shape[1:])     # of other classes: what all have in common
+    return torch.cat([theirs, own[:,split:]], 1).flatten(0, 1)
 
 @checked
 def fill_upright(
@@ -250,13 +252,15 @@ def fill_upright(
         if key in own and parts[key][1].shape!=own[key].shape and layer=='box':
             head = model.stages[int(stage)]
             n = head.n if getattr(head, 'agnostic', True) else head.n_classes
-            sides = _merged(parts[key][1], own[key], n, head.coder.split)
+            sides = _merged(parts[key][1], own[key], n, head.coder.split, hasattr(head, 'agnostic'))
             parts[key] = parts[key][0],own[key] if sides is None else sides
-            new.add('boxes' if sides is None else 'the angle')
-        elif layer in getattr(model.stages[int(stage)], 'class_layers', dict)() and not classes and key in own:
+            if sides is None or model.angle!='hbb': new.add('boxes' if sides is None else 'the angle')
+        elif layer=='cls' and 'cls' in model.stages[int(stage)].class_layers() and not classes and key in own:
             parts[key] = parts[key][0],own[key]; new.add('the classes')
     if model.angle!='hbb':
-        for key in [key for key in own if key not in parts]: parts[key] = [key],own[key]; new.add('the angle' if 'angle' in key else key)
+        for key in [key for key in own if key not in parts]:
+            parts[key] = [key],own[key]
+            if not key.endswith('num_batches_tracked'): new.add('the angle' if 'angle' in key else key)
         parts = {key:part for key,part in parts.items() if key in own}
     fill_weights(model, parts, True, model.name)
     if net.frozen_eps:
