@@ -102,6 +102,18 @@ def of_yolo():
                    address=one['address'], sha8=sha8(one['address']), source=one['source'], also=[],
                    parameters=int(one['parameters']) if one['parameters'] else None)
 
+UPRIGHT = dict(fasterrcnn_resnet50_fpn='faster_rcnn', fasterrcnn_resnet50_fpn_v2='faster_rcnn', retinanet_resnet50_fpn='retinanet',
+               retinanet_resnet50_fpn_v2='retinanet', fcos_resnet50_fpn='fcos')
+
+def of_upright():
+    "torchvision's detectors of upright boxes, those with a ResNet"
+    for theirs,detector in UPRIGHT.items():
+        for weights in torchvision.models.get_model_weights(theirs):
+            ap = weights.meta['_metrics']['COCO-val2017']['box_map']
+            yield dict(name=f'torchvision/{theirs}.{weights.name.lower()}', kind='upright', detector=detector, backbone='resnet50', data='coco',
+                       classes=80, mAP50=None, mAP50_95=round(ap/100, 4), angle='', size=[1333,800], licence='BSD-3-Clause',
+                       address=weights.url, sha8=sha8(weights.url), source='torchvision', also=[], parameters=weights.meta['num_params'])
+
 def of_bodies():
     "Classifiers: what the configurations of MMRotate start from, and torchvision's"
     mm,csp = 'https://download.openmmlab.com','mmdetection/v3.0/rtmdet/cspnext_rsb_pretrain'
@@ -150,7 +162,7 @@ def main(shared):
     precise = {sha8(one['address']):figures(one['row'])[0] for one in other 
                if 'rtmdet' in one['page'] and 'hrsc' not in one['file'] and len(figures(one['row']))>2}
     rows = of_mmrotate([one for one in zoo if family(one['name'])], precise)
-    rows += [*of_ai4rs(other, {one['address'] for one in rows}), *of_coco(), *of_yolo(), *of_bodies()]
+    rows += [*of_ai4rs(other, {one['address'] for one in rows}), *of_coco(), *of_yolo(), *of_upright(), *of_bodies()]
     found = re.findall(r'^\| (\S+) \| ([\d,]+) \|', (Path(shared)/'oracle/parameters.md').read_text(), re.M)
     rows = [*sized(rows, {name:int(count.replace(',', '')) for name,count in found})]
     names = [name for one in rows for name in (one['name'], *one['also'])]

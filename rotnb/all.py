@@ -83,6 +83,7 @@ from .evaluate.evaluation import Evaluation
 from .evaluate.accumulator import APAccumulator, eval_map
 from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
+from .evaluate.recall import coco_summary, proposal_recall
 from .evaluate.tracks import TrackTableError, eval_tracks
 from .evaluate.calibration import Calibrator, calibrate
 from .evaluate.conformal import conformal, threshold_for

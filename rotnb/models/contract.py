@@ -455,7 +455,7 @@ def create_detector(
     n_classes:int, # without the background
     backbone:str=None, # a timm model with feature maps of its strides; None: the detector's own default, mostly resnet50
     pretrained:bool=False, # ImageNet weights, through timm
-    angle:str='le90', # canonical form of the boxes: 'le90', 'le135', 'oc', or 'hbb', of upright boxes
+    angle:str=None, # canonical form of the boxes: 'le90', 'le135', 'oc', or 'hbb', of upright boxes; None: the detector's own, mostly le90
     **kw # settings of the entry point and its parts
 )->Detector:
     "Make a detector by name"
@@ -464,6 +464,7 @@ def create_detector(
         hint = next((text for word,text in _FAMILIES.items() if word in name.lower()), f'did you mean {near[0]!r}? ' if near else '')
         raise ValueError(f"unknown detector {name!r}; {hint}There are: {', '.join(list_detectors())}")
     if backbone: kw['backbone'] = backbone
+    if angle is None: angle = signature(_detectors[name]).parameters['angle'].default
     try: model = _detectors[name](n_classes, pretrained=pretrained, angle=angle, **kw)
     except TypeError as e:
         if not (found := re.search(r"(\w+)(?:\b.*unexpected keyword|: unknown) argument '(\w+)'", str(e))): raise

@@ -18,7 +18,7 @@ from ..geometry.boxes import check_choice, circumscribed_hbox
 from ..targets.priors import level_priors
 from ..targets.assign import IGN
 from ..targets.coders import centerness
-from ..targets.roi_coders import clip_centers
+from ..targets.roi_coders import clip_centers, clip_sides
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
@@ -34,7 +34,7 @@ def tower(
     ni:int, # channels in
     nf:int, # channels out
     n:int, # convolutions
-    norm:bool=False # group norm after each
+    norm=False # True: group norm after each; 'batch': batch norm
 )->nn.Sequential:
     "A stack of 3x3 convolutions"
     layers = []
@@ -42,7 +42,7 @@ def tower(
         conv = nn.Conv2d(ni if i==0 else nf, nf, 3, padding=1, bias=not norm)
         nn.init.normal_(conv.weight, std=0.01) if not norm else nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
         if conv.bias is not None: nn.init.zeros_(conv.bias)
-        layers += [conv, *([group_norm(nf)] if norm else []), nn.ReLU(inplace=True)]
+        layers += [conv, *([nn.BatchNorm2d(nf) if norm=='batch' else group_norm(nf)] if norm else []), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/05_dense_head.ipynb #e9cde69b
@@ -98,6 +98,7 @@ class DenseHead(nn.Module):
         quality=None, # what the score says beside the class: 'centerness', 'objectness', 'iou', a function like `aligned()`, None
         overlap=partial(box_iou_rotated, aligned=True), # what that takes for the IoU: `(boxes (k,5), objects (k,5)) -> (k,)`
         quality_weight=1., # factor of the branch's loss in the total; a number, or one for each level
+        weigh_by:str='quality', # how much an object's box counts: its 'quality', if it has one, or its best 'score' (GFL)
         object_iou:bool=True, # 'objectness' learns the IoU and the class 1, as in YOLOv5; False: the other way round, as in YOLOX
         average_by:str='image', # means are of the positives of a batch, counting one at least by 'image' or by 'batch', or of each 'level'
         prior_prob:float=0.01, # of a class at a location, before training
@@ -112,6 +113,7 @@ class DenseHead(nn.Module):
         soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         centerness_hbox:bool=False, # central in the object's circumscribed horizontal box, as MMRotate's ATSS means it
         clip_centers:bool=False, # move the centres of detections beyond the image to its border, as MMRotate does
+        clip_sides:bool=False, # upright detections end at the image's border; others are left alone
         quads:bool=False, # answer with the coder's corners too, and compare these in the NMS
         early:dict=None, # settings for the first epochs of a training, and `epochs`, how many or which share of all; see below
         late:dict=None): # settings for its last epochs, when images are no longer mixed
@@ -121,7 +123,8 @@ class DenseHead(nn.Module):
         loss_angle,loss_sides = (part and box_loss(part) for part in (loss_angle, loss_sides))
         loss_cls = loss_cls or _class_losses.get(quality, quality_focal_loss)
         check_choice('DenseHead', scale_angle=(scale_angle, 'own', 'level', None), nms_pre_of=(nms_pre_of, 'pairs', 'priors'),
-                     nms_pre_by=(nms_pre_by, 'level', 'image'), average_by=(average_by, 'image', 'batch', 'level'))
+                     nms_pre_by=(nms_pre_by, 'level', 'image'), average_by=(average_by, 'image', 'batch', 'level'),
+                     weigh_by=(weigh_by, 'quality', 'score'))
         if not callable(quality): check_choice('DenseHead', quality=(quality, 'centerness', 'objectness', 'iou', None))
         early,late = phase('early', early),phase('late', late)
         store_attr(but='in_channels,align')
@@ -300,8 +303,12 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
     quality,one = self._quality(out, matched, pos),torch.ones_like(pos.deltas[:,0])
     counts = one if quality is None or self.quality=='objectness' else quality       # how much each positive counts
     avg_factor = self.avg_factor(matched) if counts is one and self.average_by!='level' else self._sum(lvls, counts)
+    cls_factor = avg_factor
+    if self.weigh_by=='score':
+        counts = out.logits[pos.img,pos.pri].detach().sigmoid().amax(1)
+        cls_factor,avg_factor = self.avg_factor(matched),self._sum(lvls, counts)
 
-    terms = dict(loss_cls=self._class_term(out, matched, pos, quality, avg_factor))
+    terms = dict(loss_cls=self._class_term(out, matched, pos, quality, cls_factor))
     if self.loss_angle: terms['loss_angle'] = by_image(self._angle_loss(pos)*counts, avg_factor)
     if self.loss_sides: terms['loss_sides'] = by_image(self._sides_loss(pos)*counts, avg_factor)
     if self.quality=='objectness': terms['loss_quality'] = self._object_term(out, matched, pos, quality, avg_factor)
@@ -378,6 +385,7 @@ def boxes_of(self:DenseHead,
     priors,deltas = out.priors[img,pri],out.deltas[img,pri]
     boxes = self.decoded(priors, deltas, labels)
     if self.clip_centers and out.size_hw: boxes = clip_centers(boxes, out.size_hw)
+    if self.clip_sides and self.coder.angle=='hbb' and out.size_hw: boxes = clip_sides(boxes, out.size_hw)
     return boxes,self.coder.quads(priors, deltas) if self.quads else None
 
 @patch

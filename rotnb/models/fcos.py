@@ -6,6 +6,8 @@
 __all__ = ['octave_ranges', 'DeformConv', 'FCOSHead', 'rotated_fcos', 'rotated_fcos_tiny']
 
 # %% ../../nbs/models/09_fcos.ipynb #edfcc37e
+import torch
+import torch.nn.functional as F
 from functools import partial
 from fastcore.meta import delegates
 from torch import nn, Tensor
@@ -59,9 +61,11 @@ class FCOSHead(DenseHead):
         assigner, # see `DenseHead`
         deform:bool=False, # the last convolution of each tower is deformable
         quality_on:str='box', # tower that centerness is read from: 'box' or 'cls'
+        conv_bias:bool=False, # convolutions of the towers have a bias beside their norm
+        root:bool=False, # a score is the root of class times centerness, for `score_thr` and candidates too; False: their product at last
         **kwargs):
         check_choice('FCOSHead', quality_on=(quality_on, 'box', 'cls'))
-        self.deform,self.quality_on = deform,quality_on # before the layers are made
+        self.deform,self.quality_on,self.conv_bias,self.root = deform,quality_on,conv_bias,root # before the layers are made
         super().__init__(n_classes, in_channels, priors, coder, assigner, **kwargs)
 
     def build(self, in_channels:int):
@@ -72,12 +76,20 @@ class FCOSHead(DenseHead):
             conv = layers[last]
             layers[last] = DeformConv(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
             layers[last].weight = conv.weight
+        for conv in [*self.cls_tower, *self.box_tower] if self.conv_bias else ():
+            if isinstance(conv, nn.Conv2d) and conv.bias is None: conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
 
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
         "Outputs of the layers for level `i`"
         c,r = self.cls_tower(x),self.box_tower(x)
         quality = self.quality_conv(c if self.quality_on=='cls' else r) if hasattr(self, 'quality_conv') else None
         return self.cls(c),self.box(r),quality
+
+    def scored(self, out)->tuple: # logits `(b, N, K)`, and those `(b, N)` of what weighs the score of an answer, or None
+        "What decides on candidates: the root is of the score, and nothing weighs it later"
+        if not self.root or out.quality is None: return super().scored(out)
+        log_p = (F.logsigmoid(out.logits)+F.logsigmoid(out.quality)[...,None])/2
+        return log_p-torch.log(-torch.expm1(log_p.clamp(max=-1e-7))),None
 
 # %% ../../nbs/models/09_fcos.ipynb #b77cb305
 @register_detector
@@ -92,12 +104,13 @@ def rotated_fcos(
     range_factor:float=8., # px/stride, sizes a level is responsible for, see `octave_ranges`
     radius:float=1.5, # px/stride, half side of the centre square; None: anywhere in the box
     act:str='relu', # what makes a distance of the network's number: 'relu' or 'exp'
+    unit:float=1., # strides that a distance of 1 means; None: it means a pixel
     angle_coder=None, # see `targets.angle_coders`; None: the angle itself, with 'hbb' nothing
     **kw # settings of `dense_detector` and `DenseHead`
 )->Detector:
     "FCOS for oriented boxes"
     return dense_detector(n_classes, backbone, pretrained, angle, strides=strides, **{**dict(
-        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder), loss_box=loss_box,
+        first=FCOSHead, priors=PointPriors(), coder=DistanceAngleCoder(angle, act, angle_coder, unit=unit), loss_box=loss_box,
         assigner=partial(fcos_assign, ranges=octave_ranges(strides, range_factor), radius=radius),
         fpn_extra='output', relu_extra=True, norm=True, scales=True, quality='centerness', average_by='batch'), **kw})
 

@@ -9,6 +9,7 @@ __all__ = ['AT_ONCE', 'roi_levels', 'roi_align_hbox', 'RoIHead', 'two_stage_dete
 import torch
 import torch.nn.functional as F
 from dataclasses import replace
+from inspect import signature
 from functools import partial
 from torch import nn, Tensor
 from torchvision.ops import roi_align
@@ -16,10 +17,11 @@ from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox, rbox2hbox
 from ..targets.assign import IGN, max_iou_assign
-from ..targets.roi_coders import clip_centers
+from ..targets.roi_coders import clip_centers, clip_sides
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
+from ..ops.iou import box_iou_rotated
 from ..ops.candidates import Pairs
 from ..ops.ranks import rank_mean
 from .contract import (Detector, StageOut, Sample, candidates, check_corners, coder_for, detections, matched_objects,
@@ -44,12 +46,13 @@ def roi_align_hbox(
     rois:Tensor, # `(k, 6)`: batch index, cx, cy, w, h, theta
     output_size:int, # cells along each side
     spatial_scale:float=1., # cells of the map for a pixel
-    sampling_ratio:int=0 # points along each side of an output cell; 0: as many as the map has
+    sampling_ratio:int=0, # points along each side of an output cell; 0: as many as the map has
+    aligned:bool=True # a map's cell is sampled at its middle; False, as at first and in torchvision's detectors: at its corner
 )->Tensor: # `(k, c, output_size, output_size)`
     "[RoIAlign](https://arxiv.org/abs/1703.06870) in the circumscribed hboxes of RoIs"
-    if input.is_cuda or torch.compiler.is_exporting():      # ONNX has this one
+    if input.is_cuda or torch.compiler.is_exporting() or not aligned:      # ONNX has this one
         hboxes = torch.cat([rois[:,:1], rbox2hbox(rois[:,1:])], 1).to(input.dtype)
-        return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned=True)
+        return roi_align(input, hboxes, output_size, spatial_scale, sampling_ratio or -1, aligned)
     return roi_align_rotated(input, torch.cat([rois[:,:1], circumscribed_hbox(rois[:,1:])], 1), output_size, spatial_scale, sampling_ratio)
 
 # %% ../../nbs/models/07_roi_head.ipynb #44e26d6c
@@ -64,7 +67,7 @@ class RoIHead(nn.Module):
         pool=roi_align_hbox, # `(map, rois (k,6), roi_size, scale) -> (k, c, roi_size, roi_size)`
         hbox:bool=True, # compare proposals with the circumscribed hboxes of objects
         assigner=partial(max_iou_assign, pos=.5, neg=.5, low_quality=False), # `(priors, boxes, ignore) -> matched`
-        sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`
+        sampler=partial(random_sample, num=512, pos_fraction=.25), # `matched -> matched`; given `overlaps` too if it asks for them
         loss_box=box_loss('smooth_l1', beta=1.), # a name in `box_losses` or a `BoxLoss`
         loss_cls=partial(F.cross_entropy, reduction='none'), # `(logits (n,K+1), labels (n,)) -> (n,)`
         weight:float=1., # factor of all the stage's losses
@@ -77,18 +80,19 @@ class RoIHead(nn.Module):
         n_fcs:int=2, # how many there are
         n_convs:int=0, # 3x3 convolutions before them
         conv_channels:int=256, # their width
+        conv_norm:bool=False, # batch norm after each of them
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=.1, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
         soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         quads:bool=False, # answer with the coder's corners too (`GlidingVertexCoder` has them), and compare these in the NMS
-        clip:str=None): # what is clipped to the image, as MMRotate does: 'centers', 'sides' (by the coder) or None
+        clip:str=None): # what is clipped to the image: 'centers', as MMRotate does, 'sides' (of corners and of upright boxes) or None
         super().__init__()
         loss_box = box_loss(loss_box)
         if quads: check_corners('RoIHead', coder, soft_nms)
         check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
         store_attr(but='in_channels')
-        self.convs = tower(in_channels, conv_channels, n_convs)
+        self.convs = tower(in_channels, conv_channels, n_convs, 'batch' if conv_norm else False)
         widths = [(conv_channels if n_convs else in_channels)*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
         self.cls,self.box = nn.Linear(widths[-1], n_classes+1),nn.Linear(widths[-1], coder.n*(1 if agnostic else n_classes))
@@ -165,7 +169,10 @@ def _sample_image(self:RoIHead, priors, t):
     matched = self.assigner(priors, boxes, ignore)
     n_proposals = len(priors)
     matched,priors = add_objects(matched, priors, boxes, ~ok if ignore is None else ignore | ~ok)
-    matched,added = self.sampler(matched),torch.arange(len(priors), device=priors.device)<len(priors)-n_proposals
+    more = {}
+    if 'overlaps' in signature(self.sampler).parameters:
+        more['overlaps'] = box_iou_rotated(priors, boxes).amax(1) if len(boxes) else priors.new_zeros(len(priors))
+    matched,added = self.sampler(matched, **more),torch.arange(len(priors), device=priors.device)<len(priors)-n_proposals
     keep = matched!=IGN
     return priors[keep],matched[keep],added[keep]
 
@@ -196,8 +203,9 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
 # %% ../../nbs/models/07_roi_head.ipynb #dbe49891
 @patch
 def _decode(self:RoIHead, priors, deltas, size_hw):
-    if self.clip=='sides': return self.coder.decode(priors, deltas, size_hw)
+    if self.clip=='sides' and hasattr(self.coder, 'quads'): return self.coder.decode(priors, deltas, size_hw)
     boxes = self.coder.decode(priors, deltas)
+    if self.clip=='sides' and self.coder.angle=='hbb': return clip_sides(boxes, size_hw)
     return clip_centers(boxes, size_hw) if self.clip=='centers' else boxes
 
 @patch

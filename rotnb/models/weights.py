@@ -242,14 +242,14 @@ def _agreed(weights, notes, arch, options, vocab):
     if not (name or arch):
         raise WeightsError(f"{weights} does not say which detector it is of: name it, as in "
                            "rotated_learner(dls, 'rotated_fcos', weights=...)")
-    if arch and name and arch!=name:
+    if arch and name and arch!=name and arch not in (notes.get('kin') or ()):
         raise WeightsError(f"{weights} is of {name}, not of {arch}: leave out {arch!r}, or choose other weights")
     for key in ('backbone','angle'):
         if key in options and key in noted and options[key]!=noted[key]:
             raise WeightsError(f"{weights} was trained with {key}={noted[key]!r}, not {options[key]!r}: leave it out")
     if lacks := set(notes.get('needs') or [])-set(options):
         raise WeightsError(f"{weights} was made with settings that a file cannot hold: give {', '.join(sorted(lacks))} as they were then")
-    return name or arch,{**_for_classes(noted, notes.get('classes'), vocab), **options}
+    return arch or name,{**_for_classes(noted, notes.get('classes'), vocab), **options}
 
 def _for_classes(options, classes, vocab):
     "Settings for some classes (`..._classes`) by the names of those that there still are: numbers meant the weights' own"

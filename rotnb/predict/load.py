@@ -19,6 +19,7 @@ from ..interop.mmrotate import (backbone_rows, common_rows, detector_from_mmrota
 from ..interop.imagenet import load_backbone
 from ..interop.mmrotate import _classes as _noted_classes
 from ..interop.yolo_files import detector_from_yolo, fill_yolo, find_yolo
+from ..interop.upright_files import detector_from_upright, fill_upright, find_upright, start_options
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor, openers
@@ -87,6 +88,20 @@ def _yolo(sd, net, meta, row):
                    shown=dict(size=row.get('size', (640,640)), pad_full=True, pad_value=114),
                    facts=dict(source=net.source, licence=net.licence)|_facts(row))
 
+def _fill_kin(model, net, classes):
+    "Give a detector, oriented or upright, what an upright one has learnt"
+    same = bool(classes) and list(model.vocab or ())==list(classes)
+    said = fill_upright(model, net, same)
+    return f'taken from upright boxes; {said}' if said else ''
+
+def _upright(sd, net, meta, row):
+    "Weights of COCO's detectors answer as they are, and are a start for oriented boxes"
+    model = detector_from_upright(sd)
+    model.vocab = model.vocab or _noted_classes(meta, model.n_classes)
+    return {},dict(detector=net.name, kin=net.kin, options=start_options(net), classes=model.vocab, stats=model.stats, model=model,
+                   fill=partial(_fill_kin, net=net, classes=model.vocab), shown=dict(size=row.get('size', (1333,800))),
+                   facts=dict(source=net.source)|_facts(row))
+
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
     row:dict # of the catalogue; {}: unknown
@@ -102,6 +117,7 @@ def open_checkpoint(
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))
         net = None if any(key.startswith('bbox_head.rtm_') for key in sd) else find_yolo(sd)
         if net: return _yolo(sd, net, meta, row)
+        if net := find_upright(sd): return _upright(sd, net, meta, row)
         find_family(sd)
     except WeightsError:
         if row: raise

@@ -136,10 +136,15 @@ class DistanceAngleCoder:
     angle_coder:object=None # see `targets.angle_coders`; None: the angle itself, of 'hbb' nothing
     keep_sides:bool=False # decode `w` as left and right, `h` as top and bottom, not in canonical form
     bins:int=16 # with 'dfl', of the distribution of a distance: 0, 1, ... strides
+    unit:float=1. # strides that a distance of 1 means; None: it means a pixel
     def __post_init__(self):
         check_choice('DistanceAngleCoder', act=(self.act, 'relu', 'exp', 'none', 'dfl'))
         if self.bins<2: raise ValueError(f"DistanceAngleCoder: {self.bins} bins, must be 2 or more")
         self.angle_coder = coder_of_angle('DistanceAngleCoder', self.angle, self.angle_coder)
+
+    def px(self, priors:Tensor)->Tensor: # `(k, 5)` -> `(k, 1)`
+        "Pixels of a distance of 1"
+        return torch.ones_like(priors[:,2:3]) if self.unit is None else priors[:,2:3]*self.unit
 
     @property
     def split(self): return 4*self.bins if self.act=='dfl' else 4  # where the angle's code begins
@@ -162,7 +167,7 @@ def side_distances(
 def encode(self:DistanceAngleCoder, priors:Tensor, boxes:Tensor)->Tensor: # `(k, 5)`, `(k, 5)` -> `(k, n)`
     "Distances from the priors' centres to the sides of `boxes`"
     boxes = spelt_for(self, boxes)  # left and right go with the spelling
-    d = side_distances(priors, boxes)/priors[:,2:3]
+    d = side_distances(priors, boxes)/self.px(priors)
     if self.act=='exp': d = d.clamp(min=1e-6).log()
     if self.act=='dfl': d = two_hot(d.clamp(0, self.bins-1.01), self.bins).flatten(1)
     return torch.cat([d, self.angle_coder.encode(boxes[:,4])], 1)
@@ -172,7 +177,7 @@ def decode(self:DistanceAngleCoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k
     "Boxes whose sides lie at the given distances"
     d,a = self.distances(deltas[:,:self.split]),self.angle_coder.decode(deltas[:,self.split:])
     if self.angle_coder.circular: a = norm_angle(a, self.angle)  # left and right go with the angle: half a turn more swaps them
-    lt,rb = (d*priors[:,2:3]).split(2, 1)
+    lt,rb = (d*self.px(priors)).split(2, 1)
     wh = (lt+rb).clamp(min=0)  # a box turned inside out is none
     xy = from_frame((rb-lt)/2, torch.cat([priors[:,:4], a[:,None]], 1))
     if self.keep_sides: return torch.cat([xy, wh, norm_angle(a, self.angle)[:,None]], 1)
@@ -181,7 +186,7 @@ def decode(self:DistanceAngleCoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k
 @patch
 def distances(self:DistanceAngleCoder,
     said:Tensor # `(k, split)` outputs of the network
-)->Tensor: # `(k, 4)` strides
+)->Tensor: # `(k, 4)` in units
     "Left, top, right and bottom, as the outputs mean them"
     if self.act=='dfl': return expectation(said.unflatten(1, (4,self.bins)))
     if self.act=='none': return said
@@ -220,8 +225,8 @@ def spread(self:DistanceAngleCoder, priors:Tensor, deltas:Tensor)->Tensor: # `(k
     "Standard deviations of the boxes in their own frame"
     said,code,turns = deltas[:,:self.split],deltas[:,self.split:],hasattr(self.angle_coder, 'spread')
     if self.act!='dfl': return turn_only(self.angle_coder.spread(code)) if turns else None
-    var = (deviation(said.unflatten(1, (4,self.bins)))*priors[:,2:3])**2
-    lt,rb = (self.distances(said)*priors[:,2:3]).split(2, 1)
+    var = (deviation(said.unflatten(1, (4,self.bins)))*self.px(priors))**2
+    lt,rb = (self.distances(said)*self.px(priors)).split(2, 1)
     both,centre = var[:,:2]+var[:,2:],(rb-lt)/2
     turn = self.angle_coder.spread(code)**2 if turns else torch.full_like(both[:,0], 0. if self.angle=='hbb' else math.nan)
     moved = both/4+(centre.flip(1)**2*turn[:,None] if turns else 0)

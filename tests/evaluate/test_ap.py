@@ -7,7 +7,7 @@ from rotnb.evaluate import APAccumulator, eval_map
 from rotnb.evaluate.ap import average_precision
 from rotnb.evaluate.protocols import COCO_IOUS
 from rotnb.ops.iou import box_iou_rotated
-from coco_eval import coco
+from coco_eval import coco, flat_boxes
 from paths import SHARED
 
 
@@ -120,22 +120,6 @@ def test_reference_figures():
     assert exact>10     # where no tie matters the figures agree
 
 # --- pycocotools
-
-def flat_boxes(n_img=12, n_gt=(23,37,41,0,9), n_det=60, seed=0, levels=20):
-    "Upright boxes of five classes, one of them without truth; scores of few levels, so that many are equal"
-    r,k = np.random.default_rng(seed),len(n_gt)
-    lab = np.repeat(np.arange(k), n_gt); img = r.integers(0, n_img-1, len(lab))      # the last image has no truth
-    g = np.concatenate([r.random((len(lab),2))*250, 2.**(r.random((len(lab),2))*4+3), np.zeros((len(lab),1))], 1)
-    ps,ts = [],[]
-    for i in range(n_img):
-        m = img==i; pick = r.integers(0, max(m.sum(),1), n_det if m.any() else 5)
-        b = g[m][pick]+r.normal(0,1,(len(pick),5))*[3,3,0,0,0] if m.any() else r.random((5,5))*[250,250,40,40,0]+[0,0,5,5,0]
-        b[:,2:4] *= np.exp(r.normal(0,.15,(len(b),2)))
-        own = lab[m][pick] if m.any() else np.zeros(5,int)
-        scores = r.integers(1,levels+1,len(b))/levels
-        ps.append(dict(boxes=b, scores=scores, labels=np.where(r.random(len(b))<.8, own, r.integers(0,k,len(b)))))
-        ts.append(dict(boxes=g[m], labels=lab[m], ignore=np.zeros(m.sum(),bool)))
-    return ps,ts
 
 @pytest.mark.parametrize('seed', range(3))
 def test_equals_pycocotools(seed):

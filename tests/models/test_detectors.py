@@ -8,18 +8,17 @@ from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
-from families import FAMILIES, every_family as every
+from families import FAMILIES, FINE, TWO_STAGE, every_family as every
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 K = 3
 
-TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None)) # anchors for images of 96 px
 
 def make(name, angle='le90', seed=0, **kw):
     torch.manual_seed(seed)
-    return create_detector(name, K, angle=angle, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **kw})
+    return create_detector(name, K, angle=angle, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **FINE.get(name, {}), **kw})
 
 def target(boxes=(), labels=(), ignore=None, angle='le90'):
     t = dict(boxes=canonicalize(tensor(boxes, dtype=torch.float).reshape(-1,5), angle), labels=tensor(labels, dtype=torch.long))
@@ -271,7 +270,7 @@ def test_one_scene_is_learnt(name):
     x = torch.as_tensor(np.ascontiguousarray(image)).permute(2,0,1)[None].float()/64-2
     torch.manual_seed(0)
     norms = {} if name.startswith('rtmdet') else dict(norm=True, fpn_norm=True)  # which it has anyway
-    small = SMALL if name in TWO_STAGE else {}           # published anchors begin at 32 px, too large for a vehicle of 12 x 6
+    small = SMALL if name in TWO_STAGE else FINE.get(name, {})           # published anchors begin at 32 px, too large for a vehicle of 12 x 6
     m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2,
                         strides=(4,8,16), **norms, **small)
     steps = 250

@@ -12,10 +12,9 @@ from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
 from rotnb.targets.dynamic_assign import dsl_assign, simota_assign, tal_assign
 from rotnb.targets.priors import AnchorPriors, PointPriors, level_priors
-from families import FAMILIES
+from families import FAMILIES, FINE, TWO_STAGE
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 POINTS = 'rotated_reppoints','cfa','sasm','oriented_reppoints','g_rep' # before training their sets lie in a tank, however it is turned
 VOCAB,SYMMETRY = ['court','hall','tank'],{'hall':90, 'tank':'round'}
@@ -26,7 +25,7 @@ every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in
 
 def make(name, seed=0, symmetry=SYMMETRY, **kw):
     torch.manual_seed(seed)
-    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **kw})
+    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **FINE.get(name, {}), **kw})
     model.vocab,model.symmetry = VOCAB,symmetry
     return model
 

@@ -17,11 +17,10 @@ from rotnb.targets.assign import max_iou_assign
 from rotnb.targets.coders import DeltaXYWHACoder
 from rotnb.targets.priors import AnchorPriors
 from detections import shares_right
-from families import every_family
+from families import TWO_STAGE, every_family
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
-TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex')
 PRIORS = dict(rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))
 NAMES = ['ship','plane','car']
 FOLDER = ROOT/'rotnb/weights'
