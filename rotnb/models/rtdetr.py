@@ -86,7 +86,8 @@ for name,depths in dict(resnet18_vd=(2,2,2,2), resnet34_vd=(3,4,6,3)).items(): _
 
 # %% ../../nbs/models/44_rtdetr.ipynb #ff48dab1
 rtdetr_rows = { # backbone, and what differs from `set_detector`
-    'rtdetr_r18':('resnet18_vd',dict(ratio=.5, layers=3)), 'rtdetr_r34':('resnet34_vd',dict(ratio=.5, layers=4)), 'rtdetr_r50':('resnet50d',{}),
+    'rtdetr_r18':('resnet18_vd',dict(ratio=.5, layers=3)), 'rtdetr_r34':('resnet34_vd',dict(ratio=.5, layers=4)),
+    'rtdetr_r50':('resnet50d',{}),
     'rtdetr_tiny':('test_resnet',dict(fpn_channels=64, feat_channels=128, stacked_convs=1, heads=4, layers=3, queries=100,
                                       strides=(4,8,16), points=4))}
 
@@ -101,7 +102,7 @@ def _register(name, net, own, form):
     )->Detector:
         return set_detector(n_classes, backbone, pretrained, angle, **{**own, **kw})
     f.__name__ = f.__qualname__ = name
-    f.__doc__ = f"{name}: `set_detector` in a published size" if 'tiny' not in name else f"{name}: `set_detector` for small images and machines"
+    f.__doc__ = f"{name}: `set_detector` {'for small images and machines' if 'tiny' in name else 'in a published size'}"
     return register_detector(checked(f))
 
 for _name,(_net,_own) in rtdetr_rows.items():

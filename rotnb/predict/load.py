@@ -96,8 +96,9 @@ def _rtdetr(sd, row):
     "Upright weights answer as they are, and are a start for oriented boxes"
     model,(name,options) = detector_from_rtdetr(sd),rtdetr_options(sd)
     model.vocab = _classes(model, row)
-    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels, model=model,
-                   fill=partial(_fill_rtdetr, sd=sd, classes=model.vocab), shown=dict(size=(640,640), pad_full=True, pad_value=114),
+    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
+                   model=model, fill=partial(_fill_rtdetr, sd=sd, classes=model.vocab),
+                   shown=dict(size=(640,640), pad_full=True, pad_value=114),
                    facts=dict(source='RT-DETR', licence='Apache-2.0')|_facts(row))
 
 def open_checkpoint(

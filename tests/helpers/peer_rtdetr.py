@@ -18,8 +18,8 @@ def thin(tensor):
 
 if __name__=='__main__':
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
-    body = RTDetrResNetConfig(embedding_size=64, out_features=['stage2','stage3','stage4'], depths=[2,2,2,2], hidden_sizes=[64,128,256,512],
-                              layer_type='basic')
+    body = RTDetrResNetConfig(embedding_size=64, out_features=['stage2','stage3','stage4'], depths=[2,2,2,2],
+                              hidden_sizes=[64,128,256,512], layer_type='basic')
     model = RTDetrForObjectDetection(RTDetrConfig(backbone_config=body, num_labels=K, num_queries=QUERIES, hidden_expansion=.5,
                                                   encoder_in_channels=[128,256,512], decoder_layers=3)).eval()
     shapes = {key:tuple(tensor.shape) for key,tensor in model.state_dict().items()}
