@@ -31,7 +31,8 @@ def test_no_other_assignment_costs_less(seed, n):
 def test_more_objects_than_queries():
     many = dict(boxes=BOXES[:1].repeat(21, 1), labels=torch.zeros(21, dtype=torch.long))
     model = make(queries=20)
-    with pytest.raises(TargetError, match=r'targets\[1\]: 21 objects for 20 queries.*queries=.*smaller windows'): model(images(), [truth()[0],many])
+    with pytest.raises(TargetError, match=r'targets\[1\]: 21 objects for 20 queries.*queries=.*smaller windows'):
+        model(images(), [truth()[0],many])
     left_out = torch.arange(21)<1
     assert all(v.isfinite() for v in model(images(), [truth()[0],{**many, 'ignore':left_out}]).values())
 
@@ -41,7 +42,8 @@ def test_what_has_noise_changes_no_answer():
     for learns,out in outs[1:]:
         first = int((learns.sample.groups>=0).sum())
         assert first==2*3*4 and learns.logits.shape[1]==first+out.logits.shape[1]
-        assert torch.allclose(learns.logits[:,first:], out.logits, atol=1e-4) and torch.allclose(learns.deltas[:,first:], out.deltas, atol=1e-2)
+        assert torch.allclose(learns.logits[:,first:], out.logits, atol=1e-4)
+        assert torch.allclose(learns.deltas[:,first:], out.deltas, atol=1e-2)
         matched = model.stages[1].assign(learns._replace(size_hw=(96,96)), truth())
         assert all((matched[0,first:]==j).sum()==1 and (matched[0,:first]==j).sum()==4 for j in range(3))
 
@@ -66,6 +68,7 @@ def test_a_file_without_nms(tmp_path, dynamic):
     from rotnb.interop.export import export_onnx
     from rotnb.predict.predictor import Predictor
     model = make(score_thr=0.)
-    file = export_onnx(Predictor(model.eval(), list('abc'), size=None if dynamic else 96), tmp_path/'set.onnx', dynamic=dynamic, k=40)   # proves itself
+    predictor = Predictor(model.eval(), list('abc'), size=None if dynamic else 96)
+    file = export_onnx(predictor, tmp_path/'set.onnx', dynamic=dynamic, k=40)               # which proves itself
     kinds = {node.op_type for node in onnx.load(file).graph.node}
     assert 'GridSample' in kinds and not kinds&{'NonMaxSuppression','Loop','Scan'}
