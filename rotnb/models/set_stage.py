@@ -47,7 +47,7 @@ class RefineCoder:
     def span(self, size_wh, like:Tensor)->Tensor: # `(4,)` px, what centre and sides are shares of
         "Of an image of a size"
         w,h = (scalar(side, like) for side in size_wh)
-        d = torch.hypot(w, h)
+        d = (w*w+h*h).sqrt()                                          # ONNX has no hypot
         return torch.stack([w,h,w,h] if self.angle=='hbb' else [w,h,d,d])
 
     def refine(self, boxes:Tensor, deltas:Tensor, size_wh)->Tensor: # `(..., 5)` px, `(..., n)` -> `(..., 5)` in the same spelling
