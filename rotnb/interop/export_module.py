@@ -147,6 +147,7 @@ def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          
 
 @patch
 def _kept(self:ExportModule, boxes, scores, labels): # `(b, P)` bool
+    if self.iou_thr is None: return scores>=0                               # a set: no two of its boxes mean the same
     image = torch.arange(scores.shape[0], device=scores.device)[:,None]
     at = (scores>=0).flatten().nonzero()[:,0]                               # the rest of the work is on these only
     group = (labels*scores.shape[0]+image).flatten()[at]

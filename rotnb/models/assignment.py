@@ -69,7 +69,8 @@ def assignments(
     if detector.box_type=='quad': targets = [with_corners(target) for target in targets]
     with detector.answering(), torch.no_grad(): out,_ = next(islice(detector.stage_outs(images, targets), stage, None))
     asks = detector.stages[stage]
-    matched = out.sample.matched if out.sample else asks.assign(out, targets)
+    drawn = out.sample and not getattr(asks, 'remembers', False)            # queries are matched by cost, not drawn
+    matched = out.sample.matched if drawn else asks.assign(out, targets)
     if isinstance(matched, tuple): matched = matched[-1]                # point sets: the refined ones
     return [_assignment(detector, asks, out, matched[i], target, image, i) for i,(target,image) in enumerate(zip(targets, images))]
 

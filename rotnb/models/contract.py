@@ -33,6 +33,8 @@ class Sample(NamedTuple):
     priors:Tensor # `(b, n, 5)`; rows without area are padding
     matched:Tensor # `(b, n)` object index, `NEG` or `IGN`
     added:Tensor # `(b, n)` bool, objects that were put among the priors
+    groups:Tensor=None # `(n,)` which of them see each other; -1: see no others, and all see them; None: there are no groups
+    queries:Tensor=None # `(b, n, c)` what is known of them at first; None: what the stage before knows
 
 class StageOut(NamedTuple):
     "What a stage predicts for its priors"
@@ -45,6 +47,7 @@ class StageOut(NamedTuple):
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
     feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
+    queries:Tensor=None # `(b, N, c)` what is known of each prior, for a stage that remembers; None: nothing but its box
     counts:tuple=None # priors of each level, level by level as in `lvls`; None: of a stage whose priors have levels of their own
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
@@ -174,14 +177,17 @@ def stage_outs(self:Detector,
 ): # for each stage two of `StageOut`: what it learns from, and what it answers with
     "What each stage makes of the boxes of the stage before, one after the other"
     feats,size_hw = self.neck(self.backbone(images)),self.shown_hw or tuple(images.shape[-2:])
-    def run(stage, priors, **more): return stage(feats, priors)._replace(size_hw=size_hw, **more)
-    out,priors,sample_from = None,None,None     # priors of the next stage: all, and those that its sample is drawn from
+    def run(stage, priors, before=None, sample=None):
+        said = stage(feats, priors, before, sample) if getattr(stage, 'remembers', False) else stage(feats, priors)
+        return said._replace(size_hw=size_hw, before=before, sample=sample)
+    out,learns,priors,sample_from = None,None,None,None     # priors of the next stage: all, and those that its sample is drawn from
     for i,stage in enumerate(self.stages):
         if targets is not None and hasattr(stage, 'sample'):
-            sample = stage.sample(sample_from, targets)
-            learns = run(stage, sample.priors, sample=sample)
-            out = learns if self.training else run(stage, priors, before=out)
-        else: learns = out = run(stage, priors, before=out)
+            known = (learns,) if getattr(stage, 'remembers', False) else ()
+            sample = stage.sample(sample_from, targets, *known)
+            learns = run(stage, sample.priors, *(known or (None,)), sample)
+            out = learns if self.training else run(stage, priors, out)
+        else: learns = out = run(stage, priors, out)
         yield learns,out
         if i+1 < len(self.stages):
             priors = stage.boxes(out)
@@ -439,8 +445,6 @@ def list_detectors(
     return sorted(fnmatch.filter(_detectors, pattern))
 
 # %% ../../nbs/models/01_contract.ipynb #d638d982
-_FAMILIES = dict(detr="DETR's family is not here; 'oriented_rcnn' is a strong choice. ")
-
 def detector_name(
     value # of an argument that names a detector
 ):
@@ -461,7 +465,7 @@ def create_detector(
     "Make a detector by name"
     if name not in _detectors:
         near = get_close_matches(name, _detectors, cutoff=0.5)
-        hint = next((text for word,text in _FAMILIES.items() if word in name.lower()), f'did you mean {near[0]!r}? ' if near else '')
+        hint = f'did you mean {near[0]!r}? ' if near else ''
         raise ValueError(f"unknown detector {name!r}; {hint}There are: {', '.join(list_detectors())}")
     if backbone: kw['backbone'] = backbone
     if angle is None: angle = signature(_detectors[name]).parameters['angle'].default

@@ -59,7 +59,7 @@ def best_of(
     scores:Tensor, # `(k,)`
     labels:Tensor, # `(k,)`
     quads:Tensor, # `(k, 4, 2)` or None
-    iou_thr:float, # overlap above which the lower score is dropped, within a class
+    iou_thr:float, # overlap above which the lower score is dropped, within a class; None: nothing is dropped
     max_per_img:int, # most that are kept
     soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
     std:Tensor=None # `(k, 5)` standard deviations of the boxes, or None
@@ -68,7 +68,8 @@ def best_of(
     if soft_nms is not None:
         keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
         return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep], **({} if std is None else dict(std=std[keep])))
-    if quads is None: keep = batched_nms_rotated(boxes, steps(scores), labels, iou_thr, max_per_img)
+    if iou_thr is None: keep = torch.arange(len(boxes), device=boxes.device)[scores.argsort(descending=True, stable=True)][:max_per_img]
+    elif quads is None: keep = batched_nms_rotated(boxes, steps(scores), labels, iou_thr, max_per_img)
     else: keep = nms_quad(quads, steps(scores), iou_thr, labels, max_per_img)
     keep = keep[scores[keep].argsort(descending=True, stable=True)]
     found = dict(boxes=boxes, scores=scores, labels=labels, quads=quads if quads is None else quads.flatten(1), std=std)

@@ -20,6 +20,7 @@ from ..interop.imagenet import load_backbone
 from ..interop.mmrotate import _classes as _noted_classes
 from ..interop.yolo_files import detector_from_yolo, fill_yolo, find_yolo
 from ..interop.upright_files import detector_from_upright, fill_upright, find_upright, start_options
+from ..interop.rtdetr_files import detector_from_rtdetr, fill_rtdetr, is_rtdetr, rtdetr_options
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor, openers
@@ -101,6 +102,18 @@ def _upright(sd, net, meta, row):
     return {},dict(detector=net.name, kin=net.kin, options=start_options(net), classes=model.vocab, stats=model.stats, model=model,
                    fill=partial(_fill_kin, net=net, classes=model.vocab), shown=dict(size=row.get('size', (1333,800))),
                    facts=dict(source=net.source)|_facts(row))
+def _fill_rtdetr(model, sd, classes):
+    "Give a set detector, oriented or upright, what RT-DETR has learnt"
+    return f'taken from upright boxes; {fill_rtdetr(model, sd, bool(classes) and list(model.vocab or ())==list(classes))}'
+
+def _rtdetr(sd, row):
+    "Upright weights answer as they are, and are a start for oriented boxes"
+    model,(name,options) = detector_from_rtdetr(sd),rtdetr_options(sd)
+    model.vocab = _classes(model, row)
+    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
+                   model=model, fill=partial(_fill_rtdetr, sd=sd, classes=model.vocab),
+                   shown=dict(size=(640,640), pad_full=True, pad_value=114),
+                   facts=dict(source='RT-DETR', licence='Apache-2.0')|_facts(row))
 
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
@@ -112,6 +125,7 @@ def open_checkpoint(
         return {},dict(detector=row.get('detector'), options=options, fill=partial(_fill_backbone, file=file))
     try:
         sd,meta = read_checkpoint(file)
+        if is_rtdetr(sd): return _rtdetr(sd, row)
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))

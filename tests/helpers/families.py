@@ -4,7 +4,7 @@ from rotnb.models import list_detectors
 from rotnb.models.yolo import yolo_rows
 
 KEPT = {'yolov5_n','yolov6_n','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'}
-OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l', *set(yolo_rows)-KEPT}
+OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l', *set(yolo_rows)-KEPT, *(f'{form}rtdetr_r{n}' for form in ('','rotated_') for n in (18,34,50))}
 SAME = {'rotated_gfl','rotated_cascade_rcnn','rotated_libra_rcnn'}        # `gfl` and so on with another angle, which tests ask for anyway
 LONG = KEPT-{'yolov8_n'}                                              # their own parts: test_yolo.py
 
