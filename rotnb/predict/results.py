@@ -27,7 +27,7 @@ from ..data.images.windows import open_scene
 def _plain(x): return x.detach().cpu().double().numpy() if hasattr(x, 'detach') else np.asarray(x, float)
 
 def _checked(name, p, vocab):
-    "Boxes (n,5), scores (n,), labels (n,) and corners (n,4,2) as arrays"
+    "Boxes (n,5), scores (n,), labels (n,) and corners (n,4,2), from the front on where it is known, as arrays"
     boxes,scores,labels = _plain(p['boxes']),short_scores(p['scores']),_plain(p['labels'])
     boxes = boxes.reshape(-1, 5) if boxes.size==0 else boxes
     if boxes.shape!=(len(scores),5) or len(labels)!=len(scores):
@@ -37,7 +37,7 @@ def _checked(name, p, vocab):
     if not all(np.isfinite(values).all() for values in (boxes, scores, quads)): raise ValueError(f'{name}: boxes or scores are not finite')
     if len(labels) and not 0<=labels.min()<=labels.max()<len(vocab):
         raise ValueError(f'{name}: labels run from {labels.min():g} to {labels.max():g}, there are {len(vocab)} classes')
-    return boxes,scores,labels.astype(int),quads
+    return boxes,scores,labels.astype(int),with_front(quads, headings_of(name, p))
 
 # %% ../../nbs/predict/01_results.ipynb #3941633b
 def _in_degrees(front): return dict(heading=round(math.degrees(front), 4)) if math.isfinite(front) else {}
@@ -226,7 +226,7 @@ def _write_yolo(preds, file, vocab, scene=None):
         raise ValueError(f'{file}: YOLO has a file for each image, with shares of its size: give one image, and scene=')
     (name,pred), = preds.items()
     _,scores,labels,quads = _checked(name, pred, vocab)
-    shares = (with_front(quads, headings_of(name, pred))/scene.size).reshape(-1,8).tolist()
+    shares = (quads/scene.size).reshape(-1,8).tolist()
     line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{float(score)!r}\n'])
     write_atomic(file, ''.join(map(line, labels, shares, scores)))
 

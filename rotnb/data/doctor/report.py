@@ -276,6 +276,7 @@ def doctor(
     tiny:float=4., # root of the area under which a box is called tiny, pixels
     near:float=.95, # IoU from which two boxes count as nearly the same
     workers:int=None, # threads for images; None for one a core
+    symmetry=None, # what the angles of classes mean: 360, 180, 90, 'round', or a dict by name; None: nothing is said
     **options # for the reader: labels, images_in (names of folders), rbox
 )->DoctorReport:
     "Examine a data set"
@@ -286,7 +287,7 @@ def doctor(
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     boxes = gather_boxes(sets)
-    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near)
+    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, symmetry)
     seconds,votes = dict(labels=time.perf_counter()-start),None
     if images:
         more,votes = _images(boxes, fmt.relative, workers)
