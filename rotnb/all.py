@@ -102,7 +102,7 @@ from .data.labels.atomic import BusyError
 from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import subset_annots
+from .data.labels.subsets import fronted_annots, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota

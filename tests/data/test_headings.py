@@ -62,7 +62,7 @@ ITEM = dict(
     warp=lambda: RandomWarp(180, (.7,1.3), 0, .1), sheared=lambda: RandomWarp(180, (.7,1.3), 12, .1),
     tilted=lambda: RandomWarp(180, (.7,1.3), 0, .1, .15), clip=lambda: RandomWarp(180, (1.,1.6), 0, .2, rule=BorderRule('clip')),
     chain=lambda: AffineChain(RandomFlip(), RandomRotate(180., p=1.), RandomResize(300, (.7,1.5)), RandomBoxCrop(220)))
-UNEVEN = 'sheared','tilted','squish','resize','clip' # no rectangle stays one, or half a front is seen: what is carried is the direction of a side
+UNEVEN = 'sheared','tilted','squish','resize','clip' # of what is no rectangle any more, or cut, a side's direction is carried
 
 @pytest.mark.parametrize('name', ITEM)
 def test_a_sample(name):
@@ -90,14 +90,15 @@ def test_a_batch(name, seed):
     torch.manual_seed(seed); np.random.seed(seed%2**32)
     rng = np.random.default_rng(seed)
     some = [scaled(picture(rng, i)) for i in range(3)]
-    batch = (TensorImage(torch.stack([torch.tensor(np.asarray(im)).permute(2,0,1)/255 for im,*_ in some])),
-             TensorQuad(torch.stack([quads.as_subclass(torch.Tensor) for _,quads,_ in some]), img_size=(W,H)), TensorBoxLabel([[0],[1],[2]]))
+    quads = TensorQuad(torch.stack([quads.as_subclass(torch.Tensor) for _,quads,_ in some]), img_size=(W,H))
+    images = torch.stack([torch.tensor(np.asarray(im)).permute(2,0,1)/255 for im,*_ in some])
+    batch = TensorImage(images),quads,TensorBoxLabel([[0],[1],[2]])
     for tfm in BATCH[name](): batch = tfm(batch, split_idx=0)
     assert class_index(batch[2]).flatten().tolist()==[0,1,2] or (batch[2]==PAD).any()
     for sample in zip(*batch): check(*sample)
 
-MIXING = dict(mosaic=lambda: Mosaic((300,300), zoom=(.6,1.2), rule=BorderRule('clip', min_visible=0)), mix=lambda: MixUpBoxes(1., zoom=(1.,1.4)),
-              paste=lambda: CopyPaste(1., most=3))
+MIXING = dict(mosaic=lambda: Mosaic((300,300), zoom=(.6,1.2), rule=BorderRule('clip', min_visible=0)),
+              mix=lambda: MixUpBoxes(1., zoom=(1.,1.4)), paste=lambda: CopyPaste(1., most=3))
 
 @pytest.mark.parametrize('name', MIXING)
 def test_images_that_are_mixed(name):
@@ -110,7 +111,7 @@ def test_images_that_are_mixed(name):
         tfm,empty = MIXING[name](),(PILImage.create(np.zeros((H,W,3), np.uint8)),TensorQuad.create([]),TensorBoxLabel.create([]))
         tfm.dataset = [picture(rng, label) for label in range(4)]
         im,quads,labels = tfm(tfm.dataset[0] if name=='mosaic' else empty, split_idx=0)
-        counts.append(check(*scaled((im,quads,labels)), 25. if name=='mosaic' else 12.))      # which cuts boxes at its seams
+        counts.append(check(*scaled((im,quads,labels)), 25.))                 # seams and neighbours cover parts of them
     one()
     assert sum(counts)>=2, 'nothing was looked at'
 

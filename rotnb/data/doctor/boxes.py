@@ -351,24 +351,35 @@ def check_symmetry(
         found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
     return found
 
+def _edges_first(boxes, name, mine, ratio=1.3, share=.95):
+    "Whether corner 0 to 1 runs across nearly all longish boxes of a class"
+    w,h = boxes.rboxes[mine,2:4].T
+    longish = np.maximum(w, h)>ratio*np.minimum(w, h)
+    across = (w<h)[longish].mean() if longish.mean()>.5 else 0.
+    if across<share: return []
+    said = (f'{name}: corner 0 to 1 is the shorter side in {across:.0%} of {longish.sum()} longish boxes: most likely the front edge, '
+            'as DOTA has it, and not the heading: fronted_annots(annots)?')
+    return boxes.found('heading', mine[:1], lambda i: said)
+
 def check_headings(
     boxes:Boxes, # of a set
     symmetry=None, # what is said of classes: 360, 180, 90, 'round', or a dict by name
     least:int=20 # boxes from which a habit is one
 )->list: # of `Finding`
-    "Classes that are said to have a front, while corner 0 to 1 never turns further than half-way round"
+    "Classes that are said to have a front, while corner 0 to 1 never turns further than half-way round, or runs across them"
     names,found = boxes.names.astype(str),[]
     vocab = sorted(set(names))
     for name,period in named_symmetry(symmetry, vocab, known=True).items() if vocab else ():
         mine = np.flatnonzero(names==name)
         theta = np.sort(boxes.rboxes[mine,4][np.isfinite(boxes.rboxes[mine,4])])
         if period!=360 or len(theta)<least: continue
+        found += _edges_first(boxes, name, mine)
         gaps = np.diff(theta, append=theta[0]+2*np.pi)
         if gaps.max()<np.pi-.02: continue
         first,last = np.rad2deg([theta[(gaps.argmax()+1)%len(theta)],theta[gaps.argmax()]])
-        said = (f'{name}: corner 0 to 1 of all {len(theta)} boxes points between {first:.0f} and {last:.0f} degrees: most likely the top left '
-                f'corner comes first, which is no heading: symmetry={{{name!r}: 180}}?')
-        found += boxes.found('heading', mine[:1], lambda i: said)
+        said = (f'{name}: corner 0 to 1 of all {len(theta)} boxes points between {first:.0f} and {last:.0f} degrees: most likely the '
+                f'top left corner comes first, which is no heading: symmetry={{{name!r}: 180}}?')
+        found += boxes.found('heading', mine[:1], lambda i, said=said: said)
     return found
 
 @checked
