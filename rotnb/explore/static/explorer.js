@@ -120,7 +120,7 @@ function circle([x0, y0, x1, y1, x2, y2, x3, y3]) {
 function arrow(q, front) {
   const [x0, y0, x1, y1, x2, y2] = q, w = Math.hypot(x1 - x0, y1 - y0), h = Math.hypot(x2 - x1, y2 - y1)
   const turn = front - Math.atan2(y1 - y0, x1 - x0), a = Math.abs(Math.cos(turn)), b = Math.abs(Math.sin(turn))
-  const length = 0.5 * Math.max(h * a, w * b), reach = Math.min(w / a, h / b) / 2, c = Math.cos(front), s = Math.sin(front)
+  const length = 0.5 * Math.min(w, h), reach = Math.min(w / a, h / b) / 2, c = Math.cos(front), s = Math.sin(front)
   const x = (x0 + x2) / 2, y = (y0 + y2) / 2
   const at = (u, v) => `${(x + c * (reach + u) - s * v).toFixed(1)} ${(y + s * (reach + u) + c * v).toFixed(1)}`
   return `M${at(0, -0.35 * length)}L${at(length, 0)}L${at(0, 0.35 * length)}Z`
