@@ -161,7 +161,7 @@ def rounds(self:Explorer)->list:
     return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)=='round']
 
 @patch(as_prop=True)
-def headed(self:Explorer)->list:
+def pointed(self:Explorer)->list:
     "The indices of classes that have a front"
     return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)==360]
 
@@ -176,7 +176,7 @@ def cell(self:Explorer,
 )->dict:
     "What the page knows of a thumbnail"
     i,about = self._image_cell(int(number)) if self.by=='images' else self._box_cell(int(number))
-    boxes = cell_boxes(self.layers(i), about.pop('mask'), about['window'], rounds=self.rounds, headed=self.headed)
+    boxes = cell_boxes(self.layers(i), about.pop('mask'), about['window'], rounds=self.rounds, pointed=self.pointed)
     return dict(about, image=i, name=Path(self.name(i)).name, marked=about['key'] in self.marks, boxes=boxes)
 
 @patch

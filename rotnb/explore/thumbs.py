@@ -104,7 +104,7 @@ def cell_boxes(
     window=None, # (x1, y1, x2, y2): boxes outside are left out
     most:int=400, # boxes of a layer
     rounds=(), # class indices of what is round
-    headed=() # class indices of what has a front
+    pointed=() # class indices of what has a front
 )->dict: # lists: layer, label (-1 ignored), row, on, round, front (radians or None), q: 8 numbers each
     "Boxes of a thumbnail, for the page"
     res = dict(layer=[], label=[], row=[], on=[], round=[], front=[], q=[])
@@ -118,6 +118,6 @@ def cell_boxes(
         labels = np.where(False if layer.ignored is None else layer.ignored, -1, layer.labels).astype(int)
         new = dict(layer=[number]*len(at), label=labels[at].tolist(), row=rows[at].tolist(), on=on[at].tolist(),
                    round=np.isin(np.asarray(layer.labels)[at], list(rounds)).tolist(), q=np.round(quads[at], 1).tolist(),
-                   front=[round(front, 3) if np.isfinite(front) else None for front in layer_fronts(layer, headed)[at].tolist()])
+                   front=[round(front, 3) if np.isfinite(front) else None for front in layer_fronts(layer, pointed)[at].tolist()])
         for key in res: res[key] += new[key]
     return res

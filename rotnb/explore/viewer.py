@@ -64,13 +64,13 @@ def _how_sure(std):
 
 def layer_fronts(
     layer:Layer, # its labels as the indices of classes, where the corners are to say headings
-    headed=() # indices of classes that have a front
+    pointed=() # indices of classes that have a front
 )->np.ndarray: # (n,) radians, NaN where no heading is known
     "The headings of a layer: its own, else of truth the direction of corner 0 to 1"
     if layer.heading is not None: return np.asarray(layer.heading, float)
-    if layer.scores is not None or not len(headed) or layer.labels is None: return np.full(len(layer), np.nan)
+    if layer.scores is not None or not len(pointed) or layer.labels is None: return np.full(len(layer), np.nan)
     along = layer.quads[:,1]-layer.quads[:,0]
-    return np.where(np.isin(np.asarray(layer.labels), list(headed)), np.arctan2(along[:,1], along[:,0]), np.nan)
+    return np.where(np.isin(np.asarray(layer.labels), list(pointed)), np.arctan2(along[:,1], along[:,0]), np.nan)
 
 def as_layer(
     boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std, heading), or boxes: (n,5), (n,8), (n,4,2)
