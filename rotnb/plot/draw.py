@@ -135,6 +135,7 @@ def _circle(q):
     u,v,at = (q[1]-q[0])/2,(q[3]-q[0])/2,np.linspace(0, 2*np.pi, 49)[:-1,None]
     return q.mean(0)+np.cos(at)*u+np.sin(at)*v
 
+# %% ../../nbs/plot/01_draw.ipynb #18ead162
 def _periods(labels, vocab, symmetry):
     "What is said of the angle of each label, a name or an index: 360, 180, 90 or 'round'"
     def named(label): return vocab[label] if isinstance(label, int) and vocab is not None and 0<=label<len(vocab) else label
@@ -165,6 +166,7 @@ def _marks(quads, periods, in_order, heading, most=16.):
         return (_tick(quad),'tick') if ticks else None
     return [mark(*each) if np.isfinite(each[0]).all() else None for each in zip(quads, periods, fronts)]
 
+# %% ../../nbs/plot/01_draw.ipynb #18ead164
 def _color_index(label, vocab):
     "Class index behind a label that may be a name"
     if label is None: return 0

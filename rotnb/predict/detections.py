@@ -101,7 +101,7 @@ class Detections:
         ids=None, # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
         std=None, # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
                   # NaN where the detector has none; None: it has none at all
-        heading=None # (n,) direction of the front, radians clockwise from +x, in (-pi, pi]; NaN where its class has none; None: of no object
+        heading=None # (n,) direction of the front, radians clockwise from +x; NaN where its class has none; None: no row
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()

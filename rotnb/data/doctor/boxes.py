@@ -351,6 +351,7 @@ def check_symmetry(
         found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
     return found
 
+# %% ../../../nbs/data/doctor/02_boxes.ipynb #18ead166
 def _edges_first(boxes, name, mine, ratio=1.3, share=.95):
     "Whether corner 0 to 1 runs across nearly all longish boxes of a class"
     w,h = boxes.rboxes[mine,2:4].T
@@ -382,6 +383,7 @@ def check_headings(
         found += boxes.found('heading', mine[:1], lambda i, said=said: said)
     return found
 
+# %% ../../../nbs/data/doctor/02_boxes.ipynb #18ead168
 @checked
 def guess_symmetry(
     data # records of `Annot`, or loaders of them
