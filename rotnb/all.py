@@ -10,7 +10,7 @@ from .check.values import ArgumentError
 # geometry: boxes, polygons, Gaussians
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
-from .geometry.fit import from_masks, from_polygons, with_heading
+from .geometry.fit import from_masks, from_polygons, with_front, with_heading
 
 # plot: boxes on images
 from .plot.draw import draw, show_boxes
@@ -103,7 +103,7 @@ from .data.labels.atomic import BusyError
 from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import subset_annots
+from .data.labels.subsets import fronted_annots, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota

@@ -86,6 +86,11 @@ test_close(gain.map, after.acc.compute().map-before.acc.compute().map, 1e-9)'''}
         'f0110007': "assert {o.name for o in Path('results').iterdir()}>={'tracks.csv','tracks.mp4'} and len(tracks)>=4",
         'f0110014': "assert scores['HOTA']>.3 and scores['AssA']>.5",
         'f0110016': 'assert len(whole.rows)>=len(tracks.rows)'},
+    what_an_angle_means={
+        '0a360010': "assert any('no heading' in o for o in doctor('spoilt', images=False, symmetry=known).findings.message)",
+        '0a360013': "assert found.heading.isfinite().any() and 'heading_deg' in found.df",
+        '0a360015': "assert any('heading' in o['properties'] for o in json.loads(Path('found.geojson').read_text())['features'])",
+        '0a360017': "test_close([o.boxes[0,4].item() for o in tracks], way, 1e-6)"},
     on_a_page={
         '0a9a9e02': '''
 text = page.read_text(encoding='utf-8')

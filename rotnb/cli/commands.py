@@ -97,7 +97,7 @@ def open_predictor(
     if hasattr(found, 'dls'): return found.predictor(**kw)
     return type(found)(found.detector, **{**found.settings(), **kw}) if kw else found
 
-# %% ../../nbs/cli/01_commands.ipynb #c1800002
+# %% ../../nbs/cli/01_commands.ipynb #18ead142
 def read_symmetry(
     text:str # '180', 'round', or 'storage-tank=round,plane=360'
 ): # a symmetry, or a dict of them; None stays

@@ -13,7 +13,7 @@ from ..data.labels.layout import set_root
 from ..data.labels.lines import split_where
 from ..data.doctor.report import doctor
 from ..data.doctor import fix as mend
-from .commands import UserError, command
+from .commands import UserError, command, read_symmetry
 from .typed import typed
 from .overwrite import all_read, check_spared
 
@@ -60,6 +60,7 @@ def main(
     rbox:str=None, # what five numbers in a COCO bbox mean: deg, rad, deg_ccw or rad_ccw; deg_corner where x, y is the upper left corner
     pivot:str=None, # about what a `rotation` beside an upright box turns: middle or corner
     images_in:str=None, # name of the image folder where it is not clear
+    symmetry:str=None, # what the angles of classes mean: 360, 180, 90 or round; or by class: storage-tank=round,plane=360
     name:str=None, # GeoJSON: the property that holds the class, or the class itself
     kinds:str='duplicate,sliver,degenerate,crossed,anticlockwise', # kinds of findings to mend; these are safe
     names:str='', # class names to change: OLD=NEW,OLD=NEW
@@ -72,7 +73,7 @@ def main(
     with command('rotnb-doctor'):
         if fix: mend.check_target(path, fix)
         elif names or exif or dry: raise UserError('--names, --exif and --dry belong to a mended copy: give --fix DST too')
-        rep = doctor(path, format, split, not no_images, **options)
+        rep = doctor(path, format, split, not no_images, symmetry=read_symmetry(symmetry), **options)
         print(rep.text(most))
         if json:
             _check_report_file(json, rep)

@@ -12,7 +12,10 @@ from fastcore.basics import patch
 from scipy.optimize import linear_sum_assignment
 from ..check.values import ArgumentError, class_numbers, share, whole
 from ..check.verbs import checked
+from ..geometry.boxes import rbox2qbox
+from ..geometry.fit import with_front, with_heading
 from ..geometry.symmetry import SYMMETRIES, is_symmetry
+from ..evaluate.task1 import headings_of
 from ..ops.iou import box_iou_rotated
 from ..ops.nms import batched_nms_rotated
 from .detections import Detections
@@ -95,6 +98,12 @@ def _overlaps(boxes, labels, others, other_labels):
 
 # %% ../../nbs/predict/19_track.ipynb #19a00018
 _SAME = .8 # overlap of two detections that are one object
+_FADES = .8 # what a vote on the front counts a frame later
+
+def _fronted(found, boxes): # (n,5) boxes, (n,) radians or NaN
+    "Boxes with `w` along their headings, where these are known"
+    fronts = headings_of('the frame', found)
+    return np.where(np.isfinite(fronts)[:,None], with_heading(with_front(rbox2qbox(boxes), fronts))[0], boxes),fronts
 
 def _one_or_named(value): # the rule of an argument `symmetry`; a list would be of classes that nobody has named
     return is_symmetry(value) if value is None or isinstance(value, (dict,str,int,float)) else is_symmetry(math.nan)
@@ -112,9 +121,9 @@ class TrackError(ValueError): "Detections that cannot be followed"
 class Tracker:
     "Gives objects numbers that they keep from frame to frame"
     def __init__(self,
-        high:float=.25, # score of detections that the detector is sure of, which may begin a track, 0 to 1
+        high:float=.5, # score of detections that the detector is sure of, which may begin a track, 0 to 1
         low:float=.1, # least score of detections that may go on with one, 0 to 1
-        iou_thr:float=.01, # least overlap of a detection with where its object is expected, 0 to 1
+        iou_thr:float=.15, # least overlap of a detection with where its object is expected, 0 to 1
         hits:int=2, # frames in a row in which an object is seen before it gets a number
         misses:int=30, # frames for which an object that is not seen is waited for
         symmetry=None, # degrees after which an object looks the same: 360, 180, 90 or 'round', or a dict by class; None: as detections say
@@ -133,6 +142,7 @@ class Tracker:
         self.mean,self.cov = born(np.zeros((0,5)))
         self.labels,self.ids,self.seen,self.missed = (np.zeros(0, int) for _ in range(4)) # class; number or 0; frames seen; frames since
         self.current,self.spelt = np.zeros(0, int),np.zeros((0,5)) # index of the detection in this frame or -1, and its box
+        self.votes = np.zeros(0) # above 0 where the front lies in the direction of the filter's `w`, below it where it lies behind
         self.n_ids,self.n_frames = 0,0
 
     @property
@@ -145,6 +155,7 @@ class Tracker:
     )->Detections: # those of `found` that have a number, with `ids`; of `n_frames` so far
         "Tell which objects of a frame are which of those before"
         boxes,scores,labels = _checked_rows(found, self.n_frames)
+        boxes,self.fronts = _fronted(found, boxes)
         at = self._usable(boxes, scores, labels)
         if self.ask: self.by_class |= _said_symmetry(found, labels)
         self._expect(step)
@@ -206,7 +217,8 @@ def _match(self:Tracker, at, boxes, scores, labels, step): # (k,2) index of a tr
 def _settle(self:Tracker, pairs, boxes):
     "Update the tracks that are seen, and end those that are not"
     tracks,dets = pairs.T
-    spelt = nearest_spelling(boxes[dets], self.expected[tracks], self._symmetry_of(self.labels[tracks]))
+    spelt = nearest_spelling(boxes[dets], self.expected[tracks], self._spelling_of(self.labels[tracks]))
+    self.votes[tracks] = _FADES*self.votes[tracks]+np.nan_to_num(np.cos(self.fronts[dets]-spelt[:,4]))
     self.mean[tracks],self.cov[tracks] = updated(self.mean[tracks], self.cov[tracks], spelt)
     self.seen[tracks] += 1
     self.missed[tracks] = 0
@@ -220,7 +232,7 @@ def _begin(self:Tracker, dets, boxes, labels):
     "Begin tracks"
     mean,cov = born(boxes[dets])
     fresh = dict(mean=mean, cov=cov, labels=labels[dets], ids=np.zeros(len(dets), int), seen=np.ones(len(dets), int),
-                 missed=np.zeros(len(dets), int), current=dets, spelt=boxes[dets])
+                 votes=np.isfinite(self.fronts[dets])*1., missed=np.zeros(len(dets), int), current=dets, spelt=boxes[dets])
     for name,rows in fresh.items(): setattr(self, name, np.append(getattr(self, name), rows, 0))
     self._number()
 
@@ -234,17 +246,25 @@ def _number(self:Tracker):
 # %% ../../nbs/predict/19_track.ipynb #19a00029
 @patch
 def _keep(self:Tracker, alive):
-    for name in ('mean','cov','labels','ids','seen','missed','current','spelt'): setattr(self, name, getattr(self, name)[alive])
+    for name in ('mean','cov','labels','ids','seen','missed','current','spelt','votes'): setattr(self, name, getattr(self, name)[alive])
 
 @patch
 def _symmetry_of(self:Tracker, labels): return np.array([self.by_class.get(int(label), self.symmetry) for label in labels], float)
+
+@patch
+def _spelling_of(self:Tracker, labels):
+    "What angles mean when boxes are compared: a detector's 360 as 180, for its headings are votes; one that is asked for is believed"
+    said = self._symmetry_of(labels)
+    return np.where((said==360) & (self.ask or np.isfinite(self.fronts).any()), 180, said)
 
 @patch
 def _answer(self:Tracker, found):
     "Detections that have a number, best first as they came"
     shown = np.flatnonzero((self.current>=0) & (self.ids>0))
     shown = shown[np.argsort(self.current[shown], kind='stable')]
-    dets,boxes = self.current[shown],(self.expected if self.smooth else self.spelt)[shown]
+    dets,boxes,votes = self.current[shown],(self.expected if self.smooth else self.spelt)[shown].copy(),self.votes[shown]
+    boxes[:,4] += math.pi*(votes<0)                                           # the same rectangle, its `w` towards the front
+    known = {} if found.get('heading') is None else dict(heading=np.where(votes==0, np.nan, np.remainder(boxes[:,4], 2*math.pi)))
     scores,labels = (torch.as_tensor(found[key]).detach().cpu()[torch.from_numpy(dets)] for key in ('scores','labels'))
-    vocab,image,symmetry = (getattr(found, name, None) for name in ('vocab','image','symmetry'))
-    return Detections(torch.from_numpy(boxes), scores, labels, vocab, image, symmetry=symmetry, ids=torch.from_numpy(self.ids[shown]))
+    return Detections(torch.from_numpy(boxes), scores, labels, getattr(found, 'vocab', None), getattr(found, 'image', None),
+                      ids=torch.from_numpy(self.ids[shown]), **known)

@@ -6,19 +6,20 @@
 __all__ = ['ANSWERS', 'plain_rows', 'answer_json', 'Answer', 'write_answer', 'form_of']
 
 # %% ../../nbs/serve/01_answers.ipynb #4a1da258
-import json
+import json, math
 from typing import NamedTuple
-from ..evaluate.task1 import short_scores
+from ..evaluate.task1 import headings_of, short_scores
 from ..predict.detections import Detections
 
 # %% ../../nbs/serve/01_answers.ipynb #c28e1aa6
 def plain_rows(
     found:Detections # of one image
-)->list: # of dict(name, label, score, box, quad), best first
+)->list: # of dict(name, label, score, box, quad), best first; heading, radians, where it is known
     "Detections as plain numbers"
     numbers = [short_scores(part).tolist() for part in (found.scores, found.boxes, found.quads)]
-    return [dict(name=name, label=label, score=score, box=box, quad=quad)
-            for name,label,score,box,quad in zip(found.names, found.labels.tolist(), *numbers)]
+    fronts = [{} if math.isnan(front) else dict(heading=front) for front in headings_of('the image', found).round(6).tolist()]
+    return [dict(name=name, label=label, score=score, box=box, quad=quad, **front)
+            for name,label,score,box,quad,front in zip(found.names, found.labels.tolist(), *numbers, fronts)]
 
 def answer_json(
     found:Detections, # of one image

@@ -101,7 +101,8 @@ _BOX = dict(type='array', items=dict(type='number'), minItems=5, maxItems=5, des
 _QUAD = dict(type='array', description='four corners, px', items=dict(type='array', items=dict(type='number')), minItems=4, maxItems=4)
 _TEXT,_INT = dict(type='string'),dict(type='integer')
 def _object(**properties): return dict(type='object', properties=properties)
-_ROW = _object(name=_TEXT, label=_INT, score=dict(type='number'), box=_BOX, quad=_QUAD)
+_FRONT = dict(type='number', description='direction of the front, radians clockwise from the right; absent where it is not known')
+_ROW = _object(name=_TEXT, label=_INT, score=dict(type='number'), box=_BOX, quad=_QUAD, heading=_FRONT)
 _OWN = dict(type='boolean', description='the detector answers with corners, else they are those of boxes')
 _ANSWER = _object(image=_object(width=_INT, height=_INT), count=_INT, own_corners=_OWN,
                   detections=dict(type='array', items=_ROW, description='best first'))

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
+from ..geometry.fit import with_front
+from ..evaluate.task1 import headings_of
 from ..data.formats.label_studio import region_result
 from ..data.formats.xml_text import parse_xml
 from ..predict.detections import Detections
@@ -164,9 +166,10 @@ def task_prediction(
 )->dict: # result, score, model_version
     "Detections as Label Studio's predictions"
     corners = found.quads if control.polygons else rbox2qbox(found.boxes.double())
+    corners = with_front(corners.cpu().double().numpy(), headings_of('the task', found))
     named = dict(from_name=control.from_name, to_name=control.to_name, like=('points',) if control.polygons else ())
     rows = [(i,name,score) for i,(name,score) in enumerate(zip(found.names, found.scores.tolist())) if name in control.labels]
-    result = [{**region_result(f'rotnb-{i}', corners[i].cpu().double().numpy(), control.labels[name], size_wh, **named), 'score':score}
+    result = [{**region_result(f'rotnb-{i}', corners[i], control.labels[name], size_wh, **named), 'score':score}
               for i,name,score in rows]
     return dict(result=result, score=sum(score for *_,score in rows)/max(len(rows), 1), model_version=version)
 

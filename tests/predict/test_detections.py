@@ -2,12 +2,15 @@
 import base64, io, json, pickle, time, tracemalloc
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
+from hypothesis import HealthCheck, given, settings, strategies as st
+from rotnb.data.labels.records import Annot
 from rotnb.data.images.windows import open_scene
 from rotnb.data.synth.scenes import make_scene
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.plot.draw import draw
 from rotnb.predict.detections import Detections, _in_words
 from rotnb.predict.results import results_df, write_predictions
+from rotnb.predict.kept import read_results
 
 VOCAB = ['ship','small-vehicle','harbor']
 
@@ -178,11 +181,36 @@ def test_a_filter_refuses_what_it_does_not_know():
 def test_all_that_a_detector_answers_can_be_drawn():
     "`draw(image, **found)` draws what `draw(image, found)` does, with every key that a detector has"
     rows = torch.tensor([[60.,40,50,20,.4],[130,80,60,30,-.8]])
-    own = dict(quads=rbox2qbox(rows)+2, ids=torch.tensor([3,12]), std=torch.full((2,5), .5))
+    own = dict(quads=rbox2qbox(rows)+2, ids=torch.tensor([3,12]), std=torch.full((2,5), .5), heading=torch.tensor([.4-np.pi,float('nan')]))
     found = Detections(rows, torch.tensor([.9,.6]), torch.tensor([0,1]), ['ship','plane'], **own)
     black = np.zeros((120,200,3), np.uint8)
     pictures = [draw(black, found), draw(black, **found, vocab=['ship','plane']), draw(black, dict(found.items()), vocab=['ship','plane'])]
     assert all((picture==pictures[0]).all() for picture in pictures)
     bare = Detections(rows, found.scores, found.labels, ['ship','plane'])
     assert all((draw(black, Detections(rows, bare.scores, bare.labels, bare.vocab, **{key:own[key]}))!=draw(black, bare)).any()
-               for key in ('quads','ids'))
+               for key in ('quads','ids','heading'))
+
+@given(thetas=st.lists(st.floats(-6.2, 6.2), min_size=1, max_size=5))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_heading_is_a_row_and_comes_back_from_files(thetas, tmp_path):
+    "Within (-pi, pi] whatever was given, in order after slicing, in degrees in the table, and the same in each file that has a place"
+    n,rng = len(thetas),np.random.default_rng(0)
+    boxes = np.stack([*rng.uniform(30, 90, (2,n)), *rng.uniform(8, 20, (2,n)), rng.uniform(-1.5, 1.5, n)], 1)
+    found = Detections(boxes, np.sort(rng.uniform(.1, 1, n))[::-1].copy(), np.zeros(n, int), ['plane'], np.zeros((120,120,3), np.uint8),
+                       heading=np.array(thetas))
+    own = found.heading.numpy()
+    assert (own>-np.pi).all() and (own<=np.pi).all() and np.allclose(np.cos(own-thetas), 1)
+    assert np.allclose(found[::-1].heading, own[::-1]) and np.allclose(np.radians(found.df.heading_deg), own)
+    Image.fromarray(found.image).save(tmp_path/'a.png')
+    annots = [Annot(tmp_path/'a.png', np.zeros((0,4,2)), [], np.zeros(0, int))]
+    for file,more in {'found.csv':{}, 'found.json':{}, 'found.zip':dict(heading=True)}.items():
+        write_predictions({'a.png':found}, tmp_path/file, **more)
+        back, = read_results(tmp_path/file, annots, ['plane']).found.values()
+        order = np.argsort(-back['scores'])
+        assert np.cos(back['heading'][order]-own).min()>1-1e-6
+
+def test_headings_that_are_none():
+    for wrong,said in (([0.,1],'2 headings for 1 boxes'), ([90.],'np.deg2rad'), ([np.inf],'within one turn')):
+        with pytest.raises(ValueError, match=said): Detections([[60,40,40,16,.3]], [.9], [0], heading=wrong)
+    none = Detections(np.zeros((0,5)), [], [], heading=[])
+    assert len(none.heading)==0 and 'heading_deg' in none.df

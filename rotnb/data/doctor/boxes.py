@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHECKS', 'FINDING_COLUMNS', 'CheckKind', 'Finding', 'findings_table', 'Boxes', 'gather_boxes', 'check_place',
            'check_corners', 'order_corners', 'find_twins', 'same_corners', 'check_duplicates', 'check_angles',
-           'check_names', 'guess_boxes', 'check_symmetry', 'guess_symmetry', 'check_labels']
+           'check_names', 'guess_boxes', 'check_symmetry', 'check_headings', 'guess_symmetry', 'check_labels']
 
 # %% ../../../nbs/data/doctor/02_boxes.ipynb #76acd4ec
 import re
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from ...check.verbs import checked
 from ...geometry.fit import with_heading
 from ...geometry.polygons import polygon_area
-from ...geometry.symmetry import guess_classes
+from ...geometry.symmetry import guess_classes, named_symmetry
 from ...ops.kernels import iou_matrix, prepare
 from ..labels.lines import split_where
 from .names import suggest_names
@@ -72,6 +72,7 @@ CHECKS = dict(
     skipped=CheckKind('info', 'shapes have no area: not read'),
     loose=CheckKind('info', 'outlines fill less than half of their box'),
     rare=CheckKind('info', 'classes are rare'),
+    heading=CheckKind('warning', 'classes of symmetry 360 whose corners say no heading'),
     symmetry=CheckKind('info', 'classes may look the same after a quarter turn, or be round'),
     near_twin=CheckKind('info', 'images are nearly the same as another'),
 )
@@ -341,17 +342,48 @@ def guess_boxes(
     return guess_classes(boxes.rboxes, labels, names)
 
 def check_symmetry(
-    boxes:Boxes, # of a set
-    known=() # names of classes whose symmetry is known
+    boxes:Boxes # of a set
 )->list: # of `Finding`
     "Classes whose angle says less than that of a rectangle"
     names,found = boxes.names.astype(str),[]
     for name,(symmetry,reason) in guess_boxes(boxes).items() if len(boxes) else ():
-        if name in known: continue
         first = [int(np.flatnonzero(names==name)[0])]
         found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
     return found
 
+# %% ../../../nbs/data/doctor/02_boxes.ipynb #18ead166
+def _edges_first(boxes, name, mine, ratio=1.3, share=.95):
+    "Whether corner 0 to 1 runs across nearly all longish boxes of a class"
+    w,h = boxes.rboxes[mine,2:4].T
+    longish = np.maximum(w, h)>ratio*np.minimum(w, h)
+    across = (w<h)[longish].mean() if longish.mean()>.5 else 0.
+    if across<share: return []
+    said = (f'{name}: corner 0 to 1 is the shorter side in {across:.0%} of {longish.sum()} longish boxes: most likely the front edge, '
+            'as DOTA has it, and not the heading: fronted_annots(annots)?')
+    return boxes.found('heading', mine[:1], lambda i: said)
+
+def check_headings(
+    boxes:Boxes, # of a set
+    symmetry=None, # what is said of classes: 360, 180, 90, 'round', or a dict by name
+    least:int=20 # boxes from which a habit is one
+)->list: # of `Finding`
+    "Classes that are said to have a front, while corner 0 to 1 never turns further than half-way round, or runs across them"
+    names,found = boxes.names.astype(str),[]
+    vocab = sorted(set(names))
+    for name,period in named_symmetry(symmetry, vocab, known=True).items() if vocab else ():
+        mine = np.flatnonzero(names==name)
+        theta = np.sort(boxes.rboxes[mine,4][np.isfinite(boxes.rboxes[mine,4])])
+        if period!=360 or len(theta)<least: continue
+        found += _edges_first(boxes, name, mine)
+        gaps = np.diff(theta, append=theta[0]+2*np.pi)
+        if gaps.max()<np.pi-.02: continue
+        first,last = np.rad2deg([theta[(gaps.argmax()+1)%len(theta)],theta[gaps.argmax()]])
+        said = (f'{name}: corner 0 to 1 of all {len(theta)} boxes points between {first:.0f} and {last:.0f} degrees: most likely the '
+                f'top left corner comes first, which is no heading: symmetry={{{name!r}: 180}}?')
+        found += boxes.found('heading', mine[:1], lambda i, said=said: said)
+    return found
+
+# %% ../../../nbs/data/doctor/02_boxes.ipynb #18ead168
 @checked
 def guess_symmetry(
     data # records of `Annot`, or loaders of them
@@ -364,9 +396,10 @@ def check_labels(
     boxes:Boxes, # boxes of a set
     tiny:float=4., # see `check_place`
     near:float=.95, # see `check_duplicates`
-    known=() # names of classes whose symmetry is known
+    symmetry=None # what the angles of classes mean, see `check_headings`
 )->list: # of `Finding`
     "What can be said without looking at images"
     place = check_place(boxes, tiny)
     if any(finding.kind=='unit' for finding in place): return place+check_names(boxes)
-    return place+check_corners(boxes)+check_duplicates(boxes, near)+check_angles(boxes)+check_names(boxes)+check_symmetry(boxes, known)
+    return [*place, *check_corners(boxes), *check_duplicates(boxes, near), *check_angles(boxes), *check_names(boxes),
+            *check_headings(boxes, symmetry), *check_symmetry(boxes)]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ...check.verbs import checked
-from ...geometry.symmetry import named_symmetry
 from ...plot.draw import PALETTE, show_boxes
 from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
@@ -36,7 +35,6 @@ class DoctorReport:
     findings:pd.DataFrame  # a row for each finding: severity, kind, file, line, object, image, split, message, fix, box
     votes:pd.DataFrame=None # how images voted on other readings, see `reading_votes`; None without images
     seconds:dict=field(default_factory=dict) # time for labels and for images
-    symmetry:dict=field(default_factory=dict) # what the angles of classes mean, by name
 
     @property
     def splits(self): return list(dict.fromkeys(self.boxes.split))
@@ -180,9 +178,8 @@ def _example(ax, rep, finding):
     ax.imshow(image, cmap='gray')
     if finding.box<0: return
     quad,others = boxes.quads[finding.box],boxes.quads[boxes.record==boxes.record[finding.box]]
-    names = boxes.names[boxes.record==boxes.record[finding.box]].astype(str).tolist()
-    show_boxes(ax, others, names, ignored=np.ones(len(others), bool), text_size=0, lw=.7, symmetry=rep.symmetry)
-    show_boxes(ax, quad[None], [boxes.names[finding.box]], symmetry=rep.symmetry)
+    show_boxes(ax, others, ignored=np.ones(len(others), bool), text_size=0, lw=.7)
+    show_boxes(ax, quad[None], [boxes.names[finding.box]])
     (x,y),reach = quad.mean(0),max(24, 1.1*np.ptp(quad, 0).max())
     ax.set_xlim(x-reach, x+reach)
     ax.set_ylim(y+reach, y-reach)
@@ -279,7 +276,7 @@ def doctor(
     tiny:float=4., # root of the area under which a box is called tiny, pixels
     near:float=.95, # IoU from which two boxes count as nearly the same
     workers:int=None, # threads for images; None for one a core
-    symmetry=None, # what is known of the angles of classes: 360, 180, 90, 'round', or a dict by class name; None: nothing
+    symmetry=None, # what the angles of classes mean: 360, 180, 90, 'round', or a dict by name; None: nothing is said
     **options # for the reader: labels, images_in (names of folders), rbox
 )->DoctorReport:
     "Examine a data set"
@@ -290,17 +287,14 @@ def doctor(
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     boxes = gather_boxes(sets)
-    classes = sorted({*boxes.names.astype(str).tolist()})
-    known = classes if not (isinstance(symmetry, dict) or symmetry is None) else [*map(str, symmetry or ())]
-    symmetry = named_symmetry(symmetry, classes)
-    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, known)
+    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, symmetry)
     seconds,votes = dict(labels=time.perf_counter()-start),None
     if images:
         more,votes = _images(boxes, fmt.relative, workers)
         found += more
         seconds['images'] = time.perf_counter()-start-seconds['labels']
     elif len({annot.image for annot in boxes.annots})<len(boxes.annots): found += _listed_twice(boxes)
-    return DoctorReport(path, format, dict(options, vocab=vocab), boxes, findings_table(found), votes, seconds, symmetry)
+    return DoctorReport(path, format, dict(options, vocab=vocab), boxes, findings_table(found), votes, seconds)
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #f0d60002
 @patch

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from ...check.verbs import checked
-from ...geometry.fit import with_heading
+from ...geometry.fit import with_front, with_heading
 from ..images.orient import declared_size
 from ..labels.records import *
 from ..labels.search import read_scenes
@@ -37,6 +37,13 @@ def annots2df(
     rows += [(annot.image.name, '', 0, *[math.nan]*8) for annot in annots if not len(annot)]
     return pd.DataFrame(rows, columns=['image','name','difficult',*XY])
 
+_FRONTS = dict(heading=1., heading_deg=math.pi/180)             # columns of a front's direction -> their unit, radians
+
+def _fronted(xy, cells):
+    "The corners from the front on, where a table of detections says it"
+    said = [number(cells[column])*unit for column,unit in _FRONTS.items() if not _absent(cells.get(column))]
+    return with_front(np.reshape(xy, (1,4,2)), said).ravel().tolist() if len(said)==1 else xy
+
 def _absent(value): return value is None or value=='' or value!=value           # NaN is not itself
 
 def df_row(
@@ -49,7 +56,7 @@ def df_row(
         return None
     difficult = 0 if _absent(difficult) else int(float(difficult))
     def numbers(columns): return [number(cells[column]) for column in columns]
-    if cells.keys()>={*XY}: return with_angle((numbers(XY),str(name),difficult), cells, known={})
+    if cells.keys()>={*XY}: return with_angle((_fronted(numbers(XY), cells),str(name),difficult), cells, but=_FRONTS, known={})
     if {'cx','theta'}<=cells.keys(): return rbox_row(numbers('cx cy w h theta'.split()), str(name), difficult)
     if {'cx','angle_deg'}<=cells.keys(): return rbox_row(numbers('cx cy w h angle_deg'.split()), str(name), difficult, 'deg')
     if 'xmin' in cells: return with_angle(hbox_row(numbers(HBOX), str(name), difficult), cells, known={})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['rename_annots', 'concat_annots', 'classes_of', 'repeat_annots', 'repeat_factors', 'balance_annots', 'scene_name',
            'group_keys', 'split_annots', 'missing_classes', 'subset_annots', 'kfolds', 'upright_annots',
-           'upright_notice']
+           'upright_notice', 'fronted_annots']
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #237b8048
 import math, numpy as np, re
@@ -278,3 +278,15 @@ def upright_notice(
     return (f'all {len(quads):,} boxes are upright: horizontal labels of turned objects? A detector that learns from them draws upright '
             "boxes, all but h2rbox_v2, which learns oriented ones; look for the oriented labels of the set. If upright ones are meant, or "
             'all objects are round or square, upright=True says so')
+
+# %% ../../../nbs/data/labels/10_subsets.ipynb #18ead152
+@checked
+def fronted_annots(
+    annots, # of `Annot`, whose corner 0 to 1 is the front edge, from left to right
+    classes=None # names of the classes that have a front; None: all
+)->list: # of `Annot`
+    "Records of DOTA and its like, whose boxes begin at the front left, begun so that corner 0 to 1 is the heading"
+    def fronted(annot):
+        mine = np.array([classes is None or name in classes for name in annot.names], bool)
+        return annot.keep(range(len(annot)), quads=np.where(mine[:,None,None], np.roll(annot.quads, 1, 1), annot.quads))
+    return [fronted(annot) for annot in annots]
