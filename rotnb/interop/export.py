@@ -33,7 +33,7 @@ def file_notes(
     detector = predictor.detector
     notes = dict(version=rotnb.__version__, detector=detector.name, recipe=detector.recipe(), predictor=predictor.settings(),
                  angle=detector.angle, k=module.k, pre=module.pre, score_thr=module.score_thr, iou_thr=module.iou_thr,
-                 size=predictor.fit.size, dynamic=dynamic, precision='f32', quads=module.quads)
+                 size=predictor.fit.size, dynamic=dynamic, precision='f32', quads=module.quads, heading=module.heading)
     names = dict(enumerate(predictor.vocab or map(str, range(detector.n_classes))))
     stride = max(getattr(detector.stages[-1], 'strides', (32,)))
     return dict(rotnb=json.dumps(notes, default=str), names=repr(names), stride=str(stride), task='obb',

@@ -19,7 +19,7 @@ from ..data.labels.paths import near_path
 from ..models.files import DamagedFile, WeightsError, check_seal, checked_program
 
 # %% ../../nbs/interop/12_runtime.ipynb #7000af4a
-OUTPUTS = 'boxes','scores','labels','count','quads'
+OUTPUTS = 'boxes','scores','labels','count','quads','heading'
 
 class OnnxFile:
     "A file that ONNX Runtime opens"
@@ -106,7 +106,9 @@ class TorchFile:
         image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
         self.shape = tuple(side if isinstance(side, int) else None for side in image.meta['val'].shape)
         self.inputs = ['image',*program.graph_signature.user_inputs[1:]]
-        self.outputs = list(OUTPUTS[:len(program.graph_signature.user_outputs)])
+        said = json.loads(self.notes.get('rotnb') or '{}')
+        more = [name for name in OUTPUTS[4:] if said.get(name)] or OUTPUTS[4:]              # of one without notes: as far as it goes
+        self.outputs = [*OUTPUTS[:4],*more][:len(program.graph_signature.user_outputs)]
         self.program = program.module(check_guards=False)               # checks of sizes would be made by running text
 
     @torch.no_grad()
@@ -252,7 +254,7 @@ def __call__(self:ExportedDetector,
     x, # (b,3,h,w) uint8, RGB
     shown_hw=None, # not needed
     max_dets:int=None # most detections in an image; None: as many as it gives
-)->list: # of `dict(boxes, scores, labels)`, and quads where it has them
+)->list: # of `dict(boxes, scores, labels)`, and quads and heading where it has them
     "Detections of a batch, as `Detector` gives them"
     found = self.run(x)
     counts = found.pop('count').tolist()
@@ -261,7 +263,8 @@ def __call__(self:ExportedDetector,
 @patch
 def run(self:ExportedDetector,
     x # (b,3,h,w) uint8, RGB
-)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and of detectors with corners quads (b,k,8)
+)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and of detectors with corners quads (b,k,8), with
+         # headings heading (b,k)
     "What the file gives for a batch of any number, also where it takes a fixed one"
     b,_,*size_hw = self.runtime.shape
     if any(own not in (None,side) for own,side in zip(size_hw, x.shape[2:])):

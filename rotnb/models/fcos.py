@@ -73,11 +73,10 @@ class FCOSHead(DenseHead):
             layers[last] = DeformConv(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
             layers[last].weight = conv.weight
 
-    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
         "Outputs of the layers for level `i`"
         c,r = self.cls_tower(x),self.box_tower(x)
-        quality = self.quality_conv(c if self.quality_on=='cls' else r) if hasattr(self, 'quality_conv') else None
-        return self.cls(c),self.box(r),quality
+        return self.cls(c),self.box(r),*self._beside(r, c if self.quality_on=='cls' else r)
 
 # %% ../../nbs/models/09_fcos.ipynb #b77cb305
 @register_detector

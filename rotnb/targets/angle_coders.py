@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PlainAngle', 'NoAngle', 'coder_of_angle', 'PSCAngle', 'CSLAngle', 'DCLAngle', 'two_hot', 'expectation', 'deviation',
-           'DFLAngle']
+           'DFLAngle', 'HeadingCoder']
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #3628e03d
 import math, torch
@@ -221,3 +221,15 @@ class DFLAngle:
         at = lo+step*torch.arange(self.bins, device=code.device, dtype=code.dtype)
         off,part = (at-mean[:,None]+math.pi/2)%math.pi-math.pi/2,(mean-lo)/step%1
         return ((code.softmax(-1)*off**2).sum(1)-part*(1-part)*step**2).clamp(min=0).sqrt()
+
+# %% ../../nbs/targets/03_angle_coders.ipynb #18ead012
+class HeadingCoder:
+    "The direction of a front as cosine and sine"
+    n = 2
+    def encode(self, heading:Tensor, frame:Tensor)->Tensor: # `(k,)` radians, both -> `(k, 2)`
+        "Directions, as seen from others, to outputs"
+        return torch.stack([(heading-frame).cos(), (heading-frame).sin()], 1)
+
+    def decode(self, code:Tensor, frame:Tensor)->Tensor: # `(k, 2)`, `(k,)` -> `(k,)` radians
+        "Outputs to directions; their length says nothing"
+        return frame+torch.atan2(code[:,1], code[:,0])
