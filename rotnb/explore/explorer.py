@@ -160,6 +160,11 @@ def rounds(self:Explorer)->list:
     "The indices of round classes"
     return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)=='round']
 
+@patch(as_prop=True)
+def headed(self:Explorer)->list:
+    "The indices of classes that have a front"
+    return [i for i,name in enumerate(self.vocab) if self.symmetry.get(name)==360]
+
 @patch
 def box_of(self:Explorer, row:int)->tuple: # (5,)
     "The box that a row is about"
@@ -171,8 +176,8 @@ def cell(self:Explorer,
 )->dict:
     "What the page knows of a thumbnail"
     i,about = self._image_cell(int(number)) if self.by=='images' else self._box_cell(int(number))
-    name,boxes = Path(self.name(i)).name,cell_boxes(self.layers(i), about.pop('mask'), about['window'], rounds=self.rounds)
-    return dict(about, image=i, name=name, marked=about['key'] in self.marks, boxes=boxes)
+    boxes = cell_boxes(self.layers(i), about.pop('mask'), about['window'], rounds=self.rounds, headed=self.headed)
+    return dict(about, image=i, name=Path(self.name(i)).name, marked=about['key'] in self.marks, boxes=boxes)
 
 @patch
 def _image_cell(self:Explorer, i):

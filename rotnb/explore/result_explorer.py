@@ -156,7 +156,8 @@ def layers(self:ResultsExplorer, i): # of image i
     "Truth and detections of an image"
     image,(dets,gts) = self.interp.acc.images[i],self._starts[0]
     truth_rows = self.table.truth_row[gts[i]:gts[i]+len(image.gt_labels)]
-    truth = Layer(image.gt_outlines, image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows))
+    truth = Layer(image.gt_outlines, image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows),
+                  heading=np.full(len(image.gt_labels), np.nan))  # spelt as the detector's: no corner is the first
     det = np.flatnonzero(image.scores>=self.score)
     det_rows = self.table.det_row[dets[i]+det]
     return [(truth,truth_rows), (_detections(image, det, 'prediction', [6,3], self._notes(det_rows)),det_rows),

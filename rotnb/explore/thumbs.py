@@ -15,6 +15,7 @@ from PIL import Image
 from ..data.images.orient import orientation_of, turn_pixels, turn_size
 from ..data.images.rasters import RASTER_EXTS
 from .pyramid import encode, open_source, small
+from .viewer import layer_fronts
 from ..plot.draw import rgb8
 
 # %% ../../nbs/explore/05_thumbs.ipynb #911b4560
@@ -102,10 +103,11 @@ def cell_boxes(
     mask, # (n,) bool: rows that pass the filter
     window=None, # (x1, y1, x2, y2): boxes outside are left out
     most:int=400, # boxes of a layer
-    rounds=() # class indices of what is round
-)->dict: # lists: layer, label (-1 ignored), row, on, round, q: 8 numbers each
+    rounds=(), # class indices of what is round
+    headed=() # class indices of what has a front
+)->dict: # lists: layer, label (-1 ignored), row, on, round, front (radians or None), q: 8 numbers each
     "Boxes of a thumbnail, for the page"
-    res = dict(layer=[], label=[], row=[], on=[], round=[], q=[])
+    res = dict(layer=[], label=[], row=[], on=[], round=[], front=[], q=[])
     for number,(layer,rows) in enumerate(layers):
         quads = layer.quads.reshape(-1,8)
         drawn = np.isfinite(quads).all(1)
@@ -115,6 +117,7 @@ def cell_boxes(
         at = at[np.argsort(~on[at], kind='stable')][:most][::-1]        # what is wanted is drawn last, on top
         labels = np.where(False if layer.ignored is None else layer.ignored, -1, layer.labels).astype(int)
         new = dict(layer=[number]*len(at), label=labels[at].tolist(), row=rows[at].tolist(), on=on[at].tolist(),
-                   round=np.isin(np.asarray(layer.labels)[at], list(rounds)).tolist(), q=np.round(quads[at], 1).tolist())
+                   round=np.isin(np.asarray(layer.labels)[at], list(rounds)).tolist(), q=np.round(quads[at], 1).tolist(),
+                   front=[round(front, 3) if np.isfinite(front) else None for front in layer_fronts(layer, headed)[at].tolist()])
         for key in res: res[key] += new[key]
     return res

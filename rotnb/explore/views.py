@@ -76,7 +76,7 @@ def _embedded(explorer, i, place, side):
         jpeg,box = explorer.thumbs(i, side=side)
         shown = dict(href=data_url(jpeg), box=box)
     except Exception as e: shown = dict(error=f'{type(e).__name__}: {e}')
-    boxes = cell_boxes(explorer.layers(i), place>=0, rounds=explorer.rounds)
+    boxes = cell_boxes(explorer.layers(i), place>=0, rounds=explorer.rounds, headed=explorer.headed)
     boxes['row'] = [int(place[row]) if row>=0 else -1 for row in boxes['row']]
     first,end = explorer.table.start[i:i+2]
     name,n_boxes = Path(explorer.name(i)).name,int(explorer.table.real[first:end].sum())

@@ -120,21 +120,50 @@ def _tick(q):
     front,along = (q[1]+q[2])/2,q[1]-q[0]
     return np.stack([front, front + along/max(np.linalg.norm(along), 1e-9)*min(6, .25*np.linalg.norm(q[2]-q[1]))])
 
+def _arrow(q, theta, most=16.):
+    "A triangle on the box's border where the heading leaves it, its tip outside"
+    ahead,middle = np.array([np.cos(theta), np.sin(theta)]),q.mean(0)
+    right,sides = np.array([-ahead[1], ahead[0]]),np.roll(q, -1, 0)-q
+    out = np.stack([sides[:,1],-sides[:,0]], 1)                                   # outward normals of clockwise corners
+    with np.errstate(divide='ignore', invalid='ignore'): reach = ((q-middle)*out).sum(1)/(out@ahead)
+    base = middle+ahead*reach[reach>0].min(initial=np.inf) if (reach>0).any() else middle
+    length = np.clip(.5*np.abs(sides@right).max(), 6., most)
+    return np.stack([base-right*length*.35, base+ahead*length, base+right*length*.35])
+
 def _circle(q):
     "The circle, or ellipse, that touches the four sides: the mark of what is round"
     u,v,at = (q[1]-q[0])/2,(q[3]-q[0])/2,np.linspace(0, 2*np.pi, 49)[:-1,None]
     return q.mean(0)+np.cos(at)*u+np.sin(at)*v
 
-def _rounds(labels, vocab, symmetry):
-    "Which of the labels, names or indices, are of something round"
-    names = [name for name,value in (symmetry or {}).items() if value in ('round',0)]
+def _periods(labels, vocab, symmetry):
+    "What is said of the angle of each label, a name or an index: 360, 180, 90 or 'round'"
     def named(label): return vocab[label] if isinstance(label, int) and vocab is not None and 0<=label<len(vocab) else label
-    return [str(named(label)) in names for label in labels]
+    return [(symmetry or {}).get(str(named(label)), 180) for label in labels]
 
-def _turned(found):
-    "Whether any box is not upright, of (corners, ...) of each: then their headings are worth a mark"
-    quads = np.array([quad for quad,*_ in found]).reshape(-1,4,2)
+def _turned(quads):
+    "Whether any box is not upright: then their angles are worth a mark"
+    quads = quads[np.isfinite(quads).all((1,2))]
     return np.abs(quads-hbox2qbox(qbox2hbox(quads))).max(initial=0)>1e-3
+
+def _fronts(quads, periods, in_order, heading):
+    "(n,) headings, NaN where none is known; and whether boxes without one get a tick"
+    given = heading is not None and not isinstance(heading, (bool,np.bool_))
+    if given and len(heading)!=len(quads): raise ValueError(f'{len(heading)} headings for {len(quads)} boxes: each box has one')
+    if given:
+        fronts = np.asarray(heading.detach().cpu() if hasattr(heading, 'detach') else heading, float).reshape(-1)
+        return fronts,_turned(quads) and not np.isfinite(fronts).any()
+    along,is_headed = quads[:,1]-quads[:,0],np.array([period==360 for period in periods], bool) & in_order & (heading is not False)
+    ticks = _turned(quads) and not is_headed.any() if heading is None else bool(heading)
+    return np.where(is_headed, np.arctan2(along[:,1], along[:,0]), np.nan),ticks
+
+def _marks(quads, periods, in_order, heading, most=16.):
+    "(points, form) of what stands on each box: 'loop' for round ones, 'arrow' where a heading is known, 'tick'; or None"
+    fronts,ticks = _fronts(quads, periods, in_order, heading)
+    def mark(quad, period, front):
+        if period in ('round',0): return _circle(quad),'loop'
+        if np.isfinite(front): return _arrow(quad, front, most),'arrow'
+        return (_tick(quad),'tick') if ticks else None
+    return [mark(*each) if np.isfinite(each[0]).all() else None for each in zip(quads, periods, fronts)]
 
 def _color_index(label, vocab):
     "Class index behind a label that may be a name"
@@ -144,12 +173,18 @@ def _color_index(label, vocab):
 
 _GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
 
-def _unpacked(boxes, labels, scores, vocab, symmetry, ids=None):
-    "Boxes, labels, scores, vocab, symmetry, ids; what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
+def _unpacked(boxes, labels, scores, vocab, symmetry, heading=None, ids=None):
+    "What is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
     if symmetry is None: symmetry = getattr(boxes, 'symmetry', None) or getattr(vocab, 'symmetry', None)
-    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry,ids
-    labels,scores,ids = (boxes.get(key) if given is None else given for key,given in dict(labels=labels, scores=scores, ids=ids).items())
-    return outline(boxes),labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry,ids
+    if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry,heading,ids
+    said = dict(labels=labels, scores=scores, heading=heading, ids=ids)
+    labels,scores,heading,ids = (boxes.get(key) if given is None else given for key,given in said.items())
+    boxes_or_quads = boxes['boxes'] if boxes.get('quads') is None else outline(boxes)
+    return boxes_or_quads,labels,scores,getattr(boxes, 'vocab', None) if vocab is None else vocab,symmetry,heading,ids
+
+def _says_order(boxes, scores):
+    "Whether corner 0 to 1 is a heading in classes of 360: of truth given as corners, for the angle of rboxes mostly is a canonical one"
+    return scores is None and np.shape(boxes)[-1:]!=(5,)
 
 def _corners(boxes):
     "(n,4,2) of rboxes (n,5) or corners, arrays or tensors"
@@ -166,26 +201,26 @@ def _color_of(label, vocab, colors):
     one = isinstance(colors, str) or len(colors)==3 and isinstance(colors[0], Real)
     return rgb_color(colors) if one else class_color(at, colors)
 
-def _shown(boxes, labels, scores, vocab, ignored, colors=None, symmetry=None, ids=None):
-    "(corners, colour, caption, class, ignored, round) of each box that can be placed"
+def _shown(boxes, labels, scores, vocab, ignored, colors=None, symmetry=None, heading=None, ids=None, most=16.):
+    "(corners, colour, caption, class, ignored, mark) of each box that can be placed"
     res,corners = [],_corners(boxes)
     each = _each(len(corners), labels, scores, ignored, ids)
-    for quad,(label,score,ign,number),is_round in zip(corners, each, _rounds([label for label,*_ in each], vocab, symmetry)):
+    marks = _marks(corners, _periods([label for label,*_ in each], vocab, symmetry), _says_order(boxes, scores), heading, most)
+    for quad,(label,score,ign,number),mark in zip(corners, each, marks):
         if not np.isfinite(quad).all(): continue
         name = _caption(label, None, vocab)+(', ignored' if ign else '')
-        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab, number), name, ign, is_round))
+        res.append((quad, _GREY if ign else _color_of(label, vocab, colors), _caption(label, score, vocab, number), name, ign, mark))
     return res
 
 # %% ../../nbs/plot/01_draw.ipynb #c1cad94a
-def _outline(ax, q, color, dashed, lw, heading=True, is_round=False):
-    "One box, and its heading or the circle of what is round, with a dark halo"
+def _outline(ax, q, color, dashed, lw, mark=None, shift=0.):
+    "One box and its mark, see `_marks`, with a dark halo"
     from matplotlib import patheffects
     from matplotlib.patches import Polygon
     halo = [patheffects.Stroke(linewidth=lw+1, foreground='black', alpha=.55), patheffects.Normal()]
     kw = dict(fill=False, ec=color, lw=lw, path_effects=halo)
     ax.add_patch(Polygon(q, ls=(0,(3,2)) if dashed else '-', joinstyle='round', **kw))
-    if is_round: ax.add_patch(Polygon(_circle(q), **kw))
-    elif heading: ax.add_patch(Polygon(_tick(q), closed=False, **kw))
+    if mark: ax.add_patch(Polygon(mark[0]+shift, closed=mark[1]!='tick', **(kw | dict(fill=mark[1]=='arrow', fc=color))))
 
 def _places(q, wh):
     "Upper left corners that a plate of `wh` may have beside a box, best first: over it, under it, right, left, and further off"
@@ -241,15 +276,14 @@ def show_boxes(
     text_size:float=6.5, # points; 0 for no text
     max_text:int=30, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
-    heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
-    symmetry:dict=None # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
+    heading=None, # (n,) headings, radians, drawn as arrows; True or False: mark the side `w` of all boxes, or of none; None: as is known
+    symmetry:dict=None # what angles of classes mean, by name: 'round' a circle, 360 an arrow along corner 0 to 1 of truth; None: as known
 ): # the axis
     "Draw boxes with class and score on `ax`"
-    quads,labels,scores,vocab,symmetry,ids = _unpacked(quads, labels, scores, vocab, symmetry)
-    shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry, ids)
+    quads,labels,scores,vocab,symmetry,heading,ids = _unpacked(quads, labels, scores, vocab, symmetry, heading)
+    shown = _shown(quads, labels, scores, vocab, ignored, colors, symmetry, heading, ids)
     found = [(quad-.5,*rest) for quad,*rest in shown]                                   # `imshow` has pixel centres at 0, 1, ...
-    heading = _turned(found) if heading is None else heading
-    for quad,color,_,_,ign,is_round in found: _outline(ax, quad, _hex(color), ign, lw, heading, is_round)
+    for quad,color,_,_,ign,mark in found: _outline(ax, quad, _hex(color), ign, lw, mark, -.5)
     if text_size and len(quads)<=max_text:
         said = [(quad,color,text) for quad,color,text,*_ in found if text]
         for (quad,color,text),(x,y) in zip(said, _text_boxes(ax, [text for *_,text in said], [quad for quad,*_ in said], text_size)):
@@ -292,13 +326,14 @@ def _put_legend(img, keys, lw):
         _plate(img, (max(img.shape[1]-width-2, 0),y), (width,h), text, color, *how)
         y += h
 
-def _line(img, pts, color, lw, dashed=False, closed=True):
+def _line(img, pts, color, lw, dashed=False, closed=True, filled=False):
     "A polyline with a dark halo, 1/16 px exact"
     points = np.concatenate([pts, pts[:1]]) if closed else pts
     if dashed: segs = [segment for start,end in zip(points[:-1],points[1:]) for segment in _dashes(start, end)]
     else: segs = [points]
     segs = [np.round(segment*16).astype(np.int32)[:,None] for segment in segs]
     for shade,width in (((0,0,0),lw+2),(color,lw)): cv2.polylines(img, segs, False, shade, width, cv2.LINE_AA, shift=4)
+    if filled: cv2.fillPoly(img, segs, color, cv2.LINE_AA, shift=4)
 
 def _dashes(a, b, step=8.):
     "Every other piece of the segment from `a` to `b`"
@@ -335,8 +370,8 @@ def draw(
     text:bool=True, # write class and score
     max_text:int=60, # with more boxes than this a legend stands in for the texts
     colors=None, # of classes, in order or {name: colour}, or one for all: 'red', '#ff0000', (255,0,0); None: PALETTE
-    heading:bool=None, # mark the side that a box heads through; None: unless all boxes are upright
-    symmetry:dict=None, # what the angle of a class means, by name: what is 'round' is marked by a circle; None: as boxes or `vocab` know
+    heading=None, # (n,) headings, radians, drawn as arrows; True or False: mark the side `w` of all boxes, or of none; None: as is known
+    symmetry:dict=None, # what angles of classes mean, by name: 'round' a circle, 360 an arrow along corner 0 to 1 of truth; None: as known
     quads=None, # (n,4,2) or (n,8) corners, pixels, drawn in place of `boxes`
     ids=None, # (n,) numbers of followed objects, written after the class
     std=None # not drawn: taken so that all that a detector answers can be given, `draw(image, **found)`
@@ -344,13 +379,11 @@ def draw(
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
-    boxes,labels,scores,vocab,symmetry,ids = _unpacked(boxes, labels, scores, vocab, symmetry, ids)
-    found = _shown(boxes if quads is None else quads, labels, scores, vocab, ignored, colors, symmetry, ids)
-    heading = _turned(found) if heading is None else heading
-    for quad,color,_,_,ign,is_round in found:
+    boxes,labels,scores,vocab,symmetry,heading,ids = _unpacked(boxes, labels, scores, vocab, symmetry, heading, ids)
+    found = _shown(boxes if quads is None else quads, labels, scores, vocab, ignored, colors, symmetry, heading, ids, 10.*lw+6)
+    for quad,color,_,_,ign,mark in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates
-        if is_round: _line(img, _circle(quad)-.5, color, lw)
-        elif heading: _line(img, _tick(quad)-.5, color, lw, closed=False)
+        if mark: _line(img, mark[0]-.5, color, lw, closed=mark[1]!='tick', filled=mark[1]=='arrow')
     if text and len(found)<=max_text: _put_captions(img, [(quad,said,color) for quad,color,said,*_ in found if said], lw)
     elif text and labels is not None: _put_legend(img, [(name,color) for _,color,_,name,*_ in found], lw)
     return img

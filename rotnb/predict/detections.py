@@ -6,7 +6,7 @@
 __all__ = ['Detections']
 
 # %% ../../nbs/predict/02_detections.ipynb #b944ed25
-import base64, io, json, re
+import base64, io, json, math, re
 from collections import Counter
 from pathlib import Path
 import numpy as np, torch
@@ -77,6 +77,16 @@ _ELSEWHERE = dict(obb='`boxes`, `quads`, `scores` and `labels`', xywhr='`boxes`'
     tojson="`save('found.json')`", save_txt="`save('found.txt')`", to_csv="`save('found.csv')`", save_crop='`crops()`',
     summary='`df`, a row for each object')
 
+def _checked_heading(heading, count):
+    "(n,) float radians in (-pi, pi]"
+    heading = torch.as_tensor(heading).reshape(-1)
+    heading = heading if heading.is_floating_point() else heading.double()
+    if len(heading)!=count: raise ValueError(f'{len(heading)} headings for {count} boxes')
+    if heading.isinf().any() or count and heading.nan_to_num().abs().max()>2*math.pi+1e-4:
+        most = float(heading.nan_to_num().abs().max())
+        raise ValueError(f'a heading is {most:g}, expected radians within one turn: of degrees, np.deg2rad(heading)')
+    return torch.where((heading>-math.pi) & (heading<=math.pi), heading, math.pi-(math.pi-heading)%(2*math.pi))
+
 @checked
 class Detections:
     "Objects found in one image"
@@ -89,8 +99,9 @@ class Detections:
         quads=None, # (n,8) or (n,4,2) corners, px, of a detector that answers with four; None: those of the boxes
         symmetry=None, # what the angles of classes mean: by name 360, 90 or 'round'; of all others 180
         ids=None, # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
-        std=None # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
-                 # NaN where the detector has none; None: it has none at all
+        std=None, # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
+                  # NaN where the detector has none; None: it has none at all
+        heading=None # (n,) direction of the front, radians clockwise from +x, in (-pi, pi]; NaN where its class has none; None: of no object
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -105,12 +116,12 @@ class Detections:
         self.symmetry = dict(symmetry or {})
         if std is not None and (std := torch.as_tensor(std)).shape!=(len(self),5):
             raise ValueError(f'std {tuple(std.shape)} for {len(self)} boxes; expected (n,5)')
-        self.std = std
+        self.std,self.heading = std,None if heading is None else _checked_heading(heading, len(self))
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
-        known = dict(quads=self._corners, ids=self.ids, std=self.std)
+        known = dict(quads=self._corners, ids=self.ids, std=self.std, heading=self.heading)
         return own | {key:rows for key,rows in known.items() if rows is not None}
     def __len__(self): return len(self.scores)
     def keys(self): return [*self._rows]
@@ -193,7 +204,7 @@ def plot(self:Detections,
 )->np.ndarray: # (h,w,3) uint8
     "The image with its objects"
     pixels,ratio = _look(self.image, side)
-    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab, symmetry=self.symmetry)
+    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab, symmetry=self.symmetry, heading=self.heading)
     return draw(pixels, self.quads.detach().cpu().double().numpy()*ratio, **{**own, **kwargs})
 
 def _view(found, **kwargs): # as a notebook shows it
@@ -231,11 +242,12 @@ def crops(self:Detections,
 # %% ../../nbs/predict/02_detections.ipynb #f9a14a0b
 @patch(as_prop=True)
 def df(self:Detections):
-    "A table: name, score, box with its angle in degrees, corners; of a detector that knows them standard deviations"
+    "A table: name, score, box with its angle in degrees, corners; of a detector that knows them standard deviations and headings"
     frame = results_df({'':self}, _class_names(self)).drop(columns='image')
     at = frame.columns.get_loc('theta')
     frame.insert(at, 'angle_deg', np.degrees(frame.pop('theta').astype(float)))
     if 'std_theta' in frame: frame['std_angle_deg'] = np.degrees(frame.pop('std_theta'))
+    if 'heading' in frame: frame['heading_deg'] = np.degrees(frame.pop('heading'))
     return frame
 
 @patch

@@ -44,7 +44,7 @@ class KeptResults:
     "Detections that were kept, in the place of what predicts"
     score_thr,accumulate = 0.,accumulate
     def __init__(self,
-        found:dict, # by image name: dict(boxes (n,5) px, scores, labels)
+        found:dict, # by image name: dict(boxes (n,5) px, scores, labels), and heading (n,) radians where the file has it
         vocab # class names
     ): self.found,self.vocab = found,[*map(str, vocab)]
 
@@ -61,16 +61,18 @@ class KeptResults:
         n = sum(len(dets['scores']) for dets in self.found.values())
         return f'{n} detections of {len(self.vocab)} classes in {len(self.found)} images'
 
-def _kept(quads, scores, labels): # of one image, corners in px
+def _kept(quads, scores, labels, heading=None): # of one image, corners in px; heading in radians, NaN where there is none
     quads,scores = np.asarray(quads, float).reshape(-1,4,2),np.asarray(scores, float)
     if not (np.isfinite(quads).all() and np.isfinite(scores).all()): raise ValueError('boxes or scores are not finite')
-    return dict(boxes=qbox2rbox(quads), scores=scores, labels=np.asarray(labels, int))
+    heading = np.full(len(scores), np.nan) if heading is None else np.asarray(heading, float)
+    known = {} if np.isnan(heading).all() else dict(heading=heading)
+    return dict(boxes=qbox2rbox(quads), scores=scores, labels=np.asarray(labels, int), **known)
 
 # %% ../../nbs/predict/17_kept.ipynb #332b48a0
 def _read_task1(path, annots, vocab, image_ids):
     vocab = [*_texts(path)]
     found = read_task1(path, vocab)
-    return {name:_kept(dets['boxes'], dets['scores'], dets['labels']) for name,dets in found.items()},vocab
+    return {name:_kept(*(dets.get(key) for key in ('boxes','scores','labels','heading'))) for name,dets in found.items()},vocab
 
 def _read_csv(path, annots, vocab, image_ids):
     table = pd.read_csv(path, dtype={'image':str, 'name':str}, keep_default_na=False, encoding='utf-8-sig')
@@ -78,8 +80,9 @@ def _read_csv(path, annots, vocab, image_ids):
         raise ValueError(f'{path} has no column {lost[0]!r}: a table of write_predictions has {", ".join(_COLUMNS)}')
     table[['image','name']] = table[['image','name']].map(csv_text)
     labels,names = pd.factorize(table.name, sort=True)
+    if 'heading' in table: table['heading'] = pd.to_numeric(table.heading, errors='coerce')
     rows = table.assign(label=labels).groupby('image', sort=False)
-    return {image:_kept(own[_COLUMNS[-8:]], own.score, own.label) for image,own in rows},[*names]
+    return {image:_kept(own[_COLUMNS[-8:]], own.score, own.label, own.get('heading')) for image,own in rows},[*names]
 
 def _read_yolo(path, annots, vocab, image_ids):
     found = read_yolo_preds(path, annots, _named(path, vocab))
@@ -107,7 +110,8 @@ def _read_coco(path, annots, vocab, image_ids):
         if row['category_id'] not in cats:
             raise ValueError(f'{path}: class {row["category_id"]} is unknown: name the COCO file of the truth, or all classes')
         name = names.get(row['image_id'], f'the image of id {row["image_id"]}')         # of another split
-        rows.setdefault(name, []).append((_outline(row), row['score'], vocab.index(str(cats[row['category_id']]))))
+        front = np.radians(float((row.get('attributes') or {}).get('heading', np.nan)))
+        rows.setdefault(name, []).append((_outline(row), row['score'], vocab.index(str(cats[row['category_id']])), front))
     return {name:_kept(*zip(*own)) for name,own in rows.items()},vocab
 
 # %% ../../nbs/predict/17_kept.ipynb #110efb82

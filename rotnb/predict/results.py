@@ -13,7 +13,8 @@ import numpy as np, pandas as pd
 from shapely import geometry
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
-from ..evaluate.task1 import short_scores, write_task1
+from ..geometry.fit import with_front
+from ..evaluate.task1 import headings_of, short_scores, write_task1
 from ..data.labels.atomic import atomic_path, part_name, write_atomic
 from ..data.labels.records import ANGLE_UNITS, rbox_numbers
 from ..data.formats.csv_table import csv_table
@@ -39,6 +40,8 @@ def _checked(name, p, vocab):
     return boxes,scores,labels.astype(int),quads
 
 # %% ../../nbs/predict/01_results.ipynb #3941633b
+def _in_degrees(front): return dict(heading=round(math.degrees(front), 4)) if math.isfinite(front) else {}
+
 PIXELS_CRS = 'LOCAL_CS["pixels of the image, y down",UNIT["pixel",1],AXIS["x",EAST],AXIS["y",SOUTH]]'
 _UNKNOWN_CRS = 'LOCAL_CS["a map whose system the file does not name",UNIT["unknown",1]]'
 def _crs_member(crs):
@@ -94,10 +97,11 @@ def geojson(
     middle = boxes[:,:2].mean(0) if len(boxes) else np.zeros(2)
     (u,v) = np.diff(onto(middle+np.array([[0,0],[1,0],[0,0],[0,1]], float)), axis=0)[[0,2]]
     digits = max(0, math.ceil(3-math.log10(max(abs(u[0]*v[1]-u[1]*v[0]), 1e-30))/2))
-    what = lambda v,k,a: {'class':str(vocab[k]), 'score':float(v), 'angle':round(math.degrees(a),4)}
+    what = lambda v,k,a,front: {'class':str(vocab[k]), 'score':float(v), 'angle':round(math.degrees(a),4), **_in_degrees(front)}
+    fronts = headings_of(name or 'detections', p)
     member = _crs_member(crs)
     feats = [dict(type='Feature', id=i, geometry=_outline(ring, not member), properties=what(*numbers))
-             for i,(ring,*numbers) in enumerate(zip(_rings(onto(quads), digits), scores, labels, boxes[:,4]))]
+             for i,(ring,*numbers) in enumerate(zip(_rings(onto(quads), digits), scores, labels, boxes[:,4], fronts))]
     return dict(type='FeatureCollection', **(dict(name=name) if name else {}), **member, features=feats)
 
 # %% ../../nbs/predict/01_results.ipynb #3c4e781e
@@ -154,7 +158,7 @@ def coco_results(
     rbox:str=None, # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
     image_ids=None # image name to id, or the COCO file of the ground truth, which has ids of classes too;
                    # None: as `write_coco` numbers them
-)->list: # of dict(image_id, category_id, bbox, segmentation, score), and track_id where detections have `ids`
+)->list: # of dict(image_id, category_id, bbox, segmentation, score), with track_id where there are `ids`, and attributes.heading, degrees
     "Detections as COCO has them"
     if rbox is not None and rbox not in ANGLE_UNITS: raise ValueError(f"rbox is {rbox!r}, expected one of {', '.join(ANGLE_UNITS)}")
     (ids,cats),res = coco_ids(preds, vocab, image_ids),[]
@@ -165,13 +169,19 @@ def coco_results(
         numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
         numbered = _plain([] if pred.get('ids') is None else pred['ids']).astype(int).tolist()
         own = [dict(track_id=number) for number in numbered] or [{}]*len(labels)
-        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score), **more)
-                for label,score,bbox,outline,more in zip(labels, scores, numbers, corners, own)]
+        fronts = [dict(attributes=front) if (front := _in_degrees(theta)) else {} for theta in headings_of(name, pred)]
+        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score), **more, **front)
+                for label,score,bbox,outline,more,front in zip(labels, scores, numbers, corners, own, fronts)]
     return res
 
 # %% ../../nbs/predict/01_results.ipynb #412bed00
 _COLUMNS = 'image name score cx cy w h theta x1 y1 x2 y2 x3 y3 x4 y4'.split()
 _STD_COLUMNS = 'std_along_w std_along_h std_w std_h std_theta'.split()
+
+def _heading_of(preds):
+    "Headings of all detections; None: of no image"
+    known = any(pred.get('heading') is not None for pred in preds.values())
+    return np.concatenate([headings_of(name, pred) for name,pred in preds.items()]) if known else None
 
 def _std_of(preds):
     "Standard deviations of all detections, (n,5), NaN where there are none; None: of no image"
@@ -181,7 +191,7 @@ def _std_of(preds):
 
 @checked
 def results_df(
-    preds:dict, # by image name: dict(boxes, scores, labels), and maybe `std`, which makes five columns more, px and radians
+    preds:dict, # by image name: dict(boxes, scores, labels), and maybe `std`, five columns more, px and radians, and `heading`, radians
     vocab # class names
 )->pd.DataFrame: # one row per detection; with a column `id` where all are followed
     "Detections as a table"
@@ -192,18 +202,19 @@ def results_df(
         rows += [(name, str(vocab[label]), score, *place) for label,score,place in zip(labels, scores, places)]
     table,std = pd.DataFrame(rows, columns=_COLUMNS),_std_of(preds)
     if ids and all(one is not None for one in ids): table.insert(1, 'id', np.concatenate([*map(_plain, ids)]).astype(int))
-    return table if std is None else table.assign(**dict(zip(_STD_COLUMNS, std.T)))
+    if std is not None: table = table.assign(**dict(zip(_STD_COLUMNS, std.T)))
+    return table if (heading := _heading_of(preds)) is None else table.assign(heading=heading)
 
 # %% ../../nbs/predict/01_results.ipynb #8b3657c1
-def _write_dota(preds, file, vocab):
+def _write_dota(preds, file, vocab, heading=False):
     names = task1_names(preds)
     for name,pred in preds.items(): _checked(name, pred, vocab)
     preds = {names[name]:pred for name,pred in preds.items()}
     if file.suffix.lower()=='.zip':
-        with atomic_path(file) as part: return write_task1(preds, vocab, part)
+        with atomic_path(file) as part: return write_task1(preds, vocab, part, heading=heading)
     tmp = part_name(file/'Task1')
     try:
-        for part in sorted(write_task1(preds, vocab, tmp).iterdir()): os.replace(part, file/part.name)
+        for part in sorted(write_task1(preds, vocab, tmp, heading=heading).iterdir()): os.replace(part, file/part.name)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 def _write_geojson(preds, file, vocab, scene=None, crs=None):
@@ -215,13 +226,13 @@ def _write_yolo(preds, file, vocab, scene=None):
         raise ValueError(f'{file}: YOLO has a file for each image, with shares of its size: give one image, and scene=')
     (name,pred), = preds.items()
     _,scores,labels,quads = _checked(name, pred, vocab)
-    shares = (quads/scene.size).reshape(-1,8).tolist()
+    shares = (with_front(quads, headings_of(name, pred))/scene.size).reshape(-1,8).tolist()
     line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{float(score)!r}\n'])
     write_atomic(file, ''.join(map(line, labels, shares, scores)))
 
 def _write_coco(preds, file, vocab, **kw): write_atomic(file, json.dumps(coco_results(preds, vocab, **kw)))
 def _write_csv(preds, file, vocab): # pixels to a ten-thousandth, however large the scene
-    digits = {column:6 if column.endswith('theta') else 4 for column in (*_COLUMNS[3:],*_STD_COLUMNS)}
+    digits = {column:6 if column.endswith('theta') else 4 for column in (*_COLUMNS[3:],*_STD_COLUMNS)} | dict(heading=6)
     write_atomic(file, csv_table(results_df(preds, vocab).round(digits)))
 
 RESULT_FORMATS = dict(dota=_write_dota, geojson=_write_geojson, coco=_write_coco, csv=_write_csv, yolo_obb=_write_yolo)
@@ -245,14 +256,15 @@ def _by_file(found): # list of detections
         raise ValueError(f'several images are called {alike[0]}: pass a dict of name -> detections')
     return dict(zip(names, found))
 
-@checked(also={'rbox','image_ids','crs','scene'})
+@checked(also={'rbox','image_ids','crs','scene','heading'})
 def write_predictions(
     preds, # dict(boxes (n,5) px, scores, labels) of one image, such dicts by image name, or the list that `predict` gives for files
     path, # file; for 'dota' a .zip or a folder
     vocab=None, # class names; those of the detections when absent
     format:str=None, # a key of `RESULT_FORMATS`; by the suffix when absent
     scene=None, # `WindowedImage` or file of the one image: its name, for 'geojson' its place on the map, for 'yolo_obb' its size
-    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the ground truth, or ids by image name); of 'geojson': `crs`
+    **kw # of 'coco': `rbox`, `image_ids` (the COCO file of the ground truth, or ids by image name); of 'geojson': `crs`;
+    # of 'dota': `heading=True` writes an 11th column of degrees
 )->Path: # what was written
     "Detections as a file"
     path = Path(path)

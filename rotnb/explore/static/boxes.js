@@ -17,6 +17,8 @@ class BoxLayer {
     this.scores = numbers(wire.scores, Float32Array)
     this.ignored = numbers(wire.ignored, Uint8Array)
     this.ids = numbers(wire.ids, Int32Array)
+    this.headings = numbers(wire.headings, Float32Array)          // radians, NaN where none is known
+    this.headed = !!this.headings && this.headings.some(Number.isFinite)
     this.bounds = new Float64Array(this.n * 4)
     for (let i = 0; i < this.n; i++) this.bounds.set(bounds(this.quad(i)), 4 * i)
   }

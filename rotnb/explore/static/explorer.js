@@ -116,13 +116,23 @@ function circle([x0, y0, x1, y1, x2, y2, x3, y3]) {
   return `M${front}${half}${(x2 + x3) / 2} ${(y2 + y3) / 2}${half}${front}`
 }
 
+// A triangle on the border where a heading, in radians, leaves the box
+function arrow(q, front) {
+  const [x0, y0, x1, y1, x2, y2] = q, w = Math.hypot(x1 - x0, y1 - y0), h = Math.hypot(x2 - x1, y2 - y1)
+  const turn = front - Math.atan2(y1 - y0, x1 - x0), a = Math.abs(Math.cos(turn)), b = Math.abs(Math.sin(turn))
+  const length = 0.5 * Math.max(h * a, w * b), reach = Math.min(w / a, h / b) / 2, c = Math.cos(front), s = Math.sin(front)
+  const x = (x0 + x2) / 2, y = (y0 + y2) / 2
+  const at = (u, v) => `${(x + c * (reach + u) - s * v).toFixed(1)} ${(y + s * (reach + u) + c * v).toFixed(1)}`
+  return `M${at(0, -0.35 * length)}L${at(length, 0)}L${at(0, 0.35 * length)}Z`
+}
+
 // Boxes as a few paths: those of one layer, colour and state together, each over a dark halo
 function outlines(boxes, { colors, ignored }, layers) {
   const paths = new Map()
   boxes.q.forEach((q, i) => {
     if (!layers.includes(boxes.layer[i])) return
     const key = [boxes.on[i] ? 1 : 0, boxes.layer[i], boxes.label[i] < 0 ? ignored : colors[boxes.label[i] % colors.length]].join()
-    const mark = boxes.round?.[i] ? circle(q) : ''
+    const front = boxes.front?.[i] ?? null, mark = boxes.round?.[i] ? circle(q) : front === null ? '' : arrow(q, front)
     paths.set(key, (paths.get(key) || '') + `M${q[0]} ${q[1]}L${q[2]} ${q[3]}L${q[4]} ${q[5]}L${q[6]} ${q[7]}Z${mark}`)
   })
   return [...paths].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([key, d]) => {

@@ -187,17 +187,30 @@ class BoxCanvas extends ImageView {                               // a box is kn
 
   // --- drawing
 
-  path(ctx, q, round = false) {                                   // outline, and the tick from the front edge outwards or a circle
+  path(ctx, q, mark = 'tick') {                                   // outline, and what `markOf` says
     for (let i = 0; i < 4; i++) {
       const at = this.screen(...corner(q, i))
       i ? ctx.lineTo(...at) : ctx.moveTo(...at)
     }
     ctx.closePath()
-    round ? this.circle(ctx, q) : this.tick(ctx, q)
+    if (mark === 'round') this.circle(ctx, q)
+    else if (mark === 'tick') this.tick(ctx, q)
+    else if (mark !== null) this.arrow(ctx, q, mark)
   }
-  isRound(k, i) {                                                 // no angle is seen of its class
-    return this.get('symmetry')?.[this.get('vocab')[this.layers[k].labels?.[i]]] === 'round'
+  symmetryOf(k, i) { return this.get('symmetry')?.[this.get('vocab')[this.layers[k].labels?.[i]]] }
+  front(k, i) {                                                   // radians of a heading that is known, else NaN
+    const l = this.layers[k]
+    if (l.headings) return l.headings[i]
+    return !l.scores && this.symmetryOf(k, i) === 360 ? measure(l.quad(i)).heading * Math.PI / 180 : NaN
   }
+  markOf(k, i) {                                                  // 'round', a heading in radians, 'tick', or null
+    if (this.isRound(k, i)) return 'round'
+    const front = this.front(k, i), l = this.layers[k]
+    if (Number.isFinite(front)) return front
+    const headed = l.headings ? l.headed : !l.scores && Object.values(this.get('symmetry') || {}).includes(360)
+    return headed ? null : 'tick'
+  }
+  isRound(k, i) { return this.symmetryOf(k, i) === 'round' }      // no angle is seen of its class
   ellipse(q) {                                                    // centre, radii and angle of what touches the four sides
     const { cx, cy, w, h, heading } = measure(q), [x, y] = this.screen(cx, cy)
     return [x, y, w / 2 * this.scale, h / 2 * this.scale, heading * Math.PI / 180]
@@ -216,6 +229,17 @@ class BoxCanvas extends ImageView {                               // a box is kn
     ctx.lineTo(x + dx / n * length, y + dy / n * length)
     return true
   }
+  arrow(ctx, q, theta) {                                          // on the border, where the heading leaves the box
+    const m = measure(q), turn = theta - m.heading * Math.PI / 180, a = Math.abs(Math.cos(turn)), b = Math.abs(Math.sin(turn))
+    if (Math.max(m.w, m.h) * this.scale < 6) return
+    const length = clamp(0.5 * Math.max(m.h * a, m.w * b) * this.scale, 6, 16), [x, y] = this.screen(m.cx, m.cy)
+    const reach = Math.min(m.w / a, m.h / b) / 2 * this.scale, c = Math.cos(theta), s = Math.sin(theta)
+    const at = (u, v) => [x + c * (reach + u) - s * v, y + s * (reach + u) + c * v]
+    ctx.moveTo(...at(0, -0.35 * length))
+    ctx.lineTo(...at(length, 0))
+    ctx.lineTo(...at(0, 0.35 * length))
+    ctx.closePath()
+  }
   paint(ctx) {                                                    // one path for each layer, colour and dash: two strokes each
     const left = -this.ox / this.scale, right = (this.w - this.ox) / this.scale
     const top = -this.oy / this.scale, bottom = (this.h - this.oy) / this.scale
@@ -225,7 +249,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
       if (sameBox(this.lifted, [k, i])) return                    // it is in an editor's hand
       const color = this.color(k, i), ignored = l.isIgnored(i), key = `${k}${color}${ignored ? 1 : 0}`
       if (!groups.has(key)) groups.set(key, { color, dash: ignored ? IGNORED_DASH : l.dash, quads: [] })
-      groups.get(key).quads.push([l.quad(i), this.isRound(k, i)])
+      groups.get(key).quads.push([l.quad(i), this.markOf(k, i)])
       if (++n <= CAPTIONS_MOST) captioned.push([k, i])
     }, (x0, y0, x1, y1) => !(x0 > right || x1 < left || y0 > bottom || y1 < top))
     ctx.globalAlpha = this.get('opacity')
@@ -239,11 +263,14 @@ class BoxCanvas extends ImageView {                               // a box is kn
   strokes(ctx, { color, dash, quads }, halo) {
     const stroke = (style, width) => Object.assign(ctx, { strokeStyle: style, lineWidth: width }).stroke()
     ctx.beginPath()
-    for (const [q, round] of quads) this.path(ctx, q, round)
+    for (const [q, mark] of quads) this.path(ctx, q, mark)
     ctx.setLineDash([])
     if (halo) stroke(HALO, 3.4)
     ctx.setLineDash(dash)
     stroke(color, 1.8)
+    ctx.beginPath()
+    for (const [q, mark] of quads) if (typeof mark === 'number') this.arrow(ctx, q, mark)
+    Object.assign(ctx, { fillStyle: color }).fill()
   }
   anchor(k, i) {                                                  // of a caption: truth above the box, predictions below it
     const below = this.layers[k].dash.length > 0, down = below ? -1 : 1, q = this.layers[k].quad(i)
@@ -274,7 +301,7 @@ class BoxCanvas extends ImageView {                               // a box is kn
   mark(ctx, [k, i], width, fill, strong = false) {
     const color = this.color(k, i), stroke = (style, lineWidth) => Object.assign(ctx, { strokeStyle: style, lineWidth }).stroke()
     ctx.beginPath()
-    this.path(ctx, this.layers[k].quad(i), this.isRound(k, i))
+    this.path(ctx, this.layers[k].quad(i), this.markOf(k, i))
     this.shade(ctx, color, fill)
     ctx.lineJoin = 'round'
     stroke(strong ? '#fff' : '#000', width + 2.5)
@@ -307,7 +334,8 @@ class BoxCanvas extends ImageView {                               // a box is kn
   facts(k, i) {                                                   // what the hover says
     const l = this.layers[k], m = measure(l.quad(i)), score = l.scores?.[i], fixed = (x, digits = 1) => x.toFixed(digits)
     const swatch = make('span', { class: 'rn-swatch', style: `background: ${this.color(k, i)}` })
-    const arrow = make('span', { class: 'rn-arrow', style: `transform: rotate(${m.heading}deg)` }, '→')
+    const front = this.front(k, i) * 180 / Math.PI, heading = Number.isFinite(front) ? front : m.heading
+    const arrow = make('span', { class: 'rn-arrow', style: `transform: rotate(${heading}deg)` }, '→')
     const row = (name, ...values) =>
       make('div', { class: 'rn-row' }, make('span', { class: 'rn-key' }, name), make('span', {}, ...values))
     const title = `${this.label(k, i) || l.name}${l.isIgnored(i) ? ', ignored' : ''}`
@@ -315,7 +343,8 @@ class BoxCanvas extends ImageView {                               // a box is kn
     if (this.layers.length > 1) rows.push(row('layer', l.name))
     if (score !== undefined && !Number.isNaN(score)) rows.push(row('score', fixed(score, 3)))
     rows.push(row('size', `${fixed(Math.max(m.w, m.h))} × ${fixed(Math.min(m.w, m.h))} px`), row('angle', `${fixed(m.angle)}°`),
-      row('heading', arrow, ` ${fixed((m.heading + 360) % 360)}°`), row('centre', `${fixed(m.cx)}, ${fixed(m.cy)}`),
+      row(Number.isFinite(front) ? 'heading' : 'side w', arrow, ` ${fixed((heading + 360) % 360)}°`),
+      row('centre', `${fixed(m.cx)}, ${fixed(m.cy)}`),
       row('box', String(i)))
     if (l.notes && l.notes[i]) rows.push(make('div', { class: 'rn-remark' }, l.notes[i]))
     return rows
@@ -357,12 +386,15 @@ class BoxCanvas extends ImageView {                               // a box is kn
     const points = [0, 1, 2, 3].map(c => this.screen(...corner(q, c)).map(fixed).join(',')).join(' ')
     const parts = [`<polygon points="${points}" stroke="${color}"${dash ? ` stroke-dasharray="${dash}"` : ''}>` +
       `<title>${text}</title></polygon>`]
-    const add = (x, y) => ends.push(fixed(x), fixed(y))
-    if (this.isRound(k, i)) {
+    const add = (x, y) => ends.push(fixed(x), fixed(y)), mark = this.markOf(k, i)
+    if (mark === 'round') {
       const theta = this.ellipse(q)[4] * 180 / Math.PI, [x, y, rx, ry] = this.ellipse(q).map(fixed)
       const turn = `rotate(${fixed(theta)} ${x} ${y})`
       parts.unshift(`<ellipse cx="${x}" cy="${y}" rx="${rx}" ry="${ry}" transform="${turn}" stroke="${color}"/>`)
-    } else if (this.tick({ moveTo: add, lineTo: add }, q))
+    } else if (typeof mark === 'number') {
+      this.arrow({ moveTo: add, lineTo: add, closePath() {} }, q, mark)
+      parts.unshift(`<polygon points="${ends.join(' ')}" stroke="${color}" fill="${color}"/>`)
+    } else if (mark === 'tick' && this.tick({ moveTo: add, lineTo: add }, q))
       parts.unshift(`<line x1="${ends[0]}" y1="${ends[1]}" x2="${ends[2]}" y2="${ends[3]}" stroke="${color}"/>`)
     if (text && this.captioned(this.seen)) {
       const { at: [x, y], below } = this.anchor(k, i), halo = 'stroke="#000" stroke-width="2.5" paint-order="stroke"'
