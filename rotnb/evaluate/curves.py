@@ -195,7 +195,8 @@ class BoxErrors:
         "Of the found objects that have a heading, the share whose heading is as right as that"
         known = ~np.isnan(self.heading)
         def share(chosen): return float((self.heading[chosen]<=degrees).mean()) if chosen.any() else math.nan
-        return {**{name:share(known & (self.label==label)) for label,name in enumerate(self.vocab)}, beside('all', self.vocab):share(known)}
+        res = {name:share(known & (self.label==label)) for label,name in enumerate(self.vocab)}
+        return {**res, beside('all', self.vocab):share(known)}
 
 def box_errors(
     acc:APAccumulator, # detections and ground truth

@@ -158,5 +158,7 @@ def image_record(
         if values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     if np.isnan(scores).any(): raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: they cannot be ranked")
     pairs = _pairs(dets, gts, iou)
-    fronts = [None if o.get('heading') is None else _array(o['heading'], np.float64).reshape(n) for o,n in ((pred,len(dets)),(target,len(gts)))]
+    fronts = [None if o.get('heading') is None else _array(o['heading'], np.float64) for o in (pred,target)]
+    for name,values,n in (("preds' heading",fronts[0],len(dets)),("targets' heading",fronts[1],len(gts))):
+        if values is not None and values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts)

@@ -99,7 +99,7 @@ def check_heading(
 ):
     "Raise where a heading is asked for that nothing has, or that a detector does not say"
     says = getattr(model.stages[-1], 'heading', False)
-    if heading and not says: raise HeadingError(f'heading=True, but {model.name or "the detector"} was made without: make it with heading=True')
+    if heading and not says: raise HeadingError(f'heading=True, but {model.name or "the detector"} was made without one: create_detector takes it')
     if says and heading and 360 not in model.symmetry.values():
         raise HeadingError("heading=True, but no class has a front: say which have, as in symmetry={'plane':360}")
 
@@ -248,7 +248,7 @@ def rotated_learner(
     moms:tuple=(0.95,0.85,0.95), # momentum of one-cycle
     max_dets:int=None, # rows of detections an image has in `learn.pred`
     symmetry=None, # what the angle of a class means: 360, 180, 90, 'round', or a dict by class name; None: as `dls` or the `weights` know
-    heading:bool=None, # say where the front is of classes of 360; None: a new detector does where there are such and it can, others as they are
+    heading:bool=None, # say where the front is of classes of 360; None: a new detector that can does where there are such
     run=None, # name of the folder in `runs` that a training leaves; None: the detector's, False: none
     **kw # settings of the detector
 )->Learner:

@@ -147,8 +147,8 @@ class Detector(nn.Module):
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px,
                           # `heading (n,)` radians, which is theta of the boxes where it is absent
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
-       # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)` radians;
-       # with targets `(losses by image, list)`
+       # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)`,
+       # radians; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)

@@ -160,7 +160,7 @@ def class_layers(self:DenseHead)->dict: # `{name of a layer: (blocks of classes,
     return dict(cls=(self.n, 1))
 
 @patch
-def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality (or None) and heading (or None, or nothing)
+def forward_level(self:DenseHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality (or None), heading (or None or left out)
     "Outputs of the layers for level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     return self.cls(c),self.box(r),*self._beside(r)

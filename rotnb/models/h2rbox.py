@@ -86,7 +86,7 @@ class ViewsHead(DenseHead):
         rotation_agnostic_classes:tuple=(), # names or numbers of classes without a direction
         **kw # settings of `DenseHead`
     ):
-        if kw.get('heading'): raise HeadingError('h2rbox learns from upright labels, which have no front: take rotated_fcos for heading=True')
+        if kw.get('heading'): raise HeadingError('h2rbox learns from upright labels, which have no front: take rotated_fcos')
         super().__init__(n_classes, in_channels, **kw)
         self.view_range,self.crop_size,self.padding = view_range,crop_size,padding
         self.rotation_agnostic_classes = rotation_agnostic_classes

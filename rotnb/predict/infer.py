@@ -52,7 +52,7 @@ def dets_rows(
 )->torch.Tensor: # (n,7) float32: box, score, label; more with corners, standard deviations, headings, see `row_parts`
     "Detections as rows"
     parts = [found['boxes'],found['scores'][:,None],found['labels'][:,None]]
-    parts += [found[key].reshape(len(parts[0]), -1) for key in ('quads','std') if found.get(key) is not None]
+    parts += [found[key].flatten(1) for key in ('quads','std') if found.get(key) is not None]
     if found.get('heading') is not None: parts.append(found['heading'][:,None])
     return torch.cat([part.float() for part in parts], 1)
 

@@ -130,7 +130,8 @@ def _by_fusion(parts, iou_thr, angle, symmetry=None):
     boxes,scores,labels = zip(*((rows[:,:5],rows[:,5],rows[:,6]) for rows in map(torch.from_numpy, parts)))
     boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr, symmetry=symmetry)
     boxes = canonicalize(boxes, angle)
-    return dets_rows(dict(boxes=boxes, scores=scores, labels=labels, heading=_common_heading(parts, boxes, labels, iou_thr, angle))).numpy()
+    heading = _common_heading(parts, boxes, labels, iou_thr, angle)
+    return dets_rows(dict(boxes=boxes, scores=scores, labels=labels, heading=heading)).numpy()
 
 def _common_heading(parts, boxes, labels, iou_thr, angle):
     "The mean direction, by score, of what was fused to each box, along its nearest side; NaN where there is none"
