@@ -16,6 +16,7 @@ from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox, spelt_corners
 from ..geometry.symmetry import headings
 from .labels.records import Difficult
 from ..plot.draw import rgb8, show_boxes
+from ..predict.rows import row_parts
 from ..plot.style import class_legend, figure_style
 
 # %% ../../nbs/data/01_types.ipynb #5b17c069
@@ -193,8 +194,9 @@ class TensorDets(TensorBase):
     def show(self, ctx=None, vocab=None, score_thr=0.3, symmetry=None, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        quads = corners_of(dets[:,7:15] if dets.shape[1]>=15 else dets[:,:5])
-        return show_boxes(ctx, to_np(quads), to_np(dets[:,6]).astype(int), to_np(dets[:,5]), vocab, symmetry=symmetry)
+        boxes,scores,labels,quads,_,heading = row_parts(dets)
+        return show_boxes(ctx, to_np(corners_of(boxes if quads is None else quads)), to_np(labels).astype(int), to_np(scores), vocab,
+                          symmetry=symmetry, heading=heading)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
 def show_pixels(

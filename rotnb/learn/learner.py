@@ -99,7 +99,7 @@ def check_heading(
 ):
     "Raise where a heading is asked for that nothing has, or that a detector does not say"
     says = getattr(model.stages[-1], 'heading', False)
-    if heading and not says: raise HeadingError(f'heading=True, but {model.name or "the detector"} was made without one: create_detector takes it')
+    if heading and not says: raise HeadingError(f'heading=True, but {model.name or "the detector"} was made without one')
     if says and heading and 360 not in model.symmetry.values():
         raise HeadingError("heading=True, but no class has a front: say which have, as in symmetry={'plane':360}")
 
