@@ -20,6 +20,7 @@ from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
 from ..ops.ranks import rank_mean
 from ..targets.priors import PointPriors
+from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss

@@ -25,7 +25,7 @@ def loaders(folder, **kw):
 @pytest.fixture(scope='module')
 def learn(tmp_path_factory):
     return rotated_learner(loaders(tmp_path_factory.mktemp('scenes')), 'rotated_fcos_tiny', pretrained=False, run=False,
-                           metrics=[HeadingAccuracy()])
+                           metrics=[HeadingAccuracy()], score_thr=.001, nms_pre=50, max_per_img=200)      # what knows little is not sure
 
 def test_a_learner_of_planes_says_headings(learn, tmp_path):
     "By default, where a class has a front; into Detections, files, and back"
