@@ -375,7 +375,7 @@ def heading_terms(
     stage,
     out:StageOut,
     pos:Positives,
-    n_images:int
+    n_images:int # in the batch
 )->dict: # `{term: (b,)}`; nothing of a stage that says none
     "The loss of headings by image: of the positives whose class has one, squared distances on the unit circle"
     if out.heading is None: return {}
