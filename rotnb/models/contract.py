@@ -395,8 +395,7 @@ def heading_of(
     if out.heading is None: return None
     said = HeadingCoder().decode(out.heading[img,pri], _frames(stage, out.priors[img,pri]))
     if stage.coder.angle!='hbb': said = along_side(said, boxes[:,4])
-    one = stage.has_heading[labels].to(said.dtype)
-    return said*one/one                                                     # 0/0 where there is none: no NaN is written in a file's text
+    return torch.where(stage.has_heading[labels], said, torch.nan)
 
 # %% ../../nbs/models/01_contract.ipynb #091c5dae
 def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(stage, 'min_size', 0)).all(-1)
