@@ -174,7 +174,7 @@ from .serve.client import Served, ServedError
 # learn: training, results, prediction
 from .learn.callbacks import Checkpoint, CheckpointError, FiniteGuard, NonFiniteLossError, FitWarning
 from .learn.phases import CloseMixing, TrackDifficulty, EarlyAssigner
-from .learn.metrics import AngleError, RotatedF1, RotatedMAP
+from .learn.metrics import AngleError, HeadingAccuracy, RotatedF1, RotatedMAP
 from .learn.history import plot_history
 from .learn.resume import Resume, ResumeWarning
 from .learn.learner import RotatedLearner, detector_splitter, open_learner, rotated_learner

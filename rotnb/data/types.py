@@ -13,8 +13,10 @@ from fastai.vision.all import *
 from fastai.vision.augment import _neg_axis
 from ..check.verbs import checked
 from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox, spelt_corners
+from ..geometry.symmetry import headings
 from .labels.records import Difficult
 from ..plot.draw import rgb8, show_boxes
+from ..predict.rows import row_parts
 from ..plot.style import class_legend, figure_style
 
 # %% ../../nbs/data/01_types.ipynb #5b17c069
@@ -173,16 +175,17 @@ def to_targets(
     labels:TensorBoxLabel, # (b,n) codes
     size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
     angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'; 'hbb': upright boxes around the objects
-)->list: # one dict per image: boxes (m,5) px, quads (m,8) px, labels (m,) long, ignore (m,) bool, difficulty (m,) long
+)->list: # one dict per image: boxes (m,5) px, quads (m,8) px, heading (m,) radians of corner 0 to 1, labels (m,) long, ignore (m,) bool,
+         # difficulty (m,) long
     "The targets a detector trains on"
     quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
     quads = (quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2
     res = []
-    for boxes,corners,codes in zip(qbox2rbox(quads, angle=angle), spelt_corners(quads, angle).flatten(2), labels):
+    for boxes,corners,heading,codes in zip(qbox2rbox(quads, angle=angle), spelt_corners(quads, angle).flatten(2), headings(quads), labels):
         real = is_real(codes)
         codes = codes[real]
-        res.append(dict(boxes=boxes[real], quads=corners[real], labels=class_index(codes), ignore=is_ignored(codes),
-                        difficulty=difficulty_of(codes)))
+        res.append(dict(boxes=boxes[real], quads=corners[real], heading=heading[real], labels=class_index(codes),
+                        ignore=is_ignored(codes), difficulty=difficulty_of(codes)))
     return res
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
@@ -191,8 +194,9 @@ class TensorDets(TensorBase):
     def show(self, ctx=None, vocab=None, score_thr=0.3, symmetry=None, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        quads = corners_of(dets[:,7:15] if dets.shape[1] in (15,20) else dets[:,:5])
-        return show_boxes(ctx, to_np(quads), to_np(dets[:,6]).astype(int), to_np(dets[:,5]), vocab, symmetry=symmetry)
+        boxes,scores,labels,quads,_,heading = row_parts(dets)
+        return show_boxes(ctx, to_np(corners_of(boxes if quads is None else quads)), to_np(labels).astype(int), to_np(scores), vocab,
+                          symmetry=symmetry, heading=heading)
 
 # %% ../../nbs/data/01_types.ipynb #7b824e24
 def show_pixels(

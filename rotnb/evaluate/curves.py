@@ -176,6 +176,7 @@ class BoxErrors:
     centre_rel:np.ndarray # (q,) the same over the square root of the object's area
     length:np.ndarray   # (q,) longer side, found over true
     width:np.ndarray    # (q,) shorter side, found over true
+    heading:np.ndarray  # (q,) degrees between the fronts; nan where the class has none, or one of them is not known
 
     def _medians(self, chosen):
         "Of the chosen detections, (q,) bool"
@@ -187,6 +188,15 @@ class BoxErrors:
         "Medians of each class; 'all' is '(all)' where a class is called so"
         res = {name:self._medians(self.label==label) for label,name in enumerate(self.vocab)}
         return {**res, beside('all', self.vocab):self._medians(np.ones(len(self.label), bool))}
+
+    def heading_within(self,
+        degrees:float=15. # on either side
+    )->dict: # by class name, and for 'all': 0 to 1; nan where there is no heading
+        "Of the found objects that have a heading, the share whose heading is as right as that"
+        known = ~np.isnan(self.heading)
+        def share(chosen): return float((self.heading[chosen]<=degrees).mean()) if chosen.any() else math.nan
+        res = {name:share(known & (self.label==label)) for label,name in enumerate(self.vocab)}
+        return {**res, beside('all', self.vocab):share(known)}
 
 def box_errors(
     acc:APAccumulator, # detections and ground truth
@@ -202,5 +212,7 @@ def box_errors(
     centre = np.hypot(*(boxes[:,:2]-gt_boxes[:,:2]).T)
     sides,gt_sides = (np.sort(o[:,2:4], 1) for o in (boxes,gt_boxes))
     width,length = (sides/gt_sides).T
-    angle = angle_error(boxes, gt_boxes, acc.periods(symmetry)[labels])
-    return BoxErrors(flat.vocab, det, gt, labels, angle, centre, centre/np.sqrt(gt_boxes[:,2]*gt_boxes[:,3]), length, width)
+    periods = acc.periods(symmetry)[labels]
+    angle,front = angle_error(boxes, gt_boxes, periods),np.abs(fold_angle(flat.heading[det]-flat.gt_heading[gt], np.full(len(det), 360)))
+    return BoxErrors(flat.vocab, det, gt, labels, angle, centre, centre/np.sqrt(gt_boxes[:,2]*gt_boxes[:,3]), length, width,
+                     np.where(periods==360, np.rad2deg(front), np.nan))

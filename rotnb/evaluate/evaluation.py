@@ -44,7 +44,8 @@ def _by_class(acc, iou_thr, score_thr, symmetry, protocol):
     "The table"
     flat,curves = acc.flat(),pr_curves(acc, iou_thr)
     res,coco = acc.compute(iou_thr, protocol=protocol),acc.compute(metric='coco')
-    off = box_errors(acc, iou_thr, symmetry, score_thr or 0.).medians()
+    errors = box_errors(acc, iou_thr, symmetry, score_thr or 0.)
+    off,fronts = errors.medians(),errors.heading_within()
     none,rows = dict(score=ifnone(score_thr, math.nan), precision=math.nan, recall=math.nan),[]
     for i,name in enumerate(flat.vocab):
         point = _point(curves[name], score_thr) if name in curves else none
@@ -55,6 +56,7 @@ def _by_class(acc, iou_thr, score_thr, symmetry, protocol):
     df = pd.DataFrame(rows, pd.Index(flat.vocab, name='class'), columns, dtype=float)
     means = [nan_mean(df[name]) for name in columns[2:4]]
     df.loc[total] = [*df[columns[:2]].sum(), *means, none['score'], res.map, coco.map, off[total]['angle']]
+    if not math.isnan(fronts[total]): df['heading'] = [fronts[name] for name in df.index]
     return df.astype({'objects':int, 'detections':int})
 
 # %% ../../nbs/evaluate/13_evaluation.ipynb #f4cc3746
@@ -82,6 +84,7 @@ def notes(self:Evaluation)->list: # of sentences
     what = f'P and R of each class {at}, IoU {self.iou_thr:g}; the last row: their means, sums of objects and detections'
     split = ', '.join(f'{name} {ms:.1f}' for name,ms in (self.ms or {}).items())
     speed = [f'{sum(self.ms.values()):.1f} ms an image ({split})'] if self.ms else []
+    if 'heading' in self.df: what += '; heading: of the objects found, the share whose front is within 15°'
     none = [] if self.df['objects'].iloc[-1] else ['no ground truth counts in these images, so nothing can be right']
     return [*none, ', '.join([f'{self.images} images', *speed, *([f'on {self.device}'] if self.device else [])]), what]
 

@@ -37,6 +37,8 @@ class FlatRecords:
     start:np.ndarray     # (r+1,) where the pairs of each of them begin
     ranked_gt:np.ndarray # (q,) ground truth of these pairs
     ranked_iou:np.ndarray # (q,)
+    heading:np.ndarray=None # (n,) radians, direction of each front; NaN where it is not known
+    gt_heading:np.ndarray=None # (m,)
 
     @property
     def n_classes(self): return len(self.vocab)
@@ -59,6 +61,10 @@ def _shifted(indices, sizes):
     "Indices within each image as indices into all images"
     starts = np.cumsum([0]+sizes)
     return np.concatenate([np.empty(0, int), *(index+start for index,start in zip(indices, starts))])
+
+def _known(parts, sizes):
+    "Numbers of all images, NaN for images that have none"
+    return np.concatenate([np.empty(0), *(np.full(n, np.nan) if part is None else part for part,n in zip(parts, sizes))])
 
 def _count_classes(labels, n_classes):
     "K, as given or as the labels show"
@@ -92,7 +98,8 @@ def flatten_records(
                 gt_labels=column('gt_labels', np.int32), gt_boxes=column('gt_boxes', shape=(0,5)),
                 img=np.repeat(index, n_det), gt_img=np.repeat(index, n_gt),
                 ignore=column('ignore', bool), difficulty=column('difficulty', np.uint8),
-                det=_shifted([o.det for o in images], n_det), gt=_shifted([o.gt for o in images], n_gt), iou=column('iou'))
+                det=_shifted([o.det for o in images], n_det), gt=_shifted([o.gt for o in images], n_gt), iou=column('iou'),
+                heading=_known([o.heading for o in images], n_det), gt_heading=_known([o.gt_heading for o in images], n_gt))
     n_classes = _count_classes(np.concatenate([flat['labels'], flat['gt_labels']]), n_classes)
     if vocab is None: vocab = [str(i) for i in range(n_classes)]
     if difficulty is not None: flat['ignore'] = flat['difficulty']>difficulty

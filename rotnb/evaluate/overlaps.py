@@ -86,6 +86,8 @@ class ImageRecord(NamedTuple):
     iou:np.ndarray       # (p,) their overlap, > 0
     quads:np.ndarray=None # (n, 4, 2) corners of detections that came as four
     gt_quads:np.ndarray=None # (m, 4, 2) of ground truth
+    heading:np.ndarray=None # (n,) radians, direction of each front; NaN or None: not known
+    gt_heading:np.ndarray=None # (m,) of ground truth
 
     @property
     def outlines(self): # (n, 4, 2)
@@ -156,4 +158,7 @@ def image_record(
         if values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     if np.isnan(scores).any(): raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: they cannot be ranked")
     pairs = _pairs(dets, gts, iou)
-    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads)
+    fronts = [None if o.get('heading') is None else _array(o['heading'], np.float64) for o in (pred,target)]
+    for name,values,n in (("preds' heading",fronts[0],len(dets)),("targets' heading",fronts[1],len(gts))):
+        if values is not None and values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
+    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts)

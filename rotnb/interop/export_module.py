@@ -43,7 +43,7 @@ def _own_copy(detector, score_thr, iou_thr):
 
 @checked
 class ExportModule(nn.Module):
-    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads and std where it has them"
+    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads, std and heading where it has them"
     def __init__(self,
         predictor, # `Predictor`, or a detector, whose images are then shown in their own size
         k:int=300, # rows of the answer
@@ -76,8 +76,9 @@ class ExportModule(nn.Module):
         last = self.detector.stages[-1]
         says = getattr(last.coder, 'spread', None) if hasattr(last, 'spread_of') else None
         return says is not None and says(torch.ones(1, 5), torch.zeros(1, last.coder.n)) is not None
+    def heading(self): return bool(getattr(self.detector.stages[-1], 'heading', False))
     @property
-    def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads+['std']*self.spreads
+    def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads+['std']*self.spreads+['heading']*self.heading
 
     def forward(self,
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
@@ -129,19 +130,20 @@ def answer(self:ExportModule,
 )->tuple: # see the table above
     "Candidates, their NMS, and the best of what is left as rows of a fixed number"
     last = self.detector.stages[-1]
-    boxes,scores,labels,quads,std = last.candidates(out, self.pre)
+    boxes,scores,labels,quads,std,heading = last.candidates(out, self.pre)
     kept = self._kept(boxes if quads is None else quads, scores, labels)
     at = top_scores(torch.where(kept, steps(scores), -1.), min(self.k, scores.shape[1]))[1]
     scores,order = top_scores(torch.where(kept, scores, -1.).gather(1, at), at.shape[1])
     at = at.gather(1, order)
-    boxes,labels,quads,std = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:]))
-                              for o in (boxes, labels, quads, std))
+    boxes,labels,quads,std,heading = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:]))
+                                      for o in (boxes, labels, quads, std, heading))
     if hasattr(last, 'settled'): boxes = last.settled(boxes, labels)
     some = scores>=0
     def rows(o, none=0): # k of them, whatever there is
         o = torch.where(_as(some, o), o, none)
         return F.pad(o, (*[0]*(2*(o.dim()-2)), 0, self.k), value=none)[:,:self.k]
-    return rows(boxes),rows(scores),rows(labels, -1),some.sum(1),*(rows(o.flatten(2)) for o in (quads, std) if o is not None)
+    more = (None if quads is None else quads.flatten(2)),std,heading
+    return rows(boxes),rows(scores),rows(labels, -1),some.sum(1),*(rows(o) for o in more if o is not None)
 
 def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          # to stand beside rows of numbers
 
@@ -166,13 +168,14 @@ class RawMaps(nn.Module):
             raise ExportError(f'{module.detector.name or "the detector"} has no raw maps: its last stage reads at proposals of the first')
         self.module = module
         with torch.no_grad(): out = module.seen(torch.zeros(1, 3, *size_hw))
-        self.names = [name for name in ('logits','deltas','quality') if getattr(out, name) is not None]
+        self.names = [name for name in ('logits','deltas','quality','heading') if getattr(out, name) is not None]
         self.names += ['priors']*(len(module.detector.stages)>1)                # those of a stage that refines lie where the first says
-        self.frame = out._replace(**dict.fromkeys(('logits','deltas','quality','before')))
+        self.frame = out._replace(**dict.fromkeys(('logits','deltas','quality','heading','before')))
 
     def forward(self,
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255, bytes or floats
-    )->tuple: # `names`: logits `(b,N,K)`, deltas `(b,N,d)`, where there are some quality `(b,N)`, after a first stage priors `(b,N,5)`
+    )->tuple: # `names`: logits `(b,N,K)`, deltas `(b,N,d)`, where there are some quality `(b,N)`, heading `(b,N,2)`, of a later
+              # stage priors `(b,N,5)`
         "What the network says"
         out = self.module.seen(image)
         return tuple(getattr(out, name) for name in self.names)

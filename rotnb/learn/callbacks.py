@@ -36,12 +36,12 @@ class DetectionLoss:
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5ba48631
 def pad_dets(
-    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, maybe `quads (k,8)` and `std (k,5)`, one for each image
+    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, maybe `quads (k,8)`, `std (k,5)`, `heading (k,)`, one for each image
     k:int # rows an image gets; the best are kept
 )->TensorDets: # `(b, k, 7)`, or more, see `row_parts`; rows without a detection have score -1
     "Detections of a batch as one tensor"
     def columns(det):
-        more = [det[key] for key in ('quads','std') if key in det]
+        more = [det[key] for key in ('quads','std') if key in det]+[det[key][:,None] for key in ('heading',) if key in det]
         return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *more]
     rows = [torch.cat(columns(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
@@ -49,12 +49,12 @@ def pad_dets(
 
 def unpad_dets(
     dets:Tensor # `(k, 7)` or more, one image's rows of `pad_dets`
-)->dict: # `dict(boxes, scores, labels)`, and `quads` and `std` where there are some
+)->dict: # `dict(boxes, scores, labels)`, and `quads`, `std` and `heading` where there are some
     "The detections among padded rows"
     rows = torch.as_tensor(dets).as_subclass(Tensor)
     rows = rows[rows[:,5]>=0]
     boxes,scores,labels,*more = row_parts(rows)
-    own = {key:part for key,part in zip(('quads','std'), more) if part is not None}
+    own = {key:part for key,part in zip(('quads','std','heading'), more) if part is not None}
     return dict(boxes=boxes, scores=scores, labels=labels.long(), **own)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
            'with_corners', 'upright_target', 'without_angle', 'check_corners', 'learn_symmetry', 'nearest_targets',
-           'coder_for', 'answers_of', 'detections', 'candidates', 'settings', 'backbone_name', 'register_detector',
-           'list_detectors', 'detector_name', 'create_detector']
+           'coder_for', 'answers_of', 'HeadingError', 'begin_heading', 'heading_terms', 'heading_of', 'detections',
+           'candidates', 'settings', 'backbone_name', 'register_detector', 'list_detectors', 'detector_name',
+           'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -23,9 +24,11 @@ from ..check.arguments import UnknownArgumentError, argument_hint
 from ..check.values import RULES
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, corners_of, qbox2rbox, rbox2qbox, spelt_corners
-from ..geometry.symmetry import class_periods, is_square, named_symmetry, nearest_twin, upright_round
+from ..geometry.symmetry import along_side, class_periods, is_square, named_symmetry, nearest_twin, upright_round
+from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import literal, spelt_for
 from ..ops.candidates import Candidates, best_of, steps, top_scores
+from ..ops.ranks import rank_mean
 
 # %% ../../nbs/models/01_contract.ipynb #8d032a3a
 class Sample(NamedTuple):
@@ -49,6 +52,7 @@ class StageOut(NamedTuple):
     feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
     queries:Tensor=None # `(b, N, c)` what is known of each prior, for a stage that remembers; None: nothing but its box
     counts:tuple=None # priors of each level, level by level as in `lvls`; None: of a stage whose priors have levels of their own
+    heading:Tensor=None # `(b, N, 2)` where the front of the object is, for `HeadingCoder`; None: of a stage without `heading=True`
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(
@@ -66,6 +70,7 @@ class Positives(NamedTuple):
     boxes:Tensor # `(n, 5)` of the object, or `(n, 8)` corners, see `with_corners`
     labels:Tensor # `(n,)` of the object
     free:Tensor=None # `(n,)` bool, those whose angle says nothing and is not learnt; None: none, and boxes are in canonical form
+    heading:Tensor=None # `(n,)` radians, direction of the object's front; None: of a stage that does not learn it
 
 def matched_objects(
     out:StageOut,
@@ -76,8 +81,9 @@ def matched_objects(
     img,pri = (matched>=0).nonzero(as_tuple=True)
     first = torch.tensor([0]+[len(target['boxes']) for target in targets], device=matched.device).cumsum(0)
     obj = first[img]+matched[img,pri]
-    boxes,labels = (torch.cat([target[key] for target in targets])[obj] for key in ('boxes','labels'))
-    return Positives(img, pri, out.priors[img,pri], out.deltas[img,pri], boxes.to(out.deltas.dtype), labels)
+    def of(key): return torch.cat([target[key] for target in targets])[obj]
+    heading = None if out.heading is None else of('heading').to(out.deltas.dtype)
+    return Positives(img, pri, out.priors[img,pri], out.deltas[img,pri], of('boxes').to(out.deltas.dtype), of('labels'), heading=heading)
 
 # %% ../../nbs/models/01_contract.ipynb #0f25c467
 def _alone(images, e):
@@ -141,9 +147,11 @@ class Detector(nn.Module):
 
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
-        targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px
+        targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px,
+                          # `heading (n,)` radians, which is theta of the boxes where it is absent
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
-       # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`; with targets `(losses by image, list)`
+       # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)`,
+       # radians; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
@@ -162,6 +170,7 @@ class Detector(nn.Module):
 @patch
 def run_stages(self:Detector, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
     "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
+    if targets is not None and getattr(self.stages[-1], 'heading', False): targets = [{'heading':o['boxes'][:,4], **o} for o in targets]
     if targets is not None: targets = [without_angle(target, self.periods) for target in targets]
     if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
     if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
@@ -259,6 +268,8 @@ def check_targets(
             raise TargetError(f"targets[{number}]: boxes are {tuple(boxes.shape)}, labels {tuple(labels.shape)}; expected (n,5) and (n,)")
         if (quads := target.get('quads')) is not None and quads.shape not in ((len(labels),8),(len(labels),4,2)):
             raise TargetError(f"targets[{number}]: quads are {tuple(quads.shape)}; expected the four corners of each box, (n,8)")
+        if (heading := target.get('heading')) is not None and heading.shape!=labels.shape:
+            raise TargetError(f"targets[{number}]: heading is {tuple(heading.shape)}; expected the direction of each front, (n,) radians")
         if labels.is_floating_point():
             raise TargetError(f"targets[{number}]: labels are {labels.dtype}; they are class indices and must be integers (labels.long())")
         if len(labels) and not (0<=labels.min() and labels.max()<n_classes):
@@ -315,7 +326,9 @@ def learn_symmetry(
     detector.periods = None if (periods==180).all() else tuple(map(int, periods))
     for stage in detector.stages:
         if not getattr(stage, 'class_layers', dict)(): continue                             # proposals have no class
-        stage.register_buffer('periods', some if some is None else some.to(next(stage.parameters()).device), persistent=False)
+        device = next(stage.parameters()).device
+        stage.register_buffer('periods', some if some is None else some.to(device), persistent=False)
+        if getattr(stage, 'heading', False): stage.has_heading = torch.as_tensor(periods==360, device=device)
 
 def nearest_targets(
     stage,
@@ -352,6 +365,44 @@ def answers_of(
     if quads is not None: quads = torch.where((upright!=boxes).any(-1)[:,None,None], rbox2qbox(upright), quads)
     return upright,quads
 
+# %% ../../nbs/models/01_contract.ipynb #18ead022
+class HeadingError(ValueError): "A heading asked for where there is none"
+
+def begin_heading(
+    stage # made with `heading=True` or not
+):
+    "Which classes have a front: none, before anybody says so"
+    if stage.heading: stage.register_buffer('has_heading', torch.zeros(stage.n_classes, dtype=torch.bool), persistent=False)
+
+def _frames(stage, priors): # `(k,)` radians that the headings of a stage count from
+    return priors[:,4]*float(stage.along)
+
+def heading_terms(
+    stage,
+    out:StageOut,
+    pos:Positives,
+    n_images:int # in the batch
+)->dict: # `{term: (b,)}`; nothing of a stage that says none
+    "The loss of headings by image: of the positives whose class has one, squared distances on the unit circle"
+    if out.heading is None: return {}
+    has,said = stage.has_heading[pos.labels],out.heading[pos.img,pos.pri]
+    wrong = (said-HeadingCoder().encode(pos.heading, _frames(stage, pos.priors))).square().sum(1).masked_fill(~has, 0.)
+    return dict(loss_heading=wrong.new_zeros(n_images).index_add(0, pos.img, wrong)*(n_images/rank_mean(has.sum(), least=1)))
+
+def heading_of(
+    stage,
+    out:StageOut,
+    img:Tensor, # `(n,)` image
+    pri:Tensor, # `(n,)` position among its priors
+    labels:Tensor, # `(n,)`
+    boxes:Tensor # `(n, 5)` that are answered for them
+)->Tensor: # `(n,)` radians in (-pi, pi]; NaN where the class has no front; None: of a stage that says none
+    "Where the fronts of answers are"
+    if out.heading is None: return None
+    said = HeadingCoder().decode(out.heading[img,pri], _frames(stage, out.priors[img,pri]))
+    if stage.coder.angle!='hbb': said = along_side(said, boxes[:,4])
+    return torch.where(stage.has_heading[labels], said, torch.nan)
+
 # %% ../../nbs/models/01_contract.ipynb #091c5dae
 def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(stage, 'min_size', 0)).all(-1)
 
@@ -359,17 +410,19 @@ def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(st
 def detections(
     stage, # the last of a chain
     out:StageOut
-)->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)`, `std (k,5)` where there are some; best first
+)->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)`, `std (k,5)`, `heading (k,)` where there are
+         # some; best first
     "What a stage answers"
     pairs = stage.pairs(out)
     img,at = (pairs.scores>=0).nonzero(as_tuple=True)
     labels,scores = pairs.labels[img,at],pairs.scores[img,at]
     boxes,quads = answers_of(stage, out, img, pairs.pri[img,at], labels)
     std = stage.spread_of(out, img, pairs.pri[img,at]) if hasattr(stage, 'spread_of') else None
+    heading = heading_of(stage, out, img, pairs.pri[img,at], labels, boxes)
     ok = _sound(stage, boxes)
     counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
-    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads, std)))
-    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, off) for *part,off in parts]
+    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads, std, heading)))
+    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, std=off, heading=front) for *part,off,front in parts]
     if not hasattr(stage, 'settled'): return found
     return [{**one, 'boxes':stage.settled(one['boxes'], one['labels'])} for one in found]
 
@@ -384,12 +437,13 @@ def candidates(
     at = top_scores(steps(pairs.scores), min(most, pairs.scores.shape[1]))[1]
     pri,labels,scores = (o.gather(1, at) for o in (pairs.pri, pairs.labels, pairs.scores))
     img = torch.arange(at.shape[0], device=at.device)[:,None].expand_as(at)
-    boxes,quads = answers_of(stage, out, *(o.flatten() for o in (img, pri, labels)))
-    std = stage.spread_of(out, img.flatten(), pri.flatten()) if hasattr(stage, 'spread_of') else None
-    quads,std = (o if o is None else o.view(*at.shape, *o.shape[1:]) for o in (quads, std))
-    boxes = boxes.view(*at.shape, 5)
+    flat = [o.flatten() for o in (img, pri, labels)]
+    boxes,quads = answers_of(stage, out, *flat)
+    std = stage.spread_of(out, *flat[:2]) if hasattr(stage, 'spread_of') else None
+    heading = heading_of(stage, out, *flat, boxes)
+    boxes,quads,std,heading = (None if o is None else o.view(*at.shape, *o.shape[1:]) for o in (boxes,quads,std,heading))
     ok = _sound(stage, boxes)
-    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads, std)
+    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads, std, heading)
 
 # %% ../../nbs/models/01_contract.ipynb #c2135327
 def settings(

@@ -79,11 +79,10 @@ class FCOSHead(DenseHead):
         for conv in [*self.cls_tower, *self.box_tower] if self.conv_bias else ():
             if isinstance(conv, nn.Conv2d) and conv.bias is None: conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
 
-    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
         "Outputs of the layers for level `i`"
         c,r = self.cls_tower(x),self.box_tower(x)
-        quality = self.quality_conv(c if self.quality_on=='cls' else r) if hasattr(self, 'quality_conv') else None
-        return self.cls(c),self.box(r),quality
+        return self.cls(c),self.box(r),*self._beside(r, c if self.quality_on=='cls' else r)
 
     def scored(self, out)->tuple: # logits `(b, N, K)`, and those `(b, N)` of what weighs the score of an answer, or None
         "What decides on candidates: the root is of the score, and nothing weighs it later"

@@ -18,7 +18,7 @@ from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox
 from ..ops.ranks import rank_mean
 from ..targets.coders import centerness
-from .contract import Detector, Positives, StageOut, matched_objects, register_detector
+from .contract import Detector, HeadingError, Positives, StageOut, matched_objects, register_detector
 from .dense_head import DenseHead
 from .fcos import rotated_fcos
 
@@ -86,6 +86,7 @@ class ViewsHead(DenseHead):
         rotation_agnostic_classes:tuple=(), # names or numbers of classes without a direction
         **kw # settings of `DenseHead`
     ):
+        if kw.get('heading'): raise HeadingError('h2rbox learns from upright labels, which have no front: take rotated_fcos')
         super().__init__(n_classes, in_channels, **kw)
         self.view_range,self.crop_size,self.padding = view_range,crop_size,padding
         self.rotation_agnostic_classes = rotation_agnostic_classes

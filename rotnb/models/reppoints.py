@@ -20,11 +20,12 @@ from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
 from ..ops.ranks import rank_mean
 from ..targets.priors import PointPriors
+from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
 from .contract import Detector, Positives, StageOut, matched_objects, nearest_targets, register_detector
-from .dense_head import DenseHead, dense_detector, tower
+from .dense_head import DenseHead, dense_detector, last_conv, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704
 @dataclass
@@ -100,12 +101,13 @@ class RepPointsHead(DenseHead):
         nms_pre_of:str='pairs', # what these are, 'pairs' or 'priors', see `DenseHead`
         iou_thr:float=0.4, # rotated IoU above which the NMS drops the lower score
         max_per_img:int=2000, # detections of an image
-        quads:bool=False): # answer with corners too, and compare these in the NMS
+        quads:bool=False, # answer with corners too, and compare these in the NMS
+        heading:bool=False): # say where the front is of classes that have one
         check_choice('RepPointsHead', average_by=(average_by, 'image', 'batch'))
         super().__init__(n_classes, in_channels, priors, coder, assigner, cls_weight=cls_weight, loss_cls=loss_cls, strides=strides,
                          feat_channels=feat_channels, stacked_convs=stacked_convs, norm=norm, average_by=average_by, prior_prob=prior_prob,
                          score_thr=score_thr, nms_pre=nms_pre, nms_pre_of=nms_pre_of, iou_thr=iou_thr, max_per_img=max_per_img,
-                         quads=quads)
+                         quads=quads, heading=heading)
         store_attr('first_assigner,choose,weigh,weigh_classes,background,loss_points,loss_first,unit,steep,border_weights,loss_border,'
                    'first_weight,box_weight,gradient_mul,swapped')
 
@@ -119,6 +121,7 @@ def build(self:RepPointsHead, in_channels:int):
     self.first_conv,self.first = nn.Conv2d(nf, width, 3, padding=1),nn.Conv2d(width, k, 1)
     self.cls_conv,self.move_conv = (nn.Conv2d(nf, width, side, padding=side//2, bias=False) for _ in range(2))
     self.cls,self.move = nn.Conv2d(width, self.n_classes, 1),nn.Conv2d(width, k, 1)
+    if self.heading: self.front = last_conv(nf, HeadingCoder.n)
     for o in (self.cls_conv, self.move_conv): nn.init.kaiming_uniform_(o.weight, nonlinearity='relu')
     for o in (self.first_conv, self.first, self.cls, self.move): nn.init.normal_(o.weight, std=0.01); nn.init.zeros_(o.bias)
     nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
@@ -126,14 +129,14 @@ def build(self:RepPointsHead, in_channels:int):
     self.register_buffer('grid', torch.cartesian_prod(steps, steps).view(1,k,1,1), persistent=False)  # y before x
 
 @patch
-def forward_level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, both point sets, and None
+def forward_level(self:RepPointsHead, i:int, x:Tensor)->tuple: # maps of class logits, both point sets, None, and heading (or None)
     "What the layers say about level `i`"
     c,r = self.cls_tower(x),self.box_tower(x)
     first = self.first(self.first_conv(r).relu()).float()
     offsets = torch.lerp(first.detach(), first, self.gradient_mul) - self.grid
     look = lambda x,conv: deform_conv(x, offsets, conv.weight, conv.padding[0]).relu()
     moves = self.move(look(r, self.move_conv))
-    return self.cls(look(c, self.cls_conv)),torch.cat([first, first.detach()+moves], 1),None
+    return self.cls(look(c, self.cls_conv)),torch.cat([first, first.detach()+moves], 1),*self._beside(r)
 
 @patch
 def forward(self:RepPointsHead,
@@ -241,7 +244,7 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     for (name,(loss,factor,*of)),border in zip(stages.items(), self.border_weights):
         terms[f'loss_{name}'] = factor*self.points_loss(loss, *of)
         if border: terms[f'loss_{name}_border'] = border*self.border_loss(*of)
-    return terms
+    return {**terms, **heading_terms(self, out, pos, len(targets))}
 
 @patch
 def border_loss(self:RepPointsHead, points:Tensor, pos:Positives, weight:Tensor, groups:Tensor)->Tensor: # `(b,)`

@@ -17,6 +17,7 @@ from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox, rbox2hbox
 from ..targets.assign import IGN, max_iou_assign
+from ..targets.angle_coders import HeadingCoder
 from ..targets.roi_coders import clip_centers, clip_sides
 from ..targets.sample import random_sample, add_objects
 from ..losses.boxes import box_loss
@@ -24,8 +25,8 @@ from ..ops.roi_align import roi_align_rotated
 from ..ops.iou import box_iou_rotated
 from ..ops.candidates import Pairs
 from ..ops.ranks import rank_mean
-from .contract import (Detector, StageOut, Sample, candidates, check_corners, coder_for, detections, matched_objects,
-                                   nearest_targets, valid_boxes)
+from .contract import (Detector, StageOut, Sample, begin_heading, candidates, check_corners, coder_for, detections,
+                                   heading_terms, matched_objects, nearest_targets, valid_boxes)
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower
@@ -60,6 +61,7 @@ def roi_align_hbox(
 class RoIHead(nn.Module):
     "Classes and boxes of proposals"
     n = 1 # predictions for a prior
+    along = property(lambda self: not self.hbox) # whether it reads features along its proposals
     def __init__(self,
         n_classes:int, # without the background
         in_channels:int, # of the neck's levels
@@ -86,6 +88,7 @@ class RoIHead(nn.Module):
         max_per_img:int=2000, # detections of an image
         soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         quads:bool=False, # answer with the coder's corners too (`GlidingVertexCoder` has them), and compare these in the NMS
+        heading:bool=False, # say where the front is of classes that have one, see `symmetry` of a `Detector`
         clip:str=None): # what is clipped to the image: 'centers', as MMRotate does, 'sides' (of corners and of upright boxes) or None
         super().__init__()
         loss_box = box_loss(loss_box)
@@ -96,9 +99,11 @@ class RoIHead(nn.Module):
         widths = [(conv_channels if n_convs else in_channels)*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
         self.cls,self.box = nn.Linear(widths[-1], n_classes+1),nn.Linear(widths[-1], coder.n*(1 if agnostic else n_classes))
+        if heading: self.front = nn.Linear(widths[-1], HeadingCoder.n)
+        begin_heading(self)
         for o in self.fcs: nn.init.xavier_uniform_(o.weight)
-        for o,std in ((self.cls,.01),(self.box,.001)): nn.init.normal_(o.weight, std=std)
-        for o in (*self.fcs, self.cls, self.box): nn.init.zeros_(o.bias)
+        for o,std in ((self.cls,.01),(self.box,.001),*([(self.front,.01)] if heading else [])): nn.init.normal_(o.weight, std=std)
+        for o in (*self.fcs, self.cls, self.box, *([self.front] if heading else [])): nn.init.zeros_(o.bias)
 
     def class_layers(self)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
         "Layers with rows of their own for each class; the background's, the last, is nobody's"
@@ -125,11 +130,11 @@ def _pieces(self:RoIHead, feats, img, rois, lvls, most=None): # what is pooled, 
         for some in own.split(most) if most else [own]: yield self.pool(feat, some, self.roi_size, 1/stride).float()
 
 @patch
-def _says(self:RoIHead, x): # features of proposals -> logits and deltas
+def _says(self:RoIHead, x): # features of proposals -> logits, deltas and, of a stage that says it, heading
     x = self.convs(x).flatten(1)
     for layer in self.fcs: x = F.relu(layer(x))
-    deltas = self.box(x).float()
-    return self.cls(x).float(),self.coder.squash(deltas) if hasattr(self.coder, 'squash') else deltas
+    deltas,front = self.box(x).float(),[self.front(x).float()] if self.heading else []
+    return self.cls(x).float(),self.coder.squash(deltas) if hasattr(self.coder, 'squash') else deltas,*front
 
 @patch
 def _says_piecewise(self:RoIHead, feats, *rois): # the same of proposals, `AT_ONCE` at a time
@@ -148,9 +153,9 @@ def forward(self:RoIHead,
     order = lvls[img,pri].argsort()                                 # by level, so that features need not be sorted afterwards
     img,pri = img[order],pri[order]
     rois,whole = (img, boxes[img,pri], lvls[img,pri]),self.training or boxes.is_cuda or torch.compiler.is_exporting()
-    logits,deltas = self._says(self.pooled(feats, *rois)) if whole else self._says_piecewise(feats, *rois)
-    full = lambda o: o.new_zeros(*boxes.shape[:2], o.shape[1]).index_put((img,pri), o)
-    return StageOut(full(logits), full(deltas), boxes, lvls)
+    said = self._says(self.pooled(feats, *rois)) if whole else self._says_piecewise(feats, *rois)
+    logits,deltas,*front = (o.new_zeros(*boxes.shape[:2], o.shape[1]).index_put((img,pri), o) for o in said)
+    return StageOut(logits, deltas, boxes, lvls, heading=front[0] if front else None)
 
 # %% ../../nbs/models/07_roi_head.ipynb #7e95cd42
 @patch
@@ -198,7 +203,8 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     n_learn,n_pos = rank_mean(torch.stack([(matched!=IGN).sum(), (matched>=0).sum()]), least=1)
     # the mean over images is the batch's loss
     factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn))
-    return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(n_images).index_add(0, pos.img, box)*box_factor)
+    return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(n_images).index_add(0, pos.img, box)*box_factor,
+                **{term:loss*self.weight for term,loss in heading_terms(self, out, pos, n_images).items()})
 
 # %% ../../nbs/models/07_roi_head.ipynb #dbe49891
 @patch
@@ -265,6 +271,7 @@ def two_stage_detector(
     rpn_kw:dict=None, # more settings of `RPNHead`
     rois_kw:list=None, # more settings of each `RoIHead`, a dict for each
     box_type:str='rbox', # what it learns from: 'rbox', or the true corners, 'quad'; with these it answers too
+    heading:bool=False, # say where the front is of classes that have one; the last stage does
     **head # settings of every `RoIHead`
 )->Detector:
     "Backbone, FPN, a proposal stage and RoI stages"
@@ -277,6 +284,7 @@ def two_stage_detector(
     own = [{**dict(strides=fine), **kw, **head, **more} for kw,more in zip(rois, rois_kw)]
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     if box_type=='quad': own[-1].setdefault('quads', True)
+    if heading: own[-1]['heading'] = True
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
     neck = neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     return Detector(body, neck, stages, n_classes, angle, box_type=box_type)

@@ -13,6 +13,7 @@ from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..targets.priors import PointPriors
 from ..targets.dynamic_assign import dsl_assign
+from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias
 from ..losses.boxes import box_loss
@@ -100,6 +101,7 @@ class LevelHead(DenseHead):
         if self.quality in BRANCHES: self.quality_conv = self._lasts(widths[1], 1)
         if self.quality=='objectness':
             for last,cls in zip(self.quality_conv, self.cls): nn.init.constant_(last.bias, cls.bias[0].item())
+        if self.heading: self.front = self._lasts(widths[1], HeadingCoder.n)
         self._make_scales()
 
     def _lasts(self, widths, out):
@@ -107,11 +109,12 @@ class LevelHead(DenseHead):
         for conv in convs: nn.init.normal_(conv.weight, std=0.01); nn.init.zeros_(conv.bias)
         return convs
 
-    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
         "Outputs of the layers for level `i`"
         seen = [stem[i](x) for stem in self.stems] or [x]
         c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[min(1, len(seen)-1)])
-        return self.cls[i](c),self._box(i, r, seen[-1]),self.quality_conv[i](r) if hasattr(self, 'quality_conv') else None
+        beside = [layers[i](r) if (layers := getattr(self, name, None)) is not None else None for name in ('quality_conv','front')]
+        return self.cls[i](c),self._box(i, r, seen[-1]),*beside
 
     def _box(self, i, r, seen): # of each prior its sides, then its angle
         if not self.own_angle: return self.box[i](r)

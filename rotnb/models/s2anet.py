@@ -37,6 +37,7 @@ def align_offsets(
 # %% ../../nbs/models/15_s2anet.ipynb #9873acd7
 class AlignConv(nn.Module):
     "A 3x3 convolution along the box of each location"
+    along = True
     def __init__(self,
         in_channels:int, # of the levels
         strides:tuple, # of the levels
@@ -70,11 +71,11 @@ class ODMHead(DenseHead):
         nn.init.kaiming_normal_(self.or_weight.data[:,:,0], nonlinearity='linear')
         self.cls_tower = tower(n_filters, self.feat_channels, self.stacked_convs, self.norm)
 
-    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas and quality (or None)
+    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
         "What the layers say about level `i`"
         x = nn.functional.conv2d(x, active_rotated_filter(self.or_weight), self.or_bias, padding=1)
         cls,box = self.cls_tower(rotation_invariant_pooling(x)),self.box_tower(x)
-        return self.cls(cls),self.box(box),self.quality_conv(box) if hasattr(self, 'quality_conv') else None
+        return self.cls(cls),self.box(box),*self._beside(box)
 
 # %% ../../nbs/models/15_s2anet.ipynb #1402c1c1
 @register_detector

@@ -218,6 +218,9 @@ def _fitted(model, tensors, classes):
 
 def _loaded(model, tensors, weights):
     own = model.state_dict()
+    if new := {key:tensor for key,tensor in own.items() if '.front.' in key and key not in tensors}:
+        print(f'{weights} say no heading: that layer is new')
+        tensors = {**tensors, **new}
     bad = [key for key in {**own, **tensors} if key not in tensors or key not in own or tensors[key].shape!=own[key].shape]
     if not bad: return model.load_state_dict(tensors)
     here,there = (str(tuple(part[bad[0]].shape)) if bad[0] in part else 'missing' for part in (own,tensors))

@@ -52,6 +52,7 @@ class Candidates(NamedTuple):
     labels:Tensor # `(b, P)`
     quads:Tensor=None # `(b, P, 4, 2)`, of a stage that answers with corners
     std:Tensor=None # `(b, P, 5)` standard deviations, of a stage that says distributions
+    heading:Tensor=None # `(b, P)` radians, of a stage that says it
 
 # %% ../../nbs/ops/11_candidates.ipynb #d8495656
 def best_of(
@@ -62,15 +63,15 @@ def best_of(
     iou_thr:float, # overlap above which the lower score is dropped, within a class; None: nothing is dropped
     max_per_img:int, # most that are kept
     soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold; None: NMS drops what overlaps
-    std:Tensor=None # `(k, 5)` standard deviations of the boxes, or None
-)->dict: # `dict(boxes, scores, labels)`, and `quads (k, 8)` and `std (k, 5)` where there are some; best first
+    **more # what else has a row for each box, such as `std (k, 5)`; None: there is none
+)->dict: # `dict(boxes, scores, labels)`, `quads (k, 8)` where there are some, and the rows of `more`; best first
     "Detections of an image: NMS of boxes, or of quads where there are some"
     if soft_nms is not None:
         keep,lowered = soft_nms_rotated(boxes, scores, iou_threshold=iou_thr, idxs=labels, max_num=max_per_img, **soft_nms)
-        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep], **({} if std is None else dict(std=std[keep])))
+        return dict(boxes=boxes[keep], scores=lowered, labels=labels[keep], **{key:o[keep] for key,o in more.items() if o is not None})
     if iou_thr is None: keep = torch.arange(len(boxes), device=boxes.device)[scores.argsort(descending=True, stable=True)][:max_per_img]
     elif quads is None: keep = batched_nms_rotated(boxes, steps(scores), labels, iou_thr, max_per_img)
     else: keep = nms_quad(quads, steps(scores), iou_thr, labels, max_per_img)
     keep = keep[scores[keep].argsort(descending=True, stable=True)]
-    found = dict(boxes=boxes, scores=scores, labels=labels, quads=quads if quads is None else quads.flatten(1), std=std)
+    found = dict(boxes=boxes, scores=scores, labels=labels, quads=quads if quads is None else quads.flatten(1), **more)
     return {key:rows[keep] for key,rows in found.items() if rows is not None}

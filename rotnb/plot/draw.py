@@ -176,7 +176,7 @@ def _color_index(label, vocab):
 _GREY = tuple(int(IGNORED[i:i+2], 16) for i in (1,3,5))
 
 def _unpacked(boxes, labels, scores, vocab, symmetry, heading=None, ids=None):
-    "What is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
+    "The same, and what is not given is that of `Detections`, of a dict of a detector, or of loaders' classes"
     if symmetry is None: symmetry = getattr(boxes, 'symmetry', None) or getattr(vocab, 'symmetry', None)
     if not hasattr(boxes, 'keys'): return boxes,labels,scores,vocab,symmetry,heading,ids
     said = dict(labels=labels, scores=scores, heading=heading, ids=ids)

@@ -102,6 +102,7 @@ def _upright(sd, net, meta, row):
     return {},dict(detector=net.name, kin=net.kin, options=start_options(net), classes=model.vocab, stats=model.stats, model=model,
                    fill=partial(_fill_kin, net=net, classes=model.vocab), shown=dict(size=row.get('size', (1333,800))),
                    facts=dict(source=net.source)|_facts(row))
+
 def _fill_rtdetr(model, sd, classes):
     "Give a set detector, oriented or upright, what RT-DETR has learnt"
     return f'taken from upright boxes; {fill_rtdetr(model, sd, bool(classes) and list(model.vocab or ())==list(classes))}'

@@ -226,7 +226,7 @@ def _write_yolo(preds, file, vocab, scene=None):
         raise ValueError(f'{file}: YOLO has a file for each image, with shares of its size: give one image, and scene=')
     (name,pred), = preds.items()
     _,scores,labels,quads = _checked(name, pred, vocab)
-    shares = (quads/scene.size).reshape(-1,8).tolist()
+    shares = (with_front(quads, headings_of(name, pred))/scene.size).reshape(-1,8).tolist()
     line = lambda label,numbers,score: ' '.join([str(label), *(f'{v:.8g}' for v in numbers), f'{float(score)!r}\n'])
     write_atomic(file, ''.join(map(line, labels, shares, scores)))
 

@@ -74,12 +74,16 @@ def way_in(
 
 # %% ../../nbs/predict/06_rows.ipynb #091f74ed
 def row_parts(
-    rows # (n,7): box, score, label; corners make them (n,15), standard deviations 5 longer, (n,12) or (n,20)
-)->tuple: # boxes (n,5), scores (n,), labels (n,), corners (n,8) or None, standard deviations (n,5) or None
+    rows # (n,7): box, score, label; after them 8 columns of corners, 5 of standard deviations, 1 of headings, each or not
+)->tuple: # boxes (n,5), scores (n,), labels (n,), corners (n,8) or None, standard deviations (n,5) or None, headings (n,) or None
     "The columns of rows"
-    width = rows.shape[1]
-    end = 15 if width in (15,20) else 7
-    return rows[:,:5],rows[:,5],rows[:,6],rows[:,7:15] if end==15 else None,rows[:,end:] if width in (12,20) else None
+    more,at,parts = rows.shape[1]-7,7,[]
+    for width in (8,5,1): # each is wider than all after it
+        has = more>=width
+        parts.append(rows[:,at:at+width] if has else None)
+        at,more = at+width*has,more-width*has
+    quads,std,heading = parts
+    return rows[:,:5],rows[:,5],rows[:,6],quads,std,heading if heading is None else heading[:,0]
 
 def _clockwise(points):
     "The corners of quads that a mirror turned round, (n, 4, 2); of none (n, 0, 2)"
@@ -98,7 +102,7 @@ def rows_back(
     at = rows[:,:2]@back[:2,:2].T+back[:2,2]
     rows = rows[((at>=edges[0]) & (at<=edges[1])).all(1)]
     mat = back[:2] if place is None else np.asarray(place, float)@back
-    old,*_,points,std = row_parts(rows)
+    old,*_,points,std,heading = row_parts(rows)
     boxes,turn,more = map_boxes(old, mat, angle),mat[:,:2],[]
     if points is not None:
         points = points.reshape(len(rows), 4, 2)@turn.T+mat[:,2]
@@ -106,6 +110,9 @@ def rows_back(
     if std is not None:
         times = abs(np.linalg.det(turn))**.5
         more.append(respelt_std(*map(torch.from_numpy, (std*np.array([times]*4+[1.]), old[:,2:4]*times, boxes))).numpy())
+    if heading is not None:
+        to = np.stack([np.cos(heading), np.sin(heading)], 1)@turn.T
+        more.append(np.arctan2(to[:,1:], to[:,:1]))
     return np.concatenate([boxes, rows[:,5:7], *more], 1, dtype=np.float32)
 
 # %% ../../nbs/predict/06_rows.ipynb #0fac6481

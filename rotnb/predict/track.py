@@ -121,9 +121,9 @@ class TrackError(ValueError): "Detections that cannot be followed"
 class Tracker:
     "Gives objects numbers that they keep from frame to frame"
     def __init__(self,
-        high:float=.5, # score of detections that the detector is sure of, which may begin a track, 0 to 1
+        high:float=.25, # score of detections that the detector is sure of, which may begin a track, 0 to 1
         low:float=.1, # least score of detections that may go on with one, 0 to 1
-        iou_thr:float=.15, # least overlap of a detection with where its object is expected, 0 to 1
+        iou_thr:float=.01, # least overlap of a detection with where its object is expected, 0 to 1
         hits:int=2, # frames in a row in which an object is seen before it gets a number
         misses:int=30, # frames for which an object that is not seen is waited for
         symmetry=None, # degrees after which an object looks the same: 360, 180, 90 or 'round', or a dict by class; None: as detections say
@@ -266,5 +266,5 @@ def _answer(self:Tracker, found):
     boxes[:,4] += math.pi*(votes<0)                                           # the same rectangle, its `w` towards the front
     known = {} if found.get('heading') is None else dict(heading=np.where(votes==0, np.nan, np.remainder(boxes[:,4], 2*math.pi)))
     scores,labels = (torch.as_tensor(found[key]).detach().cpu()[torch.from_numpy(dets)] for key in ('scores','labels'))
-    return Detections(torch.from_numpy(boxes), scores, labels, getattr(found, 'vocab', None), getattr(found, 'image', None),
-                      ids=torch.from_numpy(self.ids[shown]), **known)
+    known |= {name:getattr(found, name, None) for name in ('vocab','image','symmetry')}
+    return Detections(torch.from_numpy(boxes), scores, labels, ids=torch.from_numpy(self.ids[shown]), **known)

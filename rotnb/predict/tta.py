@@ -14,8 +14,9 @@ from torch import Tensor, tensor
 from ..check.values import ArgumentError, choice
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize
-from ..geometry.symmetry import class_periods
+from ..geometry.symmetry import along_side, class_periods
 from ..ops.fusion import weighted_boxes_fusion
+from ..ops.iou import box_iou_rotated
 from ..data.images.rasters import LazyImage, image_size
 from .infer import dets_rows, predict_image, predict_images, what_predicts
 from .measure import accumulate, evaluate_annots
@@ -128,7 +129,19 @@ def _by_fusion(parts, iou_thr, angle, symmetry=None):
         raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners: take 'nms'")
     boxes,scores,labels = zip(*((rows[:,:5],rows[:,5],rows[:,6]) for rows in map(torch.from_numpy, parts)))
     boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr, symmetry=symmetry)
-    return dets_rows(dict(boxes=canonicalize(boxes, angle), scores=scores, labels=labels)).numpy()
+    boxes = canonicalize(boxes, angle)
+    heading = _common_heading(parts, boxes, labels, iou_thr, angle)
+    return dets_rows(dict(boxes=boxes, scores=scores, labels=labels, heading=heading)).numpy()
+
+def _common_heading(parts, boxes, labels, iou_thr, angle):
+    "The mean direction, by score, of what was fused to each box, along its nearest side; NaN where there is none"
+    rows = torch.from_numpy(np.concatenate(parts))
+    own,scores,of,*_,heading = row_parts(rows)
+    if heading is None: return None
+    part = (box_iou_rotated(boxes, own)>iou_thr) & (labels[:,None]==of) & ~heading.isnan()
+    weight,to = part*scores,heading.nan_to_num()
+    mean = torch.atan2((weight*to.sin()).sum(1), (weight*to.cos()).sum(1))
+    return torch.where(part.any(1), mean if angle=='hbb' else along_side(mean, boxes[:,4]), torch.nan)
 
 _MERGES = dict(nms=(_by_nms,.1), wbf=(_by_fusion,.55))
 

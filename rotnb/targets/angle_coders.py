@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PlainAngle', 'NoAngle', 'coder_of_angle', 'PSCAngle', 'CSLAngle', 'DCLAngle', 'two_hot', 'expectation', 'deviation',
-           'DFLAngle', 'SigmoidAngle']
+           'DFLAngle', 'SigmoidAngle', 'HeadingCoder']
 
 # %% ../../nbs/targets/03_angle_coders.ipynb #3628e03d
 import math, torch
@@ -241,3 +241,15 @@ class SigmoidAngle:
         "Outputs to angles"
         lo,span = _ranges[self.angle]
         return lo+code[:,0].sigmoid()*span
+
+# %% ../../nbs/targets/03_angle_coders.ipynb #18ead012
+class HeadingCoder:
+    "The direction of a front as cosine and sine"
+    n = 2
+    def encode(self, heading:Tensor, frame:Tensor)->Tensor: # `(k,)` radians, both -> `(k, 2)`
+        "Directions, as seen from others, to outputs"
+        return torch.stack([(heading-frame).cos(), (heading-frame).sin()], 1)
+
+    def decode(self, code:Tensor, frame:Tensor)->Tensor: # `(k, 2)`, `(k,)` -> `(k,)` radians
+        "Outputs to directions; their length says nothing"
+        return frame+torch.atan2(code[:,1], code[:,0])

@@ -342,11 +342,13 @@ def guess_boxes(
     return guess_classes(boxes.rboxes, labels, names)
 
 def check_symmetry(
-    boxes:Boxes # of a set
+    boxes:Boxes, # of a set
+    known=() # names of classes whose symmetry is known
 )->list: # of `Finding`
     "Classes whose angle says less than that of a rectangle"
     names,found = boxes.names.astype(str),[]
     for name,(symmetry,reason) in guess_boxes(boxes).items() if len(boxes) else ():
+        if name in known: continue
         first = [int(np.flatnonzero(names==name)[0])]
         found += boxes.found('symmetry', first, lambda i: f'{name}: {reason}: symmetry={{{name!r}: {symmetry!r}}}?')
     return found
@@ -401,5 +403,6 @@ def check_labels(
     "What can be said without looking at images"
     place = check_place(boxes, tiny)
     if any(finding.kind=='unit' for finding in place): return place+check_names(boxes)
+    told = [*map(str, symmetry)] if isinstance(symmetry, dict) else [] if symmetry is None else sorted({*boxes.names.astype(str)})
     return [*place, *check_corners(boxes), *check_duplicates(boxes, near), *check_angles(boxes), *check_names(boxes),
-            *check_headings(boxes, symmetry), *check_symmetry(boxes)]
+            *check_headings(boxes, symmetry), *check_symmetry(boxes, told)]

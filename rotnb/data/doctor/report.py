@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ...check.verbs import checked
+from ...geometry.symmetry import named_symmetry
 from ...plot.draw import PALETTE, show_boxes
 from ..labels.atomic import write_atomic
 from ..labels.records import LabelError, Problems
@@ -35,6 +36,7 @@ class DoctorReport:
     findings:pd.DataFrame  # a row for each finding: severity, kind, file, line, object, image, split, message, fix, box
     votes:pd.DataFrame=None # how images voted on other readings, see `reading_votes`; None without images
     seconds:dict=field(default_factory=dict) # time for labels and for images
+    symmetry:dict=field(default_factory=dict) # what the angles of classes mean, by name
 
     @property
     def splits(self): return list(dict.fromkeys(self.boxes.split))
@@ -178,8 +180,9 @@ def _example(ax, rep, finding):
     ax.imshow(image, cmap='gray')
     if finding.box<0: return
     quad,others = boxes.quads[finding.box],boxes.quads[boxes.record==boxes.record[finding.box]]
-    show_boxes(ax, others, ignored=np.ones(len(others), bool), text_size=0, lw=.7)
-    show_boxes(ax, quad[None], [boxes.names[finding.box]])
+    names = boxes.names[boxes.record==boxes.record[finding.box]].astype(str).tolist()
+    show_boxes(ax, others, names, ignored=np.ones(len(others), bool), text_size=0, lw=.7, symmetry=rep.symmetry)
+    show_boxes(ax, quad[None], [boxes.names[finding.box]], symmetry=rep.symmetry)
     (x,y),reach = quad.mean(0),max(24, 1.1*np.ptp(quad, 0).max())
     ax.set_xlim(x-reach, x+reach)
     ax.set_ylim(y+reach, y-reach)
@@ -288,13 +291,15 @@ def doctor(
     sets,found = _read(path, fmt, splits, vocab, options)
     boxes = gather_boxes(sets)
     found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, symmetry)
+    classes = sorted({*boxes.names.astype(str).tolist()})
+    symmetry = named_symmetry(symmetry, classes)
     seconds,votes = dict(labels=time.perf_counter()-start),None
     if images:
         more,votes = _images(boxes, fmt.relative, workers)
         found += more
         seconds['images'] = time.perf_counter()-start-seconds['labels']
     elif len({annot.image for annot in boxes.annots})<len(boxes.annots): found += _listed_twice(boxes)
-    return DoctorReport(path, format, dict(options, vocab=vocab), boxes, findings_table(found), votes, seconds)
+    return DoctorReport(path, format, dict(options, vocab=vocab), boxes, findings_table(found), votes, seconds, symmetry)
 
 # %% ../../../nbs/data/doctor/06_report.ipynb #f0d60002
 @patch

@@ -1,0 +1,24 @@
+"Files say the headings that their detector says"
+import numpy as np, pytest, torch
+from rotnb.interop.export import export_onnx, export_pt2
+from rotnb.interop.runtime import ExportedDetector
+from rotnb.models import create_detector
+from rotnb.predict.predictor import Predictor
+
+def made(name, **kw):
+    torch.manual_seed(0)
+    detector = create_detector(name, 3, backbone='test_resnet', heading=True, score_thr=.001, **kw).eval()
+    detector.vocab,detector.symmetry = ['court','plane','tank'],{'plane':360}
+    return Predictor(detector, size=64, score_thr=.001)
+
+@pytest.mark.parametrize('name,export,ending', [('rotated_tal_tiny',export_onnx,'.onnx'), ('rotated_tal_tiny',export_pt2,'.pt2'),
+                         pytest.param('oriented_rcnn',export_onnx,'.onnx', marks=pytest.mark.slow)])
+def test_a_file_gives_headings(name, export, ending, tmp_path):
+    predictor,image = made(name),np.random.default_rng(0).integers(0, 255, (64,64,3), dtype=np.uint8)
+    file = export(predictor, tmp_path/f'a{ending}', images=[image])                                # proves headings, too
+    assert 'heading' in ExportedDetector(file).runtime.outputs
+    own,found = predictor(image),Predictor(file)(image, score_thr=.001)
+    is_plane = np.array(found.names)=='plane'
+    assert is_plane.any() and (np.isfinite(found.heading.numpy())==is_plane).all()
+    n = min(len(own), len(found), 20)
+    assert np.allclose(np.cos(own.heading[:n]), np.cos(found.heading[:n]), atol=1e-3, equal_nan=True)
