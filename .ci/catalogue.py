@@ -110,8 +110,8 @@ def of_upright():
     for theirs,detector in UPRIGHT.items():
         for weights in torchvision.models.get_model_weights(theirs):
             ap = weights.meta['_metrics']['COCO-val2017']['box_map']
-            yield dict(name=f'torchvision/{theirs}.{weights.name.lower()}', kind='upright', detector=detector, backbone='resnet50', data='coco',
-                       classes=80, mAP50=None, mAP50_95=round(ap/100, 4), angle='', size=[1333,800], licence='BSD-3-Clause',
+            yield dict(name=f'torchvision/{theirs}.{weights.name.lower()}', kind='upright', detector=detector, backbone='resnet50',
+                       data='coco', classes=80, mAP50=None, mAP50_95=round(ap/100, 4), angle='', size=[1333,800], licence='BSD-3-Clause',
                        address=weights.url, sha8=sha8(weights.url), source='torchvision', also=[], parameters=weights.meta['num_params'])
 
 def of_bodies():

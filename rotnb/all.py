@@ -10,7 +10,7 @@ from .check.values import ArgumentError
 # geometry: boxes, polygons, Gaussians
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
-from .geometry.fit import from_masks, from_polygons, with_front, with_heading
+from .geometry.fit import from_masks, from_polygons, with_heading
 
 # plot: boxes on images
 from .plot.draw import draw, show_boxes

@@ -7,29 +7,15 @@ from rotnb.all import *
 from accuracy import SecondsLeft, TrainOnly, WARM
 from rotnb.cli.recipe import recipe
 from rotnb.data.border import rotated_aug_transforms
-from rotnb.data.formats.table import FORMATS, read_labels
-from rotnb.data.synth.canvas import object_quad
-from rotnb.data.synth.scenes import make_synth
-from rotnb.predict.sources import user_cache
 
 LOG = Path(__file__).with_name('heading_cpu.jsonl')
 FRONTS = {name:360 for name in ('plane','ship','small-vehicle','large-vehicle')}
 WAYS = dict(now=dict(arch=recipe['model'], lr=recipe['lr'], opt='muon'),            # from nothing, as the demo
             shipped=dict(weights='rotated_fcos_tiny_synth', lr=2e-3, opt='adamw'))  # the layer of headings alone is new
 
-def front_first(annots):
-    "Records whose corner 0 to 1 runs towards the front, as a heading does; painters may begin with another side"
-    along = np.subtract(*object_quad((0,0), 0., 2., 1.)[[1,0]])
-    turns = round(np.arctan2(along[1], along[0])/(np.pi/2))
-    for annot in annots: annot.quads = np.roll(annot.quads, turns, 1)
-    return annots
-
-def scenes(n_train=recipe['n_train'], n_valid=recipe['n_valid'], size=recipe['size']):
-    root = user_cache()/f'synth_{n_train}_{n_valid}_{size}_0'
-    make_synth(root, n_train=n_train, n_valid=n_valid, size=size, seed=0)
-    train,valid = (front_first(read_labels(FORMATS['dota'], root, split, None, 'raise', False)) for split in ('train','val'))
-    tfms = rotated_aug_transforms(**recipe['aug'])
-    return RotatedDataLoaders.from_annots(train, valid, bs=recipe['bs'], batch_tfms=tfms, num_workers=0, symmetry=FRONTS)
+def scenes():
+    kw = {key:recipe[key] for key in ('n_train','n_valid','size','bs')}
+    return RotatedDataLoaders.from_synth(**kw, num_workers=0, batch_tfms=rotated_aug_transforms(**recipe['aug']), symmetry=FRONTS)
 
 def train(name, seconds, seed):
     way = dict(WAYS[name])

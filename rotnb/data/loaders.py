@@ -12,6 +12,7 @@ from fastai.data.core import DataLoaders            # by name: TAB need not look
 from ..check.arguments import accepted_arguments
 from ..check.values import whole
 from ..check.verbs import checked
+from ..geometry.boxes import check_choice
 from ..geometry.symmetry import named_symmetry
 from ..predict.sources import user_cache
 from .types import *
@@ -24,7 +25,7 @@ from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
 from .labels.paths import typed_path
-from .labels.subsets import classes_of, missing_classes, split_annots, subset_annots, upright_annots, upright_notice
+from .labels.subsets import classes_of, fronted_annots, missing_classes, split_annots, subset_annots, upright_annots, upright_notice
 from .formats.table import FORMATS, check_options, get_format, has_split, read_labels
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
@@ -145,6 +146,7 @@ def from_annots(cls:RotatedDataLoaders,
     max_n:int=None, # training images at most; None: any number
     seed:int=42, # of which these are
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
+    front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as a front edge from left to right
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -155,6 +157,10 @@ def from_annots(cls:RotatedDataLoaders,
     every,n = train_annots+valid_annots,len(train_annots)
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     symmetry = named_symmetry(symmetry, vocab)                           # names that are no classes raise before the work
+    check_choice('from_annots', front=(front, 'along', 'across'))
+    if front=='across':
+        pointed = [name for name,period in symmetry.items() if period==360]
+        train_annots,valid_annots = (fronted_annots(o, pointed) for o in (train_annots, valid_annots))
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
@@ -188,6 +194,7 @@ def from_format(cls:RotatedDataLoaders,
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
     upright=False, # True, upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones;
                    # 'train': around the oriented ones and for training alone, as `h2rbox_v2` learns, while metrics go by the oriented
+    front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' or 'across' their heading; None: as the format has it
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
@@ -205,7 +212,7 @@ def from_format(cls:RotatedDataLoaders,
     if upright=='train': annots = upright_annots(annots[0]),annots[1]
     if not meant and (notice := upright_notice(annots[0]+annots[1])): warnings.warn(f'{path}: {notice}', LabelWarning, stacklevel=2)
     root = set_root(path)
-    return cls.from_annots(*annots, vocab=vocab, seed=seed, **{'path':root.parent if root.is_file() else root, **kwargs})
+    return cls.from_annots(*annots, vocab=vocab, seed=seed, front=front or fmt.front, **{'path':root.parent if root.is_file() else root, **kwargs})
 
 # %% ../../nbs/data/10_loaders.ipynb #c53e9496
 def _entry(name):

@@ -15,7 +15,6 @@ from ..models.files import WeightsError
 from ..models.yolo_backbones import net_factors, wide
 from ..losses.boxes import box_loss
 from ..targets.priors import ShapePriors
-from ..targets.angle_coders import SigmoidAngle
 from .mmrotate import fill_weights, read_checkpoint, rename_keys, rtmdet_rows
 from .yolo_layouts import as_mmyolo, bodies, dialect_of, head_rows, prepared, rtmdet_mmyolo
 

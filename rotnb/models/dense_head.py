@@ -174,6 +174,7 @@ def _beside(self:DenseHead, r, q=None): # maps of quality and heading from the b
             for name,x in (('quality_conv', r if q is None else q), ('front', r))]
 
 def last_conv(ni, nf):
+    "A last convolution, whose outputs begin near nothing"
     conv = nn.Conv2d(ni, nf, 3, padding=1)
     nn.init.normal_(conv.weight, std=0.01); nn.init.zeros_(conv.bias)
     return conv

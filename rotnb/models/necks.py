@@ -6,7 +6,7 @@
 __all__ = ['FPN', 'group_norm', 'BalancedFPN']
 
 # %% ../../nbs/models/04_necks.ipynb #a47c6ce4
-import math, torch
+import math
 import torch.nn.functional as F
 from torch import nn
 from fastcore.basics import store_attr

@@ -24,7 +24,7 @@ from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
-from .contract import Detector, Positives, StageOut, matched_objects, nearest_targets, register_detector
+from .contract import Detector, Positives, StageOut, heading_terms, matched_objects, nearest_targets, register_detector
 from .dense_head import DenseHead, dense_detector, last_conv, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704

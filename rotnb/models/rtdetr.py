@@ -6,7 +6,7 @@
 __all__ = ['rtdetr_rows', 'set_losses', 'upright_overlap', 'set_detector', 'ResNetVd']
 
 # %% ../../nbs/models/44_rtdetr.ipynb #e75430d3
-import timm, torch
+import timm
 from functools import partial
 from torch import nn
 from timm.models import build_model_with_cfg, register_model

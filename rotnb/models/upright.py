@@ -10,7 +10,7 @@ __all__ = ['COCO_DENSE', 'COCO_ROI', 'AERIAL', 'rotated_gfl', 'rotated_cascade_r
 from functools import partial
 from ..check.verbs import checked
 from ..ops.roi_align import roi_align_rotated
-from ..targets.priors import AnchorPriors, PointPriors
+from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign, max_iou_assign
 from ..targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from ..targets.roi_coders import DeltaXYWHCoder
@@ -19,7 +19,7 @@ from ..losses.boxes import box_loss
 from .contract import Detector, register_detector
 from .necks import BalancedFPN
 from .dense_head import dense_detector
-from .roi_head import roi_align_hbox, two_stage_detector
+from .roi_head import two_stage_detector
 from .retinanet import rotated_retinanet
 from .fcos import rotated_fcos
 from .atss import rotated_atss

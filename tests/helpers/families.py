@@ -9,6 +9,6 @@ SAME = {'rotated_gfl','rotated_cascade_rcnn','rotated_libra_rcnn'}        # `gfl
 LONG = KEPT-{'yolov8_n'}                                              # their own parts: test_yolo.py
 
 FAMILIES = [name for name in list_detectors() if name not in OTHER_SIZES|SAME]
-FINE = dict(atss=dict(octave_base_scale=4.), gfl=dict(octave_base_scale=4.))          # for objects of 20 px, which the published squares all hold
+FINE = dict.fromkeys(('atss','gfl'), dict(octave_base_scale=4.))          # for objects of 20 px, which the published squares all hold
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex','faster_rcnn','cascade_rcnn','libra_rcnn')
 every_family = pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FAMILIES])

@@ -361,12 +361,13 @@ def _edges_first(boxes, name, mine, ratio=1.3, share=.95):
     across = (w<h)[longish].mean() if longish.mean()>.5 else 0.
     if across<share: return []
     said = (f'{name}: corner 0 to 1 is the shorter side in {across:.0%} of {longish.sum()} longish boxes: most likely the front edge, '
-            'as DOTA has it, and not the heading: fronted_annots(annots)?')
+            "as DOTA has it, and not the heading: front='across'?")
     return boxes.found('heading', mine[:1], lambda i: said)
 
 def check_headings(
     boxes:Boxes, # of a set
     symmetry=None, # what is said of classes: 360, 180, 90, 'round', or a dict by name
+    front:str='along', # what the format says of corner 0 to 1: 'along' the heading, or 'across' it
     least:int=20 # boxes from which a habit is one
 )->list: # of `Finding`
     "Classes that are said to have a front, while corner 0 to 1 never turns further than half-way round, or runs across them"
@@ -376,7 +377,7 @@ def check_headings(
         mine = np.flatnonzero(names==name)
         theta = np.sort(boxes.rboxes[mine,4][np.isfinite(boxes.rboxes[mine,4])])
         if period!=360 or len(theta)<least: continue
-        found += _edges_first(boxes, name, mine)
+        if front=='along': found += _edges_first(boxes, name, mine)
         gaps = np.diff(theta, append=theta[0]+2*np.pi)
         if gaps.max()<np.pi-.02: continue
         first,last = np.rad2deg([theta[(gaps.argmax()+1)%len(theta)],theta[gaps.argmax()]])
@@ -398,11 +399,12 @@ def check_labels(
     boxes:Boxes, # boxes of a set
     tiny:float=4., # see `check_place`
     near:float=.95, # see `check_duplicates`
-    symmetry=None # what the angles of classes mean, see `check_headings`
+    symmetry=None, # what the angles of classes mean, see `check_headings`
+    front:str='along' # as there
 )->list: # of `Finding`
     "What can be said without looking at images"
     place = check_place(boxes, tiny)
     if any(finding.kind=='unit' for finding in place): return place+check_names(boxes)
     told = [*map(str, symmetry)] if isinstance(symmetry, dict) else [] if symmetry is None else sorted({*boxes.names.astype(str)})
     return [*place, *check_corners(boxes), *check_duplicates(boxes, near), *check_angles(boxes), *check_names(boxes),
-            *check_headings(boxes, symmetry), *check_symmetry(boxes, told)]
+            *check_headings(boxes, symmetry, front), *check_symmetry(boxes, told)]

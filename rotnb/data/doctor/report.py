@@ -290,7 +290,7 @@ def doctor(
     splits = [split] if split else list_splits(path, fmt) or [None]
     sets,found = _read(path, fmt, splits, vocab, options)
     boxes = gather_boxes(sets)
-    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, symmetry)
+    found = _with_images(found, boxes.annots, fmt)+check_labels(boxes, tiny, near, symmetry, fmt.front)
     classes = sorted({*boxes.names.astype(str).tolist()})
     symmetry = named_symmetry(symmetry, classes)
     seconds,votes = dict(labels=time.perf_counter()-start),None

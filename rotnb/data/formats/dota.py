@@ -65,7 +65,7 @@ def write_dota(
 class Dota(LineFormat):
     "DOTA: eight pixels, class name, difficulty"
     lines,unread = ('dota',),('dota_shares','dota_commas')
-    dirs,folder,options = DOTA_DIRS,'labelTxt',()
+    dirs,folder,options,front = DOTA_DIRS,'labelTxt',(),'across'
 
     def reader(self, path, files, names, on_bad, **options):
         kinds = ('dota','dota_shares') if isinstance(on_bad, Problems) else self.lines

@@ -61,6 +61,7 @@ class LabelFormat:
     relative = False        # whether coordinates are shares of the image's width and height
     angle = 'corners'       # unit, direction and range of the angle, in words
     along = '-'             # the side that lies along the angle, in words
+    front = 'along'         # where corner 0 to 1 lies in classes that have a front: 'along' the heading, or 'across' it, as the front edge
     outside = 'kept'        # boxes that leave the image, in real files, in words
     levels = True           # whether 'difficult' is a number; False: a flag
     unheeded = ''           # what other tools ignore of 'difficult', in words
