@@ -25,7 +25,8 @@ from .cache import MemoryCache, DiskCache
 from .labels.records import *
 from .labels.layout import *
 from .labels.paths import typed_path
-from .labels.subsets import classes_of, fronted_annots, missing_classes, split_annots, subset_annots, upright_annots, upright_notice
+from rotnb.data.labels.subsets import (classes_of, fronted_annots, missing_classes, split_annots, subset_annots, upright_annots,
+    upright_notice)
 from .formats.table import FORMATS, check_options, get_format, has_split, read_labels
 from .synth.scenes import make_synth
 from .labels.tiles import tile_sets
@@ -146,7 +147,7 @@ def from_annots(cls:RotatedDataLoaders,
     max_n:int=None, # training images at most; None: any number
     seed:int=42, # of which these are
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
-    front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as a front edge from left to right
+    front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -212,7 +213,8 @@ def from_format(cls:RotatedDataLoaders,
     if upright=='train': annots = upright_annots(annots[0]),annots[1]
     if not meant and (notice := upright_notice(annots[0]+annots[1])): warnings.warn(f'{path}: {notice}', LabelWarning, stacklevel=2)
     root = set_root(path)
-    return cls.from_annots(*annots, vocab=vocab, seed=seed, front=front or fmt.front, **{'path':root.parent if root.is_file() else root, **kwargs})
+    return cls.from_annots(*annots, vocab=vocab, seed=seed, front=front or fmt.front,
+                           **{'path':root.parent if root.is_file() else root, **kwargs})
 
 # %% ../../nbs/data/10_loaders.ipynb #c53e9496
 def _entry(name):

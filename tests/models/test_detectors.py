@@ -270,7 +270,7 @@ def test_one_scene_is_learnt(name):
     x = torch.as_tensor(np.ascontiguousarray(image)).permute(2,0,1)[None].float()/64-2
     torch.manual_seed(0)
     norms = {} if name.startswith(('rtmdet','rotated_rtdetr')) else dict(norm=True, fpn_norm=True)  # which it has anyway
-    small = SMALL if name in TWO_STAGE else FINE.get(name, {})           # published anchors begin at 32 px, too large for a vehicle of 12 x 6
+    small = SMALL if name in TWO_STAGE else FINE.get(name, {})   # published anchors begin at 32 px, too large for a vehicle of 12 x 6
     m = create_detector(name, len(vocab), backbone='test_resnet', fpn_channels=32, feat_channels=32, stacked_convs=2,
                         strides=(4,8,16), **norms, **small)
     steps = 250
