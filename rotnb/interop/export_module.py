@@ -76,6 +76,7 @@ class ExportModule(nn.Module):
         last = self.detector.stages[-1]
         says = getattr(last.coder, 'spread', None) if hasattr(last, 'spread_of') else None
         return says is not None and says(torch.ones(1, 5), torch.zeros(1, last.coder.n)) is not None
+    @property
     def heading(self): return bool(getattr(self.detector.stages[-1], 'heading', False))
     @property
     def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads+['std']*self.spreads+['heading']*self.heading
