@@ -14,7 +14,7 @@ from ..plot.draw import draw
 from .detections import Detections, _scene_of
 
 # %% ../../nbs/predict/18_bounds.ipynb #debbfbe0
-@checked(also=accepted_arguments(Detections.plot))
+@checked(also=accepted_arguments(draw))
 def draw_bounds(
     found:Detections, # that know their image
     margins:Margins, # from `conformal`
