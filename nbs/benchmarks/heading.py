@@ -11,7 +11,7 @@ from rotnb.data.border import rotated_aug_transforms
 LOG = Path(__file__).with_name('heading_cpu.jsonl')
 FRONTS = {name:360 for name in ('plane','ship','small-vehicle','large-vehicle')}
 WAYS = dict(now=dict(arch=recipe['model'], lr=recipe['lr'], opt='muon'),            # from nothing, as the demo
-            shipped=dict(weights='rotated_fcos_tiny_synth', lr=2e-3, opt='adamw'))  # the layer of headings alone is new
+            shipped=dict(weights='rotated_tal_tiny_synth', lr=4e-3, opt='muon'))    # the layer of headings alone is new
 
 def scenes():
     kw = {key:recipe[key] for key in ('n_train','n_valid','size','bs')}
