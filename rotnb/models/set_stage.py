@@ -33,7 +33,7 @@ def scalar(
     "A number as a tensor"
     return like.new_ones(())*value
 
-def _logit(share, eps=1e-5): return share.clamp(0, 1).clamp(min=eps).log()-(1-share.clamp(0, 1)).clamp(min=eps).log()
+def _logit(share, eps=1e-5): return share.clamp(eps, 1).log()-(1-share).clamp(eps, 1).log()
 
 @checked
 @dataclass
