@@ -33,7 +33,8 @@ def scalar(
     "A number as a tensor"
     return like.new_ones(())*value
 
-def _logit(share, eps=1e-5): return share.clamp(eps, 1).log()-(1-share).clamp(eps, 1).log()
+def _logit(share, eps=1e-5): # 1. and not 1, which torch.onnx takes for a tensor; two clamps in a row it joins into a broken graph
+    return share.clamp(eps, 1.).log()-(1-share).clamp(eps, 1.).log()
 
 @checked
 @dataclass

@@ -62,7 +62,6 @@ def test_noise_of_padding_is_padding():
     noisy = noisy_objects([truth()[0],none], 3)
     assert (noisy.boxes[1,:,2:4]==0).all() and (noisy.labels[1]==3).all() and (noisy.boxes[0,:,2:4]>0).all()
 
-@pytest.mark.xfail(reason='failed for hypot and for two clamps in a row; both are out, not run since', strict=False)
 @pytest.mark.parametrize('dynamic', [False,True])
 def test_a_file_without_nms(tmp_path, dynamic):
     onnx = pytest.importorskip('onnx')
