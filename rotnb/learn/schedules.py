@@ -76,7 +76,9 @@ def factor(self:Schedule,
     n_iter:int # steps of an epoch
 )->float:
     "The share of the learning rate that a step has"
-    return WARMUPS[self.warmup_kind](self.warmup_start, 1.)(self.warmed(step, n_iter))*self.fallen(step, n_epoch, n_iter)
+    done = self.warmed(step, n_iter)
+    warm = WARMUPS[self.warmup_kind](self.warmup_start, 1.)(done) if done<1 else 1.        # a constant one never gets there by itself
+    return warm*self.fallen(step, n_epoch, n_iter)
 
 @patch
 def fallen(self:Schedule, step, n_epoch, n_iter): # as for `factor`
