@@ -13,6 +13,7 @@ from rotnb.learn.run_folder import keep_weights
 from rotnb.learn.speed_accuracy import COSTS, SpeedAccuracy, candidate, pareto_front, speed_accuracy, turn_times, valid_annots
 from rotnb.models import create_detector
 from rotnb.predict.load import load_weights
+from rotnb.predict.predictor import Predictor
 from exported import tiny_predictor
 
 MODEL = 'rotated_fcos_tiny_synth'
@@ -97,7 +98,8 @@ def test_all_that_can_be_measured(data, learn, tmp_path):
 def test_a_file(data, exported, tmp_path):
     "It is as good as what it was made of, and hides what it does"
     file = shutil.copy(exported(), tmp_path/'tiny.onnx')
-    found = speed_accuracy([tiny_predictor(),str(file)], data, turns=1, n_images=1, progress=False)
+    fitted = Predictor(tiny_predictor().detector, **Predictor(str(file)).settings())       # a file of one size fills images up to it
+    found = speed_accuracy([fitted,str(file)], data, turns=1, n_images=1, progress=False)
     assert [*found.df.index]==[MODEL,'tiny.onnx'] and found.df.mAP50_95[MODEL]>0
     assert found.df.mAP50_95['tiny.onnx']==pytest.approx(found.df.mAP50_95[MODEL], abs=1e-3)
     assert found.df.family['tiny.onnx']=='rotated_fcos, ONNX Runtime' and math.isnan(found.df.parameters['tiny.onnx'])
