@@ -125,6 +125,7 @@ def test_the_whole_chain_of_yolo(seed):
         if hasattr(tfm, 'dataset'): tfm.dataset = dataset
         sample = tfm(sample, split_idx=0)
     im,quads,labels = sample
+    if not len(labels): return                                                # all has left the picture
     check(im, quads if quads.as_subclass(torch.Tensor).abs().max()<3 else scaled(sample)[1], labels, 25.)
 
 def test_tiles_and_boxes_brought_in(tmp_path):
