@@ -121,5 +121,5 @@ def detector_from_rtdetr(
     name,options = rtdetr_options(sd)
     model = create_detector(name, len(_named(sd)['enc_score_head.weight']), **{**options, **kw})
     if said := fill_rtdetr(model, sd): warn(f'taken from upright boxes; {said}')
-    model.stats,model.channels = ((0.,0.,0.),(255.,255.,255.)),'rgb'
+    model.stats,model.channels = ((0.,0.,0.),(1.,1.,1.)),'rgb'
     return model.eval()

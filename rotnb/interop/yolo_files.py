@@ -19,7 +19,7 @@ from .mmrotate import fill_weights, read_checkpoint, rename_keys, rtmdet_rows
 from .yolo_layouts import as_mmyolo, bodies, dialect_of, head_rows, prepared, rtmdet_mmyolo
 
 # %% ../../nbs/interop/18_yolo_files.ipynb #137bb798
-_IMAGENET = ((123.675,116.28,103.53),(58.395,57.12,57.375))
+_IMAGENET = (.485,.456,.406),(.229,.224,.225)
 
 @dataclass
 class YoloFamily:
@@ -29,12 +29,11 @@ class YoloFamily:
     body:str # one of `bodies`
     stem:int # channels of the first convolution at width 1
     channels:str='rgb' # order of the colours
-    stats:tuple=((0.,0.,0.),(255.,255.,255.)) # mean and deviation of each colour, of 0 to 255
+    stats:tuple=((0.,0.,0.),(1.,1.,1.)) # mean and deviation of red, green and blue, for values from 0 to 1
 
 yolo_families = [
-    YoloFamily('rtmdet_r', r'^bbox_head\.(head_module\.)?rtm_cls\.',                     'rtmdet', 32, 'bgr',
-               tuple(part[::-1] for part in _IMAGENET)),
-    YoloFamily('yolox',    r'^bbox_head\.(head_module\.)?multi_level_conv_cls\.',        'x', 64, 'bgr', ((0.,0.,0.),(1.,1.,1.))),
+    YoloFamily('rtmdet_r', r'^bbox_head\.(head_module\.)?rtm_cls\.',                     'rtmdet', 32, 'bgr', _IMAGENET),
+    YoloFamily('yolox',    r'^bbox_head\.(head_module\.)?multi_level_conv_cls\.',        'x', 64, 'bgr', ((0.,)*3,(1/255,)*3)),
     YoloFamily('ppyoloe',  r'^bbox_head\.head_module\.cls_stems\.',                      'ppyoloe', 32),
     YoloFamily('yolov6',   r'^bbox_head\.head_module\.stems\.',                          'v6', 64),
     YoloFamily('yolov8',   r'^bbox_head\.head_module\.cls_preds\.0\.0\.conv',           'v8', 64),
@@ -92,7 +91,7 @@ class YoloNet:
     sd:dict # tensors in names of OpenMMLab, with layers as ours
     upright:bool # trained on upright boxes
     channels:str # order of the colours that it knows
-    stats:tuple # mean and deviation of each colour
+    stats:tuple # mean and deviation of red, green and blue, for values from 0 to 1
     source:str # whose names the file has
     licence:str # of the package with these names, and of what it trained
     width:int # rows of a box in the file

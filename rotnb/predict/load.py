@@ -66,17 +66,17 @@ def _classes(model, row):
     known = KNOWN_SETS.get(row.get('data'))
     return model.vocab or (list(known.classes) if known and len(known.classes)==model.n_classes else None)
 
+# %% ../../nbs/predict/16_load.ipynb #d89f72d1
 def _detector(file, meta, row):
     model = detector_from_mmrotate(file)
     model.vocab = _classes(model, row)
     return model.state_dict(),dict(detector=model.name, options=model.options, classes=model.vocab, stats=model.stats,
                                    channels=model.channels, model=model, shown=_shown(model, meta, row), facts=_facts(row))
 
-def _fill_yolo(model, net, classes):
-    "Give a detector, oriented or upright, what a net of the YOLO family has learnt"
-    same = bool(classes) and list(model.vocab or ())==list(classes)
-    said = fill_yolo(model, net, same)
-    return f'taken from {"upright boxes" if net.upright else net.source}; {said}' if said else ''
+def _fill(model, fill, classes, source='upright boxes'):
+    "Give a detector what another has learnt, by `fill(model, same classes)`, and say so"
+    said = fill(model, bool(classes) and list(model.vocab or ())==list(classes))
+    return f'taken from {source}; {said}' if said else ''
 
 def _yolo(sd, net, meta, row):
     "Upright weights answer as they are, and are a start for oriented boxes"
@@ -85,37 +85,29 @@ def _yolo(sd, net, meta, row):
     model.vocab = _classes(model, row)
     start = {key:value for key,value in net.options.items() if key in ('neck','head','act')}
     return {},dict(detector=net.name, options=start, classes=model.vocab, stats=net.stats, channels=net.channels, model=model,
-                   fill=partial(_fill_yolo, net=net, classes=model.vocab),
+                   fill=partial(_fill, fill=lambda model,same: fill_yolo(model, net, same), classes=model.vocab,
+                                source='upright boxes' if net.upright else net.source),
                    shown=dict(size=row.get('size', (640,640)), pad_full=True, pad_value=114),
                    facts=dict(source=net.source, licence=net.licence)|_facts(row))
-
-def _fill_kin(model, net, classes):
-    "Give a detector, oriented or upright, what an upright one has learnt"
-    same = bool(classes) and list(model.vocab or ())==list(classes)
-    said = fill_upright(model, net, same)
-    return f'taken from upright boxes; {said}' if said else ''
 
 def _upright(sd, net, meta, row):
     "Weights of COCO's detectors answer as they are, and are a start for oriented boxes"
     model = detector_from_upright(sd)
     model.vocab = model.vocab or _noted_classes(meta, model.n_classes)
     return {},dict(detector=net.name, kin=net.kin, options=start_options(net), classes=model.vocab, stats=model.stats, model=model,
-                   fill=partial(_fill_kin, net=net, classes=model.vocab), shown=dict(size=row.get('size', (1333,800))),
-                   facts=dict(source=net.source)|_facts(row))
-
-def _fill_rtdetr(model, sd, classes):
-    "Give a set detector, oriented or upright, what RT-DETR has learnt"
-    return f'taken from upright boxes; {fill_rtdetr(model, sd, bool(classes) and list(model.vocab or ())==list(classes))}'
+                   fill=partial(_fill, fill=lambda model,same: fill_upright(model, net, same), classes=model.vocab),
+                   shown=dict(size=row.get('size', (1333,800))), facts=dict(source=net.source)|_facts(row))
 
 def _rtdetr(sd, row):
     "Upright weights answer as they are, and are a start for oriented boxes"
     model,(name,options) = detector_from_rtdetr(sd),rtdetr_options(sd)
     model.vocab = _classes(model, row)
     return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
-                   model=model, fill=partial(_fill_rtdetr, sd=sd, classes=model.vocab),
+                   model=model, fill=partial(_fill, fill=lambda model,same: fill_rtdetr(model, sd, same), classes=model.vocab),
                    shown=dict(size=(640,640), pad_full=True, pad_value=114),
                    facts=dict(source='RT-DETR', licence='Apache-2.0')|_facts(row))
 
+# %% ../../nbs/predict/16_load.ipynb #d89f72d3
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
     row:dict # of the catalogue; {}: unknown

@@ -1,8 +1,10 @@
 "RT-DETR as `transformers` computes it, from formula weights (tests/helpers/peer_rtdetr.py)"
 from pathlib import Path
 import numpy as np, pytest, torch
+from rotnb.interop.export_module import ExportModule
 from rotnb.interop.rtdetr_files import detector_from_rtdetr
 from rotnb.models.files import WeightsError
+from rotnb.predict.predictor import Predictor
 from formula import formula_image, formula_value
 from peer_rtdetr import BOXES, LABELS, QUERIES, SIZE, thin
 
@@ -66,3 +68,8 @@ def test_a_file_by_load_weights(published, model, tmp_path):
     predictor = load_weights(file)
     assert predictor.detector.name=='rtdetr_r18' and predictor.detector.angle=='hbb'
     assert torch.equal(predictor.detector.stages[3].cls.weight, model.stages[3].cls.weight)
+
+def test_images_are_shown_as_published(model):
+    "`transformers` divides by 255 and no more"
+    image = torch.arange(3*64*64).reshape(1,3,64,64)%256
+    assert torch.allclose(ExportModule(Predictor(model, size=64)).normalised(image)[...,:64,:64], image/255, atol=1e-6)

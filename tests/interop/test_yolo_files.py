@@ -7,10 +7,12 @@ import numpy as np, pytest, torch
 from formula import detector_value, formula_image
 from paths import ROOT
 from rotnb.geometry.boxes import canonicalize, hbox2rbox
+from rotnb.interop.export_module import ExportModule
 from rotnb.interop.mmrotate import KeysError
 from rotnb.interop.yolo_files import detector_from_yolo
 from rotnb.models.files import UnsafeFile, WeightsError, load_tensors
 from rotnb.predict.load import detector_from_weights, load_weights
+from rotnb.predict.predictor import Predictor
 
 DATA = ROOT/'tests/interop/data/yolo'
 OBJECTS = [[(3,11,13,71,61), (17,60,40,124,118)], [(3,20,64,100,120)]]   # class, corners
@@ -35,7 +37,7 @@ def thin(tensor):
 
 def maps_of(head, i, feat):
     "Classes, boxes and objectness of a level; of a head with layers of their own for the angle, classes, sides and angle"
-    cls,box,quality = head.forward_level(i, feat)
+    cls,box,quality,*_ = head.forward_level(i, feat)
     return (cls,*box.split([head.coder.split,head.coder.angle_coder.n], 1)) if head.own_angle else (cls,box,quality)
 
 NETS = sorted(file.stem for file in DATA.glob('*.npz'))
@@ -161,3 +163,18 @@ def test_upright_weights_answer_and_are_a_start(tmp_path, capsys):
     assert start.angle=='le90' and start.n_classes==2 and 'upright boxes; new in it: the classes and the angle' in capsys.readouterr().out
     own,box = start.state_dict(),sd['bbox_head.multi_level_conv_reg.0.weight']
     assert torch.equal(own['stages.0.box.0.weight'][:4], box) and len(own['stages.0.box.0.weight'])>4
+
+IMAGENET = (123.675,116.28,103.53),(58.395,57.12,57.375)
+# mean and deviation of pixels of 0 to 255, red first, as the configurations publish them, and the order in which a net sees colours
+COLOURS = dict(mmdet_yolox_tiny=((0,)*3,(1,)*3,'bgr'), mmyolo_yolox_tiny=((0,)*3,(1,)*3,'bgr'), mmdet_rtmdet_tiny=(*IMAGENET,'bgr'),
+               mmyolo_rtmdet_tiny=(*IMAGENET,'bgr'), paddle_ppyoloe_r_s=None)
+
+@pytest.mark.parametrize('name', [name for name in NETS if COLOURS.get(name, ())is not None])
+def test_images_are_shown_as_published(name):
+    "What a predictor hands to the network of a picture"
+    _,model = formula_net(name)
+    mean,std,order = COLOURS.get(name, ((0,)*3,(255,)*3,'rgb'))
+    image = torch.arange(3*64*64).reshape(1,3,64,64)%256
+    want = (image-torch.tensor(mean)[:,None,None])/torch.tensor(std)[:,None,None]
+    seen = ExportModule(Predictor(model, size=64)).normalised(image)
+    assert torch.allclose(seen[...,:64,:64], want.flip(1) if order=='bgr' else want, rtol=1e-4, atol=1e-4)
