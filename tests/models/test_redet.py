@@ -54,7 +54,7 @@ def test_raw_outputs_and_rois(line):
         feats = det.neck(det.backbone(torch.tensor(picture())))
         errs = {f'neck {i}':rel(feats[i][:,::16], z[f'neck{i}']) for i in (1,2,3,4)}
         for i in (2,3,4):
-            logits,deltas,_ = det.stages[0].forward_level(i, feats[i])
+            logits,deltas,*_ = det.stages[0].forward_level(i, feats[i])
             errs |= {f'rpn {i}':rel(logits, z[f'rpn0{i}']), f'rpn deltas {i}':rel(deltas, z[f'rpn1{i}'])}
         boxes = det.stages[0].boxes(det.stages[0](feats)._replace(size_hw=(128,128)))[0]
         for i,stage in enumerate(det.stages[1:]):
