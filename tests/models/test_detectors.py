@@ -171,7 +171,8 @@ def test_detections(name, angle):
 
 @every
 def test_detections_of_one_image_do_not_depend_on_the_batch(name):
-    m = make(name, score_thr=0.).eval()
+    "All is kept: scores of an untrained detector lie within rounding of each other, and the order of two decides what NMS drops"
+    m = make(name, score_thr=0., iou_thr=1.).eval()
     with torch.no_grad(): both,one = m(images()),m(images()[1:])
     n = min(20, len(one[0]['scores']))
     assert torch.allclose(both[1]['scores'][:n], one[0]['scores'][:n], atol=1e-5)
