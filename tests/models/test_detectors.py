@@ -250,11 +250,12 @@ def test_plain_pytorch_loop(name):
     m = make(name)
     opt = torch.optim.AdamW(m.parameters(), 5e-3)
     x,t,losses = images(),truth(),[]
-    for _ in range(16):
+    for _ in range(64):                             # most need a dozen steps, queries fifty
         loss = total(m(x, t))
         opt.zero_grad(); loss.backward(); opt.step()
         losses.append(loss.item())
-    assert losses[-1] < .75*max(losses)             # of GFL's boxes those without a score weigh nothing, so its first loss is small
+        if losses[-1] < .7*max(losses): break       # of GFL's boxes those without a score weigh nothing, so its first loss is small
+    assert losses[-1] < .7*max(losses)
 
 def test_models_need_no_fastai():
     code = "import sys, rotnb.models; assert not [o for o in sys.modules if o.split('.')[0]=='fastai']"
