@@ -107,3 +107,7 @@ def matched(a, b):
         turns = torch.stack([q[on].roll(k, 1) for k in range(4)])  # the spelling of a rectangle is no difference
         if on.any(): found[i] = ((turns-r[i]).abs().amax((2,3)).amin(0)/b['boxes'][i,2:4].max().clamp(min=1)).min() < 1e-3
     return found
+
+def nearly_all(found):
+    "All but one in two hundred: what lies at a threshold is decided by the rounding of a CPU, and theirs was another"
+    return (~found).sum()<=len(found)//200

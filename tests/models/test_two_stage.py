@@ -1,7 +1,7 @@
 "Detectors of two and three stages: what is their own, and MMRotate's numbers from formula weights"
 from functools import partial
 import numpy as np, pytest, torch
-from reference import checkpoint, close, matched, neck_errors, needs_oracle, opened, quietly, rel, targets, their_dets, unscored
+from reference import checkpoint, close, matched, nearly_all, neck_errors, needs_oracle, opened, quietly, rel, targets, their_dets, unscored
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
 from rotnb.models.contract import StageOut
@@ -137,7 +137,7 @@ def test_detections(name):
         try: same = matched(last.detect(out)[0], ref)
         finally: last.iou_thr,last.max_per_img = kept
         assert same.sum()>=1997, 'three of their RoIs are ours, but turned by half a turn, see below'
-    else: assert matched(dets, ref).all() and matched(ref, dets).all()
+    else: assert nearly_all(matched(dets, ref)) and nearly_all(matched(ref, dets))
 
 @needs_oracle
 def test_gliding_vertex_reference_takes_corners_for_boxes():
