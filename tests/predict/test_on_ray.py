@@ -87,6 +87,7 @@ def test_what_is_wrong_is_not_tried_again(monkeypatch):
         begun.append(kw)
         raise ConnectionError('no cluster at that address')
     monkeypatch.setattr(ray, 'init', init)
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False)            # another test's Ray may be up
     with pytest.raises(ConnectionError, match='no cluster'): start_ray()
     assert len(begun)==1
 
