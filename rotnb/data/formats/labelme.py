@@ -40,6 +40,7 @@ def _rectangle_row(points, name, difficult):
     (x1,y1),(x2,y2) = points
     return hbox_row([min(x1,x2),min(y1,y2),max(x1,x2),max(y1,y2)], name, difficult)
 
+# %% ../../../nbs/data/formats/16_labelme.ipynb #b2b973e2
 _OUTLINES = 'polygon','rectangle','rotation','oriented_rectangle','quadrilateral'
 
 def _begun_at(row, direction):
