@@ -121,7 +121,7 @@ class TrackError(ValueError): "Detections that cannot be followed"
 class Tracker:
     "Gives objects numbers that they keep from frame to frame"
     def __init__(self,
-        begin:float=.3, # least score of a detection that begins a track, 0 to 1
+        begin:float=.3, # least score of a detection that begins a track, 0 to 1; `high` where that is more
         high:float=.15, # score of detections that any track may go on with, 0 to 1
         low:float=.1, # least score of detections that go on with a track of the frame before, 0 to 1
         iou_thr:float=.01, # least overlap of a detection with where its object is expected, 0 to 1
@@ -132,8 +132,8 @@ class Tracker:
         smooth:bool=False # boxes of the filter, not of the detector
     ):
         if low>high: raise ArgumentError(f'low is {low}, expected no more than high, which is {high}')
-        if high>begin: raise ArgumentError(f'high is {high}, expected no more than begin, which is {begin}')
-        self.begin,self.high,self.low,self.iou_thr,self.hits,self.misses,self.smooth = begin,high,low,iou_thr,hits,misses,smooth
+        self.begin,self.high,self.low = max(begin, high),high,low
+        self.iou_thr,self.hits,self.misses,self.smooth = iou_thr,hits,misses,smooth
         by,one = (symmetry,180) if isinstance(symmetry, dict) else ({},180 if symmetry is None else symmetry)
         self.ask,self.symmetry = symmetry is None,SYMMETRIES[one]
         self.by_class = {number:SYMMETRIES[value] for number,value in zip(class_numbers(by, vocab), by.values())}
