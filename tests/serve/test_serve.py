@@ -110,7 +110,8 @@ def test_headings_reach_every_client():
     "In each form, of the class that has a front, and in what a program far away takes for a predictor"
     torch.manual_seed(0)
     detector = create_detector('rotated_fcos', 3, **SMALL, heading=True, score_thr=0., max_per_img=20)
-    predictor = Predictor(detector, ['ship','plane','tank'], score_thr=0., symmetry={'plane':360, 'tank':'round'})
+    detector.vocab,detector.symmetry = ['ship','plane','tank'],{'plane':360, 'tank':'round'}
+    predictor = Predictor(detector, score_thr=0.)
     want,web = predictor(PNG),client(make_app(predictor))
     fronts,is_plane = want.heading.tolist(),np.array(want.names)=='plane'
     assert 0<is_plane.sum()<len(want) and (np.isfinite(fronts)==is_plane).all()
