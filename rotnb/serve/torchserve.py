@@ -153,4 +153,5 @@ def ask_torchserve(
     vocab = list(vocab or dict.fromkeys(row['class_name'] for row in rows))
     boxes = torch.tensor([row['bbox'] for row in rows]).reshape(-1,5)
     fronts = [row.get('heading', math.nan) for row in rows] if any('heading' in row for row in rows) else None
-    return Detections(boxes, [row['score'] for row in rows], [vocab.index(row['class_name']) for row in rows], vocab, image, heading=fronts)
+    scores,labels = [row['score'] for row in rows],[vocab.index(row['class_name']) for row in rows]
+    return Detections(boxes, scores, labels, vocab, image, heading=fronts)

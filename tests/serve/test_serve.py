@@ -123,7 +123,8 @@ def test_headings_reach_every_client():
     assert ['heading' in o['properties'] for o in features]==is_plane.tolist()
     coco = web.post('/predict', content=PNG, params=dict(format='coco')).json()
     np.testing.assert_allclose([np.radians(o['attributes']['heading']) for o in coco if 'attributes' in o], np.array(fronts)[is_plane], atol=1e-5)
-    row = web.get('/openapi.json').json()['paths']['/predict']['post']['responses']['200']['content']['application/json']['schema']
+    said = web.get('/openapi.json').json()['paths']['/predict']['post']['responses']['200']
+    row = said['content']['application/json']['schema']
     assert 'has_heading' in row['properties'] and 'heading' in row['properties']['detections']['items']['properties']
     with serve(predictor, port=0, wait=False, linger=0) as server:
         far = Served(server.url)

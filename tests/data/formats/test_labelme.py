@@ -60,7 +60,8 @@ TURNED = [dict(label='ship', points=[[10,10],[50,12],[50,30],[10,28]], shape_typ
 TURNED_TEXT = json.dumps(dict(version='4.2.1', flags={}, shapes=TURNED, **IMAGE), indent=2)
 TURNED_ROWS = [([10,10,50,12,50,30,10,28],'ship',0), (np.ravel(TURNED[1]['points']).tolist(),'ship',1)]
 TURNED_BROKEN = TURNED_TEXT.replace('[\n          50,', '[\n          "x",', 1)
-TURNED_SAMPLE = LabelSample('x_anylabeling', 'images/a.json', TURNED_TEXT, TURNED_ROWS, TURNED_BROKEN, ': shapes[0]', EMPTY, other_name='tug')
+TURNED_SAMPLE = LabelSample('x_anylabeling', 'images/a.json', TURNED_TEXT, TURNED_ROWS, TURNED_BROKEN, ': shapes[0]', EMPTY,
+                            other_name='tug')
 
 @pytest.mark.parametrize('check', CHECKS)
 def test_x_anylabeling(tmp_path, check): check(tmp_path, TURNED_SAMPLE)
