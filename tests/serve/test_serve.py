@@ -122,7 +122,8 @@ def test_headings_reach_every_client():
     features = web.post('/predict', content=PNG, params=dict(format='geojson')).json()['features']
     assert ['heading' in o['properties'] for o in features]==is_plane.tolist()
     coco = web.post('/predict', content=PNG, params=dict(format='coco')).json()
-    np.testing.assert_allclose([np.radians(o['attributes']['heading']) for o in coco if 'attributes' in o], np.array(fronts)[is_plane], atol=1e-5)
+    degrees = [o['attributes']['heading'] for o in coco if 'attributes' in o]
+    np.testing.assert_allclose(np.radians(degrees), np.array(fronts)[is_plane], atol=1e-5)
     said = web.get('/openapi.json').json()['paths']['/predict']['post']['responses']['200']
     row = said['content']['application/json']['schema']
     assert 'has_heading' in row['properties'] and 'heading' in row['properties']['detections']['items']['properties']
