@@ -103,7 +103,7 @@ from .data.labels.atomic import BusyError
 from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import fronted_annots, subset_annots
+from .data.labels.subsets import subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -118,7 +118,7 @@ from .data.formats.known_sets import known_set
 
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in
-from .data.synth.scenes import make_scene, make_synth
+from .data.synth.scenes import SYNTH_SYMMETRY, make_scene, make_synth
 from .data.synth.moving import make_video, moving_scene
 from .data.doctor.boxes import guess_symmetry
 from .data.doctor.report import DoctorReport, doctor

@@ -11,7 +11,7 @@ from rotnb.all import *
 from rotnb.cli.recipe import recipe
 from rotnb.learn.history import versions
 
-WAYS = dict(plain=None, symmetry={'storage-tank':'round', 'building':90})
+WAYS = dict(plain=None, symmetry={name:SYNTH_SYMMETRY[name] for name in ('storage-tank','building')})
 
 class TrainOnly(Callback):
     "Validated once, at the end"

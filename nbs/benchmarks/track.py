@@ -84,7 +84,8 @@ def main():
     file = Path(args.json).with_suffix('.npz')
     np.savez(file, **{name:np.concatenate([rows,rbox2hbox(rows[:,3:8])], 1) for name,(rows,_) in kept.items()})
     numbers = {name:{film:ours(rows, **kw) for film,(rows,_) in kept.items()}
-               for name,kw in {'rotnb':{}, 'smooth':dict(smooth=True), 'upright':dict(upright=True), 'rotnb 0.5':dict(high=.5)}.items()}
+               for name,kw in {'rotnb':{}, 'smooth':dict(smooth=True), 'upright':dict(upright=True),
+                              'rotnb 0.5':dict(begin=.5, high=.5)}.items()}
     for high in (.25,.5) if args.peer else ():
         said = subprocess.run([args.peer, __file__, '--as-peer', str(file), str(high)], capture_output=True, text=True, check=True).stdout
         numbers[f'supervision {high}'] = {film:(np.array(ids),kept[film][0][:,3:8]) for film,ids in json.loads(said).items()}

@@ -39,8 +39,9 @@ def main(
     out:str='tracks', # folder for the results
     format:str='csv', # csv, json (COCO with track_id), or both with a comma between
     video:bool=False, # write tracks.mp4 as well, with boxes and trails
-    high:float=.25, # score of detections that may begin a track
-    low:float=.1, # least score of detections that may go on with one
+    begin:float=.3, # least score of a detection that begins a track
+    high:float=.15, # score of detections that any track may go on with
+    low:float=.1, # least score of detections that go on with a track of the frame before
     iou_thr:float=.01, # least overlap of a detection with where its object is expected
     hits:int=2, # frames in a row in which an object is seen before it gets a number
     misses:int=30, # frames for which an object that is not seen is waited for
@@ -53,5 +54,5 @@ def main(
 ):
     "Follow objects through a film, and write their boxes and numbers"
     with command('rotnb-track', 'finished frames are kept, the same command resumes'):
-        run_track(model, source, out, format, device, symmetry, overwrite, video=video, high=high, low=low, iou_thr=iou_thr, hits=hits,
-                  misses=misses, smooth=smooth, fps=fps, bs=bs)
+        run_track(model, source, out, format, device, symmetry, overwrite, video=video, begin=begin, high=high, low=low,
+                  iou_thr=iou_thr, hits=hits, misses=misses, smooth=smooth, fps=fps, bs=bs)

@@ -157,14 +157,22 @@ def layers(self:ResultsExplorer, i): # of image i
     image,(dets,gts) = self.interp.acc.images[i],self._starts[0]
     truth_rows = self.table.truth_row[gts[i]:gts[i]+len(image.gt_labels)]
     truth = Layer(image.gt_outlines, image.gt_labels.tolist(), ignored=image.ignore, name='truth', notes=self._notes(truth_rows),
-                  heading=np.full(len(image.gt_labels), np.nan))  # spelt as the detector's: no corner is the first
+                  heading=self._fronts(image.gt_heading, image.gt_labels))  # corners are spelt as the detector's: none is the first
     det = np.flatnonzero(image.scores>=self.score)
     det_rows = self.table.det_row[dets[i]+det]
-    return [(truth,truth_rows), (_detections(image, det, 'prediction', [6,3], self._notes(det_rows)),det_rows),
+    return [(truth,truth_rows), (self._detections(image, det, 'prediction', [6,3], self._notes(det_rows)),det_rows),
             *([self._other_layer(i)] if self.other else [])]
 
-def _detections(image, det, name, dash, notes=None):
-    return Layer(image.outlines[det], image.labels[det].tolist(), image.scores[det], name=name, notes=notes, dash=dash)
+@patch
+def _fronts(self:ResultsExplorer, heading, labels):
+    "Headings of boxes, NaN where none is known, or the class has none"
+    if heading is None: return np.full(len(labels), np.nan)
+    return np.where(self.interp.acc.periods(self.interp.symmetry)[labels]==360, heading, np.nan)
+
+@patch
+def _detections(self:ResultsExplorer, image, det, name, dash, notes=None):
+    return Layer(image.outlines[det], image.labels[det].tolist(), image.scores[det], name=name, notes=notes, dash=dash,
+                 heading=self._fronts(image.heading, image.labels)[det])
 
 @patch
 def _other_layer(self:ResultsExplorer, i):
@@ -172,7 +180,7 @@ def _other_layer(self:ResultsExplorer, i):
     image,(dets,_) = self.other.acc.images[i],self._starts[1]
     det = np.flatnonzero(image.scores>=self.score)
     truth = self.found_by_other(self.score, self.iou)[dets[i]+det]
-    return _detections(image, det, self.names[1], [1.5,3]),np.append(self.table.truth_row, -1)[truth]
+    return self._detections(image, det, self.names[1], [1.5,3]),np.append(self.table.truth_row, -1)[truth]
 
 # %% ../../nbs/explore/10_result_explorer.ipynb #22199ffd
 @patch

@@ -10,6 +10,7 @@ import copy, sys, timm, torch
 import torch.nn.functional as F
 from torch import nn, Tensor
 from types import SimpleNamespace
+from fastcore.basics import patch
 from ..check.verbs import checked
 from ..models.contract import Detector, StageOut
 from ..ops.candidates import steps, top_scores
@@ -88,8 +89,6 @@ class ExportModule(nn.Module):
         return self.answer(self.seen(image))
 
 # %% ../../nbs/interop/11_export_module.ipynb #e11a0022
-from fastcore.basics import patch
-
 @patch
 def normalised(self:ExportModule,
     image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
@@ -125,6 +124,7 @@ def eager_candidates(self:ExportModule,
     boxes,scores,labels,*_ = self.detector.stages[-1].candidates(out, sys.maxsize)
     return [dict(boxes=b[s], scores=v[s], labels=l[s]) for b,v,l,s in zip(boxes, scores, labels, scores>=0)]
 
+# %% ../../nbs/interop/11_export_module.ipynb #b6fda191
 @patch
 def answer(self:ExportModule,
     out:StageOut # of the last stage

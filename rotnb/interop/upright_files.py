@@ -230,6 +230,7 @@ def find_upright(
     if 'roi_heads.box_predictor.cls_score.weight' in sd: return _tv_faster(sd)
     return _mm_dense(sd) or _mm_stages(sd)
 
+# %% ../../nbs/interop/20_upright_files.ipynb #4d601033
 def _merged(theirs, own, n, split, classes):
     "Rows of the sides from theirs, of the angle from ours, for each of `n` boxes; None where they do not go together"
     if len(own)%n or len(theirs)%split or theirs.shape[1:]!=own.shape[1:] or own.unflatten(0, (n,-1)).shape[1]<split: return None
@@ -268,6 +269,7 @@ def fill_upright(
             if hasattr(part, 'running_var'): part.eps = 0.
     return f"new in it: {' and '.join(sorted(new))}" if new else ''
 
+# %% ../../nbs/interop/20_upright_files.ipynb #6d1f318c
 _layers = ('backbone backbone_kw fpn_channels fpn_extra fpn_norm relu_extra feat_channels stacked_convs norm conv_bias scales priors '
            'quality_on root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious act unit bins').split()
 

@@ -81,6 +81,13 @@ def _options(family, sd, size):
         score_thr=.001, iou_thr=.65, nms_pre=30000, nms_pre_by='image', max_per_img=300, loss_box=box_loss('upright_giou', weight=2.))
     return judged|(dict(act='none') if mmyolo else {})
 
+def _rows(family, sd, size):
+    if family.name=='rtmdet_r': return rtmdet_mmyolo if any('.head_module.' in key for key in sd) else [
+        (r'^backbone\.', 'backbone.body.'), *rtmdet_rows]
+    return [*bodies[dict(x='x_mmyolo' if any('.top_down_layers.' in key for key in sd) else 'x', v7='v7_tiny' if size=='tiny' else 'v7')
+                    .get(family.body, family.body)], *head_rows]
+
+# %% ../../nbs/interop/18_yolo_files.ipynb #2c84cafe
 @dataclass
 class YoloNet:
     "What a state dict turned out to be"
@@ -96,12 +103,7 @@ class YoloNet:
     licence:str # of the package with these names, and of what it trained
     width:int # rows of a box in the file
 
-def _rows(family, sd, size):
-    if family.name=='rtmdet_r': return rtmdet_mmyolo if any('.head_module.' in key for key in sd) else [
-        (r'^backbone\.', 'backbone.body.'), *rtmdet_rows]
-    return [*bodies[dict(x='x_mmyolo' if any('.top_down_layers.' in key for key in sd) else 'x', v7='v7_tiny' if size=='tiny' else 'v7')
-                    .get(family.body, family.body)], *head_rows]
-
+# %% ../../nbs/interop/18_yolo_files.ipynb #3f4f4478
 def find_yolo(
     sd:dict # a state dict
 )->YoloNet: # None where it is of another net

@@ -127,7 +127,8 @@ def errors(self:RotatedInterpretation):
 def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
     res,curves = self.acc.compute(self.iou, protocol=self.protocol),pr_curves(self.acc, self.iou)
-    best,off = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry).medians()
+    best,errors = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry)
+    off,fronts = errors.medians(),errors.heading_within()
     rows,sources = [],dict(F1='f1', score='score', precision='precision', recall='recall')
     for i,name in enumerate(self.vocab):
         point = {key:best.get(name, {}).get(source) for key,source in sources.items()}
@@ -137,6 +138,7 @@ def summary(self:RotatedInterpretation):
     total = beside('all', self.vocab)
     df.loc[total] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off[total]['angle'], off[total]['centre'],
                      calibration(self.acc, self.iou).ece]
+    if not math.isnan(fronts[total]): df['heading'] = [fronts[name] for name in df.index]
     return df.astype({'truth':int, 'found':int})
 
 @patch
@@ -323,16 +325,24 @@ def _round(self:RotatedInterpretation):
     return {names[i+period*kind]:'round' for i in rounds for kind in range(len(ERROR_KINDS))}
 
 @patch
+def _fronts(self:RotatedInterpretation):
+    "The headings of all detections and of all ground truth, radians, NaN where none is known or the class has none"
+    flat,periods = self.acc.flat(),self.acc.periods(self.symmetry)
+    sides = (flat.heading,flat.labels),(flat.gt_heading,flat.gt_labels)
+    return [np.where(periods[labels]==360, heading, np.nan) for heading,labels in sides]
+
+@patch
 def _show(self:RotatedInterpretation, axs, i, score, first=True):
     "Truth and detections of one image, on two axes"
     flat,errors,image = self.acc.flat(),find_errors(self.acc, self.iou, self.bg, score, self.symmetry),self._image(i)
     truth,dets = np.flatnonzero(flat.gt_img==i),np.flatnonzero((flat.img==i)&(flat.scores>=score))
-    period,names = self._captions()
-    shown = [(flat.gt_boxes[truth], flat.gt_labels[truth], errors.gt_kind[truth], None, flat.ignore[truth]),
-             (flat.boxes[dets], flat.labels[dets], errors.kind[dets], flat.scores[dets], None)]
-    for ax,(boxes,labels,kinds,scores,ignored) in zip(axs, shown):
+    (period,names),(fronts,gt_fronts) = self._captions(),self._fronts()
+    shown = [(flat.gt_boxes[truth], flat.gt_labels[truth], errors.gt_kind[truth], None, flat.ignore[truth], gt_fronts[truth]),
+             (flat.boxes[dets], flat.labels[dets], errors.kind[dets], flat.scores[dets], None, fronts[dets])]
+    for ax,(boxes,labels,kinds,scores,ignored,heading) in zip(axs, shown):
         show_pixels(ax, image)
-        show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15, symmetry=self._round())
+        show_boxes(ax, rbox2qbox(boxes), labels+period*kinds, scores, names, ignored, max_text=15, heading=heading,
+                   symmetry=self._round())
     name = getattr(self._opened(i), 'name', None) or f'image {i}'
     loss = f', loss {self.losses[i]:.2f}' if self.losses[i].isfinite() else ''               # a predictor knows none
     set_names(axs, f'{name}{loss}', ('truth',f'detections, score >= {score:g}') if first else None)
@@ -362,7 +372,7 @@ def plot_truth(self:RotatedInterpretation,
             own = flat.gt_img==i
             show_pixels(ax, self._image(i))
             show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0,
-                       symmetry=self._round())
+                       heading=self._fronts()[1][own], symmetry=self._round())
             ax.set_title(getattr(self._opened(i), 'name', None) or f'image {i}', fontsize=8)
     shown = np.isin(flat.gt_img, images)
     class_legend(fig, flat.gt_labels[shown&~flat.ignore], self.vocab, int((shown&flat.ignore).sum()))
@@ -395,7 +405,9 @@ def _cut(self:RotatedInterpretation, ax, at, row, r, image, context, side=120):
     ax.imshow(pic, extent=(at[0]-.5,at[0]+side-.5,at[1]+side-.5,at[1]-.5))
     matched = self.errors.gt[row] if r.what=='detection' and r.kind!='correct' else -1
     if matched>=0: _outline(ax, box(flat.gt_boxes[matched])[0]-.5, 'white', True, 1.)
-    show_boxes(ax, box(me), [self.vocab.index(r['cls'])], None, self.vocab, text_size=0, symmetry=self._round())
+    front = np.concatenate(self._fronts())[row]
+    front = math.atan2(*([math.cos(front),math.sin(front)]@matrix[:,:2].T)[::-1])             # the crop is turned
+    show_boxes(ax, box(me), [self.vocab.index(r['cls'])], None, self.vocab, text_size=0, heading=[front], symmetry=self._round())
     for patch_ in ax.patches[n_before:]: patch_.set_clip_path(plt.Rectangle(at-.5, side, side, transform=ax.transData))
     ax.text(at[0]+side/2, at[1]-4, self._note(r), ha='center', va='bottom', fontsize=7)
 

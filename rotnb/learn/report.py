@@ -180,7 +180,8 @@ def _ap(it):
     index = pd.Index(df.index, name='class')
     ap = {'objects':df.truth, 'detections':df.found, 'AP50':every(voc[.5]), '95 % of AP50':[*sure,''], 'AP75':every(voc[.75]),
           'AP50:95':every(coco.ap), 'best F1':df.F1, 'at score':df.score, 'precision':df.precision, 'recall':df.recall}
-    off = df[['angle_err','centre_err','ECE']].set_axis(['angle, degrees','centre, px','calibration error'], axis=1).set_axis(index)
+    said = {'angle_err':'angle, degrees', 'heading':'heading', 'centre_err':'centre, px', 'ECE':'calibration error'}
+    off = df[[name for name in said if name in df]].rename(columns=said).set_axis(index)
     ths = pd.DataFrame({f'{thr:.2f}':[coco.map_at(thr)] for thr in coco.iou_thresholds}, index=['mAP'])
     return 'Average precision',[table(pd.DataFrame(ap, index), ['AP50','AP75','AP50:95','best F1']),
         table(ths, ths.columns, 'mAP (COCO) at each IoU threshold'),

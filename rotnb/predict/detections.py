@@ -87,6 +87,7 @@ def _checked_heading(heading, count):
         raise ValueError(f'a heading is {most:g}, expected radians within one turn: of degrees, np.deg2rad(heading)')
     return torch.where((heading>-math.pi) & (heading<=math.pi), heading, math.pi-(math.pi-heading)%(2*math.pi))
 
+# %% ../../nbs/predict/02_detections.ipynb #5a01c53d
 @checked
 class Detections:
     "Objects found in one image"
@@ -123,24 +124,34 @@ class Detections:
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
         known = dict(quads=self._corners, ids=self.ids, std=self.std, heading=self.heading)
         return own | {key:rows for key,rows in known.items() if rows is not None}
-    def __len__(self): return len(self.scores)
-    def keys(self): return [*self._rows]
-    def values(self): return [*self._rows.values()]
-    def items(self): return [*self._rows.items()]
-    def get(self, key, default=None): return self._rows.get(key, default)
-    def __contains__(self, key): return isinstance(key, str) and key in self._rows
-    def __iter__(self): return (self[i] for i in range(len(self)))
     def __getattr__(self, name): # what is not there
         said = _ELSEWHERE.get(name)
         raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}'+(f': here it is {said}' if said else ''))
-    def __getitem__(self, at): # a key; or an index, a slice, a mask, a list of indices
-        if isinstance(at, str):
-            if at not in self._rows: raise KeyError(f"{at!r}; there are {', '.join(self._rows)}")
-            return self._rows[at]
-        if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
-        at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
-        index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
-        return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image, symmetry=self.symmetry)
+
+# %% ../../nbs/predict/02_detections.ipynb #105107f2
+@patch
+def __len__(self:Detections): return len(self.scores)
+@patch
+def keys(self:Detections): return [*self._rows]
+@patch
+def values(self:Detections): return [*self._rows.values()]
+@patch
+def items(self:Detections): return [*self._rows.items()]
+@patch
+def get(self:Detections, key, default=None): return self._rows.get(key, default)
+@patch
+def __contains__(self:Detections, key): return isinstance(key, str) and key in self._rows
+@patch
+def __iter__(self:Detections): return (self[i] for i in range(len(self)))
+@patch
+def __getitem__(self:Detections, at): # a key; or an index, a slice, a mask, a list of indices
+    if isinstance(at, str):
+        if at not in self._rows: raise KeyError(f"{at!r}; there are {', '.join(self._rows)}")
+        return self._rows[at]
+    if isinstance(at, Detections): raise TypeError('these are objects: `for key in found.keys()` goes over names')
+    at = at.cpu().numpy() if isinstance(at, torch.Tensor) else at
+    index = torch.tensor(np.arange(len(self))[at].reshape(-1).tolist(), dtype=torch.long)
+    return type(self)(**{key:rows[index] for key,rows in self.items()}, vocab=self.vocab, image=self.image, symmetry=self.symmetry)
 
 # %% ../../nbs/predict/02_detections.ipynb #81e12196
 def _class_names(found):

@@ -117,12 +117,13 @@ def _said_symmetry(found, labels):
 class TrackError(ValueError): "Detections that cannot be followed"
 
 # %% ../../nbs/predict/19_track.ipynb #19a00030
-@checked(high=share, low=share, hits=whole(), misses=whole(0), symmetry=_one_or_named, smooth=None)
+@checked(begin=share, high=share, low=share, hits=whole(), misses=whole(0), symmetry=_one_or_named, smooth=None)
 class Tracker:
     "Gives objects numbers that they keep from frame to frame"
     def __init__(self,
-        high:float=.25, # score of detections that the detector is sure of, which may begin a track, 0 to 1
-        low:float=.1, # least score of detections that may go on with one, 0 to 1
+        begin:float=.3, # least score of a detection that begins a track, 0 to 1; `high` where that is more
+        high:float=.15, # score of detections that any track may go on with, 0 to 1
+        low:float=.1, # least score of detections that go on with a track of the frame before, 0 to 1
         iou_thr:float=.01, # least overlap of a detection with where its object is expected, 0 to 1
         hits:int=2, # frames in a row in which an object is seen before it gets a number
         misses:int=30, # frames for which an object that is not seen is waited for
@@ -131,7 +132,8 @@ class Tracker:
         smooth:bool=False # boxes of the filter, not of the detector
     ):
         if low>high: raise ArgumentError(f'low is {low}, expected no more than high, which is {high}')
-        self.high,self.low,self.iou_thr,self.hits,self.misses,self.smooth = high,low,iou_thr,hits,misses,smooth
+        self.begin,self.high,self.low = max(begin, high),high,low
+        self.iou_thr,self.hits,self.misses,self.smooth = iou_thr,hits,misses,smooth
         by,one = (symmetry,180) if isinstance(symmetry, dict) else ({},180 if symmetry is None else symmetry)
         self.ask,self.symmetry = symmetry is None,SYMMETRIES[one]
         self.by_class = {number:SYMMETRIES[value] for number,value in zip(class_numbers(by, vocab), by.values())}
@@ -161,7 +163,7 @@ class Tracker:
         self._expect(step)
         pairs = self._match(at, boxes, scores, labels, step)
         self._settle(pairs, boxes)
-        self._begin(np.setdiff1d(at[scores[at]>=self.high], pairs[:,1]), boxes, labels)
+        self._begin(np.setdiff1d(at[scores[at]>=self.begin], pairs[:,1]), boxes, labels)
         self.n_frames += 1
         return self._answer(found)
 

@@ -104,7 +104,8 @@ def _object(**properties): return dict(type='object', properties=properties)
 _FRONT = dict(type='number', description='direction of the front, radians clockwise from the right; absent where it is not known')
 _ROW = _object(name=_TEXT, label=_INT, score=dict(type='number'), box=_BOX, quad=_QUAD, heading=_FRONT)
 _OWN = dict(type='boolean', description='the detector answers with corners, else they are those of boxes')
-_ANSWER = _object(image=_object(width=_INT, height=_INT), count=_INT, own_corners=_OWN,
+_FRONTS = dict(type='boolean', description='the detector says headings')
+_ANSWER = _object(image=_object(width=_INT, height=_INT), count=_INT, own_corners=_OWN, has_heading=_FRONTS,
                   detections=dict(type='array', items=_ROW, description='best first'))
 _PROBLEM = _object(status=_INT, title=_TEXT, detail=_TEXT)
 

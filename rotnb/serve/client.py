@@ -29,9 +29,10 @@ def _stored(pixels):
 
 def _numbers(answer):
     "The rows of an answer, as detectors give them"
-    width = 15 if answer['own_corners'] else 7
-    rows = [[*row['box'], row['score'], row['label'], *sum(row['quad'], [])][:width] for row in answer['detections']]
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, width)
+    corners,fronts = answer['own_corners'],answer.get('has_heading', False)                # what an older server does not say, it has not
+    rows = [[*row['box'], row['score'], row['label'], *(sum(row['quad'], []) if corners else []),
+             *([row.get('heading', math.nan)] if fronts else [])] for row in answer['detections']]
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 7+8*corners+fronts)
 
 def _detail(e):
     "The sentence of a refusal"

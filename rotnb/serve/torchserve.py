@@ -6,7 +6,7 @@
 __all__ = ['mm_rows', 'TorchServeHandler', 'file_parts', 'place_model', 'torchserve_archive', 'ask_torchserve']
 
 # %% ../../nbs/serve/07_torchserve.ipynb #04cf490e
-import base64, io, json, re, shutil, tempfile, zipfile
+import base64, io, json, math, re, shutil, tempfile, zipfile
 from datetime import datetime
 from pathlib import Path
 from urllib.error import HTTPError
@@ -20,6 +20,7 @@ from ..data.labels.atomic import atomic_path
 from ..predict.detections import Detections
 from ..predict.predictor import Predictor
 from ..predict.sources import image_pixels, one_image
+from .answers import front_fields
 from .intake import OPTIONS, RefusedError, decode_image, read_options, unbase64
 
 # %% ../../nbs/serve/07_torchserve.ipynb #835f5b9a
@@ -44,10 +45,10 @@ def _tried(function, *args):
 
 def mm_rows(
     found:Detections # in one image
-)->list: # of dict(class_name, bbox, score)
+)->list: # of dict(class_name, bbox, score); heading, radians, where it is known, which MMRotate has not
     "Detections as MMRotate's archives list them"
-    rows = zip(found.names, found.boxes.tolist(), found.scores.tolist())
-    return [dict(class_name=name, bbox=box, score=score) for name,box,score in rows]
+    rows = zip(found.names, found.boxes.tolist(), found.scores.tolist(), front_fields(found))
+    return [dict(class_name=name, bbox=box, score=score, **front) for name,box,score,front in rows]
 
 class TorchServeHandler:
     "A predictor in a worker of TorchServe"
@@ -151,4 +152,6 @@ def ask_torchserve(
     except HTTPError as e: raise ValueError(f'{address} says {e.code}: {e.read(300).decode(errors="replace")}') from None
     vocab = list(vocab or dict.fromkeys(row['class_name'] for row in rows))
     boxes = torch.tensor([row['bbox'] for row in rows]).reshape(-1,5)
-    return Detections(boxes, [row['score'] for row in rows], [vocab.index(row['class_name']) for row in rows], vocab, image)
+    fronts = [row.get('heading', math.nan) for row in rows] if any('heading' in row for row in rows) else None
+    scores,labels = [row['score'] for row in rows],[vocab.index(row['class_name']) for row in rows]
+    return Detections(boxes, scores, labels, vocab, image, heading=fronts)

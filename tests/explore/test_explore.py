@@ -234,6 +234,22 @@ def test_cells_points_and_thresholds():
         with pytest.raises(ValueError, match='fg'): ex.threshold(**bad)
     assert ex.iou==.8
 
+def test_fronts_of_truth_stand_beside_those_of_detections():
+    "Arrows of both, of the class that has a front only, and none where nobody knows"
+    acc = APAccumulator(vocab=VOCAB, symmetry={'plane':360})
+    boxes = np.array([[30.,30,20,8,.3],[70,60,20,8,.3]])
+    acc.add([dict(boxes=boxes, scores=np.array([.9,.8]), labels=np.array([0,1]), heading=np.array([.4,np.nan]))],
+            [dict(boxes=boxes, labels=np.array([0,1]), heading=np.array([.3-np.pi,.3]))])
+    interp = Planted(SimpleNamespace(dls=SimpleNamespace(vocab=VOCAB)), None, acc, torch.rand(1))
+    (truth,_),(found,_) = ResultsExplorer(interp, score=.1).layers(0)
+    np.testing.assert_allclose(truth.heading, [.3-np.pi,np.nan]); np.testing.assert_allclose(found.heading, [.4,np.nan])
+    (truth,_),(found,_),(other,_) = ResultsExplorer(interp, interp, score=.85).layers(0)
+    np.testing.assert_allclose(found.heading, [.4]); np.testing.assert_allclose(other.heading, [.4])
+    plain = ResultsExplorer(planted(n=2)).layers(0)
+    assert all(np.isnan(layer.heading).all() for layer,_ in plain)
+    assert interp.summary().loc['plane','heading']==0 and np.isnan(interp.summary().loc['ship','heading'])
+    assert 'heading' not in planted(n=4).summary()
+
 def test_images_keep_their_contrast():
     "What a loader decodes to, int64, is not stretched as images of 16 bits are"
     ex = ResultsExplorer(planted(n=2))

@@ -1,6 +1,6 @@
 """Other people's servers: TorchServe's archive, Triton's model repository, a backend of Label Studio, a folder for Docker.
 Held by hand with torchserve and torch-model-archiver 0.12.0, the core of Triton 2.51, and Label Studio 1.23.2"""
-import asyncio, base64, importlib, io, json, os, re, subprocess, sys, threading, time, zipfile
+import asyncio, base64, importlib, io, json, math, os, re, subprocess, sys, threading, time, zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.error import HTTPError
@@ -154,6 +154,21 @@ def test_what_a_service_finds_is_an_object(web, worker, ships):
     assert len(ask_torchserve(np.zeros((64,64,3), np.uint8), at))==0
     gone = web(lambda path, body: (404,{},b'{"message": "Model not found: ships"}')).at
     with pytest.raises(ValueError, match='says 404.*Model not found'): ask_torchserve(SCENE, gone)
+
+def test_headings_of_an_archive_and_of_a_labelling_project(web):
+    "A row of a class with a front has it, others not; a region turns all the way round"
+    box = np.array([[60,50,40,16,.4],[60,50,40,16,.4]])
+    found = Detections(box, [.9,.8], [0,1], ['plane','tank'], heading=[.4-math.pi,math.nan])
+    rows = mm_rows(found)
+    assert rows[0]['heading']==pytest.approx(.4-math.pi, abs=1e-5) and 'heading' not in rows[1]
+    at = web(lambda path, body: (200,{},json.dumps(rows).encode())).at
+    np.testing.assert_allclose(ask_torchserve(SCENE, at, found.vocab).heading, found.heading, atol=1e-5)
+    plain = web(lambda path, body: (200,{},json.dumps(rows[1:]).encode())).at
+    assert ask_torchserve(SCENE, plain, found.vocab).heading is None
+    config = ('<View><Image name="i" value="$image"/><RectangleLabels name="l" toName="i"><Label value="plane"/><Label value="tank"/>'
+              '</RectangleLabels></View>')
+    regions = task_prediction(found, project_control(config, found.vocab), (120,100))['result']
+    assert [o['value']['rotation'] for o in regions]==pytest.approx([math.degrees(.4)+180,math.degrees(.4)], abs=1e-3)
 
 # --- Triton
 

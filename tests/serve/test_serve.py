@@ -9,6 +9,7 @@ from rotnb.models.contract import create_detector
 from rotnb.predict.predictor import Predictor
 from rotnb.predict.scene import predict_scene
 from rotnb.serve.app import make_app, serve
+from rotnb.serve.client import Served
 
 SMALL = dict(backbone='test_resnet', pretrained=False, fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
 
@@ -104,6 +105,33 @@ def test_a_detector_of_corners():
     rows = client(make_app(predictor)).post('/predict', content=PNG).json()['detections']
     want = predictor(PNG)
     assert torch.allclose(quads(rows), want.quads.float().reshape(-1,4,2), atol=1e-3) and rows[0]['name'].startswith('class ')
+
+def test_headings_reach_every_client():
+    "In each form, of the class that has a front, and in what a program far away takes for a predictor"
+    torch.manual_seed(0)
+    detector = create_detector('rotated_fcos', 3, **SMALL, heading=True, score_thr=0., max_per_img=20)
+    detector.vocab,detector.symmetry = ['ship','plane','tank'],{'plane':360, 'tank':'round'}
+    predictor = Predictor(detector, score_thr=0.)
+    want,web = predictor(PNG),client(make_app(predictor))
+    fronts,is_plane = want.heading.tolist(),np.array(want.names)=='plane'
+    assert 0<is_plane.sum()<len(want) and (np.isfinite(fronts)==is_plane).all()
+    reply = web.post('/predict', content=PNG).json()
+    said = [row.get('heading') for row in reply['detections']]
+    assert reply['has_heading'] and [o is not None for o in said]==is_plane.tolist()
+    np.testing.assert_allclose(np.array(said)[is_plane].astype(float), np.array(fronts)[is_plane], atol=2e-6)
+    features = web.post('/predict', content=PNG, params=dict(format='geojson')).json()['features']
+    assert ['heading' in o['properties'] for o in features]==is_plane.tolist()
+    coco = web.post('/predict', content=PNG, params=dict(format='coco')).json()
+    degrees = [o['attributes']['heading'] for o in coco if 'attributes' in o]
+    np.testing.assert_allclose(np.radians(degrees), np.array(fronts)[is_plane], atol=1e-5)
+    said = web.get('/openapi.json').json()['paths']['/predict']['post']['responses']['200']
+    row = said['content']['application/json']['schema']
+    assert 'has_heading' in row['properties'] and 'heading' in row['properties']['detections']['items']['properties']
+    with serve(predictor, port=0, wait=False, linger=0) as server:
+        far = Served(server.url)
+        found,many = far.predict_image(noise()),far.predict_images([noise(),noise(seed=1)], progress=False)
+    np.testing.assert_allclose(found.heading, want.heading, atol=1e-5)
+    assert all('heading' in o for o in many) and 'heading' not in client().post('/predict', content=PNG).json()['detections'][0]
 
 # --- what is refused
 

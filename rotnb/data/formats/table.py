@@ -22,7 +22,7 @@ from . import dota, yolo, icdar, ucas, csv_table, voc, cvat, soda_a, coco, label
 # %% ../../../nbs/data/formats/20_table.ipynb #ee159efd
 _all_ = ['FORMATS']
 _ORDER = ('dota yolo_obb yolo_seg yolo coco hrsc hrsc_types ssdd rsdd srsdd dior fair1m rolabelimg voc dronevehicle soda_a '
-          'geojson ucas_aod icdar labelme label_studio cvat csv hrsid').split()
+          'geojson ucas_aod icdar x_anylabeling labelme label_studio cvat csv hrsid').split()
 for _name in _ORDER: FORMATS[_name] = FORMATS.pop(_name)
 
 # %% ../../../nbs/data/formats/20_table.ipynb #caa69e88
