@@ -8,6 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders']
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
+from dataclasses import replace
 from fastai.data.core import DataLoaders            # by name: TAB need not look through all of fastai for the base class
 from ..check.arguments import accepted_arguments
 from ..check.values import whole
@@ -77,7 +78,8 @@ def read_splits(
 
 # %% ../../nbs/data/10_loaders.ipynb #dadc137f
 def _image(o): return o.image
-def _quads(o): return o.quads
+def _quads(o, pointed=()): # names of classes of 360, whose corner 0 to 1 is to be the heading
+    return fronted_annots([o], pointed)[0].quads if pointed and o.front=='across' else o.quads
 def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
@@ -99,10 +101,10 @@ def _sampled(annots, fraction, max_n, seed):
     if len(some)<len(annots): print(f'{len(some)} of {len(annots)} images for training, drawn at random by class (seed={seed})')
     return some
 
-def _pointed(annots, symmetry, front):
+def _begun(annots, pointed, front):
     "Records whose corner 0 to 1 is the heading in classes that have one"
-    classes = [name for name,period in symmetry.items() if period==360]
-    return [fronted_annots([annot], classes)[0] if classes and (front or annot.front)=='across' else annot for annot in annots]
+    if front is not None: annots = [replace(annot, front=front) for annot in annots]
+    return [replace(annot, quads=_quads(annot, pointed), front='along') if pointed else annot for annot in annots]
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -163,14 +165,15 @@ def from_annots(cls:RotatedDataLoaders,
     symmetry = named_symmetry(symmetry, vocab)                           # names that are no classes raise before the work
     check_choice('from_annots', front=(front, 'along', 'across', None))
     train_annots = _sampled(train_annots, fraction, max_n, seed)
-    train_annots,valid_annots = (_pointed(o, symmetry, front) for o in (train_annots, valid_annots))
+    pointed = [name for name,period in symmetry.items() if period==360]
+    train_annots,valid_annots = (_begun(o, pointed, front) for o in (train_annots, valid_annots))
     if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
     every,n = train_annots+valid_annots,len(train_annots)
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
     block = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
-                      get_x=_image, get_y=[_quads,_names], splitter=IndexSplitter(range(n, len(every))))
+                      get_x=_image, get_y=[partial(_quads, pointed=pointed),_names], splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)
     block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
