@@ -18,11 +18,11 @@ def scenes():
     kw = {key:recipe[key] for key in ('n_train','n_valid','size','bs')}
     return RotatedDataLoaders.from_synth(**kw, num_workers=0, batch_tfms=rotated_aug_transforms(**recipe['aug']), symmetry=FRONTS)
 
-class Losses(Callback):
+class HeadingLoss(Callback):
     "The loss of headings by step; 1 where nothing is known"
     order,run_valid = 90,False
     def __init__(self): self.all = []
-    def after_loss(self): self.all.append(float(self.pred.get('loss_heading', math.nan)))
+    def after_loss(self): self.all.append(float(self.pred['loss_heading'].detach()) if 'loss_heading' in self.pred else math.nan)
     def tenths(self): return [round(float(np.mean(part)), 3) for part in np.array_split(self.all, 10)]
 
 def train(name, seconds, seed):
@@ -31,7 +31,7 @@ def train(name, seconds, seed):
     lr,opt = way.pop('lr'),way.pop('opt')
     learn = rotated_learner(scenes(), **way, pretrained=False, opt_func=optimizer(opt), metrics=[], run=False, **recipe['learner'])
     learn.unfreeze()
-    clock,losses = SecondsLeft(seconds, lr),Losses()
+    clock,losses = SecondsLeft(seconds, lr),HeadingLoss()
     with learn.no_bar(), learn.no_logging(), learn.no_mbar():
         learn.fit(10_000, lr, cbs=[clock, losses, TrainOnly(), FastSteps(), EMA(**recipe['ema'])])
     found = learn.evaluate(show=False)
