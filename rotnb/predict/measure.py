@@ -24,7 +24,8 @@ def truth_of(
 )->dict: # boxes (n,5) px, heading, labels, ignore, difficulty
     "The ground truth of an image as `eval_map` takes it"
     labels = class_map(annot.names, vocab, 'the labels', 'the detector').numpy()
-    return dict(boxes=qbox2rbox(annot.quads, angle), heading=annot.heading, labels=labels, ignore=annot.ignored, difficulty=annot.difficult)
+    return dict(boxes=qbox2rbox(annot.quads, angle), heading=annot.heading, labels=labels, ignore=annot.ignored,
+                difficulty=annot.difficult)
 
 @checked(learn=what_predicts)
 def accumulate(
