@@ -8,6 +8,7 @@ __all__ = ['LOADING', 'default_size', 'read_splits', 'RotatedDataLoaders']
 # %% ../../nbs/data/10_loaders.ipynb #58dfc24a
 import os
 from fastai.vision.all import *
+from dataclasses import replace
 from fastai.data.core import DataLoaders            # by name: TAB need not look through all of fastai for the base class
 from ..check.arguments import accepted_arguments
 from ..check.values import whole
@@ -77,7 +78,8 @@ def read_splits(
 
 # %% ../../nbs/data/10_loaders.ipynb #dadc137f
 def _image(o): return o.image
-def _quads(o): return o.quads
+def _quads(o, pointed=()): # names of classes of 360, whose corner 0 to 1 is to be the heading
+    return fronted_annots([o], pointed)[0].quads if pointed and o.front=='across' else o.quads
 def _names(o): return o.labels
 
 class RotatedDataLoaders(DataLoaders):
@@ -98,6 +100,11 @@ def _sampled(annots, fraction, max_n, seed):
     if annots and not some: raise ValueError(f'fraction is {fraction!r}, so nothing is left to train on; expected a share in (0, 1]')
     if len(some)<len(annots): print(f'{len(some)} of {len(annots)} images for training, drawn at random by class (seed={seed})')
     return some
+
+def _begun(annots, pointed, front):
+    "Records whose corner 0 to 1 is the heading in classes that have one"
+    if front is not None: annots = [replace(annot, front=front) for annot in annots]
+    return [replace(annot, quads=_quads(annot, pointed), front='along') if pointed else annot for annot in annots]
 
 # %% ../../nbs/data/10_loaders.ipynb #56f9279d
 def _fit(size, rect):
@@ -147,26 +154,26 @@ def from_annots(cls:RotatedDataLoaders,
     max_n:int=None, # training images at most; None: any number
     seed:int=42, # of which these are
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
-    front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge
+    front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge; None: as the
+                    # records say
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
     train_annots,valid_annots = (with_difficulty(o, difficulty) for o in (train_annots, valid_annots))
     if vocab is None: vocab = classes_of(train_annots+valid_annots)
-    train_annots = _sampled(train_annots, fraction, max_n, seed)
-    if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
-    every,n = train_annots+valid_annots,len(train_annots)
     if not len(vocab): raise LabelError('no boxes at all, so no classes: pass vocab=[...] if this is meant')
     symmetry = named_symmetry(symmetry, vocab)                           # names that are no classes raise before the work
-    check_choice('from_annots', front=(front, 'along', 'across'))
-    if front=='across':
-        pointed = [name for name,period in symmetry.items() if period==360]
-        train_annots,valid_annots = (fronted_annots(o, pointed) for o in (train_annots, valid_annots))
+    check_choice('from_annots', front=(front, 'along', 'across', None))
+    train_annots = _sampled(train_annots, fraction, max_n, seed)
+    pointed = [name for name,period in symmetry.items() if period==360]
+    train_annots,valid_annots = (_begun(o, pointed, front) for o in (train_annots, valid_annots))
+    if tile is not None: train_annots,valid_annots = tile_sets(train_annots, valid_annots, tile)
+    every,n = train_annots+valid_annots,len(train_annots)
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
     block = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
-                      get_x=_image, get_y=[_quads,_names], splitter=IndexSplitter(range(n, len(every))))
+                      get_x=_image, get_y=[partial(_quads, pointed=pointed),_names], splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)
     block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
@@ -195,7 +202,7 @@ def from_format(cls:RotatedDataLoaders,
     on_bad:str='raise', # labels with problems: 'raise' or 'warn', see `data.labels.records`
     upright=False, # True, upright boxes: those of the labels (YOLO's five fields, `bndbox`, `bbox`), else those around the oriented ones;
                    # 'train': around the oriented ones and for training alone, as `h2rbox_v2` learns, while metrics go by the oriented
-    front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' or 'across' their heading; None: as the format has it
+    front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' or 'across' their heading; None: as the records say
     **kwargs
 ):
     "From labels of any format; takes the format's options (labels, images, rbox, pivot, score_thr) too"
@@ -213,7 +220,7 @@ def from_format(cls:RotatedDataLoaders,
     if upright=='train': annots = upright_annots(annots[0]),annots[1]
     if not meant and (notice := upright_notice(annots[0]+annots[1])): warnings.warn(f'{path}: {notice}', LabelWarning, stacklevel=2)
     root = set_root(path)
-    return cls.from_annots(*annots, vocab=vocab, seed=seed, front=front or fmt.front,
+    return cls.from_annots(*annots, vocab=vocab, seed=seed, front=front,
                            **{'path':root.parent if root.is_file() else root, **kwargs})
 
 # %% ../../nbs/data/10_loaders.ipynb #c53e9496

@@ -9,7 +9,6 @@ __all__ = ['truth_of', 'accumulate', 'evaluate_annots']
 import time
 from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox
-from ..geometry.symmetry import headings
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.classes import ClassMismatchError, class_map
 from ..evaluate.evaluation import Evaluation
@@ -25,7 +24,7 @@ def truth_of(
 )->dict: # boxes (n,5) px, heading, labels, ignore, difficulty
     "The ground truth of an image as `eval_map` takes it"
     labels = class_map(annot.names, vocab, 'the labels', 'the detector').numpy()
-    return dict(boxes=qbox2rbox(annot.quads, angle), heading=headings(annot.quads), labels=labels, ignore=annot.ignored,
+    return dict(boxes=qbox2rbox(annot.quads, angle), heading=annot.heading, labels=labels, ignore=annot.ignored,
                 difficulty=annot.difficult)
 
 @checked(learn=what_predicts)

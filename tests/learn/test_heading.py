@@ -4,8 +4,10 @@ import numpy as np, pytest, torch
 from fastai.vision.all import Tensor, TensorImage
 from hypothesis import given, settings, strategies as st
 from torch import tensor
-from rotnb.all import HeadingAccuracy, Predictor, RandomFlip, RandomRotate, RotatedDataLoaders, rotated_aug_transforms, rotated_learner
+from rotnb.all import (HeadingAccuracy, Predictor, RandomFlip, RandomRotate, RotatedDataLoaders, read_dota, rotated_aug_transforms,
+                       rotated_learner)
 from rotnb.data.synth.canvas import CLASSES
+from rotnb.data.synth.scenes import kind_of, make_scene
 from rotnb.data.types import TensorBoxLabel, TensorQuad, to_targets
 from rotnb.evaluate.accumulator import APAccumulator
 from rotnb.evaluate.curves import box_errors
@@ -14,6 +16,7 @@ from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.symmetry import fold_angle, headings
 from rotnb.models.contract import HeadingError
 from rotnb.predict.infer import dets_rows, rows_dets
+from rotnb.predict.measure import truth_of
 from rotnb.predict.rows import row_parts, rows_back, way_in
 from rotnb.predict.tta import SYMMETRIES, _by_fusion, _by_nms
 
@@ -51,6 +54,38 @@ def test_who_is_asked_for_headings_in_vain(learn, tmp_path):
     other = rotated_learner(learn.dls, 'h2rbox', 'test_resnet', **kw)                                        # by default without
     assert other.model.symmetry==SYMMETRY and not other.model.stages[-1].heading
     with pytest.raises(HeadingError, match='made without'): rotated_learner(learn.dls, other.model, heading=True)
+
+# from labels to targets
+
+def nose(scene, name): # corners (n,4,2) px that `object_quad` made: the front edge first
+    "Where objects of a class face in a painted scene: from the middle of the box to that of the front edge"
+    _,quads,names,_ = scene
+    mine = quads[np.array(names)==name]
+    along = mine[:,:2].mean(1)-mine.mean(1)
+    return mine.mean(1),np.arctan2(along[:,1], along[:,0])
+
+@pytest.mark.parametrize('kw', [{}, dict(tile=64)], ids=['whole','tiles'])
+def test_what_loaders_of_painted_scenes_teach_is_the_front(tmp_path, kw):
+    "DOTA begins at the front edge: what training and validation are given is the heading, however images are flipped and turned"
+    fronts = dict.fromkeys(('plane','ship','small-vehicle','large-vehicle'), 360)
+    dls = RotatedDataLoaders.from_synth(tmp_path, 6, 4, 160, bs=2, vocab=CLASSES, symmetry=fronts, batch_tfms=[], num_workers=0, **kw)
+    seen = 0
+    for split,(nth,loader) in dict(train=(0,dls.train),val=(1,dls.valid)).items():
+        for annot in loader.items:
+            file = getattr(annot, 'whole', annot).image
+            scene = make_scene((0,nth,int(file.stem[-4:])), 160, kind_of(int(file.stem[-4:])))
+            offset = (annot.image.x,annot.image.y) if kw else (0,0)
+            for name in fronts:
+                centres,theta = nose(scene, name)
+                for quad in annot.quads[np.array(annot.names, object)==name] if len(annot) else ():
+                    nearest = np.linalg.norm(centres-quad.mean(0)-offset, axis=1).argmin()
+                    assert math.cos(headings(quad)-theta[nearest])>.99, (file.name, name)
+                    seen += 1
+    assert seen>=10, 'nothing was looked at'
+    for raw,taught in zip(read_dota(tmp_path, 'train'), [] if kw else dls.train.items):                  # measured as it is taught
+        assert (raw.front,taught.front)==('across','along')
+        pointed = np.isin(raw.names, [*fronts])
+        assert np.allclose(truth_of(raw, CLASSES)['heading'][pointed], truth_of(taught, CLASSES)['heading'][pointed])
 
 # targets turn with pixels
 

@@ -8,6 +8,7 @@ __all__ = ['FORMATS', 'LabelProbe', 'LabelPlace', 'LabelFormat', 'register_forma
 
 # %% ../../../nbs/data/formats/01_format.ipynb #f0a10003
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +82,7 @@ class LabelFormat:
     def names(self, path, split=None): return None              # class names in order, where files give them
     def splits_inside(self, file)->list: return []              # names of splits that one label file holds
     def image_stem(self, file)->str: return Path(file).stem     # of the image that a label file belongs to
+    def begun(self, annots)->list: return [replace(annot, front=self.front) for annot in annots] # records that know where boxes begin
 
     def read(self, path, split=None, vocab=None, on_bad='raise', **options)->list:
         "Records of one split"
@@ -155,7 +157,7 @@ class FilePerImage(LabelFormat):
         names = None if vocab is None else list(vocab)
         pairs = self.pairs(path, split, problems, labels, images)
         entries = self.reader(path, [file for _,file in pairs], names, on_bad, **options)
-        annots = read_pairs(pairs, entries, problems, names, self.counted)
+        annots = self.begun(read_pairs(pairs, entries, problems, names, self.counted))
         problems.report(path, on_bad)
         return annots
 
@@ -201,7 +203,7 @@ class FileForAll(LabelFormat):
         inside = None if wanted else split
         file,root = self.locate(path, inside)
         scenes = partial(self.scenes, split=inside, **options)
-        annots = read_scenes(scenes, images or root, file, vocab, on_bad)
+        annots = self.begun(read_scenes(scenes, images or root, file, vocab, on_bad))
         return [annot for annot in annots if wanted(annot.image)] if wanted else annots
 
     def places(self, path, split=None, editor=None, images=None):

@@ -20,6 +20,7 @@ from PIL import Image
 from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import from_polygons
+from ...geometry.symmetry import headings
 from ...evaluate.protocols import difficulty_thr
 from ..images.orient import ImageSizeError, label_map, move_points
 from ..images.rasters import open_reader
@@ -72,6 +73,7 @@ class Annot:
     id:int=None           # of the image in the label file, where the format has ids
     frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the image, where they differ: `data.images.orient`
     gsd:float=None        # metres of a pixel on the ground, where the label file says it
+    front:str='along'     # where corner 0 to 1 lies in classes that have a front: 'along' the heading, or 'across' it, as the front edge
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
@@ -80,6 +82,10 @@ class Annot:
         "Class names, marked as `Difficult` where they are"
         marks = zip(self.names, self.difficult, self.ignored)
         return [Difficult(name, difficult, ignored) if difficult or ignored else name for name,difficult,ignored in marks]
+    @property
+    def heading(self):
+        "Where the front of each box lies, if its class has one: (n,) radians"
+        return headings(np.roll(self.quads, self.front=='across', 1))
     def keep(self, idx, **changes): # idx: indices of boxes; changes: fields that are not taken over as they are
         "The record with some of its boxes only"
         return replace(self, **{**dict(

@@ -288,5 +288,6 @@ def fronted_annots(
     "Records of DOTA and its like, whose boxes begin at the front left, begun so that corner 0 to 1 is the heading"
     def fronted(annot):
         mine = np.array([classes is None or name in classes for name in annot.names], bool)
-        return annot.keep(range(len(annot)), quads=np.where(mine[:,None,None], np.roll(annot.quads, 1, 1), annot.quads))
+        return annot.keep(range(len(annot)), quads=np.where(mine[:,None,None], np.roll(annot.quads, 1, 1), annot.quads),
+                          front='along')
     return [fronted(annot) for annot in annots]

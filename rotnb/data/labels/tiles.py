@@ -58,7 +58,7 @@ def _tile(annot, window, share, iof_thr, below, mark_cut):
     shown = np.flatnonzero(counts & (share>0) if below=='drop' else share>0)
     return TileAnnot(window, window.to_window(annot.quads[shown]), [annot.names[i] for i in shown], difficult[shown], window.size,
                      where=annot.where and [annot.where[i] for i in shown], angle=None if annot.angle is None else annot.angle[shown],
-                     difficulty=annot.difficulty, whole=annot, partial=~counts[shown],
+                     difficulty=annot.difficulty, front=annot.front, whole=annot, partial=~counts[shown],
                      gsd=annot.gsd and annot.gsd/np.sqrt(np.prod(window.ratio)).item())
 
 def tile_scene(
