@@ -165,7 +165,7 @@ def deformable_options(
 )->tuple: # name of the upright entry point, and settings in which the file differs from it
     "Which net weights are of"
     sd,n = _deformable(sd)
-    body = {re.sub(r'^backbone\.(conv_encoder\.)?model\.', 'backbone.', key):value for key,value in sd.items() if key.startswith('backbone.')}
+    body = {re.sub(r'^backbone\.(conv_encoder\.)?model\.', 'backbone.', key):value for key,value in sd.items()}
     if 'backbone.conv1.weight' not in body: raise WeightsError('the backbone of these weights is no ResNet; of those alone files open')
     wide,levels = sd['level_embed'].shape[1],len(sd['level_embed'])
     depth = 1+max(int(found[1]) for key in sd if (found := re.match(r'encoder\.layers\.(\d+)\.', key)))

@@ -132,7 +132,7 @@ def forward(self:BoxAttention,
 def waves(
     share:Tensor, # `(..., k)`, 0 to 1
     width:int, # numbers for each of the `k`, even
-    temperature:float=10000. # the longest wave, in units over 2 pi
+    temperature:float=10000. # the slowest wave turns as many times less than the first
 )->Tensor: # `(..., k*width)`
     "Sines and cosines in turn, of ever longer waves"
     if width%2: raise ValueError(f'waves: a width of {width} is not even; a sine and a cosine go together')
@@ -211,8 +211,8 @@ def assign(self:SetStage, out:StageOut, targets:list)->Tensor: # `(b, N)` object
     "Which object each query answers for; of those with noise it is known"
     first,matched = _n_known(out),[]
     for i,target in enumerate(targets):
-        try: matched.append(self.assigner(out.priors[i,first:], target['boxes'], target.get('ignore'), labels=self._class_of(target['labels']),
-                            logits=out.logits[i,first:], decoded=out.deltas[i,first:], size_wh=out.size_hw[::-1]))
+        try: matched.append(self.assigner(out.priors[i,first:], target['boxes'], target.get('ignore'),
+                            labels=self._class_of(target['labels']), logits=out.logits[i,first:], decoded=out.deltas[i,first:], size_wh=out.size_hw[::-1]))
         except TooManyObjects as e:
             raise TargetError(f"targets[{i}]: {e}, and each object needs one of its own: make the detector with more (queries=...), "
                               "or cut images into smaller windows") from None
@@ -291,16 +291,6 @@ class QueryStage(SetStage):
         if content=='learnt': self.known = nn.Parameter(torch.randn(queries, in_channels))
         if content=='box': self.known = nn.Sequential(nn.Linear(n_waves(coder, in_channels), 2*in_channels), nn.LayerNorm(2*in_channels))
 
-    def class_layers(self)->dict: # as of `SetStage`
-        "Layers with rows of their own for each class"
-        return {} if self.agnostic else super().class_layers()
-
-    def content_of(self, chosen:Tensor, boxes:Tensor, size_wh)->Tensor: # `(b, N, c)`; of boxes `(b, N, 2*c)`, first where it is
-        "What is known of queries at first; of all but the cells it is learnt by the stages that follow"
-        if self.content=='learnt': return self.known[:chosen.shape[1]].to(chosen.dtype).expand(len(chosen), -1, -1)
-        if self.content=='cell': return chosen.detach()
-        return self.known(box_waves(self.coder, boxes.detach(), size_wh, chosen.shape[-1]).to(chosen.dtype))
-
     def cells(self, feats:list)->tuple: # boxes `(n, 5)` px, levels `(n,)`, and `(n,)` bool which may be handed on
         "A box for each cell"
         sizes = [feat.shape[-2:] for feat in feats]
@@ -310,23 +300,37 @@ class QueryStage(SetStage):
         inside = ((share>.01) & (share<.99)).all(1)
         return torch.cat([share*span, points[:,4:]], 1),lvls,inside
 
-    def forward(self,
-        feats:list, # `(b, c, h, w)` for each level
-        boxes:Tensor=None # not read: the first stage has none before it
-    )->StageOut:
-        "What the best cells say"
-        if len(feats)!=len(self.strides):
-            raise ValueError(f"QueryStage: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
-        cells,lvls,inside = self.cells(feats)
-        known = self.memory(torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], 1)*inside[:,None])
-        logits = self.cls(known).float()
-        rank = logits.detach().amax(-1).masked_fill(~inside, -torch.inf)
-        at = top_scores(rank, min(self.queries, rank.shape[1]))[1]
-        def best(rows): return rows.gather(1, at[...,None].expand(-1, -1, rows.shape[-1]))
-        chosen,priors = best(known),cells[at]
-        said = self.coder.refine(priors, self.box(chosen).float(), self.size_wh(feats))
-        known = self.content_of(chosen, said, self.size_wh(feats))
-        return StageOut(best(logits), said, priors, lvls[at], queries=known, counts=(at.shape[1],))
+# %% ../../nbs/models/43_set_stage.ipynb #a7ebed17
+@patch
+def class_layers(self:QueryStage)->dict: # as of `SetStage`
+    "Layers with rows of their own for each class"
+    return {} if self.agnostic else SetStage.class_layers(self)
+
+@patch
+def content_of(self:QueryStage, chosen:Tensor, boxes:Tensor, size_wh)->Tensor: # `(b, N, c)`; of boxes `(b, N, 2*c)`, first where it is
+    "What is known of queries at first; of all but the cells it is learnt by the stages that follow"
+    if self.content=='learnt': return self.known[:chosen.shape[1]].to(chosen.dtype).expand(len(chosen), -1, -1)
+    if self.content=='cell': return chosen.detach()
+    return self.known(box_waves(self.coder, boxes.detach(), size_wh, chosen.shape[-1]).to(chosen.dtype))
+
+@patch
+def forward(self:QueryStage,
+    feats:list, # `(b, c, h, w)` for each level
+    boxes:Tensor=None # not read: the first stage has none before it
+)->StageOut:
+    "What the best cells say"
+    if len(feats)!=len(self.strides):
+        raise ValueError(f"QueryStage: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
+    cells,lvls,inside = self.cells(feats)
+    known = self.memory(torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], 1)*inside[:,None])
+    logits = self.cls(known).float()
+    rank = logits.detach().amax(-1).masked_fill(~inside, -torch.inf)
+    at = top_scores(rank, min(self.queries, rank.shape[1]))[1]
+    def best(rows): return rows.gather(1, at[...,None].expand(-1, -1, rows.shape[-1]))
+    chosen,priors = best(known),cells[at]
+    said = self.coder.refine(priors, self.box(chosen).float(), self.size_wh(feats))
+    known = self.content_of(chosen, said, self.size_wh(feats))
+    return StageOut(best(logits), said, priors, lvls[at], queries=known, counts=(at.shape[1],))
 
 # %% ../../nbs/models/43_set_stage.ipynb #cf2b2c2f
 class DecoderStage(SetStage):
@@ -358,28 +362,31 @@ class DecoderStage(SetStage):
         if denoise is not None: self.embed = nn.Embedding(n_classes+1, in_channels, padding_idx=n_classes)
         if denoise is not None: nn.init.xavier_uniform_(self.embed.weight[:-1])
 
-    def class_layers(self)->dict: # as of `SetStage`
-        "Layers with rows of their own for each class; the last row of `embed` is nobody's"
-        return dict(cls=(1, 1)) if self.denoise is None else dict(cls=(1, 1), embed=(1, 1))
+# %% ../../nbs/models/43_set_stage.ipynb #cf2b2c30
+@patch
+def class_layers(self:DecoderStage)->dict: # as of `SetStage`
+    "Layers with rows of their own for each class; the last row of `embed` is nobody's"
+    return dict(cls=(1, 1)) if self.denoise is None else dict(cls=(1, 1), embed=(1, 1))
 
-    def forward(self,
-        feats:list, # `(b, c, h, w)` for each level
-        boxes:Tensor, # `(b, N, 5)` px
-        before:StageOut, # what the stage before knows
-        sample:Sample=None # whose priors these are; None: all
-    )->StageOut:
-        "What queries say when they have looked"
-        known,size = before.queries if sample is None or sample.queries is None else sample.queries,self.size_wh(feats)
-        where,known = self.placed(known, boxes, size)
-        known = self.norm_attention(known+self.attention(known, where, self._allowed(sample)))
-        known = self.norm_look(known+self.look(known+where, boxes, feats))
-        known = self.forward_layers(known)
-        said = self.coder.refine(before.deltas if self.twice else boxes, self.box(known).float(), size)
-        lvls = before.lvls
-        if (more := boxes.shape[1]-lvls.shape[1]): lvls = torch.cat([lvls.new_zeros(len(lvls), more), lvls], 1)
-        logits = self.cls(known).float()
-        if self.where=='kept': known = torch.cat([where, known], -1)
-        return StageOut(logits, said, boxes, lvls, queries=known, counts=(boxes.shape[1],))
+@patch
+def forward(self:DecoderStage,
+    feats:list, # `(b, c, h, w)` for each level
+    boxes:Tensor, # `(b, N, 5)` px
+    before:StageOut, # what the stage before knows
+    sample:Sample=None # whose priors these are; None: all
+)->StageOut:
+    "What queries say when they have looked"
+    known,size = before.queries if sample is None or sample.queries is None else sample.queries,self.size_wh(feats)
+    where,known = self.placed(known, boxes, size)
+    known = self.norm_attention(known+self.attention(known, where, self._allowed(sample)))
+    known = self.norm_look(known+self.look(known+where, boxes, feats))
+    known = self.forward_layers(known)
+    said = self.coder.refine(before.deltas if self.twice else boxes, self.box(known).float(), size)
+    lvls = before.lvls
+    if (more := boxes.shape[1]-lvls.shape[1]): lvls = torch.cat([lvls.new_zeros(len(lvls), more), lvls], 1)
+    logits = self.cls(known).float()
+    if self.where=='kept': known = torch.cat([where, known], -1)
+    return StageOut(logits, said, boxes, lvls, queries=known, counts=(boxes.shape[1],))
 
 # %% ../../nbs/models/43_set_stage.ipynb #24532def
 @patch

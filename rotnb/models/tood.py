@@ -50,7 +50,7 @@ def resampled_sides(
     "Sides that are read from other cells"
     b,_,h,w = sides.shape
     y,x = torch.meshgrid(*(torch.arange(n, device=sides.device, dtype=sides.dtype) for n in (h,w)), indexing='ij')
-    here = torch.stack([x, y])[None]
+    here,offsets = torch.stack([x, y])[None],torch.where(offsets.isfinite(), offsets, 0.)
     c,s = theta.cos(),theta.sin()
     new = []
     for k,way in enumerate(offsets.unflatten(1, (4,2)).unbind(1)):

@@ -11,14 +11,17 @@ from peer_rtdetr import BOXES, LABELS, thin
 
 SIZE,K,QUERIES = 128,7,30
 
+def key_once(key):
+    "The name that goes into the formula, for layers that stand there under two"
+    return key.replace('model.decoder.', '') if '_embed.' in key else key
+
 if __name__=='__main__':
     from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection
     model = DeformableDetrForObjectDetection(DeformableDetrConfig(
         use_timm_backbone=True, backbone='resnet18', use_pretrained_backbone=False, two_stage=True, with_box_refine=True, num_labels=K,
         two_stage_num_proposals=QUERIES, encoder_layers=2, decoder_layers=2, class_cost=2, auxiliary_loss=True)).eval()
     shapes = {key:tuple(tensor.shape) for key,tensor in model.state_dict().items()}
-    twins = {key:key.replace('model.decoder.', '') if '_embed.' in key else key for key in shapes}       # the same layers under two names
-    model.load_state_dict({key:torch.tensor(formula_value(twins[key], shape)) for key,shape in shapes.items()})
+    model.load_state_dict({key:torch.tensor(formula_value(key_once(key), shape)) for key,shape in shapes.items()})
     labels = [dict(class_labels=torch.tensor(own), boxes=torch.tensor(boxes)) for own,boxes in zip(LABELS, BOXES)]
     with torch.no_grad():
         x = torch.tensor(formula_image(SIZE, 2))
@@ -29,4 +32,5 @@ if __name__=='__main__':
     losses = {f'loss/{key}':value.item() for key,value in out.loss_dict.items()}
     print(losses, logits.std(), boxes.std(), logits.shape, cells[:,QUERIES-1]-cells[:,QUERIES])
     np.savez_compressed(sys.argv[1], keys='\n'.join(f'{key} {" ".join(map(str, shape))}' for key,shape in shapes.items()),
-                        cells=thin(cells[:,:QUERIES]), starts=thin(out.init_reference_points), logits=thin(logits), boxes=thin(boxes), **losses)
+                        cells=thin(cells[:,:QUERIES]), starts=thin(out.init_reference_points), logits=thin(logits),
+                        boxes=thin(boxes), **losses)

@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from rotnb.interop.rtdetr_files import detector_from_deformable
 from rotnb.models.files import WeightsError
 from formula import formula_image, formula_value
-from peer_deformable import K, QUERIES, SIZE
+from peer_deformable import K, QUERIES, SIZE, key_once
 from peer_rtdetr import BOXES, LABELS, thin
 
 DATA = np.load(Path(__file__).parent/'data/deformable_detr_r18.npz')
@@ -12,7 +12,7 @@ SHAPES = {key:tuple(map(int, shape)) for key,*shape in map(str.split, str(DATA['
 
 @pytest.fixture(scope='module')
 def published():
-    return {key:torch.tensor(formula_value(key.replace('model.decoder.', '') if '_embed.' in key else key, shape)) for key,shape in SHAPES.items()}
+    return {key:torch.tensor(formula_value(key_once(key), shape)) for key,shape in SHAPES.items()}
 
 @pytest.fixture(scope='module')
 def model(published): return detector_from_deformable(published, queries=QUERIES)
@@ -47,7 +47,8 @@ def test_older_names_and_layers_that_stand_there_once(published, model):
     assert all(torch.equal(a, b) for a,b in zip(again.state_dict().values(), model.state_dict().values()))
 
 def test_a_start_for_oriented_boxes(published, model):
-    with pytest.warns(UserWarning, match='new in it: the angle'): turned = detector_from_deformable(published, angle='le90', queries=QUERIES)
+    with pytest.warns(UserWarning, match='new in it: the angle'):
+        turned = detector_from_deformable(published, angle='le90', queries=QUERIES)
     assert torch.equal(turned.stages[1].box[4].weight[:4], model.stages[1].box[4].weight) and turned.stages[1].box[4].weight.shape[0]==5
     assert torch.equal(turned.neck.layers[1].look.value.weight, model.neck.layers[1].look.value.weight)
     assert all(torch.isfinite(o['boxes']).all() for o in turned(torch.tensor(formula_image(SIZE))))
