@@ -270,7 +270,7 @@ def fill_upright(
     for key in [*parts]:
         found = re.match(r'stages\.(\d+)\.(\w+)', key)
         stage,layer = found.groups() if found else (0, '')
-        if key in own and parts[key][1].shape!=own[key].shape and layer=='box':
+        if key in own and parts[key][1].shape!=own[key].shape and layer in ('box','first'):
             head = model.stages[int(stage)]
             n = head.n if getattr(head, 'agnostic', True) else head.n_classes
             sides = _merged(parts[key][1], own[key], n, head.coder.split, hasattr(head, 'agnostic'))

@@ -33,7 +33,8 @@ class TaskFeatures(nn.Module):
         norm=False): # True: group norm
         super().__init__()
         self.layers = layers
-        self.squeeze,self.weigh = nn.Conv2d(nf*layers, max(1, nf*layers//8), 1),nn.Conv2d(max(1, nf*layers//8), layers, 1)
+        few = max(8, nf//8)
+        self.squeeze,self.weigh = nn.Conv2d(nf*layers, few, 1),nn.Conv2d(few, layers, 1)
         self.join,self.norm = nn.Conv2d(nf*layers, nf, 1, bias=not norm),group_norm(nf) if norm else nn.Identity()
         for conv in (self.squeeze, self.weigh): nn.init.normal_(conv.weight, std=.001); nn.init.zeros_(conv.bias)
 
