@@ -100,6 +100,9 @@ assert 1e5<len(text)<6e6 and text.count('sha256-')==2 and '"name": "scene.png"' 
         '0f1e0008': "test_close(again.boxes, found.boxes, 1e-2); test_eq(list(again.names), list(found.names)); assert len(found)>3",
         '0f1e000a': "n = (scores[0,:int(count[0])]>=.3).sum(); test_eq(n, len(found)); test_close(boxes[0,:n], found.boxes.numpy(), 1e-2)",
         '0f1e000c': "assert small.name=='scenes_int8.xml' and small.with_suffix('.bin').exists()"},
+    upright_or_oriented={
+        '31345ce6': "assert gone.oriented.max()<.01 and gone.upright[.1]>.05 and (gone.upright.diff().dropna()<=1e-9).all()",
+        '27a91fab': "assert lost(canonicalize(berths, 'hbb'), ['ship']*6, .5)>=2 and lost(berths, ['ship']*6, .1)==0"},
     real_time={
         '36c20008': "test_eq([*learners], ['rotated_tal_tiny','rtmdet_r_tiny','yolov8_n'])",
         '36c20010': "assert {*found.df.index}=={*learners} and found.front() and (found.df.ms>0).all()",

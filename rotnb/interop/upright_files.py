@@ -192,9 +192,27 @@ def _rows_of(sd, key): return len(sd.get(f'{key}.weight', ()))
 _gfl_rows = dense_rows() + [(r'^bbox_head\.gfl_cls\.', 'stages.0.cls.'), (r'^bbox_head\.gfl_reg\.', 'stages.0.box.'),
                             (r'^bbox_head\.integral\.', lambda m,_: None)]
 
+_vfnet_rows = [
+    (r'^bbox_head\.vfnet_reg_conv\.conv\.', 'stages.0.first_tower.0.'), (r'^bbox_head\.vfnet_reg_conv\.gn\.', 'stages.0.first_tower.1.'),
+    (r'^bbox_head\.vfnet_reg\.', 'stages.0.first.'), (r'^bbox_head\.vfnet_reg_refine\.', 'stages.0.box.'),
+    (r'^bbox_head\.vfnet_cls\.', 'stages.0.cls.'), (r'^bbox_head\.vfnet_reg_refine_dconv\.', 'stages.0.box_look.'),
+    (r'^bbox_head\.vfnet_cls_dconv\.', 'stages.0.cls_look.'), (r'^bbox_head\.scales\.(\d+)\.scale$', r'stages.0.first_scale#\1'),
+    (r'^bbox_head\.scales_refine\.(\d+)\.scale$', r'stages.0.box_scale#\1')] + dense_rows()
+
+_tood_rows = [
+    (r'^bbox_head\.inter_convs\.(\d+)\.conv\.', r'stages.0.stack.\1.0.'),
+    (r'^bbox_head\.inter_convs\.(\d+)\.gn\.', r'stages.0.stack.\1.1.'),
+    (r'^bbox_head\.cls_decomp\.', 'stages.0.cls_task.'), (r'^bbox_head\.reg_decomp\.', 'stages.0.box_task.'),
+    (r'(?<=_task\.)layer_attention\.0\.', 'squeeze.'), (r'(?<=_task\.)layer_attention\.2\.', 'weigh.'),
+    (r'(?<=_task\.)reduction_conv\.conv\.', 'join.'), (r'(?<=_task\.)reduction_conv\.gn\.', 'norm.'),
+    (r'^bbox_head\.tood_cls\.', 'stages.0.cls.'), (r'^bbox_head\.tood_reg\.', 'stages.0.box.'),
+    (r'^bbox_head\.cls_prob_module\.', 'stages.0.chance.'), (r'^bbox_head\.reg_offset_module\.', 'stages.0.where.'),
+    (r'^bbox_head\.scales\.(\d+)\.scale$', r'stages.0.side_scale#\1')]
+
 def _mm_dense(sd):
     "A MMDetection net with one head, or None"
-    head = {f'{name}_{part}':_rows_of(sd, f'bbox_head.{name}_{part}') for name in ('retina','conv','atss','gfl') for part in ('cls','reg')}
+    head = {f'{name}_{part}':_rows_of(sd, f'bbox_head.{name}_{part}') for name in ('retina','conv','atss','gfl','vfnet','tood')
+            for part in ('cls','reg')}
     angle = 'bbox_head.conv_angle.weight' in sd or 'bbox_head.retina_angle_cls.weight' in sd
     def net(name, n, rows=None, **more):
         return UprightNet(name, {**_mm_common(sd), **more}, n, partial(_mm_names, sd=sd, rows=rows or dense_rows()), 'MMDetection',
@@ -202,6 +220,9 @@ def _mm_dense(sd):
     if angle or any(key.startswith(('rpn_head.','bbox_head_','odm_head.','refine_head.')) for key in sd): return None
     if head['retina_reg']==36: return net('retinanet', head['retina_cls']//9)
     if head['atss_reg']==4: return net('atss', head['atss_cls'])
+    if head['vfnet_reg']==4: return net('vfnet', head['vfnet_cls'], _vfnet_rows, relu_extra=True)
+    if head['tood_reg']==4: return net('tood', head['tood_cls'], _tood_rows, stacked_convs=_count(sd, r'bbox_head\.inter_convs\.(\d+)'),
+                                       feat_channels=_rows_of(sd, 'bbox_head.inter_convs.0.conv'))
     if head['gfl_reg']: return net('gfl', head['gfl_cls'], _gfl_rows, bins=head['gfl_reg']//4)
     if head['conv_reg']==4:
         if 'bbox_head.cls_convs.0.conv.bias' in sd: return net('fcos', head['conv_cls'], relu_extra=True)
@@ -250,7 +271,7 @@ def fill_upright(
     for key in [*parts]:
         found = re.match(r'stages\.(\d+)\.(\w+)', key)
         stage,layer = found.groups() if found else (0, '')
-        if key in own and parts[key][1].shape!=own[key].shape and layer=='box':
+        if key in own and parts[key][1].shape!=own[key].shape and layer in ('box','first'):
             head = model.stages[int(stage)]
             n = head.n if getattr(head, 'agnostic', True) else head.n_classes
             sides = _merged(parts[key][1], own[key], n, head.coder.split, hasattr(head, 'agnostic'))

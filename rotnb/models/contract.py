@@ -53,6 +53,7 @@ class StageOut(NamedTuple):
     queries:Tensor=None # `(b, N, c)` what is known of each prior, for a stage that remembers; None: nothing but its box
     counts:tuple=None # priors of each level, level by level as in `lvls`; None: of a stage whose priors have levels of their own
     heading:Tensor=None # `(b, N, 2)` where the front of the object is, for `HeadingCoder`; None: of a stage without `heading=True`
+    first:Tensor=None # `(b, N, d)` deltas of a first guess, where a stage refines its own boxes; None: it has one answer
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(

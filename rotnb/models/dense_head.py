@@ -99,7 +99,8 @@ class DenseHead(nn.Module):
         quality=None, # what the score says beside the class: 'centerness', 'objectness', 'iou', a function like `aligned()`, None
         overlap=partial(box_iou_rotated, aligned=True), # what that takes for the IoU: `(boxes (k,5), objects (k,5)) -> (k,)`
         quality_weight=1., # factor of the branch's loss in the total; a number, or one for each level
-        weigh_by:str='quality', # how much an object's box counts: its 'quality', if it has one, or its best 'score' (GFL)
+        weigh_by:str='quality', # how much a box counts: its 'quality', if it has one, which classes are averaged by, too;
+                                # with classes averaged by positives, its 'overlap' (VFNet) or its best 'score' (GFL)
         object_iou:bool=True, # 'objectness' learns the IoU and the class 1, as in YOLOv5; False: the other way round, as in YOLOX
         average_by:str='image', # means are of the positives of a batch, counting one at least by 'image' or by 'batch', or of each 'level'
         prior_prob:float=0.01, # of a class at a location, before training
@@ -126,7 +127,7 @@ class DenseHead(nn.Module):
         loss_cls = loss_cls or _class_losses.get(quality, quality_focal_loss)
         check_choice('DenseHead', scale_angle=(scale_angle, 'own', 'level', None), nms_pre_of=(nms_pre_of, 'pairs', 'priors'),
                      nms_pre_by=(nms_pre_by, 'level', 'image'), average_by=(average_by, 'image', 'batch', 'level'),
-                     weigh_by=(weigh_by, 'quality', 'score'))
+                     weigh_by=(weigh_by, 'quality', 'overlap', 'score'))
         if not callable(quality): check_choice('DenseHead', quality=(quality, 'centerness', 'objectness', 'iou', None))
         early,late = phase('early', early),phase('late', late)
         store_attr(but='in_channels,align')
@@ -316,8 +317,8 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
     counts = one if quality is None or self.quality=='objectness' else quality       # how much each positive counts
     avg_factor = self.avg_factor(matched) if counts is one and self.average_by!='level' else self._sum(lvls, counts)
     cls_factor = avg_factor
-    if self.weigh_by=='score':
-        counts = out.logits[pos.img,pos.pri].detach().sigmoid().amax(1)
+    if self.weigh_by!='quality':
+        counts = self._iou(pos) if self.weigh_by=='overlap' else out.logits[pos.img,pos.pri].detach().sigmoid().amax(1)
         cls_factor,avg_factor = self.avg_factor(matched),self._sum(lvls, counts)
 
     terms = dict(loss_cls=self._class_term(out, matched, pos, quality, cls_factor))

@@ -20,7 +20,8 @@ from ..interop.imagenet import load_backbone
 from ..interop.mmrotate import _classes as _noted_classes
 from ..interop.yolo_files import detector_from_yolo, fill_yolo, find_yolo
 from ..interop.upright_files import detector_from_upright, fill_upright, find_upright, start_options
-from ..interop.rtdetr_files import detector_from_rtdetr, fill_rtdetr, is_rtdetr, rtdetr_options
+from ..interop.rtdetr_files import (deformable_options, detector_from_deformable, detector_from_rtdetr, fill_deformable, fill_rtdetr,
+                                        is_deformable, is_rtdetr, rtdetr_options)
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor, openers
@@ -107,6 +108,13 @@ def _rtdetr(sd, row):
                    shown=dict(size=(640,640), pad_full=True, pad_value=114),
                    facts=dict(source='RT-DETR', licence='Apache-2.0')|_facts(row))
 
+def _deformable(sd, row):
+    model,(name,options) = detector_from_deformable(sd),deformable_options(sd)
+    model.vocab = _classes(model, row)
+    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
+                   model=model, fill=partial(_fill, fill=lambda model,same: fill_deformable(model, sd, same), classes=model.vocab),
+                   shown=dict(size=(1333,800)), facts=dict(source='Deformable DETR', licence='Apache-2.0')|_facts(row))
+
 # %% ../../nbs/predict/16_load.ipynb #d89f72d3
 def open_checkpoint(
     file, # of MMRotate or MMDetection, or a classifier
@@ -119,6 +127,7 @@ def open_checkpoint(
     try:
         sd,meta = read_checkpoint(file)
         if is_rtdetr(sd): return _rtdetr(sd, row)
+        if is_deformable(sd): return _deformable(sd, row)
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))

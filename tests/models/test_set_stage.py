@@ -7,14 +7,15 @@ from rotnb.models import create_detector
 from rotnb.models.contract import TargetError
 from rotnb.targets.assign import NEG
 from rotnb.targets.set_assign import class_cost, corner_distance, hungarian_assign, kld_cost, noisy_objects
+from families import SETS
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), layers=2)
 BOXES = tensor([[30.,40.,40.,20.,.4],[70.,60.,24.,24.,-.7],[20.,80.,30.,10.,1.2]])
 def images(b=2): return torch.randn(b, 3, 96, 96, generator=torch.Generator().manual_seed(1))
 def truth(): return [dict(boxes=BOXES, labels=tensor([0,1,2])), dict(boxes=BOXES[:1], labels=tensor([2]))]
-def make(**kw):
+def make(name='rotated_rtdetr_tiny', **kw):
     torch.manual_seed(0)
-    return create_detector('rotated_rtdetr_tiny', 3, **{**TINY, **kw})
+    return create_detector(name, 3, **{**TINY, **kw})
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6), st.integers(1, 3))
@@ -63,12 +64,55 @@ def test_noise_of_padding_is_padding():
     assert (noisy.boxes[1,:,2:4]==0).all() and (noisy.labels[1]==3).all() and (noisy.boxes[0,:,2:4]>0).all()
 
 @pytest.mark.parametrize('dynamic', [False,True])
-def test_a_file_without_nms(tmp_path, dynamic):
+@pytest.mark.parametrize('name', SETS)
+def test_a_file_without_nms(tmp_path, name, dynamic):
     onnx = pytest.importorskip('onnx')
     from rotnb.interop.export import export_onnx
     from rotnb.predict.predictor import Predictor
-    model = make(score_thr=0.)
+    model = make(name, score_thr=0.)
     predictor = Predictor(model.eval(), list('abc'), size=None if dynamic else 96)
     file = export_onnx(predictor, tmp_path/'set.onnx', dynamic=dynamic, k=40)               # which proves itself
     kinds = {node.op_type for node in onnx.load(file).graph.node}
     assert 'GridSample' in kinds and not kinds&{'NonMaxSuppression','Loop','Scan'}
+
+# --- what Deformable DETR and DINO have of their own
+
+def test_first_boxes_of_each_kind_learn():
+    "Cells, rows that are learnt and boxes: what queries know at first gets a gradient, also through stages after it"
+    for name,part in (('rotated_deformable_detr_tiny','known.0.weight'),('rotated_dino_tiny','known')):
+        model = make(name)
+        losses = model(images(), truth())
+        sum(loss for term,loss in losses.items() if not term.startswith('s0_')).backward()
+        assert model.stages[0].get_parameter(part).grad.abs().sum()>0, name
+
+def test_a_stage_without_classes_knows_no_class():
+    model = make('rotated_deformable_detr_tiny')
+    assert model.stages[0].cls.weight.shape[0]==1 and model.stages[0].class_layers()=={} and model.stages[0].n_classes==3
+    turned = [{**t, 'labels':(t['labels']+1)%3} for t in truth()]
+    torch.manual_seed(0); ours = model(images(), truth())
+    torch.manual_seed(0); others = model(images(), turned)
+    assert ours['s0_loss_cls']==others['s0_loss_cls'] and ours['s1_loss_cls']!=others['s1_loss_cls']
+
+def test_boxes_learn_from_the_next_stage():
+    "With `twice`, and else not"
+    for twice in (False,True):
+        model = make('rotated_dino_tiny', layers=2, denoise=False, later=dict(where='waves', twice=twice))
+        losses = model(images(), truth())
+        (losses['s2_loss_dist']+losses['s2_loss_box']).backward()
+        grad = model.stages[1].box[-1].weight.grad
+        assert (grad is not None and bool(grad.abs().sum()>0))==twice
+        assert not model.stages[1].twice and model.stages[2].twice==twice
+
+def test_positions_are_kept_or_made_anew():
+    kept,anew = make('rotated_deformable_detr_tiny').eval(),make('rotated_dino_tiny').eval()
+    with torch.no_grad(): (_,first),*later = kept.stage_outs(images())
+    assert all(torch.equal(out.queries[...,:16], first.queries[...,:16]) for _,out in later)
+    assert not hasattr(kept.stages[1], 'position') and anew.stages[1].position[0].weight.shape[1]==4*8+2
+    with pytest.raises(ValueError, match='denoise=False'): make('rotated_deformable_detr_tiny', denoise={})
+    with pytest.raises(ValueError, match="content is 'tokens'"): make('rotated_dino_tiny', first=dict(content='tokens'))
+
+def test_levels_that_a_backbone_lacks():
+    model = make('rotated_dino_tiny', strides=(8,16,32,64), score_thr=0.)
+    assert len(model.neck.entry)==4 and model.neck.entry[3][0].stride==(2,2)
+    assert all(loss.isfinite() for loss in model(images(), truth()).values())
+    assert len(model.eval()(images(1))[0]['boxes'])>0
