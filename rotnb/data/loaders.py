@@ -79,6 +79,7 @@ def read_splits(
 def _image(o): return o.image
 def _quads(o): return o.quads
 def _names(o): return o.labels
+def _outlines(o): return o.outlines or [None]*len(o)
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
@@ -148,6 +149,7 @@ def from_annots(cls:RotatedDataLoaders,
     seed:int=42, # of which these are
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
     front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge
+    refit:str=None, # boxes fitted anew to the outlines that labels have, once all is moved and cut: 'oriented', the least ones, or 'upright'
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -165,8 +167,9 @@ def from_annots(cls:RotatedDataLoaders,
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
-    block = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
-                      get_x=_image, get_y=[_quads,_names], splitter=IndexSplitter(range(n, len(every))))
+    blocks,get_y = (NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)),[_quads,_names]
+    if refit is not None: blocks,get_y = (*blocks, OutlineBlock(refit=='upright')),[*get_y, _outlines]
+    block = DataBlock(blocks, n_inp=1, get_x=_image, get_y=get_y, splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)
     block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set
