@@ -149,7 +149,7 @@ def from_annots(cls:RotatedDataLoaders,
     seed:int=42, # of which these are
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
     front:str='along', # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge
-    refit:str=None, # boxes fitted anew to the outlines that labels have, once all is moved and cut: 'oriented', the least ones, or 'upright'
+    refit:str=None, # fit boxes anew to the labels' outlines, once all is moved and cut: 'oriented' the least, or 'upright' ones
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"

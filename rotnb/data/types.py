@@ -158,7 +158,8 @@ def _inverse(m):
 
 # %% ../../nbs/data/01_types.ipynb #e61d5c6d
 @patch
-def affine_coord(x:TensorQuad|TensorOutline, mat=None, coord_tfm=None, sz=None, mode='nearest', pad_mode=PadMode.Zeros, align_corners=True):
+def affine_coord(x:TensorQuad|TensorOutline, mat=None, coord_tfm=None, sz=None, mode='nearest', pad_mode=PadMode.Zeros,
+                 align_corners=True):
     if coord_tfm is not None:
         raise PerspectiveError('a perspective warp turns rectangles into general quads: '
                                'use aug_transforms(max_warp=0) or rotated_aug_transforms()')

@@ -17,11 +17,11 @@ class _Bits:
         masks = [as_mask(mask) for mask in masks]
         self.size_hw = {mask.shape for mask in masks}
         if len(self.size_hw)>1: raise ValueError(f'masks of one image must be of one size, got {sorted(self.size_hw)}')
-        bits = np.packbits(np.stack(masks).reshape(len(masks), -1), axis=1) if masks else np.zeros((0,0), np.uint8)
+        bits = np.packbits(np.stack(masks).reshape(len(masks), -1), axis=1) if masks else np.zeros((0,8), np.uint8)
         self.words = np.pad(bits, ((0,0),(0,-bits.shape[1]%8))).view(np.uint64)
         self.area = np.bitwise_count(self.words).sum(1, dtype=np.int64)
-        some = self.words!=0
-        self.first,self.last = some.argmax(1) if some.size else self.area,self.words.shape[1]-some[:,::-1].argmax(1) if some.size else self.area
+        some = np.pad(self.words!=0, ((0,0),(0,1)), constant_values=True)              # an empty mask begins where there is nothing
+        self.first,self.last = some.argmax(1),some.shape[1]-1-some[:,-2::-1].argmax(1)
 
 def _shared(a, b):
     "Pixels that each mask of one set shares with each of another, (n, m)"

@@ -159,8 +159,9 @@ def image_record(
     for name,values,n in [('scores',scores,len(dets)), ("preds' labels",labels,len(dets)), ("targets' labels",gt_labels,len(gts))]:
         if values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     if np.isnan(scores).any(): raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: they cannot be ranked")
-    *pairs,area,gt_area = iou.pairs(pred, target) if hasattr(iou, 'pairs') else (*_pairs(dets, gts, iou),None,None)
+    *pairs,area,gt_area = iou.pairs(pred, target) if hasattr(iou, 'pairs') else (*_pairs(dets, gts, iou), None, None)
     fronts = [None if o.get('heading') is None else _array(o['heading'], np.float64) for o in (pred,target)]
     for name,values,n in (("preds' heading",fronts[0],len(dets)),("targets' heading",fronts[1],len(gts))):
         if values is not None and values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
-    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts, area, gt_area)
+    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts,
+                       area, gt_area)

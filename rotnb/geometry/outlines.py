@@ -126,6 +126,7 @@ def rle_mask(
     if any(run<0 for run in runs) or sum(runs)!=h*w: raise ValueError(f'run lengths add up to {sum(runs)}, expected {h} x {w}')
     return np.repeat(np.arange(len(runs))%2==1, runs).reshape(w, h).T
 
+# %% ../../nbs/geometry/07_outlines.ipynb #fefcaeca
 def mask_rle(
     mask, # (h, w), true inside
     compressed:bool=True # counts as COCO's string; False: as a list

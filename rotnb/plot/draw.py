@@ -361,6 +361,7 @@ def drawn_boxes(
 
 drawn_boxes.kind = True
 
+# %% ../../nbs/plot/01_draw.ipynb #8edd4e90
 def _tint(img, masks, each, vocab, colors, share=.45):
     "Mix the colours of labels into the pixels of their masks"
     for mask,(label,_,ignored,_) in zip(map(as_mask, masks), each):

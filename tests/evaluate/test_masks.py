@@ -36,7 +36,8 @@ def scenes(seed, n_img=6, n_classes=3, crowds=0., size_hw=(110,130)):
         pick = rng.integers(0, len(gts), 20)
         dets = [np.roll(gts[i], rng.integers(-2, 3, 2), (0,1)) for i in pick]
         box = lambda masks: np.nan_to_num(from_masks(masks)[0])
-        preds.append(dict(boxes=box(dets), masks=dets, scores=rng.integers(1, 12, 20)/12, labels=np.where(rng.random(20)<.8, labels[pick], 0)))
+        preds.append(dict(boxes=box(dets), masks=dets, scores=rng.integers(1, 12, 20)/12,
+                          labels=np.where(rng.random(20)<.8, labels[pick], 0)))
         targets.append(dict(boxes=box(gts), masks=gts, labels=labels, ignore=rng.random(len(gts))<crowds))
     return preds,targets
 
@@ -48,7 +49,8 @@ def stats(preds, targets, n_classes):
     anns = [entry(i, m, l, iscrowd=int(c), area=int(m.sum()), bbox=[0,0,1,1])
             for i,t in enumerate(targets) for m,l,c in zip(t['masks'], t['labels'], t['ignore'])]
     gt = COCO()
-    gt.dataset = dict(info={}, images=[dict(id=i+1) for i in range(len(targets))], categories=[dict(id=c+1) for c in range(n_classes)],
+    images = [dict(id=i+1, height=110, width=130) for i in range(len(targets))]
+    gt.dataset = dict(info={}, images=images, categories=[dict(id=c+1) for c in range(n_classes)],
                       annotations=[dict(a, id=i+1) for i,a in enumerate(anns)])
     gt.createIndex()
     dt = gt.loadRes([entry(i, m, l, score=s) for i,p in enumerate(preds) for m,l,s in zip(p['masks'], p['labels'], p['scores'])])

@@ -150,6 +150,7 @@ def _entries(annot, names, rbox):
         yield dict(category_id=names.index(name)+1, bbox=_numbers(bbox), segmentation=segmentation, area=round(area, 4), iscrowd=0,
                    ignore=int(difficult))
 
+# %% ../../../nbs/data/formats/15_coco.ipynb #14b0279b
 @checked
 def write_coco(
     annots, # of `Annot`
