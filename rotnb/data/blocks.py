@@ -194,7 +194,10 @@ class ShownDL(TfmdDL):
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):
-        if not self._is_pred(b): return super()._decode_batch(b, max_n, full)
+        lists = getattr(self.dataset, 'tls', ())
+        if not self._is_pred(b) and not 1<len(b)<len(lists): return super()._decode_batch(b, max_n, full)
+        decode = lambda sample: tuple(tl.decode(o, full=full) for o,tl in zip(self.after_item.decode(sample), lists))
+        if not self._is_pred(b): return L(batch_to_samples(b, max_n=max_n)).map(decode)          # `FitBoxes` took the outlines
         image = lambda o: self.dataset.tls[0].decode(self.after_item.decode((o,))[0], full=full)
         return L((image(im),*rest) for im,*rest in batch_to_samples(b, max_n=max_n))
 

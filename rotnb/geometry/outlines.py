@@ -161,33 +161,36 @@ def as_mask(
     return mask
 
 # %% ../../nbs/geometry/07_outlines.ipynb #532f7887
-def _without_repeats(outline):
-    "Without points that are where the one before them is, and without rows that no outline of a batch needs"
-    xp = library_of(outline)
-    same = (outline[...,1:,:]==outline[...,:-1,:]).all(-1)|(xp.isnan(outline[...,1:,0])&xp.isnan(outline[...,:-1,0]))
-    keep = xp.concatenate([xp.ones_like(same[...,:1]), ~same], -1)
-    order = xp.argsort(cast(~keep, 'int64'), axis=-1, stable=True)
-    rest = xp.where(keep[...,None], outline, xp.nan)
-    return take_along(rest, order[...,None], -2)[...,:int(keep.sum(-1).max()),:] if 0 not in keep.shape else rest
+def _cut_ring(ring, low, high):
+    "What of a closed ring is inside a frame, open"
+    a,d = ring[:-1],np.diff(ring, axis=0)
+    safe = np.where(d==0, 1, d)
+    t = np.sort(np.where(np.tile(d==0, 2), 0, np.concatenate([(low-a)/safe, (high-a)/safe], 1)).clip(0, 1), 1)
+    broken = np.concatenate([a[:,None], a[:,None]+t[...,None]*d[:,None]], 1).reshape(-1,2)
+    pts = broken.clip(low, high)
+    while len(pts):
+        pts = pts[(pts!=np.roll(pts, 1, 0)).any(1)]
+        three = np.stack([np.roll(pts, 1, 0),pts,np.roll(pts, -1, 0)])
+        idle = ((three==low).all(0)|(three==high).all(0)).any(1)                        # between two others on one side of the frame
+        if not idle.any(): break
+        pts = pts[~idle]
+    return pts
 
 def clip_outline(
     outline, # (..., p, 2) of one outline or of several, filled up with NaN
     low, # (2,) of the frame: its left and top
     high # (2,) its right and bottom
-): # (..., k, 2)
+): # (..., k, 2); the same where nothing is outside
     "What of outlines is inside a frame"
-    xp = library_of(outline)
-    if not outline.shape[-2]: return outline
-    low,high = (outline.new_tensor(o) if is_tensor(outline) and not is_tensor(o) else xp.asarray(o) for o in (low,high))
-    a = outline[...,:-1,:]
-    d = outline[...,1:,:]-a
-    safe = xp.where(d==0, xp.ones_like(d), d)
-    t = xp.concatenate([(low-a)/safe, (high-a)/safe], -1)
-    t = xp.clip(xp.where(xp.concatenate([d, d], -1)==0, xp.zeros_like(t), t), 0, 1)
-    t = t.sort(-1).values if is_tensor(t) else np.sort(t, -1)
-    broken = xp.concatenate([a[...,None,:], a[...,None,:]+t[...,None]*d[...,None,:]], -2)
-    pts = xp.concatenate([broken.reshape(*a.shape[:-2], -1, 2), outline[...,-1:,:]], -2)
-    return _without_repeats(xp.minimum(xp.maximum(pts, low), high))
+    low,high = (np.asarray(o.cpu() if is_tensor(o) else o, np.float64) for o in (low,high))
+    given = outline.detach().cpu().numpy() if is_tensor(outline) else np.asarray(outline)
+    if not ((given<low)|(given>high)).any(): return outline
+    each = given.reshape(-1, *given.shape[-2:])
+    cut = [joined_rings([_cut_ring(ring, low, high) for ring in rings_of(one)]) for one in each]
+    res = np.full((len(cut),max(map(len, cut)),2), np.nan)
+    for one,row in zip(cut, res): row[:len(one)] = one
+    res = res.reshape(*given.shape[:-2], *res.shape[1:])
+    return outline.new_tensor(res) if is_tensor(outline) else res
 
 # %% ../../nbs/geometry/07_outlines.ipynb #b3f2beb1
 def _points(outlines):
