@@ -163,7 +163,7 @@ def test_mixing_keeps_an_outline_for_each_box(name, seed):
         if mask.sum()<60: continue
         covered = np.any([m for m in masks if m is not mask]+[mask&False], axis=0)
         assert (image[mask&~covered]>30).mean()>.8 or (mask&~covered).sum()<60
-    if name!='paste': assert ((image>100)&~np.any([*masks, image<0], axis=0)).mean()<.02                 # no object lies beside all outlines
+    if name!='paste': assert ((image>100)&~np.any([*masks, image<0], axis=0)).mean()<.02 # none lies beside all outlines
 
 def test_a_paste_takes_the_object_alone():
     "The image that is pasted from is grey around its object: nothing of that comes along"
