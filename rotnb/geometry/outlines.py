@@ -8,7 +8,7 @@ __all__ = ['joined_rings', 'rings_of', 'one_ring', 'outline_mask', 'mask_rings',
 
 # %% ../../nbs/geometry/07_outlines.ipynb #722f1565
 import numpy as np
-from ..check.arrays import cast, count_up, is_tensor, library_of, quietly, take_along
+from ..check.arrays import cast, count_up, is_tensor, library_of, take_along
 from .boxes import hbox2qbox, rbox2qbox
 from .polygons import convex_hull, min_area_rect
 from .visible import quad_area
