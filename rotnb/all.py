@@ -11,6 +11,7 @@ from .check.values import ArgumentError
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
 from .geometry.fit import from_masks, from_polygons, with_heading
+from .geometry.outlines import mask_rings, mask_rle, rle_mask
 
 # plot: boxes on images
 from .plot.draw import draw, show_boxes
@@ -85,6 +86,7 @@ from .evaluate.curves import best_thresholds, calibration, pr_curves
 from .evaluate.errors import confusion_matrix
 from .evaluate.recall import coco_summary, proposal_recall
 from .evaluate.tracks import TrackTableError, eval_tracks
+from .evaluate.masks import mask_iou
 from .evaluate.calibration import Calibrator, calibrate
 from .evaluate.conformal import conformal, threshold_for
 
@@ -157,13 +159,14 @@ from .data.border import BorderRule, UprightBoxes, rotated_aug_transforms
 from .data.affine import AffineChain, Letterbox, RandomBoxCrop, RandomFlip, RandomResize, RandomRotate, RandomWarp
 from .data.colour import RandomHSV
 from .data.mixing import CopyPaste, CutOut, MixUpBoxes, Mosaic
-from .data.blocks import BadBoxWarning, RBoxBlock, RBoxLblBlock, open_image
+from .data.blocks import BadBoxWarning, OutlineBlock, RBoxBlock, RBoxLblBlock, open_image
 from .data.crops import crops
 from .data.samplers import AspectSampler, WeightedSampler
 from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
 from .data.yolo import yolo_tfms
+from .data.outlines import refit_gain
 from .serve.torchserve import ask_torchserve, torchserve_archive
 from .serve.triton import triton_folder
 from .serve.label_studio import add_label_studio

@@ -65,6 +65,7 @@ load.from_dota('dota', device='gpu')                | ArgumentError        | dev
 load.from_dota('dota', device=7)                    | ArgumentError        | 'cuda:7'?
 load.from_dota('dota', num_workers='2')             | ArgumentError        | num_workers is '2'
 load.from_dota('dota', cut='crop')                  | ArgumentError        | 'clip'?
+load.from_dota('dota', refit=True)                  | ArgumentError        | refit is True | 'oriented'?
 load.from_dota('dota', min_visible=30)              | ArgumentError        | 0.3 for 30 %
 load.from_dota('dota', on_bad='skip')               | ArgumentError        | 'warn'?
 load.from_dota('dota', item_tfms='resize')          | ArgumentError        | item_tfms is 'resize'

@@ -50,18 +50,19 @@ def _scaled(m, size_wh, out_wh):
 
 # %% ../../nbs/data/03_affine.ipynb #9c6d40af
 def warp_quads(
-    quads, # (m,4,2), or (n,m,4,2) of a batch, scaled to [-1,1]
+    quads, # (m,4,2), or (n,m,4,2) of a batch, scaled to [-1,1]; or a `TensorOutline`
     m, # (n,3,3) maps in pixels
     size_wh, # (width, height) of the old image, px
     out_wh # (width, height) of the new one
-)->TensorQuad: # of the same shape
+): # of the same shape: `TensorQuad`, of outlines `TensorOutline`
     "Move corners by `m`"
     old,m = quads.as_subclass(Tensor),_scaled(m, size_wh, out_wh)
     pts = old.float() if old.ndim==4 else old.float()[None]
     m,mirrored = m.to(pts),(torch.linalg.det(m)<0).to(old.device)
     pts = mapped(pts, m[:,None])
     pts = torch.where(mirrored[:,None,None,None], mirror_order(pts), pts)
-    return TensorQuad(pts.reshape(old.shape).to(old.dtype), img_size=fastuple(out_wh))
+    made = TensorOutline if isinstance(quads, TensorOutline) else TensorQuad
+    return made(pts.reshape(old.shape).to(old.dtype), img_size=fastuple(out_wh))
 
 # %% ../../nbs/data/03_affine.ipynb #35c2186c
 def warp_batch(
@@ -118,6 +119,9 @@ class RandomAffine(RandTransform):
         if self.judge is not None: quads,self.fate = self.judge.rule(quads, as_real, self.out_wh)
         else: self.fate = as_real.masked_fill(visible_fraction(quads)<=0, PAD)
         return TensorQuad(quads, img_size=fastuple(self.out_wh))
+    def encodes(self, x:TensorOutline):
+        moved = warp_quads(x, self.m, self.size_wh, self.out_wh)
+        return moved if self.judge is None else self.judge.cut_outlines(moved)
     def encodes(self, x:TensorBoxLabel): # after its quads; a wrong number of labels is named where batches are made
         if self.fate is None or self.fate.shape!=x.shape: return x
         codes,fate = x.as_subclass(Tensor),self.fate.as_subclass(Tensor)

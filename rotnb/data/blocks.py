@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RBoxCategorize', 'NameLabels', 'BadBoxWarning', 'BoxCountError', 'PadQuads', 'PadImages', 'source_name', 'rank_part',
-           'ShownDL', 'RankedDL', 'RBoxDL', 'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'open_image', 'NamedImageBlock']
+           'ShownDL', 'RankedDL', 'RBoxDL', 'own_sizes', 'RBoxBlock', 'RBoxLblBlock', 'OutlineBlock', 'open_image',
+           'NamedImageBlock']
 
 # %% ../../nbs/data/06_blocks.ipynb #4d846d63
 from copy import copy
@@ -64,13 +65,13 @@ class NameLabels(Transform):
 # %% ../../nbs/data/06_blocks.ipynb #76180637
 class BadBoxWarning(UserWarning): "Boxes without area or with NaN were left out"
 
-def _finite(quads, labels):
-    "Leave out boxes that have no area or are not numbers"
+def _finite(quads, *beside):
+    "Leave out boxes that have no area or are not numbers, and what belongs to them"
     pts = quads.as_subclass(Tensor)
     good = pts.isfinite().all(-1).all(-1) & (quad_area(pts)>1e-12)
     n = int((~good).sum())
     if n: warnings.warn(f'{n} of {len(good)} boxes of one image have no area or are NaN: left out', BadBoxWarning)
-    return TensorQuad(pts[good], img_size=getattr(quads,'img_size',None)),TensorBoxLabel(labels.as_subclass(Tensor)[good])
+    return TensorQuad(pts[good], img_size=getattr(quads,'img_size',None)),*(type(o)(o.as_subclass(Tensor)[good]) for o in beside)
 
 # %% ../../nbs/data/06_blocks.ipynb #4150d886
 class BoxCountError(ValueError): "A sample with more boxes than labels, or fewer"
@@ -78,6 +79,12 @@ class BoxCountError(ValueError): "A sample with more boxes than labels, or fewer
 def _pad(tensors, value):
     "Stack tensors of several lengths"
     return nn.utils.rnn.pad_sequence([o.as_subclass(Tensor) for o in tensors], batch_first=True, padding_value=value)
+
+def _pad_outlines(outlines, real):
+    "Those of real boxes, all of equal shape: filled up with NaN"
+    parts = [one.as_subclass(Tensor)[kept[:len(one)]] for one,kept in zip(outlines, real)]
+    n,p = (max(part.shape[axis] for part in parts) for axis in (0,1))
+    return [TensorOutline(F.pad(part, (0,0,0,p-part.shape[1],0,n-len(part)), value=math.nan)) for part in parts]
 
 class PadQuads(Transform):
     "Apply the border rule to each sample of a batch, then pad all to the longest"
@@ -88,20 +95,21 @@ class PadQuads(Transform):
         self.rule = rule
 
     def _clean(self, sample):
-        im,quads,labels = sample
+        im,quads,labels,*outlines = sample
         if len(quads)!=len(labels):
             raise BoxCountError(f'{len(quads)} boxes but {len(labels)} labels in one sample: get_y must give one name per box')
-        return im,*_finite(quads, labels)
+        return im,*_finite(quads, labels, *outlines)
 
     def encodes(self, samples:list):
         if len(samples[0])<3: return samples
-        ims,old,labels = zip(*[self._clean(o) for o in samples])
+        ims,old,labels,*outlines = zip(*[self._clean(o) for o in samples])
         quads,codes = self.rule.rule(_pad(old, 0.), _pad(labels, PAD))             # once for all: a call costs more than its boxes
         quads,codes = quads.as_subclass(Tensor),codes.as_subclass(Tensor)
         real = is_real(codes)
         quads,codes = (_pad([one[kept] for one,kept in zip(many, real)], value) for many,value in ((quads,0.),(codes,PAD)))
         quads = [TensorQuad(o, img_size=getattr(own,'img_size',None)) for o,own in zip(quads, old)]
-        return list(zip(ims, quads, map(TensorBoxLabel, codes)))
+        outlines = [[self.rule.cut_outlines(TensorOutline(one.as_subclass(Tensor))) for one in many] for many in outlines]
+        return list(zip(ims, quads, map(TensorBoxLabel, codes), *(_pad_outlines(many, real) for many in outlines)))
 
 # %% ../../nbs/data/06_blocks.ipynb #5ae4836a
 class PadImages(Transform):
@@ -124,8 +132,8 @@ class PadImages(Transform):
         share = tensor([own_w/w, own_h/h])
         padded = im.__class__(F.pad(im.as_subclass(Tensor), (0,w-own_w,0,h-own_h)))
         padded.own_size = (own_h,own_w)
-        shrunk = lambda quads: TensorQuad((quads.as_subclass(Tensor)+1)*share-1, img_size=fastuple(w,h))
-        return (padded, *(shrunk(o) if isinstance(o, TensorQuad) else o for o in sample[1:]))
+        shrunk = lambda points: type(points)((points.as_subclass(Tensor)+1)*share-1, img_size=fastuple(w,h))
+        return (padded, *(shrunk(o) if isinstance(o, (TensorQuad,TensorOutline)) else o for o in sample[1:]))
 
 # %% ../../nbs/data/06_blocks.ipynb #6542639a
 _SOURCES = str,Path,bytes,LazyImage,Image.Image,Tensor,ndarray
@@ -186,7 +194,10 @@ class ShownDL(TfmdDL):
     def _is_pred(self, b): return any(isinstance(o, TensorDets) for o in b)
     def _retain_dl(self, b): return b if self._is_pred(b) else super()._retain_dl(b)
     def _decode_batch(self, b, max_n=9, full=True):
-        if not self._is_pred(b): return super()._decode_batch(b, max_n, full)
+        lists = getattr(self.dataset, 'tls', ())
+        if not self._is_pred(b) and not 1<len(b)<len(lists): return super()._decode_batch(b, max_n, full)
+        decode = lambda sample: tuple(tl.decode(o, full=full) for o,tl in zip(self.after_item.decode(sample), lists))
+        if not self._is_pred(b): return L(batch_to_samples(b, max_n=max_n)).map(decode)          # `FitBoxes` took the outlines
         image = lambda o: self.dataset.tls[0].decode(self.after_item.decode((o,))[0], full=full)
         return L((image(im),*rest) for im,*rest in batch_to_samples(b, max_n=max_n))
 
@@ -313,6 +324,17 @@ def RBoxLblBlock(
 ):
     "A `TransformBlock` for the class names of oriented boxes"
     return TransformBlock(type_tfms=RBoxCategorize(vocab), item_tfms=NameLabels)
+
+# %% ../../nbs/data/06_blocks.ipynb #bff0b87d
+@checked
+def OutlineBlock(
+    upright:bool=False, # upright boxes around the outlines; False: the least ones
+    keep:bool=False # let the outlines stay in the batch
+):
+    "A `TransformBlock` for the outlines of oriented boxes: n arrays (p,2) in pixels, or None"
+    return TransformBlock(type_tfms=_create_outlines, batch_tfms=FitBoxes(upright, keep))
+
+def _create_outlines(outlines): return TensorOutline.create(outlines)
 
 # %% ../../nbs/data/06_blocks.ipynb #49fab4ef
 def _rgb(fn):

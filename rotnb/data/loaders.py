@@ -81,6 +81,7 @@ def _image(o): return o.image
 def _quads(o, pointed=()): # names of classes of 360, whose corner 0 to 1 is to be the heading
     return fronted_annots([o], pointed)[0].quads if pointed and o.front=='across' else o.quads
 def _names(o): return o.labels
+def _outlines(o): return o.outlines or [None]*len(o)
 
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
@@ -156,6 +157,7 @@ def from_annots(cls:RotatedDataLoaders,
     symmetry=None, # what the angle of a class means: 360, 180, 90 or 'round', a dict of these by class name; None: 180
     front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge; None: as the
                     # records say
+    refit:str=None, # fit boxes anew to the labels' outlines, once all is moved and cut: 'oriented' the least, or 'upright' ones
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -172,8 +174,10 @@ def from_annots(cls:RotatedDataLoaders,
     if item_tfms is None:
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
-    block = DataBlock((NamedImageBlock(_opener(cache)), RBoxBlock(cut, min_visible, below), RBoxLblBlock(vocab)), n_inp=1,
-                      get_x=_image, get_y=[partial(_quads, pointed=pointed),_names], splitter=IndexSplitter(range(n, len(every))))
+    blocks = NamedImageBlock(_opener(cache)),RBoxBlock(cut, min_visible, below),RBoxLblBlock(vocab)
+    get_y = [partial(_quads, pointed=pointed),_names]
+    if refit is not None: blocks,get_y = (*blocks, OutlineBlock(refit=='upright')),[*get_y, _outlines]
+    block = DataBlock(blocks, n_inp=1, get_x=_image, get_y=get_y, splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)
     block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)
     kwargs.setdefault('drop_last', n>=4*bs)                              # never lose a good part of a small set

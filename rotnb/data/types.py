@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAD', 'is_real', 'is_ignored', 'class_index', 'difficulty_of', 'box_code', 'ignored_code', 'TensorBoxLabel',
-           'BoxShapeError', 'TensorQuad', 'mirror_order', 'PerspectiveError', 'QuadScaler', 'encodes', 'decodes',
-           'to_targets', 'TensorDets', 'show_pixels', 'set_names', 'grid_shape', 'item_names', 'show_batch',
-           'show_results', 'show_detections']
+           'BoxShapeError', 'TensorQuad', 'TensorOutline', 'stacked_outlines', 'mirror_order', 'PerspectiveError',
+           'QuadScaler', 'encodes', 'decodes', 'to_targets', 'TensorDets', 'show_pixels', 'set_names', 'grid_shape',
+           'item_names', 'show_batch', 'show_results', 'show_detections']
 
 # %% ../../nbs/data/01_types.ipynb #6a5056cd
 from fastai.vision.all import *
@@ -89,6 +89,31 @@ class TensorQuad(TensorPoint):
 # %% ../../nbs/data/01_types.ipynb #e30befdd
 for o in (Tensor.__getitem__, Tensor.__setitem__): TensorQuad.register_func(o, TensorQuad, TensorBoxLabel)
 
+# %% ../../nbs/data/01_types.ipynb #425f5da0
+class TensorOutline(TensorPoint):
+    "`(n,p,2)` points around objects, in rings, filled up with NaN: `geometry.outlines`; NaN alone where an object has no outline"
+    @classmethod
+    def create(cls,
+        outlines, # n outlines, (p,2) each or None; pixels
+        size_wh=None # (width, height) of the image in pixels; known later when absent
+    ):
+        "One tensor of outlines of several lengths"
+        parts = [torch.zeros(0,2) if one is None else torch.as_tensor(one).float().reshape(-1,2) for one in outlines]
+        return cls(stacked_outlines([part[None] for part in parts]), img_size=size_wh)
+
+    def show(self, ctx=None, **kwargs):
+        for one in to_np(self.as_subclass(Tensor)): ctx.plot(*one.T, lw=1, color=kwargs.get('color', 'white'))
+        return ctx
+
+def stacked_outlines(
+    parts # of (n,p,2) tensors
+): # (all n, most p, 2)
+    "Outlines of several lengths as one tensor, filled up with NaN"
+    most = max((part.shape[1] for part in parts), default=0)
+    return torch.cat([F.pad(part, (0,0,0,most-part.shape[1]), value=math.nan) for part in parts]) if parts else torch.zeros(0,0,2)
+
+TensorOutline.register_func(Tensor.__getitem__, TensorOutline, TensorBoxLabel)
+
 # %% ../../nbs/data/01_types.ipynb #774c790b
 def mirror_order(
     quads # (…,4,2) corners that were just mirrored
@@ -97,22 +122,22 @@ def mirror_order(
     return quads.flip(-2)
 
 # %% ../../nbs/data/01_types.ipynb #903264a2
-def _keep(quads, pts, size_wh): return TensorQuad(pts.as_subclass(Tensor).reshape(quads.shape), img_size=size_wh)
+def _keep(old, pts, size_wh): return type(old)(pts.as_subclass(Tensor).reshape(old.shape), img_size=size_wh)
 
 @patch
-def flip_lr(x:TensorQuad):
-    return TensorQuad(mirror_order(_neg_axis(x.as_subclass(Tensor).clone(), 0)), img_size=getattr(x,'img_size',None))
+def flip_lr(x:TensorQuad|TensorOutline):
+    return type(x)(mirror_order(_neg_axis(x.as_subclass(Tensor).clone(), 0)), img_size=getattr(x,'img_size',None))
 
 @patch
-def dihedral(x:TensorQuad, k:int):
+def dihedral(x:TensorQuad|TensorOutline, k:int):
     size_wh = getattr(x, 'img_size', None)
     if size_wh is not None and k in (3,5,6,7): size_wh = fastuple(size_wh[1],size_wh[0])
     turned = _keep(x, TensorPoint(x.as_subclass(Tensor).clone().reshape(-1,2)).dihedral(k), size_wh)
-    return TensorQuad(mirror_order(turned), img_size=size_wh) if k in (1,2,6,7) else turned
+    return type(x)(mirror_order(turned), img_size=size_wh) if k in (1,2,6,7) else turned
 
 # %% ../../nbs/data/01_types.ipynb #1f5a7ce9
 @patch
-def _do_crop_pad(x:TensorQuad, sz, tl, orig_sz, pad_mode=PadMode.Zeros, resize_to=None, **kwargs):
+def _do_crop_pad(x:TensorQuad|TensorOutline, sz, tl, orig_sz, pad_mode=PadMode.Zeros, resize_to=None, **kwargs):
     old,new,tl = (tensor(tuple(o)).float() for o in (orig_sz,sz,tl))
     return _keep(x, (x.as_subclass(Tensor)+1)*old/new - tl*2/new - 1, fastuple(ifnone(resize_to,sz)))
 
@@ -133,7 +158,8 @@ def _inverse(m):
 
 # %% ../../nbs/data/01_types.ipynb #e61d5c6d
 @patch
-def affine_coord(x:TensorQuad, mat=None, coord_tfm=None, sz=None, mode='nearest', pad_mode=PadMode.Zeros, align_corners=True):
+def affine_coord(x:TensorQuad|TensorOutline, mat=None, coord_tfm=None, sz=None, mode='nearest', pad_mode=PadMode.Zeros,
+                 align_corners=True):
     if coord_tfm is not None:
         raise PerspectiveError('a perspective warp turns rectangles into general quads: '
                                'use aug_transforms(max_warp=0) or rotated_aug_transforms()')
@@ -145,7 +171,7 @@ def affine_coord(x:TensorQuad, mat=None, coord_tfm=None, sz=None, mode='nearest'
         inverse,det = _inverse(mat)
         pts = ((pts.flatten(1,2) - mat[:,None,:,2]) @ inverse.transpose(1,2)).reshape(pts.shape)
         pts = torch.where(det[:,None,None,None]<0, mirror_order(pts), pts)
-    return TensorQuad(pts/_ac_scale(new_wh, align_corners, pts), img_size=new_wh)
+    return type(x)(pts/_ac_scale(new_wh, align_corners, pts), img_size=new_wh)
 
 # %% ../../nbs/data/01_types.ipynb #c700032c
 class QuadScaler(Transform):
@@ -157,16 +183,16 @@ class QuadScaler(Transform):
         return x
     def encodes(self, x:PILBase|TensorImageBase): return self._grab(x)
     def decodes(self, x:PILBase|TensorImageBase): return self._grab(x)
-    def encodes(self, x:TensorQuad):
-        return TensorQuad(x.as_subclass(Tensor)*2/tensor(self.size_wh).float()-1, img_size=fastuple(self.size_wh))
-    def decodes(self, x:TensorQuad):
-        return TensorQuad((x.as_subclass(Tensor)+1)*tensor(self.size_wh).float()/2, img_size=fastuple(self.size_wh))
+    def encodes(self, x:TensorQuad|TensorOutline):
+        return type(x)(x.as_subclass(Tensor)*2/tensor(self.size_wh).float()-1, img_size=fastuple(self.size_wh))
+    def decodes(self, x:TensorQuad|TensorOutline):
+        return type(x)((x.as_subclass(Tensor)+1)*tensor(self.size_wh).float()/2, img_size=fastuple(self.size_wh))
 
 # %% ../../nbs/data/01_types.ipynb #33078cdd
 @PointScaler
-def encodes(self, x:TensorQuad): return x
+def encodes(self, x:TensorQuad|TensorOutline): return x
 @PointScaler
-def decodes(self, x:TensorQuad): return x
+def decodes(self, x:TensorQuad|TensorOutline): return x
 
 # %% ../../nbs/data/01_types.ipynb #ac555abe
 @checked

@@ -128,8 +128,9 @@ def ap_result(
     return APResult(rules.name, thresholds, aps, recalls, n_gt, np.bincount(labels, minlength=flat.n_classes), flat.vocab, rules)
 
 # %% ../../nbs/evaluate/06_ap.ipynb #8a79bf73
-def box_size(boxes, *_):
-    "Square root of the area, pixels"
+def box_size(boxes, img=None, flat=None):
+    "Square root of the area, pixels; of masks where masks were measured"
+    if flat is not None: return np.sqrt(flat.area if boxes is flat.boxes else flat.gt_area)
     return np.sqrt(boxes[:,2]*boxes[:,3])
 
 def box_aspect(boxes, *_):

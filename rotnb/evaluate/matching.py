@@ -39,6 +39,8 @@ class FlatRecords:
     ranked_iou:np.ndarray # (q,)
     heading:np.ndarray=None # (n,) radians, direction of each front; NaN where it is not known
     gt_heading:np.ndarray=None # (m,)
+    area:np.ndarray=None # (n,) square pixels: of boxes, or of masks by which was measured
+    gt_area:np.ndarray=None # (m,)
 
     @property
     def n_classes(self): return len(self.vocab)
@@ -65,6 +67,9 @@ def _shifted(indices, sizes):
 def _known(parts, sizes):
     "Numbers of all images, NaN for images that have none"
     return np.concatenate([np.empty(0), *(np.full(n, np.nan) if part is None else part for part,n in zip(parts, sizes))])
+
+def _areas(parts): # of (areas or None, boxes) of each image
+    return np.concatenate([np.empty(0), *(boxes[:,2]*boxes[:,3] if area is None else area for area,boxes in parts)])
 
 def _count_classes(labels, n_classes):
     "K, as given or as the labels show"
@@ -99,7 +104,8 @@ def flatten_records(
                 img=np.repeat(index, n_det), gt_img=np.repeat(index, n_gt),
                 ignore=column('ignore', bool), difficulty=column('difficulty', np.uint8),
                 det=_shifted([o.det for o in images], n_det), gt=_shifted([o.gt for o in images], n_gt), iou=column('iou'),
-                heading=_known([o.heading for o in images], n_det), gt_heading=_known([o.gt_heading for o in images], n_gt))
+                heading=_known([o.heading for o in images], n_det), gt_heading=_known([o.gt_heading for o in images], n_gt),
+                area=_areas([(o.area,o.boxes) for o in images]), gt_area=_areas([(o.gt_area,o.gt_boxes) for o in images]))
     n_classes = _count_classes(np.concatenate([flat['labels'], flat['gt_labels']]), n_classes)
     if vocab is None: vocab = [str(i) for i in range(n_classes)]
     if difficulty is not None: flat['ignore'] = flat['difficulty']>difficulty
@@ -193,8 +199,7 @@ def _precedence(role, ties):
 
 def _crowd_iou(flat, role):
     "Overlaps of the ranked pairs, that with ignored ground truth as the share of the detection inside"
-    area = lambda boxes: boxes[:,2]*boxes[:,3]
-    det_area,gt_area = area(flat.boxes[np.repeat(flat.ranked, np.diff(flat.start))]),area(flat.gt_boxes[flat.ranked_gt])
+    det_area,gt_area = flat.area[np.repeat(flat.ranked, np.diff(flat.start))],flat.gt_area[flat.ranked_gt]
     share = flat.ranked_iou*(det_area+gt_area)/(1+flat.ranked_iou)/det_area
     return np.where(role[flat.ranked_gt]==_Role.IGNORED, share, flat.ranked_iou)
 

@@ -88,6 +88,8 @@ class ImageRecord(NamedTuple):
     gt_quads:np.ndarray=None # (m, 4, 2) of ground truth
     heading:np.ndarray=None # (n,) radians, direction of each front; NaN or None: not known
     gt_heading:np.ndarray=None # (m,) of ground truth
+    area:np.ndarray=None # (n,) pixels of the masks by which was measured; None: w*h of the boxes
+    gt_area:np.ndarray=None # (m,) of ground truth
 
     @property
     def outlines(self): # (n, 4, 2)
@@ -146,7 +148,7 @@ def _true_corners(given, boxes, name):
 def image_record(
     pred, # dict(boxes (n,5), or quads (n,4,2) or (n,8); scores (n,), labels (n,)), torch or numpy; maybe `quads` beside boxes
     target, # dict(boxes (m,5) or quads, labels (m,), optional ignore (m,) bool, difficulty (m,) 0 to 255, `quads` beside boxes)
-    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); None: exact IoU of boxes or of quads
+    iou=None, # function of aligned boxes, (p, 5) each or as quads are given, to (p,); `mask_iou`; None: exact IoU of boxes or of quads
 )->ImageRecord:
     "What evaluation keeps of one image"
     (dets,boxes),(gts,gt_boxes) = _host(pred['boxes'], "preds' boxes"),_host(target['boxes'], "targets' boxes")
@@ -157,8 +159,9 @@ def image_record(
     for name,values,n in [('scores',scores,len(dets)), ("preds' labels",labels,len(dets)), ("targets' labels",gt_labels,len(gts))]:
         if values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
     if np.isnan(scores).any(): raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN: they cannot be ranked")
-    pairs = _pairs(dets, gts, iou)
+    *pairs,area,gt_area = iou.pairs(pred, target) if hasattr(iou, 'pairs') else (*_pairs(dets, gts, iou), None, None)
     fronts = [None if o.get('heading') is None else _array(o['heading'], np.float64) for o in (pred,target)]
     for name,values,n in (("preds' heading",fronts[0],len(dets)),("targets' heading",fronts[1],len(gts))):
         if values is not None and values.shape!=(n,): raise ValueError(f"{name} must be ({n},), one per box; got {values.shape}")
-    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts)
+    return ImageRecord(scores, labels, boxes, gt_labels, gt_boxes, *_flags(target, len(gts)), *pairs, quads, gt_quads, *fronts,
+                       area, gt_area)

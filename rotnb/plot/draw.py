@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from ..check.values import name_list
 from ..check.verbs import checked
 from ..geometry.boxes import hbox2qbox, outline, qbox2hbox, rbox2qbox
+from ..geometry.outlines import as_mask
 
 # %% ../../nbs/plot/01_draw.ipynb #a9982919
 PALETTE = ('#e69f00','#56b4e9','#009e73','#f0e442','#0072b2','#d55e00','#cc79a7','#ccffcc',
@@ -360,6 +361,14 @@ def drawn_boxes(
 
 drawn_boxes.kind = True
 
+# %% ../../nbs/plot/01_draw.ipynb #8edd4e90
+def _tint(img, masks, each, vocab, colors, share=.45):
+    "Mix the colours of labels into the pixels of their masks"
+    for mask,(label,_,ignored,_) in zip(map(as_mask, masks), each):
+        if mask.shape!=img.shape[:2]: raise ValueError(f'a mask of {mask.shape}, the image is {img.shape[:2]}: masks must have its size')
+        color = _GREY if ignored else _color_of(label, vocab, colors)
+        img[mask] = (img[mask]*(1-share)+share*np.array(color)).round().astype(np.uint8)
+
 @checked(boxes=drawn_boxes, vocab=name_list)
 def draw(
     image, # file, PIL image, tensor or (h,w,3) or (h,w), as `rgb8` takes it
@@ -376,12 +385,14 @@ def draw(
     symmetry:dict=None, # what angles of classes mean, by name: 'round' a circle, 360 an arrow along corner 0 to 1 of truth; None: as known
     quads=None, # (n,4,2) or (n,8) corners, pixels, drawn in place of `boxes`
     ids=None, # (n,) numbers of followed objects, written after the class
+    masks=None, # n masks of the image's size, (h,w) each or COCO run lengths, tinted in the colours of their boxes
     std=None # not drawn: taken so that all that a detector answers can be given, `draw(image, **found)`
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
     boxes,labels,scores,vocab,symmetry,heading,ids = _unpacked(boxes, labels, scores, vocab, symmetry, heading, ids)
+    if masks is not None: _tint(img, masks, _each(len(masks), labels, scores, ignored, ids), vocab, colors)
     found = _shown(boxes if quads is None else quads, labels, scores, vocab, ignored, colors, symmetry, heading, ids, 10.*lw+6)
     for quad,color,_,_,ign,mark in found:
         _line(img, quad-.5, color, lw, dashed=ign)                           # pixel centres are at .5 in box coordinates

@@ -10,8 +10,6 @@ import xml.etree.ElementTree as ET
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
-from ...geometry.boxes import rbox2qbox
-from ...geometry.fit import from_masks
 from .edit import *
 from .format import *
 from .turned import with_angle
@@ -40,8 +38,7 @@ def _mask_row(shape, name, difficult, most=2**28): # most: pixels; more is taken
     runs = [int(run) for run in shape.get('rle', '').split(',')]
     if min(w, h)<0 or w*h>most or min(runs)<0 or sum(runs)!=w*h: raise ValueError(f'run lengths add up to {sum(runs)}, expected {h} x {w}')
     mask = np.repeat(np.arange(len(runs))%2==1, runs).reshape(h, w)
-    boxes,(fill,) = from_masks([mask])
-    return (rbox2qbox(boxes)[0]+[left,top]).ravel().tolist(),name,difficult,fill
+    return mask_row(mask, name, difficult, (left,top))
 
 # %% ../../../nbs/data/formats/12_cvat.ipynb #717589e7
 CVAT_SHAPES = 'box','polygon','polyline','points','cuboid','ellipse','mask','skeleton'

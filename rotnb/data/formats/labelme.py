@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ...geometry.boxes import rbox2qbox
-from ...geometry.fit import from_masks, with_front, with_heading
+from ...geometry.fit import with_front, with_heading
 from ...geometry.symmetry import fold_angle
 from .edit import *
 from .format import *
@@ -27,9 +27,7 @@ from ..labels.records import *
 def _mask_row(shape, name, difficult):
     "A mask, put where its first point says"
     with Image.open(io.BytesIO(base64.b64decode(shape['mask'], validate=True))) as image: mask = np.asarray(image.convert('L'))>0
-    boxes,(fill,) = from_masks([mask])
-    quad = rbox2qbox(boxes)[0]+np.round(np.array(shape['points'][0], float))
-    return quad.ravel().tolist(),name,difficult,fill
+    return mask_row(mask, name, difficult, np.round(np.array(shape['points'][0], float)))
 
 def _circle_row(points, name, difficult):
     (x,y),on_rim = points

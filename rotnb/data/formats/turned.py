@@ -166,7 +166,7 @@ def _turned(row, field, deg, pivot):
     if not pivot:
         raise ValueError(f"{field.path} is {deg:g}: FiftyOne writes it for boxes of CVAT (turned about the middle) and of "
                          "Label Studio (about the upper left corner), and does not say which: pass pivot='middle' or pivot='corner'")
-    return row._replace(xy=turned_quad(row.xy, deg, pivot), angle=math.radians(deg))
+    return row._replace(xy=turned_quad(row.xy, deg, pivot), angle=math.radians(deg), outline=None)
 
 # %% ../../../nbs/data/formats/03_turned.ipynb #07526e3f
 _COORDINATES = 'x1 y1 x2 y2 cx cy hbox_w hbox_h w h'.split()     # what a single number may repeat, in the order of `_Repeats.numbers`

@@ -11,6 +11,7 @@ import re, yaml
 from pathlib import Path
 import numpy as np
 from ...check.verbs import checked
+from ...geometry.outlines import one_ring
 from ..images.rasters import image_size
 from ..images.walk import walk_files
 from ..labels.records import unknown_class
@@ -117,19 +118,22 @@ def write_yolo_obb(
     annots, # of `Annot`
     folder, # where to write the text files, e.g. 'mine/labels/train'
     names, # class names in order
-    border:str='clip' # boxes that leave their image: 'clip', brought in by `keep_inside`, or 'keep'
+    border:str='clip', # boxes that leave their image: 'clip', brought in by `keep_inside`, or 'keep'
+    outlines:bool=False # outlines in place of corners, where there are some: YOLO-seg
 )->list: # the files written
     "Labels as YOLO-OBB text, one file per image; the format cannot carry *difficult*"
     if border not in ('clip','keep'): raise ValueError(f"border is {border!r}, expected 'clip' or 'keep'")
     folder,files,names = Path(folder),[],list(names)
+    if outlines: annots = map(fitting_outlines, annots)
     if border=='clip': annots = annots_inside(annots)[0]
     folder.mkdir(parents=True, exist_ok=True)
     for annot in annots:
         size_wh = np.array(image_size(annot.image))
         for name in annot.names:
             if name not in names: raise LabelError(f'{annot.image}: {unknown_class(name, names)}')
-        lines = [f'{names.index(name)} '+' '.join(f'{v:.8g}' for v in (quad/size_wh).ravel())
-                 for quad,name in zip(annot.quads, annot.names)]
+        places = annot.quads if not (outlines and annot.outlines) else [quad if outline is None else one_ring(outline)
+                                                                        for quad,outline in zip(annot.quads, annot.outlines)]
+        lines = [f'{names.index(name)} '+' '.join(f'{v:.8g}' for v in (place/size_wh).ravel()) for place,name in zip(places, annot.names)]
         files.append(folder/f'{annot.image.stem}.txt')
         files[-1].write_text(''.join(line+'\n' for line in lines), encoding='utf-8')
     return files
@@ -155,8 +159,9 @@ class WrittenYolo(YoloLines):
     def parse(self, line, image, upright=False, **options):
         if upright and len(line.split()) in (5,6): return FORMATS['yolo'].parse(line, image, **options)
         return super().parse(line, image, **options)
+    outlined = False        # whether outlines are written
     def write(self, annots, root, split, names, border='clip'):
-        write_yolo_obb(check_distinct(annots), Path(root)/self.folder/split, names, border)
+        write_yolo_obb(check_distinct(annots), Path(root)/self.folder/split, names, border, self.outlined)
         write_names(root, names)
     def spell(self, line, row, changes, image):
         (xy,name,_),fields = row,(line or '').split()
@@ -199,7 +204,7 @@ def read_yolo_obb(
 class YoloSeg(WrittenYolo):
     "YOLO-seg: class number and the points of an outline, in shares"
     lines,options = ('yolo_seg','yolo_obb'),('upright',)
-    angle,outside = 'outline','clipped by most tools'
+    angle,outside,outlined = 'outline','clipped by most tools',True
     shape = 'x1 y1 x2 y2 x3 y3 ...'
     def has(self, count): return count>=7 and count%2==1
     def place(self, numbers, size, name): return outline_row([np.reshape(numbers, (-1,2))*size], name)

@@ -8,6 +8,7 @@ __all__ = ['keep_inside', 'annots_inside', 'border_losses']
 # %% ../../../nbs/data/labels/08_inside.ipynb #f6cb80ac
 import numpy as np
 from ...geometry.fit import with_heading
+from ...geometry.outlines import clip_outline
 from ...geometry.visible import clip_to_frame, visible_fraction
 from ..images.rasters import image_size
 
@@ -30,18 +31,22 @@ def keep_inside(
     return quads,iou
 
 # %% ../../../nbs/data/labels/08_inside.ipynb #fb96d00a
+def _cut(outline, size_wh): return None if outline is None else clip_outline(outline, (0,0), size_wh)
+
 def annots_inside(
     annots # of `Annot`
 )->tuple: # records with no corner outside, and a list of (record, index, IoU) of the boxes that were changed; IoU 0: left out
     "Boxes of records brought into their images"
     res,changed = [],[]
     for annot in annots:
-        quads,iou = keep_inside(annot.quads, annot.size or image_size(annot.image))
+        size_wh = annot.size or image_size(annot.image)
+        quads,iou = keep_inside(annot.quads, size_wh)
         moved = np.abs(quads-annot.quads).max((1,2), initial=0)>1e-6
         new = np.flatnonzero(moved | (iou==0))
         left = np.flatnonzero(iou>0)
         changed += [(annot,int(i),float(iou[i])) for i in new]
-        res.append(annot.keep(left, quads=quads[left]) if len(new) else annot)
+        cut = annot.outlines and [_cut(annot.outlines[i], size_wh) for i in left]
+        res.append(annot.keep(left, quads=quads[left], outlines=cut) if len(new) or cut else annot)
     return res,changed
 
 def _refused(annot):

@@ -6,7 +6,7 @@
 __all__ = ['MALFORMED', 'ANGLE_UNITS', 'Difficult', 'UnknownClassError', 'unknown_class', 'odd_name', 'Annot', 'with_difficulty',
            'LabelError', 'LabelWarning', 'DatasetLayoutError', 'Problems', 'area_of', 'ParsedBox', 'NotABox', 'explain',
            'number', 'keep_rows', 'Entries', 'line_entries', 'to_annot', 'read_header', 'read_image', 'read_pairs',
-           'outline_row', 'rbox_numbers', 'rbox_row', 'hbox_row']
+           'outline_row', 'mask_row', 'rbox_numbers', 'rbox_row', 'hbox_row', 'fitting_outlines']
 
 # %% ../../../nbs/data/labels/03_records.ipynb #987d1d9f
 import difflib, struct, warnings
@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 from ...check.verbs import checked
 from ...geometry.boxes import rbox2qbox
-from ...geometry.fit import from_polygons
+from ...geometry.fit import from_masks, from_polygons
+from ...geometry.outlines import fit_outlines, joined_rings, mask_rings
 from ...geometry.symmetry import headings
 from ...evaluate.protocols import difficulty_thr
 from ..images.orient import ImageSizeError, label_map, move_points
@@ -74,6 +75,7 @@ class Annot:
     frame:np.ndarray=None # (2,3) from the numbers in the label file to pixels of the image, where they differ: `data.images.orient`
     gsd:float=None        # metres of a pixel on the ground, where the label file says it
     front:str='along'     # where corner 0 to 1 lies in classes that have a front: 'along' the heading, or 'across' it, as the front edge
+    outlines:list=None    # n outlines as in `geometry.outlines`, (p,2) pixels; None for a box alone, and where none has one
 
     @property
     def ignored(self): return self.difficult>self.difficulty # (n,) bool
@@ -90,7 +92,8 @@ class Annot:
         "The record with some of its boxes only"
         return replace(self, **{**dict(
             quads=self.quads[idx], names=[self.names[i] for i in idx], difficult=self.difficult[idx],
-            where=self.where and [self.where[i] for i in idx], angle=None if self.angle is None else self.angle[idx]), **changes})
+            where=self.where and [self.where[i] for i in idx], angle=None if self.angle is None else self.angle[idx],
+            outlines=self.outlines and [self.outlines[i] for i in idx]), **changes})
     def __len__(self): return len(self.names)
 
 # %% ../../../nbs/data/labels/03_records.ipynb #f957f769
@@ -159,6 +162,7 @@ class ParsedBox(NamedTuple):
     angle:float=float('nan') # of the box in the file, radians, clockwise, not wrapped
     where:str=''           # filled in by `keep_rows`
     unread:str=''          # what looks like an angle of the box and was not read, see `data.formats.turned`
+    outline:object=None    # (p,2) rings around the object, see `geometry.outlines`; None where the label is the box itself
 
 class NotABox(Exception): "An entry that is understood but has no area: a point, a line"
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
@@ -218,9 +222,10 @@ def line_entries(
 # %% ../../../nbs/data/labels/03_records.ipynb #f2191ece
 def to_annot(image, rows, size=None, id=None): # rows: `ParsedBox`, or what fits into one
     "One record from the rows of a label file"
-    xy,names,difficult,_,angle,where,_ = zip(*(ParsedBox(*row) for row in rows)) if rows else ((),)*7
+    xy,names,difficult,_,angle,where,_,outlines = zip(*(ParsedBox(*row) for row in rows)) if rows else ((),)*8
     return Annot(Path(image), np.array(xy, dtype=float).reshape(-1,4,2), list(names), np.array(difficult, dtype=int),
-                 size, list(where), np.array(angle, dtype=float), id=id)
+                 size, list(where), np.array(angle, dtype=float), id=id,
+                 outlines=list(outlines) if any(outline is not None for outline in outlines) else None)
 
 def read_header(file, problems): # image file; `Problems`
     "(width, height) and EXIF orientation of an image, or None with the problem noted"
@@ -230,6 +235,8 @@ def read_header(file, problems): # image file; `Problems`
         return None
     if reader.pages>1: problems.add('pages', file, f'{reader.pages} pages')
     return reader.shape[1::-1],reader.turn
+
+def _moved(outline, frame): return None if outline is None else move_points(outline, frame)
 
 def read_image(
     image, # image file
@@ -245,7 +252,8 @@ def read_image(
     declared,stored = getattr(some, 'size', None),getattr(some, 'stored', False)
     try: frame,how = label_map(declared, size_wh, turn, stored)
     except ImageSizeError as error: problems.add('size', image, f'{error} ({some[0][0]})' if some else str(error)); return None
-    rows = [row._replace(xy=move_points(row.xy, frame).tolist()) for row in keep_rows(some, problems, vocab, kind)]
+    rows = [row._replace(xy=move_points(row.xy, frame).tolist(), outline=_moved(row.outline, frame))
+            for row in keep_rows(some, problems, vocab, kind)]
     scaled = f'from {declared[0]:g} x {declared[1]:g} px to {size_wh[0]} x {size_wh[1]}' if how=='scaled' else ''
     if how and rows: problems.add(how, image, scaled)
     return replace(to_annot(image, rows, size_wh), frame=frame, gsd=getattr(some, 'gsd', None))
@@ -271,13 +279,24 @@ def outline_row(
     name, # class name
     difficult=0
 )->tuple:
-    "A row from an outline: a quad as it is, else the least-area rectangle and the share of it that is filled"
+    "A row from an outline: a quad as it is, else the least-area rectangle, the share of it that is filled, and the outline"
     parts = [np.asarray(part, np.float64).reshape(-1,2) for part in parts]
     parts = [part[:-1] if len(part)>1 and (part[0]==part[-1]).all() else part for part in parts]
     if sum(map(len, parts))<3: raise ValueError('an outline needs three points or more')
     if len(parts)==1 and len(parts[0])==4: return parts[0].ravel().tolist(),name,difficult
     boxes,fill = from_polygons([parts])
-    return rbox2qbox(boxes)[0].ravel().tolist(),name,difficult,fill[0]
+    return ParsedBox(rbox2qbox(boxes)[0].ravel().tolist(), name, difficult, fill[0], outline=joined_rings(parts))
+
+def mask_row(
+    mask, # (h,w), true inside
+    name, # class name
+    difficult=0,
+    corner=(0,0) # (x, y) of the mask's first pixel in the image
+)->tuple:
+    "A row from a mask: the least-area rectangle, the share of it that is filled, and the outline"
+    boxes,(fill,) = from_masks([mask])
+    xy,outline = (rbox2qbox(boxes)[0]+corner).ravel().tolist(),mask_rings(mask)+corner
+    return ParsedBox(xy, name, difficult, fill, outline=outline if fill<1 else None)     # a full box is its own outline
 
 _UNITS = dict(rad=1., deg=np.pi/180, rad_ccw=-1., deg_ccw=-np.pi/180)
 ANGLE_UNITS = {unit+at: factor for at in ('','_corner','_pivot') for unit,factor in _UNITS.items()} # clockwise radians in one unit
@@ -316,3 +335,16 @@ def hbox_row(box, name, difficult=0): # box: x1, y1, x2, y2
     "A row from an axis-aligned box"
     x1,y1,x2,y2 = map(float, box)
     return [x1,y1,x2,y1,x2,y2,x1,y2],name,difficult
+
+# %% ../../../nbs/data/labels/03_records.ipynb #d7d84c93
+def fitting_outlines(
+    annot, # `Annot`
+    tolerance:float=.5 # pixels that a corner may be off
+)->Annot:
+    "The record without the outlines around which its boxes do not lie any more: what is written is what was changed last"
+    if not annot.outlines: return annot
+    def fits(quad, outline):
+        around = [fit_outlines(outline[None], quad[None], upright)[0] for upright in (False,True)]
+        return min(np.abs(one-quad).max() for one in around)<=tolerance
+    left = [one if one is not None and fits(quad, one) else None for quad,one in zip(annot.quads, annot.outlines)]
+    return replace(annot, outlines=left)

@@ -50,6 +50,8 @@ class TileAnnot(Annot):
         if self.partial is not None: changes = dict(partial=self.partial[idx], **changes)
         return super().keep(idx, **changes)
 
+def _moved(outline, window): return None if outline is None else window.to_window(outline)
+
 def _tile(annot, window, share, iof_thr, below, mark_cut):
     "The record of one window; share: (n,) how much of each box it shows"
     counts = share>=iof_thr-1e-6                                             # a share of 0.7 is not to fail by rounding
@@ -59,7 +61,8 @@ def _tile(annot, window, share, iof_thr, below, mark_cut):
     return TileAnnot(window, window.to_window(annot.quads[shown]), [annot.names[i] for i in shown], difficult[shown], window.size,
                      where=annot.where and [annot.where[i] for i in shown], angle=None if annot.angle is None else annot.angle[shown],
                      difficulty=annot.difficulty, front=annot.front, whole=annot, partial=~counts[shown],
-                     gsd=annot.gsd and annot.gsd/np.sqrt(np.prod(window.ratio)).item())
+                     gsd=annot.gsd and annot.gsd/np.sqrt(np.prod(window.ratio)).item(),
+                     outlines=annot.outlines and [_moved(annot.outlines[i], window) for i in shown])
 
 def tile_scene(
     annot:Annot, # record of a scene
