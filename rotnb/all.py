@@ -120,7 +120,7 @@ from .data.formats.known_sets import known_set
 
 # data: synthetic scenes, and the doctor
 from .data.synth.practice import work_in
-from .data.synth.scenes import SYNTH_SYMMETRY, make_scene, make_synth
+from .data.synth.scenes import make_scene, make_synth
 from .data.synth.moving import make_video, moving_scene
 from .data.doctor.boxes import guess_symmetry
 from .data.doctor.report import DoctorReport, doctor

@@ -9,6 +9,7 @@ import argparse, json, sys, time, warnings
 from pathlib import Path
 from rotnb.all import *
 from rotnb.cli.recipe import recipe
+from rotnb.data.synth.scenes import SYNTH_SYMMETRY
 from rotnb.learn.history import versions
 
 WAYS = dict(plain=None, symmetry={name:SYNTH_SYMMETRY[name] for name in ('storage-tank','building')})

@@ -1,9 +1,8 @@
 """Trained detectors as files, beside themselves, on the demo's held-out scenes:
-`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python trained_files.py NAME --json trained_files.json`, NAME a family that learning.py trained
-(or trains now) for `--seconds` of processor time; or the folder of a predictor, such as `rotnb-demo` writes.
-Files of ONNX Runtime and OpenVINO in f32, and with `--int8` quantized by training scenes: mean average precision, boxes beside those of
-the detector from a score of .3 on (a like one has their class and an IoU above .5), and processor time of an image, all in turn on each
-scene.
+`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python trained_files.py NAME --json trained_files.json`, NAME one of `NETS`, which is trained once
+by the demo's recipe for `--seconds` of processor time; or the folder of a predictor, such as `rotnb-demo` writes.
+Files of ONNX Runtime and OpenVINO in f32, and in int8 by training scenes: mean average precision, boxes beside those of the detector
+from a score of .3 on (a like one has their class and an IoU above .5), and processor time of an image, all in turn on each scene.
 `--proposals` instead: the detector itself, of two stages, with fewer proposals.
 A detector that is in the JSON file is measured again. `python trained_files.py --table trained_files.json` prints it."""
 import argparse, json, os, sys, tempfile, time
@@ -18,22 +17,29 @@ from rotnb.data.labels.atomic import write_atomic
 from rotnb.interop.export import onnx_to_openvino
 from rotnb.models.fast import moved
 from rotnb.predict.measure import truth_of
-from learning import OWN, WORK, folder_of, train
+from accuracy import trained
+from learning import OWN
 
+NETS = {'rotated_tal_tiny':{}, 'oriented_rcnn':OWN['oriented_rcnn']}
+WORK = Path(tempfile.gettempdir())/'rotnb-trained'
 AT = .3                                                                 # least score of the boxes that are compared
 
 def net(name, seconds, work=WORK):
     "A trained predictor, from its folder where it was trained before"
-    folder = folder_of(name, seconds, work)
-    if not folder.exists(): train(name, seconds, work=work)
+    folder = Path(work)/f'{name}-{seconds:g}'
+    if not folder.exists():
+        way = dict(model=name, opt=recipe['opt'], lr=recipe['lr'], ema=True)
+        learn,clock = trained(way, seconds, 0, **NETS[name])
+        print(f'{name}: {clock.n} steps', flush=True)
+        learn.predictor().save(folder)
     return load_weights(folder)
 
-def files(predictor, folder, images, int8, size=recipe['size']):
+def files(predictor, folder, images, size=recipe['size']):
     "What answers, by name: the detector, and files of it"
     onnx = export_onnx(predictor, folder/'m.onnx', size, check=False)
     xml = onnx_to_openvino(onnx, folder/'m.xml')
     made = {'onnx f32':onnx, 'openvino f32':xml}
-    for name,file in (('onnx int8',onnx), ('openvino int8',xml))*int8:
+    for name,file in (('onnx int8',onnx), ('openvino int8',xml)):
         try: made[name] = quantize(file, images, max_lost=1.)
         except ExportError as e: print(f'{name}: {e}')
     return {'torch':Predictor(predictor.detector, **predictor.settings()), **{name:Predictor(file) for name,file in made.items()}}
@@ -80,9 +86,8 @@ def table(log):
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('names', nargs='*'); p.add_argument('--json'); p.add_argument('--table'); p.add_argument('--work', default=WORK)
+    p.add_argument('names', nargs='*'); p.add_argument('--json'); p.add_argument('--table'); p.add_argument('--work', default=str(WORK))
     p.add_argument('--seconds', type=float, default=240); p.add_argument('--proposals', type=int, nargs='*')
-    p.add_argument('--int8', action='store_true')
     p.add_argument('--n', type=int, help='scenes; all 60 if absent')
     a = p.parse_args()
     if a.table: sys.exit(table(json.loads(Path(a.table).read_text())))
@@ -91,12 +96,12 @@ if __name__=='__main__':
     dls = demo_loaders(workers=0)
     images,annots = [o.image for o in dls.train_ds.items[:24]],list(dls.valid_ds.items)[:a.n]
     for name in a.names:
-        predictor = net(name, a.seconds, a.work) if name in OWN else load_weights(name)
+        predictor = net(name, a.seconds, a.work) if name in NETS else load_weights(name)
         kind = predictor.detector.name
         with tempfile.TemporaryDirectory() as folder:
             if a.proposals is not None:
                 kind,ways = f'{kind}, proposals',with_proposals(predictor, a.proposals or (2000,1000,500,300))
-            else: ways = files(predictor, Path(folder), images, a.int8)
+            else: ways = files(predictor, Path(folder), images)
             log[kind] = measured(ways, annots)
         if a.json: write_atomic(a.json, json.dumps(log, indent=1)+'\n')
     table(log)

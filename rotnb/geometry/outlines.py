@@ -9,6 +9,7 @@ __all__ = ['joined_rings', 'rings_of', 'one_ring', 'outline_mask', 'mask_rings',
 # %% ../../nbs/geometry/07_outlines.ipynb #722f1565
 import numpy as np
 from ..check.arrays import cast, count_up, is_tensor, library_of, take_along
+from ..check.verbs import checked
 from .boxes import hbox2qbox, rbox2qbox
 from .polygons import convex_hull, min_area_rect
 from .visible import quad_area
@@ -79,6 +80,7 @@ def _pixel_edges(mask):
         sides.append(np.stack([x+step[0],y+step[1],x+step[2],y+step[3]], -1))
     return np.split(np.concatenate(sides), 2, 1)
 
+@checked
 def mask_rings(
     mask # (h, w), true inside
 )->np.ndarray: # (p, 2) outline; (0, 2) of an empty mask
@@ -114,6 +116,7 @@ def rle_counts(s:str)->list:
         value = shift = 0
     return runs
 
+@checked
 def rle_mask(
     rle:dict, # counts (list or compressed string) and size (height, width)
     most:int=2**28 # pixels that a mask may have; more is taken for an attack
@@ -127,6 +130,7 @@ def rle_mask(
     return np.repeat(np.arange(len(runs))%2==1, runs).reshape(w, h).T
 
 # %% ../../nbs/geometry/07_outlines.ipynb #fefcaeca
+@checked
 def mask_rle(
     mask, # (h, w), true inside
     compressed:bool=True # counts as COCO's string; False: as a list

@@ -9,7 +9,7 @@ __all__ = ['detr_rows', 'CellAttention', 'LookingLayer', 'DeformableEncoder']
 import torch
 from functools import partial
 from torch import nn, Tensor
-from fastcore.basics import patch, store_attr
+from fastcore.basics import store_attr
 from ..targets.priors import PointPriors, level_priors
 from ..losses.focal import focal_loss
 from .necks import group_norm

@@ -212,7 +212,8 @@ def assign(self:SetStage, out:StageOut, targets:list)->Tensor: # `(b, N)` object
     first,matched = _n_known(out),[]
     for i,target in enumerate(targets):
         try: matched.append(self.assigner(out.priors[i,first:], target['boxes'], target.get('ignore'),
-                            labels=self._class_of(target['labels']), logits=out.logits[i,first:], decoded=out.deltas[i,first:], size_wh=out.size_hw[::-1]))
+                            labels=self._class_of(target['labels']), logits=out.logits[i,first:], decoded=out.deltas[i,first:],
+                            size_wh=out.size_hw[::-1]))
         except TooManyObjects as e:
             raise TargetError(f"targets[{i}]: {e}, and each object needs one of its own: make the detector with more (queries=...), "
                               "or cut images into smaller windows") from None

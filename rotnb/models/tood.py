@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from functools import partial
 from torch import nn, Tensor
-from fastcore.basics import patch
 from ..check.verbs import checked
 from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign

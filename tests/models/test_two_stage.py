@@ -1,7 +1,8 @@
 "Detectors of two and three stages: what is their own, and MMRotate's numbers from formula weights"
 from functools import partial
 import numpy as np, pytest, torch
-from reference import checkpoint, close, matched, nearly_all, neck_errors, needs_oracle, opened, quietly, rel, targets, their_dets, unscored
+from reference import (checkpoint, close, matched, nearly_all, neck_errors, needs_oracle, opened, quietly, rel, targets, their_dets,
+    unscored)
 from rotnb.interop.mmrotate import KeysError, load_mmrotate
 from rotnb.models import create_detector
 from rotnb.models.contract import StageOut

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ...geometry.boxes import rbox2qbox
 from ...geometry.fit import with_front, with_heading
 from ...geometry.symmetry import fold_angle
 from .edit import *
