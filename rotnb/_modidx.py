@@ -5643,6 +5643,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.dense_detector': ( 'models/dense_head.html#dense_detector',
                                                                                      'rotnb/models/dense_head.py'),
+                                         'rotnb.models.dense_head.front_conv': ( 'models/dense_head.html#front_conv',
+                                                                                 'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.joint_logits': ( 'models/dense_head.html#joint_logits',
                                                                                    'rotnb/models/dense_head.py'),
                                          'rotnb.models.dense_head.last_conv': ( 'models/dense_head.html#last_conv',

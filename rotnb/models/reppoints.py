@@ -20,12 +20,11 @@ from ..geometry.polygons import min_area_rect
 from ..ops.align import deform_conv
 from ..ops.ranks import rank_mean
 from ..targets.priors import PointPriors
-from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
 from .contract import Detector, Positives, StageOut, heading_terms, matched_objects, nearest_targets, register_detector
-from .dense_head import DenseHead, dense_detector, last_conv, tower
+from .dense_head import DenseHead, dense_detector, front_conv, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704
 @dataclass
@@ -121,7 +120,7 @@ def build(self:RepPointsHead, in_channels:int):
     self.first_conv,self.first = nn.Conv2d(nf, width, 3, padding=1),nn.Conv2d(width, k, 1)
     self.cls_conv,self.move_conv = (nn.Conv2d(nf, width, side, padding=side//2, bias=False) for _ in range(2))
     self.cls,self.move = nn.Conv2d(width, self.n_classes, 1),nn.Conv2d(width, k, 1)
-    if self.heading: self.front = last_conv(nf, HeadingCoder.n)
+    if self.heading: self.front = front_conv(nf)
     for o in (self.cls_conv, self.move_conv): nn.init.kaiming_uniform_(o.weight, nonlinearity='relu')
     for o in (self.first_conv, self.first, self.cls, self.move): nn.init.normal_(o.weight, std=0.01); nn.init.zeros_(o.bias)
     nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))

@@ -13,14 +13,13 @@ from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..targets.priors import PointPriors
 from ..targets.dynamic_assign import dsl_assign
-from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias
 from ..losses.boxes import box_loss
 from .contract import Detector, register_detector
 from .backbones import TimmBackbone
 from .pafpn import CSPNeXtPAFPN
-from .dense_head import BRANCHES, DenseHead
+from .dense_head import BRANCHES, DenseHead, front_conv
 
 # %% ../../nbs/models/19_rtmdet.ipynb #cbfbb215
 def _of_levels(value, n):
@@ -101,7 +100,7 @@ class LevelHead(DenseHead):
         if self.quality in BRANCHES: self.quality_conv = self._lasts(widths[1], 1)
         if self.quality=='objectness':
             for last,cls in zip(self.quality_conv, self.cls): nn.init.constant_(last.bias, cls.bias[0].item())
-        if self.heading: self.front = self._lasts(widths[1], HeadingCoder.n)
+        if self.heading: self.front = nn.ModuleList([front_conv(nf, self.n) for nf in widths[1]])
         self._make_scales()
 
     def _lasts(self, widths, out):

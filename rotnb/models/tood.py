@@ -13,12 +13,11 @@ from torch import nn, Tensor
 from ..check.verbs import checked
 from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign
-from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import DistanceAngleCoder
 from ..targets.dynamic_assign import aligned, tal_assign
 from ..losses.focal import focal_loss, prior_bias, quality_focal_loss
 from .contract import Detector, register_detector
-from .dense_head import DenseHead, dense_detector, joint_logits, last_conv, tower
+from .dense_head import DenseHead, dense_detector, front_conv, joint_logits, last_conv, tower
 from .necks import group_norm
 from .upright import COCO_DENSE, oriented_kin
 from .yolo import angle_settings, box_iou_loss
@@ -99,7 +98,7 @@ class TaskHead(DenseHead):
         for conv in (self.where[0], self.where[2]): nn.init.normal_(conv.weight, std=.001); nn.init.zeros_(conv.bias)
         for conv in (self.cls, self.chance[2]): nn.init.constant_(conv.bias, prior_bias(self.prior_prob))
         with torch.no_grad(): self.box.bias[4:].copy_(self.coder.angle_coder.start())
-        if self.heading: self.front = last_conv(nf, HeadingCoder.n)
+        if self.heading: self.front = front_conv(nf)
         self.side_scale = nn.Parameter(torch.ones(len(self.strides)))
 
     def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)

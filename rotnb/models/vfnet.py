@@ -14,11 +14,10 @@ from ..check.verbs import checked
 from ..ops.align import deform_conv
 from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign
-from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias, varifocal_loss
 from .contract import Detector, Positives, StageOut, register_detector
-from .dense_head import DenseHead, dense_detector, last_conv, tower
+from .dense_head import DenseHead, dense_detector, front_conv, last_conv, tower
 from .upright import COCO_DENSE, oriented_kin
 from .yolo import angle_settings, box_iou_loss
 
@@ -64,7 +63,7 @@ class StarHead(DenseHead):
         self.cls,self.first,self.box = (last_conv(nf, width) for width in (self.n_classes, self.coder.n, self.coder.n))
         nn.init.constant_(self.cls.bias, prior_bias(self.prior_prob))
         with torch.no_grad(): self.first.bias.copy_(self.coder.start())
-        if self.heading: self.front = last_conv(nf, HeadingCoder.n)
+        if self.heading: self.front = front_conv(nf)
         self.first_scale,self.box_scale = (nn.Parameter(torch.ones(len(self.strides))) for _ in range(2))
 
 # %% ../../nbs/models/46_vfnet.ipynb #b21a6c99

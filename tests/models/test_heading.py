@@ -76,7 +76,7 @@ def test_a_perfect_output_is_answered():
     head = model.stages[-1]
     for towards in (-3.,-1.2,.1,2.):
         for p in head.front.parameters(): torch.nn.init.zeros_(p)
-        with torch.no_grad(): head.front.bias.copy_(tensor([math.cos(towards),math.sin(towards)]))
+        with torch.no_grad(): head.front[-1].bias.copy_(tensor([math.cos(towards),math.sin(towards)]))
         there = found(model)
         own = there['labels']==1
         want = along_side(torch.full_like(there['scores'][own], towards), there['boxes'][own,4])
@@ -85,7 +85,7 @@ def test_a_perfect_output_is_answered():
 def test_upright_boxes_have_a_free_heading():
     model = make('rotated_fcos', angle='hbb')
     losses(model)['loss_heading'].backward()
-    with torch.no_grad(): model.stages[-1].front.bias.copy_(tensor([.6,.8])); model.stages[-1].front.weight.zero_()
+    with torch.no_grad(): model.stages[-1].front[-1].bias.copy_(tensor([.6,.8])); model.stages[-1].front[-1].weight.zero_()
     there = found(model)
     assert (there['heading'][there['labels']==1]-math.atan2(.8, .6)).abs().max()<1e-5
 
