@@ -89,7 +89,7 @@ class DeformableEncoder(nn.Module):
         sizes = [feat.shape[-2:] for feat in feats]
         cells = torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], 1)
         where = torch.cat([self.place(size, i, cells) for i,size in enumerate(sizes)])
-        boxes = level_priors(PointPriors(), sizes, self.strides, cells.device)[0].expand(len(cells), -1, -1)
+        boxes = level_priors(PointPriors(), sizes, self.strides, cells.device)[0].expand(cells.shape[0], -1, -1)
         for layer in self.layers: cells = layer(cells, where, boxes, sizes)
         parts = cells.split([h*w for h,w in sizes], 1)
         return [part.transpose(1, 2).unflatten(2, size) for part,size in zip(parts, sizes)]

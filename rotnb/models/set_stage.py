@@ -310,7 +310,7 @@ def class_layers(self:QueryStage)->dict: # as of `SetStage`
 @patch
 def content_of(self:QueryStage, chosen:Tensor, boxes:Tensor, size_wh)->Tensor: # `(b, N, c)`; of boxes `(b, N, 2*c)`, first where it is
     "What is known of queries at first; of all but the cells it is learnt by the stages that follow"
-    if self.content=='learnt': return self.known[:chosen.shape[1]].to(chosen.dtype).expand(len(chosen), -1, -1)
+    if self.content=='learnt': return self.known[:chosen.shape[1]].to(chosen.dtype).expand(chosen.shape[0], -1, -1)
     if self.content=='cell': return chosen.detach()
     return self.known(box_waves(self.coder, boxes.detach(), size_wh, chosen.shape[-1]).to(chosen.dtype))
 
@@ -384,7 +384,7 @@ def forward(self:DecoderStage,
     known = self.forward_layers(known)
     said = self.coder.refine(before.deltas if self.twice else boxes, self.box(known).float(), size)
     lvls = before.lvls
-    if (more := boxes.shape[1]-lvls.shape[1]): lvls = torch.cat([lvls.new_zeros(len(lvls), more), lvls], 1)
+    if (more := boxes.shape[1]-lvls.shape[1]): lvls = torch.cat([lvls.new_zeros(lvls.shape[0], more), lvls], 1)
     logits = self.cls(known).float()
     if self.where=='kept': known = torch.cat([where, known], -1)
     return StageOut(logits, said, boxes, lvls, queries=known, counts=(boxes.shape[1],))
