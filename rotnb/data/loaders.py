@@ -83,6 +83,10 @@ def _quads(o, pointed=()): # names of classes of 360, whose corner 0 to 1 is to 
 def _names(o): return o.labels
 def _outlines(o): return o.outlines or [None]*len(o)
 
+class _Pointed(Transform): # fastai puts a function of its own around a partial, and then loaders cannot be pickled
+    def __init__(self, pointed): super().__init__(); self.pointed = pointed
+    def encodes(self, o): return _quads(o, self.pointed)
+
 class RotatedDataLoaders(DataLoaders):
     "`DataLoaders` of `(TensorImage, TensorQuad, TensorBoxLabel)` with a factory for each kind of source"
     @property
@@ -175,7 +179,7 @@ def from_annots(cls:RotatedDataLoaders,
         if size is None: size = default_size(every if tile is None else train_annots) # windows of validation end with the scene
         item_tfms = _fit(size, rect)
     blocks = NamedImageBlock(_opener(cache)),RBoxBlock(cut, min_visible, below),RBoxLblBlock(vocab)
-    get_y = [partial(_quads, pointed=pointed),_names]
+    get_y = [_Pointed(pointed),_names]
     if refit is not None: blocks,get_y = (*blocks, OutlineBlock(refit=='upright')),[*get_y, _outlines]
     block = DataBlock(blocks, n_inp=1, get_x=_image, get_y=get_y, splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)

@@ -47,7 +47,7 @@ def test_track(run, tmp_path):
     wrong = {'no such video':['none.mp4'], 'symmetry 45: expected 360':['film.mp4','--symmetry','45'],
              'oblong: expected 360':['film.mp4','--symmetry','oblong'],
              'low is 0.9':['film.mp4','--low','.9'], "'csv' or 'json'":['film.mp4','--format','xml'],
-             'score_thr':['film.mp4','--out','found','--low','.2']}
+             'score_thr':['film.mp4','--out','found','--low','.12']}
     for words,args in wrong.items():
         code,out,err = run('track', MODEL, *args)
         assert code==2 and words in err and err.count('\n')==1, (args,err)
