@@ -87,6 +87,9 @@ def mask_rings(
     "The outline of a mask, exactly: it runs along the edges of pixels"
     mask = np.asarray(mask)>0
     if mask.ndim!=2: raise ValueError(f'expected one mask of shape (h, w), got {mask.shape}')
+    rows,columns = (np.flatnonzero(mask.any(axis)) for axis in (1,0))
+    if not len(rows): return np.zeros((0,2))
+    mask = mask[rows[0]:rows[-1]+1,columns[0]:columns[-1]+1]                            # an object is a small part of most images
     begin,end = _pixel_edges(mask)
     at = lambda points: np.argsort(points[:,1]*(mask.shape[1]+1)+points[:,0], kind='stable')
     after = np.empty(len(begin), int)
@@ -100,7 +103,7 @@ def mask_rings(
             if turns[i]: ring.append(corners[i])
             i = after[i]
         rings.append(ring)
-    return joined_rings([ring for ring in rings if ring])
+    return joined_rings([ring for ring in rings if ring])+[columns[0],rows[0]]
 
 # %% ../../nbs/geometry/07_outlines.ipynb #5837eda7
 def rle_counts(s:str)->list:

@@ -174,6 +174,7 @@ def deformable_options(
                                   stacked_convs=depth, strides=tuple(8*2**i for i in range(levels)),
                                   points=len(sd['decoder.layers.0.encoder_attn.attention_weights.weight'])//(8*levels))
 
+# %% ../../nbs/interop/19_rtdetr_files.ipynb #b68e03ba
 def fill_deformable(
     model, # of ours, upright or oriented
     sd:dict, # a state dict of Deformable DETR

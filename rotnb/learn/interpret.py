@@ -365,14 +365,14 @@ def plot_truth(self:RotatedInterpretation,
 ): # figure, or None without images
     "Some images with their ground truth"
     if not len(images): return None
-    flat = self.acc.flat()
+    flat,(_,fronts) = self.acc.flat(),self._fronts()
     with figure_style():
         fig,axs = plt.subplots(1, len(images), figsize=(3.2*len(images),3.5), squeeze=False, constrained_layout=True)
         for ax,i in zip(axs[0], images):
             own = flat.gt_img==i
             show_pixels(ax, self._image(i))
             show_boxes(ax, rbox2qbox(flat.gt_boxes[own]), flat.gt_labels[own], None, self.vocab, flat.ignore[own], text_size=0,
-                       heading=self._fronts()[1][own], symmetry=self._round())
+                       heading=fronts[own], symmetry=self._round())
             ax.set_title(getattr(self._opened(i), 'name', None) or f'image {i}', fontsize=8)
     shown = np.isin(flat.gt_img, images)
     class_legend(fig, flat.gt_labels[shown&~flat.ignore], self.vocab, int((shown&flat.ignore).sum()))

@@ -157,6 +157,7 @@ def box_waves(
     told = coder.described(boxes, size_wh)
     return torch.cat([waves(told[...,:4], width//2), told[...,4:]], -1)
 
+# %% ../../nbs/models/43_set_stage.ipynb #cacf3e88
 def mlp(
     ni:int, # channels in
     hidden:int, # channels between
