@@ -26,7 +26,7 @@ SURE = dict(fc_channels=32, sampler=partial(random_sample, num=10**6, pos_fracti
     max_per_img=10**5, iou_thr=1.))
 OWN = {**{name:SURE for name in families.TWO_STAGE}, **families.FINE,
        'h2rbox':dict(view_range=(.3,.3)), 'h2rbox_v2':dict(view_range=(.3,.3)),
-       'rotated_rtdetr_tiny':dict(denoise=False)}                                 # each process draws noise of its own
+       **dict.fromkeys(families.SETS, dict(denoise=False))}                       # each process draws noise of its own
 BOXES = [[20.,26.,30.,14.,.4],[46.,40.,16.,16.,-.7],[14.,52.,20.,8.,1.2]], [], [[30.,30.,24.,12.,.2]], [[20.,20.,20.,12.,1.]]*2
 
 def gradients(name, part, wrap=lambda model: model):
