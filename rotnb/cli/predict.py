@@ -28,7 +28,7 @@ def run_predict(
     model, # what `open_model` takes
     path, # image, scene, a folder of them, a pattern, or an address on the web
     out, # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between; for labelling labelme, x_anylabeling, label_studio, cvat
     bands:str=None, # three bands, counted from 1, with commas between
     scales:str='1', # enlargements of the scene, with commas between
     device:str=None, # cpu, cuda, ...
@@ -65,11 +65,12 @@ def main(
     model:str, # folder of predictor.save, exported file, weights by name or as a file; or model.pkl, which can run code: one you trust
     path:str, # an image or scene, a folder of them, a pattern in quotes, or an address on the web
     out:str='predictions', # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between; for labelling labelme, x_anylabeling, label_studio, cvat
     size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
     score_thr:float=.05, # least score of a detection: files are judged by average precision, which counts low ones; .3 to look at
+    label_thr:float=.3, # least score of a detection that becomes a label in labelme, x_anylabeling, label_studio and cvat
     iou_thr:float=.1, # overlap within a class above which the weaker of two boxes is dropped
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
     max_dets:int=None, # most detections in an image, the best
@@ -88,6 +89,6 @@ def main(
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, size=size, overlap=overlap,
-                          score_thr=score_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
+                          score_thr=score_thr, label_thr=label_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
                           num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

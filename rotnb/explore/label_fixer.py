@@ -57,7 +57,8 @@ class LabelFixer(BoxViewer):
         format:str=None, # a key of `FORMATS`; recognised when absent
         split:str=None, # 'train', ...; None where there are no splits
         vocab=None, # class names; those that occur when absent
-        queue=None, # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`: only these, highest score first
+        queue=None, # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`: only these, highest score first;
+                    # or a table of `worth_labelling`, in its order
         hints=None, # predictions to show beside the labels: dict of image or file name -> boxes, a learner, or a function of the image
         journal=None, # folder for unsaved edits; in the user's cache when absent
         options=None, # of the format: dict of labels, images (names of folders), rbox (COCO)
