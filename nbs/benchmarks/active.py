@@ -1,17 +1,18 @@
 """What labels are worth that a queue asks for, beside labels in random order:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python active.py --json active.json`; `--table` prints what is there.
 
-Painted scenes of 128 px, a few of them labelled. A small detector is trained on these, asks for as many more, goes on with all that are
-labelled, and so on; each round takes the same number of steps, however many labels there are. The ways share scenes, the first labels, first
-weights and steps, and all are measured on the same other scenes after each round. `queue` is `worth_labelling` as it is by default, with
-two views; `scores` is the same without its look at the images; `mistakes` goes by expected mistakes in place of disagreement. Rows are written
-one by one, and a run that is there is not done again."""
+Painted scenes of 128 px, a few of them labelled. A small detector is trained on these, asks for as many more, goes on with all that
+are labelled, and so on; each round takes the same number of steps, however many labels there are. The ways share scenes, the first labels,
+first weights and steps, and all are measured on the same other scenes after each round. `queue` is `worth_labelling` as it is by default,
+with two views; `scores` is the same without its look at the images; `mistakes` goes by expected mistakes in place of disagreement. Rows
+are written one by one, and a run that is there is not done again. A way takes some 140 processor seconds for a seed."""
 import argparse, json, sys, time, warnings
 from pathlib import Path
 from rotnb.all import *
 from rotnb.cli.recipe import recipe
 from rotnb.explore.active import worth_labelling
 from rotnb.learn.history import versions
+from rotnb.predict.sources import user_cache
 
 WAYS = dict(random=None, queue={}, scores=dict(diverse=False), mistakes=dict(by='mistakes'))
 
@@ -34,7 +35,7 @@ def chosen(way, learn, labelled, rest, n, rng):
 
 def trained(way, seed, args):
     "Figures after each round"
-    data = make_synth(f'active_scenes/{seed}', n_train=args.pool, n_valid=args.valid, size=128, seed=1000+seed, workers=1)
+    data = make_synth(user_cache()/f'active/{seed}', n_train=args.pool, n_valid=args.valid, size=128, seed=1000+seed, workers=1)
     pool,valid = (read_format(data, split) for split in ('train','val'))
     vocab = sorted({name for annot in pool for name in annot.names})
     valid = [annot for annot in valid if {*annot.names}<={*vocab}]
@@ -52,7 +53,7 @@ def trained(way, seed, args):
         learn.dls = dls
         learn.unfreeze()
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1, recipe['lr'], cbs=TrainOnly())
-        found = learn.evaluate(show=False)
+        with learn.no_bar(): found = learn.evaluate(show=False)
         rounds.append(dict(images=len(labelled), boxes=sum(map(len, labelled)), mAP50=round(found.map50, 4), mAP50_95=round(found.map, 4)))
         print(way, seed, rounds[-1], flush=True)
     return dict(way=way, seed=seed, seconds=round(time.process_time()-start, 1), rounds=rounds)
@@ -61,7 +62,8 @@ def table(file):
     "mAP50 by way and number of labelled images: the mean of the seeds, and the boxes that were labelled"
     rows = json.loads(Path(file).read_text())['rows']
     every = pd.DataFrame([dict(way=row['way'], seed=row['seed'], **one) for row in rows for one in row['rounds']])
-    return every.groupby(['way','images'])[['mAP50','mAP50_95','boxes']].mean().round(3).join(every.groupby(['way','images']).size().rename('seeds'))
+    by = every.groupby(['way','images'])
+    return by[['mAP50','mAP50_95','boxes']].mean().round(3).join(by.size().rename('seeds'))
 
 def main(args):
     warnings.filterwarnings('ignore')

@@ -36,7 +36,7 @@ def run_predict(
     model, # what `open_model` takes
     path, # image, scene, a folder of them, a pattern, or an address on the web
     out, # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between; for labelling labelme, x_anylabeling, label_studio, cvat
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or labelme, x_anylabeling, label_studio, cvat; or several with commas
     bands:str=None, # three bands, counted from 1, with commas between
     scales:str='1', # enlargements of the scene, with commas between
     device:str=None, # cpu, cuda, ...
@@ -63,7 +63,8 @@ def run_predict(
         from rotnb.predict.on_ray import RayPredictor
         model = RayPredictor(model)
     quiet = not sys.stdout.isatty() or shard and as_shard(shard).index
-    preds,bad = predict_folder(model, path if order is None else [*order.file], out, format.split(','), resume=not overwrite, progress=False if quiet else None,
+    images = path if order is None else [*order.file]
+    preds,bad = predict_folder(model, images, out, format.split(','), resume=not overwrite, progress=False if quiet else None,
                                shard=shard, **kw)
     if order is not None: order.drop(columns='annot').to_csv(os.path.join(out, 'queue.csv'), index=False)
     if preds is None: return 0                                          # other than 0, torchrun would stop all
@@ -76,7 +77,7 @@ def main(
     model:str, # folder of predictor.save, exported file, weights by name or as a file; or model.pkl, which can run code: one you trust
     path:str, # an image or scene, a folder of them, a pattern in quotes, or an address on the web
     out:str='predictions', # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between; for labelling labelme, x_anylabeling, label_studio, cvat
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or labelme, x_anylabeling, label_studio, cvat; or several with commas
     size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
@@ -101,6 +102,6 @@ def main(
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
         bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, queue, size=size, overlap=overlap,
-                          score_thr=score_thr, label_thr=label_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
-                          num_workers=num_workers, image_ids=image_ids, crs=crs)
+                          score_thr=score_thr, label_thr=label_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets,
+                          agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -102,7 +102,7 @@ def _committee(learn, views):
     "What is asked of each image, and what stands for its predictions"
     several = list(learn) if isinstance(learn, (list,tuple)) else [learn]
     several = [one.predictor() if hasattr(one, 'dls') else one for one in several]
-    if len({tuple(one.vocab or ()) for one in several})>1: raise ArgumentError('the detectors know different classes: give such of one vocab')
+    if len({tuple(one.vocab or ()) for one in several})>1: raise ArgumentError('the detectors know different classes: all need one vocab')
     if several[0].vocab is None: raise ArgumentError('the detector has no class names, and labels have: give it vocab=')
     if len(several)>1: return several
     return [with_views(several[0], view) for view in make_views(views)]

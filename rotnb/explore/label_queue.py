@@ -109,7 +109,7 @@ def in_queue(
         image,score,reason = (*item,*(None,'')[len(item)-1:]) if isinstance(item, (tuple,list)) else (item,None,'')
         return find(image),score,str(reason)
     if hasattr(queue, 'columns'):
-        if lost := {'file','score','why'}-{*queue.columns}: raise ValueError(f"a table for a queue has file, score and why; no {min(lost)}")
+        if lost := {'file','score','why'}-{*queue.columns}: raise ValueError(f'a table has file, score and why; no {min(lost)}')
         return [entry(item) for item in queue[['file','score','why']].itertuples(index=False, name=None)]
     known = lambda score: score if score is not None and score==score else -np.inf
     return sorted(map(entry, queue), key=lambda item: -known(item[1]))

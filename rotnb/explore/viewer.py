@@ -75,7 +75,8 @@ def layer_fronts(
     return np.where(np.isin(np.asarray(layer.labels), list(pointed)), np.arctan2(along[:,1], along[:,0]), np.nan)
 
 def as_layer(
-    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std, heading, outlines), or boxes: (n,5), (n,8), (n,4,2)
+    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std, heading, outlines), or boxes:
+           # (n,5), (n,8), (n,4,2)
     name:str=None # 'prediction' where there are scores, else 'truth', when absent
 )->Layer:
     "Boxes of any form as a layer"
@@ -174,7 +175,8 @@ def _wire(layer, name, codes):
     raw = lambda values, dtype: None if values is None else np.ascontiguousarray(values, dtype=dtype).tobytes()
     notes = None if layer.notes is None else [str(note) for note in layer.notes]
     return dict(name=name, dash=list(layer.dash), notes=notes, quads=raw(layer.quads, '<f8'), labels=raw(codes, '<i4'),
-                scores=raw(layer.scores, '<f4'), ignored=raw(layer.ignored, 'u1'), headings=raw(layer.heading, '<f4'), **_rings(layer.outlines))
+                scores=raw(layer.scores, '<f4'), ignored=raw(layer.ignored, 'u1'), headings=raw(layer.heading, '<f4'),
+                **_rings(layer.outlines))
 
 @patch
 def set_boxes(self:BoxViewer,

@@ -108,4 +108,5 @@ def robustness(
     def spoilt(name, severity):
         return [replace(annot, image=Spoilt(annot.image, name, severity, (seed,i))) for i,annot in enumerate(annots)]
     what = 'AP50:95' if protocol and get_rules(protocol=protocol).name=='coco' else f'AP{100*iou_thr:g}'
-    return Robustness(worth(annots), {name:{severity:worth(spoilt(name, severity)) for severity in severities} for name in corruptions}, what)
+    ap = {name:{severity:worth(spoilt(name, severity)) for severity in severities} for name in corruptions}
+    return Robustness(worth(annots), ap, what)
