@@ -143,6 +143,7 @@ from .predict.detections import Detections
 from .predict.sources import fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
+from .predict.measure import robustness
 from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
 from .predict.on_ray import RayPredictor, WorkerError
@@ -209,6 +210,7 @@ from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
 from .explore.map import show_map
 from .explore.detector_page import export_page
+from .explore.active import worth_labelling
 
 # cli: commands as functions
 from .cli.convert import convert as convert_labels

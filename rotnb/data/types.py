@@ -251,10 +251,11 @@ def _fitted(ax, text):
 
 def _show_gt(ax, sample, vocab=None, **kwargs):
     "One decoded sample: image, boxes with class names, ignored ones dashed"
-    im,quads,labels = sample
+    im,quads,labels,*outlines = sample
     codes = labels.as_subclass(Tensor)
     real = is_real(codes)
     show_pixels(ax, im)
+    for one in outlines: (one-.5)[real].show(ctx=ax)                   # `imshow` has pixel centres at 0, 1, ...
     quads,codes = quads.as_subclass(Tensor)[real],codes[real]
     return show_boxes(ax, to_np(quads), labels=to_np(class_index(codes)), ignored=to_np(is_ignored(codes)),
                       vocab=ifnone(vocab, getattr(labels,'vocab',None)), **kwargs)
@@ -305,6 +306,11 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
         for ax,name in zip(res, item_names(x, n)): set_names([ax], name)
     if ctxs is None and n: _legend(res[0].figure, samples[:n])
     return res
+
+@dispatch
+def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel,TensorOutline], samples, **kwargs):
+    "With the outlines that `OutlineBlock(keep=True)` leaves in the batch"
+    return show_batch(x, y[:2], samples, **kwargs)
 
 # %% ../../nbs/data/01_types.ipynb #af088622
 @dispatch

@@ -117,6 +117,14 @@ def read(self:LabelSource)->LabelSnapshot:
     except MALFORMED as e: raise LabelError(f'{self.file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     return LabelSnapshot(digest, [text[span.start:span.end] for span in spans], [_moved(span.row, to_pixels) for span in spans])
 
+@patch
+def outlines(self:LabelSource)->list: # (p,2) pixels or None
+    "The outlines of the objects that `read` gives, in their order"
+    text,_ = self.load()
+    image,to_pixels = self.as_filed(text)
+    found = [getattr(self.editor.row(span, text, image), 'outline', None) for span in self.editor.labels(text, image)]
+    return [one if one is None or to_pixels is None else move_points(one, to_pixels) for one in found]
+
 # %% ../../../nbs/data/mend/01_sources.ipynb #bc4819a2
 def _still_there(base, now): # texts of the objects, as read and on disk
     "Number of each object as read -> its number on disk, for those that are the same"
