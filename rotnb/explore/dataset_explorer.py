@@ -144,6 +144,8 @@ class DatasetExplorer(Explorer):
     def layers(self, i): # of image i
         "The boxes of an image, with what was found as notes"
         (layer,rows), = super().layers(i)
+        fronts = self.annots[i].heading[self.table.df.box.to_numpy()[rows]]  # of rboxes no corner tells the front
+        layer.heading = np.where(np.isin(layer.labels, self.pointed), fronts, np.nan)
         if self.findings is not None:
             layer.notes = ['; '.join(filter(None, (self.said(row), self._image_texts.get(i, '')))) for row in rows]
         return [(layer,rows)]
