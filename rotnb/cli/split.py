@@ -18,7 +18,7 @@ from ..data.images.windows import Window, filled_enough, open_scene, window_grid
 from ..data.labels.records import Annot, DatasetLayoutError
 from ..data.labels.layout import IMAGE_EXTS
 from ..data.labels.tiles import lost_message, tile_scene
-from ..data.formats.table import get_format, list_splits
+from ..data.formats.table import FORMATS, get_format, list_splits
 from .commands import UserError, command
 from .typed import typed
 
@@ -141,7 +141,8 @@ def _records(src, format, vocab, on_bad):
     "Records by split"
     _,fmt = get_format(src, format)
     names_of = lambda split: vocab or fmt.names(src, split)
-    return {split: fmt.read(src, split or None, names_of(split or None), on_bad) for split in list_splits(src, fmt) or ['']}
+    read = {split: fmt.read(src, split or None, names_of(split or None), on_bad) for split in list_splits(src, fmt) or ['']}
+    return {split: FORMATS['dota'].begun_for(annots) for split,annots in read.items()}         # windows are written as DOTA
 
 def _check_names(sets):
     "Raise if windows of two images would have the same names"

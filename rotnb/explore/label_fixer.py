@@ -7,6 +7,7 @@ __all__ = ['RecordSource', 'LabelFixer']
 
 # %% ../../nbs/explore/14_label_fixer.ipynb #91db70f5
 import os
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
@@ -28,6 +29,8 @@ class RecordSource:
     def __init__(self,
         annot # `Annot`
     ): self.annot,self.image = annot,Path(annot.image)
+    @property
+    def front(self): return self.annot.front
     def read(self)->LabelSnapshot:
         "The labels as they are"
         annot = self.annot
@@ -121,7 +124,7 @@ def goto(self:LabelFixer,
     source = self.items[index][0]
     if index not in self.pages:
         base = source.read()
-        self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds)
+        self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds, source.front)
     with self.hold_sync():
         if index!=self.index:
             self.set_image(source.image)
@@ -227,7 +230,7 @@ def _save(self:LabelFixer, index, how):
     source,(base,edits) = self.items[index][0],self.pages[index]
     base = source.save(base, edits.mine, how)
     kept = edits.saved_as(base)
-    self.pages[index] = (kept,edits) if kept else (base,BoxEdits(base.rows, edits.flags))   # boxes of others came in: begin anew
+    self.pages[index] = (kept,edits) if kept else (base,BoxEdits(base.rows, edits.flags, source.front))  # boxes of others came: begin anew
     if self.journal: self.journal.keep(source.image, *self.pages[index])
 
 @patch
@@ -258,7 +261,7 @@ def beside(self:LabelFixer)->Path:
 def reload(self:LabelFixer):
     "Forget the edits of the image in view and read its labels again"
     base = self.source_in_view.read()
-    self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags)),''
+    self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags, self.source_in_view.front)),''
     self._keep()
     self.refresh()
 
@@ -267,7 +270,7 @@ def restore(self:LabelFixer):
     "Take up the edits that a killed kernel left"
     for index,record in self.recovered.items():
         source = self.items[index][0]
-        self.pages[index] = restored(record, 'difficult' in source.holds)
+        self.pages[index] = restored(record, 'difficult' in source.holds, source.front)
         if self.journal: self.journal.keep(source.image, *self.pages[index])
         record['file'].unlink(missing_ok=True)
     first = next(iter(self.recovered), self.index)
@@ -304,8 +307,8 @@ def _on_message(self:LabelFixer, widget, msg, buffers):
 @patch
 def annots(self:LabelFixer)->list: # of `Annot`
     "The labels as they are now, with all edits"
-    def rows(index, source): return [box.row for box in self.pages[index][1].boxes] if index in self.pages else source.read().rows
-    return [to_annot(source.image, rows(index, source)) for index,(source,*_) in enumerate(self.items)]
+    def rows(index, source): return [row for row,_ in self.pages[index][1].mine] if index in self.pages else source.read().rows
+    return [replace(to_annot(source.image, rows(index, source)), front=source.front) for index,(source,*_) in enumerate(self.items)]
 
 @patch
 def save_as(self:LabelFixer,
@@ -319,7 +322,8 @@ def save_as(self:LabelFixer,
         raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
     if any(lies_in(folder, source.root) for source,*_ in self.items if source.file):
         raise ValueError(f'{folder} lies in the set that is edited, which would read both: name a folder beside it')
-    with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
+    fmt = FORMATS[format]
+    with new_folder(folder) as new: fmt.write(fmt.begun_for(self.annots()), new, '', self.known)
 
 @patch
 def _page(self:LabelFixer, side=4096):

@@ -82,8 +82,9 @@ def as_layer(
     "Boxes of any form as a layer"
     if isinstance(boxes, Layer): return boxes
     if hasattr(boxes, 'quads') and hasattr(boxes, 'difficult'):
+        corners = _corners(boxes.begun('along').quads)                    # of DOTA, too, where corner 0 to 1 is the front edge
         hard,outlines = np.asarray(boxes.difficult)>0,getattr(boxes, 'outlines', None)
-        return _checked(Layer(_corners(boxes.quads), list(boxes.names), None, hard, name or 'truth', outlines=outlines))
+        return _checked(Layer(corners, list(boxes.names), None, hard, name or 'truth', outlines=outlines))
     given = boxes if hasattr(boxes, 'keys') else dict(boxes=boxes)
     if 'boxes' not in given: raise ValueError(f"expected a dict with 'boxes', found {', '.join(map(str, given))}")
     labels,scores,ignored = given.get('labels'),given.get('scores'),given.get('ignore', given.get('ignored'))

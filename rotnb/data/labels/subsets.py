@@ -11,6 +11,7 @@ __all__ = ['rename_annots', 'concat_annots', 'classes_of', 'repeat_annots', 'rep
 import math, numpy as np, re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from ...check.verbs import checked
 from .records import DatasetLayoutError, unknown_class
 
@@ -288,6 +289,6 @@ def fronted_annots(
     "Records of DOTA and its like, whose boxes begin at the front left, begun so that corner 0 to 1 is the heading"
     def fronted(annot):
         mine = np.array([classes is None or name in classes for name in annot.names], bool)
-        return annot.keep(range(len(annot)), quads=np.where(mine[:,None,None], np.roll(annot.quads, 1, 1), annot.quads),
-                          front='along')
+        begun = replace(annot, front='across').begun('along')
+        return replace(begun, quads=np.where(mine[:,None,None], begun.quads, annot.quads))
     return [fronted(annot) for annot in annots]

@@ -35,6 +35,8 @@ class LabelSource:
     called:str=None     # and its name there
     @property
     def holds(self): return self.fmt.holds
+    @property
+    def front(self): return self.fmt.front
     def image_ref(self): return ImageRef(self.image.name, image_size(self.image), self.names, self.key, self.file)
     def as_filed(self, text):
         "The image as the file's numbers mean it, and the map from them to its pixels, see `data.images.orient`"
