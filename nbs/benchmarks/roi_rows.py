@@ -41,7 +41,8 @@ def by_point():
 
 def by_roi():
     node,value = make.make_node,make.make_tensor_value_info
-    body = [node('Gather', ['pixels','turn'], ['p'], axis=0), node('Gather', ['shares','turn'], ['s'], axis=0), *read('p', 's', 'one', 'at1'),
+    body = [node('Gather', ['pixels','turn'], ['p'], axis=0), node('Gather', ['shares','turn'], ['s'], axis=0),
+            *read('p', 's', 'one', 'at1'),
             node('Identity', ['on'], ['still'])]
     inner = make.make_graph(body, 'roi', [value('turn', kinds.INT64, []), value('on', kinds.BOOL, [])],
                             [value('still', kinds.BOOL, []), value('one', kinds.FLOAT, None)])
