@@ -8,7 +8,7 @@ __all__ = ['CORRUPTIONS', 'corrupt', 'Robustness']
 # %% ../../nbs/evaluate/19_robustness.ipynb #2be7a94d
 import math, zlib
 import cv2, numpy as np, pandas as pd
-from ..check.values import ArgumentError, choice, whole
+from ..check.values import choice, whole
 from ..check.verbs import checked
 from ..plot.style import INK, line_style, on_axis, side_legend
 

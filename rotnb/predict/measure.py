@@ -8,8 +8,6 @@ __all__ = ['truth_of', 'accumulate', 'evaluate_annots', 'Spoilt', 'robustness']
 # %% ../../nbs/predict/11_measure.ipynb #03e0ffdd
 import time
 from dataclasses import dataclass, replace
-import numpy as np
-from ..check.values import choice
 from ..check.verbs import checked
 from ..geometry.boxes import qbox2rbox
 from ..evaluate.accumulator import APAccumulator
