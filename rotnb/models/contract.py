@@ -282,8 +282,10 @@ def check_targets(
             raise TargetError(f"targets[{number}]: quads are {tuple(quads.shape)}; expected the four corners of each box, (n,8)")
         if (heading := target.get('heading')) is not None and heading.shape!=labels.shape:
             raise TargetError(f"targets[{number}]: heading is {tuple(heading.shape)}; expected the direction of each front, (n,) radians")
-        if (weights := target.get('weights')) is not None and (weights.shape not in ((len(labels),),(len(labels),2)) or not (weights>=0).all()):
-            raise TargetError(f"targets[{number}]: weights are {tuple(weights.shape)}; expected numbers from 0, (n,), or (n,2) of class and box")
+        weights = target.get('weights')
+        if weights is not None and not (weights.shape in ((len(labels),),(len(labels),2)) and (weights>=0).all()):
+            raise TargetError(f"targets[{number}]: weights are {tuple(weights.shape)}; expected numbers from 0, (n,), or (n,2) "
+                              "of class and box")
         if not target.get('weight', 1)>=0: raise TargetError(f"targets[{number}]: weight is {target['weight']}; expected a number from 0")
         if labels.is_floating_point():
             raise TargetError(f"targets[{number}]: labels are {labels.dtype}; they are class indices and must be integers (labels.long())")

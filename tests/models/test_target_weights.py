@@ -39,7 +39,8 @@ def test_weights_of_one_and_nought(name):
     for key,value in plain.items():
         if key.endswith(('box','sides','angle','dist')): torch.testing.assert_close(half[key][0], value[0]/2, rtol=1e-4, atol=1e-7)
         if key.endswith('cls'):
-            less = half[key][0]<=value[0] if name=='vfnet' else half[key][0]<value[0]   # whose first boxes overlap nothing: no score is taught
+            # the first boxes of VFNet overlap nothing, so that no score is taught
+            less = half[key][0]<=value[0] if name=='vfnet' else half[key][0]<value[0]
             assert less, 'objects count half, the background as before'
             assert torch.equal(apart[key], value), 'the weight of the box is none of the class'
         assert torch.equal(half[key][1], value[1]), 'the other image stays'
@@ -62,7 +63,8 @@ def test_the_weight_of_an_image(weight):
         assert torch.equal(plain[key][0], some[key][0])
         torch.testing.assert_close(some[key][1], plain[key][1]*weight)
 
-@pytest.mark.parametrize('wrong,message', [(dict(weights=torch.ones(3)),'weights are'), (dict(weights=torch.tensor([1.,-1.])),'weights are'),
+@pytest.mark.parametrize('wrong,message', [(dict(weights=torch.ones(3)),'weights are'),
+                                           (dict(weights=torch.tensor([1.,-1.])),'weights are'),
                                            (dict(weights=torch.tensor([1.,float('nan')])),'weights are'), (dict(weight=-1.),'weight is')])
 def test_wrong_weights(wrong, message):
     with pytest.raises(TargetError, match=message): make('rotated_tal_tiny')(images(1), [objects(**wrong)])
