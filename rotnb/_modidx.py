@@ -4758,6 +4758,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'rotnb/learn/mean_teacher.py'),
                                           'rotnb.learn.mean_teacher.imitate': ( 'learn/mean_teacher.html#imitate',
                                                                                 'rotnb/learn/mean_teacher.py'),
+                                          'rotnb.learn.mean_teacher.norms_at_rest': ( 'learn/mean_teacher.html#norms_at_rest',
+                                                                                      'rotnb/learn/mean_teacher.py'),
                                           'rotnb.learn.mean_teacher.pseudo_target': ( 'learn/mean_teacher.html#pseudo_target',
                                                                                       'rotnb/learn/mean_teacher.py'),
                                           'rotnb.learn.mean_teacher.strong_colours': ( 'learn/mean_teacher.html#strong_colours',
