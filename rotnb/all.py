@@ -105,7 +105,7 @@ from .data.labels.atomic import BusyError
 from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import subset_annots
+from .data.labels.subsets import label_folds, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -201,6 +201,7 @@ from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment
 from .learn.speed_accuracy import speed_accuracy
 from .learn.calibrate import calibrate_learner
+from .learn.mean_teacher import MeanTeacher
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view

@@ -26,7 +26,7 @@ from ..ops.candidates import Pairs, top_scores
 from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
 from .contract import (Sample, StageOut, TargetError, begin_heading, candidates, detections, heading_terms, matched_objects,
-                                   nearest_targets)
+                                   nearest_targets, weighed, weighed_priors)
 from .hybrid_encoder import Attention, FeedForward
 
 # %% ../../nbs/models/43_set_stage.ipynb #d7583f90
@@ -249,13 +249,14 @@ def loss(self:SetStage, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     matched,share,b = self.assign(out, targets),self._shares(out, targets),len(targets)
     pos = matched_objects(out, matched, targets)
     pos,at = nearest_targets(self, pos, pos.deltas),(pos.img,pos.pri)
-    def by_image(loss): return loss.new_zeros(b).index_add(0, pos.img, loss*share[pos.pri])*b           # its mean is the batch's loss
+    def by_image(loss): return loss.new_zeros(b).index_add(0, pos.img, weighed(loss, pos)*share[pos.pri])*b # its mean is the batch's loss
     iou = self.overlap(pos.deltas.detach(), pos.boxes).to(out.logits.dtype).nan_to_num(0.).clamp(1e-6, 1)
     labels = torch.full_like(matched, out.logits.shape[-1]).index_put(at, self._class_of(pos.labels))
     quality = out.logits.new_zeros(labels.shape).index_put(at, iou).flatten()
     more = (quality,) if 'quality' in signature(self.loss_cls).parameters else ()
     cls = self.cls_weight*self.loss_cls(out.logits.flatten(0, 1), labels.flatten(), *more).view(matched.shape)*(matched!=IGN)
     far = self.dist_weight*self.distance(pos.deltas, pos.boxes, out.size_hw[::-1])
+    cls = weighed_priors(cls, pos)
     return dict(loss_cls=(cls*share).sum(1)*b, loss_dist=by_image(far), loss_box=by_image(self.loss_box(pos.deltas, pos.boxes)),
                 **heading_terms(self, out, pos, b))
 
