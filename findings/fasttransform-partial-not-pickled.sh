@@ -36,7 +36,8 @@ def kept(o):
 
 part,obj = partial(read_boxes, root='labels'),Reader('labels')
 rows = dict(partial=kept(part), object=kept(obj), **{'Transform(function)':kept(Transform(read_boxes)),
-            'Transform(partial)':kept(Transform(part)), 'Transform(object)':kept(Transform(obj)), 'subclass that holds the partial':kept(Reads(part))})
+            'Transform(partial)':kept(Transform(part)), 'Transform(object)':kept(Transform(obj)),
+            'subclass that holds the partial':kept(Reads(part))})
 for name,res in rows.items(): print(f'{name:34} {res}')
 assert Transform(part)('p1')==Transform(obj)('p1')=='labels/p1.txt'
 assert rows['partial']==rows['object']==rows['subclass that holds the partial']=='labels/p1.txt' and rows['Transform(function)']=='/p1.txt'

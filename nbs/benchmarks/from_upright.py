@@ -2,8 +2,8 @@
 nothing and from a detector of upright boxes that was trained on other scenes:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python from_upright.py SECONDS [SEED ...] --upright SECONDS --json from_upright.json`.
 The upright training is not counted: it stands for weights that one finds, such as those of COCO. With `--whole` there is a third start,
-which trains for both budgets from nothing, for those who would have to pay for it. Layers of classes are new in all. `--dry` tries all of it in a
-few seconds. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
+which trains for both budgets from nothing, for those who would have to pay for it. Layers of classes are new in all. `--dry` tries all
+of it in a few seconds. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
 import argparse, json
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Every family trained on the demo's scenes for the same processor seconds, each by the recipe that suits it:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py SECONDS [NAME ...]`, NAME one of `NETS`.
-Appends to learning_cpu.jsonl as each ends and keeps the predictors, for trained_files.py; `python learning.py --table` prints what is there.
-A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
+Appends to learning_cpu.jsonl as each ends and keeps the predictors, for trained_files.py; `python learning.py --table`
+prints what is there. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
 import json, os, sys, tempfile
 from pathlib import Path
 from rotnb.all import *

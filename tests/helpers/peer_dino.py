@@ -97,5 +97,6 @@ if __name__=='__main__':
     cells = out['enc_outputs_class'].amax(-1)
     print(losses, logits.shape, logits.std(), boxes.std(), (cells[:,:-1]-cells[:,1:]).amin(), flush=True)
     np.savez_compressed(sys.argv[1], losses=json.dumps(losses),
-                        cells=thin(out['enc_outputs_class']), starts=thin(out['enc_outputs_coord']), logits=thin(logits.transpose(0, 1)), boxes=thin(boxes.transpose(0, 1)),
+                        cells=thin(out['enc_outputs_class']), starts=thin(out['enc_outputs_coord']), logits=thin(logits.transpose(0, 1)),
+                        boxes=thin(boxes.transpose(0, 1)),
                         keys='\n'.join(f"{key} {' '.join(map(str, shape))}" for key,shape in shapes.items()))

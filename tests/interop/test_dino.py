@@ -69,7 +69,8 @@ _NAMES = [(r'^backbone\.conv_encoder\.model\.|^backbone\.model\.', 'backbone.'),
           (r'^(encoder\..*)self_attn_layer_norm', r'\1norms.0'), (r'^(encoder\..*)final_layer_norm', r'\1norms.1'),
           (r'^(decoder\..*)self_attn_layer_norm', r'\1norms.0'), (r'encoder_attn_layer_norm', 'norms.1'),
           (r'^(decoder\..*)final_layer_norm', r'\1norms.2'), (r'\.encoder_attn\.', '.cross_attn.'),
-          (r'\.(mlp\.)?fc1\.', '.ffn.layers.0.0.'), (r'\.(mlp\.)?fc2\.', '.ffn.layers.1.'), (r'^(decoder\..*)self_attn\.o(ut)?_proj\.', r'\1self_attn.attn.out_proj.')]
+          (r'\.(mlp\.)?fc1\.', '.ffn.layers.0.0.'), (r'\.(mlp\.)?fc2\.', '.ffn.layers.1.'),
+          (r'^(decoder\..*)self_attn\.o(ut)?_proj\.', r'\1self_attn.attn.out_proj.')]
 
 def in_other_names(sd):
     "The numbers of a file of `transformers` under MMDetection's names"
