@@ -149,10 +149,10 @@ class Detector(nn.Module):
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px,
-                          # `heading (n,)` radians, which is theta of the boxes where it is absent
+                          # `heading (n,)` radians, which is theta of the boxes where it is absent, `outlines (n,p,2)` px
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
        # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)`,
-       # radians; with targets `(losses by image, list)`
+       # radians, of one with masks `masks (k,s,s)`, chances in the frames of the boxes; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
@@ -271,6 +271,8 @@ def check_targets(
             raise TargetError(f"targets[{number}]: quads are {tuple(quads.shape)}; expected the four corners of each box, (n,8)")
         if (heading := target.get('heading')) is not None and heading.shape!=labels.shape:
             raise TargetError(f"targets[{number}]: heading is {tuple(heading.shape)}; expected the direction of each front, (n,) radians")
+        if (rings := target.get('outlines')) is not None and (rings.ndim!=3 or len(rings)!=len(labels) or rings.shape[2]!=2):
+            raise TargetError(f"targets[{number}]: outlines are {tuple(rings.shape)}; expected points around each object, (n,p,2)")
         if labels.is_floating_point():
             raise TargetError(f"targets[{number}]: labels are {labels.dtype}; they are class indices and must be integers (labels.long())")
         if len(labels) and not (0<=labels.min() and labels.max()<n_classes):
