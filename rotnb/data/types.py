@@ -215,7 +215,8 @@ def to_targets(
         real = is_real(codes)
         codes = codes[real]
         res.append(dict(boxes=boxes[real], quads=corners[real], heading=heading[real], labels=class_index(codes),
-                        ignore=is_ignored(codes), difficulty=difficulty_of(codes), **({} if rings is None else dict(outlines=rings[real]))))
+                        ignore=is_ignored(codes), difficulty=difficulty_of(codes),
+                        **({} if rings is None else dict(outlines=rings[real]))))
     return res
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d

@@ -272,7 +272,8 @@ def __call__(self:ExportedDetector,
 @patch
 def run(self:ExportedDetector,
     x # (b,3,h,w) uint8, RGB
-)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and maybe quads (b,k,8), std (b,k,5), heading (b,k), masks (b,k,s,s)
+)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and maybe quads (b,k,8), std (b,k,5), heading (b,k),
+          # masks (b,k,s,s)
     "What the file gives for a batch of any number, also where it takes a fixed one"
     b,_,*size_hw = self.runtime.shape
     if any(own not in (None,side) for own,side in zip(size_hw, x.shape[2:])):

@@ -169,7 +169,8 @@ def _tv_masks(sd):
                     and sd[key].ndim==4}.items(), key=lambda pair: int(pair[1]))
     if not convs: return {},None
     norm = 'roi_heads.mask_head.0.1.running_var' in sd
-    moves = {'roi_heads.mask_predictor.conv5_mask.':'stages.1.masks.up.', 'roi_heads.mask_predictor.mask_fcn_logits.':'stages.1.masks.out.'}
+    moves = {'roi_heads.mask_predictor.conv5_mask.':'stages.1.masks.up.',
+             'roi_heads.mask_predictor.mask_fcn_logits.':'stages.1.masks.out.'}
     for i,(prefix,at) in enumerate(convs):
         moves[prefix] = f'stages.1.masks.convs.{(2+norm)*i}.'
         if norm: moves[f'roi_heads.mask_head.{at}.1.'] = f'stages.1.masks.convs.{3*i+1}.'

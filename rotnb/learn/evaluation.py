@@ -68,7 +68,8 @@ def evaluate_learner(
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
     if masks and views is not None: raise ValueError('evaluate: masks=True measures an image as it is; leave out views')
     acc = APAccumulator(vocab=vocab, iou=mask_iou if masks else None, 
-                        difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty), symmetry=known_symmetry(learn))
+                        difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty),
+                        symmetry=known_symmetry(learn))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work
     if views is not None: result = with_views(learn, views).evaluate([*dl.items], score_thr, iou_thr, symmetry, protocol, difficulty)
     else:

@@ -43,8 +43,9 @@ def theirs_of(name):
                     box_head=FastRCNNConvFCHead((256,7,7), [256]*4, [1024], norm_layer=torch.nn.BatchNorm2d))
     neck = body([1,2,3,4])
     if name=='faster_v2': neck.fpn = FeaturePyramidNetwork([64,128,256,512], 256, LastLevelMaxPool(), torch.nn.BatchNorm2d)
-    made = (MaskRCNN if name.startswith('mask') else FasterRCNN)(neck, K+1, rpn_pre_nms_top_n_train=1000, rpn_post_nms_top_n_train=1000, rpn_batch_size_per_image=EVERY,
-                      box_batch_size_per_image=EVERY, **more, **PLAIN)
+    made = (MaskRCNN if name.startswith('mask') else FasterRCNN)(
+        neck, K+1, rpn_pre_nms_top_n_train=1000, rpn_post_nms_top_n_train=1000, rpn_batch_size_per_image=EVERY,
+        box_batch_size_per_image=EVERY, **more, **PLAIN)
     if name.startswith('mask'):                                          # narrow layers: theirs have 256 channels, as the levels
         norm = torch.nn.BatchNorm2d if name=='mask_v2' else None
         made.roi_heads.mask_head = MaskRCNNHeads(256, (24,)*(2 if norm else 4), 1, norm)
@@ -56,7 +57,8 @@ def two_stages(name): return name.startswith(('faster','mask'))
 
 def weight_of(key, shape):
     "Of the formula, with last layers that say little, so that few scores are alike; the sides of FCOS begin with some length"
-    little = .1 if key.endswith(('cls_logits.weight','bbox_reg.weight','bbox_pred.weight','cls_score.weight','mask_fcn_logits.weight')) else 1.
+    last = 'cls_logits.weight','bbox_reg.weight','bbox_pred.weight','cls_score.weight','mask_fcn_logits.weight'
+    little = .1 if key.endswith(last) else 1.
     long = 2. if key.endswith('regression_head.bbox_reg.bias') and tuple(shape)==(4,) else 0.
     return little*torch.tensor(formula_value(key, tuple(shape)))+long
 
@@ -95,7 +97,7 @@ BITMAPS = torch.stack([torch.from_numpy(outline_mask(one.numpy(), (W,H))) for on
 def their_targets(outlines, rois, side):
     "What torchvision learns masks from: the bitmap of each outline, read in the RoI"
     bitmaps = torch.stack([torch.from_numpy(outline_mask(one.numpy(), (W,H))) for one in outlines]).float()
-    rois = torch.cat([torch.arange(len(rois.float()))[:,None].float(), rbox2hbox(rois)], 1)
+    rois = torch.cat([torch.arange(len(rois))[:,None].float(), rbox2hbox(rois)], 1)
     return roi_align(bitmaps[:,None], rois, side, 1.)[:,0]
 
 def targets(one):
