@@ -301,7 +301,7 @@ def fill_upright(
         if key in own and parts[key][1].shape!=own[key].shape and layer in ('box','first'):
             head = model.stages[int(stage)]
             n = head.n if getattr(head, 'agnostic', True) else head.n_classes
-            sides = _merged(parts[key][1], own[key], n, head.coder.split, hasattr(head, 'agnostic'))
+            sides = _merged(parts[key][1], own[key], n, getattr(head.coder, 'split', 4), hasattr(head, 'agnostic'))
             parts[key] = parts[key][0],own[key] if sides is None else sides
             if sides is None or model.angle!='hbb': new.add('boxes' if sides is None else 'the angle')
         elif layer=='cls' and 'cls' in model.stages[int(stage)].class_layers() and not classes and key in own:

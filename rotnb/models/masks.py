@@ -60,11 +60,11 @@ class RoIMasks(nn.Module):
         norm=False, # after each of them: True group norm, 'batch' batch norm
         weight:float=1.): # factor of its loss, beside that of the stage
         super().__init__()
-        width = channels or in_channels
+        channels = channels or in_channels
         store_attr(but='in_channels')
-        self.convs = tower(in_channels, width, n_convs, norm)
-        self.up = nn.ConvTranspose2d(width if n_convs else in_channels, width, 2, 2)
-        self.out = nn.Conv2d(width, n_classes, 1)
+        self.convs = tower(in_channels, channels, n_convs, norm)
+        self.up = nn.ConvTranspose2d(channels if n_convs else in_channels, channels, 2, 2)
+        self.out = nn.Conv2d(channels, n_classes, 1)
         for o in [*self.convs, self.up, self.out]:
             if hasattr(o, 'kernel_size'): nn.init.kaiming_normal_(o.weight, mode='fan_out', nonlinearity='relu')
             if hasattr(o, 'kernel_size') and o.bias is not None: nn.init.zeros_(o.bias)

@@ -57,7 +57,7 @@ def two_stages(name): return name.startswith(('faster','mask'))
 
 def weight_of(key, shape):
     "Of the formula, with last layers that say little, so that few scores are alike; the sides of FCOS begin with some length"
-    last = 'cls_logits.weight','bbox_reg.weight','bbox_pred.weight','cls_score.weight','mask_fcn_logits.weight'
+    last = 'cls_logits.weight','bbox_reg.weight','bbox_pred.weight','cls_score.weight'
     little = .1 if key.endswith(last) else 1.
     long = 2. if key.endswith('regression_head.bbox_reg.bias') and tuple(shape)==(4,) else 0.
     return little*torch.tensor(formula_value(key, tuple(shape)))+long
@@ -163,12 +163,13 @@ def test_masks(pair, monkeypatch):
     assert n>=20
 
 def test_pasted_masks():
-    box = torch.tensor([[12.,7.,232.,119.]])
+    "Theirs is a pixel wider, and put to whole pixels: of a large box that is little"
+    box,size_wh = torch.tensor([[56.,56.,1176.,616.]]),(1300,700)
     y,x = torch.meshgrid(*[(torch.arange(28)+.5)/28*2-1]*2, indexing='ij')
     for mask in (x**2+y**2<.9, (x.abs()<.8)&(y>-.7), x+y<.4):
-        theirs = paste_masks_in_image(mask[None,None].float(), box, (H,W))[0,0]>=.5
-        ours = torch.from_numpy(whole_masks(mask[None].float(), hbox2rbox(box), (W,H))[0])
-        assert (ours&theirs).sum()>=.98*(ours|theirs).sum()
+        theirs = paste_masks_in_image(mask[None,None].float(), box, size_wh[::-1])[0,0]>=.5
+        ours = torch.from_numpy(whole_masks(mask[None].float(), hbox2rbox(box), size_wh)[0])
+        assert (ours&theirs).sum()>=.99*(ours|theirs).sum()
 
 # --- files
 
