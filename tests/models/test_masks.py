@@ -114,7 +114,7 @@ def test_detections_have_masks_and_draw_them():
     assert found[1:].masks.shape==(1,28,28) and torch.equal(found.filter(.85).masks, found.masks[:1]) and 'masks' in found.keys()
     plain = Detections(found.boxes, found.scores, found.labels, found.vocab, found.image)
     tinted = (found.plot(text=False)!=plain.plot(text=False)).any(-1)
-    assert tinted[inside[0]&~inside[1]].mean()>.85 and (tinted&~inside[0]&~inside[1]).sum()<.15*inside[0].sum()
+    assert tinted[inside[0]&~inside[1]].mean()>.75 and (tinted&~inside[0]&~inside[1]).sum()<.15*inside[0].sum()
     drawn = [draw(found.image, o, text=False) for o in (found, plain)]
     assert ((drawn[0]!=drawn[1]).any(-1)==tinted).mean()>.97
     with pytest.raises(ValueError, match='no masks: mask_rcnn'): plain.whole_masks()
