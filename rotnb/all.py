@@ -106,7 +106,7 @@ from .data.labels.atomic import BusyError
 from .data.labels.download import DownloadError
 from .data.labels.records import Annot, DatasetLayoutError, Difficult, LabelError, LabelWarning, rbox_row
 from .data.labels.layout import LostSplitError
-from .data.labels.subsets import subset_annots
+from .data.labels.subsets import label_folds, subset_annots
 
 # data: label formats
 from .data.formats.dota import DOTA_CLASSES, read_dota, write_dota
@@ -144,6 +144,7 @@ from .predict.detections import Detections
 from .predict.sources import fetch_image
 from .predict.infer import predict_image, predict_images
 from .predict.scene import predict_folder, predict_scene
+from .predict.measure import robustness
 from .predict.tta import ImageView, with_views
 from .predict.predictor import Predictor
 from .predict.on_ray import RayPredictor, WorkerError
@@ -201,6 +202,7 @@ from .learn.recipes import list_recipes, recipe
 from .learn.assignment import show_assignment
 from .learn.speed_accuracy import speed_accuracy
 from .learn.calibrate import calibrate_learner
+from .learn.mean_teacher import MeanTeacher
 
 # explore: widgets
 from .explore.viewer import BoxViewer, view
@@ -210,6 +212,7 @@ from .explore.dataset_explorer import DatasetExplorer
 from .explore.result_explorer import ResultsExplorer
 from .explore.map import show_map
 from .explore.detector_page import export_page
+from .explore.active import worth_labelling
 
 # cli: commands as functions
 from .cli.convert import convert as convert_labels

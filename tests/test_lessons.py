@@ -118,6 +118,7 @@ assert calibration(unseen).ece<.5*raw''',
         'ae81c13c': 'test_eq(max(_.size), 640); assert len(found)>3 and not np.array_equal(np.array(_), found.plot(640))',
         '5edb8fd2': 'assert abs(hits/objects-.8)<.12 and objects>400'},
     fifty_pictures={'bffc7eec': 'test_eq((len(learn.recorder.values),learn.recipe), (4,few))'},
+    few_labels={'20d00007': "row = learn.history.rows[-1]; assert row['loss_unlabelled']>0 and row['pseudo_boxes']>0"},
     like_the_papers={
         'b481e163': "test_close(learn.recorder.hps['lr'], np.array([1/3,2/3,1,1,1,1,.1,.1,.1])*mine.rate(4)); test_eq(learn.recipe, mine)",
         '771e6934': "assert \"did you mean 'bs'\" in error",

@@ -1,18 +1,18 @@
 """What upright boxes teach for oriented ones: a dense and a two-stage family, trained on painted scenes for equal processor seconds, from
 nothing and from a detector of upright boxes that was trained on other scenes:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python from_upright.py SECONDS [SEED ...] --upright SECONDS --json from_upright.json`.
-The upright training is not counted: it stands for weights that one finds, such as those of COCO. `whole` is a third start, which trains
-for both budgets from nothing, for those who would have to pay for it. Layers of classes are new in all. `--dry` tries all of it in a
-few seconds. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
+The upright training is not counted: it stands for weights that one finds, such as those of COCO. With `--whole` there is a third start,
+which trains for both budgets from nothing, for those who would have to pay for it. Layers of classes are new in all. `--dry` tries all
+of it in a few seconds. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
 import argparse, json
 from functools import partial
 from pathlib import Path
-import accuracy
 from rotnb.all import *
 from rotnb.cli.recipe import recipe
 from rotnb.data.border import rotated_aug_transforms
 from rotnb.interop.upright_files import UprightNet, fill_upright
 from rotnb.learn.history import versions
+import accuracy
 from rotnb.targets.priors import AnchorPriors
 
 NET = dict(backbone='test_resnet', strides=(4,8,16,32), fpn_channels=48, fpn_norm=True, feat_channels=48)
@@ -35,13 +35,14 @@ def trained(name, options, angle, seconds, seed, dls, start=None):
     learn,clock = accuracy.trained(dict(WAY, model=detector), seconds, seed, dls)
     return learn,said,clock.n-accuracy.WARM
 
-def compare(family, seconds, upright, seed, small):
+def compare(family, seconds, upright, seed, small, whole):
     name,oriented,options = FAMILIES[family]
     first,steps = trained(name, options, 'hbb', upright, seed, scenes(1000+seed, small))[::2]
     net = UprightNet(name, options, len(first.dls.vocab), partial(own_names, first.model.state_dict()), 'rotnb', (oriented,))
     print(f'{name}: {steps} steps, of upright boxes mAP50 {first.evaluate(show=False).map50:.3f}', flush=True)
     dls = scenes(0, small)
-    for start,budget in dict(nothing=seconds, upright=seconds, whole=seconds+upright).items():
+    budgets = dict(nothing=seconds, upright=seconds) | (dict(whole=seconds+upright) if whole else {})
+    for start,budget in budgets.items():
         learn,said,steps = trained(oriented, options, 'le90', budget, seed, dls, net if start=='upright' else None)
         found = learn.evaluate(show=False)
         yield dict(family=family, start=start, seconds=budget, seed=seed, steps=steps, mAP50=round(found.map50, 4),
@@ -53,6 +54,7 @@ if __name__=='__main__':
     parser.add_argument('seeds', type=int, nargs='*', default=[0])
     parser.add_argument('--upright', type=float, default=150, help='seconds of the upright training')
     parser.add_argument('--family', choices=FAMILIES, nargs='*', default=[*FAMILIES])
+    parser.add_argument('--whole', action='store_true', help='a third start: from nothing, for both budgets')
     parser.add_argument('--dry', action='store_true', help='tiny scenes, and seconds that mean nothing')
     parser.add_argument('--json')
     args = parser.parse_args()
@@ -60,7 +62,7 @@ if __name__=='__main__':
     rows = []
     for seed in args.seeds:
         for family in args.family:
-            for row in compare(family, args.seconds, args.upright, seed, args.dry):
+            for row in compare(family, args.seconds, args.upright, seed, args.dry, args.whole):
                 print(row, flush=True)
                 rows.append(row)
     print(pd.DataFrame(rows).groupby(['family','start'])[['steps','mAP50','mAP50_95']].mean().round(4).to_string())

@@ -1,62 +1,59 @@
-"""Every family trained on the demo's scenes by the demo's recipe, with one small backbone and neck for all:
-`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py EPOCHS [NAME ...]`.
-Writes learning/NAME.json as each ends; those that are there are not run again. `python learning.py --table` prints them."""
-import json, sys, time
+"""Every family trained on the demo's scenes for the same processor seconds, each by the recipe that suits it:
+`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python learning.py SECONDS [NAME ...]`, NAME one of `NETS`.
+Appends to learning_cpu.jsonl as each ends and keeps the predictors, for trained_files.py; `python learning.py --table`
+prints what is there. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
+import json, os, sys, tempfile
 from pathlib import Path
 from rotnb.all import *
-from rotnb.cli.demo_run import demo_loaders
 from rotnb.cli.recipe import recipe
-from rotnb.data.labels.atomic import atomic_path
 from rotnb.learn.history import versions
+from accuracy import WARM, trained
 
-ROWS = Path(__file__).with_name('learning')
-# One width for all. Strides and stages are each family's own but for the finest level, which small objects need
+LOG = Path(__file__).with_name('learning_cpu.jsonl')
+WORK = Path(tempfile.gettempdir())/'rotnb-trained'
+# One backbone and neck for all that have no tiny form of their own. Strides and stages are each family's own but for the finest level,
+# which small objects need
 SMALL = dict(backbone='test_resnet', fpn_channels=48, fpn_norm=True, strides=(4,8,16,32))
 DENSE = dict(SMALL, feat_channels=48, stacked_convs=2)
+TOWERS = dict(DENSE, norm=True)          # without norms, as published, these rely on pretrained weights
 REGION = dict(SMALL, fc_channels=256)
-OWN = {'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':{}, 'rotated_fcos':dict(DENSE, range_factor=6),
-       'rotated_atss':DENSE, 'rotated_reppoints':DENSE,
-       # Without norms in their towers, as published, S2A-Net reached mAP50 0.089 and R3Det 0.002 in nine epochs:
-       # they rely on pretrained weights
-       **dict.fromkeys(['rotated_retinanet','s2anet','r3det'], dict(DENSE, norm=True)),
-       'rtmdet_r_tiny':dict(backbone='test_resnet', fpn_channels=48, strides=(4,8,16,32)),
-       **dict.fromkeys(['rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'], REGION)}
+QUERIES = dict.fromkeys(['rotated_rtdetr_tiny','rotated_deformable_detr_tiny','rotated_dino_tiny'], {})
+NETS = {'rotated_tal_tiny':{}, 'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':{},
+        'rotated_fcos':dict(DENSE, range_factor=6), 'rotated_atss':DENSE, 'rotated_gfl':DENSE, 'rotated_reppoints':DENSE,
+        'rotated_retinanet':TOWERS, 's2anet':TOWERS, 'r3det':TOWERS,
+        'rtmdet_r_tiny':dict(backbone='test_resnet', fpn_channels=48, strides=(4,8,16,32)),
+        'yolov5_n':{}, 'yolov6_n':{}, 'yolov8_n':{}, 'yolox_nano':{}, 'ppyoloe_r_s':{},
+        **dict.fromkeys(['rotated_faster_rcnn','oriented_rcnn','roi_trans','gliding_vertex'], REGION),
+        **QUERIES}
 
-def train(name, epochs, seed=0):
-    set_seed(seed)
-    dls = demo_loaders(None, None, recipe['bs'], recipe['n_train'], recipe['n_valid'], 0)
-    learn = rotated_learner(dls, name, pretrained=False, metrics=[], opt_func=optimizer(recipe['opt']), **recipe['learner'], **OWN[name])
-    learn.unfreeze()
-    row = dict(detector=name, settings={k:str(v) for k,v in OWN[name].items()}, epochs=epochs, seed=seed, threads=torch.get_num_threads(),
-               params=sum(p.numel() for p in learn.model.parameters()))
-    class Clock(Callback):
-        "Processor time in training batches alone: on one thread that of the clock, whatever else the machine does"
-        run_valid = False
-        order = 90
-        def before_fit(self): self.times = []
-        def before_train(self): self.t = time.process_time()
-        def after_train(self): self.times.append(time.process_time()-self.t)
-    class TrainOnly(Callback):
-        "Validated once, at the end"
-        def before_validate(self): raise CancelValidException
-    clock = Clock()
-    with learn.no_bar(), learn.no_logging(), learn.no_mbar():
-        try: learn.fit_one_cycle(epochs, recipe['lr'], cbs=[clock, TrainOnly()], **recipe['fit'])
-        except NonFiniteLossError as e: return {**row, 'error':str(e)[:200]}
-        losses = L(learn.recorder.values).itemgot(0)
-        learn.metrics = [RotatedMAP(), RotatedMAP('coco')]
-        _,m50,m = learn.validate()
-    return {**row, 'mAP50':m50, 'mAP50:95':m, 's_epoch':sorted(clock.times)[len(clock.times)//2], 'loss':[losses[0],losses[-1]]}
+def way(name):
+    "Detector, optimizer and rate: queries want AdamW, the rest learns fastest by the demo's recipe"
+    opt,lr = ('adamw',1e-3) if name in QUERIES else (recipe['opt'],recipe['lr'])
+    return dict(model=name, opt=opt, lr=lr, ema=True)
 
-def table(rows): return pd.DataFrame(rows)[['detector','params','s_epoch','mAP50','mAP50:95']].sort_values('mAP50', ascending=False)
+def net(name, seconds, work=WORK):
+    "A trained predictor, from its folder where it was trained before"
+    folder = Path(work)/f'{name}-{seconds:g}'
+    if not folder.exists(): train(name, seconds, work)
+    return load_weights(folder)
+
+def train(name, seconds, work=WORK, seed=0):
+    "The row of one training, whose predictor is kept"
+    learn,clock = trained(way(name), seconds, seed, **NETS[name])
+    learn.predictor().save(Path(work)/f'{name}-{seconds:g}')
+    with learn.no_bar(): found,steps = learn.evaluate(show=False),clock.n-WARM
+    classes = {key:round(value, 3) for key,value in found.df['AP50'].drop('all').items()}
+    return dict(detector=name, seconds=seconds, seed=seed, steps=steps, ms=round(1e3*seconds/steps), mAP50=round(found.map50, 4),
+                mAP50_95=round(found.map, 4), params=sum(p.numel() for p in learn.model.parameters()), AP50=classes,
+                way={key:o for key,o in way(name).items() if key!='model'}, settings={key:str(o) for key,o in NETS[name].items()})
+
+def table(rows):
+    return pd.DataFrame(rows)[['detector','params','seconds','steps','ms','mAP50','mAP50_95']].sort_values('mAP50_95', ascending=False)
 
 if __name__=='__main__':
-    if '--table' in sys.argv:
-        rows = [json.loads(o.read_text()) for o in ROWS.glob('*.json')]
-        sys.exit(print(table(rows).to_string(index=False, float_format='%.3f')))
-    ROWS.mkdir(exist_ok=True)
-    for name in sys.argv[2:] or OWN:
-        file = ROWS/f'{name}.json'
-        if file.exists(): continue
-        row = train(name, int(sys.argv[1])); print(row, flush=True)
-        with atomic_path(file) as f: f.write_text(json.dumps({**row, 'versions':versions()}, indent=1))
+    if '--table' in sys.argv: sys.exit(print(table(map(json.loads, LOG.read_text().splitlines())).to_string(index=False)))
+    torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
+    for name in sys.argv[2:] or NETS:
+        row = train(name, float(sys.argv[1]))
+        print(row, flush=True)
+        with LOG.open('a') as f: f.write(json.dumps({**row, 'versions':versions()})+'\n')

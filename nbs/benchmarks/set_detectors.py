@@ -4,9 +4,9 @@ Both have one thread and a rate that goes by the seconds that are left (accuracy
 dense one the demo's recipe. A busy machine makes a step dearer: compare what ran side by side, and see `steps`."""
 import argparse, json
 from pathlib import Path
-import accuracy
 from rotnb.all import *
 from rotnb.learn.history import versions
+import accuracy
 
 accuracy.WAYS.update(dense=accuracy.WAYS['now'], set=dict(model='rotated_rtdetr_tiny', opt='adamw', lr=1e-3, ema=True))
 

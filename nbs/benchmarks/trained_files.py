@@ -1,6 +1,6 @@
 """Trained detectors as files, beside themselves, on the demo's held-out scenes:
-`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python trained_files.py NAME --json trained_files.json`, NAME one of `NETS`, which is trained once
-by the demo's recipe for `--seconds` of processor time; or the folder of a predictor, such as `rotnb-demo` writes.
+`OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python trained_files.py NAME --json trained_files.json`, NAME one of those of
+learning.py, which is trained for `--seconds` of processor time unless it was; or the folder of a predictor, such as `rotnb-demo` writes.
 Files of ONNX Runtime and OpenVINO in f32, and in int8 by training scenes: mean average precision, boxes beside those of the detector
 from a score of .3 on (a like one has their class and an IoU above .5), and processor time of an image, all in turn on each scene.
 `--proposals` instead: the detector itself, of two stages, with fewer proposals.
@@ -17,22 +17,9 @@ from rotnb.data.labels.atomic import write_atomic
 from rotnb.interop.export import onnx_to_openvino
 from rotnb.models.fast import moved
 from rotnb.predict.measure import truth_of
-from accuracy import trained
-from learning import OWN
+from learning import NETS, WORK, net
 
-NETS = {'rotated_tal_tiny':{}, 'oriented_rcnn':OWN['oriented_rcnn']}
-WORK = Path(tempfile.gettempdir())/'rotnb-trained'
 AT = .3                                                                 # least score of the boxes that are compared
-
-def net(name, seconds, work=WORK):
-    "A trained predictor, from its folder where it was trained before"
-    folder = Path(work)/f'{name}-{seconds:g}'
-    if not folder.exists():
-        way = dict(model=name, opt=recipe['opt'], lr=recipe['lr'], ema=True)
-        learn,clock = trained(way, seconds, 0, **NETS[name])
-        print(f'{name}: {clock.n} steps', flush=True)
-        learn.predictor().save(folder)
-    return load_weights(folder)
 
 def files(predictor, folder, images, size=recipe['size']):
     "What answers, by name: the detector, and files of it"

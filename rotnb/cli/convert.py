@@ -162,7 +162,7 @@ def convert(
     check_options(format, options)
     splits = list_splits(src, fmt) or ['']
     vocab = vocab or fmt.names(src, splits[0] or None)
-    sets = {split: read_labels(fmt, src, split or None, vocab, on_bad, upright, **options) for split in splits}
+    sets = {split: FORMATS[to].begun_for(read_labels(fmt, src, split or None, vocab, on_bad, upright, **options)) for split in splits}
     every = [annot for annots in sets.values() for annot in annots]
     names = list(vocab) if vocab else sorted({name for annot in every for name in annot.names})
     _check_old_target(src, dst, every)

@@ -24,11 +24,19 @@ def _own_gpu():
     own,seen = int(os.environ.get('LOCAL_RANK', 0))%n_gpus,os.environ.get('CUDA_VISIBLE_DEVICES')
     os.environ['CUDA_VISIBLE_DEVICES'] = seen.split(',')[own] if seen else str(own)
 
+def _queue(model, path, out, n, tta, shard, bs):
+    "The images whose labels would teach most, in order"
+    from rotnb.explore.active import worth_labelling
+    from rotnb.predict.sources import named_images
+    if n<1: raise UserError(f'--queue is {n}, must be at least 1')
+    if shard: raise UserError('--queue compares all images: give it without --shard')
+    return worth_labelling(model, [*named_images(path, out).values()], n, views=tta or 'flips', bs=bs, progress=False)
+
 def run_predict(
     model, # what `open_model` takes
     path, # image, scene, a folder of them, a pattern, or an address on the web
     out, # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or labelme, x_anylabeling, label_studio, cvat; or several with commas
     bands:str=None, # three bands, counted from 1, with commas between
     scales:str='1', # enlargements of the scene, with commas between
     device:str=None, # cpu, cuda, ...
@@ -36,6 +44,7 @@ def run_predict(
     tta:str=None, # views by name, see `with_views`
     shard:str=None, # part of the work such as 0/8; None: all, or in what torchrun starts each process its own
     ray:bool=False, # on a Ray cluster
+    queue:int=None, # only so many images, those whose labels would teach most, and `queue.csv`
     **kw # more for `predict_folder`
 )->int: # number of images that could not be read; of a part 0, but of the last to finish that of all
     "What the command does"
@@ -47,14 +56,17 @@ def run_predict(
         shard = shard or 'rank'
     kw['scales'] = _numbers('scales', scales, float)
     if bands: kw['open_as'] = partial(open_scene, bands=_numbers('bands', bands, int))
-    model = open_model(model, device)
+    model,order = open_model(model, device),None
+    if queue is not None: order = _queue(model, path, out, queue, tta, shard, kw.get('bs'))
     if tta is not None: model = model.with_views(tta)
     if ray:
         from rotnb.predict.on_ray import RayPredictor
         model = RayPredictor(model)
     quiet = not sys.stdout.isatty() or shard and as_shard(shard).index
-    preds,bad = predict_folder(model, path, out, format.split(','), resume=not overwrite, progress=False if quiet else None,
+    images = path if order is None else [*order.file]
+    preds,bad = predict_folder(model, images, out, format.split(','), resume=not overwrite, progress=False if quiet else None,
                                shard=shard, **kw)
+    if order is not None: order.drop(columns='annot').to_csv(os.path.join(out, 'queue.csv'), index=False)
     if preds is None: return 0                                          # other than 0, torchrun would stop all
     print(f"{sum(len(dets['scores']) for dets in preds.values())} detections in {len(preds)} images, written into {out}")
     return len(bad)
@@ -65,11 +77,12 @@ def main(
     model:str, # folder of predictor.save, exported file, weights by name or as a file; or model.pkl, which can run code: one you trust
     path:str, # an image or scene, a folder of them, a pattern in quotes, or an address on the web
     out:str='predictions', # folder for the results
-    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or several with commas between
+    format:str='dota', # dota, geojson, coco, csv, yolo_obb, or labelme, x_anylabeling, label_studio, cvat; or several with commas
     size:int=1024, # side of a window, px of the network's image
     overlap:int=None, # of neighbouring windows; without it 200 of 1024 px, in proportion; no less than the longest object
     scales:str='1', # enlargements of the scene, with commas between
     score_thr:float=.05, # least score of a detection: files are judged by average precision, which counts low ones; .3 to look at
+    label_thr:float=.3, # least score of a detection that becomes a label in labelme, x_anylabeling, label_studio and cvat
     iou_thr:float=.1, # overlap within a class above which the weaker of two boxes is dropped
     cut:str='keep', # boxes cut by a window's border: keep, or drop where another window shows their place whole
     max_dets:int=None, # most detections in an image, the best
@@ -83,11 +96,12 @@ def main(
     tta:str=None, # each window is seen in several views: hflip, flips, turns or all
     shard:str=None, # part of the work, such as 0/8 of eight processes that see one OUT; torchrun tells it by itself
     ray:bool=False, # on the machines of a Ray cluster, found by RAY_ADDRESS, or on this one
+    queue:int=None, # only so many images: those whose labels would teach the detector most, listed with reasons in OUT/queue.csv
     image_ids:str=None, # for coco: the COCO file of the ground truth, whose ids of images and classes are used
 ):
     "Find objects in scenes of any size, and write them as files"
     with command('rotnb-predict', 'finished windows are kept, the same command resumes'):
-        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, size=size, overlap=overlap,
-                          score_thr=score_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets, agnostic_nms=agnostic_nms, bs=bs,
-                          num_workers=num_workers, image_ids=image_ids, crs=crs)
+        bad = run_predict(model, path, out, format, bands, scales, device, overwrite, tta, shard, ray, queue, size=size, overlap=overlap,
+                          score_thr=score_thr, label_thr=label_thr, iou_thr=iou_thr, cut=cut, max_dets=max_dets,
+                          agnostic_nms=agnostic_nms, bs=bs, num_workers=num_workers, image_ids=image_ids, crs=crs)
     if bad: raise SystemExit(1)

@@ -225,7 +225,8 @@ class RandomWarp(RandomAffine):
     ): # (n,3,3) maps in pixels
         "Random maps"
         yes = _yes(n, self.share).double()
-        cos,sin = (func(yes*_between(n, -self.rotate, self.rotate)*math.pi/180) for func in (torch.cos,torch.sin))
+        angle = yes*_between(n, -self.rotate, self.rotate)*math.pi/180
+        cos,sin = angle.cos(),angle.sin()
         along_x,along_y = (torch.tan(yes*_between(n, -self.shear, self.shear)*math.pi/180) for _ in range(2))
         zoom,one = 1+yes*(_between(n, *self.zoom)-1),torch.ones(n, dtype=torch.float64)
         turn = torch.stack([cos,-sin,sin,cos], 1).view(-1,2,2)*zoom[:,None,None]

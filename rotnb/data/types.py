@@ -268,7 +268,7 @@ def _show_gt(ax, sample, vocab=None, **kwargs):
     codes = labels.as_subclass(Tensor)
     real = is_real(codes)
     show_pixels(ax, im)
-    for one in outlines: one[real].show(ctx=ax)
+    for one in outlines: (one-.5)[real].show(ctx=ax)                   # `imshow` has pixel centres at 0, 1, ...
     quads,codes = quads.as_subclass(Tensor)[real],codes[real]
     return show_boxes(ax, to_np(quads), labels=to_np(class_index(codes)), ignored=to_np(is_ignored(codes)),
                       vocab=ifnone(vocab, getattr(labels,'vocab',None)), **kwargs)

@@ -165,7 +165,7 @@ def compute_by(self:APAccumulator,
     value,ranges = SLICES[by] if isinstance(by, str) else by
     flat,rules = self.flat(),get_rules(metric, protocol, difficulty)
     with np.errstate(invalid='ignore', divide='ignore'):
-        of_dets,of_gts = value(flat.boxes, flat.img, flat),value(flat.gt_boxes, flat.gt_img, flat)
+        of_dets,of_gts = value(flat.boxes, flat.img, flat, flat.area),value(flat.gt_boxes, flat.gt_img, flat, flat.gt_area)
     inside = lambda values,low,high: (low<=values)&((values<=high) if rules.closed else (values<high))
     return {name:self.compute(iou_threshold, rules, (inside(of_dets, *ends), inside(of_gts, *ends))) for name,ends in ranges.items()}
 

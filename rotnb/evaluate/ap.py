@@ -128,10 +128,14 @@ def ap_result(
     return APResult(rules.name, thresholds, aps, recalls, n_gt, np.bincount(labels, minlength=flat.n_classes), flat.vocab, rules)
 
 # %% ../../nbs/evaluate/06_ap.ipynb #8a79bf73
-def box_size(boxes, img=None, flat=None):
-    "Square root of the area, pixels; of masks where masks were measured"
-    if flat is not None: return np.sqrt(flat.area if boxes is flat.boxes else flat.gt_area)
-    return np.sqrt(boxes[:,2]*boxes[:,3])
+def box_size(
+    boxes, # (n, 5)
+    img=None, # (n,) image of each
+    flat=None, # `FlatRecords`
+    area=None, # (n,) square pixels, of boxes or of masks; None: of the boxes
+)->np.ndarray: # (n,) pixels
+    "Square root of the area"
+    return np.sqrt(boxes[:,2]*boxes[:,3] if area is None else area)
 
 def box_aspect(boxes, *_):
     "Longer side over the shorter, at least 1"
@@ -144,7 +148,8 @@ def box_angle(boxes, *_):
 def box_crowding(
     boxes, # (n, 5)
     img, # (n,) image of each
-    flat:FlatRecords # whose ground truth is counted
+    flat:FlatRecords, # whose ground truth is counted
+    area=None # (n,) not read
 )->np.ndarray: # (n,)
     "How many ground-truth boxes have their centre within one diagonal of the box's; ground truth counts itself"
     res,reach = np.zeros(len(boxes)),np.hypot(boxes[:,2], boxes[:,3])

@@ -29,10 +29,6 @@ class Box:
     def q(self):
         "The corners, (4,2)"
         return np.array(self.quad).reshape(4,2)
-    @property
-    def row(self):
-        "Numbers, class and flag, as label sources hold them"
-        return list(self.quad),self.name,int(self.difficult)
 
 LEAST = 1. # px: no side is made shorter
 
@@ -40,11 +36,14 @@ class BoxEdits:
     "The boxes of one image, and what was done to them"
     def __init__(self,
         rows, # (8 numbers, class, difficult) of each, as `LabelSource.read().rows`
-        flags:bool=True # whether the format holds the difficult flag
+        flags:bool=True, # whether the format holds the difficult flag
+        front:str='along' # where corner 0 to 1 of rows lies, see `Annot`
     ):
-        self.boxes = tuple(Box(i, tuple(map(float, quad)), name, bool(difficult)) for i,(quad,name,difficult) in enumerate(rows))
+        self.turn = 2*int(front=='across')                             # numbers by which corners of rows begin later than those of boxes
+        self.boxes = tuple(Box(i, self._begun(quad, self.turn), name, bool(difficult)) for i,(quad,name,difficult) in enumerate(rows))
         self.origin = {box.id:box.id for box in self.boxes}            # id -> number of the object on disk
         self.saved,self.past,self.future,self.next,self.flags = self.boxes,[],[],len(self.boxes),flags
+    def _begun(self, quad, turn): return tuple(np.roll(np.asarray(quad, float), turn).tolist())
     def __len__(self): return len(self.boxes)
     def __getitem__(self, id):
         for box in self.boxes:
@@ -57,7 +56,10 @@ class BoxEdits:
     @property
     def mine(self):
         "The boxes, each with the number of its object on disk, as `LabelSource.save` takes them"
-        return [(box.row,self.origin.get(box.id)) for box in self.boxes]
+        return [(self.row(box),self.origin.get(box.id)) for box in self.boxes]
+    def row(self, box): # `Box`
+        "Numbers, class and flag, as label sources hold them"
+        return list(self._begun(box.quad, -self.turn)),box.name,int(box.difficult)
 
 # %% ../../nbs/explore/12_box_edits.ipynb #96a0fe39
 @patch
@@ -280,6 +282,6 @@ def saved_as(self:BoxEdits,
     kept = sorted((box for box in self.boxes if box.id in self.origin), key=lambda box: self.origin[box.id])
     order = kept+[box for box in self.boxes if box.id not in self.origin]
     if [box.name for box in order]!=[row[1] for row in base.rows]: return
-    if any(abs(np.subtract(box.quad, row[0])).max()>2 for box,row in zip(order, base.rows)): return
+    if any(abs(np.subtract(self.row(box)[0], row[0])).max()>2 for box,row in zip(order, base.rows)): return
     self.origin,self.saved = {box.id:i for i,box in enumerate(order)},self.boxes
-    return LabelSnapshot(base.digest, base.texts, [box.row for box in order])
+    return LabelSnapshot(base.digest, base.texts, [self.row(box) for box in order])

@@ -7,12 +7,12 @@ __all__ = ['EditLog', 'restored']
 
 # %% ../../nbs/explore/13_edit_log.ipynb #89779fb9
 import hashlib, json, os, secrets, time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from ..data.labels.atomic import write_atomic
 from ..data.mend.sources import LabelSnapshot
 from ..predict.sources import user_cache
-from .box_edits import Box, BoxEdits
+from .box_edits import BoxEdits
 
 # %% ../../nbs/explore/13_edit_log.ipynb #6e6d9f9c
 class EditLog:
@@ -36,7 +36,7 @@ class EditLog:
         file = self._file(image)
         if not edits.dirty: return file.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        boxes = [{**asdict(box), 'origin':edits.origin.get(box.id)} for box in edits.boxes]
+        boxes = [{**asdict(box), 'quad':edits.row(box)[0], 'origin':edits.origin.get(box.id)} for box in edits.boxes]
         write_atomic(file, json.dumps(dict(image=str(image), time=time.time(), pid=os.getpid(), base=vars(base), boxes=boxes)))
 
     def left(self)->dict: # image -> record
@@ -56,15 +56,16 @@ class EditLog:
 # %% ../../nbs/explore/13_edit_log.ipynb #38ba94be
 def restored(
     record:dict, # of `EditLog.left`
-    flags:bool=True # whether the format holds the difficult flag
+    flags:bool=True, # whether the format holds the difficult flag
+    front:str='along' # where corner 0 to 1 of rows lies, see `Annot`
 )->tuple: # base and edits
     "The state that a journal holds; undo goes back to what had been read"
     base = record['base']
     base = LabelSnapshot(base['digest'], base['texts'], [tuple(row) for row in base['rows']])
-    edits = BoxEdits(base.rows, flags)
+    edits = BoxEdits(base.rows, flags, front)
     new = iter(range(edits.next, edits.next+len(record['boxes'])))       # ids of boxes that are not on disk
-    boxes = [Box(next(new) if box['origin'] is None else box['origin'], tuple(box['quad']), box['name'], box['difficult'])
-             for box in record['boxes']]
+    left = BoxEdits([(box['quad'],box['name'],box['difficult']) for box in record['boxes']], flags, front).boxes
+    boxes = [replace(box, id=next(new) if kept['origin'] is None else kept['origin']) for box,kept in zip(left, record['boxes'])]
     edits.become(boxes)
     edits.next += len(boxes)
     return base,edits

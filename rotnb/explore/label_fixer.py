@@ -7,6 +7,7 @@ __all__ = ['RecordSource', 'LabelFixer']
 
 # %% ../../nbs/explore/14_label_fixer.ipynb #91db70f5
 import os
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, traitlets as t
 from fastcore.basics import patch
@@ -28,11 +29,16 @@ class RecordSource:
     def __init__(self,
         annot # `Annot`
     ): self.annot,self.image = annot,Path(annot.image)
+    @property
+    def front(self): return self.annot.front
     def read(self)->LabelSnapshot:
         "The labels as they are"
         annot = self.annot
         rows = [(quad.ravel().tolist(),name,int(hard)) for quad,name,hard in zip(annot.quads, annot.names, annot.difficult)]
         return LabelSnapshot('', [repr(row) for row in rows], rows)
+    def outlines(self):
+        "The outlines of its objects, (p,2) pixels or None"
+        return self.annot.outlines or [None]*len(self.annot)
     def save(self,
         base, # `LabelSnapshot` that was edited
         mine, # of `BoxEdits.mine`
@@ -42,6 +48,10 @@ class RecordSource:
         changes,new = merge_edits(base, self.read().texts, mine, how)
         rows = [changes.get(i, row) for i,row in enumerate(self.read().rows)]+new
         edited = to_annot(self.image, [row for row in rows if row is not None])
+        if self.annot.outlines:                                      # of a box that was moved, and of a new one, nothing is known
+            same = lambda i: i not in changes or changes[i] is not None and np.allclose(changes[i][0], self.annot.quads[i].ravel())
+            left = [i for i in range(len(self.annot)) if changes.get(i, True) is not None]
+            self.annot.outlines = [self.annot.outlines[i] if same(i) else None for i in left]+[None]*(len(edited)-len(left))
         self.annot.quads,self.annot.names,self.annot.difficult = edited.quads,edited.names,edited.difficult
         return self.read()
 
@@ -57,7 +67,8 @@ class LabelFixer(BoxViewer):
         format:str=None, # a key of `FORMATS`; recognised when absent
         split:str=None, # 'train', ...; None where there are no splits
         vocab=None, # class names; those that occur when absent
-        queue=None, # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`: only these, highest score first
+        queue=None, # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`: only these, highest score first;
+                    # or a table of `worth_labelling`, in its order
         hints=None, # predictions to show beside the labels: dict of image or file name -> boxes, a learner, or a function of the image
         journal=None, # folder for unsaved edits; in the user's cache when absent
         options=None, # of the format: dict of labels, images (names of folders), rbox (COCO)
@@ -67,7 +78,7 @@ class LabelFixer(BoxViewer):
         files = isinstance(labels, (str,Path))
         sources = label_sources(labels, split, format, vocab, **(options or {})) if files else [*map(RecordSource, labels)]
         self.items,self.hints,self.pages = in_queue(sources, queue),getattr(hints, 'predict', hints),{}
-        self.index,self.said,self.conflict = -1,'',''
+        self.index,self.said,self.conflict,self.drawn = -1,'','',(None,[])
         self.shared = shared_names(source.image for source in sources)     # hints by file name would be those of another image
         if not self.items: raise ValueError('no images to look at')
         self.journal = EditLog(labels if files else 'records', journal) if files else None
@@ -113,7 +124,7 @@ def goto(self:LabelFixer,
     source = self.items[index][0]
     if index not in self.pages:
         base = source.read()
-        self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds)
+        self.pages[index] = base,BoxEdits(base.rows, 'difficult' in source.holds, source.front)
     with self.hold_sync():
         if index!=self.index:
             self.set_image(source.image)
@@ -130,6 +141,17 @@ def _hint(self:LabelFixer, image):
     return next((self.hints[key] for key in keys if key in (self.hints or {})), None)
 
 @patch
+def _outlines(self:LabelFixer):
+    "The outlines of the boxes that are where they were read; None: of none"
+    base,edits = self.page
+    if self.drawn[0] is not base: self.drawn = base,self.source_in_view.outlines()
+    own = self.drawn[1]
+    def still(box):
+        at = edits.origin.get(box.id)
+        return own[at] if at is not None and at<len(own) and np.allclose(box.quad, base.rows[at][0]) else None
+    return [still(box) for box in edits.boxes]
+
+@patch
 def refresh(self:LabelFixer,
     chosen:int=None # id of the box to select; the one that is selected when absent
 ):
@@ -139,7 +161,7 @@ def refresh(self:LabelFixer,
     if chosen is None and picked and picked['layer']=='labels' and picked['index']<len(self.shown_ids):
         chosen = self.shown_ids[picked['index']]
     quads = np.array([box.quad for box in boxes]).reshape(-1,4,2)
-    labels = dict(boxes=quads, labels=[box.name for box in boxes], ignore=[box.difficult for box in boxes])
+    labels = dict(boxes=quads, labels=[box.name for box in boxes], ignore=[box.difficult for box in boxes], outlines=self._outlines())
     self.known += sorted({box.name for box in boxes}-set(self.known))
     layers = [labels] if hint is None else [labels,hint]
     with self.hold_sync():
@@ -208,7 +230,7 @@ def _save(self:LabelFixer, index, how):
     source,(base,edits) = self.items[index][0],self.pages[index]
     base = source.save(base, edits.mine, how)
     kept = edits.saved_as(base)
-    self.pages[index] = (kept,edits) if kept else (base,BoxEdits(base.rows, edits.flags))   # boxes of others came in: begin anew
+    self.pages[index] = (kept,edits) if kept else (base,BoxEdits(base.rows, edits.flags, source.front))  # boxes of others came: begin anew
     if self.journal: self.journal.keep(source.image, *self.pages[index])
 
 @patch
@@ -239,7 +261,7 @@ def beside(self:LabelFixer)->Path:
 def reload(self:LabelFixer):
     "Forget the edits of the image in view and read its labels again"
     base = self.source_in_view.read()
-    self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags)),''
+    self.pages[self.index],self.conflict = (base,BoxEdits(base.rows, self.edits.flags, self.source_in_view.front)),''
     self._keep()
     self.refresh()
 
@@ -248,7 +270,7 @@ def restore(self:LabelFixer):
     "Take up the edits that a killed kernel left"
     for index,record in self.recovered.items():
         source = self.items[index][0]
-        self.pages[index] = restored(record, 'difficult' in source.holds)
+        self.pages[index] = restored(record, 'difficult' in source.holds, source.front)
         if self.journal: self.journal.keep(source.image, *self.pages[index])
         record['file'].unlink(missing_ok=True)
     first = next(iter(self.recovered), self.index)
@@ -285,8 +307,8 @@ def _on_message(self:LabelFixer, widget, msg, buffers):
 @patch
 def annots(self:LabelFixer)->list: # of `Annot`
     "The labels as they are now, with all edits"
-    def rows(index, source): return [box.row for box in self.pages[index][1].boxes] if index in self.pages else source.read().rows
-    return [to_annot(source.image, rows(index, source)) for index,(source,*_) in enumerate(self.items)]
+    def rows(index, source): return [row for row,_ in self.pages[index][1].mine] if index in self.pages else source.read().rows
+    return [replace(to_annot(source.image, rows(index, source)), front=source.front) for index,(source,*_) in enumerate(self.items)]
 
 @patch
 def save_as(self:LabelFixer,
@@ -300,7 +322,8 @@ def save_as(self:LabelFixer,
         raise FileExistsError(f'{folder} exists and is not empty: name a new folder; labels of this set are saved by save()')
     if any(lies_in(folder, source.root) for source,*_ in self.items if source.file):
         raise ValueError(f'{folder} lies in the set that is edited, which would read both: name a folder beside it')
-    with new_folder(folder) as new: FORMATS[format].write(self.annots(), new, '', self.known)
+    fmt = FORMATS[format]
+    with new_folder(folder) as new: fmt.write(fmt.begun_for(self.annots()), new, '', self.known)
 
 @patch
 def _page(self:LabelFixer, side=4096):

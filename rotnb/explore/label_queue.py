@@ -92,8 +92,9 @@ def shared_names(
 
 def in_queue(
     sources, # of images, as `label_sources` gives them
-    queue=None # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`; None: all, in their order
-)->list: # of (source, score, reason), highest score first
+    queue=None # of image, (image, score) or (image, score, reason), or a `RotatedInterpretation`, or a table with the columns
+               # file, score and why, in its order; None: all, in their order
+)->list: # of (source, score, reason), highest score first, of a table as it is
     "The order in which images are looked at"
     if queue is None: return [(source,None,'') for source in sources]
     if hasattr(queue, 'to_dataframe'): queue = suspicious(queue.to_dataframe())
@@ -107,6 +108,9 @@ def in_queue(
     def entry(item):
         image,score,reason = (*item,*(None,'')[len(item)-1:]) if isinstance(item, (tuple,list)) else (item,None,'')
         return find(image),score,str(reason)
+    if hasattr(queue, 'columns'):
+        if lost := {'file','score','why'}-{*queue.columns}: raise ValueError(f'a table has file, score and why; no {min(lost)}')
+        return [entry(item) for item in queue[['file','score','why']].itertuples(index=False, name=None)]
     known = lambda score: score if score is not None and score==score else -np.inf
     return sorted(map(entry, queue), key=lambda item: -known(item[1]))
 

@@ -16,6 +16,7 @@ from ..check.verbs import checked
 from .pyramid import *
 from .script import *
 from ..geometry.boxes import rbox2qbox
+from ..geometry.outlines import outline_mask
 from ..plot.draw import IGNORED, PALETTE, draw
 from ..predict.scene import predict_scene
 
@@ -31,6 +32,7 @@ class Layer:
     notes:list=None              # n texts for the hover
     dash:list=field(default_factory=list) # lengths of dash and gap, CSS pixels; empty: solid
     heading:np.ndarray=None      # (n,) radians, NaN where none is known; None: of truth in classes of 360 as the corners say, else of none
+    outlines:list=None           # n outlines as in `geometry.outlines`, (p,2) pixels or None; drawn in a pale colour under the boxes
     def __len__(self): return len(self.quads)
 
 def _numpy(values):
@@ -47,7 +49,7 @@ def _corners(boxes):
 # %% ../../nbs/explore/03_viewer.ipynb #8f4e5a7a
 def _checked(layer):
     "Every column as long as the boxes"
-    for name in ('labels','scores','ignored','notes','heading'):
+    for name in ('labels','scores','ignored','notes','heading','outlines'):
         column = getattr(layer, name)
         if column is not None and len(column)!=len(layer):
             raise ValueError(f'{name} of layer {layer.name!r}: {len(column)} for {len(layer)} boxes')
@@ -73,13 +75,16 @@ def layer_fronts(
     return np.where(np.isin(np.asarray(layer.labels), list(pointed)), np.arctan2(along[:,1], along[:,0]), np.nan)
 
 def as_layer(
-    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std, heading), or boxes: (n,5), (n,8), (n,4,2)
+    boxes, # `Layer`, `Annot`, `Detections`, dict(boxes, labels, scores, ignore, notes, std, heading, outlines), or boxes:
+           # (n,5), (n,8), (n,4,2)
     name:str=None # 'prediction' where there are scores, else 'truth', when absent
 )->Layer:
     "Boxes of any form as a layer"
     if isinstance(boxes, Layer): return boxes
     if hasattr(boxes, 'quads') and hasattr(boxes, 'difficult'):
-        return _checked(Layer(_corners(boxes.quads), list(boxes.names), None, np.asarray(boxes.difficult)>0, name or 'truth'))
+        corners = _corners(boxes.begun('along').quads)                    # of DOTA, too, where corner 0 to 1 is the front edge
+        hard,outlines = np.asarray(boxes.difficult)>0,getattr(boxes, 'outlines', None)
+        return _checked(Layer(corners, list(boxes.names), None, hard, name or 'truth', outlines=outlines))
     given = boxes if hasattr(boxes, 'keys') else dict(boxes=boxes)
     if 'boxes' not in given: raise ValueError(f"expected a dict with 'boxes', found {', '.join(map(str, given))}")
     labels,scores,ignored = given.get('labels'),given.get('scores'),given.get('ignore', given.get('ignored'))
@@ -91,7 +96,8 @@ def as_layer(
     notes = _how_sure(given['std']) if given.get('notes') is None and given.get('std') is not None else given.get('notes')
     heading = None if given.get('heading') is None else _numpy(given['heading'])
     if heading is None and np.shape(quads)[-1:]==(5,): heading = np.full(len(quads), np.nan)       # angles mostly are canonical ones
-    return _checked(Layer(_corners(quads), labels, scores, ignored, name, notes, [] if scores is None else [6,3], heading))
+    return _checked(Layer(_corners(quads), labels, scores, ignored, name, notes, [] if scores is None else [6,3], heading,
+                          given.get('outlines')))
 
 # %% ../../nbs/explore/03_viewer.ipynb #d55a0289
 def number_classes(
@@ -159,12 +165,19 @@ class BoxViewer(anywidget.AnyWidget):
         self.set_boxes(*boxes, vocab=vocab, names=names)
 
 # %% ../../nbs/explore/03_viewer.ipynb #e5b3017f
+def _rings(outlines):
+    "Outlines end to end, and how many points there are up to the end of each"
+    if outlines is None or all(one is None for one in outlines): return dict(rings=None, ends=None)
+    parts = [np.zeros((0,2)) if one is None else np.asarray(one, '<f8').reshape(-1,2) for one in outlines]
+    return dict(rings=np.concatenate(parts).tobytes(), ends=np.cumsum([*map(len, parts)]).astype('<i4').tobytes())
+
 def _wire(layer, name, codes):
     "A layer as the browser takes it"
     raw = lambda values, dtype: None if values is None else np.ascontiguousarray(values, dtype=dtype).tobytes()
     notes = None if layer.notes is None else [str(note) for note in layer.notes]
     return dict(name=name, dash=list(layer.dash), notes=notes, quads=raw(layer.quads, '<f8'), labels=raw(codes, '<i4'),
-                scores=raw(layer.scores, '<f4'), ignored=raw(layer.ignored, 'u1'), headings=raw(layer.heading, '<f4'))
+                scores=raw(layer.scores, '<f4'), ignored=raw(layer.ignored, 'u1'), headings=raw(layer.heading, '<f4'),
+                **_rings(layer.outlines))
 
 @patch
 def set_boxes(self:BoxViewer,
@@ -285,7 +298,9 @@ def to_array(self:BoxViewer,
         labels,names = self._colors_and_names(number, codes[keep])
         scores,ignored = (None if column is None else column[keep] for column in (layer.scores,layer.ignored))
         heading = None if layer.heading is None else layer.heading[keep]
-        image = draw(image, layer.quads[keep]*scale, labels, scores, names, ignored, heading=heading,
+        masks = layer.outlines and [outline_mask(np.zeros((0,2)) if layer.outlines[i] is None else layer.outlines[i]*scale,
+                                                 image.shape[1::-1]) for i in np.flatnonzero(keep)]
+        image = draw(image, layer.quads[keep]*scale, labels, scores, names, ignored, heading=heading, masks=masks,
                      text=not many and layer.labels is not None, symmetry=self.symmetry)
     return image
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Sample', 'StageOut', 'valid_boxes', 'Positives', 'matched_objects', 'Detector', 'TargetError', 'check_targets',
-           'with_corners', 'upright_target', 'without_angle', 'check_corners', 'learn_symmetry', 'nearest_targets',
-           'coder_for', 'answers_of', 'HeadingError', 'begin_heading', 'heading_terms', 'heading_of', 'detections',
-           'candidates', 'settings', 'backbone_name', 'register_detector', 'list_detectors', 'detector_name',
-           'create_detector']
+           'with_weights', 'weighed', 'weighed_priors', 'image_weighed', 'with_corners', 'upright_target',
+           'without_angle', 'check_corners', 'learn_symmetry', 'nearest_targets', 'coder_for', 'answers_of',
+           'HeadingError', 'begin_heading', 'heading_terms', 'heading_of', 'detections', 'candidates', 'settings',
+           'backbone_name', 'register_detector', 'list_detectors', 'detector_name', 'create_detector']
 
 # %% ../../nbs/models/01_contract.ipynb #655f6e9f
 import re, fnmatch, warnings
@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     added:Tensor # `(b, n)` bool, objects that were put among the priors
     groups:Tensor=None # `(n,)` which of them see each other; -1: see no others, and all see them; None: there are no groups
     queries:Tensor=None # `(b, n, c)` what is known of them at first; None: what the stage before knows
+    weights:Tensor=None # `(b, n)` how much each counts where it is background; None: fully
 
 class StageOut(NamedTuple):
     "What a stage predicts for its priors"
@@ -72,6 +73,7 @@ class Positives(NamedTuple):
     labels:Tensor # `(n,)` of the object
     free:Tensor=None # `(n,)` bool, those whose angle says nothing and is not learnt; None: none, and boxes are in canonical form
     heading:Tensor=None # `(n,)` radians, direction of the object's front; None: of a stage that does not learn it
+    weights:Tensor=None # `(n, 2)` how much the object counts, in the loss of classes and in those of boxes; None: all count fully
 
 def matched_objects(
     out:StageOut,
@@ -84,7 +86,9 @@ def matched_objects(
     obj = first[img]+matched[img,pri]
     def of(key): return torch.cat([target[key] for target in targets])[obj]
     heading = None if out.heading is None else of('heading').to(out.deltas.dtype)
-    return Positives(img, pri, out.priors[img,pri], out.deltas[img,pri], of('boxes').to(out.deltas.dtype), of('labels'), heading=heading)
+    weights = of('weights').to(out.deltas.dtype) if targets and 'weights' in targets[0] else None
+    return Positives(img, pri, out.priors[img,pri], out.deltas[img,pri], of('boxes').to(out.deltas.dtype), of('labels'), heading=heading,
+                     weights=weights)
 
 # %% ../../nbs/models/01_contract.ipynb #0f25c467
 def _alone(images, e):
@@ -149,7 +153,8 @@ class Detector(nn.Module):
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px,
-                          # `heading (n,)` radians, which is theta of the boxes where it is absent, `outlines (n,p,2)` px
+                          # `heading (n,)` radians, which is theta of the boxes where it is absent, `outlines (n,p,2)` px,
+                          # `weights (n,)` and `weight`, see `with_weights`
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
        # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)`,
        # radians, of one with masks `masks (k,s,s)`, chances in the frames of the boxes; with targets `(losses by image, list)`
@@ -171,14 +176,20 @@ class Detector(nn.Module):
 @patch
 def run_stages(self:Detector, images:Tensor, targets:list=None): # losses by image `{term: (b,)}` and the last stage's `StageOut`
     "All stages, one after the other; where targets are given, the first may ask for other views of the images to learn from"
-    if targets is not None and getattr(self.stages[-1], 'heading', False): targets = [{'heading':o['boxes'][:,4], **o} for o in targets]
-    if targets is not None: targets = [without_angle(target, self.periods) for target in targets]
-    if targets is not None and self.angle=='hbb': targets = [upright_target(target) for target in targets]
-    if targets is not None and self.box_type=='quad': targets = [with_corners(target) for target in targets]
+    if targets is not None: targets = self.learnt(targets)
     views = getattr(self.stages[0], 'views', None)
-    if targets is None or views is None: return self._chain(images, targets)
-    losses,out = self._chain(*views(images, targets))
-    return losses,out if self.training else self._chain(images)[1]
+    losses,out = self._chain(images, targets) if targets is None or views is None else self._chain(*views(images, targets))
+    if targets is not None and views is not None and not self.training: out = self._chain(images)[1]
+    return image_weighed(losses, targets),out
+
+@patch
+def learnt(self:Detector, targets:list)->list: # targets: as the detector is given them
+    "Targets as its stages learn them"
+    targets = with_weights(targets)
+    if getattr(self.stages[-1], 'heading', False): targets = [{'heading':o['boxes'][:,4], **o} for o in targets]
+    targets = [without_angle(target, self.periods) for target in targets]
+    if self.angle=='hbb': targets = [upright_target(target) for target in targets]
+    return [with_corners(target) for target in targets] if self.box_type=='quad' else targets
 
 @patch
 def stage_outs(self:Detector,
@@ -271,6 +282,11 @@ def check_targets(
             raise TargetError(f"targets[{number}]: quads are {tuple(quads.shape)}; expected the four corners of each box, (n,8)")
         if (heading := target.get('heading')) is not None and heading.shape!=labels.shape:
             raise TargetError(f"targets[{number}]: heading is {tuple(heading.shape)}; expected the direction of each front, (n,) radians")
+        weights = target.get('weights')
+        if weights is not None and not (weights.shape in ((len(labels),),(len(labels),2)) and (weights>=0).all()):
+            raise TargetError(f"targets[{number}]: weights are {tuple(weights.shape)}; expected numbers from 0, (n,), or (n,2) "
+                              "of class and box")
+        if not target.get('weight', 1)>=0: raise TargetError(f"targets[{number}]: weight is {target['weight']}; expected a number from 0")
         if (rings := target.get('outlines')) is not None and (rings.ndim!=3 or len(rings)!=len(labels) or rings.shape[2]!=2):
             raise TargetError(f"targets[{number}]: outlines are {tuple(rings.shape)}; expected points around each object, (n,p,2)")
         if labels.is_floating_point():
@@ -278,6 +294,44 @@ def check_targets(
         if len(labels) and not (0<=labels.min() and labels.max()<n_classes):
             raise TargetError(f"targets[{number}]: labels run from {labels.min()} to {labels.max()}, "
                               f"but the detector has classes 0 to {n_classes-1}")
+
+# %% ../../nbs/models/01_contract.ipynb #20a00002
+def with_weights(
+    targets:list # of `dict(boxes, labels)`; of some `weights`, `(n,)`, or `(n, 2)` of class and box, 0 or more
+)->list: # all with weights `(n, 2)`, where those of weight 0 are ignored; as they were where none has any
+    "Targets of which some count in part"
+    if not any('weights' in target for target in targets): return targets
+    return [_with_weights(target, target.get('weights', target['boxes'].new_ones(len(target['boxes'])))) for target in targets]
+
+def _with_weights(target, weights):
+    pair = weights if weights.ndim==2 else weights[:,None].expand(-1, 2)
+    nothing = (pair==0).all(1)
+    return {**target, 'weights':pair, 'ignore':target['ignore'] | nothing if 'ignore' in target else nothing}
+
+def weighed(
+    loss:Tensor, # `(n,)` of positives
+    pos:Positives,
+    classes:bool=False # it is of classes; False: of boxes, or what else is said of them
+)->Tensor: # `(n,)`
+    "Losses as their objects count"
+    return loss if pos.weights is None else loss*pos.weights[:,0 if classes else 1]
+
+def weighed_priors(
+    loss:Tensor, # `(b, N)` of all priors, for classes
+    pos:Positives
+)->Tensor: # `(b, N)`
+    "The same, where background counts fully"
+    if pos.weights is None: return loss
+    return loss*torch.ones_like(loss).index_put((pos.img,pos.pri), pos.weights[:,0].to(loss.dtype))
+
+def image_weighed(
+    losses:dict, # `{term: (b,)}`
+    targets:list # of `dict`, of some with a `weight`; None: there are none
+)->dict: # `{term: (b,)}`
+    "Losses as their images count"
+    if not any('weight' in target for target in targets or ()): return losses
+    weight = torch.stack([torch.as_tensor(target.get('weight', 1.)) for target in targets])
+    return {term:loss*weight.to(loss) for term,loss in losses.items()}
 
 # %% ../../nbs/models/01_contract.ipynb #036b285e
 def with_corners(
@@ -390,6 +444,7 @@ def heading_terms(
     if out.heading is None: return {}
     has,said = stage.has_heading[pos.labels],out.heading[pos.img,pos.pri]
     wrong = (said-HeadingCoder().encode(pos.heading, _frames(stage, pos.priors))).square().sum(1).masked_fill(~has, 0.)
+    wrong = weighed(wrong, pos)
     return dict(loss_heading=wrong.new_zeros(n_images).index_add(0, pos.img, wrong)*(n_images/rank_mean(has.sum(), least=1)))
 
 def heading_of(

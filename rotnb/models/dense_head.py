@@ -26,7 +26,7 @@ from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
 from ..ops.candidates import Pairs, top_scores
 from .contract import (Detector, Positives, StageOut, begin_heading, candidates, check_corners, coder_for, detections,
-                                   heading_terms, matched_objects, nearest_targets)
+                                   heading_terms, matched_objects, nearest_targets, weighed, weighed_priors)
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 
@@ -316,7 +316,7 @@ def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # 
     "Loss terms by image, once each of the `(b, N)` priors is assigned"
     n_images,lvls,pos = len(matched),out.lvls[pos.pri],self.nearest(pos)
     def by_image(loss, avg_factor): # its mean over the images is the batch's loss
-        return loss.new_zeros(n_images).index_add(0, pos.img, loss/_of_level(avg_factor, lvls))*n_images
+        return loss.new_zeros(n_images).index_add(0, pos.img, weighed(loss, pos)/_of_level(avg_factor, lvls))*n_images
     quality,one = self._quality(out, matched, pos),torch.ones_like(pos.deltas[:,0])
     counts = one if quality is None or self.quality=='objectness' else quality       # how much each positive counts
     avg_factor = self.avg_factor(matched) if counts is one and self.average_by!='level' else self._sum(lvls, counts)
@@ -345,7 +345,7 @@ def _class_term(self:DenseHead, out, matched, pos, quality, avg_factor): # `(b,)
     if self.quality!='objectness': lost = self._cls_loss(out, matched, pos, quality)
     else: lost = self._cls_loss(out, matched, pos, None if self.object_iou else quality)*(matched>=0)
     if self.average_by=='level': lost = lost/self.n_classes
-    return (lost/_of_level(avg_factor, out.lvls)).sum(1)*(self.cls_weight*len(matched))
+    return (weighed_priors(lost, pos)/_of_level(avg_factor, out.lvls)).sum(1)*(self.cls_weight*len(matched))
 
 @patch
 def _object_term(self:DenseHead, out, matched, pos, quality, avg_factor): # `(b,)`
@@ -353,7 +353,7 @@ def _object_term(self:DenseHead, out, matched, pos, quality, avg_factor): # `(b,
     there = there.index_put((pos.img,pos.pri), quality if self.object_iou else torch.ones_like(quality))
     lost = F.binary_cross_entropy_with_logits(out.quality, there, reduction='none')*valid*self._level_weights(out)[out.lvls]
     if self.average_by=='level': avg_factor = self._sum(out.lvls, valid.sum(0))             # a mean of all its priors
-    return (lost/_of_level(avg_factor, out.lvls)).sum(1)*len(matched)
+    return (weighed_priors(lost, pos)/_of_level(avg_factor, out.lvls)).sum(1)*len(matched)
 
 # %% ../../nbs/models/05_dense_head.ipynb #7b2a5ad1
 DenseHead.detect,DenseHead.candidates = detections,candidates

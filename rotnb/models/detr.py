@@ -70,7 +70,8 @@ class DeformableEncoder(nn.Module):
         stacked_convs:int=6, # layers
         points:int=4, # that a head reads on each level
         strides:tuple=(8,16,32,64), # px, of the levels: at least as many as maps
-        temperature:float=10000.): # of `waves`
+        temperature:float=10000., # of `waves`
+        at:float=.5): # where in a cell its place is read: .5 in the middle, 1. at its end, as DINO has it
         super().__init__()
         if channels%4: raise ValueError(f'DeformableEncoder: {channels} channels are no multiple of 4, as two waves need')
         if len(strides)<len(in_channels): raise ValueError(f'DeformableEncoder: {len(strides)} strides for {len(in_channels)} maps')
@@ -100,15 +101,15 @@ class DeformableEncoder(nn.Module):
         like:Tensor # of the device and type wanted
     )->Tensor: # `(h*w, channels)`
         "What tells the cells of a level apart"
-        y,x = torch.meshgrid(*((torch.arange(n, device=like.device)+.5)/scalar(n, like.float()) for n in size_hw), indexing='ij')
+        y,x = torch.meshgrid(*((torch.arange(n, device=like.device)+self.at)/scalar(n, like.float()) for n in size_hw), indexing='ij')
         return waves(torch.stack([y,x], -1).flatten(0, 1), self.channels//2, self.temperature).to(like.dtype)+self.level[i].to(like.dtype)
 
 # %% ../../nbs/models/48_detr.ipynb #60041dd9
 _common = dict(loss_cls=focal_loss, strides=(8,16,32,64), stacked_convs=6)
 _boxes = dict(_common, neck=DeformableEncoder, first=dict(content='box', agnostic=True), later=dict(where='kept'), denoise=False,
               cls_weight=2.)
-_learnt = dict(_common, neck=partial(DeformableEncoder, temperature=20.), first=dict(content='learnt'),
-               later=dict(where='waves', twice=True), feat_channels=2048, queries=900, max_per_img=300)
+_learnt = dict(_common, neck=partial(DeformableEncoder, temperature=20., at=1.), first=dict(content='learnt'),
+               later=dict(where='waves', twice=True, normed=True), feat_channels=2048, queries=900, max_per_img=300)
 _tiny = dict(strides=(4,8,16), fpn_channels=64, feat_channels=128, stacked_convs=2, heads=4, layers=3, queries=100, max_per_img=100)
 
 detr_rows = { # backbone, and what differs from `set_detector`

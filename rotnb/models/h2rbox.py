@@ -18,7 +18,7 @@ from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox
 from ..ops.ranks import rank_mean
 from ..targets.coders import centerness
-from .contract import Detector, HeadingError, Positives, StageOut, matched_objects, register_detector
+from .contract import Detector, HeadingError, Positives, StageOut, matched_objects, register_detector, weighed
 from .dense_head import DenseHead
 from .fcos import rotated_fcos
 
@@ -187,7 +187,7 @@ def view_loss(self:H2RBoxHead, out:StageOut, pos:Positives, turn:Tensor, n:int)-
                         self.shape_weight*side_overlap_loss(two[:,2:4].flip(1), one[:,2:4]) + self.angle_weight*angle.cos().abs()])*weight
     as_is,quarter = rank_mean(ways.detach().sum(1))
     best = torch.where(as_is<=quarter, *ways) + self.center_weight*(two[:,:2]-one[:,:2]).abs().sum(1)*weight
-    return best.new_zeros(n).index_add(0, pos.img, best)*(n/rank_mean(weight.sum(), least=1))
+    return best.new_zeros(n).index_add(0, pos.img, weighed(best, pos))*(n/rank_mean(weight.sum(), least=1))
 
 @patch
 def settled(self:H2RBoxHead,

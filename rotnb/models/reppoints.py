@@ -23,7 +23,8 @@ from ..targets.priors import PointPriors
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
-from .contract import Detector, Positives, StageOut, heading_terms, matched_objects, nearest_targets, register_detector
+from .contract import (Detector, Positives, StageOut, heading_terms, matched_objects, nearest_targets, register_detector,
+                                   weighed, weighed_priors)
 from .dense_head import DenseHead, dense_detector, front_conv, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704
@@ -214,7 +215,7 @@ def points_loss(self:RepPointsHead,
     "Loss of point sets by image"
     unit = self.unit*pos.priors[:,2,None,None]
     sets,more = points[pos.img,pos.pri]/unit,dict(groups=groups) if 'groups' in signature(loss).parameters else {}
-    lost = loss(sets, corners_of(pos.boxes)/unit, **more)*weight
+    lost = weighed(loss(sets, corners_of(pos.boxes)/unit, **more)*weight, pos)
     if self.steep and lost.requires_grad:
         slope = torch.autograd.grad(lost.sum(), sets, retain_graph=True)[0]
         lost = torch.where((-slope>self.steep).flatten(1).any(1), lost.detach(), lost)
@@ -234,7 +235,7 @@ def loss(self:RepPointsHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     matched,weight = self.learners(out, matched, targets)
     start,pos = (self._turned(points, matched_objects(out, found, targets)) for points,found in ((first,near), (refined,matched)))
     by_class = torch.where(matched>=0, weight, self.background) if self.weigh_classes else 1.
-    cls = (self._cls_loss(out, matched, pos, None)*by_class).sum(1)
+    cls = (weighed_priors(self._cls_loss(out, matched, pos, None), pos)*by_class).sum(1)
     terms = dict(loss_cls=cls*(self.cls_weight*len(targets)/self.avg_factor(matched)))
     by_first = self.weigh(start.priors[:,:2], start.boxes) if self.weigh else torch.ones_like(start.priors[:,0])
     stages = dict(first=(self.loss_first or self.loss_points, self.first_weight, first, start, by_first, out.lvls[start.pri]),

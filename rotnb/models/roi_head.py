@@ -16,7 +16,7 @@ from torchvision.ops import roi_align
 from fastcore.basics import store_attr, patch
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice, circumscribed_hbox, rbox2hbox
-from ..targets.assign import IGN, max_iou_assign
+from ..targets.assign import IGN, NEG, max_iou_assign
 from ..targets.angle_coders import HeadingCoder
 from ..targets.roi_coders import clip_centers, clip_sides
 from ..targets.sample import random_sample, add_objects
@@ -26,7 +26,7 @@ from ..ops.iou import box_iou_rotated
 from ..ops.candidates import Pairs
 from ..ops.ranks import rank_mean
 from .contract import (Detector, StageOut, Sample, begin_heading, candidates, check_corners, coder_for, detections,
-                                   heading_terms, matched_objects, nearest_targets, valid_boxes)
+                                   heading_terms, matched_objects, nearest_targets, valid_boxes, weighed, weighed_priors)
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower
@@ -203,10 +203,13 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     matched,n_images = out.sample.matched,len(targets)
     pos = matched_objects(out, matched, targets)
     labels = torch.full_like(matched, self.n_classes).index_put((pos.img,pos.pri), pos.labels)
-    cls = self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(n_images,-1)*(matched!=IGN)
+    cls = weighed_priors(self.loss_cls(out.logits.flatten(0,1), labels.flatten()).view(n_images,-1)*(matched!=IGN), pos)
+    doubt = out.sample.weights
+    if doubt is not None: cls = torch.where(matched==NEG, cls*doubt.to(cls.dtype), cls)
     own = nearest_targets(self, pos._replace(deltas=self.deltas_of(pos.deltas, pos.labels)))
-    box = self.loss_box.of(coder_for(self, own), own.priors, own.deltas, own.boxes, None, own.free)
-    n_learn,n_pos = rank_mean(torch.stack([(matched!=IGN).sum(), (matched>=0).sum()]), least=1)
+    box = weighed(self.loss_box.of(coder_for(self, own), own.priors, own.deltas, own.boxes, None, own.free), own)
+    n_learn = (matched!=IGN).sum() if doubt is None else (matched>=0).sum()+(doubt*(matched==NEG)).sum()
+    n_learn,n_pos = rank_mean(torch.stack([n_learn, (matched>=0).sum()]), least=1)
     # the mean over images is the batch's loss
     more = heading_terms(self, out, pos, n_images) | (self.masks.loss(out, pos, targets) if self.masks else {})
     factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn))

@@ -56,6 +56,7 @@ def set_detector(
     denoise:dict=None, # settings of `noisy_objects`; None: its defaults; False: without
     backbone_kw:dict=None, # more for the backbone
     box_type:str='rbox', # what it learns from
+    heading:bool=False, # say where the front is of classes that have one; the last stage does
     neck=HybridEncoder, # of the backbone's channels and of those settings that it asks for, makes the neck
     first:dict=None, # more settings of `QueryStage`
     later:dict=None, # more settings of `DecoderStage`; `twice` is of all but the first of them
@@ -68,10 +69,11 @@ def set_detector(
     levels = neck(body.channels, **{key:value for key,value in known.items() if key in signature(neck).parameters})
     own = dict(coder=RefineCoder(angle), strides=tuple(strides), **{**dict(max_per_img=queries), **set_losses(angle), **stage})
     noise = None if denoise is False else denoise or {}
-    stages = [QueryStage(n_classes, fpn_channels, queries=queries, **{**own, **(first or {})})]
+    stages = [QueryStage(n_classes, fpn_channels, queries=queries, heading=heading and not layers, **{**own, **(first or {})})]
     own = {**own, **dict(heads=heads, points=points, feat_channels=feat_channels), **(later or {})}
     twice = own.pop('twice', False)
-    stages += [DecoderStage(n_classes, fpn_channels, denoise=None if i else noise, twice=twice and i>0, **own) for i in range(layers)]
+    stages += [DecoderStage(n_classes, fpn_channels, denoise=None if i else noise, twice=twice and i>0, heading=heading and i==layers-1,
+                            **own) for i in range(layers)]
     return Detector(body, levels, stages, n_classes, angle, box_type=box_type)
 
 # %% ../../nbs/models/44_rtdetr.ipynb #c6aa150f

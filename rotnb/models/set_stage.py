@@ -16,6 +16,7 @@ from inspect import signature
 from fastcore.basics import patch, store_attr
 from ..check.verbs import checked
 from ..geometry.boxes import canonicalize, check_choice, from_frame
+from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import IGN
 from ..targets.priors import level_priors, PointPriors
 from ..targets.set_assign import TooManyObjects, corner_distance, hungarian_assign, noisy_objects
@@ -24,7 +25,8 @@ from ..losses.focal import prior_bias, varifocal_loss
 from ..ops.candidates import Pairs, top_scores
 from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
-from .contract import Sample, StageOut, TargetError, candidates, detections, matched_objects, nearest_targets
+from .contract import (Sample, StageOut, TargetError, begin_heading, candidates, detections, heading_terms, matched_objects,
+                                   nearest_targets, weighed, weighed_priors)
 from .hybrid_encoder import Attention, FeedForward
 
 # %% ../../nbs/models/43_set_stage.ipynb #d7583f90
@@ -172,7 +174,7 @@ def mlp(
 
 class SetStage(nn.Module):
     "What says classes and boxes of queries, one for each object"
-    n,soft_nms,quads,agnostic = 1,None,False,False
+    n,soft_nms,quads,agnostic,along = 1,None,False,False,True          # `along`: it reads maps along its boxes
     def __init__(self,
         n_classes:int, # without the background
         in_channels:int, # of the neck's levels and of queries
@@ -188,13 +190,20 @@ class SetStage(nn.Module):
         prior_prob:float=.01, # of a class for a query, before training
         score_thr:float=.05, # least class score of a detection
         iou_thr:float=None, # overlap above which the lower score is dropped; None: no NMS
-        max_per_img:int=300): # detections of an image
+        max_per_img:int=300, # detections of an image
+        heading:bool=False): # say where the front is of classes that have one, see `symmetry` of a `Detector`
         super().__init__()
         loss_box = box_loss(loss_box)
         if loss_box.on!='boxes': raise ValueError(f"{type(self).__name__}: loss_box is of {loss_box.on}; a set stage says boxes")
         store_attr(but='in_channels', cls=SetStage)
         self.cls,self.box = nn.Linear(in_channels, n_classes),mlp(in_channels, in_channels, coder.n)
         nn.init.xavier_uniform_(self.cls.weight); nn.init.constant_(self.cls.bias, prior_bias(prior_prob))
+        if heading: self.front = mlp(in_channels, in_channels, HeadingCoder.n, 2)
+        begin_heading(self)
+
+    def said_front(self, known:Tensor)->Tensor: # `(b, N, in_channels)` -> `(b, N, 2)`; None: of a stage that says none
+        "Where queries say that the front of their object is"
+        return self.front(known).float() if self.heading else None
 
     def class_layers(self)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
         "Layers with rows of their own for each class"
@@ -240,14 +249,16 @@ def loss(self:SetStage, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     matched,share,b = self.assign(out, targets),self._shares(out, targets),len(targets)
     pos = matched_objects(out, matched, targets)
     pos,at = nearest_targets(self, pos, pos.deltas),(pos.img,pos.pri)
-    def by_image(loss): return loss.new_zeros(b).index_add(0, pos.img, loss*share[pos.pri])*b           # its mean is the batch's loss
+    def by_image(loss): return loss.new_zeros(b).index_add(0, pos.img, weighed(loss, pos)*share[pos.pri])*b # its mean is the batch's loss
     iou = self.overlap(pos.deltas.detach(), pos.boxes).to(out.logits.dtype).nan_to_num(0.).clamp(1e-6, 1)
     labels = torch.full_like(matched, out.logits.shape[-1]).index_put(at, self._class_of(pos.labels))
     quality = out.logits.new_zeros(labels.shape).index_put(at, iou).flatten()
     more = (quality,) if 'quality' in signature(self.loss_cls).parameters else ()
     cls = self.cls_weight*self.loss_cls(out.logits.flatten(0, 1), labels.flatten(), *more).view(matched.shape)*(matched!=IGN)
     far = self.dist_weight*self.distance(pos.deltas, pos.boxes, out.size_hw[::-1])
-    return dict(loss_cls=(cls*share).sum(1)*b, loss_dist=by_image(far), loss_box=by_image(self.loss_box(pos.deltas, pos.boxes)))
+    cls = weighed_priors(cls, pos)
+    return dict(loss_cls=(cls*share).sum(1)*b, loss_dist=by_image(far), loss_box=by_image(self.loss_box(pos.deltas, pos.boxes)),
+                **heading_terms(self, out, pos, b))
 
 # %% ../../nbs/models/43_set_stage.ipynb #f4cfcaa3
 SetStage.detect,SetStage.candidates = detections,candidates
@@ -269,10 +280,12 @@ def boxes_of(self:SetStage,
     "What pairs of query and class stand for"
     return self.coder.decode(out.priors[img,pri], out.deltas[img,pri]),None
 
+def _handed_on(out): return out.deltas if out.first is None else out.first # `(b, N, 5)` where the next stage begins
+
 @patch
 def boxes(self:SetStage, out:StageOut)->Tensor: # `(b, N, 5)`
     "The box of each query, for the next stage"
-    return out.deltas.detach()
+    return _handed_on(out).detach()
 
 # %% ../../nbs/models/43_set_stage.ipynb #a7ebed16
 class QueryStage(SetStage):
@@ -332,7 +345,7 @@ def forward(self:QueryStage,
     chosen,priors = best(known),cells[at]
     said = self.coder.refine(priors, self.box(chosen).float(), self.size_wh(feats))
     known = self.content_of(chosen, said, self.size_wh(feats))
-    return StageOut(best(logits), said, priors, lvls[at], queries=known, counts=(at.shape[1],))
+    return StageOut(best(logits), said, priors, lvls[at], queries=known, counts=(at.shape[1],), heading=self.said_front(chosen))
 
 # %% ../../nbs/models/43_set_stage.ipynb #cf2b2c2f
 class DecoderStage(SetStage):
@@ -348,18 +361,20 @@ class DecoderStage(SetStage):
         feat_channels:int=1024, # of the feed-forward layers
         where:str='shares', # how a query knows its box: 'shares' of the image, 'waves' of these, or as the first stage 'kept' it
         twice:bool=False, # the stage before learns from this one's boxes, too: of all these stages but the first
+        normed:bool=False, # it answers from behind a norm; the next stage goes on from the box that is said before that
         **kw): # settings of `SetStage`
         check_choice('DecoderStage', where=(where, 'shares', 'waves', 'kept'))
         if denoise is not None and where=='kept': raise ValueError("DecoderStage: objects with noise have no position that was kept: "
                                                                       "give denoise=False")
         super().__init__(n_classes, in_channels, coder, **kw)
-        store_attr('denoise,heads,points,feat_channels,where,twice')
+        store_attr('denoise,heads,points,feat_channels,where,twice,normed')
         told = n_waves(coder, in_channels) if where=='waves' else coder.n_told
         if where!='kept':
             self.position = mlp(told, in_channels if where=='waves' else 2*in_channels, in_channels, 2)
             nn.init.xavier_uniform_(self.position[-1].weight)
         self.attention,self.look = Attention(in_channels, heads),BoxAttention(in_channels, heads, points, self.strides)
         self.norm_attention,self.norm_look = nn.LayerNorm(in_channels),nn.LayerNorm(in_channels)
+        if normed: self.norm_answer = nn.LayerNorm(in_channels)
         self.forward_layers = FeedForward(in_channels, feat_channels)
         if denoise is not None: self.embed = nn.Embedding(n_classes+1, in_channels, padding_idx=n_classes)
         if denoise is not None: nn.init.xavier_uniform_(self.embed.weight[:-1])
@@ -383,12 +398,14 @@ def forward(self:DecoderStage,
     known = self.norm_attention(known+self.attention(known, where, self._allowed(sample)))
     known = self.norm_look(known+self.look(known+where, boxes, feats))
     known = self.forward_layers(known)
-    said = self.coder.refine(before.deltas if self.twice else boxes, self.box(known).float(), size)
+    seen,begun = self.norm_answer(known) if self.normed else known,_handed_on(before) if self.twice else boxes
+    said = self.coder.refine(begun, self.box(seen).float(), size)
+    first = self.coder.refine(boxes, self.box(known).float(), size) if self.normed else None
     lvls = before.lvls
     if (more := boxes.shape[1]-lvls.shape[1]): lvls = torch.cat([lvls.new_zeros(lvls.shape[0], more), lvls], 1)
-    logits = self.cls(known).float()
+    logits,front = self.cls(seen).float(),self.said_front(seen)
     if self.where=='kept': known = torch.cat([where, known], -1)
-    return StageOut(logits, said, boxes, lvls, queries=known, counts=(boxes.shape[1],))
+    return StageOut(logits, said, boxes, lvls, queries=known, counts=(boxes.shape[1],), heading=front, first=first)
 
 # %% ../../nbs/models/43_set_stage.ipynb #24532def
 @patch

@@ -16,7 +16,7 @@ from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign
 from ..targets.coders import DistanceAngleCoder
 from ..losses.focal import prior_bias, varifocal_loss
-from .contract import Detector, Positives, StageOut, register_detector
+from .contract import Detector, Positives, StageOut, register_detector, weighed
 from .dense_head import DenseHead, dense_detector, front_conv, last_conv, tower
 from .upright import COCO_DENSE, oriented_kin
 from .yolo import angle_settings, box_iou_loss
@@ -107,7 +107,7 @@ def terms(self:StarHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `
     counts,lost,lvls = self._iou(pos),self._box_loss(pos),out.lvls[pos.pri]
     if self.loss_angle: lost = lost+self._angle_loss(pos)
     by = self._sum(lvls, counts)
-    lost = self.first_weight*lost*counts/(by[lvls] if by.ndim else by)
+    lost = self.first_weight*weighed(lost, pos)*counts/(by[lvls] if by.ndim else by)
     return {**terms, 'loss_first':lost.new_zeros(n).index_add(0, pos.img, lost)*n}
 
 # %% ../../nbs/models/46_vfnet.ipynb #4a189448

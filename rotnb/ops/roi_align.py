@@ -7,8 +7,9 @@ __all__ = ['roi_lattice', 'roi_align_rotated']
 
 # %% ../../nbs/ops/06_roi_align.ipynb #5419a517
 import numba, torch
+import torch.nn.functional as F
 from numba import cuda, njit, prange
-from torch import Tensor
+from torch import Tensor, _higher_order_ops as loops
 from ..check.verbs import checked
 from .launch import launch, may_parallel, on_cuda, operator
 from .kernels import device
@@ -197,9 +198,9 @@ _roi_read.register_autograd(_read_back, setup_context=_keep(slice(0, 3)))
 _roi_write.register_autograd(_write_back, setup_context=_keep(slice(1, 3)))
 
 # %% ../../nbs/ops/06_roi_align.ipynb #fda8d344
-def _read_points(x, L, rows, cols, n): # x (b, h, w, channels) -> (k, rows, cols, channels)
-    "What points `n` (m,) of each cell, numbered row by row, add to its mean; see `_around`"
-    _,h,w,_ = x.shape
+def _some_points(shape, L, rows, cols, n): # shape (b, h, w) of the map -> pixels and shares (k, rows, cols, 4*m)
+    "Where points `n` (m,) of each cell, numbered row by row, are read, and what they add to its mean; see `_around`"
+    _,h,w = shape
     pic,ox,oy,ux,uy,vx,vy,nu,nv = L[:,:,None,None,None].unbind(1)
     across,down = (torch.arange(o, dtype=L.dtype, device=L.device) for o in (cols,rows))
     j = (n/nu.clamp(min=1)).floor()
@@ -213,18 +214,21 @@ def _read_points(x, L, rows, cols, n): # x (b, h, w, channels) -> (k, rows, cols
     x0,y0,pic = x0.long(),y0.long(),pic.long()
     x1,y1 = (x0+1).clamp(max=w-1),(y0+1).clamp(max=h-1)
     pixels = torch.stack([(pic*h+o)*w+p for o in (y0,y1) for p in (x0,x1)], -1).flatten(-2)
-    shares = torch.stack([(1-fy)*(1-fx)*m, (1-fy)*fx*m, fy*(1-fx)*m, fy*fx*m], -1).flatten(-2).to(x.dtype)
-    return (shares[...,None,:]@x.flatten(0, 2)[pixels]).squeeze(-2)
+    return pixels,torch.stack([(1-fy)*(1-fx)*m, (1-fy)*fx*m, fy*(1-fx)*m, fy*fx*m], -1).flatten(-2)
 
-NARROW = 64 # channels up to which all points of a cell are read at once: two thirds of the time, for four times the memory
+def _mean_rows(flat, pixels, shares): # flat (pixels, channels) -> (..., channels)
+    return (shares.to(flat.dtype)[...,None,:]@flat[pixels]).squeeze(-2)
 
 def _roi_read_plain(x, L, rows, cols, sampling_ratio): # as `_roi_read`
+    flat = x.flatten(0, 2)
     if sampling_ratio:
         n = torch.arange(sampling_ratio**2, dtype=L.dtype, device=L.device)
-        return sum(_read_points(x, L, rows, cols, some) for some in n.split(len(n) if x.shape[3]<=NARROW else 1))
+        points = _some_points(x.shape[:3], F.pad(L, (0,0,0,1)), rows, cols, n)          # a turn at least, or OpenVINO gives old rows
+        def one(none, roi): return none.clone(),_mean_rows(flat, *roi)
+        return loops.scan(one, x.new_zeros(()), points)[1][:L.shape[0]]
     points = L[:,NU]*L[:,NV]
     def more(n, out): return (n<points).sum()>0     # not `any`: of no RoIs it is true in ONNX Runtime
-    def add(n, out): return n+1,out+_read_points(x, L, rows, cols, n[None])
+    def add(n, out): return n+1,out+_mean_rows(flat, *_some_points(x.shape[:3], L, rows, cols, n[None]))
     return torch.while_loop(more, add, (L.new_zeros(()), x.new_zeros(L.shape[0], rows, cols, x.shape[3])))[1]
 
 # %% ../../nbs/ops/06_roi_align.ipynb #77ba8656

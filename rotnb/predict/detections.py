@@ -20,9 +20,9 @@ from ..ops.nms import check_unit, nms_quad, nms_rotated
 from ..data.images.rasters import LazyImage, read_rgb
 from ..data.images.windows import WindowedImage, open_scene, shown_scene
 from ..data.labels.atomic import atomic_path, write_atomic
-from ..data.labels.records import unknown_class
+from ..data.labels.records import Annot, unknown_class
 from ..interop.ecosystem import to_supervision
-from .results import coco_results, geojson, results_df, write_predictions
+from .results import coco_results, geojson, label_record, results_df, write_predictions
 
 # %% ../../nbs/predict/02_detections.ipynb #aeb9c04f
 _ODD = tuple('s x z ch sh f fe o craft man person child fish sheep foot people mouse series'.split())   # endings of plurals that differ
@@ -295,6 +295,13 @@ def to_geojson(self:Detections,
     found = geojson(self, _class_names(self), None if self.image is None else _scene_of(self.image), crs)
     if file is not None: write_atomic(file, json.dumps(found))
     return found
+
+@patch
+def to_annot(self:Detections,
+    label_thr:float=0. # least score of a detection that becomes a label, 0 to 1
+)->Annot: # for `LabelFixer([...])`, `write_labels` of any format
+    "A record of labels, of what was found in an image file"
+    return label_record(self, _class_names(self), label_thr)
 
 @patch
 def to_supervision(self:Detections):

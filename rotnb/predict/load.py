@@ -20,8 +20,7 @@ from ..interop.imagenet import load_backbone
 from ..interop.mmrotate import _classes as _noted_classes
 from ..interop.yolo_files import detector_from_yolo, fill_yolo, find_yolo
 from ..interop.upright_files import detector_from_upright, fill_upright, find_upright, start_options
-from ..interop.rtdetr_files import (deformable_options, detector_from_deformable, detector_from_rtdetr, fill_deformable, fill_rtdetr,
-                                        is_deformable, is_rtdetr, rtdetr_options)
+from ..interop.rtdetr_files import detector_from_set, fill_set, find_set
 from ..interop.mmpipeline import pipeline_from_config
 from .catalogue import find_row, find_weights, unknown_weights
 from .predictor import Predictor, openers
@@ -99,21 +98,15 @@ def _upright(sd, net, meta, row):
                    fill=partial(_fill, fill=lambda model,same: fill_upright(model, net, same), classes=model.vocab),
                    shown=dict(size=row.get('size', (1333,800))), facts=dict(source=net.source)|_facts(row))
 
-def _rtdetr(sd, row):
+def _set(sd, net, row):
     "Upright weights answer as they are, and are a start for oriented boxes"
-    model,(name,options) = detector_from_rtdetr(sd),rtdetr_options(sd)
+    if net.start: return {},dict(detector=f'rotated_{net.name}', options=net.options, channels=net.channels,
+                                 fill=partial(_fill, fill=lambda model,same: fill_set(model, net, same), classes=None, source=net.source))
+    model = detector_from_set(sd)
     model.vocab = _classes(model, row)
-    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
-                   model=model, fill=partial(_fill, fill=lambda model,same: fill_rtdetr(model, sd, same), classes=model.vocab),
-                   shown=dict(size=(640,640), pad_full=True, pad_value=114),
-                   facts=dict(source='RT-DETR', licence='Apache-2.0')|_facts(row))
-
-def _deformable(sd, row):
-    model,(name,options) = detector_from_deformable(sd),deformable_options(sd)
-    model.vocab = _classes(model, row)
-    return {},dict(detector=f'rotated_{name}', options=options, classes=model.vocab, stats=model.stats, channels=model.channels,
-                   model=model, fill=partial(_fill, fill=lambda model,same: fill_deformable(model, sd, same), classes=model.vocab),
-                   shown=dict(size=(1333,800)), facts=dict(source='Deformable DETR', licence='Apache-2.0')|_facts(row))
+    return {},dict(detector=f'rotated_{net.name}', options=net.options, classes=model.vocab, stats=model.stats, channels=model.channels,
+                   model=model, fill=partial(_fill, fill=lambda model,same: fill_set(model, net, same), classes=model.vocab),
+                   shown=net.size, facts=dict(source=net.source, licence='Apache-2.0')|_facts(row))
 
 # %% ../../nbs/predict/16_load.ipynb #d89f72d3
 def open_checkpoint(
@@ -126,8 +119,7 @@ def open_checkpoint(
         return {},dict(detector=row.get('detector'), options=options, fill=partial(_fill_backbone, file=file))
     try:
         sd,meta = read_checkpoint(file)
-        if is_rtdetr(sd): return _rtdetr(sd, row)
-        if is_deformable(sd): return _deformable(sd, row)
+        if net := find_set(sd): return _set(sd, net, row)
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))

@@ -22,12 +22,13 @@ from ..check.values import ArgumentError, choice, whole
 from ..data.labels.atomic import file_lock, reads_through, sweep
 from ..data.images.rasters import CorruptImageError, image_size
 from ..data.images.windows import WindowedImage, default_overlap, open_scene, scene_windows
-from .infer import WRITTEN, fewer, least_score, rows_dets, what_predicts
+from .infer import SHOWN, WRITTEN, fewer, least_score, rows_dets, what_predicts
 from .journal import Journal
 from .shards import as_shard, check_idle, do_part, forget_parts, in_stretch, part_files, which_part
 from .detections import Detections
 from .sources import named_images, one_image
-from .results import FILES_OF, check_format, check_place, coco_ids, distinct, task1_names, write_predictions
+from .results import (FILES_OF, LABEL_FORMATS, check_format, check_place, check_stems, coco_ids, distinct, task1_names,
+                                   write_predictions)
 
 # %% ../../nbs/predict/10_scene.ipynb #18dd02ee
 class WindowError(CorruptImageError):
@@ -211,6 +212,9 @@ def _check_targets(files, out, formats, truth):
     for target in filter(os.path.lexists, (target for format in formats for target in _targets(files, out, format))):
         if source := reads_through(read, target):
             raise ValueError(f'{source} is read, and would be replaced by the results in {out}: name another folder')
+        if target.name in LABEL_FORMATS:
+            raise FileExistsError(f'{target} is there already, and somebody may have corrected its labels: '
+                                  'name another folder, or move it away')
         if not (out/'windows.journal').exists():
             raise FileExistsError(f'{target} exists and is not from a prediction ({out} has no windows.journal): '
                                   'name another folder, or move it away')
@@ -227,6 +231,7 @@ def _check_names(formats, names, vocab, image_ids): # a name that cannot be writ
         task1_names(names)
         task1_files(vocab)
     if 'coco' in formats: coco_ids(names, vocab, image_ids)
+    if {*formats}&{*LABEL_FORMATS}: check_stems(names)
 
 @contextmanager
 def _results_in(out, resume, shard):
@@ -257,7 +262,8 @@ def predict_folder(
     learn, # learner or `Predictor`
     folder, # of images and scenes, at any depth; or what else `image_list` takes
     out=None, # folder for the results; None: they are only returned
-    format='dota', # 'dota', 'geojson', 'coco', 'csv', 'yolo_obb', or several
+    format='dota', # 'dota', 'geojson', 'coco', 'csv', 'yolo_obb', or several; for labelling tools 'labelme', 'x_anylabeling',
+                   # 'label_studio', 'cvat'
     resume:bool=True, # continue a run that was begun in `out`; False: start afresh
     open_as=open_scene, # file -> `WindowedImage`; `partial(open_scene, bands=(4,3,2))` for other bands
     iou_thr:float=.1, # of the NMS that merges windows, within each class, in [0, 1]
@@ -270,6 +276,7 @@ def predict_folder(
     agnostic_nms:bool=False, # of two boxes that overlap by more than `iou_thr` keep the better also where their classes differ
     image_ids=None, # for 'coco': the COCO file of the ground truth, or ids by image name; None: as `write_coco` numbers images
     crs=None, # of GeoJSON: 'lonlat' for maps on the web, see `geojson`; None for each scene's own
+    label_thr:float=SHOWN, # of formats of labels: least score of a detection that becomes a label, 0 to 1
     shard=None, # (index, of): a part of the windows, noted in `out`, see `Shard`; 'rank' in what torchrun starts; None: all
     **kwargs
 )->tuple: # `Detections` by image name (of a part None, but of the last to finish all), and errors of images that could not be read
@@ -294,7 +301,7 @@ def predict_folder(
         windows = {name:windows_of(scene) for name,scene in scenes.items()}
         rows = _predict_all(learn, windows, bad, score_thr=score_thr, journal=journal, **kwargs)
         preds = {name:_merged(windows[name], found, vocab, iou_thr, cut, max_dets, agnostic_nms) for name,found in rows.items()}
-        more = dict(coco=dict(image_ids=image_ids), geojson=dict(crs=crs))
+        more = dict(coco=dict(image_ids=image_ids), geojson=dict(crs=crs), **{name:dict(label_thr=label_thr) for name in LABEL_FORMATS})
         for fmt in formats: _write(preds, out, vocab, fmt, scenes, **more.get(fmt, {}))
     _say_bad(bad, len(files))
     return preds,bad

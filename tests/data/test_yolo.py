@@ -53,6 +53,16 @@ def test_objects_are_dropped_by_what_is_seen_of_them(seed, shear):
     for code,(kept,clearly) in zip(labels.tolist(), verdicts):
         if clearly>.02: assert (code!=PAD)==kept
 
+@pytest.mark.parametrize('rotate', [0.,20.,180.])
+def test_a_warp_without_shear_keeps_shapes(rotate):
+    "It turns by one angle and zooms: no side is stretched beside the other, and the zoom is as asked"
+    m = RandomWarp(rotate, (1.2,1.5)).maps(200, (160,120), (160,120))[:,:2,:2]
+    stretch = torch.linalg.svdvals(m)
+    assert (stretch[:,0]/stretch[:,1]-1).abs().amax()<1e-9 and (torch.linalg.det(m)>0).all()
+    assert stretch.min()>=1.2 and stretch.max()<=1.5
+    turned = torch.atan2(m[:,1,0], m[:,0,0]).rad2deg().abs()
+    assert turned.max()<=rotate+1e-9 and turned.max()>=.9*rotate
+
 @pytest.mark.parametrize('box,kept', [([60.,50,40,20,.4],True), ([60.,50,40,1.9,.4],False), ([60.,50,40,2.1,.4],True),
                                       ([60.,50,2.1,2.1,.4],True), ([0.,50,400,20,0],True), ([-184.,50,400,20,0],False),
                                       ([60.,50,100,4.9,0],False)])

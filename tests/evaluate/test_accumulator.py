@@ -62,6 +62,16 @@ def test_by_size_as_coco_does():
             n,tp = coco_area_loop(ps, ts, *ranges[k], COCO_IOUS[i])
             assert r.n_gt[0]==n>5 and r.aps[i,0]==pytest.approx(average_precision(tp, n, 'coco'))
 
+def test_a_slice_of_ones_own_is_told_of_both_sides():
+    "Boxes, images, records and areas belong together, also where both sides are one array"
+    ps,ts = scenes()
+    acc,told = accumulate(ps, ts),[]
+    flat = acc.flat()
+    def mine(boxes, img, flat, area): told.append((len(boxes),len(img),area)); return boxes[:,2]
+    acc.compute_by((mine, {'all':(0,math.inf)}))
+    assert [row[:2] for row in told]==[(len(side),)*2 for side in (flat.boxes, flat.gt_boxes)]
+    assert told[0][2] is flat.area and told[1][2] is flat.gt_area and len(flat.area)==len(flat.boxes)
+
 @pytest.mark.parametrize('by', SLICES)
 def test_ranges_share_the_truth_out(by):
     acc = accumulate(*scenes())

@@ -141,7 +141,7 @@ def test_mend_labels(either, page):
     r = lab.root/'set'
     for o in ('images','labelTxt'): (r/o).mkdir(parents=True)
     for n in 'ab': Image.fromarray(np.random.default_rng(0).integers(90, 140, (300,500,3), dtype=np.uint8)).save(r/f'images/{n}.png')
-    lines = ['gsd:0.5', '100 100 180 100 180 130 100 130 ship 0', '300 200 340 200 340 220 300 220 car 1']
+    lines = ['gsd:0.5', '180 100 180 130 100 130 100 100 ship 0', '300 200 340 200 340 220 300 220 car 1']
     (r/'labelTxt/a.txt').write_text('\n'.join(lines)+'\n'); (r/'labelTxt/b.txt').write_text(lines[2]+'\n')
     lab.open(page, 'mend.ipynb', '''
 from rotnb.explore.label_fixer import LabelFixer
@@ -161,7 +161,8 @@ f''')
     rows = (r/'labelTxt/a.txt').read_text().splitlines()
     assert [rows[0],rows[2]]==[lines[0],lines[2]]
     xy,name,diff = parse_dota_line(rows[1])
-    (box,),_ = with_heading(np.reshape(xy, (1,4,2)))
+    def along(xy): return with_heading(np.roll(np.reshape(xy, (1,4,2)), 1, 1))[0][0]      # DOTA begins at the front left
+    box = along(xy)
     assert box==pytest.approx([140,125,100,30,np.pi/2], abs=1.5), box
     drag(lab, page, (140, 120), (160, 130))                                            # move
     press(lab, page, '1')                                                      # car
@@ -177,8 +178,8 @@ f''')
     page.wait_for_function('() => document.querySelector(".rn-where") && !document.querySelector(".rn-where").textContent.includes("*")')
     rows = [parse_dota_line(o) for o in (r/'labelTxt/a.txt').read_text().splitlines()]
     assert [o and o[1:] for o in rows]==[None,('car',0),('car',0)]
-    assert with_heading(np.reshape(rows[1][0], (1,4,2)))[0][0]==pytest.approx([160,135,100,30,np.pi/2], abs=2)
-    assert with_heading(np.reshape(rows[2][0], (1,4,2)))[0][0]==pytest.approx([350,250,100,20,0], abs=2)
+    assert along(rows[1][0])==pytest.approx([160,135,100,30,np.pi/2], abs=2)
+    assert along(rows[2][0])==pytest.approx([350,250,100,20,0], abs=2)
     assert (r/'.rotnb/backup/labelTxt/a.txt.bak').read_text().splitlines()==lines
     assert (r/'labelTxt/b.txt').read_text()==lines[2]+'\n'
 

@@ -3,12 +3,16 @@ import base64, errno, io, json, multiprocessing, os, re, shutil, signal, subproc
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from rotnb.data.formats.dota import read_dota
+from rotnb.data.formats.table import read_format
 from rotnb.data.labels.records import Annot, LabelError
 from rotnb.data.formats.coco import write_coco
 from rotnb.data.mend.sources import LabelConflict, NotSaved, label_sources
+from rotnb.explore.dataset_explorer import DatasetExplorer
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.explore.pyramid import Pyramid, open_source
 from rotnb.explore.viewer import STATIC, html_page, view
+from rotnb.geometry.symmetry import headings
 from paths import ROOT
 
 A = 'gsd:0.5\n100 100 180 100 180 130 100 130 ship 0\nbroken line\n30 20 34 20 34 22 30 22 car 1\n'
@@ -97,12 +101,48 @@ def test_edit_and_save(dota):
     event(f, op='rotate', id=0, theta=np.pi/2); event(f, op='next'); event(f, op='delete', id=1); event(f, op='save')
     assert f.said=='saved a.txt, b.txt' and not f.unsaved and not stray(dota)
     a,b = ((dota/f'labelTxt/{n}.txt').read_text() for n in 'ab')
-    assert a.splitlines()[1]=='155.0 75.0 155.0 155.0 125.0 155.0 125.0 75.0 ship 0'
+    assert a.splitlines()[1]=='180 130 100 130 100 100 180 100 ship 0'     # the front edge is first, now below
     assert a.replace(a.splitlines()[1], A.splitlines()[1])==A
     assert b=='\n'.join(A.splitlines()[:3])+'\n'
     assert {o.name:o.read_text() for o in (dota/'.rotnb/backup').rglob('*.bak')}=={'a.txt.bak':A, 'b.txt.bak':A}
     f.goto(0); f.edit('move', id=0, dx=1, dy=1); f.save()
     assert (dota/'.rotnb/backup/labelTxt/a.txt.bak').read_text()==A      # the first original, not the last
+
+# --- where the front is, of sets whose corner 0 to 1 is the front edge
+
+A_BOX = np.array([[100.,100],[180,100],[180,130],[100,130]])            # in A: of DOTA the edge above is the front
+
+def shown(v): return np.frombuffer(v.layers[0]['quads']).reshape(-1,4,2)
+
+def test_a_record_of_dota_is_seen_heading_where_it_heads(dota):
+    "Arrows of the viewer, the fixer and the explorer are `Annot.heading`, and nothing of that is saved"
+    annots = read_dota(dota, on_bad='warn')
+    one,pointed = annots[0],dict(symmetry={'ship':360})
+    assert one.heading[0]==pytest.approx(-np.pi/2) and np.array_equal(one.quads[0], A_BOX)
+    for v in (view(one.image, one, **pointed), fixer(dota, **pointed), LabelFixer([one], **pointed)):
+        quad = shown(v)[0]
+        assert np.array_equal(quad, np.roll(A_BOX, 1, 0)) and headings(quad)==one.heading[0]
+    ex = DatasetExplorer({'train':annots}, **pointed)
+    layer,_ = ex.layers(0)[0]
+    assert layer.heading[0]==one.heading[0] and np.isnan(layer.heading[1])                 # a car is not said to have a front
+
+def test_what_is_not_touched_is_saved_as_it_was(dota):
+    f = fixer(dota, symmetry={'ship':360})
+    f.edit('rename', id=1, name='ship'); f.save()
+    assert (dota/'labelTxt/a.txt').read_text()==A.replace('car 1', 'ship 1')
+    f.edit('add', x0=50, y0=60, x1=90, y1=60, width=20, name='ship'); f.save()              # from stern to bow: it heads right
+    assert (dota/'labelTxt/a.txt').read_text().splitlines()[-1]=='90.0 50.0 90.0 70.0 50.0 70.0 50.0 50.0 ship 0'
+    f.goto(1); assert not f.unsaved
+    again, = [o for o in read_dota(dota, on_bad='warn') if o.image.stem=='a']
+    assert again.heading[-1]==pytest.approx(0) and f.annots()[0].heading[-1]==pytest.approx(0)
+    record, = [o for o in read_dota(dota, on_bad='warn') if o.image.stem=='b']
+    g = LabelFixer([record]); before = record.quads.copy()
+    g.edit('rename', id=0, name='car'); g.save()
+    assert record.front=='across' and np.array_equal(record.quads, before) and record.names==['car','car']
+    g.save_as(dota.parent/'yolo', 'yolo_obb')
+    shutil.copytree(dota/'images', dota.parent/'yolo/images')
+    again = [o for o in read_format(dota.parent/'yolo') if len(o)][0]
+    assert headings(again.quads)[0]==pytest.approx(-np.pi/2, abs=1e-3)
 
 def test_full_disk(dota, monkeypatch):
     f = fixer(dota); f.edit('rename', id=0, name='car')

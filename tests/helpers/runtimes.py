@@ -1,6 +1,7 @@
 "A module of tensors as others run it: exported, and in ONNX Runtime and OpenVINO"
 import warnings
 import numpy as np, torch
+from rotnb.interop.export import save_onnx
 from rotnb.interop.runtime import openvino_core
 
 def plain(monkeypatch):
@@ -8,7 +9,11 @@ def plain(monkeypatch):
     def loop(cond, body, carried):
         while cond(*carried): carried = body(*carried)
         return carried
+    def scan(step, carried, rows):
+        turns = [step(carried, row)[1] for row in zip(*rows)]
+        return carried,torch.stack(turns)
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
+    monkeypatch.setattr(torch._higher_order_ops, 'scan', scan)
     monkeypatch.setattr(torch, 'while_loop', loop)
 
 def traced(module, args, axes=None):
@@ -26,7 +31,7 @@ def as_onnx(program, path):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         done = torch.onnx.export(program, dynamo=True, verbose=False)
-    done.save(path)
+    save_onnx(done, path)
     return {node.domain for node in done.model.graph}
 
 def in_ort(path):

@@ -1,7 +1,7 @@
 "Deformable DETR as `transformers` computes it, from formula weights (tests/helpers/peer_deformable.py)"
 from pathlib import Path
 import numpy as np, pytest, torch
-from rotnb.interop.rtdetr_files import detector_from_deformable
+from rotnb.interop.rtdetr_files import detector_from_set
 from rotnb.models.files import WeightsError
 from formula import formula_image, formula_value
 from peer_deformable import K, QUERIES, SIZE, key_once
@@ -15,7 +15,7 @@ def published():
     return {key:torch.tensor(formula_value(key_once(key), shape)) for key,shape in SHAPES.items()}
 
 @pytest.fixture(scope='module')
-def model(published): return detector_from_deformable(published, queries=QUERIES)
+def model(published): return detector_from_set(published, queries=QUERIES)
 
 def close(ours, theirs, tol): assert np.abs(ours-theirs).max()<tol*max(1, np.abs(theirs).max())
 
@@ -43,20 +43,20 @@ def test_older_names_and_layers_that_stand_there_once(published, model):
     old = {key.replace('backbone.model', 'backbone.conv_encoder.model').replace('o_proj', 'out_proj').replace('mlp.fc', 'fc'):value
            for key,value in published.items() if 'decoder.class_embed' not in key and 'decoder.bbox_embed' not in key}
     assert set(old)!=set(published)
-    again = detector_from_deformable(old, queries=QUERIES)
+    again = detector_from_set(old, queries=QUERIES)
     assert all(torch.equal(a, b) for a,b in zip(again.state_dict().values(), model.state_dict().values()))
 
 def test_a_start_for_oriented_boxes(published, model):
     with pytest.warns(UserWarning, match='new in it: the angle'):
-        turned = detector_from_deformable(published, angle='le90', queries=QUERIES)
+        turned = detector_from_set(published, angle='le90', queries=QUERIES)
     assert torch.equal(turned.stages[1].box[4].weight[:4], model.stages[1].box[4].weight) and turned.stages[1].box[4].weight.shape[0]==5
     assert torch.equal(turned.neck.layers[1].look.value.weight, model.neck.layers[1].look.value.weight)
     assert all(torch.isfinite(o['boxes']).all() for o in turned(torch.tensor(formula_image(SIZE))))
 
 def test_other_weights_are_refused(published):
-    with pytest.raises(WeightsError, match='no Deformable DETR'): detector_from_deformable({'a.weight':torch.zeros(3)})
+    with pytest.raises(WeightsError, match='no set detector'): detector_from_set({'a.weight':torch.zeros(3)})
     one = {key:value for key,value in published.items() if 'pos_trans' not in key}
-    with pytest.raises(WeightsError, match='two_stage'): detector_from_deformable(one)
+    with pytest.raises(WeightsError, match='two_stage'): detector_from_set(one)
 
 def test_a_file_by_load_weights(published, model, tmp_path):
     from rotnb.predict.load import load_weights

@@ -2,7 +2,7 @@
 from pathlib import Path
 import numpy as np, pytest, torch
 from rotnb.interop.export_module import ExportModule
-from rotnb.interop.rtdetr_files import detector_from_rtdetr
+from rotnb.interop.rtdetr_files import detector_from_set
 from rotnb.models.files import WeightsError
 from rotnb.predict.predictor import Predictor
 from formula import formula_image, formula_value
@@ -15,7 +15,7 @@ SHAPES = {key:tuple(map(int, shape)) for key,*shape in map(str.split, str(DATA['
 def published(): return {key:torch.tensor(formula_value(key, shape)) for key,shape in SHAPES.items()}
 
 @pytest.fixture(scope='module')
-def model(published): return detector_from_rtdetr(published, queries=QUERIES)
+def model(published): return detector_from_set(published, queries=QUERIES)
 
 def targets():
     boxes = [torch.tensor([[*(SIZE*side for side in box),0.] for box in own]) for own in BOXES]
@@ -47,19 +47,19 @@ def test_the_same_losses(model):
 def test_older_names(published, model):
     old = {key.replace('aifi', 'encoder').replace('o_proj', 'out_proj').replace('mlp.fc', 'fc'):value for key,value in published.items()}
     assert set(old)!=set(published)
-    again = detector_from_rtdetr(old)
+    again = detector_from_set(old)
     assert all(torch.equal(a, b) for a,b in zip(again.state_dict().values(), model.state_dict().values()))
 
 def test_a_start_for_oriented_boxes(published, model):
-    with pytest.warns(UserWarning, match='new in it: the angle'): turned = detector_from_rtdetr(published, angle='le90')
+    with pytest.warns(UserWarning, match='new in it: the angle'): turned = detector_from_set(published, angle='le90')
     assert torch.equal(turned.stages[1].box[4].weight[:4], model.stages[1].box[4].weight) and turned.stages[1].box[4].weight.shape[0]==5
     assert torch.equal(turned.backbone.body.conv1[0].weight, model.backbone.body.conv1[0].weight)
     assert all(torch.isfinite(o['boxes']).all() for o in turned(torch.tensor(formula_image(SIZE))))
 
 def test_other_weights_are_refused(published):
-    with pytest.raises(WeightsError, match='no RT-DETR'): detector_from_rtdetr({'a.weight':torch.zeros(3)})
+    with pytest.raises(WeightsError, match='no set detector'): detector_from_set({'a.weight':torch.zeros(3)})
     less = {key:value for key,value in published.items() if '.stages.2.' not in key}
-    with pytest.raises(WeightsError, match='none of the sizes'): detector_from_rtdetr(less)
+    with pytest.raises(WeightsError, match='none of the sizes'): detector_from_set(less)
 
 def test_a_file_by_load_weights(published, model, tmp_path):
     from rotnb.predict.load import load_weights

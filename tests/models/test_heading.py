@@ -18,7 +18,7 @@ UPRIGHT = 'h2rbox','h2rbox_v2'                                         # learn f
 VOCAB,SYMMETRY = ['court','plane','tank'],{'plane':360, 'tank':'round'}
 COURT,PLANE,TANK = [30.,40.,40.,20.,.4],[64.,60.,24.,36.,2.4],[24.,74.,28.,28.,.3]    # the plane heads along its short side
 
-KINDS = 'rotated_fcos','rotated_tal_tiny','oriented_rcnn','rotated_reppoints','s2anet'
+KINDS = 'rotated_fcos','rotated_tal_tiny','oriented_rcnn','rotated_reppoints','s2anet','rotated_rtdetr_tiny'
 every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in KINDS else pytest.mark.slow)
                                                 for o in FAMILIES if o not in UPRIGHT])
 
@@ -38,7 +38,7 @@ def losses(model, plane=PLANE, labels=(0,1,2)):
 
 def fronts(model): return {key:p for key,p in model.named_parameters() if '.front.' in key}
 def found(model):
-    with torch.no_grad(), model.answering(score_thr=0., max_dets=60) as answer: return answer(images())[0]
+    with torch.no_grad(), model.answering(score_thr=0., max_dets=300) as answer: return answer(images())[0]
 
 @every_family
 def test_a_family_learns_and_says_headings(name):
@@ -57,7 +57,7 @@ def test_a_family_learns_and_says_headings(name):
     off = (there['heading']-there['boxes'][:,4])[is_plane]/(math.pi/2)
     assert (off-off.round()).abs().max()<1e-4 and there['heading'][is_plane].abs().max()<=math.pi+1e-5
 
-@pytest.mark.parametrize('name', ['rotated_fcos','oriented_rcnn','rotated_tal_tiny'])
+@pytest.mark.parametrize('name', ['rotated_fcos','oriented_rcnn','rotated_tal_tiny','rotated_deformable_detr_tiny'])
 def test_all_else_of_a_detector_is_as_without(name):
     "The same weights give the same boxes, scores and losses; names of weights change for the new layer alone"
     plain,model = make(name, heading=False),make(name)

@@ -152,8 +152,7 @@ def test_tail_in_runtimes(tmp_path, kind):
     assert as_onnx(program, path)=={''}
     for run in (program.module(),in_ort(path),in_openvino(path)): hold(run, net, tail_cases(), 5e-5)
 
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ALIGNS)
+@pytest.mark.parametrize('kind', ['rotated', *(pytest.param(o, marks=pytest.mark.slow) for o in ALIGNS if o!='rotated')])
 def test_aligns_in_runtimes(tmp_path, kind):
     net = Aligns(kind); program = traced(net, maps(), ROIS); path = tmp_path/'align.onnx'
     assert not [o for o in operators(program) if o.startswith('rotnb')] and as_onnx(program, path)=={''}

@@ -72,7 +72,7 @@ class LabelFormat:
     numbered = False        # whether labels hold class numbers, so that reading and editing need the names in order
     tolerance = .02         # by how much rounding in the file may move a corner, pixels
     redraws = True          # whether the editor can change objects; False: only drop them
-    write = None            # (records, root folder, split or '', class names)
+    write = None            # (records, root folder, split or '', class names): corners in their order, see `begun_for`
     editor = None           # (**options of `read`) -> `LabelEditor`
 
     def recognises(self, probe:LabelProbe)->bool: return False  # is this file one of mine?
@@ -82,7 +82,8 @@ class LabelFormat:
     def names(self, path, split=None): return None              # class names in order, where files give them
     def splits_inside(self, file)->list: return []              # names of splits that one label file holds
     def image_stem(self, file)->str: return Path(file).stem     # of the image that a label file belongs to
-    def begun(self, annots)->list: return [replace(annot, front=self.front) for annot in annots] # records that know where boxes begin
+    def begun(self, annots)->list: return [replace(annot, front=self.front) for annot in annots] # read here: they know where boxes begin
+    def begun_for(self, annots)->list: return [annot.begun(self.front) for annot in annots] # of any origin, to be written: fronts stay
 
     def read(self, path, split=None, vocab=None, on_bad='raise', **options)->list:
         "Records of one split"

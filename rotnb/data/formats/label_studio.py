@@ -74,11 +74,16 @@ def _with_value(result, value): return {**result, 'value':value} if 'value' in r
 def _moved(result, place):
     "A result at another place; what is named after its shape is named after the new one"
     value = {key:item for key,item in value_of(result).items() if key not in PLACE}
-    shape = 'ellipse' if 'radiusX' in place_in(result) else 'rectangle'
-    if 'points' in place and 'points' not in place_in(result):
-        value = {'polygonlabels' if key==shape+'labels' else key:item for key,item in value.items()}
-        if str(result.get('type', '')).startswith(shape): result = {**result, 'type':result['type'].replace(shape, 'polygon')}
+    was,new = _shape(place_in(result)),_shape(place)
+    if was=='brush': value.pop('format', None)
+    if was!=new:
+        value = {new+'labels' if key==was+'labels' else key:item for key,item in value.items()}
+        if str(result.get('type', '')).startswith(was): result = {**result, 'type':result['type'].replace(was, new)}
     return _with_value(result, {**value, **place})
+
+def _shape(place):
+    "The word with which the controls for a place begin"
+    return next((shape for key,shape in dict(rle='brush', points='polygon', radiusX='ellipse').items() if key in place), 'rectangle')
 
 def _named(result, key, names): # names: of one label key; none: the key goes
     value = {other:item for other,item in value_of(result).items() if other!=key}

@@ -87,7 +87,10 @@ class Annot:
     @property
     def heading(self):
         "Where the front of each box lies, if its class has one: (n,) radians"
-        return headings(np.roll(self.quads, self.front=='across', 1))
+        return headings(self.begun('along').quads)
+    def begun(self, front): # 'along' or 'across'
+        "The same boxes with corner 0 to 1 where `front` says, exactly: of corners that go round, each takes the next one's number"
+        return self if front==self.front else replace(self, quads=np.roll(self.quads, 1 if front=='along' else -1, 1), front=front)
     def keep(self, idx, **changes): # idx: indices of boxes; changes: fields that are not taken over as they are
         "The record with some of its boxes only"
         return replace(self, **{**dict(

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['rename_annots', 'concat_annots', 'classes_of', 'repeat_annots', 'repeat_factors', 'balance_annots', 'scene_name',
-           'group_keys', 'split_annots', 'missing_classes', 'subset_annots', 'kfolds', 'upright_annots',
+           'group_keys', 'split_annots', 'missing_classes', 'subset_annots', 'kfolds', 'label_folds', 'upright_annots',
            'upright_notice', 'fronted_annots']
 
 # %% ../../../nbs/data/labels/10_subsets.ipynb #237b8048
 import math, numpy as np, re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from ...check.verbs import checked
 from .records import DatasetLayoutError, unknown_class
 
@@ -257,6 +258,25 @@ def kfolds(
     valid = [{i for group,fold in zip(groups, fold_of) if fold==nth for i in group} for nth in range(k)]
     return [([annot for i,annot in enumerate(annots) if i not in held],[annots[i] for i in sorted(held)]) for held in valid]
 
+# %% ../../../nbs/data/labels/10_subsets.ipynb #20c00002
+@checked
+def label_folds(
+    annots, # of `Annot`
+    fraction:float=.1, # of the images that keep their labels, in (0,1)
+    folds:int=5, # times that these are drawn
+    seed:int=0, # of the first draw; other seeds, other images
+    by=None # records that come or go together, see `group_keys`
+)->list: # of pairs (records with labels, records of the others), one for each fold
+    "Which images keep their labels and which are to be learnt from without; every draw has its share of each class"
+    if folds<1: raise ValueError(f'folds is {folds}, expected a whole number from 1')
+    annots,made = list(annots),[]
+    for fold in range(folds):
+        some = subset_annots(annots, fraction, seed+fold, by)
+        kept = set(map(id, some))
+        made.append((some, [annot for annot in annots if id(annot) not in kept]))
+    if not all(map(all, made)): raise ValueError(f'fraction is {fraction!r} of {len(annots)} images: one of the two parts is empty')
+    return made
+
 # %% ../../../nbs/data/labels/10_subsets.ipynb #85b150fb
 @checked
 def upright_annots(
@@ -288,6 +308,6 @@ def fronted_annots(
     "Records of DOTA and its like, whose boxes begin at the front left, begun so that corner 0 to 1 is the heading"
     def fronted(annot):
         mine = np.array([classes is None or name in classes for name in annot.names], bool)
-        return annot.keep(range(len(annot)), quads=np.where(mine[:,None,None], np.roll(annot.quads, 1, 1), annot.quads),
-                          front='along')
+        begun = replace(annot, front='across').begun('along')
+        return replace(begun, quads=np.where(mine[:,None,None], begun.quads, annot.quads))
     return [fronted(annot) for annot in annots]

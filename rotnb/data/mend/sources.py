@@ -35,6 +35,8 @@ class LabelSource:
     called:str=None     # and its name there
     @property
     def holds(self): return self.fmt.holds
+    @property
+    def front(self): return self.fmt.front
     def image_ref(self): return ImageRef(self.image.name, image_size(self.image), self.names, self.key, self.file)
     def as_filed(self, text):
         "The image as the file's numbers mean it, and the map from them to its pixels, see `data.images.orient`"
@@ -116,6 +118,14 @@ def read(self:LabelSource)->LabelSnapshot:
         spans = self.editor.labels(text, image)
     except MALFORMED as e: raise LabelError(f'{self.file}: {e if isinstance(e, ValueError) else repr(e)}'[:400]) from None
     return LabelSnapshot(digest, [text[span.start:span.end] for span in spans], [_moved(span.row, to_pixels) for span in spans])
+
+@patch
+def outlines(self:LabelSource)->list: # (p,2) pixels or None
+    "The outlines of the objects that `read` gives, in their order"
+    text,_ = self.load()
+    image,to_pixels = self.as_filed(text)
+    found = [getattr(self.editor.row(span, text, image), 'outline', None) for span in self.editor.labels(text, image)]
+    return [one if one is None or to_pixels is None else move_points(one, to_pixels) for one in found]
 
 # %% ../../../nbs/data/mend/01_sources.ipynb #bc4819a2
 def _still_there(base, now): # texts of the objects, as read and on disk

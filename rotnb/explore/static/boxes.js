@@ -18,11 +18,14 @@ class BoxLayer {
     this.ignored = numbers(wire.ignored, Uint8Array)
     this.ids = numbers(wire.ids, Int32Array)
     this.headings = numbers(wire.headings, Float32Array)          // radians, NaN where none is known
+    this.rings = numbers(wire.rings, Float64Array)                // x, y of outlines end to end; between rings of one a NaN
+    this.ends = numbers(wire.ends, Int32Array)                    // how many points there are up to the end of each
     this.headed = !!this.headings && this.headings.some(Number.isFinite)
     this.bounds = new Float64Array(this.n * 4)
     for (let i = 0; i < this.n; i++) this.bounds.set(bounds(this.quad(i)), 4 * i)
   }
   quad(i) { return this.quads.subarray(8 * i, 8 * i + 8) }
+  outline(i) { return this.rings ? this.rings.subarray(i ? 2 * this.ends[i - 1] : 0, 2 * this.ends[i]) : [] }
   bound(i) { return this.bounds.subarray(4 * i, 4 * i + 4) }
   finite(i) { return this.bound(i).every(Number.isFinite) }
   isIgnored(i) { return !!(this.ignored && this.ignored[i]) }

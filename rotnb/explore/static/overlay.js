@@ -248,17 +248,31 @@ class BoxCanvas extends ImageView {                               // a box is kn
     this.each((l, k, i) => {
       if (sameBox(this.lifted, [k, i])) return                    // it is in an editor's hand
       const color = this.color(k, i), ignored = l.isIgnored(i), key = `${k}${color}${ignored ? 1 : 0}`
-      if (!groups.has(key)) groups.set(key, { color, dash: ignored ? IGNORED_DASH : l.dash, quads: [] })
+      if (!groups.has(key)) groups.set(key, { color, dash: ignored ? IGNORED_DASH : l.dash, quads: [], outlines: [] })
       groups.get(key).quads.push([l.quad(i), this.markOf(k, i)])
+      if (l.outline(i).length) groups.get(key).outlines.push(l.outline(i))
       if (++n <= CAPTIONS_MOST) captioned.push([k, i])
     }, (x0, y0, x1, y1) => !(x0 > right || x1 < left || y0 > bottom || y1 < top))
     ctx.globalAlpha = this.get('opacity')
     ctx.lineJoin = 'round'
+    for (const { color, outlines } of groups.values()) for (const points of outlines) this.tint(ctx, color, points)
     for (const group of groups.values()) this.strokes(ctx, group, n < HALO_MOST)
     ctx.setLineDash([])
     if (this.captioned(n)) for (const box of captioned) this.text(ctx, ...box)
     ctx.globalAlpha = 1
     this.seen = n
+  }
+  tint(ctx, color, points) {                                      // the inside of an outline, pale; a hole in it stays free
+    let begun = false
+    ctx.beginPath()
+    for (let i = 0; i < points.length; i += 2) {
+      const real = Number.isFinite(points[i])
+      if (real) ctx[begun ? 'lineTo' : 'moveTo'](...this.screen(points[i], points[i + 1]))
+      begun = real
+    }
+    const alpha = ctx.globalAlpha
+    Object.assign(ctx, { fillStyle: color, globalAlpha: 0.35 * alpha }).fill('evenodd')
+    ctx.globalAlpha = alpha
   }
   strokes(ctx, { color, dash, quads }, halo) {
     const stroke = (style, width) => Object.assign(ctx, { strokeStyle: style, lineWidth: width }).stroke()

@@ -23,7 +23,8 @@ def pieces(name, file, data):
         def below(o): return [o, *(p for k in o.children for p in below(k))]
         return [data[o.start:o.end] for o in below(xml_spans(data)) if o.tag in tags]
     if file.endswith('.json'):
-        s,key,res,i = data.decode(),dict(coco='segmentation', labelme='points', x_anylabeling='points', label_studio='original_width')[name],[],0
+        key = dict(coco='segmentation', labelme='points', x_anylabeling='points', label_studio='original_width')[name]
+        s,res,i = data.decode(),[],0
         while (i := s.find('{', i))>=0:
             o,end = json.JSONDecoder().raw_decode(s, i)
             if key in o: res.append(s[i:end].encode()); i = end

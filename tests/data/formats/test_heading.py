@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from rotnb.cli.convert import convert
+from rotnb.cli.split import split_scenes
 from rotnb.data.formats.csv_table import csv_table
 from rotnb.data.formats.format import FORMATS
 from rotnb.data.formats.table import format_table, read_format
@@ -56,6 +58,53 @@ def test_the_table_says_it():
     for line in format_table().splitlines()[2:]:
         name,*_,lost = (cell.strip() for cell in line.strip('|').split('|'))
         if FORMATS[name].write: assert ('heading' in lost)==(name not in HELD), line
+
+# --- from one format to another
+
+THETAS = np.linspace(-3, 3, 7)
+
+def front_left_first(root, names):
+    "A set of DOTA whose boxes begin at the front left, as there"
+    (root/'images').mkdir(parents=True)
+    Image.new('RGB', (200,150)).save(root/'images/a.png')
+    quads = rbox2qbox(np.array([[30+22.*i,30+14.*i,40,16,theta] for i,theta in enumerate(THETAS)]))
+    annot = Annot(root/'images/a.png', np.roll(quads, -1, 1), names, np.zeros(len(THETAS), int), front='across')
+    FORMATS['dota'].write([annot], root, '', sorted(set(names)))
+    return root
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', HELD)
+def test_the_converter_keeps_fronts(name, tmp_path):
+    "Of a set that begins boxes at the front edge: in the other format the front is where it was, and so it is on the way back"
+    classes = ['ship'] if name=='hrsc' else [next(iter(HRSC_TYPES.values()))] if name=='hrsc_types' else ['plane']
+    was, = read_format(front_left_first(tmp_path/'a', classes*len(THETAS)), format='dota')
+    assert was.front=='across' and np.allclose(np.cos(was.heading-THETAS), 1, atol=1e-4)
+    more = dict(border='keep') if FORMATS[name].clips else {}
+    convert(tmp_path/'a', tmp_path/'b', name, images='link', **more)
+    now, = read_format(tmp_path/'b', format=name)
+    most = .08 if FORMATS[name].tolerance>.5 else .02
+    assert now.front==FORMATS[name].front and (np.arccos(np.clip(np.cos(now.heading-THETAS), -1, 1))<most).all()
+    convert(tmp_path/'b', tmp_path/'c', 'dota', format=name, images='link')
+    back, = read_format(tmp_path/'c', format='dota')
+    assert np.abs(back.quads-was.quads).max()<max(.02, 1.5*FORMATS[name].tolerance)
+
+@pytest.mark.filterwarnings('ignore')
+def test_windows_of_any_set_begin_as_those_of_dota(tmp_path):
+    "They are written as DOTA, whose reader takes corner 0 to 1 for the front edge"
+    front_left_first(tmp_path/'a', ['plane']*len(THETAS))
+    convert(tmp_path/'a', tmp_path/'b', 'yolo_obb', images='link', border='keep')
+    for of in 'ab':
+        split_scenes(tmp_path/of, tmp_path/f'{of}_windows', (200,), (50,), n_workers=1)
+        window, = read_format(tmp_path/f'{of}_windows', format='dota')
+        assert len(window)==len(THETAS) and np.allclose(np.cos(window.heading-THETAS), 1, atol=1e-3)
+
+@given(st.lists(box, max_size=3), st.sampled_from(['along','across']), st.sampled_from(['along','across']))
+@settings(deadline=None)
+def test_corners_begun_elsewhere_are_the_same_corners(rboxes, front, other):
+    annot = Annot(Path('a.png'), rbox2qbox(np.array(rboxes).reshape(-1,5)), ['plane']*len(rboxes), np.zeros(len(rboxes), int), front=front)
+    there = annot.begun(other)
+    assert there.front==other and np.array_equal(there.heading, annot.heading)
+    assert np.array_equal(there.begun(front).quads, annot.quads) and (front==other)==(there is annot)
 
 # --- as tools write it
 

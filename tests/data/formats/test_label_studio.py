@@ -1,9 +1,13 @@
 "Label Studio: regions of several controls, the annotation that counts, JSON-MIN"
 import json
 import numpy as np, pytest
+from hypothesis import given, strategies as st
+from PIL import Image
 from rotnb.data.doctor.report import doctor
+from rotnb.data.formats.label_studio_tasks import brush_mask
 from rotnb.data.formats.table import sniff_format
 from rotnb.data.mend.sources import label_sources
+from rotnb.geometry.outlines import outline_mask
 from format_checks import CHECKS, LabelSample
 from label_sets import WANT, folder, gap, mended, quad, read
 
@@ -136,3 +140,42 @@ def test_json_min_by_any_control(tmp_path):
     base = source.read()
     source.save(base, [((WANT.ravel().tolist(),'ship',0),0),((quad(200, 100, 50, 20, 0).ravel().tolist(),'car',0),None)])
     assert read(root)[0][0].names==['ship','car']
+
+# ---- painted ----
+
+# 16 x 12 pixels, an L, as encode_rle of label-studio-converter 0.0.59 writes it
+STROKE = [0,0,3,0, 57,27,254,139,0,196,127,248,108,3,17,255,225,176,12,71,255,134,192,49,31,254,27,0,183,255,140,192,45,255,227,48,11,
+          127,248,204,2,223,254,167,0,0]
+
+def painted(root, scale=1):
+    value = dict(format='rle', rle=STROKE, brushlabels=['ship'])
+    one = dict(id='b', type='brushlabels', from_name='brush', to_name='image', original_width=16, original_height=12, value=value)
+    tasks(root, task(done(one)))
+    Image.new('RGB', (16*scale,12*scale)).save(root/'a.png')
+    return root
+
+@pytest.mark.parametrize('scale', [1, 3])
+def test_a_brush_stroke_is_an_outline(tmp_path, scale):
+    "In pixels of the image, though it was painted on a smaller one"
+    (annot,),said = read(painted(tmp_path, scale))
+    mask = np.zeros((12,16), bool)
+    mask[2:6,3:12] = mask[6:10,3:6] = True
+    assert annot.names==['ship'] and (outline_mask(annot.outlines[0]/scale, (16,12))==mask).all()
+    assert gap(annot.quads[0], scale*np.array([[3,2],[12,2],[12,10],[3,10]]))<1e-6
+
+def test_a_stroke_that_is_edited_becomes_a_rectangle(tmp_path):
+    source, = label_sources(painted(tmp_path))
+    base = source.read()
+    source.save(base, [(([3,2,13,2,13,10,3,10],'ship',0),0)])
+    new, = results(tmp_path/'t.json')
+    assert new['type']=='rectanglelabels' and new['value']['rectanglelabels']==['ship']
+    assert not {'rle','format','brushlabels'}&{*new['value']}
+    (annot,),_ = read(tmp_path)
+    assert gap(annot.quads[0], [[3,2],[13,2],[13,10],[3,10]])<1e-6
+
+@given(st.integers(1, 9), st.integers(1, 7), st.binary(max_size=40))
+def test_broken_strokes_raise_value_errors(width, height, data):
+    head = (4*width*height).to_bytes(4, 'big')
+    for bad in (data, head+data):
+        try: assert brush_mask([*bad], (width,height)).shape==(height,width)
+        except ValueError: pass
