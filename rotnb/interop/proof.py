@@ -44,7 +44,7 @@ def file_predictor(
         if said['rule']=='mmcv': said |= dict(pad_full=True)
         if said['rule']=='rect': said |= dict(rule='letterbox')             # which knows one size
     if said['pad_full']: said['pad_value'] = _grey(said)
-    said['max_dets'] = min(k, said['max_dets'] or k)
+    said['max_dets'] = min(k, said['max_dets'] or k, source.detector.stages[-1].max_per_img)
     return type(source)(source.detector, **said)
 
 def _grey(said):

@@ -22,6 +22,14 @@ def made():
 
 # --- the file
 
+@pytest.mark.parametrize('own,k,most', [(7,300,7), (300,5,5), (300,300,300)])
+def test_a_file_is_asked_for_no_more_than_it_has(own, k, most):
+    "Upright detectors answer with 100 at most: a predictor of their file that asked for 300 was refused"
+    predictor = tiny_predictor()
+    predictor.detector.stages[-1].max_per_img = own
+    shown = file_predictor(predictor, k=k)
+    assert shown.max_dets==ExportModule(shown, k=k).k==most
+
 def flat(value=90): return np.full((160,192,3), value, np.uint8)
 
 def test_same_boxes_as_the_predictor(exported, made):
