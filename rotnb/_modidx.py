@@ -4208,6 +4208,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'rotnb/interop/upright_files.py'),
                                              'rotnb.interop.upright_files._mm_stages': ( 'interop/upright_files.html#_mm_stages',
                                                                                          'rotnb/interop/upright_files.py'),
+                                             'rotnb.interop.upright_files._of_classes': ( 'interop/upright_files.html#_of_classes',
+                                                                                          'rotnb/interop/upright_files.py'),
                                              'rotnb.interop.upright_files._of_layer': ( 'interop/upright_files.html#_of_layer',
                                                                                         'rotnb/interop/upright_files.py'),
                                              'rotnb.interop.upright_files._picked': ( 'interop/upright_files.html#_picked',

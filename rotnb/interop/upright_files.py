@@ -287,6 +287,8 @@ def _merged(theirs, own, n, split, classes):
     if len(theirs)!=n: theirs = theirs.mean(0, keepdim=True).expand(n, *theirs.shape[1:])     # of other classes: what all have in common
     return torch.cat([theirs, own[:,split:]], 1).flatten(0, 1)
 
+def _of_classes(key, number, stage): return key.startswith(tuple(f'stages.{number}.{name}.' for name in stage.class_layers()))
+
 @checked
 def fill_upright(
     model, # of ours: of that name, or of the oriented kin
@@ -304,7 +306,7 @@ def fill_upright(
             sides = _merged(parts[key][1], own[key], n, getattr(head.coder, 'split', 4), hasattr(head, 'agnostic'))
             parts[key] = parts[key][0],own[key] if sides is None else sides
             if sides is None or model.angle!='hbb': new.add('boxes' if sides is None else 'the angle')
-        elif layer=='cls' and 'cls' in model.stages[int(stage)].class_layers() and not classes and key in own:
+        elif layer in ('cls','masks') and not classes and key in own and _of_classes(key, stage, model.stages[int(stage)]):
             parts[key] = parts[key][0],own[key]; new.add('the classes')
     if model.angle!='hbb':
         for key in [key for key in own if key not in parts]:
