@@ -18,7 +18,7 @@ from .contract import Detector, Positives, StageOut, register_detector
 from .dense_head import tower
 from .roi_head import AT_ONCE, RoIHead, roi_align_hbox, roi_levels
 from .oriented_rcnn import oriented_rcnn
-from .upright import AERIAL, COCO_ROI, faster_rcnn, oriented_kin
+from .upright import COCO_ROI, faster_rcnn, oriented_kin
 
 # %% ../../nbs/models/49_masks.ipynb #7fac3caf
 def outlines_of(

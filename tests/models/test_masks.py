@@ -55,7 +55,7 @@ def test_masks_go_with_their_boxes(seed, angle, turns, mirror, scale):
     mat = np.concatenate([turn, (np.array([200,200])-turn@[80,70])[:,None]], 1)
     new = map_boxes(box, mat, angle)
     again = moved_masks(mask, box, new, mat)
-    assert abs(again.sum()-mask.sum())<1e-3*mask.sum() and np.abs(np.sort(again.ravel())-np.sort(mask.ravel())).max()<1e-4   # cells on cells
+    assert abs(again.sum()-mask.sum())<1e-3*mask.sum() and np.abs(np.sort(again.ravel())-np.sort(mask.ravel())).max()<1e-4 # on cells
     assert iou(paste_mask(new[0], again[0], (400,400))>=.5, outline_mask(outline@turn.T+mat[:,2], (400,400)))>.9
 
 def test_an_object_without_an_outline_has_its_box():
