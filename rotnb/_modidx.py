@@ -240,7 +240,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'rotnb.cli.validate': { 'rotnb.cli.validate._opened': ('cli/validate.html#_opened', 'rotnb/cli/validate.py'),
                                     'rotnb.cli.validate._write': ('cli/validate.html#_write', 'rotnb/cli/validate.py'),
                                     'rotnb.cli.validate.main': ('cli/validate.html#main', 'rotnb/cli/validate.py'),
-                                    'rotnb.cli.validate.run_robustness': ('cli/validate.html#run_robustness', 'rotnb/cli/validate.py'),
                                     'rotnb.cli.validate.run_validate': ('cli/validate.html#run_validate', 'rotnb/cli/validate.py')},
             'rotnb.cli.weights': { 'rotnb.cli.weights.main': ('cli/weights.html#main', 'rotnb/cli/weights.py'),
                                    'rotnb.cli.weights.run_weights': ('cli/weights.html#run_weights', 'rotnb/cli/weights.py')},

@@ -12,7 +12,7 @@ from rotnb.cli.recipe import recipe
 from rotnb.data.border import rotated_aug_transforms
 from rotnb.interop.upright_files import UprightNet, fill_upright
 from rotnb.learn.history import versions
-import accuracy
+import accuracy                                        # after `rotnb.all`, where fastai's `accuracy` has this name
 from rotnb.targets.priors import AnchorPriors
 
 NET = dict(backbone='test_resnet', strides=(4,8,16,32), fpn_channels=48, fpn_norm=True, feat_channels=48)

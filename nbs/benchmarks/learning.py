@@ -27,7 +27,7 @@ NETS = {'rotated_tal_tiny':{}, 'rotated_fcos_tiny':{}, 'rotated_retinanet_tiny':
         **QUERIES}
 
 def way(name):
-    "Detector, optimizer and rate: queries want AdamW, the rest learns fastest by the demo's recipe"
+    "Detector, optimizer and rate: AdamW for queries, the demo's recipe for the rest"
     opt,lr = ('adamw',1e-3) if name in QUERIES else (recipe['opt'],recipe['lr'])
     return dict(model=name, opt=opt, lr=lr, ema=True)
 

@@ -6,7 +6,7 @@ import argparse, json
 from pathlib import Path
 from rotnb.all import *
 from rotnb.learn.history import versions
-import accuracy
+import accuracy                                        # after `rotnb.all`, where fastai's `accuracy` has this name
 
 accuracy.WAYS.update(dense=accuracy.WAYS['now'], set=dict(model='rotated_rtdetr_tiny', opt='adamw', lr=1e-3, ema=True))
 

@@ -43,6 +43,7 @@ def _contrast(image, share, rng):
     mean = image.mean((0,1), keepdims=True)
     return _bytes((image-mean)*share+mean)
 
+# %% ../../nbs/evaluate/19_robustness.ipynb #5c1e7a21
 def _jpeg(image, quality, rng):
     done,data = cv2.imencode('.jpg', image[...,::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[...,::-1])
@@ -64,6 +65,7 @@ def _lines(image, n, rng):
         cv2.line(image, *ends, (grey,)*3, max(1, round(max(h, w)/100)), cv2.LINE_AA)
     return image
 
+# %% ../../nbs/evaluate/19_robustness.ipynb #5c1e7a22
 CORRUPTIONS = dict(noise=(_noise,(.08,.12,.18,.26,.38)), blur=(_blur,(1,2,3,4,6)), motion_blur=(_motion_blur,(5,9,13,17,25)),
                    haze=(_haze,(.3,.45,.6,.7,.8)), brightness=(_brightness,(.1,.2,.3,.4,.5)), contrast=(_contrast,(.4,.3,.2,.1,.05)),
                    jpeg=(_jpeg,(25,18,15,10,7)), pixelate=(_pixelate,(.6,.5,.4,.3,.25)), lines=(_lines,(2,4,8,12,16)))

@@ -144,8 +144,9 @@ class DatasetExplorer(Explorer):
     def layers(self, i): # of image i
         "The boxes of an image with their outlines, and with what was found as notes"
         (layer,rows), = super().layers(i)
-        layer.outlines = getattr(self.annots[i], 'outlines', None) or None
-        fronts = self.annots[i].heading[self.table.df.box.to_numpy()[rows]]  # of rboxes no corner tells the front
+        annot,numbers = self.annots[i],self.table.df.box.to_numpy()[rows]
+        if annot.outlines: layer.outlines = [annot.outlines[number] for number in numbers]
+        fronts = annot.heading[numbers]                                      # of rboxes no corner tells the front
         layer.heading = np.where(np.isin(layer.labels, self.pointed), fronts, np.nan)
         if self.findings is not None:
             layer.notes = ['; '.join(filter(None, (self.said(row), self._image_texts.get(i, '')))) for row in rows]

@@ -1,6 +1,7 @@
 "Callbacks of a training: what they change is put back, what they hold survives, and a broken batch or clock ends nothing it should not"
 import math, warnings
 from functools import partial
+from itertools import count
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback, EarlyStoppingCallback, GradientAccumulation, SaveModelCallback, plt, random, set_seed
 from rotnb.all import (Checkpoint, CloseMixing, CopyPaste, Distill, EMA, EarlyAssigner, FiniteGuard, FitWarning, KeepBest, LogRun,
@@ -285,6 +286,15 @@ def test_a_budget_that_ends_in_the_first_epoch(make):
     assert len(learn.history.rows)==1 and learn.history.rows[0]['valid_loss']>0 and learn.history.rows[0]['steps']<=1
     for minutes in (0, -1, '5', math.nan):
         with pytest.raises(ValueError, match='minutes'): TimeBudget(minutes)
+
+def test_a_schedule_ends_with_its_budget(make, monkeypatch):
+    "By a clock that goes on by a hundredth of a second whenever it is asked: a busy machine has no say"
+    clock = count(step=.01)
+    monkeypatch.setattr('rotnb.learn.pace.time.perf_counter', lambda: next(clock))
+    learn = make(TimeBudget(1/60), ValidateEvery(100))
+    learn.fit_one_cycle(1000, 1e-2)
+    rates = learn.recorder.lrs
+    assert 10<len(rates)<100 and max(rates)>.9e-2 and rates[-1]<.02*max(rates) and learn.history.rows[-1]['valid_loss']>0
 
 def test_a_budget_that_is_not_needed_changes_nothing(make):
     def run(*cbs):
