@@ -11,7 +11,7 @@ from .check.values import ArgumentError
 from .geometry.boxes import canonicalize, hbox2rbox, qbox2rbox, rbox2hbox, rbox2qbox, hbox2qbox, qbox2hbox
 from .geometry.polygons import convex_hull, min_area_rect, polygon_area
 from .geometry.fit import from_masks, from_polygons, with_heading
-from .geometry.outlines import mask_rings, mask_rle, rle_mask
+from .geometry.outlines import mask_rings, mask_rle, paste_mask, rle_mask
 
 # plot: boxes on images
 from .plot.draw import draw, show_boxes
@@ -53,6 +53,7 @@ from .models.necks import FPN
 from .models.dense_head import DenseHead, dense_detector
 from .models.rpn import RPNHead
 from .models.roi_head import RoIHead, two_stage_detector
+from .models.masks import RoIMasks
 from .models.retinanet import rotated_retinanet, rotated_retinanet_tiny
 from .models.fcos import octave_ranges, rotated_fcos, rotated_fcos_tiny
 from .models.atss import rotated_atss

@@ -62,7 +62,7 @@ def test_the_map_is_true():
     rows = [o for o in text[text.index('## Map'):].splitlines() if o.startswith('| ') and o.endswith(' |')][1:]
     answers = [re.search(r'`([\w.]+)` in \[.*\]\(nbs/(.*)\)', o) for o in rows]
     wrong = [m[0] for m in answers if m and not re.search(rf'\b{m[1].rpartition(".")[2]}\b', code(NBS[m[2]]))]
-    assert len(rows)==23 and len([m for m in answers if m])>7 and not wrong, wrong
+    assert len(rows)==24 and len([m for m in answers if m])>7 and not wrong, wrong
 
 OURS = r'https?://[\w.-]*rotnb[\w.-]*\.(?:github\.io|org|dev|ai|io)|readthedocs\.(?:io|org)/\S*rotnb'
 

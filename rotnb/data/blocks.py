@@ -328,8 +328,8 @@ def RBoxLblBlock(
 # %% ../../nbs/data/06_blocks.ipynb #bff0b87d
 @checked
 def OutlineBlock(
-    upright:bool=False, # upright boxes around the outlines; False: the least ones
-    keep:bool=False # let the outlines stay in the batch
+    upright:bool=False, # upright boxes around the outlines; False: the least ones; None: boxes stay as they are
+    keep:bool=False # let the outlines stay in the batch, for a detector of masks
 ):
     "A `TransformBlock` for the outlines of oriented boxes: n arrays (p,2) in pixels, or None"
     return TransformBlock(type_tfms=_create_outlines, batch_tfms=FitBoxes(upright, keep))

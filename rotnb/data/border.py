@@ -90,7 +90,7 @@ class FitBoxes(ItemTransform):
     "Fit boxes of a batch anew to the outlines that came with them"
     order = 91                                              # after the border rule, which cuts outlines where it cuts boxes
     def __init__(self,
-        upright:bool=False, # upright boxes around the outlines; False: the least ones
+        upright:bool=False, # upright boxes around the outlines; False: the least ones; None: boxes stay as they are
         keep:bool=False # let the outlines stay in the batch
     ):
         super().__init__()
@@ -98,6 +98,7 @@ class FitBoxes(ItemTransform):
 
     def encodes(self, b):
         if len(b)<4 or not isinstance(b[3], TensorOutline): return b
+        if self.upright is None: return b if self.keep else b[:3]
         x,old,codes,outlines = (o.as_subclass(Tensor) for o in b[:4])
         half = old.new_tensor([x.shape[-1],x.shape[-2]])/2           # in pixels, where right angles are right
         quads = fit_outlines((outlines*half).flatten(0, -3), (old*half).flatten(0, -3), self.upright).reshape(old.shape)/half

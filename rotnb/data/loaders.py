@@ -162,6 +162,7 @@ def from_annots(cls:RotatedDataLoaders,
     front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge; None: as the
                     # records say
     refit:str=None, # fit boxes anew to the labels' outlines, once all is moved and cut: 'oriented' the least, or 'upright' ones
+    masks:bool=False, # let the outlines stay in the batch, from which `mask_rcnn` and `oriented_mask_rcnn` learn masks
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -180,7 +181,10 @@ def from_annots(cls:RotatedDataLoaders,
         item_tfms = _fit(size, rect)
     blocks = NamedImageBlock(_opener(cache)),RBoxBlock(cut, min_visible, below),RBoxLblBlock(vocab)
     get_y = [_Pointed(pointed),_names]
-    if refit is not None: blocks,get_y = (*blocks, OutlineBlock(refit=='upright')),[*get_y, _outlines]
+    if masks and not any(outline is not None for annot in every[:n] for outline in annot.outlines or ()):
+        raise LabelError('masks=True, but no object of the training set has an outline: polygons and masks in label files give them')
+    if masks or refit is not None:
+        blocks,get_y = (*blocks, OutlineBlock(refit and refit=='upright', masks)),[*get_y, _outlines]
     block = DataBlock(blocks, n_inp=1, get_x=_image, get_y=get_y, splitter=IndexSplitter(range(n, len(every))))
     block.item_tfms = _joined(block.item_tfms, item_tfms)
     block.batch_tfms = _joined(block.batch_tfms, rotated_aug_transforms() if batch_tfms is None else batch_tfms)

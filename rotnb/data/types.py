@@ -14,8 +14,9 @@ from fastai.vision.augment import _neg_axis
 from ..check.verbs import checked
 from ..geometry.boxes import corners_of, qbox2rbox, rbox2qbox, spelt_corners
 from ..geometry.symmetry import headings
+from ..geometry.outlines import mask_rings, paste_mask, rings_of
 from .labels.records import Difficult
-from ..plot.draw import rgb8, show_boxes
+from ..plot.draw import class_color, rgb8, show_boxes
 from ..predict.rows import row_parts
 from ..plot.style import class_legend, figure_style
 
@@ -200,27 +201,39 @@ def to_targets(
     quads:TensorQuad, # (b,n,4,2) scaled to [-1,1]
     labels:TensorBoxLabel, # (b,n) codes
     size_hw:tuple, # (height, width) of the network input in pixels, as in `x.shape[-2:]`
-    angle:str='le90' # canonical form of the angle: 'le90', 'le135' or 'oc'; 'hbb': upright boxes around the objects
+    angle:str='le90', # canonical form of the angle: 'le90', 'le135' or 'oc'; 'hbb': upright boxes around the objects
+    outlines:TensorOutline=None # (b,n,p,2) scaled to [-1,1], of batches that keep them; NaN alone where an object has none
 )->list: # one dict per image: boxes (m,5) px, quads (m,8) px, heading (m,) radians of corner 0 to 1, labels (m,) long, ignore (m,) bool,
-         # difficulty (m,) long
+         # difficulty (m,) long; with outlines (m,p,2) px, where the batch has them
     "The targets a detector trains on"
     quads,labels = quads.as_subclass(Tensor),labels.as_subclass(Tensor)
-    quads = (quads+1)*quads.new_tensor([size_hw[1],size_hw[0]])/2
-    res = []
-    for boxes,corners,heading,codes in zip(qbox2rbox(quads, angle=angle), spelt_corners(quads, angle).flatten(2), headings(quads), labels):
+    half,res = quads.new_tensor([size_hw[1],size_hw[0]])/2,[]
+    quads = (quads+1)*half
+    shapes = [None]*len(quads) if outlines is None else (outlines.as_subclass(Tensor)+1)*half
+    parts = qbox2rbox(quads, angle=angle),spelt_corners(quads, angle).flatten(2),headings(quads),labels,shapes
+    for boxes,corners,heading,codes,rings in zip(*parts):
         real = is_real(codes)
         codes = codes[real]
         res.append(dict(boxes=boxes[real], quads=corners[real], heading=heading[real], labels=class_index(codes),
-                        ignore=is_ignored(codes), difficulty=difficulty_of(codes)))
+                        ignore=is_ignored(codes), difficulty=difficulty_of(codes),
+                        **({} if rings is None else dict(outlines=rings[real]))))
     return res
 
 # %% ../../nbs/data/01_types.ipynb #758cee4d
+def _tint_masks(ax, boxes, masks, labels):
+    "The outlines of masks, filled in the colours of their classes"
+    size_wh = [math.ceil(max(abs(o) for o in lim))+1 for lim in (ax.get_xlim(),ax.get_ylim())]
+    for box,mask,label in zip(to_np(boxes), to_np(masks), to_np(labels).astype(int)):
+        for ring in rings_of(mask_rings(paste_mask(box, mask, size_wh)>=.5)):
+            ax.fill(*(ring-.5).T, color=np.array(class_color(label))/255, alpha=.4, lw=0)
+
 class TensorDets(TensorBase):
     "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, as `row_parts` has them; score -1 is padding"
     def show(self, ctx=None, vocab=None, score_thr=0.3, symmetry=None, **kwargs):
         dets = self.as_subclass(Tensor).detach().float().cpu()
         dets = dets[dets[:,5]>=score_thr]
-        boxes,scores,labels,quads,_,heading = row_parts(dets)
+        boxes,scores,labels,quads,_,heading,masks = row_parts(dets)
+        if masks is not None: _tint_masks(ctx, boxes, masks, labels)
         return show_boxes(ctx, to_np(corners_of(boxes if quads is None else quads)), to_np(labels).astype(int), to_np(scores), vocab,
                           symmetry=symmetry, heading=heading)
 
@@ -296,8 +309,10 @@ def item_names(
     names = getattr(x, 'item_names', None) or []
     return names[:n] if len(names)==len(x) else [None]*n
 
+_Truth = tuple[TensorQuad,TensorBoxLabel]|tuple[TensorQuad,TensorBoxLabel,TensorOutline]
+
 @dispatch
-def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
+def show_batch(x:TensorImage, y:_Truth, samples, ctxs=None, max_n=9, nrows=None, ncols=None, figsize=None,
                **kwargs):
     n = min(len(samples), max_n)
     with figure_style():
@@ -307,14 +322,9 @@ def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, ctxs=
     if ctxs is None and n: _legend(res[0].figure, samples[:n])
     return res
 
-@dispatch
-def show_batch(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel,TensorOutline], samples, **kwargs):
-    "With the outlines that `OutlineBlock(keep=True)` leaves in the batch"
-    return show_batch(x, y[:2], samples, **kwargs)
-
 # %% ../../nbs/data/01_types.ipynb #af088622
 @dispatch
-def show_results(x:TensorImage, y:tuple[TensorQuad,TensorBoxLabel], samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None,
+def show_results(x:TensorImage, y:_Truth, samples, outs, ctxs=None, max_n=6, nrows=None, ncols=None,
                  figsize=None, score_thr=0.3, vocab=None, symmetry=None, **kwargs):
     n = min(len(samples), max_n)
     with figure_style():

@@ -179,9 +179,9 @@ def merge_detections(
     parts:list, # of dict(boxes (n,5) or (n,4,2), scores (n,), labels (n,)), all with quads (n,8) or none, in the pixels of one scene
     iou_threshold=0.1, # of NMS within each class, in [0, 1]
     nms=None, # `nms(boxes, scores, labels, iou_threshold)` -> kept indices, best first; None: exact NMS of rectangles, or of quads
-)->dict: # dict(boxes, scores, labels) of tensors, and quads, std and heading where there are some; best first
+)->dict: # dict(boxes, scores, labels) of tensors, and quads, std, heading and masks where there are some; best first
     "Detections of several windows as those of their scene"
-    keys = [key for key in ('boxes','scores','labels','quads','std','heading') if all(part.get(key) is not None for part in parts)]
+    keys = [key for key in ('boxes','scores','labels','quads','std','heading','masks') if all(part.get(key) is not None for part in parts)]
     rows = {key:torch.cat([torch.as_tensor(part[key]) for part in parts]) for key in keys}
     shapes,exact = (rows['quads'],nms_of_quads) if 'quads' in rows else (rows['boxes'],nms_of_rects)
     kept = torch.as_tensor((nms or exact)(shapes, rows['scores'], rows['labels'], iou_threshold))

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['joined_rings', 'rings_of', 'one_ring', 'outline_mask', 'mask_rings', 'rle_counts', 'rle_mask', 'mask_rle', 'as_mask',
-           'clip_outline', 'fit_outlines']
+           'paste_mask', 'whole_masks', 'moved_masks', 'clip_outline', 'fit_outlines']
 
 # %% ../../nbs/geometry/07_outlines.ipynb #722f1565
 import numpy as np
 from ..check.arrays import cast, count_up, is_tensor, library_of, take_along
 from ..check.verbs import checked
-from .boxes import hbox2qbox, rbox2qbox
+from .boxes import from_frame, hbox2qbox, rbox2qbox, to_frame
 from .polygons import convex_hull, min_area_rect
 from .visible import quad_area
 
@@ -166,6 +166,62 @@ def as_mask(
     mask = np.asarray(mask.detach().cpu() if is_tensor(mask) else mask)>0
     if mask.ndim!=2: raise ValueError(f'expected one mask of shape (h, w), got {mask.shape}')
     return mask
+
+# %% ../../nbs/geometry/07_outlines.ipynb #0042bb69
+def _read_cells(masks, at): # (n, s, s), (n, m, 2) cells from the middle of the first -> (n, m)
+    "Masks between the middles of their cells; 0 outside"
+    n,s,_ = masks.shape
+    at = np.clip(at+1, 0, s+1)                                                          # in masks with a rim of zeros
+    low = np.minimum(at.astype(int), s)
+    (fx,fy),(x,y),each = np.moveaxis(at-low, -1, 0),np.moveaxis(low, -1, 0),np.arange(n)[:,None]
+    rim = np.pad(masks, ((0,0),(1,1),(1,1)))
+    return ((1-fy)*((1-fx)*rim[each,y,x]+fx*rim[each,y,x+1])
+            +fy*((1-fx)*rim[each,y+1,x]+fx*rim[each,y+1,x+1]))
+
+def _as_numbers(x): return np.asarray(x.detach().cpu() if is_tensor(x) else x, np.float64)
+
+@checked
+def paste_mask(
+    box, # (5,) pixels
+    mask, # (s, s) chances in [0, 1] in the frame of the box: columns along `w`, rows along `h`
+    size_wh # (width, height) of the image, pixels
+)->np.ndarray: # (height, width) float32; 0 beyond the box
+    "A mask in the frame of a box as one of the image"
+    box,mask = _as_numbers(box),_as_numbers(mask)
+    if box.shape!=(5,) or mask.ndim!=2 or mask.shape[0]!=mask.shape[1]:
+        raise ValueError(f'paste_mask: a box {box.shape} and a mask {mask.shape}, expected one of each, (5,) and (s, s)')
+    whole,s = np.zeros(tuple(map(int, size_wh))[::-1], np.float32),len(mask)
+    if not (np.isfinite(box).all() and (box[2:4]>0).all()): return whole
+    corners = from_frame(np.array([[-1,-1],[1,-1],[1,1],[-1,1]])*box[2:4]/2*(1+1/s), box)   # where the mask has faded
+    (x0,y0),(x1,y1) = (np.clip(o, 0, whole.shape[::-1]).astype(int) for o in (np.floor(corners.min(0)), np.ceil(corners.max(0))))
+    y,x = np.mgrid[y0:y1,x0:x1]+.5
+    cells = (to_frame(np.stack([x,y], -1).reshape(-1,2), box)/box[2:4]+.5)*s-.5
+    whole[y0:y1,x0:x1] = _read_cells(mask[None], cells[None])[0].reshape(x.shape)
+    return whole
+
+def whole_masks(
+    masks, # (n, s, s) chances in the frames of boxes
+    boxes, # (n, 5) pixels
+    size_wh, # (width, height) of the image, pixels
+    least:float=.5 # chance from which a pixel is inside
+)->list: # of n (height, width) bool
+    "Masks in the frames of boxes as masks of the image"
+    return [paste_mask(box, mask, size_wh)>=least for box,mask in zip(boxes, masks)]
+
+def moved_masks(
+    masks, # (n, s, s) in the frames of boxes
+    old, # (n, 5) the boxes, pixels
+    new, # (n, 5) the same after a move, canonical again
+    mat # (2, 3) the move
+)->np.ndarray: # (n, s, s) float32, in the frames of the new
+    "Masks in the frames of moved boxes"
+    masks,old,new,mat = map(_as_numbers, (masks, old, new, mat))
+    s = masks.shape[-1]
+    if not len(masks): return masks.astype(np.float32)
+    steps = (np.arange(s)+.5)/s-.5
+    grid = np.stack(np.meshgrid(steps, steps), -1).reshape(1,-1,2)
+    points = (from_frame(grid*new[:,None,2:4], new[:,None])-mat[:,2])@np.linalg.inv(mat[:,:2]).T
+    return _read_cells(masks, (to_frame(points, old[:,None])/old[:,None,2:4]+.5)*s-.5).astype(np.float32).reshape(masks.shape)
 
 # %% ../../nbs/geometry/07_outlines.ipynb #532f7887
 def _cut_ring(ring, low, high):

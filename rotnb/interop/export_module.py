@@ -44,7 +44,7 @@ def _own_copy(detector, score_thr, iou_thr):
 
 @checked
 class ExportModule(nn.Module):
-    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads, std and heading where it has them"
+    "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads, std, heading and masks where it has them"
     def __init__(self,
         predictor, # `Predictor`, or a detector, whose images are then shown in their own size
         k:int=300, # rows of the answer
@@ -80,7 +80,11 @@ class ExportModule(nn.Module):
     @property
     def heading(self): return bool(getattr(self.detector.stages[-1], 'heading', False))
     @property
-    def outputs(self): return ['boxes','scores','labels','count']+['quads']*self.quads+['std']*self.spreads+['heading']*self.heading
+    def masks(self): return getattr(self.detector.stages[-1], 'masks', None) is not None
+    @property
+    def outputs(self):
+        more = dict(quads=self.quads, std=self.spreads, heading=self.heading, masks=self.masks)
+        return ['boxes','scores','labels','count']+[name for name,has in more.items() if has]
 
     def forward(self,
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255
@@ -143,8 +147,16 @@ def answer(self:ExportModule,
     def rows(o, none=0): # k of them, whatever there is
         o = torch.where(_as(some, o), o, none)
         return F.pad(o, (*[0]*(2*(o.dim()-2)), 0, self.k), value=none)[:,:self.k]
-    more = (None if quads is None else quads.flatten(2)),std,heading
+    more = (None if quads is None else quads.flatten(2)),std,heading,self._masks_of(out.feats, boxes, labels, some)
     return rows(boxes),rows(scores),rows(labels, -1),some.sum(1),*(rows(o) for o in more if o is not None)
+
+@patch
+def _masks_of(self:ExportModule, feats, boxes, labels, some): # `(b, P, s, s)`, or None of a detector without masks
+    if not self.masks: return None
+    part = self.detector.stages[-1].masks
+    img,at = some.nonzero(as_tuple=True)
+    said = part(feats, img, boxes[img,at], labels[img,at]).sigmoid()
+    return said.new_zeros(*some.shape, *said.shape[1:]).index_put((img,at), said)
 
 def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          # to stand beside rows of numbers
 

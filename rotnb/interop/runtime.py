@@ -19,7 +19,7 @@ from ..data.labels.paths import near_path
 from ..models.files import DamagedFile, WeightsError, check_seal, checked_program
 
 # %% ../../nbs/interop/12_runtime.ipynb #7000af4a
-OUTPUTS = 'boxes','scores','labels','count','quads','std','heading'
+OUTPUTS = 'boxes','scores','labels','count','quads','std','heading','masks'
 
 class OnnxFile:
     "A file that ONNX Runtime opens"
@@ -263,7 +263,7 @@ def __call__(self:ExportedDetector,
     x, # (b,3,h,w) uint8, RGB
     shown_hw=None, # not needed
     max_dets:int=None # most detections in an image; None: as many as it gives
-)->list: # of `dict(boxes, scores, labels)`, and quads, std and heading where it has them
+)->list: # of `dict(boxes, scores, labels)`, and quads, std, heading and masks where it has them
     "Detections of a batch, as `Detector` gives them"
     found = self.run(x)
     counts = found.pop('count').tolist()
@@ -272,7 +272,8 @@ def __call__(self:ExportedDetector,
 @patch
 def run(self:ExportedDetector,
     x # (b,3,h,w) uint8, RGB
-)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and maybe quads (b,k,8), std (b,k,5), heading (b,k)
+)->dict: # of tensors: boxes (b,k,5), scores (b,k), labels (b,k), count (b,), and maybe quads (b,k,8), std (b,k,5), heading (b,k),
+          # masks (b,k,s,s)
     "What the file gives for a batch of any number, also where it takes a fixed one"
     b,_,*size_hw = self.runtime.shape
     if any(own not in (None,side) for own,side in zip(size_hw, x.shape[2:])):

@@ -16,6 +16,7 @@ from ..targets.priors import PointPriors, ShapePriors
 from ..losses.boxes import box_loss
 from ..models.contract import create_detector
 from ..models.files import WeightsError
+from ..models.masks import RoIMasks
 from ..models.roi_head import roi_align_hbox
 from .mmguess import _count, _guess_backbone, _guess_neck
 from .mmparts import backbone_from, neck_from
@@ -150,15 +151,31 @@ def _tv_faster_names(det, sd, rows):
     blocks = sorted({int(m[1]) for key in sd if (m := re.match(r'roi_heads\.box_head\.(\d+)\.0\.', key))})
     for i,at in enumerate(blocks):
         moves |= {f'roi_heads.box_head.{at}.0.':f'stages.1.convs.{3*i}.', f'roi_heads.box_head.{at}.1.':f'stages.1.convs.{3*i+1}.'}
+    moves |= _tv_masks(sd)[0]
     for key in sd:
         if m := re.match(r'roi_heads\.box_head\.(\d+)\.weight', key): moves[f'roi_heads.box_head.{m[1]}.'] = 'stages.1.fcs.0.'
     new = _renamed(det, sd, moves)
     for key,(theirs,weight) in new.items():
         if key.startswith('stages.1.cls.'):
             weight = weight[[*rows,0]] if rows else torch.cat([weight[1:], weight[:1]])
+        elif key.startswith('stages.1.masks.out.'): weight = weight[rows or slice(1, None)]
         elif key.startswith('stages.1.box.'): weight = _picked(weight, 1, rows, 4) if rows else weight[4:]
         new[key] = theirs,weight
     return new
+
+def _tv_masks(sd):
+    "Rows of the part that says masks, and what makes it; None of a detector without"
+    convs = sorted({m[0]:m[1] for key in sd if (m := re.match(r'roi_heads\.mask_head\.(?:mask_fcn)?(\d)\.(?:0\.)?(?=weight$)', key))
+                    and sd[key].ndim==4}.items(), key=lambda pair: int(pair[1]))
+    if not convs: return {},None
+    norm = 'roi_heads.mask_head.0.1.running_var' in sd
+    moves = {'roi_heads.mask_predictor.conv5_mask.':'stages.1.masks.up.',
+             'roi_heads.mask_predictor.mask_fcn_logits.':'stages.1.masks.out.'}
+    for i,(prefix,at) in enumerate(convs):
+        moves[prefix] = f'stages.1.masks.convs.{(2+norm)*i}.'
+        if norm: moves[f'roi_heads.mask_head.{at}.1.'] = f'stages.1.masks.convs.{3*i+1}.'
+    width = len(sd['roi_heads.mask_predictor.conv5_mask.bias'])
+    return moves,partial(RoIMasks, channels=width, n_convs=len(convs), norm='batch' if norm else False)
 
 def _tv_faster(sd):
     n = len(sd['roi_heads.box_predictor.cls_score.weight'])
@@ -174,8 +191,10 @@ def _tv_faster(sd):
                fc_channels=len(fcs[-1]), **(dict(n_convs=4, conv_norm=True) if v2 else {}))
     options = dict(backbone=_tv_body(sd), angle='hbb', fpn_norm=v2, agnostic=False, fpn_channels=width, feat_channels=width,
                    stacked_convs=depth, rpn_kw=rpn, **roi)
-    return UprightNet('faster_rcnn', options, len(rows) if rows else n-1, partial(_tv_faster_names, sd=sd, rows=rows), 'torchvision',
-                      ('rotated_faster_rcnn',), not v2 and rows is not None, classes)
+    name,kin = 'faster_rcnn','rotated_faster_rcnn'
+    if masks := _tv_masks(sd)[1]: (name,kin),options['masks'] = ('mask_rcnn','oriented_mask_rcnn'),masks
+    return UprightNet(name, options, len(rows) if rows else n-1, partial(_tv_faster_names, sd=sd, rows=rows), 'torchvision',
+                      (kin,), not v2 and rows is not None, classes)
 
 # %% ../../nbs/interop/20_upright_files.ipynb #e35cdcf6
 def _mm_names(det, sd, rows): return rename_keys(sd, det, common_rows+rows)
@@ -229,6 +248,9 @@ def _mm_dense(sd):
         return net('fcos', head['conv_cls'], relu_extra=True, conv_bias=False, quality_on='cls', radius=None, iou_thr=.5,
                    act='exp', unit=None, loss_box='hbox_iou')
 
+_mask_rows = [(r'^roi_head\.mask_head\.convs\.(\d+)\.conv\.', lambda m,_: f'stages.1.masks.convs.{2*int(m[1])}.'),
+              (r'^roi_head\.mask_head\.upsample\.', 'stages.1.masks.up.'), (r'^roi_head\.mask_head\.conv_logits\.', 'stages.1.masks.out.')]
+
 def _mm_stages(sd):
     "A MMDetection net with proposals, or None"
     name = 'roi_head.bbox_head' if 'roi_head.bbox_head.fc_cls.weight' in sd else 'roi_head.bbox_head.0'
@@ -238,9 +260,14 @@ def _mm_stages(sd):
     fcs = dict(fc_channels=_rows_of(sd, f'{name}.shared_fcs.0'), agnostic=box==4)
     made = 'cascade_rcnn' if depth else 'faster_rcnn'
     if depth: fcs['ious'] = (.5,.6,.7)[:depth]
+    if width := _rows_of(sd, 'roi_head.mask_head.conv_logits'):
+        if width!=n: raise WeightsError(f'one mask for all of {n} classes; masks of each class alone are opened')
+        made,fcs['masks'] = 'mask_rcnn',partial(RoIMasks, channels=len(sd['roi_head.mask_head.upsample.bias']),
+                                                n_convs=_count(sd, r'roi_head\.mask_head\.convs\.(\d+)'))
     common = {key:value for key,value in _mm_common(sd).items() if key!='relu_extra'}       # of a pyramid with more convolutions
     return UprightNet(made, {**common, **fcs, 'feat_channels':_rows_of(sd, 'rpn_head.rpn_conv')}, n,
-                      partial(_mm_names, sd=sd, rows=two_stage_rows), 'MMDetection', (f'rotated_{made}',))
+                      partial(_mm_names, sd=sd, rows=_mask_rows+two_stage_rows), 'MMDetection',
+                      ('oriented_mask_rcnn' if width else f'rotated_{made}',))
 
 # %% ../../nbs/interop/20_upright_files.ipynb #7a775d73
 def find_upright(
@@ -260,6 +287,8 @@ def _merged(theirs, own, n, split, classes):
     if len(theirs)!=n: theirs = theirs.mean(0, keepdim=True).expand(n, *theirs.shape[1:])     # of other classes: what all have in common
     return torch.cat([theirs, own[:,split:]], 1).flatten(0, 1)
 
+def _of_classes(key, number, stage): return key.startswith(tuple(f'stages.{number}.{name}.' for name in stage.class_layers()))
+
 @checked
 def fill_upright(
     model, # of ours: of that name, or of the oriented kin
@@ -274,10 +303,10 @@ def fill_upright(
         if key in own and parts[key][1].shape!=own[key].shape and layer in ('box','first'):
             head = model.stages[int(stage)]
             n = head.n if getattr(head, 'agnostic', True) else head.n_classes
-            sides = _merged(parts[key][1], own[key], n, head.coder.split, hasattr(head, 'agnostic'))
+            sides = _merged(parts[key][1], own[key], n, getattr(head.coder, 'split', 4), hasattr(head, 'agnostic'))
             parts[key] = parts[key][0],own[key] if sides is None else sides
             if sides is None or model.angle!='hbb': new.add('boxes' if sides is None else 'the angle')
-        elif layer=='cls' and 'cls' in model.stages[int(stage)].class_layers() and not classes and key in own:
+        elif layer in ('cls','masks') and not classes and key in own and _of_classes(key, stage, model.stages[int(stage)]):
             parts[key] = parts[key][0],own[key]; new.add('the classes')
     if model.angle!='hbb':
         for key in [key for key in own if key not in parts]:
@@ -292,7 +321,7 @@ def fill_upright(
 
 # %% ../../nbs/interop/20_upright_files.ipynb #6d1f318c
 _layers = ('backbone backbone_kw fpn_channels fpn_extra fpn_norm relu_extra feat_channels stacked_convs norm conv_bias scales priors '
-           'quality_on root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic ious act unit bins').split()
+           'quality_on root rpn_kw pool n_fcs fc_channels n_convs conv_norm agnostic masks ious act unit bins').split()
 
 def start_options(
     net:UprightNet # from `find_upright`

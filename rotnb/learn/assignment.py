@@ -28,7 +28,7 @@ def assignment(
     dl = learn.dls.test_dl([items[item]], with_labels=True, num_workers=0)
     x,*truth = dl.one_batch()
     truth = [as_classes(part, getattr(dl, 'vocab', None), class_names(learn)) for part in truth]
-    targets = to_targets(*truth, x.shape[-2:], model.angle)
+    targets = to_targets(*truth[:2], x.shape[-2:], model.angle, *truth[2:])
     return assignments(model, as_trained(model, x.as_subclass(Tensor)).to(model.device), targets, stage)[0]
 
 @checked(item=whole(0), stage=whole(0))

@@ -36,12 +36,13 @@ class DetectionLoss:
 
 # %% ../../nbs/learn/01_callbacks.ipynb #5ba48631
 def pad_dets(
-    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, maybe `quads (k,8)`, `std (k,5)`, `heading (k,)`, one for each image
+    dets:list, # of `dict(boxes (k,5), scores (k,), labels (k,))`, maybe `masks (k,s,s)`, `quads (k,8)`, `std (k,5)`, `heading (k,)`,
+               # one for each image
     k:int # rows an image gets; the best are kept
 )->TensorDets: # `(b, k, 7)`, or more, see `row_parts`; rows without a detection have score -1
     "Detections of a batch as one tensor"
     def columns(det):
-        more = [det[key] for key in ('quads','std') if key in det]+[det[key][:,None] for key in ('heading',) if key in det]
+        more = [det[key].view(len(det['scores']), -1) for key in ('masks','quads','std','heading') if key in det]
         return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *more]
     rows = [torch.cat(columns(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])
@@ -49,12 +50,12 @@ def pad_dets(
 
 def unpad_dets(
     dets:Tensor # `(k, 7)` or more, one image's rows of `pad_dets`
-)->dict: # `dict(boxes, scores, labels)`, and `quads`, `std` and `heading` where there are some
+)->dict: # `dict(boxes, scores, labels)`, and `quads`, `std`, `heading` and `masks` where there are some
     "The detections among padded rows"
     rows = torch.as_tensor(dets).as_subclass(Tensor)
     rows = rows[rows[:,5]>=0]
     boxes,scores,labels,*more = row_parts(rows)
-    own = {key:part for key,part in zip(('quads','std','heading'), more) if part is not None}
+    own = {key:part for key,part in zip(('quads','std','heading','masks'), more) if part is not None}
     return dict(boxes=boxes, scores=scores, labels=labels.long(), **own)
 
 # %% ../../nbs/learn/01_callbacks.ipynb #24a6a3e1
@@ -126,7 +127,7 @@ class DetectionCallback(Callback):
         x,model = self.xb[0],get_model(self.model)
         names,vocab = getattr(get_loader(self.dl), 'vocab', None),class_names(self.learn)
         if self.yb: self.learn.yb = tuple(as_classes(part, names, vocab) for part in self.yb)
-        self.learn.truth = to_targets(*self.yb, x.shape[-2:], model.angle) if self.yb else None
+        self.learn.truth = to_targets(*self.yb[:2], x.shape[-2:], model.angle, *self.yb[2:]) if self.yb else None
         self.learn.xb = (as_trained(model, x), *([self.learn.truth] if self.yb else []))
         if not self.training and len(set(sizes := own_sizes(x)))>1: self.learn.model = _Each(self.learn, sizes)
 

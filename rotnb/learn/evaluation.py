@@ -11,6 +11,7 @@ from fastai.vision.all import *
 from ..check.verbs import checked
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.evaluation import Evaluation
+from ..evaluate.masks import mask_iou
 from ..evaluate.protocols import get_rules
 from ..predict.tta import known_views, with_views
 from .callbacks import class_names, known_symmetry
@@ -60,11 +61,14 @@ def evaluate_learner(
     protocol=None, # of average precision, see `evaluate.protocols`; None: voc12 with what the loader ignores
     difficulty=None, # ground truth of a difficulty above it is ignored: a number, or 'mmrotate' (100); None: as the loader has it
     views=None, # each image is seen in several: 'flips', 'all', ..., see `with_views`; None: as it is
+    masks:bool=False, # measure masks by the labels' outlines in place of boxes: of detectors with masks, and loaders of `masks=True`
     show:bool=None # print the table; None: where it would not show itself
 )->Evaluation:
     "Run the detector over a set once: a table by class, and its speed"
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
-    acc = APAccumulator(vocab=vocab, difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty),
+    if masks and views is not None: raise ValueError('evaluate: masks=True measures an image as it is; leave out views')
+    acc = APAccumulator(vocab=vocab, iou=mask_iou if masks else None, 
+                        difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty),
                         symmetry=known_symmetry(learn))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work
     if views is not None: result = with_views(learn, views).evaluate([*dl.items], score_thr, iou_thr, symmetry, protocol, difficulty)

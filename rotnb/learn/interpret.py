@@ -18,12 +18,24 @@ from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import get_rules
 from ..predict.sources import image_pixels
 from ..data.types import set_names, show_pixels
+from ..geometry.outlines import outline_mask, whole_masks
+from ..models.masks import outlines_of
+from ..evaluate.masks import mask_iou
 from ..data.labels.atomic import atomic_path
 from .callbacks import class_names, known_symmetry, unpad_dets
 from .keep import keep_history
 from .metrics import RotatedMetric
 
 # %% ../../nbs/learn/12_interpret.ipynb #88515ab8
+def _with_masks(found, truth, size_wh):
+    "The same with masks of an image's size: of detections, and of the outlines of labels"
+    if 'masks' not in found: raise ValueError('masks=True, but the detector answers with boxes alone: mask_rcnn and its kin have masks')
+    if 'outlines' not in truth:
+        raise ValueError('masks=True, but the loader keeps no outlines: make it with RotatedDataLoaders.from_annots(..., masks=True)')
+    rings = outlines_of(truth).double().cpu().numpy()
+    return ({**found, 'masks':whole_masks(found['masks'], found['boxes'], size_wh)},
+            {**truth, 'masks':[outline_mask(one, size_wh) for one in rings]})
+
 class CollectBoxes(Callback):
     "Detections and truth of each batch, as metrics see them"
     order = 60
@@ -32,7 +44,10 @@ class CollectBoxes(Callback):
         if self.yb: return
         raise ValueError('this loader gives images without ground truth, so nothing is right or wrong: '
                          'take dls.test_dl(annots, with_labels=True), or learn.show_results(dl=...) for detections alone')
-    def after_batch(self): self.acc.add([unpad_dets(dets) for dets in self.learn.pred], self.learn.truth)
+    def after_batch(self):
+        found,truth = [unpad_dets(dets) for dets in self.learn.pred],self.learn.truth
+        if self.acc.iou is mask_iou: found,truth = zip(*(_with_masks(*pair, self.xb[0].shape[:-3:-1]) for pair in zip(found, truth)))
+        self.acc.add(found, truth)
 
 def loader_in_order(
     learn, # a learner with a detector

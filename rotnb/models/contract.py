@@ -153,11 +153,11 @@ class Detector(nn.Module):
     def forward(self,
         images:Tensor, # `(b, 3, h, w)`, normalised
         targets:list=None # for each image `dict(boxes (n,5) px, labels (n,) long)` and optionally `ignore (n,) bool`, `quads (n,8)` px,
-                          # `heading (n,)` radians, which is theta of the boxes where it is absent, `weights (n,)` and `weight`, see
-                          # `with_weights`
+                          # `heading (n,)` radians, which is theta of the boxes where it is absent, `outlines (n,p,2)` px,
+                          # `weights (n,)` and `weight`, see `with_weights`
     ): # training: `{term: loss}`; else a list of `dict(boxes (k,5), scores (k,), labels (k,))`, of a detector that answers with corners
        # also `quads (k,8)`, of one that says distributions `std (k,5)`, see `spread_of`, of one with `heading=True` `heading (k,)`,
-       # radians; with targets `(losses by image, list)`
+       # radians, of one with masks `masks (k,s,s)`, chances in the frames of the boxes; with targets `(losses by image, list)`
         "Losses in training, detections in evaluation"
         if self.training and targets is None: raise ValueError("a detector in training mode needs targets; call .eval() for detections")
         if targets is not None: check_targets(targets, len(images), self.n_classes)
@@ -287,6 +287,8 @@ def check_targets(
             raise TargetError(f"targets[{number}]: weights are {tuple(weights.shape)}; expected numbers from 0, (n,), or (n,2) "
                               "of class and box")
         if not target.get('weight', 1)>=0: raise TargetError(f"targets[{number}]: weight is {target['weight']}; expected a number from 0")
+        if (rings := target.get('outlines')) is not None and (rings.ndim!=3 or len(rings)!=len(labels) or rings.shape[2]!=2):
+            raise TargetError(f"targets[{number}]: outlines are {tuple(rings.shape)}; expected points around each object, (n,p,2)")
         if labels.is_floating_point():
             raise TargetError(f"targets[{number}]: labels are {labels.dtype}; they are class indices and must be integers (labels.long())")
         if len(labels) and not (0<=labels.min() and labels.max()<n_classes):

@@ -89,12 +89,17 @@ class RoIHead(nn.Module):
         soft_nms:dict=None, # settings of `soft_nms_rotated` beside its threshold, `{}` for its defaults; None: greedy NMS
         quads:bool=False, # answer with the coder's corners too (`GlidingVertexCoder` has them), and compare these in the NMS
         heading:bool=False, # say where the front is of classes that have one, see `symmetry` of a `Detector`
+        masks=None, # makes the part that says masks, as `RoIMasks` is made; None: no masks
         clip:str=None): # what is clipped to the image: 'centers', as MMRotate does, 'sides' (of corners and of upright boxes) or None
         super().__init__()
         loss_box = box_loss(loss_box)
         if quads: check_corners('RoIHead', coder, soft_nms)
         check_choice('RoIHead', clip=(clip, 'centers', 'sides', None))
-        store_attr(but='in_channels')
+        if masks and hbox and coder.angle!='hbb':
+            raise ValueError('RoIHead: masks stand in the frames of proposals, and these are upright while its boxes are oriented: '
+                             "take oriented_mask_rcnn, proposals that turn (hbox=False), or angle='hbb'")
+        store_attr(but='in_channels,masks')
+        self.masks = masks and masks(n_classes, in_channels, strides=strides, finest_scale=finest_scale, pool=pool)
         self.convs = tower(in_channels, conv_channels, n_convs, 'batch' if conv_norm else False)
         widths = [(conv_channels if n_convs else in_channels)*roi_size**2]+[fc_channels]*n_fcs
         self.fcs = nn.ModuleList([nn.Linear(*o) for o in zip(widths, widths[1:])])
@@ -107,7 +112,8 @@ class RoIHead(nn.Module):
 
     def class_layers(self)->dict: # `{name of a layer: (blocks of classes, rows of a class)}`
         "Layers with rows of their own for each class; the background's, the last, is nobody's"
-        return dict(cls=(1, 1)) if self.agnostic else dict(cls=(1, 1), box=(1, self.coder.n))
+        own = {} if self.agnostic else dict(box=(1, self.coder.n))
+        return dict(cls=(1, 1), **own, **({'masks.out':(1, 1)} if self.masks else {}))
 
 # %% ../../nbs/models/07_roi_head.ipynb #d6029cbf
 AT_ONCE = 256 # proposals of which a CPU holds the features
@@ -155,7 +161,7 @@ def forward(self:RoIHead,
     rois,whole = (img, boxes[img,pri], lvls[img,pri]),self.training or boxes.is_cuda or torch.compiler.is_exporting()
     said = self._says(self.pooled(feats, *rois)) if whole else self._says_piecewise(feats, *rois)
     logits,deltas,*front = (o.new_zeros(*boxes.shape[:2], o.shape[1]).index_put((img,pri), o) for o in said)
-    return StageOut(logits, deltas, boxes, lvls, heading=front[0] if front else None)
+    return StageOut(logits, deltas, boxes, lvls, feats=tuple(feats) if self.masks else None, heading=front[0] if front else None)
 
 # %% ../../nbs/models/07_roi_head.ipynb #7e95cd42
 @patch
@@ -205,9 +211,10 @@ def loss(self:RoIHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     n_learn = (matched!=IGN).sum() if doubt is None else (matched>=0).sum()+(doubt*(matched==NEG)).sum()
     n_learn,n_pos = rank_mean(torch.stack([n_learn, (matched>=0).sum()]), least=1)
     # the mean over images is the batch's loss
+    more = heading_terms(self, out, pos, n_images) | (self.masks.loss(out, pos, targets) if self.masks else {})
     factor,box_factor = (self.weight*n_images/n for n in (n_learn, n_pos if self.loss_box.mean else n_learn))
     return dict(loss_cls=cls.sum(1)*factor, loss_box=cls.new_zeros(n_images).index_add(0, pos.img, box)*box_factor,
-                **{term:loss*self.weight for term,loss in heading_terms(self, out, pos, n_images).items()})
+                **{term:loss*self.weight for term,loss in more.items()})
 
 # %% ../../nbs/models/07_roi_head.ipynb #dbe49891
 @patch
@@ -227,7 +234,13 @@ def boxes(self:RoIHead, out:StageOut)->Tensor: # `(b, N, 5)`
     if out.sample: none = none | out.sample.added
     return boxes.masked_fill(none[...,None], 0.)
 
-RoIHead.detect,RoIHead.candidates = detections,candidates
+RoIHead.candidates = candidates
+
+@patch
+def detect(self:RoIHead, out:StageOut)->list: # see `detections`; of a stage with masks also `masks (k,s,s)`
+    "What the stage answers"
+    found = detections(self, out)
+    return self.masks.of(out.feats, found) if self.masks else found
 
 @patch
 def pairs(self:RoIHead, out:StageOut)->Pairs:
@@ -275,6 +288,7 @@ def two_stage_detector(
     rois_kw:list=None, # more settings of each `RoIHead`, a dict for each
     box_type:str='rbox', # what it learns from: 'rbox', or the true corners, 'quad'; with these it answers too
     heading:bool=False, # say where the front is of classes that have one; the last stage does
+    masks=None, # makes the part of the last stage that says masks, as `RoIMasks` is made; None: no masks
     **head # settings of every `RoIHead`
 )->Detector:
     "Backbone, FPN, a proposal stage and RoI stages"
@@ -288,6 +302,7 @@ def two_stage_detector(
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     if box_type=='quad': own[-1].setdefault('quads', True)
     if heading: own[-1]['heading'] = True
+    if masks: own[-1]['masks'] = masks
     stages += [RoIHead(n_classes, fpn_channels, **kw) for kw in own]
     neck = neck(body.channels, fpn_channels, len(strides), fpn_extra, norm=fpn_norm)
     return Detector(body, neck, stages, n_classes, angle, box_type=box_type)

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from ..check.values import name_list
 from ..check.verbs import checked
 from ..geometry.boxes import hbox2qbox, outline, qbox2hbox, rbox2qbox
-from ..geometry.outlines import as_mask
+from ..geometry.outlines import as_mask, whole_masks
 
 # %% ../../nbs/plot/01_draw.ipynb #a9982919
 PALETTE = ('#e69f00','#56b4e9','#009e73','#f0e442','#0072b2','#d55e00','#cc79a7','#ccffcc',
@@ -369,6 +369,13 @@ def _tint(img, masks, each, vocab, colors, share=.45):
         color = _GREY if ignored else _color_of(label, vocab, colors)
         img[mask] = (img[mask]*(1-share)+share*np.array(color)).round().astype(np.uint8)
 
+def _of_image(masks, boxes, size_wh):
+    "Masks of the image's size: those in the frames of boxes are pasted"
+    if masks is None and hasattr(boxes, 'keys'): masks = boxes.get('masks')
+    framed = hasattr(masks, 'shape') and len(masks.shape)==3 and tuple(masks.shape[1:])!=tuple(size_wh)[::-1]
+    rows = boxes['boxes'] if hasattr(boxes, 'keys') else boxes
+    return whole_masks(masks, rows, size_wh) if framed and np.shape(rows)[1:]==(5,) else masks
+
 @checked(boxes=drawn_boxes, vocab=name_list)
 def draw(
     image, # file, PIL image, tensor or (h,w,3) or (h,w), as `rgb8` takes it
@@ -385,12 +392,14 @@ def draw(
     symmetry:dict=None, # what angles of classes mean, by name: 'round' a circle, 360 an arrow along corner 0 to 1 of truth; None: as known
     quads=None, # (n,4,2) or (n,8) corners, pixels, drawn in place of `boxes`
     ids=None, # (n,) numbers of followed objects, written after the class
-    masks=None, # n masks of the image's size, (h,w) each or COCO run lengths, tinted in the colours of their boxes
+    masks=None, # n masks of the image's size, (h,w) each or COCO run lengths, or (n,s,s) chances in the frames of rboxes, as a detector
+                # gives them; tinted in the colours of their boxes
     std=None # not drawn: taken so that all that a detector answers can be given, `draw(image, **found)`
 ): # (h,w,3) uint8, a new image
     "A copy of `image` with boxes, classes and scores drawn on it"
     img = rgb8(image).copy()
     lw = lw or max(1, round(max(img.shape)/700))
+    masks = _of_image(masks, boxes, img.shape[1::-1])
     boxes,labels,scores,vocab,symmetry,heading,ids = _unpacked(boxes, labels, scores, vocab, symmetry, heading, ids)
     if masks is not None: _tint(img, masks, _each(len(masks), labels, scores, ignored, ids), vocab, colors)
     found = _shown(boxes if quads is None else quads, labels, scores, vocab, ignored, colors, symmetry, heading, ids, 10.*lw+6)

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from PIL import Image
 from ..check.verbs import checked
 from ..geometry.boxes import outline
+from ..geometry.outlines import whole_masks
 from ..plot.draw import draw, upright_crop
 from ..ops.nms import check_unit, nms_quad, nms_rotated
 from ..data.images.rasters import LazyImage, read_rgb
@@ -102,7 +103,8 @@ class Detections:
         ids=None, # (n,) whole numbers, 1 or more, that objects of a video keep from frame to frame; None: not followed
         std=None, # (n,5) standard deviations in the box's own frame: of the centre along w and h, of w, of h, px, of theta, radians;
                   # NaN where the detector has none; None: it has none at all
-        heading=None # (n,) direction of the front, radians clockwise from +x; NaN where its class has none; None: no row
+        heading=None, # (n,) direction of the front, radians clockwise from +x; NaN where its class has none; None: no row
+        masks=None # (n,s,s) chances that cells in the frames of the boxes are inside; None: of a detector without masks
     ):
         boxes,scores,labels = map(torch.as_tensor, (boxes, scores, labels))
         self.boxes,self.scores,self.labels = boxes if boxes.numel() else boxes.reshape(-1,5),scores.reshape(-1),labels.reshape(-1).long()
@@ -117,12 +119,15 @@ class Detections:
         self.symmetry = dict(symmetry or {})
         if std is not None and (std := torch.as_tensor(std)).shape!=(len(self),5):
             raise ValueError(f'std {tuple(std.shape)} for {len(self)} boxes; expected (n,5)')
+        if masks is not None and ((masks := torch.as_tensor(masks)).ndim!=3 or len(masks)!=len(self) or masks.shape[1]!=masks.shape[2]):
+            raise ValueError(f'masks {tuple(masks.shape)} for {len(self)} boxes; expected (n,s,s), in the frames of the boxes')
+        self.masks = masks
         self.std,self.heading = std,None if heading is None else _checked_heading(heading, len(self))
 
     @property
     def _rows(self): # what has a row for each object, and what `**found` gives
         own = dict(boxes=self.boxes, scores=self.scores, labels=self.labels)
-        known = dict(quads=self._corners, ids=self.ids, std=self.std, heading=self.heading)
+        known = dict(quads=self._corners, ids=self.ids, std=self.std, heading=self.heading, masks=self.masks)
         return own | {key:rows for key,rows in known.items() if rows is not None}
     def __getattr__(self, name): # what is not there
         said = _ELSEWHERE.get(name)
@@ -209,13 +214,25 @@ def nms(self:Detections,
 
 # %% ../../nbs/predict/02_detections.ipynb #0984f8b0
 @patch
+def whole_masks(self:Detections,
+    size_wh=None # (width, height) of the masks, px, over which the image is stretched; None: the image's own
+)->list: # of n (h,w) bool; of a detector without masks an error
+    "Which pixels belong to each object"
+    if self.masks is None: raise ValueError('these detections have boxes and no masks: mask_rcnn and oriented_mask_rcnn answer with masks')
+    if size_wh is None: size_wh = _scene_of(self.image).size
+    ratio = np.ones(2) if self.image is None else np.array(size_wh)/_scene_of(self.image).size
+    boxes = self.boxes.detach().cpu().double().numpy()*[*ratio,*[ratio.mean()]*2,1]
+    return whole_masks(self.masks, boxes, size_wh)
+
+@patch
 def plot(self:Detections,
     side:int=None, # px of the longer side; None: that of the image, up to 4096
     **kwargs # of `draw`: `lw`, `text`, `ignored`, other `scores` or `labels`
 )->np.ndarray: # (h,w,3) uint8
     "The image with its objects"
     pixels,ratio = _look(self.image, side)
-    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab, symmetry=self.symmetry, heading=self.heading)
+    own = dict(labels=self.labels.cpu(), scores=self.scores.cpu(), vocab=self.vocab, symmetry=self.symmetry, heading=self.heading,
+               masks=None if self.masks is None else self.whole_masks(pixels.shape[1::-1]))
     return draw(pixels, self.quads.detach().cpu().double().numpy()*ratio, **{**own, **kwargs})
 
 def _view(found, **kwargs): # as a notebook shows it

@@ -37,22 +37,22 @@ def least_score(
 
 # %% ../../nbs/predict/08_infer.ipynb #ce4df8fc
 def rows_dets(
-    rows, # (n,7): box, score, label; more with corners, standard deviations, headings, see `row_parts`
+    rows, # (n,7): box, score, label; more with masks, corners, standard deviations, headings, see `row_parts`
     vocab=None, # class names
     image=None, # what the rows were found in
     symmetry=None # what the angles of classes mean, see `Detections`
 )->Detections:
     "Rows of detections as an object"
     dets = torch.from_numpy(np.array(rows, np.float32)) # a copy: what a journal holds is not to be written to
-    *known,quads,std,heading = row_parts(dets)
-    return Detections(*known, vocab, image, quads, symmetry, std=std, heading=heading)
+    *known,quads,std,heading,masks = row_parts(dets)
+    return Detections(*known, vocab, image, quads, symmetry, std=std, heading=heading, masks=masks)
 
 def dets_rows(
     found # `Detections`, or a dict as a detector gives it
-)->torch.Tensor: # (n,7) float32: box, score, label; more with corners, standard deviations, headings, see `row_parts`
+)->torch.Tensor: # (n,7) float32: box, score, label; more with masks, corners, standard deviations, headings, see `row_parts`
     "Detections as rows"
     parts = [found['boxes'],found['scores'][:,None],found['labels'][:,None]]
-    parts += [found[key].flatten(1) for key in ('quads','std') if found.get(key) is not None]
+    parts += [found[key].flatten(1) for key in ('masks','quads','std') if found.get(key) is not None]
     if found.get('heading') is not None: parts.append(found['heading'][:,None])
     return torch.cat([part.float() for part in parts], 1)
 

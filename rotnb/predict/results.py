@@ -15,6 +15,7 @@ from shapely import geometry
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import with_front
+from ..geometry.outlines import mask_rings, mask_rle, one_ring, paste_mask
 from ..evaluate.task1 import headings_of, short_scores, write_task1
 from ..data.labels.atomic import atomic_path, new_folder, part_name, write_atomic
 from ..data.labels.records import ANGLE_UNITS, Annot, rbox_numbers
@@ -154,6 +155,15 @@ def coco_ids(
         raise ValueError(f'{image_ids} has no category {lost[0]!r}: there are {list(cats)}')
     return ids,[cats[str(name)] for name in vocab]
 
+def _segments(pred, boxes, quads):
+    "What COCO calls segmentation: corners; of masks run lengths, or polygons where the size of the image is not known"
+    if (masks := pred.get('masks')) is None: return [[corners] for corners in quads.reshape(-1,8).round(3).tolist()]
+    if (image := getattr(pred, 'image', None)) is not None:
+        return [mask_rle(paste_mask(box, mask, open_scene(image).size)>=.5) for box,mask in zip(boxes, masks)]
+    reach = np.ceil(quads.max((1,2), initial=0)).astype(int)+2
+    rings = [one_ring(mask_rings(paste_mask(box, mask, (most,)*2)>=.5)) for box,mask,most in zip(boxes, masks, reach)]
+    return [[ring.ravel().round(3).tolist()] if len(ring) else [] for ring in rings]
+
 def coco_results(
     preds:dict, # by image name: dict(boxes, scores, labels)
     vocab, # class names
@@ -168,12 +178,12 @@ def coco_results(
         boxes,scores,labels,quads = _checked(name, pred, vocab)
         low,high = quads.min(1),quads.max(1)
         numbers = np.concatenate([low,high-low], 1) if rbox is None else rbox_numbers(boxes, rbox)
-        numbers,corners = numbers.round(4).tolist(),quads.reshape(-1,8).round(3).tolist()
+        numbers,parts = numbers.round(4).tolist(),_segments(pred, boxes, quads)
         numbered = _plain([] if pred.get('ids') is None else pred['ids']).astype(int).tolist()
         own = [dict(track_id=number) for number in numbered] or [{}]*len(labels)
         fronts = [dict(attributes=front) if (front := _in_degrees(theta)) else {} for theta in headings_of(name, pred)]
-        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=[outline], score=float(score), **more, **front)
-                for label,score,bbox,outline,more,front in zip(labels, scores, numbers, corners, own, fronts)]
+        res += [dict(image_id=ids[name], category_id=cats[label], bbox=bbox, segmentation=part, score=float(score), **more, **front)
+                for label,score,bbox,part,more,front in zip(labels, scores, numbers, parts, own, fronts)]
     return res
 
 # %% ../../nbs/predict/01_results.ipynb #412bed00

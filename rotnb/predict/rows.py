@@ -19,6 +19,7 @@ from torch import Tensor, tensor
 from ..check.arrays import cast, library_of
 from ..check.values import check_value, whole
 from ..geometry.boxes import canonicalize, qbox2rbox, rbox2qbox
+from ..geometry.outlines import moved_masks
 from ..targets.coders import respelt_std
 from ..data.images.rasters import image_size
 
@@ -74,16 +75,19 @@ def way_in(
 
 # %% ../../nbs/predict/06_rows.ipynb #091f74ed
 def row_parts(
-    rows # (n,7): box, score, label; after them 8 columns of corners, 5 of standard deviations, 1 of headings, each or not
-)->tuple: # boxes (n,5), scores (n,), labels (n,), corners (n,8) or None, standard deviations (n,5) or None, headings (n,) or None
+    rows # (n,7): box, score, label; after them s*s columns of masks, 8 of corners, 5 of standard deviations, 1 of headings, each or not
+)->tuple: # boxes (n,5), scores (n,), labels (n,), corners (n,8) or None, standard deviations (n,5) or None, headings (n,) or None,
+          # masks (n,s,s), s>7, or None
     "The columns of rows"
     more,at,parts = rows.shape[1]-7,7,[]
-    for width in (8,5,1): # each is wider than all after it
-        has = more>=width
+    s = math.isqrt(more) if more>=64 else 0
+    for width in (s*s,8,5,1): # each is wider than all after it
+        has = more>=width>0
         parts.append(rows[:,at:at+width] if has else None)
         at,more = at+width*has,more-width*has
-    quads,std,heading = parts
-    return rows[:,:5],rows[:,5],rows[:,6],quads,std,heading if heading is None else heading[:,0]
+    masks,quads,std,heading = parts
+    masks,heading = masks if masks is None else masks.reshape(-1, s, s),heading if heading is None else heading[:,0]
+    return rows[:,:5],rows[:,5],rows[:,6],quads,std,heading,masks
 
 def _clockwise(points):
     "The corners of quads that a mirror turned round, (n, 4, 2); of none (n, 0, 2)"
@@ -102,8 +106,9 @@ def rows_back(
     at = rows[:,:2]@back[:2,:2].T+back[:2,2]
     rows = rows[((at>=edges[0]) & (at<=edges[1])).all(1)]
     mat = back[:2] if place is None else np.asarray(place, float)@back
-    old,*_,points,std,heading = row_parts(rows)
+    old,*_,points,std,heading,masks = row_parts(rows)
     boxes,turn,more = map_boxes(old, mat, angle),mat[:,:2],[]
+    if masks is not None: more.append(moved_masks(masks, old, boxes, mat).reshape(len(rows), -1))
     if points is not None:
         points = points.reshape(len(rows), 4, 2)@turn.T+mat[:,2]
         more.append((points if np.linalg.det(turn)>0 else _clockwise(points)).reshape(len(rows), 8))

@@ -124,9 +124,12 @@ class Decoded:
 # %% ../../nbs/predict/12_tta.ipynb #7a645ed6
 def _by_nms(parts, iou_thr, angle, symmetry=None): return dets_rows(merge_rows(parts, iou_thr)).numpy()
 
+def _are_rects(rows): # no corners and no masks beside them
+    return row_parts(rows)[3] is row_parts(rows)[6] is None
+
 def _by_fusion(parts, iou_thr, angle, symmetry=None):
-    if row_parts(parts[0])[3] is not None:
-        raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners: take 'nms'")
+    if not _are_rects(parts[0]):
+        raise ArgumentError("merge is 'wbf', which averages rectangles, but the detector gives corners or masks: take 'nms'")
     boxes,scores,labels = zip(*((rows[:,:5],rows[:,5],rows[:,6]) for rows in map(torch.from_numpy, parts)))
     boxes,scores,labels = weighted_boxes_fusion(boxes, scores, labels, iou_threshold=iou_thr, symmetry=symmetry)
     boxes = canonicalize(boxes, angle)
@@ -136,7 +139,7 @@ def _by_fusion(parts, iou_thr, angle, symmetry=None):
 def _common_heading(parts, boxes, labels, iou_thr, angle):
     "The mean direction, by score, of what was fused to each box, along its nearest side; NaN where there is none"
     rows = torch.from_numpy(np.concatenate(parts))
-    own,scores,of,*_,heading = row_parts(rows)
+    own,scores,of,_,_,heading,_ = row_parts(rows)
     if heading is None: return None
     part = (box_iou_rotated(boxes, own)>iou_thr) & (labels[:,None]==of) & ~heading.isnan()
     weight,to = part*scores,heading.nan_to_num()
@@ -153,7 +156,7 @@ class WithViews:
     def __init__(self,
         learn, # learner or `Predictor`
         views:tuple, # of `ImageView`
-        merge:str=None, # 'nms' or 'wbf'; None: 'wbf', or 'nms' where detections have corners
+        merge:str=None, # 'nms' or 'wbf'; None: 'wbf', or 'nms' where detections have corners or masks
         iou_thr:float=None # overlap that means the same object, 0 to 1; None: that of the merge
     ):
         self.learn,self.views,self.merge,self.iou_thr = learn,views,merge,iou_thr
@@ -187,7 +190,7 @@ class WithViews:
         return found
 
     def _together(self, parts, score_thr):
-        join,own_thr = _MERGES[self.merge or ('wbf' if row_parts(parts[0])[3] is None else 'nms')]
+        join,own_thr = _MERGES[self.merge or ('wbf' if _are_rects(parts[0]) else 'nms')]
         rows = parts[0] if len(parts)==1 else join(parts, own_thr if self.iou_thr is None else self.iou_thr, self.angle, self._symmetry)
         return rows[rows[:,5]>=score_thr][:getattr(self.learn, 'max_dets', None)]
 
@@ -211,7 +214,7 @@ def with_views(
     learn, # learner or `Predictor`
     views='flips', # 'hflip', 'flips', 'turns' or 'all'; or a list, of names of `SYMMETRIES` and of `ImageView`
     scales:tuple=(1.,), # each view at each, px of the network's input for one of its usual input
-    merge:str=None, # 'wbf' averages boxes, 'nms' keeps the best; None: 'wbf', or 'nms' where detections have corners
+    merge:str=None, # 'wbf' averages boxes, 'nms' keeps the best; None: 'wbf', or 'nms' where detections have corners or masks
     iou_thr:float=None # overlap within a class that means the same object, 0 to 1; None: .55 of 'wbf', .1 of 'nms'
 )->WithViews: # has the verbs of what it is given
     "What predicts, asked several times of each image: turned, mirrored, enlarged"

@@ -155,8 +155,9 @@ def test_detections(name, angle):
     with torch.no_grad(): dets = m(images())
     assert len(dets)==2
     for d in dets:
-        assert set(d)-{'std'}=={'boxes','scores','labels'}
+        assert set(d)-{'std','masks'}=={'boxes','scores','labels'} and ('masks' in d)==('mask' in name)
         k = len(d['scores'])
+        if 'masks' in d: assert d['masks'].shape==(k,28,28) and d['masks'].isfinite().all()
         assert 0<k<=m.stages[-1].max_per_img
         assert d['boxes'].shape==d.get('std', d['boxes']).shape==(k,5) and d['scores'].shape==d['labels'].shape==(k,)
         assert d['boxes'].dtype==d['scores'].dtype==torch.float32 and d['labels'].dtype==torch.long
