@@ -38,10 +38,15 @@ def net(name, seconds, work=WORK):
     return load_weights(folder)
 
 def train(name, seconds, work=WORK, seed=0):
-    "The row of one training, whose predictor is kept"
+    "A learner, whose predictor is kept, and how many steps it took"
     learn,clock = trained(way(name), seconds, seed, **NETS[name])
     learn.predictor().save(Path(work)/f'{name}-{seconds:g}')
-    with learn.no_bar(): found,steps = learn.evaluate(show=False),clock.n-WARM
+    return learn,clock.n-WARM
+
+def row(name, seconds, seed=0):
+    "What one training came to"
+    learn,steps = train(name, seconds, seed=seed)
+    with learn.no_bar(): found = learn.evaluate(show=False)
     classes = {key:round(value, 3) for key,value in found.df['AP50'].drop('all').items()}
     return dict(detector=name, seconds=seconds, seed=seed, steps=steps, ms=round(1e3*seconds/steps), mAP50=round(found.map50, 4),
                 mAP50_95=round(found.map, 4), params=sum(p.numel() for p in learn.model.parameters()), AP50=classes,
@@ -54,6 +59,6 @@ if __name__=='__main__':
     if '--table' in sys.argv: sys.exit(print(table(map(json.loads, LOG.read_text().splitlines())).to_string(index=False)))
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
     for name in sys.argv[2:] or NETS:
-        row = train(name, float(sys.argv[1]))
-        print(row, flush=True)
-        with LOG.open('a') as f: f.write(json.dumps({**row, 'versions':versions()})+'\n')
+        one = row(name, float(sys.argv[1]))
+        print(one, flush=True)
+        with LOG.open('a') as f: f.write(json.dumps({**one, 'versions':versions()})+'\n')
