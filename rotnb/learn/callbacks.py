@@ -42,7 +42,7 @@ def pad_dets(
 )->TensorDets: # `(b, k, 7)`, or more, see `row_parts`; rows without a detection have score -1
     "Detections of a batch as one tensor"
     def columns(det):
-        more = [det[key].view(len(det['scores']), -1) for key in ('masks','quads','std','heading') if key in det]
+        more = [det[key].flatten(1) if det[key].ndim>1 else det[key][:,None] for key in ('masks','quads','std','heading') if key in det]
         return [det['boxes'], det['scores'][:,None], det['labels'][:,None].to(det['boxes']), *more]
     rows = [torch.cat(columns(det), 1)[:k] for det in dets]
     res = torch.stack([F.pad(row, (0,0,0,k-len(row)), value=-1) for row in rows])

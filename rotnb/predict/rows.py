@@ -108,7 +108,7 @@ def rows_back(
     mat = back[:2] if place is None else np.asarray(place, float)@back
     old,*_,points,std,heading,masks = row_parts(rows)
     boxes,turn,more = map_boxes(old, mat, angle),mat[:,:2],[]
-    if masks is not None: more.append(moved_masks(masks, old, boxes, mat).reshape(len(rows), -1))
+    if masks is not None: more.append(moved_masks(masks, old, boxes, mat).reshape(len(rows), math.prod(masks.shape[1:])))
     if points is not None:
         points = points.reshape(len(rows), 4, 2)@turn.T+mat[:,2]
         more.append((points if np.linalg.det(turn)>0 else _clockwise(points)).reshape(len(rows), 8))

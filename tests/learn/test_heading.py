@@ -1,5 +1,6 @@
 "A heading goes from labels through training to detections, measures and files; see tests/models/test_heading.py for the detectors"
 import math
+from itertools import product
 import numpy as np, pytest, torch
 from fastai.vision.all import Tensor, TensorImage
 from hypothesis import given, settings, strategies as st
@@ -14,6 +15,7 @@ from rotnb.evaluate.curves import box_errors
 from rotnb.evaluate.evaluation import Evaluation
 from rotnb.geometry.boxes import rbox2qbox
 from rotnb.geometry.symmetry import fold_angle, headings
+from rotnb.learn.callbacks import pad_dets, unpad_dets
 from rotnb.models.contract import HeadingError
 from rotnb.predict.infer import dets_rows, rows_dets
 from rotnb.predict.measure import truth_of
@@ -139,16 +141,21 @@ def test_a_heading_comes_back_from_a_view(name, theta):
     found = rows_back(rows, way_in(torch.eye(3)[:2].double(), out, out), back[:2])
     assert abs(float(fold_angle(tensor(found[0,7]-theta), tensor(360))))<1e-4
 
-def test_rows_of_every_width():
-    for quads in (0,8):
-        for std in (0,5):
-            for heading in (0,1):
-                rows = torch.arange(2.*(7+quads+std+heading)).view(2, -1)
-                parts = row_parts(rows)
-                assert [o is not None for o in parts[3:]]==[bool(quads),bool(std),bool(heading)]
-                if heading: assert torch.equal(parts[5], rows[:,-1])
-                found = dict(zip(('boxes','scores','labels','quads','std','heading'), parts))
-                assert torch.equal(dets_rows(found), rows)
+@pytest.mark.parametrize('n', [2,0])
+def test_rows_of_every_width(n):
+    "Also where an image has none, as a detector answers"
+    for masks,quads,std,heading in product((0,784), (0,8), (0,5), (0,1)):
+        rows = torch.arange(n*(7.+masks+quads+std+heading)).view(n, -1) if n else torch.zeros(0, 7+masks+quads+std+heading)
+        parts = row_parts(rows)
+        assert [o is not None for o in parts[3:]]==[bool(quads),bool(std),bool(heading),bool(masks)]
+        if heading: assert torch.equal(parts[5], rows[:,-1])
+        found = dict(zip(('boxes','scores','labels','quads','std','heading','masks'), parts))
+        assert torch.equal(dets_rows(found), rows)
+        own = {key:o for key,o in found.items() if o is not None}
+        again = unpad_dets(pad_dets([own], 3)[0])
+        assert again.keys()==own.keys() and all(torch.equal(again[key], o.long() if key=='labels' else o) for key,o in own.items())
+        back = way_in(torch.eye(3)[:2].double(), (9000,9000), (9000,9000))
+        assert rows_back(rows, back).shape==rows.shape
 
 def test_the_winner_keeps_its_heading_and_friends_vote():
     row = lambda score, heading: np.float32([[50,40,30,10,.1,score,0,heading]])
