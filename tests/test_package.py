@@ -95,6 +95,7 @@ for o in {mods}:
     importlib.import_module(o)
     if 'fastai' in sys.modules: sys.exit(o+' imports fastai')''')
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ours,theirs', [('rotnb.ops.iou','torch'), ('rotnb.all','fastai.vision.all')])
 def test_import_time(ours, theirs):
     "Processor time, which other programs on the machine disturb least; the runs take turns"

@@ -136,7 +136,7 @@ def test_dota_folder(cli, dota):
     code,_,err = cli('--path','own_dota',*own(dota))
     assert code==0, err
 
-@pytest.mark.parametrize('name', ['yolo_obb','coco','rolabelimg'])
+@pytest.mark.parametrize('name', ['coco',*(pytest.param(o, marks=pytest.mark.slow) for o in ('yolo_obb','rolabelimg'))])
 def test_other_formats(cli, dota, home, tmp_path, name):
     annots = {s:read_dota(dota, s) for s in ('train','val')}
     names = sorted({n for a in annots.values() for r in a for n in r.names})

@@ -299,7 +299,7 @@ if __name__=='__main__':
     assert all(b[0].shape[1:]==(3,48,48) for b in dls.train)
 '''
 
-@pytest.mark.parametrize('how', ['fork','spawn'])
+@pytest.mark.parametrize('how', ['fork',pytest.param('spawn', marks=pytest.mark.slow)])
 def test_memory_is_shared_with_workers_however_they_start(tmp_path, how):
     "Windows of scenes in a worker; then the files are gone, and new workers still have the pixels"
     if how not in multiprocessing.get_all_start_methods(): pytest.skip(f'no {how} on this system')

@@ -15,4 +15,7 @@ FINE = dict.fromkeys(('atss','gfl','vfnet'), dict(octave_base_scale=4.))  # for 
 SETS = 'rotated_rtdetr_tiny','rotated_deformable_detr_tiny','rotated_dino_tiny'       # which answer for each object once, without NMS
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex','faster_rcnn','cascade_rcnn','libra_rcnn',
              'mask_rcnn')
+# of each kind one that is quick: what goes by the kind of stages, and the rest in the slow tests
+KINDS = {'rotated_fcos_tiny','rotated_tal_tiny','yolov8_n','rotated_reppoints','s2anet','oriented_rcnn','mask_rcnn','rotated_rtdetr_tiny'}
+each_kind = pytest.mark.parametrize('name', [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES])
 every_family = pytest.mark.parametrize('name', [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FAMILIES])

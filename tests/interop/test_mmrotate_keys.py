@@ -24,10 +24,10 @@ def published(name):
     return PUBLISHED[max(of, key=len)] if of and folder=='keys_0x' and re.search('_re?50_', name) and 'atss' not in name else None
 
 def by_network(names):
-    "The names as parameters; of those that differ by loss, angle or schedule, and so have the same keys, all but the first are slow"
+    "The names as parameters; of those that differ by loss, angle, schedule or MMRotate's version, all but the first are slow"
     seen,res = set(),[]
     for o in names:
-        same = re.sub('_(kld|gwd|kfiou|stable|le90|le135|oc|ms|rr|ln|hbb|obb|1x|2x|40e|adamw)(?=_|$)', '', o)
+        same = re.sub('_(kld|gwd|kfiou|stable|le90|le135|oc|ms|rr|ln|hbb|obb|1x|2x|40e|adamw)(?=_|$)', '', o.split('/')[1].replace('-', '_'))
         res.append(pytest.param(o, marks=pytest.mark.slow) if same in seen else o)
         seen.add(same)
     return res

@@ -62,7 +62,7 @@ def weight_of(key, shape):
     long = 2. if key.endswith('regression_head.bbox_reg.bias') and tuple(shape)==(4,) else 0.
     return little*torch.tensor(formula_value(key, tuple(shape)))+long
 
-@pytest.fixture(scope='module', params=NAMES)
+@pytest.fixture(scope='module', params=[pytest.param(name, marks=pytest.mark.slow) if name.endswith('_v2') else name for name in NAMES])
 def pair(request):
     "torchvision's detector and ours, in evaluation mode"
     theirs = theirs_of(request.param)

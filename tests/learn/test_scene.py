@@ -88,7 +88,8 @@ def test_every_square_is_found_once_and_where_it_is(learn):
     k = np.abs(got[:,None]-truth).max(-1).argmin(1)
     assert sorted(k)==list(range(len(truth))) and np.abs(got-truth[k]).max()<.01
 
-@pytest.mark.parametrize('size,scales', [(128,(1.,)), (96,(1.,)), (128,(.5,1.,1.5)), (128,(.75,))], ids=str)
+@pytest.mark.parametrize('size,scales', [pytest.param(128, (1.,), marks=pytest.mark.slow), pytest.param(96, (1.,), marks=pytest.mark.slow),
+                                         (128,(.5,1.,1.5)), (128,(.75,))], ids=str)
 def test_equals_offline_tiles_and_merge(synth, tmp_path, size, scales):
     learn,(im,_) = bright(synth, size),squares(seed=1)
     _,want = offline(learn, im, tmp_path/'w', scales=scales)

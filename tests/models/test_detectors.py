@@ -8,7 +8,7 @@ from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
-from families import FAMILIES, FINE, SETS, TWO_STAGE, every_family as every
+from families import FAMILIES, FINE, SETS, TWO_STAGE, each_kind, every_family as every
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
@@ -193,7 +193,7 @@ def test_nan_in_a_image_is_no_crash(name):
     assert bad['boxes'].isfinite().all() and bad['scores'].isfinite().all()
     assert torch.allclose(good['scores'][:5], alone['scores'][:5], atol=1e-5), 'nor does it reach the next image'
 
-@every
+@each_kind
 def test_compiles(name):
     "Dynamo's tracing and graph breaks only: making code needs a C compiler, which a machine may lack"
     m = make(name, score_thr=0.).eval()
@@ -219,7 +219,7 @@ def test_state_dict_and_pickle(name):
     assert not any(b.load_state_dict(a.state_dict()))
     assert equal(a, b) and equal(a, pickle.loads(pickle.dumps(a))) and equal(a, copy.deepcopy(a))
 
-@every
+@each_kind
 def test_wrong_settings(name):
     with pytest.raises(TypeError, match='fpn_chanels'): make(name, fpn_chanels=8)
     with pytest.raises(ValueError, match='no model'): make(name, backbone='resnet51')

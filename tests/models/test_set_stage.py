@@ -1,5 +1,5 @@
 "Set detectors: who answers for whom, what has noise, and files without NMS"
-from itertools import permutations
+from itertools import permutations, product
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import tensor
@@ -63,8 +63,8 @@ def test_noise_of_padding_is_padding():
     noisy = noisy_objects([truth()[0],none], 3)
     assert (noisy.boxes[1,:,2:4]==0).all() and (noisy.labels[1]==3).all() and (noisy.boxes[0,:,2:4]>0).all()
 
-@pytest.mark.parametrize('name,dynamic', [(SETS[0],True), *((name,False) for name in SETS[1:]),
-                                          *(pytest.param(name, name!=SETS[0], marks=pytest.mark.slow) for name in SETS)])
+@pytest.mark.parametrize('name,dynamic', [(SETS[0],True), *(pytest.param(*o, marks=pytest.mark.slow)
+                                                            for o in product(SETS, (False,True)) if o!=(SETS[0],True))])
 def test_a_file_without_nms(tmp_path, name, dynamic):
     onnx = pytest.importorskip('onnx')
     from rotnb.interop.export import export_onnx
