@@ -27,7 +27,8 @@ def by_network(names):
     "The names as parameters; of those that differ by loss, angle, schedule or MMRotate's version, all but the first are slow"
     seen,res = set(),[]
     for o in names:
-        same = re.sub('_(kld|gwd|kfiou|stable|le90|le135|oc|ms|rr|ln|hbb|obb|1x|2x|40e|adamw)(?=_|$)', '', o.split('/')[1].replace('-', '_'))
+        network = o.split('/')[1].replace('-', '_')
+        same = re.sub('_(kld|gwd|kfiou|stable|le90|le135|oc|ms|rr|ln|hbb|obb|1x|2x|40e|adamw)(?=_|$)', '', network)
         res.append(pytest.param(o, marks=pytest.mark.slow) if same in seen else o)
         seen.add(same)
     return res
