@@ -7,6 +7,7 @@ __all__ = ['run_serve', 'main']
 
 # %% ../../nbs/cli/15_serve.ipynb #b0e9b225
 import signal, sys, threading
+from contextlib import contextmanager
 from functools import partial
 from .commands import UserError, command, open_model
 from .typed import typed
@@ -31,6 +32,14 @@ def run_serve(
     if label_studio: kw['extend'] = partial(add_label_studio, address=label_studio, hosts=task_hosts)
     try: return serve(predictor, wait=True, **kw)
     except ImportError as e: raise UserError(f'{e}') from e
+
+@contextmanager
+def _ended_by_sigterm():
+    "SIGTERM ends the program as Ctrl-C does, once all is answered; then it does again what it did, here and in processes forked later"
+    if threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 @typed
 def main(
@@ -59,9 +68,7 @@ def main(
     task_hosts:str=None, # other hosts that images of its tasks are fetched from, with commas between; * for all
 ):
     "Serve a detector over HTTP: images and scenes in, oriented boxes out"
-    with command('rotnb-serve', 'what was taken is answered'):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))            # comes to its turn once all is answered
+    with command('rotnb-serve', 'what was taken is answered'), _ended_by_sigterm():
         run_serve(model, device, score_thr, tta=tta, host=host, port=port, roots=_listed(root), max_batch=max_batch, max_wait=max_wait,
                   queue=queue, timeout=timeout, rate=rate, max_bytes=max_bytes, max_pixels=max_pixels, max_input=max_input,
                   max_scene_bytes=max_scene_bytes, max_windows=max_windows, scenes=scenes, cors=_listed(cors), linger=linger,

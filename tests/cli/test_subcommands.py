@@ -188,6 +188,11 @@ def test_used_wrongly(run, data, tmp_path, said):
     assert code==2 and said in err and err.startswith('rotnb') and err.count('\n')==1, err
     assert not [*tmp_path.iterdir()]
 
+def test_a_server_that_did_not_start_leaves_signals_alone(run):
+    "Processes forked afterwards inherit what SIGTERM does; a pool waits for ever for one that it does not end"
+    before = signal.getsignal(signal.SIGTERM)
+    assert run('serve', 'zz')[0]==2 and signal.getsignal(signal.SIGTERM) is before
+
 def test_all_are_used_wrongly(): assert {*rotnb.COMMANDS}<={words.split()[0] for words in WRONG.values()}
 
 def test_the_same_in_a_notebook():
