@@ -7,6 +7,7 @@ from rotnb import all as rotnb_all
 from rotnb.cli import rotnb
 from rotnb.data.synth.moving import make_video
 from rotnb.data.synth.scenes import make_synth
+from rotnb.evaluate.robustness import CORRUPTIONS
 from constant_files import onnx_file
 from paths import ROOT
 
@@ -38,6 +39,18 @@ def test_validate(run, data, tmp_path):
     code,out,err = run('validate', MODEL, data, '--json', 'm.json', '--device', 'cpu')
     assert code==0 and 'AP50' in out and '1 images' in out, err
     assert json.loads((tmp_path/'m.json').read_text())
+
+def test_validate_on_spoilt_images(run, data, tmp_path, monkeypatch):
+    from rotnb.predict import measure
+    real,asked = measure.accumulate,[]
+    monkeypatch.setattr(measure, 'accumulate', lambda learn, annots, *args, **kwargs: asked.append(annots) or real(learn, annots, *args, **kwargs))
+    code,out,err = run('validate', MODEL, data, '--robustness', '--protocol', 'coco', '--json', 'm.json', '--device', 'cpu')
+    assert code==0 and 'mPC' in out and all(name in out for name in CORRUPTIONS), err
+    numbers = json.loads((tmp_path/'m.json').read_text())
+    left = numbers['robustness']
+    assert left['clean']==numbers['map'] and left['what']=='AP50:95' and {*left['corruptions']}=={*CORRUPTIONS,'all'} and len(left['corruptions']['noise'])==8
+    images = [str(annot.image) for annots in asked for annot in annots]
+    assert len(asked)==1+45 and len({*images})==46                                        # the images as they are are measured once
 
 def test_track(run, tmp_path):
     make_video(tmp_path/'film.mp4', 1, n_frames=3, size=96, n_objects=3, classes=['plane'])
