@@ -51,7 +51,8 @@ def _row(key, names, mask, corner=(0,0)):
 def _file_row(file, names, size_wh):
     "The object of an image of its own"
     mask = _numbers_in(file)>0
-    if mask.shape[::-1]!=size_wh: raise ValueError('the mask is {} x {}, others of its image are {} x {}'.format(*mask.shape[::-1], *size_wh))
+    if mask.shape[::-1]!=size_wh:
+        raise ValueError('the mask is {} x {}, others of its image are {} x {}'.format(*mask.shape[::-1], *size_wh))
     return _row(file.stem, names, mask)
 
 def _mask_entries(place, names, parts):
@@ -68,8 +69,9 @@ def _mask_entries(place, names, parts):
 # %% ../../nbs/data/13_outlines.ipynb #20e50003
 def _masks_of(images, masks, named, problems):
     "(image, image of numbers or folder of masks, or None) of each image"
-    one_by_one = not isinstance(images, (str,Path))
-    files = [*map(Path, images)] if one_by_one else [file for file in list_images(list_files(images), Path(images)) if not lies_in(file, masks)]
+    folder = isinstance(images, (str,Path))
+    files = list_images(list_files(images), Path(images)) if folder else [*map(Path, images)]
+    if folder: files = [file for file in files if not lies_in(file, masks)]
     if not masks.is_dir(): raise DatasetLayoutError(f'no such folder: {masks}')
     if not files: raise DatasetLayoutError(f'{images}: no images')
     pairs,taken = [],{}

@@ -132,4 +132,5 @@ def test_what_is_no_image_of_numbers(root):
 @pytest.mark.parametrize('kw,why', [(dict(names=['ship']),"{1: 'ship'}"), (dict(names=3),'a class'), (dict(named='a.png'),'_mask.png'),
                                     (dict(on_bad='hush'),"'raise' or 'warn'"), (dict(part=True),"parts")])
 def test_mistakes(root, kw, why):
-    with pytest.raises((ArgumentError,ValueError,TypeError), match=why): read_masks(**dict(images=root/'images', masks=root/'masks', names=NAMES)|kw)
+    with pytest.raises((ArgumentError,ValueError,TypeError), match=why):
+        read_masks(**dict(images=root/'images', masks=root/'masks', names=NAMES)|kw)

@@ -53,8 +53,8 @@ def test_what_was_measured_is_not_measured_again(judged, monkeypatch):
         known = evaluate_annots(predictor, annots, progress=False, **kw)
         whole = robustness(predictor, annots, 'jpeg', (3,), progress=False, **kw)
         with monkeypatch.context() as m:
-            m.setattr(predictor, 'detect_rows', lambda images, *args: asked.extend(images) or type(predictor).detect_rows(predictor, images, *args))
-            asked = []
+            asked,real = [],predictor.detect_rows
+            m.setattr(predictor, 'detect_rows', lambda images, *args: asked.extend(images) or real(images, *args))
             left = robustness(predictor, annots, 'jpeg', (3,), clean=known, progress=False, **kw)
         assert left.df.equals(whole.df) and left.clean==whole.clean>.4 and all(image.severity==3 for image in asked) and len(asked)==3
     with pytest.raises(ValueError, match='clean is of 3 images, these are 2'): robustness(predictor, annots[:2], 'jpeg', (3,), clean=known)

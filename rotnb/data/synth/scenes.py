@@ -36,7 +36,7 @@ def make_scene(
     size:int=320, # side, px
     kind=None, # a layout of `SCENE_KINDS`; drawn by weight if None
     masks:bool=False, # give masks, too
-): # image (size, size, 3) uint8 RGB, corners (n, 4, 2) float32 px, n class names, difficult (n,) bool, and maybe masks (n, size, size) bool
+): # image (size, size, 3) uint8 RGB, corners (n, 4, 2) float32 px, n class names, difficult (n,) bool, masks (n, size, size) bool
     "A synthetic aerial image and its oriented boxes"
     sc = Canvas(seed, size)
     (kind or layout_at(sc.rng.random()))(sc)
