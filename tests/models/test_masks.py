@@ -123,7 +123,7 @@ def test_masks_become_labels(tmp_path):
     empty = Detections(found.boxes, found.scores, found.labels, found.vocab, found.image, masks=found.masks*0)
     assert empty.to_annot().outlines is None and np.allclose(empty.to_annot().quads, rbox2qbox(found.boxes), atol=1e-3)
     coco, = read_coco(write_coco([annot], tmp_path/'a.json', ['a','b']), images=tmp_path)
-    assert np.abs(coco.quads-annot.quads).max()<.01
+    assert np.abs(np.sort(coco.quads, 1)-np.sort(annot.quads, 1)).max()<.01                  # COCO knows no first corner
 
 def test_detections_have_masks_and_draw_them():
     found,inside = found_with_masks(np.full((*SIZE[::-1],3), 90, np.uint8))
