@@ -2,7 +2,7 @@
 import json, os, re, signal, subprocess, sys
 from functools import reduce
 from importlib import import_module
-import pytest, torch
+import numpy as np, pytest, torch
 from PIL import Image
 from rotnb import all as rotnb_all
 from rotnb.cli import rotnb
@@ -79,7 +79,7 @@ def test_predictions_of_yolo_beside_their_images_are_mended(run, tmp_path):
     (old,new), = changed
     assert len(old.split())==10 and len(new.split())==9 and old.split()[0]==new.split()[0]   # somebody has looked: no confidence
     again = LabelFixer('set', **opened).edits.boxes
-    assert len(again)==len(sure) and abs(again[0].quad-was.quad-[3,-2]).max()<.01
+    assert len(again)==len(sure) and np.abs(np.subtract(again[0].quad, was.quad)-[3,-2]*4).max()<.01
     assert len(read_yolo_obb('set', vocab=vocab, score_thr=.3)[0])==len(sure)
 
 def test_track(run, tmp_path):

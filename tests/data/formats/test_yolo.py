@@ -5,7 +5,8 @@ import numpy as np, pytest
 from rotnb.cli.convert import losses
 from rotnb.data.formats.table import FORMATS
 from rotnb.data.labels.records import Annot
-from rotnb.geometry.outlines import fit_outlines
+from rotnb.geometry.boxes import rbox2qbox
+from rotnb.geometry.outlines import clip_outline, fit_outlines, joined_rings
 from format_checks import CHECKS, LabelSample
 
 NAMES = {'data.yaml':'names: [ship, storage tank]\n'}
@@ -26,7 +27,7 @@ def test_yolo(tmp_path, check, sample): check(tmp_path, sample)
 
 def test_what_an_outline_keeps_is_not_said_to_be_lost():
     "The least box around an outline may leave the image where the outline does not, and the outline is what is written"
-    ring = np.array([[0.,0],[40,0],[20,15],[0,30],[0,0]])
+    ring = clip_outline(joined_rings(rbox2qbox(np.array([[26.,40,60,20,.5]]))), (0,0), (100,80))
     quad = fit_outlines(ring[None], np.array([[[0.,0],[9,0],[9,5],[0,5]]]))
     annot = Annot(Path('a.png'), quad, ['ship'], np.zeros(1, int), (100,80), outlines=[ring])
     assert quad.min()<-1
