@@ -168,7 +168,7 @@ from .data.cache import DiskCache, MemoryCache
 from .data.loaders import RotatedDataLoaders
 from .data.summary import DataSummary
 from .data.yolo import yolo_tfms
-from .data.outlines import refit_gain
+from .data.outlines import read_masks, refit_gain
 from .serve.torchserve import ask_torchserve, torchserve_archive
 from .serve.triton import triton_folder
 from .serve.label_studio import add_label_studio

@@ -119,6 +119,20 @@ assert calibration(unseen).ece<.5*raw''',
         '5edb8fd2': 'assert abs(hits/objects-.8)<.12 and objects>400'},
     fifty_pictures={'bffc7eec': 'test_eq((len(learn.recorder.values),learn.recipe), (4,few))'},
     few_labels={'20d00007': "row = learn.history.rows[-1]; assert row['loss_unlabelled']>0 and row['pseudo_boxes']>0"},
+    masks_in={
+        '20e10007': "test_eq({type(entry['segmentation']) for entry in entries}, {list,dict}); test_eq(_['losses'], [])",
+        '20e10010': '''
+test_eq([o.names for o in oriented], [o.names for o in upright])
+for o in read_format('yolo_seg', 'train'): # the same outlines, so the same boxes
+    same = next(one for one in oriented if one.image.name==o.image.name)
+    test_close(qbox2rbox(o.quads)[:,2:4].prod(1), qbox2rbox(same.quads)[:,2:4].prod(1), 2)''',
+        '20e10012': "assert len(table)>60 and table.IoU.min()<.4 and table.IoU.max()<=1+1e-6",
+        '20e10014': "assert _.loc['oriented','turned']>.999 and _.loc['upright','turned']<.8 and _.loc['oriented','cut']<.85",
+        '20e10026': '''
+test_eq(annots[0].names, names)
+for quad,mask in zip(annots[0].quads, masks):
+    test_close(qbox2rbox(quad[None])[:,2:4].prod(1), from_masks([mask])[0][:,2:4].prod(1), .1)''',
+        '20e10028': "test_eq(read_yolo_obb('mine')[0].names, names)"},
     like_the_papers={
         'b481e163': "test_close(learn.recorder.hps['lr'], np.array([1/3,2/3,1,1,1,1,.1,.1,.1])*mine.rate(4)); test_eq(learn.recipe, mine)",
         '771e6934': "assert \"did you mean 'bs'\" in error",

@@ -11,13 +11,15 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+import numpy as np
 from ..check.verbs import checked
 from ..geometry.fit import with_heading
 from ..data.labels.atomic import lies_in, new_folder, reads_through
-from ..data.images.rasters import open_reader
+from ..data.images.rasters import image_size, open_reader
 from ..data.images.walk import walk_files
 from ..data.labels.layout import DOTA_DIRS, IMAGE_EXTS, set_root
 from ..data.labels.inside import border_losses
+from ..data.labels.records import fitting_outlines
 from ..data.formats.yolo import yolo_names
 from ..data.formats.table import FORMATS, FormatError, check_options, get_format, list_splits, read_labels, sniff_format
 from ..data.formats.table import unknown_format
@@ -44,8 +46,14 @@ def losses(
     if 'names' not in holds and len(names)>1: lost.append(f'{len(names)} classes became one')
     if 'difficult' in holds and not fmt.levels and n_very: lost.append(f'{n_very} boxes of difficulty 2 or more are plainly difficult')
     if 'heading' not in holds: lost.append('corner 0 to 1 no longer gives a heading, if it did')
-    if fmt.clips: lost += border_losses(annots, border or 'clip')
+    if fmt.clips: lost += border_losses([*map(_by_box, annots)] if fmt.outlined and border!='keep' else annots, border or 'clip')
     return lost + _turned_images(annots)
+
+def _by_box(annot):
+    "The record without the objects that are written as outlines, where these stay in the image"
+    w,h = annot.size or image_size(annot.image)
+    def inside(outline): return outline is not None and np.nanmin(outline)>=0 and (np.nanmax(outline, 0)<=(w,h)).all()
+    return annot.keep([i for i,one in enumerate(fitting_outlines(annot).outlines or [None]*len(annot)) if not inside(one)])
 
 def _turned_images(annots):
     "What to know about images with an EXIF rotation"

@@ -65,7 +65,7 @@ def main(
         print(result)
         numbers = result.to_dict()
         if robustness:
-            left = measure.robustness(*opened, **kw)
+            left = measure.robustness(*opened, clean=result, **kw)
             print(left)
             numbers['robustness'] = left.to_dict()
         if json: _write(json, numbers, model, data)

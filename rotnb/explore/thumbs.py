@@ -16,6 +16,7 @@ from ..data.images.orient import orientation_of, turn_pixels, turn_size
 from ..data.images.rasters import RASTER_EXTS
 from .pyramid import encode, open_source, small
 from .viewer import layer_fronts
+from ..geometry.outlines import rings_of
 from ..plot.draw import rgb8
 
 # %% ../../nbs/explore/05_thumbs.ipynb #911b4560
@@ -98,6 +99,12 @@ def _within(quads, window):
     x,y = quads[:,::2],quads[:,1::2]
     with np.errstate(all='ignore'): return (x.min(1)<window[2])&(x.max(1)>window[0])&(y.min(1)<window[3])&(y.max(1)>window[1])
 
+def _cell_rings(outline, off=1.):
+    "The rings of an outline, 2k numbers each, pixels; points that are `off` pixels or less from the line without them are left out"
+    if outline is None: return []
+    thin = [cv2.approxPolyDP(ring[:-1].astype(np.float32), off, True) for ring in rings_of(outline)]
+    return [np.round(ring.ravel().astype(float), 1).tolist() for ring in thin if len(ring)>2]
+
 def cell_boxes(
     layers, # of (`Layer` whose labels are class indices, (m,) row of each box in the table or -1)
     mask, # (n,) bool: rows that pass the filter
@@ -105,9 +112,9 @@ def cell_boxes(
     most:int=400, # boxes of a layer
     rounds=(), # class indices of what is round
     pointed=() # class indices of what has a front
-)->dict: # lists: layer, label (-1 ignored), row, on, round, front (radians or None), q: 8 numbers each
+)->dict: # lists: layer, label (-1 ignored), row, on, round, front (radians or None), q: 8 numbers each, rings: of the outline
     "Boxes of a thumbnail, for the page"
-    res = dict(layer=[], label=[], row=[], on=[], round=[], front=[], q=[])
+    res = dict(layer=[], label=[], row=[], on=[], round=[], front=[], q=[], rings=[])
     for number,(layer,rows) in enumerate(layers):
         quads = layer.quads.reshape(-1,8)
         drawn = np.isfinite(quads).all(1)
@@ -118,6 +125,7 @@ def cell_boxes(
         labels = np.where(False if layer.ignored is None else layer.ignored, -1, layer.labels).astype(int)
         new = dict(layer=[number]*len(at), label=labels[at].tolist(), row=rows[at].tolist(), on=on[at].tolist(),
                    round=np.isin(np.asarray(layer.labels)[at], list(rounds)).tolist(), q=np.round(quads[at], 1).tolist(),
+                   rings=[_cell_rings(layer.outlines[i]) if layer.outlines else [] for i in at.tolist()],
                    front=[round(front, 3) if np.isfinite(front) else None for front in layer_fronts(layer, pointed)[at].tolist()])
         for key in res: res[key] += new[key]
     return res

@@ -162,9 +162,9 @@ def plot_cell(
         ax.text(.5, .5, type(e).__name__, ha='center', color=COLORS['error'])
     x1,y1,x2,y2 = cell['window'] or box
     groups = {}                                                  # boxes of one look are drawn together
-    for layer,label,on,quad in zip(*(cell['boxes'][key] for key in ('layer','label','on','q'))):
+    for layer,label,on,quad,rings in zip(*(cell['boxes'][key] for key in ('layer','label','on','q','rings'))):
         look = ('-',(0,(4,2)),':')[layer],IGNORED if label<0 else colors[label%len(colors)],1.3 if on else .6
-        groups.setdefault(look, []).append(np.reshape(quad, (4,2)))
+        groups.setdefault(look, []).extend(np.reshape(points, (-1,2)) for points in (quad,*rings))
     for (dash,color,width),quads in groups.items():
         ax.add_collection(PolyCollection(quads, facecolors='none', edgecolors=color, linestyles=[dash], linewidths=width))
     ax.set(xlim=(x1,x2), ylim=(y2,y1), xticks=[], yticks=[])

@@ -87,7 +87,11 @@ def _names(value):
 def _degrees(value):
     if not isinstance(value, (list,tuple,range)) or not len(value) or not {*value}<={1,2,3,4,5}: return 'some of the severities 1 to 5'
 
-@checked(learn=what_predicts, annots=None, corruptions=_names, severities=_degrees, seed=None, also=('bs','num_workers','progress'))
+def _evaluated(value):
+    if value is not None and not isinstance(value, Evaluation): return 'an Evaluation, as evaluate_annots gives it'
+
+@checked(learn=what_predicts, annots=None, corruptions=_names, severities=_degrees, seed=None, clean=_evaluated,
+         also=('bs','num_workers','progress'))
 def robustness(
     learn, # learner or `Predictor`
     annots, # records with ground truth, or a loader of such
@@ -97,14 +101,17 @@ def robustness(
     protocol=None, # of average precision, see `evaluate.protocols`; None: voc12
     difficulty=None, # ground truth of a difficulty above it is ignored, see `evaluate_annots`
     seed:int=0, # of what is random
+    clean:Evaluation=None, # of the images as they are, from `evaluate_annots`; None: they are measured as well
     **kwargs # `bs`, `num_workers`, `progress`
 )->Robustness:
     "What a detector is worth on images that are worse than those it knows"
     annots,corruptions = [*getattr(annots, 'items', annots)],[corruptions] if isinstance(corruptions, str) else corruptions
+    if clean is not None and clean.images!=len(annots): raise ValueError(f'clean is of {clean.images} images, these are {len(annots)}')
     if difficulty is None and protocol: difficulty = get_rules(protocol=protocol).difficulty
-    def worth(some): return accumulate(learn, some, difficulty, **kwargs).compute(iou_thr, protocol=protocol).map
+    def ap_of(acc): return acc.compute(iou_thr, protocol=protocol).map
+    def worth(some): return ap_of(accumulate(learn, some, difficulty, **kwargs))
     def spoilt(name, severity):
         return [replace(annot, image=Spoilt(annot.image, name, severity, (seed,i))) for i,annot in enumerate(annots)]
     what = 'AP50:95' if protocol and get_rules(protocol=protocol).name=='coco' else f'AP{100*iou_thr:g}'
     ap = {name:{severity:worth(spoilt(name, severity)) for severity in severities} for name in corruptions}
-    return Robustness(worth(annots), ap, what)
+    return Robustness(worth(annots) if clean is None else ap_of(clean.acc), ap, what)

@@ -15,7 +15,7 @@ from shapely import geometry
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..geometry.fit import with_front
-from ..geometry.outlines import mask_rings, mask_rle, one_ring, paste_mask
+from ..geometry.outlines import fit_outlines, mask_rings, mask_rle, one_ring, paste_mask
 from ..evaluate.task1 import headings_of, short_scores, write_task1
 from ..data.labels.atomic import atomic_path, new_folder, part_name, write_atomic
 from ..data.labels.records import ANGLE_UNITS, Annot, rbox_numbers
@@ -231,12 +231,24 @@ def label_record(
     label_thr:float=0., # least score of a detection that becomes a label, 0 to 1
     name:str='detections' # of the image, for messages
 )->Annot:
-    "What was found in an image as a record of labels"
+    "What was found in an image as a record of labels; of masks their outlines, and the least boxes around them"
     vocab,file = getattr(found, 'vocab', None) if vocab is None else vocab,_file_of(name, found)
     if vocab is None: raise ValueError(f'{name}: labels have class names, and these detections have none: pass vocab=')
     _,scores,labels,quads = _checked(name, found, vocab)
-    kept = scores>=label_thr
-    return Annot(file, quads[kept], [str(vocab[label]) for label in labels[kept]], np.zeros(kept.sum(), int))
+    kept = np.flatnonzero(scores>=label_thr)
+    quads,outlines = quads[kept],None if found.get('masks') is None else _outlines_of(found, file, kept)
+    if outlines is not None: quads = np.stack([_around(outline, quad) for outline,quad in zip(outlines, quads)])
+    return Annot(file, quads, [str(vocab[label]) for label in labels[kept]], np.zeros(len(kept), int), outlines=outlines)
+
+def _outlines_of(found, file, at):
+    "The outlines of masks in an image; None of an empty one, and where there is none at all"
+    size_wh = open_scene(file).size
+    masks = (paste_mask(found['boxes'][i], found['masks'][i], size_wh)>=.5 for i in at)
+    outlines = [mask_rings(mask) if mask.any() else None for mask in masks]
+    return outlines if any(outline is not None for outline in outlines) else None
+
+def _around(outline, quad): # a box around an outline where there is one, its heading as near to that of the old as it can be
+    return quad if outline is None else fit_outlines(outline[None], quad[None])[0]
 
 LABEL_FORMATS = 'labelme','x_anylabeling','label_studio','cvat'   # that labelling tools open
 

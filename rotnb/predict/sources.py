@@ -37,7 +37,9 @@ def find_images(
     path = Path(path).expanduser()
     if not path.exists(): raise FileNotFoundError(f'no such folder or image: {path}{near_path(path)}')
     if path.is_file(): return {path.name:path}
-    inside = lambda file: out is not None and Path(out).resolve()!=path.resolve() and Path(out).resolve() in file.resolve().parents
+    results = None if out is None else Path(out).resolve()
+    if results and path.resolve() not in results.parents: results = None     # of those that lie around the images no image is one
+    inside = lambda file: results and results in file.resolve().parents
     files = sorted((file for file in walk_files(path) if file.suffix.lower() in _EXTS and not inside(file)), key=_natural)
     if not files: raise FileNotFoundError(f"{path}: no images; looked for {', '.join(sorted(_EXTS))}")
     return {file.relative_to(path).as_posix():file for file in files}

@@ -2,11 +2,17 @@
 import json, os, re, signal, subprocess, sys
 from functools import reduce
 from importlib import import_module
-import pytest, torch
+import numpy as np, pytest, torch
+from PIL import Image
 from rotnb import all as rotnb_all
 from rotnb.cli import rotnb
 from rotnb.data.synth.moving import make_video
-from rotnb.data.synth.scenes import make_synth
+from rotnb.data.formats.yolo import read_yolo_obb
+from rotnb.data.labels.records import LabelError
+from rotnb.data.synth.scenes import make_scene, make_synth
+from rotnb.evaluate.robustness import CORRUPTIONS
+from rotnb.explore.label_fixer import LabelFixer
+from rotnb.predict.load import load_weights
 from constant_files import onnx_file
 from paths import ROOT
 
@@ -38,6 +44,43 @@ def test_validate(run, data, tmp_path):
     code,out,err = run('validate', MODEL, data, '--json', 'm.json', '--device', 'cpu')
     assert code==0 and 'AP50' in out and '1 images' in out, err
     assert json.loads((tmp_path/'m.json').read_text())
+
+def test_validate_on_spoilt_images(run, data, tmp_path, monkeypatch):
+    from rotnb.predict import measure
+    real,asked = measure.accumulate,[]
+    def watched(learn, annots, *args, **kwargs): asked.append(annots); return real(learn, annots, *args, **kwargs)
+    monkeypatch.setattr(measure, 'accumulate', watched)
+    code,out,err = run('validate', MODEL, data, '--robustness', '--protocol', 'coco', '--json', 'm.json', '--device', 'cpu')
+    assert code==0 and 'mPC' in out and all(name in out for name in CORRUPTIONS), err
+    numbers = json.loads((tmp_path/'m.json').read_text())
+    left = numbers['robustness']
+    assert left['clean']==numbers['map'] and left['what']=='AP50:95'
+    assert {*left['corruptions']}=={*CORRUPTIONS,'all'} and len(left['corruptions']['noise'])==8
+    images = [str(annot.image) for annots in asked for annot in annots]
+    assert len(asked)==1+45 and len({*images})==46                                        # the images as they are are measured once
+
+def test_predictions_of_yolo_beside_their_images_are_mended(run, tmp_path):
+    (tmp_path/'set/images').mkdir(parents=True)
+    Image.fromarray(make_scene(3, 160)[0]).save(tmp_path/'set/images/a.png')
+    code,_,err = run('predict', MODEL, 'set/images', '--out', 'set', '--format', 'yolo_obb', '--score-thr', '.1', '--device', 'cpu')
+    assert code==0, err
+    label,vocab = tmp_path/'set/labels/a.txt',load_weights(MODEL).vocab
+    before = label.read_text().splitlines()
+    sure = [line for line in before if float(line.split()[-1])>=.3]
+    assert 0<len(sure)<len(before)
+    with pytest.raises(LabelError, match='score_thr='): LabelFixer('set', 'yolo_obb', vocab=vocab, journal='journal')
+    opened = dict(format='yolo_obb', vocab=vocab, journal='journal', options=dict(score_thr=.3))
+    fixer = LabelFixer('set', **opened)
+    assert len(fixer.edits.boxes)==len(sure)
+    was = fixer.edits.boxes[0]
+    fixer.edit('move', id=was.id, dx=3, dy=-2)
+    assert fixer.save()==[label.relative_to(tmp_path)]
+    changed = [(old,new) for old,new in zip(before, label.read_text().splitlines(), strict=True) if old!=new]
+    (old,new), = changed
+    assert len(old.split())==10 and len(new.split())==9 and old.split()[0]==new.split()[0]   # somebody has looked: no confidence
+    again = LabelFixer('set', **opened).edits.boxes
+    assert len(again)==len(sure) and np.abs(np.subtract(again[0].quad, was.quad)-[3,-2]*4).max()<.01
+    assert len(read_yolo_obb('set', vocab=vocab, score_thr=.3)[0])==len(sure)
 
 def test_track(run, tmp_path):
     make_video(tmp_path/'film.mp4', 1, n_frames=3, size=96, n_objects=3, classes=['plane'])

@@ -47,6 +47,18 @@ def test_severity_0_is_the_plain_evaluation(judged):
     lines = robustness(predictor, annots, 'lines', (2,), progress=False)
     assert again.df.equals(left.df) and lines.df.loc['lines',2]==left.df.loc['lines',2]
 
+def test_what_was_measured_is_not_measured_again(judged, monkeypatch):
+    predictor,annots = judged
+    for kw in ({},dict(protocol='coco'),dict(iou_thr=.75)):
+        known = evaluate_annots(predictor, annots, progress=False, **kw)
+        whole = robustness(predictor, annots, 'jpeg', (3,), progress=False, **kw)
+        with monkeypatch.context() as m:
+            asked,real = [],predictor.detect_rows
+            m.setattr(predictor, 'detect_rows', lambda images, *args: asked.extend(images) or real(images, *args))
+            left = robustness(predictor, annots, 'jpeg', (3,), clean=known, progress=False, **kw)
+        assert left.df.equals(whole.df) and left.clean==whole.clean>.4 and all(image.severity==3 for image in asked) and len(asked)==3
+    with pytest.raises(ValueError, match='clean is of 3 images, these are 2'): robustness(predictor, annots[:2], 'jpeg', (3,), clean=known)
+
 def test_coco_and_other_overlaps_are_named(judged):
     predictor,annots = judged
     assert robustness(predictor, annots, 'blur', (1,), protocol='coco', progress=False).what=='AP50:95'

@@ -1,11 +1,12 @@
 "Outlines of labels in the viewers: what goes to the browser, what an edit does to them, and batches"
 import base64, json
-import numpy as np, pytest
+import matplotlib.pyplot as plt, numpy as np, pytest
 from PIL import Image
 from rotnb.data.labels.records import Annot
 from rotnb.explore.dataset_explorer import DatasetExplorer
 from rotnb.explore.label_fixer import LabelFixer
 from rotnb.explore.viewer import BoxViewer
+from rotnb.explore.views import plot_cell
 from rotnb.geometry.boxes import rbox2qbox
 from scripts import node
 
@@ -35,6 +36,19 @@ def test_an_explorer_hands_them_on(annot):
     assert layer.outlines[0] is RING and layer.outlines[1] is None and len(layer)==3
     assert DatasetExplorer([annot]).large(0).layers[0]['rings']
 
+def test_thumbnails_draw_them(annot):
+    explorer = DatasetExplorer([annot])
+    boxes = explorer.cell(0)['boxes']
+    found = dict(zip(boxes['row'], boxes['rings']))
+    assert [len(found[row]) for row in sorted(found)]==[1,0,2]
+    np.testing.assert_allclose(np.sort(np.reshape(found[0][0], (-1,2)), 0), np.sort(RING[:-1], 0), atol=.1)
+    _,ax = plt.subplots()
+    plot_cell(ax, explorer.thumbs, explorer.cell(0), explorer.colors)
+    drawn = [len(path.vertices)-1 for group in ax.collections for path in group.get_paths()]
+    assert sorted(drawn)==[4,4,4,6,6,6]                                                    # three boxes, and an L thrice
+    plt.close('all')
+    assert node(['common','explorer'], 'closed([0, 1, 2, 3.5, 4, 5])', {})=='M0 1 L2 3.5 L4 5Z'
+
 def rings(fixer): return np.diff(np.r_[0,np.frombuffer(fixer.layers[0]['ends'], '<i4')]).tolist() if fixer.layers[0]['ends'] else None
 
 def test_an_edit_takes_the_outline_of_its_box_alone(annot):
@@ -60,7 +74,6 @@ def test_labels_of_a_file_show_theirs(annot, tmp_path):
     assert rings(fixer) is None
 
 def test_a_batch_shows_the_outlines_that_it_keeps(annot):
-    import matplotlib.pyplot as plt
     from fastai.vision.all import DataBlock, noop
     from rotnb.data.blocks import NamedImageBlock, OutlineBlock, RBoxBlock, RBoxLblBlock
     block = DataBlock(blocks=(NamedImageBlock,RBoxBlock,RBoxLblBlock,OutlineBlock(keep=True)), n_inp=1, get_items=noop,

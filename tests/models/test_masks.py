@@ -4,9 +4,11 @@ from functools import partial
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from rotnb.data.formats.coco import read_coco, write_coco
 from rotnb.data.labels.records import Annot
 from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.geometry.boxes import canonicalize, from_frame, rbox2qbox
+from rotnb.geometry.fit import from_masks
 from rotnb.geometry.outlines import mask_rings, moved_masks, outline_mask, paste_mask, rle_mask, whole_masks
 from rotnb.learn.learner import rotated_learner
 from rotnb.models import create_detector
@@ -107,6 +109,21 @@ def found_with_masks(image=None):
     masks = framed_masks(torch.tensor(np.stack([ring for _,ring in scenes])), boxes, 28)
     found = Detections(boxes, torch.tensor([.9,.8]), torch.tensor([0,1]), ['a','b'], image, masks=masks)
     return found,[outline_mask(ring, SIZE) for _,ring in scenes]
+
+def test_masks_become_labels(tmp_path):
+    "What a detector said of masks: outlines, and the least boxes around them, whatever box it said"
+    Image.new('RGB', SIZE).save(tmp_path/'a.png')
+    found,inside = found_with_masks(tmp_path/'a.png')
+    annot = found.to_annot()
+    for outline,quad,mask in zip(annot.outlines, annot.quads, found.whole_masks()):
+        assert (outline_mask(outline, SIZE)==mask).all() and iou(mask, inside[0])+iou(mask, inside[1])>.93
+        want = rbox2qbox(from_masks([mask])[0])[0]
+        assert np.abs(np.sort(quad, 0)-np.sort(want, 0)).max()<.01
+    assert len(found.to_annot(.85))==1 and found.to_annot(.95).outlines is None and len(found.to_annot(.95))==0
+    empty = Detections(found.boxes, found.scores, found.labels, found.vocab, found.image, masks=found.masks*0)
+    assert empty.to_annot().outlines is None and np.allclose(empty.to_annot().quads, rbox2qbox(found.boxes), atol=1e-3)
+    coco, = read_coco(write_coco([annot], tmp_path/'a.json', ['a','b']), images=tmp_path)
+    assert np.abs(np.sort(coco.quads, 1)-np.sort(annot.quads, 1)).max()<.01                  # COCO knows no first corner
 
 def test_detections_have_masks_and_draw_them():
     found,inside = found_with_masks(np.full((*SIZE[::-1],3), 90, np.uint8))

@@ -71,6 +71,11 @@ def test_several_where_one_is_wanted(folder):
     with pytest.raises(ValueError, match='4 images, expected one: predict_folder takes several'): one_image(folder, 'predict_folder')
     with pytest.raises(ValueError, match='these are 0 images'): one_image([], 'f')
 
+def test_results_are_left_out_where_they_lie_among_images_not_around_them(folder):
+    every = [*find_images(folder)]
+    assert [*find_images(folder, folder.parent)]==[*find_images(folder, folder)]==every
+    assert [*find_images(folder, folder/'deep')]==[name for name in every if not name.startswith('deep/')]!=every
+
 def test_names_differ(folder):
     (folder/'deep/s1.png').write_bytes((folder/'s1.png').read_bytes())
     assert [*named_images(folder)]==[*find_images(folder)]==['deep/s1.png','deep/s3.tif','s1.png','s2.jpg','s10.png']

@@ -161,4 +161,4 @@ class LineFormat(FilePerImage):
             rows = zip(annot.quads.reshape(-1,8).tolist(), annot.names, annot.difficult)
             text = self.header+''.join(self.spell(None, row, set(), image)+'\n' for row in rows)
             (folder/f'{self.prefix}{annot.image.stem}{self.exts[0]}').write_text(text, encoding='utf-8')
-    def editor(self, **options): return LineEditor(self.parse, self.spell)
+    def editor(self, **options): return LineEditor(partial(self.parse, **options) if options else self.parse, self.spell)

@@ -69,6 +69,7 @@ class LabelFormat:
     valid = 'val'           # the split that is validated on
     options = ()            # keywords that `read` takes besides
     clips = False           # whether `write` takes border=: 'clip' brings boxes that leave the image in, 'keep' does not
+    outlined = False        # whether `write` writes outlines in place of corners, where there are some
     numbered = False        # whether labels hold class numbers, so that reading and editing need the names in order
     tolerance = .02         # by how much rounding in the file may move a corner, pixels
     redraws = True          # whether the editor can change objects; False: only drop them

@@ -159,7 +159,6 @@ class WrittenYolo(YoloLines):
     def parse(self, line, image, upright=False, **options):
         if upright and len(line.split()) in (5,6): return FORMATS['yolo'].parse(line, image, **options)
         return super().parse(line, image, **options)
-    outlined = False        # whether outlines are written
     def write(self, annots, root, split, names, border='clip'):
         write_yolo_obb(check_distinct(annots), Path(root)/self.folder/split, names, border, self.outlined)
         write_names(root, names)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from ..labels.atomic import file_lock, sweep, write_atomic
+from ..labels.lines import check_lines
 from ..formats.table import check_options, get_format
 from ..images.orient import inverse_map, label_map, move_points
 from ..images.rasters import image_size, open_reader
@@ -46,6 +47,12 @@ class LabelSource:
         return replace(ref, size=size or ref.size),to_pixels
 
 # %% ../../../nbs/data/mend/01_sources.ipynb #d2c37571
+def _check_read(fmt, path, files, options):
+    "Raise where files hold lines of a kind that the format does not read, such as predictions: their objects would not be shown"
+    kinds = fmt.accepts('raise', **options)
+    other = [file for file in files if file.exists() and LabelProbe(file).line_kind in {*fmt.unread}-{*kinds}]
+    if other: check_lines(other, kinds, path)
+
 def label_sources(
     path, # folder of the set, or its one label file
     split:str=None, # 'train', ...; None where there are no splits
@@ -66,6 +73,7 @@ def label_sources(
     root = path if path.is_dir() else path.parent
     names = list(vocab or fmt.names(path, split)) if fmt.numbered else None
     places = fmt.places(path, split, editor, **find)
+    if isinstance(fmt, LineFormat): _check_read(fmt, path, [place.file for place in places], options)
     return [LabelSource(image, file, fmt, editor, root, names, key, called) for image,file,key,called in places]
 
 # %% ../../../nbs/data/mend/01_sources.ipynb #6eea23a0

@@ -241,6 +241,15 @@ def draw(self:Canvas):
     dark = cv2.GaussianBlur(shadow, (0,0), .8)[...,None]/255
     self.canvas *= 1-dark*np.array([.56,.52,.46], np.float32)   # the sky still lights a shadow, bluish
     for at,patch in patches: blend(self.canvas, at, patch)
+    self.patches = patches
+
+@patch
+def shape(self:Canvas, i): # (size, size) bool
+    "Where in the image the `i`-th thing that was drawn is: the pixels that it covers by more than half"
+    at,patch = self.patches[i]
+    mask = np.zeros((self.size, self.size), bool)
+    if both := _overlap(at, patch.shape[:2], mask.shape): mask[both[1]] = patch[...,3][both[0]]>127
+    return mask
 
 @patch
 def air(self:Canvas): # (size, size) float32 opacity

@@ -35,7 +35,8 @@ def make_scene(
     seed:int, # same seed and library versions: same bytes
     size:int=320, # side, px
     kind=None, # a layout of `SCENE_KINDS`; drawn by weight if None
-): # image (size, size, 3) uint8 RGB, corners (n, 4, 2) float32 px, n class names, difficult (n,) bool
+    masks:bool=False, # give masks, too
+): # image (size, size, 3) uint8 RGB, corners (n, 4, 2) float32 px, n class names, difficult (n,) bool, masks (n, size, size) bool
     "A synthetic aerial image and its oriented boxes"
     sc = Canvas(seed, size)
     (kind or layout_at(sc.rng.random()))(sc)
@@ -44,7 +45,10 @@ def make_scene(
     image = sc.camera()
     quads = np.array([quad for _,quad,*_ in found], np.float32).reshape(-1,4,2)
     difficult = [_is_difficult(quad, max(length, width), cloud) for _,quad,_,length,width in found]
-    return image, quads, [name for name,*_ in found], np.array(difficult, bool)
+    scene = image,quads,[name for name,*_ in found],np.array(difficult, bool)
+    if not masks: return scene
+    shapes = [sc.shape(i) for i,(name,*_) in enumerate(sc.items) if name in OBJECTS]
+    return *scene,np.array(shapes, bool).reshape(-1, size, size)
 
 def _is_difficult(quad, length, cloud): # cloud: (size, size) opacity
     "Mostly outside the image, tiny, or behind a cloud"

@@ -126,14 +126,17 @@ function arrow(q, front) {
   return `M${at(0, -0.35 * length)}L${at(length, 0)}L${at(0, 0.35 * length)}Z`
 }
 
-// Boxes as a few paths: those of one layer, colour and state together, each over a dark halo
+// A closed line through points x0, y0, x1, y1, ...
+const closed = points => `M${points.map((v, k) => k && k % 2 === 0 ? `L${v}` : v).join(' ')}Z`
+
+// Boxes and outlines of objects as a few paths: those of one layer, colour and state together, each over a dark halo
 function outlines(boxes, { colors, ignored }, layers) {
   const paths = new Map()
   boxes.q.forEach((q, i) => {
     if (!layers.includes(boxes.layer[i])) return
     const key = [boxes.on[i] ? 1 : 0, boxes.layer[i], boxes.label[i] < 0 ? ignored : colors[boxes.label[i] % colors.length]].join()
     const front = boxes.front?.[i] ?? null, mark = boxes.round?.[i] ? circle(q) : front === null ? '' : arrow(q, front)
-    paths.set(key, (paths.get(key) || '') + `M${q[0]} ${q[1]}L${q[2]} ${q[3]}L${q[4]} ${q[5]}L${q[6]} ${q[7]}Z${mark}`)
+    paths.set(key, (paths.get(key) || '') + [q, ...(boxes.rings?.[i] || [])].map(closed).join('') + mark)
   })
   return [...paths].sort(([a], [b]) => a < b ? -1 : 1).flatMap(([key, d]) => {
     const [on, layer, color] = key.split(','), dash = color === ignored ? IGNORED_DASHES : DASH[layer]
