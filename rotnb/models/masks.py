@@ -93,6 +93,11 @@ def forward(self:RoIMasks,
     return torch.zeros_like(said).index_put((order,), said)
 
 @patch
+def framed(self:RoIMasks, out:StageOut, img:Tensor, boxes:Tensor, labels:Tensor, pri:Tensor=None)->Tensor: # `(k, s, s)` logits
+    "The same of what a stage found, as a file asks it"
+    return self(out.feats, img, boxes, labels)
+
+@patch
 def loss(self:RoIMasks,
     out:StageOut, # of the stage, on its sample
     pos:Positives, # of it
