@@ -481,7 +481,8 @@ def detections(
     heading = heading_of(stage, out, img, pri, labels, boxes)
     ok = _sound(stage, boxes)
     counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
-    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads, std, heading, pri if with_pri else None)))
+    rows = boxes,scores,labels,quads,std,heading,pri if with_pri else None
+    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in rows))
     found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, std=off, heading=front, pri=own)
              for *part,off,front,own in parts]
     if not hasattr(stage, 'settled'): return found

@@ -131,7 +131,8 @@ class DenseHead(nn.Module):
                      weigh_by=(weigh_by, 'quality', 'overlap', 'score'))
         if not callable(quality): check_choice('DenseHead', quality=(quality, 'centerness', 'objectness', 'iou', None))
         early,late = phase('early', early),phase('late', late)
-        if masks and type(self).loss is not DenseHead.loss: raise ValueError(f'{type(self).__name__} has losses of its own, and none of masks')
+        if masks and type(self).loss is not DenseHead.loss:
+            raise ValueError(f'{type(self).__name__} has losses of its own, and none of masks')
         store_attr(but='in_channels,align,masks')
         self.align = align and align(in_channels, strides)
         self.n = priors.n if priors else 1

@@ -63,6 +63,7 @@ class DynamicMasks(nn.Module):
         strides:tuple, # px, of the levels
         channels:int=None, # width of the layers that are for all; None: that of the finest level
         stacked_convs:int=2, # 3x3 convolutions before the numbers of the networks
+        share:bool=False, # by all levels these layers with group norms, as in FCOS; False: convolutions of the tower alone, as in RTMDet
         n_joined:int=3, # levels, from the finest, that the features are made of
         n_convs:int=4, # 3x3 convolutions that make them
         width:int=8, # channels of the features, and of the networks between their layers
@@ -81,11 +82,13 @@ class DynamicMasks(nn.Module):
         self.join = nn.Conv2d(sum(ni[:n_joined]), channels, 1)
         self.convs = tower(channels, channels, n_convs, 'batch')
         self.project = nn.Conv2d(channels, width, 1)
-        self.tower = LevelTower(ni, channels, stacked_convs, len(strides), len({*ni})==1)
+        if share and len({*ni})>1: raise ValueError(f'DynamicMasks: levels of widths {ni} cannot share layers')
+        self.tower = tower(ni[0], channels, stacked_convs, True) if share else LevelTower(
+            ni, channels, stacked_convs, len(strides), len({*ni})==1)
         ends = [width+2]+[width]*(depth-1)+[1]
         self.shapes = [*zip(ends[1:], ends)]
         numbers = sum(o*i for o,i in self.shapes)+sum(ends[1:])
-        self.write = nn.ModuleList([nn.Conv2d(channels if stacked_convs else c, n*numbers, 1) for c in ni])
+        self.write = nn.ModuleList([nn.Conv2d(channels if stacked_convs else c, n*numbers, 1) for c in (ni[:1] if share else ni)])
         weights = [nn.init.kaiming_normal_(torch.empty(shape), nonlinearity='relu').flatten() for shape in self.shapes]
         start = torch.cat([*weights, torch.zeros(sum(ends[1:]))]).repeat(n)
         for conv in self.write: nn.init.normal_(conv.weight, std=.01)
@@ -98,7 +101,8 @@ class DynamicMasks(nn.Module):
         size = levels[0].shape[-2:]
         joined = [levels[0], *(F.interpolate(o, size=size, mode='bilinear') for o in levels[1:self.n_joined])]
         seen = self.project(self.convs(self.join(torch.cat(joined, 1)))).float()
-        written = [conv(self.tower(i, level)) for i,(conv,level) in enumerate(zip(self.write, levels))]
+        if self.share: written = [self.write[0](self.tower(level)) for level in levels]
+        else: written = [conv(self.tower(i, level)) for i,(conv,level) in enumerate(zip(self.write, levels))]
         flat = [o.permute(0,2,3,1).reshape(o.shape[0], -1, o.shape[1]//self.n) for o in written]
         return torch.cat(flat, 1).float(),(seen,)
 
@@ -204,11 +208,11 @@ def condinst(
     backbone:str='resnet50', # timm model
     pretrained:bool=False, # ImageNet weights through timm
     angle:str='hbb', # canonical form of the boxes
-    masks=None, # makes the part that says masks; None: `DynamicMasks` of half the levels' width, with a tower of 4 and weight 1
+    masks=None, # makes the part that says masks; None: `DynamicMasks` of half the levels' width, shared, of weight 1
     **kw # settings of `fcos`, `dense_detector` and `FCOSHead`
 )->Detector:
     "CondInst: FCOS that says which part of a box is the object, by networks that priors write"
-    own = partial(DynamicMasks, channels=kw.get('fpn_channels', 256)//2, stacked_convs=4, weight=1.)
+    own = partial(DynamicMasks, channels=kw.get('fpn_channels', 256)//2, stacked_convs=4, share=True, weight=1.)
     return fcos(n_classes, backbone, pretrained, angle, masks=masks or own, **kw)
 
 rotated_condinst = oriented_kin(condinst, 'rotated_condinst', max_per_img=500)

@@ -112,6 +112,7 @@ def test_masks_in_boxes_are_the_image_s_own(seed, theta, w, h):
 
 def test_a_part_that_cannot_be():
     with pytest.raises(ValueError, match='depth 1'): DynamicMasks(1, 8, (8,16), depth=1)
+    with pytest.raises(ValueError, match='cannot share'): DynamicMasks(1, (8,16), (8,16), share=True)
 
 @cache
 def untrained(): # a stage, and what it says about both pictures
@@ -227,7 +228,9 @@ def exportable():
     model.vocab,model.stages[0].max_per_img = ['a','b'],20
     return file_predictor(Predictor(model, ['a','b'], size=64, score_thr=.2))
 
-def as_bytes(): return ((scenes()[0]*tensor([.229,.224,.225]).view(3,1,1)+tensor([.485,.456,.406]).view(3,1,1))*255).round().clamp(0, 255).byte()
+def as_bytes():
+    std,mean = (tensor(o).view(3,1,1) for o in ((.229,.224,.225),(.485,.456,.406)))
+    return ((scenes()[0]*std+mean)*255).round().clamp(0, 255).byte()
 
 def same_masks(own, found):
     assert len(found['scores'])==len(own['scores'])>0
