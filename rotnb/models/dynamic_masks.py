@@ -15,7 +15,6 @@ from fastcore.basics import patch, store_attr
 from ..check.verbs import checked
 from ..geometry.boxes import from_frame
 from ..geometry.outlines import outline_mask
-from ..targets.coders import DistanceAngleCoder
 from ..targets.priors import grid_xy
 from ..ops.ranks import rank_mean
 from .contract import Detector, StageOut, register_detector
