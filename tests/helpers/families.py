@@ -5,7 +5,8 @@ from rotnb.models.yolo import yolo_rows
 
 KEPT = {'yolov5_n','yolov6_n','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'}
 LARGE_SETS = 'rtdetr_r18','rtdetr_r34','rtdetr_r50','deformable_detr','dino'
-OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l', *(f'rtmdet_ins_{size}' for size in 'sml'), *set(yolo_rows)-KEPT, *(f'{form}{name}' for form in ('','rotated_') for name in LARGE_SETS)}
+OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l','rtmdet_ins_s','rtmdet_ins_m','rtmdet_ins_l',
+               *set(yolo_rows)-KEPT, *(f'{form}{name}' for form in ('','rotated_') for name in LARGE_SETS)}
 KIN = 'gfl','vfnet','tood','cascade_rcnn','libra_rcnn'
 SAME = {'oriented_mask_rcnn','rotated_condinst', *(f'rotated_{name}' for name in KIN)}   # of another angle, which tests ask for anyway
 LONG = KEPT-{'yolov8_n'}                                              # their own parts: test_yolo.py
