@@ -54,6 +54,7 @@ from .models.dense_head import DenseHead, dense_detector
 from .models.rpn import RPNHead
 from .models.roi_head import RoIHead, two_stage_detector
 from .models.masks import RoIMasks
+from .models.dynamic_masks import DynamicMasks
 from .models.retinanet import rotated_retinanet, rotated_retinanet_tiny
 from .models.fcos import octave_ranges, rotated_fcos, rotated_fcos_tiny
 from .models.atss import rotated_atss

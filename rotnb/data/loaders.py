@@ -162,7 +162,7 @@ def from_annots(cls:RotatedDataLoaders,
     front:str=None, # where corner 0 to 1 lies in classes of 360: 'along' their heading, or 'across' it, as the front edge; None: as the
                     # records say
     refit:str=None, # fit boxes anew to the labels' outlines, once all is moved and cut: 'oriented' the least, or 'upright' ones
-    masks:bool=False, # let the outlines stay in the batch, from which `mask_rcnn` and `oriented_mask_rcnn` learn masks
+    masks:bool=False, # let the outlines stay in the batch, from which detectors such as `oriented_mask_rcnn` learn masks
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"

@@ -135,27 +135,26 @@ def answer(self:ExportModule,
 )->tuple: # see the table above
     "Candidates, their NMS, and the best of what is left as rows of a fixed number"
     last = self.detector.stages[-1]
-    boxes,scores,labels,quads,std,heading = last.candidates(out, self.pre)
+    boxes,scores,labels,quads,std,heading,pri = last.candidates(out, self.pre)
     kept = self._kept(boxes if quads is None else quads, scores, labels)
     at = top_scores(torch.where(kept, steps(scores), -1.), min(self.k, scores.shape[1]))[1]
     scores,order = top_scores(torch.where(kept, scores, -1.).gather(1, at), at.shape[1])
     at = at.gather(1, order)
-    boxes,labels,quads,std,heading = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:]))
-                                      for o in (boxes, labels, quads, std, heading))
+    boxes,labels,quads,std,heading,pri = (o if o is None else o.gather(1, _as(at, o).expand(-1, -1, *o.shape[2:]))
+                                          for o in (boxes, labels, quads, std, heading, pri))
     if hasattr(last, 'settled'): boxes = last.settled(boxes, labels)
     some = scores>=0
     def rows(o, none=0): # k of them, whatever there is
         o = torch.where(_as(some, o), o, none)
         return F.pad(o, (*[0]*(2*(o.dim()-2)), 0, self.k), value=none)[:,:self.k]
-    more = (None if quads is None else quads.flatten(2)),std,heading,self._masks_of(out.feats, boxes, labels, some)
+    more = (None if quads is None else quads.flatten(2)),std,heading,self._masks_of(out, boxes, labels, pri, some)
     return rows(boxes),rows(scores),rows(labels, -1),some.sum(1),*(rows(o) for o in more if o is not None)
 
 @patch
-def _masks_of(self:ExportModule, feats, boxes, labels, some): # `(b, P, s, s)`, or None of a detector without masks
+def _masks_of(self:ExportModule, out, boxes, labels, pri, some): # `(b, P, s, s)`, or None of a detector without masks
     if not self.masks: return None
-    part = self.detector.stages[-1].masks
     img,at = some.nonzero(as_tuple=True)
-    said = part(feats, img, boxes[img,at], labels[img,at]).sigmoid()
+    said = self.detector.stages[-1].masks.framed(out, img, boxes[img,at], labels[img,at], pri[img,at]).sigmoid()
     return said.new_zeros(*some.shape, *said.shape[1:]).index_put((img,at), said)
 
 def _as(o, other): return o.view(*o.shape, *[1]*(other.dim()-o.dim()))          # to stand beside rows of numbers
@@ -181,21 +180,22 @@ class RawMaps(nn.Module):
             raise ExportError(f'{module.detector.name or "the detector"} has no raw maps: its last stage reads at proposals of the first')
         self.module = module
         with torch.no_grad(): out = module.seen(torch.zeros(1, 3, *size_hw))
-        self.names = [name for name in ('logits','deltas','quality','heading') if getattr(out, name) is not None]
+        self.names = [name for name in ('logits','deltas','quality','heading','kernels','feats') if getattr(out, name) is not None]
         self.names += ['priors']*(len(module.detector.stages)>1)                # those of a stage that refines lie where the first says
-        self.frame = out._replace(**dict.fromkeys(('logits','deltas','quality','heading','before')))
+        self.frame = out._replace(**dict.fromkeys(('logits','deltas','quality','heading','kernels','feats','before')))
 
     def forward(self,
         image:Tensor # `(b, 3, h, w)` RGB, 0 to 255, bytes or floats
-    )->tuple: # `names`: logits `(b,N,K)`, deltas `(b,N,d)`, where there are some quality `(b,N)`, heading `(b,N,2)`, of a later
-              # stage priors `(b,N,5)`
+    )->tuple: # `names`: logits `(b,N,K)`, deltas `(b,N,d)`, where there are some quality `(b,N)`, heading `(b,N,2)`, for masks
+              # kernels `(b,N,m)` and feats `(b,c,h,w)`, of a later stage priors `(b,N,5)`
         "What the network says"
         out = self.module.seen(image)
-        return tuple(getattr(out, name) for name in self.names)
+        return tuple(out.feats[0] if name=='feats' else getattr(out, name) for name in self.names)
 
     def answer(self,
         *maps # tensors or arrays as `forward` gives them
     )->tuple: # as `ExportModule` answers
         "Boxes of what another runtime said"
         maps = dict(zip(self.names, map(torch.as_tensor, maps)))
+        if 'feats' in maps: maps['feats'] = maps['feats'],
         return self.module.answer(self.frame._replace(**{'priors':self.frame.priors.expand(maps['logits'].shape[0], -1, -1), **maps}))

@@ -50,11 +50,12 @@ class StageOut(NamedTuple):
     size_hw:tuple=None # `(h, w)` of the images in pixels; the detector adds it
     sample:Sample=None # the sample whose priors these are, or None for all priors; the detector adds it
     before:tuple=None # `StageOut` of the stage before, on the priors that became these; the detector adds it
-    feats:tuple=None # `(b, c, h, w)` for each level, where the losses of a stage look at them once more, or None
+    feats:tuple=None # `(b, c, h, w)` for each level, where a stage looks at them once more, or None
     queries:Tensor=None # `(b, N, c)` what is known of each prior, for a stage that remembers; None: nothing but its box
     counts:tuple=None # priors of each level, level by level as in `lvls`; None: of a stage whose priors have levels of their own
     heading:Tensor=None # `(b, N, 2)` where the front of the object is, for `HeadingCoder`; None: of a stage without `heading=True`
     first:Tensor=None # `(b, N, d)` deltas of a first guess, where a stage refines its own boxes; None: it has one answer
+    kernels:Tensor=None # `(b, N, m)` numbers of the small network by which each prior says its mask; None: of other stages
 
 # %% ../../nbs/models/01_contract.ipynb #7255cb93
 def valid_boxes(
@@ -467,20 +468,23 @@ def _sound(stage, boxes): return valid_boxes(boxes) & (boxes[...,2:4]>getattr(st
 @torch.no_grad()
 def detections(
     stage, # the last of a chain
-    out:StageOut
+    out:StageOut,
+    with_pri:bool=False # give `pri (k,)` too, the position of the prior that each is of
 )->list: # for each image `dict(boxes (k,5), scores (k,), labels (k,))`, and `quads (k,8)`, `std (k,5)`, `heading (k,)` where there are
          # some; best first
     "What a stage answers"
     pairs = stage.pairs(out)
     img,at = (pairs.scores>=0).nonzero(as_tuple=True)
-    labels,scores = pairs.labels[img,at],pairs.scores[img,at]
-    boxes,quads = answers_of(stage, out, img, pairs.pri[img,at], labels)
-    std = stage.spread_of(out, img, pairs.pri[img,at]) if hasattr(stage, 'spread_of') else None
-    heading = heading_of(stage, out, img, pairs.pri[img,at], labels, boxes)
+    labels,scores,pri = pairs.labels[img,at],pairs.scores[img,at],pairs.pri[img,at]
+    boxes,quads = answers_of(stage, out, img, pri, labels)
+    std = stage.spread_of(out, img, pri) if hasattr(stage, 'spread_of') else None
+    heading = heading_of(stage, out, img, pri, labels, boxes)
     ok = _sound(stage, boxes)
     counts = img[ok].bincount(minlength=len(pairs.scores)).tolist()
-    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in (boxes, scores, labels, quads, std, heading)))
-    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, std=off, heading=front) for *part,off,front in parts]
+    rows = boxes,scores,labels,quads,std,heading,pri if with_pri else None
+    parts = zip(*([None]*len(counts) if o is None else o[ok].split(counts) for o in rows))
+    found = [best_of(*part, stage.iou_thr, stage.max_per_img, stage.soft_nms, std=off, heading=front, pri=own)
+             for *part,off,front,own in parts]
     if not hasattr(stage, 'settled'): return found
     return [{**one, 'boxes':stage.settled(one['boxes'], one['labels'])} for one in found]
 
@@ -501,7 +505,7 @@ def candidates(
     heading = heading_of(stage, out, *flat, boxes)
     boxes,quads,std,heading = (None if o is None else o.view(*at.shape, *o.shape[1:]) for o in (boxes,quads,std,heading))
     ok = _sound(stage, boxes)
-    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads, std, heading)
+    return Candidates(torch.where(ok[...,None], boxes, 0.), torch.where(ok, scores, -1.), labels, quads, std, heading, pri)
 
 # %% ../../nbs/models/01_contract.ipynb #c2135327
 def settings(

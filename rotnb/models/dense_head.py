@@ -53,7 +53,7 @@ def phase(
 )->dict: # the same, with the losses that names stand for
     "Settings that a stage has for a part of a training"
     if settings is None: return None
-    known = [*signature(DenseHead).parameters, *(['epochs'] if name=='early' else [])]
+    known = {*signature(DenseHead).parameters, *(['epochs'] if name=='early' else [])}-{'masks'}
     if wrong := [key for key in settings if key not in known]: raise ValueError(f"{name}: a DenseHead has no {', '.join(wrong)}")
     if name=='early' and not settings.get('epochs', 0)>0:
         raise ValueError(f"early: epochs={settings.get('epochs')!r}; say how many epochs, or which share of all, such as 1/3")
@@ -118,6 +118,7 @@ class DenseHead(nn.Module):
         clip_sides:bool=False, # upright detections end at the image's border; others are left alone
         quads:bool=False, # answer with the coder's corners too, and compare these in the NMS
         heading:bool=False, # say where the front is of classes that have one, see `symmetry` of a `Detector`
+        masks=None, # makes the part that says masks, as `DynamicMasks` is made; None: no masks
         early:dict=None, # settings for the first epochs of a training, and `epochs`, how many or which share of all; see below
         late:dict=None): # settings for its last epochs, when images are no longer mixed
         super().__init__()
@@ -130,9 +131,12 @@ class DenseHead(nn.Module):
                      weigh_by=(weigh_by, 'quality', 'overlap', 'score'))
         if not callable(quality): check_choice('DenseHead', quality=(quality, 'centerness', 'objectness', 'iou', None))
         early,late = phase('early', early),phase('late', late)
-        store_attr(but='in_channels,align')
+        if masks and type(self).loss is not DenseHead.loss:
+            raise ValueError(f'{type(self).__name__} has losses of its own, and none of masks')
+        store_attr(but='in_channels,align,masks')
         self.align = align and align(in_channels, strides)
         self.n = priors.n if priors else 1
+        self.masks = masks and masks(self.n, in_channels, strides)
         self.build(in_channels)
         begin_heading(self)
 
@@ -193,6 +197,7 @@ def forward(self:DenseHead,
     "Outputs of the network for each prior"
     if len(feats)!=len(self.strides):
         raise ValueError(f"DenseHead: {len(feats)} levels from the neck, but {len(self.strides)} strides {self.strides}")
+    kernels,seen = self.masks(feats) if self.masks else (None,None)
     if self.align: feats = self.align(feats, boxes)
     def flat(maps): return maps.permute(0,2,3,1).reshape(maps.shape[0], -1, maps.shape[1]//self.n)
     levels = []
@@ -206,7 +211,8 @@ def forward(self:DenseHead,
     else: lvls = torch.cat([torch.full((h*w,), level, device=logits.device) for level,(h,w) in enumerate(sizes)])
     quality,heading = quality[...,0] if quality.shape[-1] else None,heading if self.heading else None
     counts = tuple(h*w*self.n for h,w in sizes)
-    return StageOut(logits, deltas, boxes.expand(logits.shape[0],-1,-1), lvls, quality, counts=counts, heading=heading)
+    return StageOut(logits, deltas, boxes.expand(logits.shape[0],-1,-1), lvls, quality, counts=counts, heading=heading,
+                    feats=seen, kernels=kernels)
 
 @patch
 def _scaled(self:DenseHead, d, lvl):
@@ -309,7 +315,8 @@ def _mean_weight(self:DenseHead, out, pos): # weights whose sum is 1: in all, or
 def loss(self:DenseHead, out:StageOut, targets:list)->dict: # `{term: (b,)}`
     "Loss terms by image"
     matched = self.assign(out, targets)
-    return self.terms(out, matched, matched_objects(out, matched, targets))
+    terms = self.terms(out, matched, matched_objects(out, matched, targets))
+    return terms | (self.masks.loss(out, matched, targets) if self.masks else {})
 
 @patch
 def terms(self:DenseHead, out:StageOut, matched:Tensor, pos:Positives)->dict: # `{term: (b,)}`
@@ -356,7 +363,12 @@ def _object_term(self:DenseHead, out, matched, pos, quality, avg_factor): # `(b,
     return (weighed_priors(lost, pos)/_of_level(avg_factor, out.lvls)).sum(1)*len(matched)
 
 # %% ../../nbs/models/05_dense_head.ipynb #7b2a5ad1
-DenseHead.detect,DenseHead.candidates = detections,candidates
+DenseHead.candidates = candidates
+
+@patch
+def detect(self:DenseHead, out:StageOut)->list: # see `detections`; of a stage with masks also `masks (k,s,s)`
+    "What the stage answers"
+    return self.masks.of(out, detections(self, out, with_pri=True)) if self.masks else detections(self, out)
 
 @patch
 def pairs(self:DenseHead, out:StageOut)->Pairs:
@@ -449,6 +461,7 @@ def dense_detector(
     backbone_kw:dict=None, # more for the backbone
     box_type:str='rbox', # what it learns from: 'rbox', or the true corners, 'quad'; with these it answers too
     heading:bool=False, # say where the front is of classes that have one; the last stage does
+    masks=None, # makes the part of the last stage that says masks, as `DynamicMasks` is made; None: no masks
     first=DenseHead, # kind of the first stage
     refine:list=(), # makers of the stages that follow, such as `partial(DenseHead, align=...)`
     **head # settings of the first stage, and of the others where they have none of their own
@@ -460,5 +473,6 @@ def dense_detector(
     for kw in own[:-1]: kw['coder'] = replace(kw['coder'], keep_sides=True)
     if box_type=='quad': own[-1].setdefault('quads', True)
     if heading: own[-1]['heading'] = True
+    if masks: own[-1]['masks'] = masks
     stages = [kind(n_classes, fpn_channels, **kw) for kind,kw in zip((first, *refine), own)]
     return Detector(body, neck, stages, n_classes, angle, box_type=box_type)

@@ -14,7 +14,7 @@ from ..check.verbs import checked
 from ..geometry.boxes import corners_of, to_frame
 from ..geometry.outlines import outline_mask
 from ..ops.ranks import rank_mean
-from .contract import Detector, Positives, StageOut, register_detector
+from .contract import Detector, Positives, StageOut, register_detector, weighed
 from .dense_head import tower
 from .roi_head import AT_ONCE, RoIHead, roi_align_hbox, roi_levels
 from .oriented_rcnn import oriented_rcnn
@@ -93,6 +93,11 @@ def forward(self:RoIMasks,
     return torch.zeros_like(said).index_put((order,), said)
 
 @patch
+def framed(self:RoIMasks, out:StageOut, img:Tensor, boxes:Tensor, labels:Tensor, pri:Tensor=None)->Tensor: # `(k, s, s)` logits
+    "The same of what a stage found, as a file asks it"
+    return self(out.feats, img, boxes, labels)
+
+@patch
 def loss(self:RoIMasks,
     out:StageOut, # of the stage, on its sample
     pos:Positives, # of it
@@ -105,7 +110,7 @@ def loss(self:RoIMasks,
     first = torch.tensor([0]+[len(target['labels']) for target in targets], device=pos.img.device).cumsum(0)
     said = self(out.feats, pos.img, pos.priors, pos.labels)
     with torch.no_grad(): want = framed_masks(shapes[first[pos.img]+out.sample.matched[pos.img,pos.pri]], pos.priors, said.shape[-1])
-    wrong = F.binary_cross_entropy_with_logits(said, want, reduction='none').mean((1,2))
+    wrong = weighed(F.binary_cross_entropy_with_logits(said, want, reduction='none').mean((1,2)), pos)
     factor = self.weight*len(targets)/rank_mean(torch.tensor(len(pos.img), device=said.device), least=1)
     return dict(loss_mask=wrong.new_zeros(len(targets)).index_add(0, pos.img, wrong)*factor)
 

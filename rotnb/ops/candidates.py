@@ -53,6 +53,7 @@ class Candidates(NamedTuple):
     quads:Tensor=None # `(b, P, 4, 2)`, of a stage that answers with corners
     std:Tensor=None # `(b, P, 5)` standard deviations, of a stage that says distributions
     heading:Tensor=None # `(b, P)` radians, of a stage that says it
+    pri:Tensor=None # `(b, P)` position of the prior that each is of
 
 # %% ../../nbs/ops/11_candidates.ipynb #d8495656
 def best_of(

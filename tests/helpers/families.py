@@ -5,14 +5,16 @@ from rotnb.models.yolo import yolo_rows
 
 KEPT = {'yolov5_n','yolov6_n','yolov7_tiny','yolov8_n','yolox_tiny','ppyoloe_s'}
 LARGE_SETS = 'rtdetr_r18','rtdetr_r34','rtdetr_r50','deformable_detr','dino'
-OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l', *set(yolo_rows)-KEPT, *(f'{form}{name}' for form in ('','rotated_') for name in LARGE_SETS)}
+OTHER_SIZES = {'rtmdet_r_s','rtmdet_r_l','rtmdet_ins_s','rtmdet_ins_m','rtmdet_ins_l',
+               *set(yolo_rows)-KEPT, *(f'{form}{name}' for form in ('','rotated_') for name in LARGE_SETS)}
 KIN = 'gfl','vfnet','tood','cascade_rcnn','libra_rcnn'
-SAME = {'oriented_mask_rcnn', *(f'rotated_{name}' for name in KIN)}   # of another angle, which tests ask for anyway
+SAME = {'oriented_mask_rcnn','rotated_condinst', *(f'rotated_{name}' for name in KIN)}   # of another angle, which tests ask for anyway
 LONG = KEPT-{'yolov8_n'}                                              # their own parts: test_yolo.py
 
 FAMILIES = [name for name in list_detectors() if name not in OTHER_SIZES|SAME]
 FINE = dict.fromkeys(('atss','gfl','vfnet'), dict(octave_base_scale=4.))  # for objects of 20 px, which the published squares all hold
 SETS = 'rotated_rtdetr_tiny','rotated_deformable_detr_tiny','rotated_dino_tiny'       # which answer for each object once, without NMS
+MASKS = 'mask_rcnn','rtmdet_ins_tiny','condinst'                      # which answer with masks
 TWO_STAGE = ('oriented_rcnn','roi_trans','redet','rotated_faster_rcnn','gliding_vertex','faster_rcnn','cascade_rcnn','libra_rcnn',
              'mask_rcnn')
 # of each kind one that is quick: what goes by the kind of stages, and the rest in the slow tests

@@ -8,7 +8,7 @@ from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
 from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
-from families import FAMILIES, FINE, SETS, TWO_STAGE, each_kind, every_family as every
+from families import FAMILIES, FINE, MASKS, SETS, TWO_STAGE, each_kind, every_family as every
 from paths import ROOT
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))
@@ -155,9 +155,9 @@ def test_detections(name, angle):
     with torch.no_grad(): dets = m(images())
     assert len(dets)==2
     for d in dets:
-        assert set(d)-{'std','masks'}=={'boxes','scores','labels'} and ('masks' in d)==('mask' in name)
+        assert set(d)-{'std','masks'}=={'boxes','scores','labels'} and ('masks' in d)==(name in MASKS)
         k = len(d['scores'])
-        if 'masks' in d: assert d['masks'].shape==(k,28,28) and d['masks'].isfinite().all()
+        if 'masks' in d: assert d['masks'].shape==(k,*d['masks'].shape[2:]*2) and d['masks'].isfinite().all()
         assert 0<k<=m.stages[-1].max_per_img
         assert d['boxes'].shape==d.get('std', d['boxes']).shape==(k,5) and d['scores'].shape==d['labels'].shape==(k,)
         assert d['boxes'].dtype==d['scores'].dtype==torch.float32 and d['labels'].dtype==torch.long
