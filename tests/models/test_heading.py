@@ -25,7 +25,7 @@ every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in
 def make(name, heading=True, symmetry=SYMMETRY, **kw):
     torch.manual_seed(0)
     more = dict(heading=True) if heading else {}
-    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **more, **kw})
+    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), 'angle':'le90', **more, **kw})
     model.vocab,model.symmetry = VOCAB,symmetry
     return model
 

@@ -25,7 +25,7 @@ every_family = pytest.mark.parametrize('name', [pytest.param(o, marks=() if o in
 
 def make(name, seed=0, symmetry=SYMMETRY, **kw):
     torch.manual_seed(seed)
-    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **FINE.get(name, {}), **kw})
+    model = create_detector(name, 3, **{**TINY, **(SMALL if name in TWO_STAGE else {}), **FINE.get(name, {}), 'angle':'le90', **kw})
     model.vocab,model.symmetry = VOCAB,symmetry
     return model
 
