@@ -103,7 +103,8 @@ class TensorOutline(TensorPoint):
         return cls(stacked_outlines([part[None] for part in parts]), img_size=size_wh)
 
     def show(self, ctx=None, **kwargs):
-        for one in to_np(self.as_subclass(Tensor)): ctx.plot(*one.T, lw=1, color=kwargs.get('color', 'white'))
+        color = kwargs.get('color', 'white')
+        for one in to_np(self.as_subclass(Tensor)): ctx.plot(*one.T, lw=1, color=color, scalex=False, scaley=False) # the view is the image's
         return ctx
 
 def stacked_outlines(
@@ -225,7 +226,7 @@ def _tint_masks(ax, boxes, masks, labels):
     size_wh = [math.ceil(max(abs(o) for o in lim))+1 for lim in (ax.get_xlim(),ax.get_ylim())]
     for box,mask,label in zip(to_np(boxes), to_np(masks), to_np(labels).astype(int)):
         for ring in rings_of(mask_rings(paste_mask(box, mask, size_wh)>=.5)):
-            ax.fill(*(ring-.5).T, color=np.array(class_color(label))/255, alpha=.4, lw=0)
+            ax.add_patch(plt.Polygon(ring-.5, color=np.array(class_color(label))/255, alpha=.4, lw=0))
 
 class TensorDets(TensorBase):
     "`(b,k,7)` or `(k,7)`: cx, cy, w, h, theta in network-input pixels, score, label, as `row_parts` has them; score -1 is padding"

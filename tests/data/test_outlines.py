@@ -293,3 +293,15 @@ def test_a_changed_box_is_written_in_place_of_its_outline(tmp_path):
     moved = replace(annot, quads=annot.quads+5)
     FORMATS['coco'].write([moved], out, '', ['a','b'])
     assert np.abs(FORMATS['coco'].read(out)[0].quads-moved.quads).max()<1e-3
+
+def test_what_is_drawn_of_outlines_and_masks_leaves_the_view_to_the_image():
+    import matplotlib.pyplot as plt
+    from rotnb.data.types import TensorDets, TensorQuad
+    far = torch.tensor([[[-20.,-20],[30,-20],[30,20],[-20,20]]])
+    dets = torch.cat([tensor([[5.,5,50,40,.3,.9,0]]), torch.ones(1, 784)], 1)
+    _,ax = plt.subplots()
+    ax.imshow(np.zeros((40,60,3), np.uint8)); view = ax.axis()
+    TensorQuad.create(far).show(ctx=ax); TensorOutline(far).show(ctx=ax); TensorDets(dets).show(ctx=ax, vocab=['a'])
+    ax.figure.canvas.draw()
+    assert ax.axis()==view and len(ax.patches)>1
+    plt.close(ax.figure)
