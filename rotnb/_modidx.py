@@ -6153,6 +6153,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.models.masks.RoIMasks.loss': ('models/masks.html#roimasks.loss', 'rotnb/models/masks.py'),
                                     'rotnb.models.masks.RoIMasks.of': ('models/masks.html#roimasks.of', 'rotnb/models/masks.py'),
                                     'rotnb.models.masks.framed_masks': ('models/masks.html#framed_masks', 'rotnb/models/masks.py'),
+                                    'rotnb.models.masks.learnt_outlines': ('models/masks.html#learnt_outlines', 'rotnb/models/masks.py'),
                                     'rotnb.models.masks.mask_rcnn': ('models/masks.html#mask_rcnn', 'rotnb/models/masks.py'),
                                     'rotnb.models.masks.outlines_of': ('models/masks.html#outlines_of', 'rotnb/models/masks.py')},
             'rotnb.models.necks': { 'rotnb.models.necks.BalancedFPN': ('models/necks.html#balancedfpn', 'rotnb/models/necks.py'),

@@ -23,7 +23,7 @@ from .roi_head import AT_ONCE
 from .rtmdet import LevelTower, rtmdet_r
 from .yolo import box_iou_loss
 from .upright import COCO_DENSE, fcos, oriented_kin
-from .masks import outlines_of
+from .masks import learnt_outlines
 
 # %% ../../nbs/models/50_dynamic_masks.ipynb #50d10005
 def grid_masks(
@@ -152,9 +152,7 @@ def loss(self:DynamicMasks,
     targets:list # for each image `dict(boxes, labels)` and maybe `outlines (n,p,2)`, px, `weights (n,2)`
 )->dict: # `{term: (b,)}`
     "The loss of masks by image"
-    known = [outlines_of(o) if o.get('outlines') is None else o['outlines'].to(o['boxes']) for o in targets]
-    most = max(one.shape[1] for one in known)
-    known = torch.cat([F.pad(one, (0,0,0,most-one.shape[1]), value=torch.nan) for one in known])
+    known = learnt_outlines(targets)
     first = torch.tensor([0]+[len(target['labels']) for target in targets], device=matched.device).cumsum(0)
     img,pri = (matched>=0).nonzero(as_tuple=True)
     obj = first[img]+matched[img,pri]

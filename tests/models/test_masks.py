@@ -1,5 +1,5 @@
 "Masks: what is learnt in the frame of a box, and the way back into the image, through all that users ask of detections"
-import json
+import json, math
 from functools import partial
 import numpy as np, pytest, torch
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -69,6 +69,23 @@ def test_an_object_without_an_outline_has_its_box():
     model = create_detector('mask_rcnn', 2, **TINY)
     with pytest.raises(TargetError, match=r'outlines are \(9, 2\)'):
         model(torch.zeros(1,3,64,64), [dict(boxes=box, labels=torch.zeros(2).long(), outlines=ring[0])])
+
+@pytest.mark.parametrize('weights', [None,(1.,.5)])
+def test_an_object_without_an_outline_beside_others_teaches_no_mask(weights):
+    "Its box would be a wrong mask; and an object counts as its weight says"
+    model = create_detector('mask_rcnn', 2, **TINY)
+    box = torch.tensor([[20.,20.,24.,20.,0.],[44.,44.,20.,24.,0.]])
+    ring = torch.full((2,4,2), torch.nan); ring[0] = torch.tensor([[10.,12.],[30.,12.],[20.,28.],[10.,12.]])
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    def loss(ring, **kw):
+        torch.manual_seed(1)
+        return model(x, [dict(boxes=box, labels=torch.tensor([0,1]), outlines=ring, **kw)])['s1_loss_mask'].item()
+    far = torch.where(torch.tensor([True,False])[:,None,None], ring, torch.full((2,4,2), 500.))
+    ours,boxes = loss(ring),loss(torch.cat([ring[:1], box[1:,None,:2]+torch.tensor([[-10.,-12],[10,-12],[10,12],[-10,12]])]))
+    assert math.isfinite(ours) and ours!=boxes and ours!=loss(far)
+    if weights:
+        own = torch.tensor([weights,(1.,0.)])
+        assert loss(ring, weights=own)==pytest.approx(.5*ours, rel=1e-5) and loss(ring*torch.nan)==0
 
 def test_the_part_learns_what_it_sees():
     "Features that show the object: after a few steps masks are its outline, of its own class"
