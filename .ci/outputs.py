@@ -30,7 +30,7 @@ def kept(out):
 def figure(out): return {k:v for k,v in out.get('data', {}).items() if k.startswith('image/')}
 
 for f in sys.argv[1:]:
-    subprocess.run(['nbdev-test', '--save', '--ignore-fname', 'none', f], check=True)       # lessons too, which `nbdev-test` leaves to pytest
+    subprocess.run(['nbdev-test', '--save', '--ignore-fname', 'none', f], check=True)    # lessons too, which it leaves to pytest
     nb = read_nb(f)
     for c in nb.cells:
         if 'outputs' not in c: continue

@@ -104,7 +104,7 @@ class TensorOutline(TensorPoint):
 
     def show(self, ctx=None, **kwargs):
         color = kwargs.get('color', 'white')
-        for one in to_np(self.as_subclass(Tensor)): ctx.plot(*one.T, lw=1, color=color, scalex=False, scaley=False) # the view is the image's
+        for one in to_np(self.as_subclass(Tensor)): ctx.plot(*one.T, lw=1, color=color, scalex=False, scaley=False)  # the image's view
         return ctx
 
 def stacked_outlines(

@@ -29,7 +29,7 @@ from .metrics import RotatedMetric
 # %% ../../nbs/learn/12_interpret.ipynb #88515ab8
 def _with_masks(found, truth, size_wh):
     "The same with masks of an image's size: of detections, and of the outlines of labels"
-    if 'masks' not in found: raise ValueError('masks=True, but the detector answers with boxes alone: oriented_mask_rcnn and rotated_condinst have masks')
+    if 'masks' not in found: raise ValueError('masks=True, but the detector answers with boxes alone; oriented_mask_rcnn has masks')
     if 'outlines' not in truth:
         raise ValueError('masks=True, but the loader keeps no outlines: make it with RotatedDataLoaders.from_annots(..., masks=True)')
     rings = outlines_of(truth).double().cpu().numpy()

@@ -218,7 +218,7 @@ def whole_masks(self:Detections,
     size_wh=None # (width, height) of the masks, px, over which the image is stretched; None: the image's own
 )->list: # of n (h,w) bool; of a detector without masks an error
     "Which pixels belong to each object"
-    if self.masks is None: raise ValueError('these detections have boxes and no masks; oriented_mask_rcnn and rotated_condinst answer with masks')
+    if self.masks is None: raise ValueError('these detections have boxes and no masks; oriented_mask_rcnn answers with some')
     if size_wh is None: size_wh = _scene_of(self.image).size
     ratio = np.ones(2) if self.image is None else np.array(size_wh)/_scene_of(self.image).size
     boxes = self.boxes.detach().cpu().double().numpy()*[*ratio,*[ratio.mean()]*2,1]
