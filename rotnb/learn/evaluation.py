@@ -67,7 +67,7 @@ def evaluate_learner(
     "Run the detector over a set once: a table by class, and its speed"
     dl,vocab = loader_in_order(learn, ds_idx, dl),class_names(learn)
     if masks and views is not None: raise ValueError('evaluate: masks=True measures an image as it is; leave out views')
-    acc = APAccumulator(vocab=vocab, iou=mask_iou if masks else None, 
+    acc = APAccumulator(vocab=vocab, iou=mask_iou if masks else None,
                         difficulty=ifnone(difficulty, protocol and get_rules(protocol=protocol).difficulty),
                         symmetry=known_symmetry(learn))
     Evaluation(acc, iou_thr, score_thr, symmetry, protocol)         # settings that make no sense raise here, before the work

@@ -74,6 +74,7 @@ class DynamicMasks(nn.Module):
         eps:float=5e-6, # of the Dice coefficient, see `dice_loss`
         weight:float=2.): # factor of its loss, beside those of the stage
         super().__init__()
+        if side<8: raise ValueError(f'DynamicMasks: side is {side}; masks have at least 8 cells along a side')
         if depth<2: raise ValueError(f'DynamicMasks: networks of depth {depth}; with fewer than 2 layers masks are half planes')
         ni = list(in_channels) if isinstance(in_channels, (list,tuple)) else [in_channels]*len(strides)
         channels,n_joined = channels or ni[0],min(n_joined, len(strides))

@@ -68,6 +68,7 @@ class RoIMasks(nn.Module):
         norm=False, # after each of them: True group norm, 'batch' batch norm
         weight:float=1.): # factor of its loss, beside that of the stage
         super().__init__()
+        if roi_size<4: raise ValueError(f'RoIMasks: roi_size is {roi_size}; masks have twice as many cells along a side, at least 8')
         channels = channels or in_channels
         store_attr(but='in_channels')
         self.convs = tower(in_channels, channels, n_convs, norm)

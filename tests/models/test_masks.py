@@ -13,6 +13,7 @@ from rotnb.geometry.outlines import mask_rings, moved_masks, outline_mask, paste
 from rotnb.learn.learner import rotated_learner
 from rotnb.models import create_detector
 from rotnb.models.contract import TargetError
+from rotnb.models.dynamic_masks import DynamicMasks
 from rotnb.models.masks import RoIMasks, framed_masks, outlines_of
 from rotnb.plot.draw import draw
 from rotnb.predict.detections import Detections
@@ -86,6 +87,11 @@ def test_an_object_without_an_outline_beside_others_teaches_no_mask(weights):
     if weights:
         own = torch.tensor([weights,(1.,0.)])
         assert loss(ring, weights=own)==pytest.approx(.5*ours, rel=1e-5) and loss(ring*torch.nan)==0
+
+def test_masks_of_few_cells_are_refused():
+    "As rows of numbers they could not be told from corners and deviations: `row_parts`"
+    with pytest.raises(ValueError, match='roi_size is 3'): RoIMasks(2, 8, roi_size=3)
+    with pytest.raises(ValueError, match='side is 7'): DynamicMasks(1, 8, (8,16), side=7)
 
 def test_the_part_learns_what_it_sees():
     "Features that show the object: after a few steps masks are its outline, of its own class"
