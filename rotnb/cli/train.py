@@ -84,7 +84,7 @@ def main(
     size:int=None, # px of the network's input
     lr:float=None, # learning rate
     seed:int=None, # of all random numbers
-    set:Annotated[str, dict(nargs='+')]=None, # more values of the recipe: opt=adamw clip=35
+    set:Annotated[str, dict(nargs='+')]=None, # more values of the recipe, or settings of the loaders: opt=adamw masks=True
     format:str=None, # label format; recognised by itself when not given
     workers:int=None, # reading processes; without it as many as there are cores, up to 8
 ):

@@ -110,7 +110,7 @@ def check_masks(
     "Warn where a detector of masks is given loaders without outlines"
     if getattr(model.stages[-1], 'masks', None) is None or any(getattr(tfm, 'keep', False) for tfm in dls.train.after_batch.fs): return
     warnings.warn(f'{model.name or "the detector"} learns masks, but these loaders give no outlines, so each box counts as one: '
-                  'RotatedDataLoaders.from_annots(..., masks=True) keeps those of polygons and masks', FitWarning, stacklevel=3)
+                  'masks=True, for RotatedDataLoaders or as --set masks=True, keeps those of polygons and masks', FitWarning, stacklevel=3)
 
 def _checked(model, vocab, kw):
     "A given detector, if it fits the data"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FOLDER_FILES', 'plain_setting', 'setting_of', 'plain_options', 'weight_notes', 'packed_weights', 'save_weights',
-           'shipped_weights', 'register_weights', 'open_weights', 'kept_classes', 'detector_of',
+           'shipped_weights', 'saved_folder', 'register_weights', 'open_weights', 'kept_classes', 'detector_of',
            'detector_from_weights']
 
 # %% ../../nbs/models/20_weights.ipynb #77e1a003
@@ -138,12 +138,19 @@ def _located(weights):
         hint = f'did you mean {near[0]!r}? ' if near else ''
         raise WeightsError(f"no weights are called {file.name!r}; {hint}There are: {', '.join(known) or 'none'}. Or give a file: "
                            ".safetensors with its .json, or .pth")
-    if file.is_dir(): file = file/FOLDER_FILES[0]
+    if file.is_dir(): file = saved_folder(file)/FOLDER_FILES[0]
     if file.suffix in ('.json',''): file = file.with_suffix('.safetensors')
     if not file.is_file(): raise FileNotFoundError(f'no such file of weights: {file}')
     return file
 
 FOLDER_FILES = 'model.safetensors','config.json' # of a folder as the Hugging Face Hub has them; there notes are a part of the second
+
+def saved_folder(
+    folder:Path # of a predictor, or of the training that left one
+)->Path:
+    "The folder in which a predictor is"
+    inner = folder/'predictor'
+    return inner if (inner/FOLDER_FILES[0]).is_file() and not (folder/FOLDER_FILES[0]).is_file() else folder
 
 def _noted(file):
     "The notes beside a file, whose checksum they hold"

@@ -14,20 +14,27 @@ from ..data.labels.atomic import write_atomic
 # %% ../../nbs/predict/05_journal.ipynb #bfa92765
 _HEAD = struct.Struct('<4sIII') # mark, bytes of the key, rows, checksum
 _MARKS = {7:b'rnb\n', 15:b'rnq\n', 12:b'rns\n', 20:b'rnt\n'} # by numbers in a row: box, score, label, maybe corners, maybe deviations
+_WIDE = b'rw'                                                # with the width of any other row in two bytes: with masks, headings, ...
+_WIDTHS = {mark:width for width,mark in _MARKS.items()}
+
+def _mark_of(width): return _MARKS.get(width) or _WIDE+width.to_bytes(2, 'little')
+def _width_of(mark): return _WIDTHS.get(mark) or (int.from_bytes(mark[2:], 'little') if mark[:2]==_WIDE else None)
+
+def _sum_of(mark, body): return zlib.crc32(body, 0 if mark in _WIDTHS else zlib.crc32(mark))
 
 def _pack(key, rows):
-    body = key.encode()+np.ascontiguousarray(rows, '<f4').tobytes()
-    return _HEAD.pack(_MARKS[np.shape(rows)[1]], len(key.encode()), len(rows), zlib.crc32(body))+body
+    mark,body = _mark_of(np.shape(rows)[1]),key.encode()+np.ascontiguousarray(rows, '<f4').tobytes()
+    return _HEAD.pack(mark, len(key.encode()), len(rows), _sum_of(mark, body))+body
 
 def _unpack(data, at):
     "Key and rows of the record at byte `at`, and where the next one begins; None if it is incomplete"
     if len(data)-at<_HEAD.size: return None
     mark,n_key,n_rows,crc = _HEAD.unpack_from(data, at)
-    width = next((width for width,own in _MARKS.items() if own==mark), None)
+    width = _width_of(mark)
     if width is None: return None
     at += _HEAD.size
     end = at+n_key+4*width*n_rows
-    if end>len(data) or zlib.crc32(memoryview(data)[at:end])!=crc: return None
+    if end>len(data) or _sum_of(mark, memoryview(data)[at:end])!=crc: return None
     return data[at:at+n_key].decode(), np.frombuffer(data, '<f4', width*n_rows, at+n_key).reshape(n_rows,width), end
 
 # %% ../../nbs/predict/05_journal.ipynb #3af8e32e
@@ -40,7 +47,7 @@ class Journal:
         settings:dict=None, # plain data that detections depend on
         beside=() # journals of other processes that do parts of the same work; they are read, never written
     ):
-        self.file,self.done = file and Path(file),{} # `done`: key to (n,7) or (n,15) float32
+        self.file,self.done = file and Path(file),{} # `done`: key to (n, width) float32
         self.settings = json.loads(json.dumps(settings or {}))
         if not self.file: return
         for other in beside: self._read(Path(other))
@@ -48,7 +55,7 @@ class Journal:
         else: write_atomic(self.file, json.dumps(dict(rotnb_journal=1, **self.settings))+'\n')
 
     def add(self,
-        items # of (key, (n,7) float32): box, score, label; (n,15) with corners
+        items # of (key, (n, width) float32): box, score, label, and what else a row has, see `predict.rows`
     ):
         "Note windows that are done"
         items = list(items)

@@ -25,7 +25,7 @@ from ..evaluate.calibration import as_calibrator
 from ..models.contract import Detector
 from ..models.fast import WAYS, best_way, compare_ways, fast_of, in_words
 from ..models.files import DamagedFile, WeightsError
-from ..models.weights import FOLDER_FILES, detector_from_weights, packed_weights
+from ..models.weights import FOLDER_FILES, detector_from_weights, packed_weights, saved_folder
 from ..data.labels.atomic import atomic_path
 from ..data.labels.paths import near_path
 from ..interop.runtime import RUNTIMES, ExportedDetector
@@ -373,8 +373,10 @@ def _is_ours(file):
 def _config_of(folder):
     "What `save` wrote beside the weights"
     if not folder.is_dir(): raise FileNotFoundError(f'no such folder: {folder}{near_path(folder)}; predictor.save(folder) writes one')
+    kept = [file for file in (folder/'best.pth',folder/'last.pth') if file.is_file()]
+    why = f'the training has not come to its end, but {kept[0]} is there' if kept else 'it is no folder of predictor.save, or not a whole one'
     for name in FOLDER_FILES:
-        if not (folder/name).is_file(): raise WeightsError(f'{folder} lacks {name}: it is no folder of predictor.save, or not a whole one')
+        if not (folder/name).is_file(): raise WeightsError(f'{folder} lacks {name}: {why}')
     try: config = json.loads((folder/FOLDER_FILES[1]).read_text(encoding='utf-8'))
     except ValueError as e: raise DamagedFile(f'{folder/FOLDER_FILES[1]} is damaged ({e}); save or download it again') from e
     parts = [config.get(key) for key in ('predictor','weights')] if isinstance(config, dict) else [None]
@@ -385,7 +387,7 @@ def _config_of(folder):
 # %% ../../nbs/predict/13_predictor.ipynb #2c3a07d7
 def _opened(folder, detector=None):
     "Detector and settings that a folder holds"
-    folder = Path(folder).expanduser()
+    folder = saved_folder(Path(folder).expanduser())
     config = _config_of(folder)
     settings,n_classes = config['predictor'],config['weights'].get('recipe', {}).get('n_classes', 0)
     names = config['weights'].get('classes') or settings['vocab'] or [*map(str, range(n_classes))]      # nothing is to be moved by name
@@ -403,7 +405,7 @@ def _open_exported(path, vocab):
 openers += [_open_folder,_open_exported]
 
 def load_predictor(
-    folder, # that `predictor.save` wrote
+    folder, # that `predictor.save` wrote, or that of a training
     detector:Detector=None, # to be given the weights, where its settings are such that no file can hold them
     **kw # settings of `Predictor` in place of those in the folder, such as `score_thr` and `device`
 )->Predictor:
