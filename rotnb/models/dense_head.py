@@ -20,13 +20,14 @@ from ..targets.assign import IGN
 from ..targets.angle_coders import HeadingCoder
 from ..targets.coders import centerness
 from ..targets.roi_coders import clip_centers, clip_sides
+from ..targets.positives import Positives, coder_for, matched_objects, nearest_targets, weighed, weighed_priors
+from ..targets.objects import check_corners
 from ..losses.focal import focal_loss, quality_focal_loss, prior_bias
 from ..losses.boxes import box_loss
 from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
 from ..ops.candidates import Pairs, top_scores
-from .contract import (Detector, Positives, StageOut, begin_heading, candidates, check_corners, coder_for, detections,
-                                   heading_terms, matched_objects, nearest_targets, weighed, weighed_priors)
+from .contract import Detector, StageOut, begin_heading, candidates, detections, heading_terms
 from .backbones import TimmBackbone
 from .necks import FPN,group_norm
 

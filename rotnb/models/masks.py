@@ -14,7 +14,8 @@ from ..check.verbs import checked
 from ..geometry.boxes import corners_of, to_frame
 from ..geometry.outlines import outline_mask
 from ..ops.ranks import rank_mean
-from .contract import Detector, Positives, StageOut, register_detector, weighed
+from ..targets.positives import Positives, weighed
+from .contract import Detector, StageOut, register_detector
 from .dense_head import tower
 from .roi_head import AT_ONCE, RoIHead, roi_align_hbox, roi_levels
 from .oriented_rcnn import oriented_rcnn

@@ -20,13 +20,14 @@ from ..targets.assign import IGN, NEG, max_iou_assign
 from ..targets.angle_coders import HeadingCoder
 from ..targets.roi_coders import clip_centers, clip_sides
 from ..targets.sample import random_sample, add_objects
+from ..targets.objects import check_corners
+from ..targets.positives import coder_for, matched_objects, nearest_targets, valid_boxes, weighed, weighed_priors
 from ..losses.boxes import box_loss
 from ..ops.roi_align import roi_align_rotated
 from ..ops.iou import box_iou_rotated
 from ..ops.candidates import Pairs
 from ..ops.ranks import rank_mean
-from .contract import (Detector, StageOut, Sample, begin_heading, candidates, check_corners, coder_for, detections,
-                                   heading_terms, matched_objects, nearest_targets, valid_boxes, weighed, weighed_priors)
+from .contract import Detector, StageOut, Sample, begin_heading, candidates, detections, heading_terms
 from .backbones import TimmBackbone
 from .necks import FPN
 from .dense_head import tower

@@ -20,13 +20,14 @@ from ..targets.angle_coders import HeadingCoder
 from ..targets.assign import IGN
 from ..targets.priors import level_priors, PointPriors
 from ..targets.set_assign import TooManyObjects, corner_distance, hungarian_assign, noisy_objects
+from ..targets.objects import TargetError
+from ..targets.positives import matched_objects, nearest_targets, weighed, weighed_priors
 from ..losses.boxes import box_loss
 from ..losses.focal import prior_bias, varifocal_loss
 from ..ops.candidates import Pairs, top_scores
 from ..ops.iou import box_iou_rotated
 from ..ops.ranks import rank_mean
-from .contract import (Sample, StageOut, TargetError, begin_heading, candidates, detections, heading_terms, matched_objects,
-                                   nearest_targets, weighed, weighed_priors)
+from .contract import Sample, StageOut, begin_heading, candidates, detections, heading_terms
 from .hybrid_encoder import Attention, FeedForward
 
 # %% ../../nbs/models/43_set_stage.ipynb #d7583f90
