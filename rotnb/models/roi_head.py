@@ -77,7 +77,7 @@ class RoIReader(NamedTuple):
         for level,(feat,stride) in enumerate(zip(feats, self.strides)):
             own = [rows[lvls==level] for rows in (rois, *more)]
             for some,*rows in zip(*(o.split(most) for o in own)) if most else [own]:
-                if len(some) or not most: yield self.pool(feat, some, self.roi_size, 1/stride).float(),*rows
+                if not most or len(some): yield self.pool(feat, some, self.roi_size, 1/stride).float(),*rows
 
     def asked(self, says, feats:list, *rows, whole:bool)->tuple: # `says`: features and rows of `more` -> several tensors
         "What a network says about RoIs; where not of the `whole`, of `AT_ONCE` at a time"
