@@ -34,6 +34,7 @@ from .targets.angle_coders import CSLAngle, DCLAngle, PlainAngle, PSCAngle, DFLA
 from .targets.coders import DeltaXYWHACoder, DistanceAngleCoder
 from .targets.roi_coders import DeltaXYWHCoder, GlidingVertexCoder, MidpointOffsetCoder
 from .targets.sample import random_sample
+from .targets.objects import TargetError
 from .targets.dynamic_assign import dsl_assign, simota_assign, aligned, tal_assign
 from .targets.point_coders import PointXYWHACoder, SigmoidXYWHACoder
 from .targets.fit_anchors import fit_anchors, shape_recall, show_shapes
@@ -46,7 +47,7 @@ from .losses.gaussian import gaussian_loss, kfiou_loss, kld_loss, probiou_loss
 from .losses.points import convex_giou_loss, bc_convex_giou_loss, kld_points_loss
 
 # models: the contract, the parts, and a line for each family
-from .models.contract import Detector, TargetError, create_detector, list_detectors, register_detector
+from .models.contract import Detector, create_detector, list_detectors, register_detector
 from .models.files import WeightsError
 from .models.backbones import BackboneError, MissingWeightsError, TimmBackbone
 from .models.necks import FPN

@@ -57,6 +57,7 @@ def ordered(
     "The last axis in rising order"
     return x.sort(-1).values if is_tensor(x) else np.sort(x, -1)
 
+# %% ../../nbs/check/05_arrays.ipynb #0b1eca50
 def constant(
     values, # numbers, nested as they are to be
     like # tensor or array

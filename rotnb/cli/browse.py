@@ -98,6 +98,7 @@ def run_browse(
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
     return explorer.to_html(out, n_images, side)
 
+# %% ../../nbs/cli/19_browse.ipynb #0b1eca70
 @typed
 def main(
     data:str, # folder of a data set, or its one label file; or the folder that rotnb train left, to see what it finds

@@ -41,6 +41,7 @@ def _ended_by_sigterm():
     try: yield
     finally: signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
+# %% ../../nbs/cli/15_serve.ipynb #0b1eca80
 @typed
 def main(
     model:str, # folder of predictor.save; weights by name or as a file; or model.pkl, which can run code when opened: one that you trust

@@ -9,6 +9,7 @@ __all__ = ['splits_of', 'as_findings', 'place_findings', 'finding_field', 'Datas
 from pathlib import Path
 
 import numpy as np, pandas as pd
+from fastcore.basics import patch
 from ..check.verbs import checked
 from ..data.formats.table import get_format, list_splits, read_format
 from .box_table import annots_table, class_field, colors_of
@@ -119,20 +120,6 @@ class DatasetExplorer(Explorer):
         image = self.annots[i].image
         return image.pixels() if hasattr(image, 'pixels') else image         # a window of a scene is read when it is looked at
 
-    def add_findings(self,
-        findings # DataFrame, list of dicts, or a report with `.findings`
-    ): # self
-        "Filter by these findings, instead of earlier ones"
-        found = place_findings(as_findings(findings), self.table, [annot.image for annot in self.annots])
-        self.findings,lost = found,int((found.image_no<0).sum())
-        self.table.put(finding_field(found, self.table))
-        self.filters.pop('finding', None)
-        self.notes = [f'{lost} of {len(found)} findings name no image of this set'] if lost else []
-        text = found.kind+found.message.map(lambda message: f': {message}' if message else '')
-        self._texts = text[found.row>=0].groupby(found.row).agg('; '.join).to_dict()
-        self._image_texts = text[(found.row<0)&(found.image_no>=0)].groupby(found.image_no).agg('; '.join).to_dict()
-        return self._changed()
-
     def caption(self, row): # a namedtuple
         "Class and size of a box, and what was found about it"
         return '; '.join(filter(None, (super().caption(row), self.said(row.Index))))
@@ -151,3 +138,19 @@ class DatasetExplorer(Explorer):
         if self.findings is not None:
             layer.notes = ['; '.join(filter(None, (self.said(row), self._image_texts.get(i, '')))) for row in rows]
         return [(layer,rows)]
+
+# %% ../../nbs/explore/08_dataset_explorer.ipynb #0b1ecb00
+@patch
+def add_findings(self:DatasetExplorer,
+    findings # DataFrame, list of dicts, or a report with `.findings`
+): # self
+    "Filter by these findings, instead of earlier ones"
+    found = place_findings(as_findings(findings), self.table, [annot.image for annot in self.annots])
+    self.findings,lost = found,int((found.image_no<0).sum())
+    self.table.put(finding_field(found, self.table))
+    self.filters.pop('finding', None)
+    self.notes = [f'{lost} of {len(found)} findings name no image of this set'] if lost else []
+    text = found.kind+found.message.map(lambda message: f': {message}' if message else '')
+    self._texts = text[found.row>=0].groupby(found.row).agg('; '.join).to_dict()
+    self._image_texts = text[(found.row<0)&(found.image_no>=0)].groupby(found.image_no).agg('; '.join).to_dict()
+    return self._changed()

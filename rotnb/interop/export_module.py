@@ -42,6 +42,7 @@ def _own_copy(detector, score_thr, iou_thr):
     last.iou_thr = last.iou_thr if iou_thr is None else iou_thr
     return detector
 
+# %% ../../nbs/interop/11_export_module.ipynb #0b1ecad0
 @checked
 class ExportModule(nn.Module):
     "A detector as one graph: images of bytes -> boxes, scores, labels, count, and quads, std, heading and masks where it has them"

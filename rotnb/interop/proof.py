@@ -112,6 +112,7 @@ def box_overlaps(
     iou = box_iou_quad(a['quads'], b['quads']) if 'quads' in a else box_iou_rotated(a['boxes'], b['boxes'])
     return iou*same
 
+# %% ../../nbs/interop/13_proof.ipynb #0b1eca60
 def _among(odd, candidates, reach, eps=1e-4): # which boxes are candidates of the other side, too
     if not len(odd['boxes']) or not len(candidates['boxes']): return torch.zeros(len(odd['boxes']), dtype=torch.bool)
     far = corner_distance(corners_of(odd['boxes'].double()), corners_of(candidates['boxes'].double()))

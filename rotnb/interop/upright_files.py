@@ -228,6 +228,7 @@ _tood_rows = [
     (r'^bbox_head\.cls_prob_module\.', 'stages.0.chance.'), (r'^bbox_head\.reg_offset_module\.', 'stages.0.where.'),
     (r'^bbox_head\.scales\.(\d+)\.scale$', r'stages.0.side_scale#\1')]
 
+# %% ../../nbs/interop/20_upright_files.ipynb #0b1ecb20
 def _mm_dense(sd):
     "A MMDetection net with one head, or None"
     head = {f'{name}_{part}':_rows_of(sd, f'bbox_head.{name}_{part}') for name in ('retina','conv','atss','gfl','vfnet','tood')
@@ -248,6 +249,7 @@ def _mm_dense(sd):
         return net('fcos', head['conv_cls'], relu_extra=True, conv_bias=False, quality_on='cls', radius=None, iou_thr=.5,
                    act='exp', unit=None, loss_box='hbox_iou')
 
+# %% ../../nbs/interop/20_upright_files.ipynb #0b1ecb30
 _mask_rows = [(r'^roi_head\.mask_head\.convs\.(\d+)\.conv\.', lambda m,_: f'stages.1.masks.convs.{2*int(m[1])}.'),
               (r'^roi_head\.mask_head\.upsample\.', 'stages.1.masks.up.'), (r'^roi_head\.mask_head\.conv_logits\.', 'stages.1.masks.out.')]
 

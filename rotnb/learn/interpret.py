@@ -10,10 +10,9 @@ from fastai.vision.all import *
 from ..check.verbs import checked
 from ..geometry.boxes import rbox2qbox
 from ..plot.draw import PALETTE, _outline, rgb8, show_boxes, upright_crop
-from ..plot.style import INK, class_legend, figure_style, line_style, on_axis, side_legend
-from ..evaluate.curves import best_thresholds, box_errors, calibration, pr_curves
+from ..plot.style import INK, class_legend, figure_style, on_axis
+from ..evaluate.curves import box_errors, calibration
 from ..evaluate.errors import COSTLY, ERROR_KINDS, confusion_matrix, error_costs, find_errors
-from ..evaluate.classes import beside
 from ..evaluate.accumulator import APAccumulator
 from ..evaluate.protocols import get_rules
 from ..predict.sources import image_pixels
@@ -21,6 +20,7 @@ from ..data.types import set_names, show_pixels
 from ..geometry.outlines import outline_mask, whole_masks
 from ..models.masks import outlines_of
 from ..evaluate.masks import mask_iou
+from ..evaluate.figures import class_table, draw_confusion, draw_f1, draw_pr
 from ..data.labels.atomic import atomic_path
 from .callbacks import class_names, known_symmetry, unpad_dets
 from .keep import keep_history
@@ -141,20 +141,7 @@ def errors(self:RotatedInterpretation):
 @patch
 def summary(self:RotatedInterpretation):
     "A DataFrame with AP, the best threshold and its point, box errors and calibration of each class"
-    res,curves = self.acc.compute(self.iou, protocol=self.protocol),pr_curves(self.acc, self.iou)
-    best,errors = best_thresholds(curves),box_errors(self.acc, self.iou, self.symmetry)
-    off,fronts = errors.medians(),errors.heading_within()
-    rows,sources = [],dict(F1='f1', score='score', precision='precision', recall='recall')
-    for i,name in enumerate(self.vocab):
-        point = {key:best.get(name, {}).get(source) for key,source in sources.items()}
-        rows.append(dict(truth=res.n_gt[i], found=res.n_det[i], AP=res.ap[i], **point,
-                         angle_err=off[name]['angle'], centre_err=off[name]['centre'], ECE=calibration(self.acc, self.iou, label=i).ece))
-    df = pd.DataFrame(rows, index=self.vocab, dtype=float)
-    total = beside('all', self.vocab)
-    df.loc[total] = [*df[['truth','found']].sum(), *df[['AP','F1']].mean(), *[math.nan]*3, off[total]['angle'], off[total]['centre'],
-                     calibration(self.acc, self.iou).ece]
-    if not math.isnan(fronts[total]): df['heading'] = [fronts[name] for name in df.index]
-    return df.astype({'truth':int, 'found':int})
+    return class_table(self.acc, self.iou, self.symmetry, self.protocol)
 
 @patch
 def costs(self:RotatedInterpretation):
@@ -227,22 +214,8 @@ def plot_confusion_matrix(self:RotatedInterpretation, ax,
 ):
     "Which class is taken for which"
     matrix = confusion_matrix(self.acc, score, self.iou)
-    share = matrix/np.maximum(matrix.sum(1, keepdims=True), 1) if normalize else matrix/max(matrix.max(), 1)
-    names = [*map(str, self.vocab), beside('background', self.vocab)]
-    ax.imshow(np.ma.masked_where(matrix==0, share), cmap='cividis', vmin=0, vmax=1)
-    for (i,j),n in np.ndenumerate(matrix):
-        if n: ax.text(j, i, str(n), ha='center', va='center', fontsize=7, color='black' if share[i,j]>.5 else 'white')
-    ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel='detected', ylabel='true',
-           title=f'score >= {score:g}, IoU >= {self.iou:g}')
-    ax.set_xticklabels(names, rotation=60, ha='right', rotation_mode='anchor')
-    ax.set_yticklabels(names)
-
-def _plot_curves(ax, rows, vocab, **labels):
-    "A line for each `(class, x, y, caption)`"
-    for name,x,y,text in rows: ax.plot(x, y, label=text, drawstyle='steps-pre', **line_style(vocab.index(name)))
-    ax.set(xlim=(0,1), ylim=(0,1.02), **labels)
-    ax.grid(True)
-    if rows: side_legend(ax)
+    draw_confusion(ax, matrix, self.vocab, normalize)
+    ax.set(title=f'score >= {score:g}, IoU >= {self.iou:g}')
 
 # %% ../../nbs/learn/12_interpret.ipynb #ea7b831e
 @patch
@@ -251,11 +224,7 @@ def plot_pr(self:RotatedInterpretation, ax,
     classes=None # names; None: all with truth
 ):
     "Precision over recall"
-    ap = dict(zip(self.vocab, self.acc.compute(self.iou).ap))
-    curves = {name:curve for name,curve in pr_curves(self.acc, self.iou).items() if classes is None or name in classes}
-    rows = [(name,np.append(0., curve.recall),np.append(curve.precision[:1], curve.precision),f'{name} {ap[name]:.2f}')
-            for name,curve in curves.items() if len(curve.scores)]
-    _plot_curves(ax, rows, self.vocab, xlabel='recall', ylabel='precision', title=f'AP at IoU {self.iou:g}')
+    draw_pr(ax, self.acc, self.iou, classes)
 
 @patch
 @on_axis
@@ -263,17 +232,7 @@ def plot_f1(self:RotatedInterpretation, ax,
     classes=None # names; None: all with truth
 ):
     "F1 over the score threshold; a dot marks the best"
-    curves = {name:curve for name,curve in pr_curves(self.acc, self.iou).items() if classes is None or name in classes}
-    best = best_thresholds(curves)
-    rows = []
-    for name,curve in curves.items():
-        if not len(curve.scores): continue
-        x = np.concatenate([curve.scores[:1], curve.scores, [0]])[::-1]
-        y = np.concatenate([[0], curve.f1, curve.f1[-1:]])[::-1]        # nothing is kept beyond the best score
-        rows.append((name,x,y,f"{name} {best[name]['f1']:.2f} at {best[name]['score']:.2f}"))
-    _plot_curves(ax, rows, self.vocab, xlabel='score threshold', ylabel='F1', title=f'F1 at IoU {self.iou:g}')
-    for name,point in best.items():
-        if point['f1']>0: ax.plot(point['score'], point['f1'], 'o', ms=5, mec=INK, color=line_style(self.vocab.index(name))['color'])
+    draw_f1(ax, self.acc, self.iou, classes)
 
 # %% ../../nbs/learn/12_interpret.ipynb #39ff6c20
 def save_plots(

@@ -130,6 +130,7 @@ def _as_run(fit):
     run.__signature__ = sig.replace(parameters=[*sig.parameters.values(), Parameter('resume', Parameter.KEYWORD_ONLY, default=None)])
     return run
 
+# %% ../../nbs/learn/11_learner.ipynb #0b1ecab0
 @checked
 class RotatedLearner(Learner):
     "A `Learner` that keeps its detector's classes and its record of training when it is given other data"

@@ -17,7 +17,8 @@ from ..check.verbs import checked
 from ..data.affine import AffineChain, RandomFlip, RandomRotate, RandomWarp, warp_batch
 from ..geometry.boxes import rbox2qbox
 from ..geometry.visible import visible_fraction
-from ..models.contract import Positives, StageOut, valid_boxes
+from ..targets.positives import Positives, valid_boxes
+from ..models.contract import StageOut
 from ..models.dense_head import DenseHead
 from ..models.roi_head import RoIHead
 from ..predict.rows import map_boxes

@@ -80,6 +80,7 @@ def as_seen_by(
         x = (x*own_std+own_mean-mean)/std
     return as_trained(teacher, x)
 
+# %% ../../nbs/learn/26_teach.ipynb #0b1eca90
 @checked(weight=between(0, text='a factor, 0 or more'), tau=between(0, text='a temperature above 0', strict=True),
          stop=share_in('a share of the fit, 0 to 1', lambda value: 0<=value<=1))
 class Distill(Callback):

@@ -14,7 +14,8 @@ from ..check.verbs import checked
 from ..check.values import whole
 from ..plot.matches import outline_boxes, show_matches
 from ..plot.style import figure_style
-from .contract import Detector, check_targets, with_corners
+from ..targets.objects import check_targets, with_corners
+from .contract import Detector
 from ..geometry.boxes import as_rbox
 
 # %% ../../nbs/models/40_assignment.ipynb #45a00006

@@ -11,10 +11,11 @@ from functools import partial
 from torch import nn, Tensor
 from fastcore.basics import store_attr
 from ..targets.priors import PointPriors, level_priors
+from ..targets.refine_coder import scalar, waves
 from ..losses.focal import focal_loss
 from .necks import group_norm
 from .hybrid_encoder import FeedForward
-from .set_stage import BoxAttention, scalar, waves
+from .set_stage import BoxAttention
 from .rtdetr import set_entry
 
 # %% ../../nbs/models/48_detr.ipynb #818aac91

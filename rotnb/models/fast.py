@@ -141,6 +141,7 @@ def _in_place_of(flow, layer, **how):
         if type(act) in _acts: new[act] = nn.Identity()
     return {**new, layer:PackedLayer(layer, weight, bias, _acts.get(type(act), 'none'), **how)}
 
+# %% ../../nbs/models/35_fast.ipynb #0b1eca20
 def _copied(detector):
     "Another detector of the same numbers, in evaluation"
     if any(isinstance(module, SteerableConv) for module in detector.modules()): return fuse_equivariant(detector)
@@ -287,6 +288,7 @@ def _row(seconds, whole, far):
     return dict(seconds=seconds, share=seconds/whole, boxes=len(far), lost=len(far)-len(seen),
                 moved=seen.quantile(.9).item() if len(seen) else 0., most=seen.max().item() if len(seen) else 0.)
 
+# %% ../../nbs/models/35_fast.ipynb #0b1eca30
 def best_way(
     rows:dict # of `compare_ways`
 )->str: # one of `WAYS`

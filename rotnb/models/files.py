@@ -126,6 +126,7 @@ def _odd(part, key=''):
         return next(filter(None, (_odd(own, name) for name,own in part.items() if name not in _IGNORED)), None)
     return next(filter(None, (_odd(own, key) for own in part)), None) if isinstance(part, list) else None
 
+# %% ../../nbs/models/02_files.ipynb #0b1eca00
 def _pickled(reader, name):
     "What would be unpickled: numbers that are not bytes, and example inputs that are more than tensors"
     if name.endswith('_config.json'):

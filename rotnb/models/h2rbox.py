@@ -18,7 +18,8 @@ from ..check.verbs import checked
 from ..geometry.boxes import circumscribed_hbox
 from ..ops.ranks import rank_mean
 from ..targets.coders import centerness
-from .contract import Detector, HeadingError, Positives, StageOut, matched_objects, register_detector, weighed
+from ..targets.positives import Positives, matched_objects, weighed
+from .contract import Detector, HeadingError, StageOut, register_detector
 from .dense_head import DenseHead
 from .fcos import rotated_fcos
 

@@ -16,7 +16,8 @@ from ..check.verbs import checked
 from ..geometry.boxes import canonicalize
 from ..ops.ranks import rank_mean
 from ..targets.angle_coders import PSCAngle
-from .contract import Detector, Positives, StageOut, matched_objects, register_detector
+from ..targets.positives import Positives, matched_objects
+from .contract import Detector, StageOut, register_detector
 from .fcos import rotated_fcos
 from .h2rbox import ViewsHead, check_turns, crop_middle, turn_images, turn_targets
 

@@ -14,9 +14,10 @@ from ..check.verbs import checked
 from ..geometry.boxes import corners_of, to_frame
 from ..geometry.outlines import outline_mask
 from ..ops.ranks import rank_mean
-from .contract import Detector, Positives, StageOut, register_detector, weighed
+from ..targets.positives import Positives, weighed
+from .contract import Detector, StageOut, register_detector
 from .dense_head import tower
-from .roi_head import AT_ONCE, RoIHead, roi_align_hbox, roi_levels
+from .roi_head import RoIReader, read_whole, roi_align_hbox
 from .oriented_rcnn import oriented_rcnn
 from .upright import COCO_ROI, faster_rcnn, oriented_kin
 
@@ -78,10 +79,9 @@ class RoIMasks(nn.Module):
             if hasattr(o, 'kernel_size'): nn.init.kaiming_normal_(o.weight, mode='fan_out', nonlinearity='relu')
             if hasattr(o, 'kernel_size') and o.bias is not None: nn.init.zeros_(o.bias)
 
-    pooled,_pieces = RoIHead.pooled,RoIHead._pieces
-    def _says(self, x, labels): # features of proposals -> logits of their classes
+    def _says(self, x, labels): # features of proposals -> logits of their classes, alone
         said = self.out(F.relu(self.up(self.convs(x)))).float()
-        return said.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *said.shape[2:]))[:,0]
+        return said.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *said.shape[2:]))[:,0],
 
 # %% ../../nbs/models/49_masks.ipynb #3feea5ff
 @patch
@@ -92,13 +92,11 @@ def forward(self:RoIMasks,
     labels:Tensor # `(k,)` class of each
 )->Tensor: # `(k, s, s)` logits
     "What the network says about the cells of each box"
-    lvls = roi_levels(boxes, min(len(self.strides), len(feats)), self.finest_scale)
+    reader = RoIReader(self.pool, self.roi_size, self.strides, self.finest_scale)
+    lvls = reader.levels(feats, boxes)
     order = lvls.argsort()
-    img,boxes,labels,lvls = (o[order] for o in (img, boxes, labels, lvls))
-    if self.training or boxes.is_cuda or torch.compiler.is_exporting(): said = self._says(self.pooled(feats, img, boxes, lvls), labels)
-    else:
-        pieces = [*self._pieces([feat.contiguous(memory_format=torch.channels_last) for feat in feats], img, boxes, lvls, AT_ONCE)]
-        said = torch.cat([self._says(x, some) for x,some in zip(pieces, labels.split([len(x) for x in pieces]))])
+    rows = (o[order] for o in (lvls, img, boxes, labels))
+    said, = reader.asked(self._says, feats, *rows, whole=self.training or read_whole(boxes))
     return torch.zeros_like(said).index_put((order,), said)
 
 @patch

@@ -13,9 +13,10 @@ from ..check.verbs import checked
 from ..ops.align import rotated_feature_align
 from ..targets.assign import max_iou_assign
 from ..targets.coders import DeltaXYWHACoder
+from ..targets.priors import box_maps
 from ..losses.boxes import box_loss
 from .contract import Detector, register_detector
-from .dense_head import DenseHead, box_maps
+from .dense_head import DenseHead
 from .retinanet import rotated_retinanet
 
 # %% ../../nbs/models/16_r3det.ipynb #600a6708

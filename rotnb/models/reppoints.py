@@ -21,10 +21,10 @@ from ..ops.align import deform_conv
 from ..ops.ranks import rank_mean
 from ..targets.priors import PointPriors
 from ..targets.assign import NEG, max_iou_assign, nearest_assign
+from ..targets.positives import Positives, matched_objects, nearest_targets, weighed, weighed_priors
 from ..losses.focal import focal_loss, prior_bias
 from ..losses.points import convex_giou_loss, spatial_border_loss
-from .contract import (Detector, Positives, StageOut, heading_terms, matched_objects, nearest_targets, register_detector,
-                                   weighed, weighed_priors)
+from .contract import Detector, StageOut, heading_terms, register_detector
 from .dense_head import DenseHead, dense_detector, front_conv, tower
 
 # %% ../../nbs/models/17_reppoints.ipynb #c19e0704

@@ -18,11 +18,12 @@ from ..targets.priors import AnchorPriors
 from ..targets.assign import NEG, IGN, max_iou_assign
 from ..targets.roi_coders import clip_sides
 from ..targets.sample import random_sample
+from ..targets.positives import valid_boxes
 from ..losses.focal import focal_loss
 from ..losses.boxes import box_loss
 from ..ops.candidates import top_scores
 from ..ops.ranks import rank_mean
-from .contract import StageOut, valid_boxes
+from .contract import StageOut
 from .dense_head import DenseHead, tower
 
 # %% ../../nbs/models/06_rpn.ipynb #3b45c0c0

@@ -14,11 +14,12 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.resnet import BasicBlock, ResNet
 from ..check.verbs import checked
 from ..targets.set_assign import corner_distance, giou_cost, hungarian_assign, kld_cost, side_distance
+from ..targets.refine_coder import RefineCoder
 from ..losses.boxes import box_loss, upright_iou_loss
 from .contract import Detector, register_detector
 from .backbones import TimmBackbone
 from .hybrid_encoder import HybridEncoder
-from .set_stage import DecoderStage, QueryStage, RefineCoder
+from .set_stage import DecoderStage, QueryStage
 
 # %% ../../nbs/models/44_rtdetr.ipynb #b4021784
 def set_losses(

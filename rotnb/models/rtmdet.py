@@ -9,6 +9,7 @@ __all__ = ['RTMDetHead', 'rtmdet_r_tiny', 'rtmdet_r_s', 'rtmdet_r_m', 'rtmdet_r_
 import torch
 from functools import partial
 from torch import nn, Tensor
+from fastcore.basics import patch
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..targets.priors import PointPriors
@@ -108,17 +109,20 @@ class LevelHead(DenseHead):
         for conv in convs: nn.init.normal_(conv.weight, std=0.01); nn.init.zeros_(conv.bias)
         return convs
 
-    def forward_level(self, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
-        "Outputs of the layers for level `i`"
-        seen = [stem[i](x) for stem in self.stems] or [x]
-        c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[min(1, len(seen)-1)])
-        beside = [layers[i](r) if (layers := getattr(self, name, None)) is not None else None for name in ('quality_conv','front')]
-        return self.cls[i](c),self._box(i, r, seen[-1]),*beside
+# %% ../../nbs/models/19_rtmdet.ipynb #0b1ecb10
+@patch
+def forward_level(self:LevelHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
+    "Outputs of the layers for level `i`"
+    seen = [stem[i](x) for stem in self.stems] or [x]
+    c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[min(1, len(seen)-1)])
+    beside = [layers[i](r) if (layers := getattr(self, name, None)) is not None else None for name in ('quality_conv','front')]
+    return self.cls[i](c),self._box(i, r, seen[-1]),*beside
 
-    def _box(self, i, r, seen): # of each prior its sides, then its angle
-        if not self.own_angle: return self.box[i](r)
-        both = self.box[i](r),self.angle[i](self.angle_tower(i, seen))
-        return torch.cat([part.unflatten(1, (self.n,-1)) for part in both], 2).flatten(1, 2)
+@patch
+def _box(self:LevelHead, i, r, seen): # of each prior its sides, then its angle
+    if not self.own_angle: return self.box[i](r)
+    both = self.box[i](r),self.angle[i](self.angle_tower(i, seen))
+    return torch.cat([part.unflatten(1, (self.n,-1)) for part in both], 2).flatten(1, 2)
 
 RTMDetHead = partial(LevelHead, share='convs')
 

@@ -13,9 +13,10 @@ from fastcore.basics import store_attr
 from ..check.verbs import checked
 from ..ops.align import active_rotated_filter, rotation_invariant_pooling, deform_conv
 from ..targets.coders import DeltaXYWHACoder
+from ..targets.priors import box_maps
 from ..losses.boxes import box_loss
 from .contract import Detector, register_detector
-from .dense_head import DenseHead, box_maps, tower
+from .dense_head import DenseHead, tower
 from .retinanet import rotated_retinanet
 
 # %% ../../nbs/models/15_s2anet.ipynb #744b4ce5

@@ -15,9 +15,9 @@ from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign
 from ..targets.coders import DistanceAngleCoder
 from ..targets.dynamic_assign import aligned, tal_assign
-from ..losses.focal import focal_loss, prior_bias, quality_focal_loss
+from ..losses.focal import focal_loss, prior_bias, quality_focal_loss, joint_logits
 from .contract import Detector, register_detector
-from .dense_head import DenseHead, dense_detector, front_conv, joint_logits, last_conv, tower
+from .dense_head import DenseHead, dense_detector, front_conv, last_conv, tower
 from .necks import group_norm
 from .upright import COCO_DENSE, oriented_kin
 from .yolo import angle_settings, box_iou_loss

@@ -15,8 +15,9 @@ from ..ops.align import deform_conv
 from ..targets.priors import PointPriors
 from ..targets.assign import atss_assign
 from ..targets.coders import DistanceAngleCoder
+from ..targets.positives import Positives, weighed
 from ..losses.focal import prior_bias, varifocal_loss
-from .contract import Detector, Positives, StageOut, register_detector, weighed
+from .contract import Detector, StageOut, register_detector
 from .dense_head import DenseHead, dense_detector, front_conv, last_conv, tower
 from .upright import COCO_DENSE, oriented_kin
 from .yolo import angle_settings, box_iou_loss

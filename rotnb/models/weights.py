@@ -165,6 +165,7 @@ def _noted(file):
                           'download or save both again')
     return notes
 
+# %% ../../nbs/models/20_weights.ipynb #0b1eca10
 _others = [] # places and libraries that weights come from besides
 
 def register_weights(

@@ -53,6 +53,7 @@ def show_cells(
     boxes = _array(boxes).reshape(-1,1,5)
     ax.plot(*from_frame(cells*boxes[...,2:4], boxes).reshape(-1,2).T, '.', ms=3, color=_color(index))
 
+# %% ../../nbs/plot/03_matches.ipynb #0b1eca40
 @checked
 def show_matches(
     ax, # matplotlib axis

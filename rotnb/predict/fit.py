@@ -98,31 +98,34 @@ class ImageFit:
         "An image at its size, not padded yet by the rule 'mmcv'"
         return _RULES[self.rule][1](self, image)
 
-    def batch(self,
-        images:list, # of (h,w,3) uint8, resized
-        out_wh:tuple, # (width, height) of the input
-        device='cpu' # where the network is
-    )->Tensor: # (b,3,h,w) float32
-        "Images as the network's input, normalised and padded"
-        shape = len(images),*out_wh[::-1],3
-        if torch.device(device).type=='cpu': return torch.from_numpy(self._looked_up(images, np.empty(shape, np.float32))).permute(0,3,1,2)
-        mean,std = (tensor(part, device=device) for part in self.stats)
-        batch = torch.zeros(shape, device=device) if self.pad_value is None else ((self.pad_value/255-mean)/std).repeat(*shape[:3], 1)
-        for whole,image in zip(batch, images):
-            pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device)
-            whole[:len(image),:image.shape[1]] = (pixels.float()/255-mean)/std
-        return batch.permute(0,3,1,2)
+# %% ../../nbs/predict/07_fit.ipynb #0b1ecaf0
+@patch
+def batch(self:ImageFit,
+    images:list, # of (h,w,3) uint8, resized
+    out_wh:tuple, # (width, height) of the input
+    device='cpu' # where the network is
+)->Tensor: # (b,3,h,w) float32
+    "Images as the network's input, normalised and padded"
+    shape = len(images),*out_wh[::-1],3
+    if torch.device(device).type=='cpu': return torch.from_numpy(self._looked_up(images, np.empty(shape, np.float32))).permute(0,3,1,2)
+    mean,std = (tensor(part, device=device) for part in self.stats)
+    batch = torch.zeros(shape, device=device) if self.pad_value is None else ((self.pad_value/255-mean)/std).repeat(*shape[:3], 1)
+    for whole,image in zip(batch, images):
+        pixels = torch.from_numpy(np.require(image, requirements=['C','W'])).to(device)
+        whole[:len(image),:image.shape[1]] = (pixels.float()/255-mean)/std
+    return batch.permute(0,3,1,2)
 
-    def _looked_up(self, images, batch):
-        "A CPU looks up what each of 256 values becomes, which takes a third of the time"
-        mean,std = map(tensor, self.stats)
-        table = ((torch.arange(256)[:,None]/255-mean)/std).numpy()
-        fill = 0 if self.pad_value is None else ((self.pad_value/255-mean)/std).numpy()
-        for whole,image in zip(batch, images):
-            h,w = image.shape[:2]
-            whole[h:],whole[:h,w:] = fill,fill
-            cv2.LUT(image, table[None], whole[:h,:w])                   # written where it is to stand
-        return batch
+@patch
+def _looked_up(self:ImageFit, images, batch):
+    "A CPU looks up what each of 256 values becomes, which takes a third of the time"
+    mean,std = map(tensor, self.stats)
+    table = ((torch.arange(256)[:,None]/255-mean)/std).numpy()
+    fill = 0 if self.pad_value is None else ((self.pad_value/255-mean)/std).numpy()
+    for whole,image in zip(batch, images):
+        h,w = image.shape[:2]
+        whole[h:],whole[:h,w:] = fill,fill
+        cv2.LUT(image, table[None], whole[:h,:w])                   # written where it is to stand
+    return batch
 
 # %% ../../nbs/predict/07_fit.ipynb #6b48ea78
 @patch

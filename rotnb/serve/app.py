@@ -170,6 +170,7 @@ async def _lines(work, task, seconds=.5):
         else: yield f'{{"answer": {text if "json" in ANSWERS[work.form].media else json.dumps(text)}}}\n'
     finally: task.cancel()
 
+# %% ../../nbs/serve/05_app.ipynb #0b1ecaa0
 def _add_facts(app, service):
     "Routes that tell about the server"
     Response = serve_part('fastapi').Response

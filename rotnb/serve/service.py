@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from fastcore.basics import patch
 from .. import __version__
 from ..check.needs import need
 from ..data.images.rasters import close_reader
@@ -107,18 +108,21 @@ class Service:
         self.metrics.found.inc(len(dets))
         return dets,pixels.shape[1::-1]
 
-    def card(self):
-        "What is served, as plain data"
-        predictor,detector = self.predictor,self.predictor.detector
-        return dict(name=self.name, rotnb=__version__, detector=detector.name, n_classes=detector.n_classes, angle=detector.angle,
-                    **predictor.settings(), device=str(predictor.device), max_batch=self.shared.batcher.max_batch, tta=self.tta,
-                    limits=asdict(self.limits), answers=[*ANSWERS], scenes_by_path=bool(self.roots))
+# %% ../../nbs/serve/04_service.ipynb #0b1ecae0
+@patch
+def card(self:Service):
+    "What is served, as plain data"
+    predictor,detector = self.predictor,self.predictor.detector
+    return dict(name=self.name, rotnb=__version__, detector=detector.name, n_classes=detector.n_classes, angle=detector.angle,
+                **predictor.settings(), device=str(predictor.device), max_batch=self.shared.batcher.max_batch, tta=self.tta,
+                limits=asdict(self.limits), answers=[*ANSWERS], scenes_by_path=bool(self.roots))
 
-    def close(self):
-        "Take nothing more, and finish what was taken"
-        self.stopping = True
-        for pool in (self.looks,self.readers): pool.shutdown()
-        self.shared.batcher.close()
+@patch
+def close(self:Service):
+    "Take nothing more, and finish what was taken"
+    self.stopping = True
+    for pool in (self.looks,self.readers): pool.shutdown()
+    self.shared.batcher.close()
 
 # %% ../../nbs/serve/04_service.ipynb #60ede8e1
 async def _in_time(seconds, refusal, work):

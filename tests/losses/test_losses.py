@@ -5,7 +5,7 @@ import numpy as np, pytest, torch, torchvision
 import torch.nn.functional as F
 from rotnb.geometry.boxes import canonicalize, rbox2hbox
 from rotnb.losses.boxes import box_losses, box_loss, dfl_loss, upright_iou_loss
-from rotnb.losses.focal import focal_loss, quality_focal_loss, smooth_focal_loss, varifocal_loss
+from rotnb.losses.focal import focal_loss, joint_logits, quality_focal_loss, smooth_focal_loss, varifocal_loss
 from rotnb.models import create_detector
 from rotnb.ops.diff_iou import diff_iou_rotated
 from rotnb.ops.iou import box_iou_rotated
@@ -192,3 +192,11 @@ def test_distances_as_distributions_train_a_head(angle):
     assert terms['loss_box']>0 and grad.isfinite().all() and grad.abs().sum()>0
     with torch.no_grad(): found = det.eval()(torch.randn(1,3,64,64))[0]
     assert found['boxes'].isfinite().all() and (angle!='hbb' or (found['boxes'][:,4]==0).all())
+
+def test_joint_logits_are_those_of_the_product():
+    gen = torch.Generator().manual_seed(0)
+    a,b = 30*torch.randn(2, 1000, generator=gen, dtype=torch.double)
+    want = a.sigmoid()*b.sigmoid()
+    torch.testing.assert_close(joint_logits(a, b).sigmoid(), want, rtol=1e-9, atol=0)
+    far = joint_logits(torch.tensor([-300.,300.,1e4]), torch.tensor([-300.,300.,-1e4]))
+    assert far.isfinite().all() and far[0]==-600 and far[1]>290

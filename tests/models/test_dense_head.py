@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn, tensor
 from rotnb.losses.focal import quality_focal_loss
 from rotnb.models import create_detector
-from rotnb.models.dense_head import DenseHead, joint_logits
+from rotnb.models.dense_head import DenseHead
 from rotnb.models.rtmdet import LevelHead, RTMDetHead
 from rotnb.ops.iou import box_iou_rotated
 from rotnb.targets.angle_coders import PSCAngle
@@ -71,14 +71,6 @@ def test_objectness_is_learnt_everywhere_and_classes_on_positives(object_iou, av
     losses = head.loss(out, targets)
     got = [losses[term].mean().item() for term in ('loss_cls','loss_quality','loss_box')]
     assert got==pytest.approx([cls,there,box], rel=1e-4)
-
-def test_joint_logits_are_those_of_the_product():
-    gen = torch.Generator().manual_seed(0)
-    a,b = 30*torch.randn(2, 1000, generator=gen, dtype=torch.double)
-    want = a.sigmoid()*b.sigmoid()
-    torch.testing.assert_close(joint_logits(a, b).sigmoid(), want, rtol=1e-9, atol=0)
-    far = joint_logits(tensor([-300.,300.,1e4]), tensor([-300.,300.,-1e4]))
-    assert far.isfinite().all() and far[0]==-600 and far[1]>290
 
 def test_objectness_decides_on_answers_and_assignment():
     seen = {}

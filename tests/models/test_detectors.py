@@ -6,8 +6,8 @@ from rotnb.data.synth.scenes import make_scene
 from rotnb.evaluate import eval_map
 from rotnb.geometry.boxes import canonicalize, qbox2rbox
 from rotnb.models import create_detector, list_detectors
-from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
+from rotnb.targets.objects import TargetError
 from families import FAMILIES, FINE, MASKS, SETS, TWO_STAGE, each_kind, every_family as every
 from paths import ROOT
 

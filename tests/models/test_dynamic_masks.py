@@ -10,8 +10,9 @@ from rotnb.data.loaders import RotatedDataLoaders
 from rotnb.geometry.boxes import qbox2rbox, rbox2qbox
 from rotnb.geometry.outlines import fit_outlines, outline_mask, paste_mask
 from rotnb.learn.learner import rotated_learner
+from rotnb.targets.objects import with_weights
 from rotnb.models import create_detector
-from rotnb.models.contract import StageOut, with_weights
+from rotnb.models.contract import StageOut
 from rotnb.models.dynamic_masks import DynamicMasks, dice_loss, grid_masks
 from rotnb.models.fast import fast_twin
 

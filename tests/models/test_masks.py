@@ -12,13 +12,13 @@ from rotnb.geometry.fit import from_masks
 from rotnb.geometry.outlines import mask_rings, moved_masks, outline_mask, paste_mask, rle_mask, whole_masks
 from rotnb.learn.learner import rotated_learner
 from rotnb.models import create_detector
-from rotnb.models.contract import TargetError
 from rotnb.models.dynamic_masks import DynamicMasks
 from rotnb.models.masks import RoIMasks, framed_masks, outlines_of
 from rotnb.plot.draw import draw
 from rotnb.predict.detections import Detections
 from rotnb.predict.rows import map_boxes
 from rotnb.targets.priors import AnchorPriors
+from rotnb.targets.objects import TargetError
 
 few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, fc_channels=32, strides=(8,16),

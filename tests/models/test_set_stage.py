@@ -4,9 +4,9 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import tensor
 from rotnb.models import create_detector
-from rotnb.models.contract import TargetError
 from rotnb.targets.assign import NEG
 from rotnb.targets.set_assign import class_cost, corner_distance, hungarian_assign, kld_cost, noisy_objects
+from rotnb.targets.objects import TargetError
 from families import SETS
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), layers=2)

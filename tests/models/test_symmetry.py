@@ -7,11 +7,11 @@ from rotnb.geometry.boxes import canonicalize, rbox2qbox
 from rotnb.geometry.symmetry import nearest_twin
 from rotnb.losses.boxes import box_loss
 from rotnb.models import create_detector
-from rotnb.models.contract import coder_for, matched_objects, nearest_targets
 from rotnb.models.weights import detector_from_weights, save_weights
 from rotnb.targets.angle_coders import CSLAngle, DFLAngle, PSCAngle
 from rotnb.targets.dynamic_assign import dsl_assign, simota_assign, tal_assign
 from rotnb.targets.priors import AnchorPriors, PointPriors, level_priors
+from rotnb.targets.positives import coder_for, matched_objects, nearest_targets
 from families import FAMILIES, FINE, TWO_STAGE
 
 TINY = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16))

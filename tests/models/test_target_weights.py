@@ -2,8 +2,8 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from rotnb.models import create_detector
-from rotnb.models.contract import TargetError
 from rotnb.targets.priors import AnchorPriors
+from rotnb.targets.objects import TargetError
 from families import TWO_STAGE
 
 SMALL = dict(fc_channels=64, rpn_kw=dict(priors=AnchorPriors(3., 1, (.5,1.,2.)), border=None))

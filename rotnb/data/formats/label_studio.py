@@ -218,6 +218,7 @@ class LabelStudioEditor(JsonEditor):
                    for i,row in enumerate(new, len(self.objects(text, image.key)))]
         return results if full else [_as_value(result) for result in results]
 
+# %% ../../../nbs/data/formats/18_label_studio.ipynb #0b1ecac0
 def _as_value(result): # as JSON-MIN has it
     keys = 'original_width','original_height','meta'
     return {**result['value'], **{key:result[key] for key in keys if key in result}}
