@@ -19,6 +19,7 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid): return nodeid if 'test_lessons.py' in nodeid else super()._split_scope(nodeid)
+    if config.getvalue('dist')!='loadfile': return
     config.option.loadscopereorder = False      # files of many tests would come first, and minutes of few tests last, in one worker
     return ByFile(config, log)
 

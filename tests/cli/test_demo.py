@@ -115,8 +115,8 @@ def test_user_errors(cli, dota, tmp_path):
         assert code==2 and err.startswith('rotnb-demo: ') and 'Traceback' not in err, (args, err)
         for w in words: assert w in err, (w, err)
 
-def test_ctrl_c_and_resume(home):
-    args = ['--path','stopped',*TINY,'--epochs','9']          # so many that a busy machine stops them in time
+def test_ctrl_c_and_resume(home, cli):
+    args = ['--path','stopped',*TINY,'--epochs','9','--size','64','--n-valid','2']  # so many that a busy machine stops them in time
     p = subprocess.Popen(**command(args, home), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     log,end = home/'stopped/checkpoint/log.json',time.time()+120
     while not log.exists() and p.poll() is None and time.time()<end: time.sleep(.02)
@@ -124,9 +124,9 @@ def test_ctrl_c_and_resume(home):
     err = p.communicate(timeout=60)[1]
     assert p.returncode==130 and '--resume' in err and 'Traceback' not in err, err
     assert 1<=len(json.loads(log.read_text())['epochs'])<9 and not (home/'stopped/metrics.json').exists()
-    r = subprocess.run(**command([*args,'--resume'], home), capture_output=True)
-    assert r.returncode==0, r.stderr
-    assert 'of 9 epochs are done' in r.stdout
+    code,out,err = cli(*args,'--resume')
+    assert code==0, err
+    assert 'of 9 epochs are done' in out
     assert [o['epoch'] for o in json.loads((home/'stopped/metrics.json').read_text())['history']]==[*range(9)]
 
 def own(path, size=96):

@@ -13,9 +13,10 @@ def made(name, **kw):
     detector.vocab,detector.symmetry = ['court','plane','tank'],{'plane':360}
     return Predictor(detector, size=64, score_thr=.001)
 
-@pytest.mark.parametrize('name,export,ending', [('rotated_tal_tiny',export_onnx,'.onnx'), ('rotated_tal_tiny',export_pt2,'.pt2'),
-                         pytest.param('oriented_rcnn',export_onnx,'.onnx', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name,export,ending', [('rotated_tal_tiny',export_onnx,'.onnx'), *(pytest.param(*o, marks=pytest.mark.slow)
+                         for o in (('rotated_tal_tiny',export_pt2,'.pt2'), ('oriented_rcnn',export_onnx,'.onnx')))])
 def test_a_file_gives_headings(name, export, ending, tmp_path):
+    "All forms are written from one ExportModule, which the file of ONNX holds"
     predictor,image = made(name),np.random.default_rng(0).integers(0, 255, (64,64,3), dtype=np.uint8)
     file = export(predictor, tmp_path/f'a{ending}', images=[image])                                # proves headings, too
     assert 'heading' in ExportedDetector(file).runtime.outputs

@@ -193,9 +193,12 @@ def test_nan_in_a_image_is_no_crash(name):
     assert bad['boxes'].isfinite().all() and bad['scores'].isfinite().all()
     assert torch.allclose(good['scores'][:5], alone['scores'][:5], atol=1e-5), 'nor does it reach the next image'
 
-@each_kind
+TRACED = {'rotated_fcos_tiny','yolov8_n','s2anet','oriented_rcnn','rotated_rtdetr_tiny'}
+
+@pytest.mark.parametrize('name', [name if name in TRACED else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES])
 def test_compiles(name):
-    "Dynamo's tracing and graph breaks only: making code needs a C compiler, which a machine may lack"
+    """Dynamo's tracing and graph breaks only: making code needs a C compiler, which a machine may lack. Quickly, those of kinds whose
+    code is another; that point sets are traced, test_least_rectangles_of_point_sets in tests/interop/test_export.py holds"""
     m = make(name, score_thr=0.).eval()
     with torch.no_grad(): plain,compiled = m(images()),torch.compile(m, backend='eager')(images())
     assert all(torch.allclose(a[k], b[k], atol=1e-5, equal_nan=k=='std') for a,b in zip(plain, compiled) for k in a)
