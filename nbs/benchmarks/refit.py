@@ -1,8 +1,8 @@
 """What boxes that are fitted anew to the moved outlines teach, beside boxes moved by their corners:
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python refit.py --json refit.json`; `--table refit.json` prints what is there.
 
-Painted scenes of 160 px whose labels are outlines: boxes are the least ones around them, or the upright ones, in training and in validation.
-The demo's detector, oriented or upright, learns them by the demo's recipe with the default transforms, which turn half of the images
+Painted scenes of 160 px whose labels are outlines: boxes are the least ones around them, or the upright ones, in training and in
+validation. The demo's detector, oriented or upright, learns them by the demo's recipe with the default transforms, which turn half of the images
 by any angle, once with `refit=None` and once with it; the same seeds, first weights, images and steps. Rows are written one by one, and
 a run that is there is not done again."""
 import argparse, json, sys, time, warnings
@@ -75,4 +75,5 @@ if __name__=='__main__':
         if any((row['form'],row['refit'],row['seed'])==(form,refit,seed) for row in rows): continue
         rows.append(trained(form, refit, seed, sets, args))
         print(rows[-1], flush=True)
-        file.write_text(json.dumps(dict(size=args.size, n_train=len(sets[0]), n_valid=len(sets[1]), rows=rows, versions=versions()), indent=1)+'\n')
+        about = dict(size=args.size, n_train=len(sets[0]), n_valid=len(sets[1]), versions=versions())
+        file.write_text(json.dumps(dict(about, rows=rows), indent=1)+'\n')

@@ -374,7 +374,7 @@ def _config_of(folder):
     "What `save` wrote beside the weights"
     if not folder.is_dir(): raise FileNotFoundError(f'no such folder: {folder}{near_path(folder)}; predictor.save(folder) writes one')
     kept = [file for file in (folder/'best.pth',folder/'last.pth') if file.is_file()]
-    why = f'the training has not come to its end, but {kept[0]} is there' if kept else 'it is no folder of predictor.save, or not a whole one'
+    why = f'a training that has not ended, but {kept[0]} is there' if kept else 'it is no folder of predictor.save, or not a whole one'
     for name in FOLDER_FILES:
         if not (folder/name).is_file(): raise WeightsError(f'{folder} lacks {name}: {why}')
     try: config = json.loads((folder/FOLDER_FILES[1]).read_text(encoding='utf-8'))
