@@ -10,14 +10,13 @@ from rotnb.all import *
 from rotnb.cli.recipe import recipe
 from rotnb.learn.history import versions
 
-TEACHER = dict(mode='dense', share=.1, burn_in=.35)      # of a scene's 2125 locations 21 for each of its ten objects
-
 class TrainOnly(Callback):
     "Validated once, at the end"
     def before_validate(self): raise CancelValidException
 
 def trained(way, seed, args):
     "Figures of one training"
+    settings = json.loads(args.set)
     set_seed(seed)
     every = RotatedDataLoaders.from_synth(n_train=400, n_valid=80, size=args.size, num_workers=0)
     train,valid = (list(ds.items) for ds in (every.train_ds,every.valid_ds))
@@ -31,13 +30,13 @@ def trained(way, seed, args):
     learn.unfreeze()
     epochs = max(1, round(args.steps/len(dls.train)))
     cbs = [EMA(decay=.99, warmup=50), FastSteps(), TrainOnly()]
-    if way!='supervised': cbs.append(MeanTeacher(others, **{**TEACHER, **json.loads(args.set)}))
+    if way!='supervised': cbs.append(MeanTeacher(others, **settings))
     start = time.process_time()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, recipe['lr'], cbs=cbs, **recipe['fit'])
     seconds = time.process_time()-start
     learn.metrics = [RotatedMAP(), RotatedMAP('coco')]
     with learn.no_bar(), learn.no_logging(): _,map50,map = learn.validate()
-    more = {} if way=='supervised' else dict(settings={**TEACHER, **json.loads(args.set)}, unlabelled=len(others))
+    more = {} if way=='supervised' else dict(settings=settings, unlabelled=len(others))
     return dict(way=way, seed=seed, labelled=len(labelled), steps=epochs*len(dls.train), cpu_seconds=round(seconds, 1),
                 mAP50=round(float(map50), 4), mAP50_95=round(float(map), 4), **more)
 
@@ -45,8 +44,8 @@ if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--seeds', type=int, nargs='+', default=[0,1,2], help='a pair for each')
     p.add_argument('--ways', nargs='+', default=['supervised','mean_teacher'], help='names of rows; all but "supervised" have a teacher')
-    p.add_argument('--set', default='{}', help='more settings of MeanTeacher, as JSON')
-    p.add_argument('--steps', type=int, default=360, help='on labelled images')
+    p.add_argument('--set', default='{}', help='settings of MeanTeacher in place of its own, as JSON')
+    p.add_argument('--steps', type=int, default=900, help='on labelled images')
     p.add_argument('--fraction', type=float, default=.1, help='of the training images, those with labels')
     p.add_argument('--size', type=int, default=160, help='of a scene, px')
     p.add_argument('--json', default='teacher.json', help='file to write, and to go on with')

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
 from fastai.vision.all import *
-from ..check.values import between, share_in, whole
+from ..check.values import between, choice, share_in, whole
 from ..check.verbs import checked
 from ..data.affine import AffineChain, RandomFlip, RandomRotate, RandomWarp, warp_batch
 from ..geometry.boxes import rbox2qbox
@@ -149,7 +149,7 @@ def _drawn(step, n, images, seed): # which images a step looks at: all of them o
 # %% ../../nbs/learn/37_mean_teacher.ipynb #20b00010
 _share = share_in('a share, 0 to 1', lambda value: 0<=value<=1)
 
-@checked(mode=lambda value: None if value in (None,'boxes','dense') else "'boxes', 'dense' or None", thr=_share, doubt=_share,
+@checked(mode=choice('boxes','dense'), thr=_share, doubt=_share,
          weight=between(0, text='a factor, 0 or more'), ratio=between(0, text='images, above 0', strict=True), burn_in=_share, ramp=_share,
          share=_share, jitter=between(0, text='a spread, 0 or more'), seed=whole(0), unlabelled=None, move=None, strong=None)
 class MeanTeacher(Lasting, Callback):
@@ -157,12 +157,12 @@ class MeanTeacher(Lasting, Callback):
     order,columns,lasting = -2,('pseudo_boxes',),('counts',)         # before `History` makes its columns
     def __init__(self,
         unlabelled, # images: a folder, a pattern ('more/*.png'), a list of files or records, see `image_list`; their labels are not read
-        mode:str=None, # learn its 'boxes', or its scores wherever there are any, 'dense'; None: 'dense' where the detector can
-        thr:float=.4, # score from which a box is learnt, 0 to 1; in 'dense' from which it is counted in the table
-        doubt:float=.2, # score from which a box is ignored; below it there is background
-        weight:float=1., # factor of the term in the loss
+        mode:str='boxes', # what is learnt: its 'boxes', or, of one dense stage, its scores wherever there are any, 'dense'
+        thr:float=.3, # score from which a box is learnt, 0 to 1; in 'dense' from which it is counted in the table
+        doubt:float=.15, # score from which a box is ignored; below it there is background
+        weight:float=.5, # factor of the term in the loss
         ratio:float=1., # images without labels in a step, for each with labels
-        burn_in:float=.3, # share of the fit before which there is no teacher
+        burn_in:float=.5, # share of the fit before which there is no teacher
         ramp:float=.1, # share of the fit in which its weight then rises
         share:float=.01, # in 'dense', of the locations, those where the teacher is most confident
         move=None, # in 'boxes', `RandomAffine` that moves the student's view; None: `RandomWarp(zoom=(.8,1.25))`
@@ -205,12 +205,11 @@ def _begin(self:MeanTeacher):
         raise ValueError("MeanTeacher: the average of the weights teaches, and nobody keeps one: add EMA, as in "
                          "cbs=[EMA(.99), MeanTeacher(...)]")
     model = get_model(self.model)
-    able = can_imitate(model)
-    if self.mode=='dense' and not able:
+    self.dense = self.mode=='dense'
+    if self.dense and not can_imitate(model):
         raise ValueError(f"MeanTeacher: mode='dense' is for one dense stage, which {model.name or 'this detector'} has not; take 'boxes'")
     if (self.background or self.jitter) and not isinstance(model.stages[-1], RoIHead):
         raise ValueError(f"MeanTeacher: background= and jitter= ask a stage of proposals, which {model.name or 'this detector'} has not")
-    self.dense = able if self.mode is None else self.mode=='dense'
     bs = max(1, round(self.ratio*self.dl.bs))
     self.loader = self.dls.test_dl(self.images, bs=bs, num_workers=0)
     fs = self.loader.after_batch.fs

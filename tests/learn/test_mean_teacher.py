@@ -99,6 +99,6 @@ def test_pseudo_boxes_move_as_their_corners_do(seed, turn, zoom, angle):
 def test_wrong_settings(records, tmp_path):
     (tmp_path/'none').mkdir()
     for wrong,message in ((dict(doubt=.5),'lies above'), (dict(background=True),'of proposals'), (dict(jitter=.1),'of proposals'),
-                          (dict(burn_in=30),'a share'), (dict(mode='soft'),"'boxes', 'dense'")):
+                          (dict(burn_in=30),'a share'), (dict(mode='soft'),"'boxes' or 'dense'")):
         with pytest.raises(ValueError, match=message): fit(records, **wrong)
     with pytest.raises(ValueError, match='no images in'): MeanTeacher([])
