@@ -164,6 +164,29 @@ def test_an_interrupted_scene_is_gone_on_with(predictor, tmp_path):
         Predictor(predictor.detector, size=64, score_thr=.001).predict_scene(image, resume=tmp_path, **kw)
     assert same(predictor.predict_scene(image, resume=tmp_path, **kw), want)
 
+SMALL = {key:TINY[key] for key in ('backbone','fpn_channels','strides','score_thr')}
+MORE = dict(heading=('rotated_fcos',dict(TINY, heading=True)),
+            masks=('oriented_mask_rcnn',dict(SMALL, feat_channels=16, max_per_img=6, fc_channels=16)))
+
+@pytest.mark.parametrize('part', MORE)
+def test_what_else_is_found_is_kept(part, tmp_path):
+    "A scene and a folder that are gone on with have headings and masks as if they had been predicted at once"
+    name,kw = MORE[part]
+    set_seed(0)
+    detector = create_detector(name, 2, pretrained=False, **kw)
+    detector.vocab,detector.symmetry = ['plane','ship'],dict(plane=360, ship=360)
+    predictor,image = Predictor(detector, size=96, score_thr=.001),make_scene(5, 160)[0]
+    kw = dict(size=96, overlap=32, progress=False)
+    want = predictor.predict_scene(image, **kw)
+    for again in range(2):
+        found = predictor.predict_scene(image, resume=tmp_path/'scene', **kw)
+        assert same(found, want) and torch.isfinite(getattr(found, part)).all() and len(getattr(found, part))==len(want), again
+    (tmp_path/'images').mkdir()
+    for i in range(2): Image.fromarray(images((96,96))[0]).save(tmp_path/f'images/{i}.png')
+    how = dict(out=tmp_path/'found', score_thr=.001, progress=False)
+    first,then = ([*predict_folder(predictor, tmp_path/'images', **how)[0].values()] for again in range(2))
+    assert [*map(len, then)]==[*map(len, first)] and all(len(getattr(o, part))==len(o)>0 for o in then)
+
 # --- as files
 
 def test_a_folder_and_back(predictor, tmp_path):
