@@ -36,7 +36,8 @@ def tower(
     ni:int, # channels in
     nf:int, # channels out
     n:int, # convolutions
-    norm=False # True: group norm after each; 'batch': batch norm
+    norm=False, # True: group norm after each; 'batch': batch norm
+    act=nn.ReLU # after each
 )->nn.Sequential:
     "A stack of 3x3 convolutions"
     layers = []
@@ -44,7 +45,7 @@ def tower(
         conv = nn.Conv2d(ni if i==0 else nf, nf, 3, padding=1, bias=not norm)
         nn.init.normal_(conv.weight, std=0.01) if not norm else nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
         if conv.bias is not None: nn.init.zeros_(conv.bias)
-        layers += [conv, *([nn.BatchNorm2d(nf) if norm=='batch' else group_norm(nf)] if norm else []), nn.ReLU(inplace=True)]
+        layers += [conv, *([nn.BatchNorm2d(nf) if norm=='batch' else group_norm(nf)] if norm else []), act(inplace=True)]
     return nn.Sequential(*layers)
 
 # %% ../../nbs/models/05_dense_head.ipynb #e9cde69b

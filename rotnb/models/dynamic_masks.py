@@ -62,7 +62,7 @@ class DynamicMasks(nn.Module):
         strides:tuple, # px, of the levels
         channels:int=None, # width of the layers that are for all; None: that of the finest level
         stacked_convs:int=2, # 3x3 convolutions before the numbers of the networks
-        share:bool=False, # by all levels these layers with group norms, as in FCOS; False: convolutions of the tower alone, as in RTMDet
+        share:bool=False, # True: the tower's layers are one for all levels, group norm and ReLU, as in FCOS; False: SiLU, as in RTMDet
         n_joined:int=3, # levels, from the finest, that the features are made of
         n_convs:int=4, # 3x3 convolutions that make them
         width:int=8, # channels of the features, and of the networks between their layers
@@ -80,7 +80,7 @@ class DynamicMasks(nn.Module):
         channels,n_joined = channels or ni[0],min(n_joined, len(strides))
         store_attr(but='in_channels')
         self.join = nn.Conv2d(sum(ni[:n_joined]), channels, 1)
-        self.convs = tower(channels, channels, n_convs, 'batch')
+        self.convs = tower(channels, channels, n_convs, 'batch', nn.ReLU if share else nn.SiLU)
         self.project = nn.Conv2d(channels, width, 1)
         if share and len({*ni})>1: raise ValueError(f'DynamicMasks: levels of widths {ni} cannot share layers')
         self.tower = tower(ni[0], channels, stacked_convs, True) if share else LevelTower(
