@@ -4023,6 +4023,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'rotnb.interop.mmrotate._pickled': ('interop/mmrotate.html#_pickled', 'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate._reads_as': ( 'interop/mmrotate.html#_reads_as',
                                                                               'rotnb/interop/mmrotate.py'),
+                                        'rotnb.interop.mmrotate._rtm_masks': ( 'interop/mmrotate.html#_rtm_masks',
+                                                                               'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate._rtm_tower': ( 'interop/mmrotate.html#_rtm_tower',
                                                                                'rotnb/interop/mmrotate.py'),
                                         'rotnb.interop.mmrotate._swap': ('interop/mmrotate.html#_swap', 'rotnb/interop/mmrotate.py'),

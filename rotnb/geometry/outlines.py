@@ -48,9 +48,10 @@ def one_ring(
 def _edges(outline):
     "Both ends of each edge, (e, 2) each"
     outline = np.asarray(outline, np.float64).reshape(-1,2)
-    a,b = outline[:-1],outline[1:]
-    real = np.isfinite(a).all(-1)&np.isfinite(b).all(-1)
-    return a[real],b[real]
+    real = np.isfinite(outline).all(-1)
+    within = real[:-1]&real[1:]
+    begin,end = np.flatnonzero(np.diff(np.r_[False,real,False])).reshape(-1,2).T       # of rings; the last edge of a closed one is no edge
+    return np.concatenate([outline[:-1][within],outline[end-1]]),np.concatenate([outline[1:][within],outline[begin]])
 
 def outline_mask(
     outline, # (p, 2) pixels

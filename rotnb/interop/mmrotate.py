@@ -167,7 +167,10 @@ def dense_rows(
 # %% ../../nbs/interop/08_mmrotate.ipynb #5c4c044e
 def _rtm_tower(m, det):
     name = dict(cls='cls_tower', reg='box_tower')[m[1]]
+    if not hasattr(det.stages[0], name): return None                        # RTMDet-Ins has the same tower under both names
     return f'stages.0.{name}.' + (f'convs.{m[3]}.' if m[4]=='conv' else f'norms.{m[2]}.{m[3]}.')
+
+def _rtm_masks(m, det): return f"stages.0.masks.convs.{3*int(m[1])+(m[2]=='bn')}."
 
 rtmdet_rows = [
     (r'^backbone\.body\.(stem\.)',                                  r'backbone.body.model.\1'),
@@ -176,7 +179,13 @@ rtmdet_rows = [
     (r'^bbox_head\.(cls|reg)_convs\.(\d+)\.(\d+)\.(conv|bn)\.',      _rtm_tower),
     (r'^bbox_head\.rtm_cls\.',                                       'stages.0.cls.'),
     (r'^bbox_head\.rtm_reg\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#0'),
-    (r'^bbox_head\.rtm_ang\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#1')]
+    (r'^bbox_head\.rtm_ang\.(\d+)\.(\w+)$',                         r'stages.0.box.\1.\2#1'),
+    (r'^bbox_head\.kernel_convs\.(\d+)\.(\d+)\.conv\.',              r'stages.0.masks.tower.convs.\1.\2.'),
+    (r'^bbox_head\.kernel_convs\.(\d+)\.(\d+)\.bn\.',                r'stages.0.masks.tower.norms.\1.\2.'),
+    (r'^bbox_head\.rtm_kernel\.',                                  'stages.0.masks.write.'),
+    (r'^bbox_head\.mask_head\.fusion_conv\.',                      'stages.0.masks.join.'),
+    (r'^bbox_head\.mask_head\.stacked_convs\.(\d+)\.(conv|bn)\.',   _rtm_masks),
+    (r'^bbox_head\.mask_head\.projection\.',                       'stages.0.masks.project.')]
 
 # %% ../../nbs/interop/08_mmrotate.ipynb #96ed7aa5
 def _aligned(head, stage):

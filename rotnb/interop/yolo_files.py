@@ -32,6 +32,7 @@ class YoloFamily:
     stats:tuple=((0.,0.,0.),(1.,1.,1.)) # mean and deviation of red, green and blue, for values from 0 to 1
 
 yolo_families = [
+    YoloFamily('rtmdet_ins', r'^bbox_head\.rtm_kernel\.',                              'rtmdet', 32, 'bgr', _IMAGENET),
     YoloFamily('rtmdet_r', r'^bbox_head\.(head_module\.)?rtm_cls\.',                     'rtmdet', 32, 'bgr', _IMAGENET),
     YoloFamily('yolox',    r'^bbox_head\.(head_module\.)?multi_level_conv_cls\.',        'x', 64, 'bgr', ((0.,)*3,(1/255,)*3)),
     YoloFamily('ppyoloe',  r'^bbox_head\.head_module\.cls_stems\.',                      'ppyoloe', 32),
@@ -82,7 +83,7 @@ def _options(family, sd, size):
     return judged|(dict(act='none') if mmyolo else {})
 
 def _rows(family, sd, size):
-    if family.name=='rtmdet_r': return rtmdet_mmyolo if any('.head_module.' in key for key in sd) else [
+    if family.body=='rtmdet': return rtmdet_mmyolo if any('.head_module.' in key for key in sd) else [
         (r'^backbone\.', 'backbone.body.'), *rtmdet_rows]
     return [*bodies[dict(x='x_mmyolo' if any('.top_down_layers.' in key for key in sd) else 'x', v7='v7_tiny' if size=='tiny' else 'v7')
                     .get(family.body, family.body)], *head_rows]

@@ -62,7 +62,7 @@ class DynamicMasks(nn.Module):
         strides:tuple, # px, of the levels
         channels:int=None, # width of the layers that are for all; None: that of the finest level
         stacked_convs:int=2, # 3x3 convolutions before the numbers of the networks
-        share:bool=False, # True: the tower's layers are one for all levels, group norm and ReLU, as in FCOS; False: SiLU, as in RTMDet
+        share:bool=False, # True: the tower's layers are one for all levels, group norm and ReLU, as in FCOS; False: each has its own, and SiLU
         n_joined:int=3, # levels, from the finest, that the features are made of
         n_convs:int=4, # 3x3 convolutions that make them
         width:int=8, # channels of the features, and of the networks between their layers
@@ -83,8 +83,7 @@ class DynamicMasks(nn.Module):
         self.convs = tower(channels, channels, n_convs, 'batch', nn.ReLU if share else nn.SiLU)
         self.project = nn.Conv2d(channels, width, 1)
         if share and len({*ni})>1: raise ValueError(f'DynamicMasks: levels of widths {ni} cannot share layers')
-        self.tower = tower(ni[0], channels, stacked_convs, True) if share else LevelTower(
-            ni, channels, stacked_convs, len(strides), len({*ni})==1)
+        self.tower = tower(ni[0], channels, stacked_convs, True) if share else LevelTower(ni, channels, stacked_convs, len(strides), False)
         ends = [width+2]+[width]*(depth-1)+[1]
         self.shapes = [*zip(ends[1:], ends)]
         numbers = sum(o*i for o,i in self.shapes)+sum(ends[1:])
@@ -191,7 +190,7 @@ def _size(name, width, blocks):
         masks=partial(DynamicMasks, offset=0.), # makes the part that says masks; `partial(DynamicMasks, n_convs=2)` for other settings
         **kw # settings of `rtmdet_r` and `DenseHead`
     )->Detector:
-        own = dict(COCO_DENSE, iou_thr=.6, fpn_channels=width, fpn_blocks=blocks, act='relu')
+        own = dict(COCO_DENSE, iou_thr=.6, fpn_channels=width, fpn_blocks=blocks, act='relu', one_tower=True)
         if angle=='hbb': own['loss_box'] = box_iou_loss(angle, 'giou', 2.)
         return rtmdet_r(n_classes, backbone, pretrained, angle, masks=masks, **{**own, **kw})
     f.__name__ = f.__qualname__ = f'rtmdet_ins_{name}'

@@ -72,9 +72,10 @@ class LevelHead(DenseHead):
             # `feat_channels`
         kernel:int=1, # px, side of the last convolutions: 1 or 3
         thin:bool=False, # each convolution of the towers is two: 3x3 within each channel, then 1x1 across channels
+        one_tower:bool=False, # boxes are read from the tower of classes, as in RTMDet-Ins; False: from one of their own
         **kwargs): # settings of `DenseHead`
         check_choice('LevelHead', share=(share, 'convs', None), kernel=(kernel, 1, 3))
-        self.share,self.stem,self.widths,self.kernel,self.thin = share,stem,widths,kernel,thin    # before the layers are made
+        self.share,self.stem,self.widths,self.kernel,self.thin,self.one_tower = share,stem,widths,kernel,thin,one_tower # for `build`
         super().__init__(n_classes, in_channels, priors, coder, assigner, *args, **kwargs)
 
     def build(self, in_channels):
@@ -92,7 +93,8 @@ class LevelHead(DenseHead):
         parts = [self.n_classes, *([self.coder.split,self.coder.angle_coder.n] if self.own_angle else [self.coder.n])]
         def tower(nf): return LevelTower(ni, nf, self.stacked_convs, n_levels, self.share=='convs', self.thin)
         towers,lasts = [tower(nf) for nf in widths[:len(parts)]],[*map(self._lasts, widths, parts)]
-        (self.cls_tower,self.box_tower),(self.cls,self.box) = towers[:2],lasts[:2]
+        self.cls_tower,(self.cls,self.box) = towers[0],lasts[:2]
+        if not self.one_tower: self.box_tower = towers[1]
         if len(parts)>2: self.angle_tower,self.angle = towers[2],lasts[2]
         for last,prior in zip(self.cls, _of_levels(self.prior_prob, n_levels)): nn.init.constant_(last.bias, prior_bias(prior))
         with torch.no_grad():
@@ -114,7 +116,8 @@ class LevelHead(DenseHead):
 def forward_level(self:LevelHead, i:int, x:Tensor)->tuple: # maps of class logits, deltas, quality and heading (each or None)
     "Outputs of the layers for level `i`"
     seen = [stem[i](x) for stem in self.stems] or [x]
-    c,r = self.cls_tower(i, seen[0]),self.box_tower(i, seen[min(1, len(seen)-1)])
+    c = self.cls_tower(i, seen[0])
+    r = c if self.one_tower else self.box_tower(i, seen[min(1, len(seen)-1)])
     beside = [layers[i](r) if (layers := getattr(self, name, None)) is not None else None for name in ('quality_conv','front')]
     return self.cls[i](c),self._box(i, r, seen[-1]),*beside
 

@@ -57,12 +57,21 @@ def built(package, config):
     if package=='mmyolo': model.bbox_head.head_module.training = True      # it gives more for its losses; norms stay as they are
     return model,cfg
 
+def square(corners): # a mask with its borders between cells of 4 px
+    x0,y0,x1,y1 = (corners//4*4).astype(int)
+    mask = np.zeros((SIZE,SIZE), np.uint8)
+    mask[y0:y1,x0:x1] = 1
+    return mask
+
 def lost(package, head, feats):
     rows = torch.tensor([row for rows in OBJECTS for row in rows], dtype=torch.float)
     metas = [dict(img_shape=(SIZE,SIZE), batch_input_shape=(SIZE,SIZE), pad_shape=(SIZE,SIZE,3), scale_factor=(1.,1.))]*2
     if package=='mmyolo': return head.loss(feats, dict(bboxes_labels=rows, img_metas=metas))
     from mmengine.structures import InstanceData
     objects = [InstanceData(bboxes=rows[rows[:,0]==i,2:], labels=rows[rows[:,0]==i,1].long()) for i in range(2)]
+    if hasattr(head, 'mask_head'):
+        from mmdet.structures.mask import BitmapMasks
+        for one in objects: one.masks = BitmapMasks(np.stack([square(corners) for corners in one.bboxes.numpy()]), SIZE, SIZE)
     return head.loss_by_feat(*head(feats), batch_gt_instances=objects, batch_img_metas=metas)
 
 def thin(tensor):
@@ -77,7 +86,9 @@ def run(package, config, out):
     if twice: model.bbox_head.head_module.training = False
     shapes = {key:tuple(tensor.shape) for key,tensor in model.state_dict().items()}
     with torch.no_grad():
-        model.load_state_dict({key:torch.tensor(detector_value(key, shape)) for key,shape in shapes.items()})
+        one_tower = hasattr(model.bbox_head, 'mask_head')                  # classes and boxes are two names of the same layers
+        named = {key:key.replace('reg_convs', 'cls_convs') if one_tower else key for key in shapes}
+        model.load_state_dict({key:torch.tensor(detector_value(named[key], shape)) for key,shape in shapes.items()})
         feats = model.extract_feat(torch.tensor(formula_image(SIZE, 2)))
         answers = model.bbox_head(feats)
         losses = {} if twice else {key:total(value) for key,value in lost(package, model.bbox_head, feats).items()}

@@ -41,10 +41,10 @@ def maps_of(head, i, feat):
     return (cls,*box.split([head.coder.split,head.coder.angle_coder.n], 1)) if head.own_angle else (cls,box,quality)
 
 NETS = sorted(file.stem for file in DATA.glob('*.npz'))
-TERMS = dict(loss_cls='loss_cls', loss_bbox='loss_box', loss_obj='loss_quality', loss_dfl='loss_sides')
+TERMS = dict(loss_cls='loss_cls', loss_bbox='loss_box', loss_mask='loss_mask', loss_obj='loss_quality', loss_dfl='loss_sides')
 # how many times ours theirs are: YOLOv5, YOLOv7 and YOLOv8 add up the images of a batch
-LOSSES = dict(mmdet_yolox_tiny=1, mmyolo_yolox_tiny=1, mmyolo_ppyoloe_plus_s=1, mmdet_rtmdet_tiny=1, mmyolo_rtmdet_tiny=1,
-              mmyolo_yolov5_n=2, mmyolo_yolov8_n=2, mmyolo_yolov7_tiny=2, mmyolo_yolov6_n=1, mmyolo_yolov6_v3_n=1,
+LOSSES = dict(mmdet_yolox_tiny=1, mmyolo_yolox_tiny=1, mmyolo_ppyoloe_plus_s=1, mmdet_rtmdet_tiny=1, mmdet_rtmdet_ins_tiny=1,
+              mmyolo_rtmdet_tiny=1, mmyolo_yolov5_n=2, mmyolo_yolov8_n=2, mmyolo_yolov7_tiny=2, mmyolo_yolov6_n=1, mmyolo_yolov6_v3_n=1,
               mmyolo_yolov6_v3_m=1, mmyolo_yolov5_n6=2)
 
 @pytest.fixture(scope='module', params=NETS)
@@ -63,7 +63,7 @@ def test_outputs_are_those_of_the_other_package(net):
     for level,maps in enumerate(raw):
         for i,part in enumerate(maps):
             if f'{i}/{level}' not in theirs or part is None or len(theirs[f'{i}/{level}'])!=len(thin(part)): continue
-            want = theirs[f'{i}/{level}']/((8,16,32)[level] if i==1 and name=='mmdet_rtmdet_tiny' else 1)
+            want = theirs[f'{i}/{level}']/((8,16,32)[level] if i==1 and name.startswith('mmdet_rtmdet') else 1)
             off = np.abs(thin(part)-want).max()/np.abs(want).max()
             assert off<1e-4, (name, i, level, off)
             compared += 1
@@ -72,9 +72,28 @@ def test_outputs_are_those_of_the_other_package(net):
 def test_losses_are_those_of_the_other_package(net):
     name,theirs,head,out,_ = net
     if name not in LOSSES: pytest.skip('outputs alone are compared')
-    with torch.no_grad(): ours = {term:value.mean().item() for term,value in head.loss(out, TARGETS).items()}
+    targets = [dict(one, outlines=squares(rows)) for one,rows in zip(TARGETS, OBJECTS)] if head.masks else TARGETS
+    with torch.no_grad(): ours = {term:value.mean().item() for term,value in head.loss(out, targets).items()}
     for term,value in json.loads(str(theirs['losses'])).items():
         assert value>0 and abs(ours[TERMS[term]]*LOSSES[name]-value)<=1e-3*value, (name, term, ours, value)
+
+def squares(rows):
+    "Outlines between cells of 4 px, for which it does not matter how a mask is sampled"
+    lows = ([at//4*4 for at in corners] for _,*corners in rows)
+    return torch.tensor([[(x0,y0),(x1,y0),(x1,y1),(x0,y1)] for x0,y0,x1,y1 in lows]).float()
+
+def test_masks_are_those_of_the_other_package():
+    "What priors write, and what their networks read"
+    theirs,model = formula_net('mmdet_rtmdet_ins_tiny')
+    with torch.no_grad():
+        levels = model.neck(model.backbone(torch.tensor(formula_image(128, 2))))
+        masks = model.stages[0].masks
+        written = [conv(masks.tower(i, level)) for i,(conv,level) in enumerate(zip(masks.write, levels))]
+        _,(seen,) = masks(levels)
+    for at,parts in {2:written, 3:seen}.items():
+        for i,part in enumerate(parts):
+            want = theirs[f'{at}/{i}']
+            assert np.abs(thin(part)-want).max()<1e-4*np.abs(want).max()
 
 def test_oriented_boxes_are_those_of_the_other_package():
     "Sides and angle of YOLOv8-OBB, decoded"
@@ -167,6 +186,7 @@ def test_upright_weights_answer_and_are_a_start(tmp_path, capsys):
 IMAGENET = (123.675,116.28,103.53),(58.395,57.12,57.375)
 # mean and deviation of pixels of 0 to 255, red first, as the configurations publish them, and the order in which a net sees colours
 COLOURS = dict(mmdet_yolox_tiny=((0,)*3,(1,)*3,'bgr'), mmyolo_yolox_tiny=((0,)*3,(1,)*3,'bgr'), mmdet_rtmdet_tiny=(*IMAGENET,'bgr'),
+               mmdet_rtmdet_ins_tiny=(*IMAGENET,'bgr'),
                mmyolo_rtmdet_tiny=(*IMAGENET,'bgr'), paddle_ppyoloe_r_s=None)
 
 @pytest.mark.parametrize('name', [name for name in NETS if COLOURS.get(name, ())is not None])
