@@ -2,9 +2,9 @@
 `OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python refit.py --json refit.json`; `--table refit.json` prints what is there.
 
 Painted scenes of 160 px whose labels are outlines: boxes are the least ones around them, or the upright ones, in training and in
-validation. The demo's detector, oriented or upright, learns them by the demo's recipe with the default transforms, which turn half of the images
-by any angle, once with `refit=None` and once with it; the same seeds, first weights, images and steps. Rows are written one by one, and
-a run that is there is not done again."""
+validation. The demo's detector, oriented or upright, learns them by the demo's recipe with the default transforms, which turn half of
+the images by any angle, once with `refit=None` and once with it; the same seeds, first weights, images and steps. Rows are written one
+by one, and a run that is there is not done again."""
 import argparse, json, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path

@@ -62,7 +62,7 @@ class DynamicMasks(nn.Module):
         strides:tuple, # px, of the levels
         channels:int=None, # width of the layers that are for all; None: that of the finest level
         stacked_convs:int=2, # 3x3 convolutions before the numbers of the networks
-        share:bool=False, # True: the tower's layers are one for all levels, group norm and ReLU, as in FCOS; False: each has its own, and SiLU
+        share:bool=False, # True: the tower's layers are one for all levels, group norm and ReLU, as in FCOS; False: each has its own
         n_joined:int=3, # levels, from the finest, that the features are made of
         n_convs:int=4, # 3x3 convolutions that make them
         width:int=8, # channels of the features, and of the networks between their layers
