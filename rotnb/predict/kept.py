@@ -16,6 +16,7 @@ from ..data.labels.ids import assign_image_ids, name_forms
 from ..data.labels.paths import near_path
 from ..data.formats.csv_table import csv_text
 from ..data.formats.json_text import load_json
+from ..data.formats.yolo import yolo_names
 from ..data.formats.yolo_preds import read_yolo_preds
 from .measure import accumulate
 from .results import FILES_OF, _COLUMNS
@@ -85,11 +86,13 @@ def _read_csv(path, annots, vocab, image_ids):
     return {image:_kept(own[_COLUMNS[-8:]], own.score, own.label, own.get('heading')) for image,own in rows},[*names]
 
 def _read_yolo(path, annots, vocab, image_ids):
-    found = read_yolo_preds(path, annots, _named(path, vocab))
+    vocab = _named(path, vocab)
+    found = read_yolo_preds(path, annots, vocab)
     return {str(annot.image):dets for annot,dets in zip(annots, found)},vocab
 
 def _named(path, vocab):
-    if vocab: return vocab
+    names = path.parent/'classes.txt'                     # where `rotnb predict` leaves it
+    if vocab or names.is_file(): return vocab or yolo_names(names)
     raise ValueError(f'{path} has classes by number: say their names in the order of the detector that found them')
 
 def _outline(row):

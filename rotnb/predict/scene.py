@@ -19,7 +19,7 @@ from ..geometry.boxes import rbox2hbox
 from ..ops.nms import check_unit
 from ..evaluate.task1 import merge_detections, task1_files
 from ..check.values import ArgumentError, choice, whole
-from ..data.labels.atomic import file_lock, reads_through, sweep
+from ..data.labels.atomic import file_lock, reads_through, sweep, write_atomic
 from ..data.images.rasters import CorruptImageError, image_size
 from ..data.images.windows import WindowedImage, default_overlap, open_scene, scene_windows
 from .infer import SHOWN, WRITTEN, fewer, least_score, rows_dets, what_predicts
@@ -206,7 +206,7 @@ def _targets(names, out, format):
     return [out/name.format(stem) for stem in distinct(names, lambda path: str(path.with_suffix('')), str).values()]
 
 # %% ../../nbs/predict/10_scene.ipynb #95532d0d
-def _check_targets(files, out, formats, truth):
+def _check_targets(files, out, formats, truth, vocab):
     "Raise if a result would replace a file that is read, or one that is not from a prediction"
     read = [file for file in (*files.values(), truth) if isinstance(file, (str,Path))]
     for target in filter(os.path.lexists, (target for format in formats for target in _targets(files, out, format))):
@@ -218,10 +218,14 @@ def _check_targets(files, out, formats, truth):
         if not (out/'windows.journal').exists():
             raise FileExistsError(f'{target} exists and is not from a prediction ({out} has no windows.journal): '
                                   'name another folder, or move it away')
+    names = out/'classes.txt'
+    if 'yolo_obb' in formats and vocab and names.exists() and names.read_text(encoding='utf-8').splitlines()!=[*vocab]:
+        raise FileExistsError(f'{names} has not the classes of the detector in their order: name another folder, or move it away')
 
 def _write(preds, out, vocab, format, scenes, **kw):
     "Results of a folder: one file, or one an image"
     files = _targets(preds, out, format)
+    if format=='yolo_obb' and vocab: write_atomic(out/'classes.txt', ''.join(f'{name}\n' for name in vocab))
     if '{}' not in FILES_OF[format]: return [write_predictions(preds, *files, vocab, format, **kw)]
     return [write_predictions({name:pred}, file, vocab, format, scenes[name], **kw) for file,(name,pred) in zip(files, preds.items())]
 
@@ -288,7 +292,7 @@ def predict_folder(
     opened = partial(_open_all, open_as=open_as, crs=crs if 'geojson' in formats else None)
     _check_names(formats, files, vocab, image_ids)
     if out is not None:
-        _check_targets(files, out, formats, image_ids)
+        _check_targets(files, out, formats, image_ids, vocab)
         file = out/'windows.journal'
         settings = dict(learn.fingerprint(), size=size, overlap=overlap, scales=list(scales), score_thr=score_thr)
     if shard is not None:

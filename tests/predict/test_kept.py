@@ -1,4 +1,5 @@
 "Results that were kept and read again: the same boxes, classes and images that were found, in every format that is read"
+import shutil
 import numpy as np, pytest
 from PIL import Image
 from rotnb.all import Annot, ArgumentError, eval_map, load_weights, predict_folder, read_results
@@ -48,6 +49,17 @@ def test_ids_of_the_truth(found, tmp_path):
     other = read_results(root/'out/results.csv', annots)
     assert abs(eval_map(kept, annots).map-eval_map(other, annots).map)<1e-6 and eval_map(other, annots).map>.2
 
+def test_names_of_yolos_numbers(found, tmp_path):
+    "They lie beside the labels, are read from there, and never replace others"
+    root,annots,predictor = found
+    named,by_number = (read_results(root/'out/labels', annots, vocab).accumulate(annots) for vocab in (None,predictor.vocab))
+    assert (root/'out/classes.txt').read_text().splitlines()==[*predictor.vocab]
+    assert [*named.vocab]==[*by_number.vocab] and all((a.labels==b.labels).all() for a,b in zip(named.images, by_number.images))
+    (tmp_path/'classes.txt').write_text('ship\nplane\n')
+    with pytest.raises(FileExistsError, match='has not the classes of the detector'):
+        predict_folder(predictor, root/'set', tmp_path, 'yolo_obb', progress=False)
+    assert (tmp_path/'classes.txt').read_text()=='ship\nplane\n' and not (tmp_path/'labels').exists()
+
 def test_what_cannot_be_read(found, tmp_path):
     root,annots,predictor = found
     for text,said in (('{}','holds no detections that can be read'), ('[{"image_id":1}]','holds no detections: KeyError'),
@@ -58,7 +70,8 @@ def test_what_cannot_be_read(found, tmp_path):
     (tmp_path/'r.json').write_text('[{"image_id":"z","category_id":1,"bbox":[0,0,1,1],"score":1}]')
     with pytest.raises(ValueError, match="called like 'the image of id z'"):
         read_results(tmp_path/'r.json', annots, predictor.vocab).accumulate(annots)
-    with pytest.raises(ValueError, match='classes by number'): read_results(root/'out/labels', annots)
+    shutil.copytree(root/'out/labels', tmp_path/'labels')
+    with pytest.raises(ValueError, match='classes by number'): read_results(tmp_path/'labels', annots)
     with pytest.raises(ValueError, match='looked for Task1.zip'): read_results(root/'set', annots)
     (tmp_path/'t').mkdir()
     (tmp_path/'t/Task1_ship.txt').write_text('s0 0.5 1 2 3\n')
