@@ -7088,6 +7088,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.predict.load._located': ('predict/load.html#_located', 'rotnb/predict/load.py'),
                                     'rotnb.predict.load._open_weights': ('predict/load.html#_open_weights', 'rotnb/predict/load.py'),
                                     'rotnb.predict.load._own': ('predict/load.html#_own', 'rotnb/predict/load.py'),
+                                    'rotnb.predict.load._rtm': ('predict/load.html#_rtm', 'rotnb/predict/load.py'),
                                     'rotnb.predict.load._set': ('predict/load.html#_set', 'rotnb/predict/load.py'),
                                     'rotnb.predict.load._shown': ('predict/load.html#_shown', 'rotnb/predict/load.py'),
                                     'rotnb.predict.load._upright': ('predict/load.html#_upright', 'rotnb/predict/load.py'),

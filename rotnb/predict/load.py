@@ -28,7 +28,9 @@ from .predictor import Predictor, openers
 # %% ../../nbs/predict/16_load.ipynb #f81c6f1e
 _RTMDET = {96:'rtmdet_r_tiny', 128:'rtmdet_r_s', 192:'rtmdet_r_m', 256:'rtmdet_r_l'} # by the width of the head
 
-def _upright_rtmdet(sd): return 'bbox_head.rtm_reg.0.weight' in sd and 'bbox_head.rtm_ang.0.weight' not in sd
+def _rtm(sd, part): return f'bbox_head.rtm_{part}.0.weight' in sd # 'ang' only of oriented boxes, 'kernel' only with masks
+
+def _upright_rtmdet(sd): return _rtm(sd, 'reg') and not _rtm(sd, 'ang') and not _rtm(sd, 'kernel')
 
 def _fill_upright(model, sd):
     "Give RTMDet-R what upright RTMDet has learnt; its rows for the angle stay"
@@ -123,7 +125,7 @@ def open_checkpoint(
         if _upright_rtmdet(sd):
             width = sd['bbox_head.rtm_cls.0.weight'].shape[1]
             return {},dict(detector=_RTMDET.get(width), channels='bgr', fill=partial(_fill_upright, sd=sd))
-        net = None if any(key.startswith('bbox_head.rtm_') for key in sd) else find_yolo(sd)
+        net = find_yolo(sd) if _rtm(sd, 'kernel') or not any(key.startswith('bbox_head.rtm_') for key in sd) else None
         if net: return _yolo(sd, net, meta, row)
         if net := find_upright(sd): return _upright(sd, net, meta, row)
         find_family(sd)

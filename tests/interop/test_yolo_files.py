@@ -198,3 +198,10 @@ def test_images_are_shown_as_published(name):
     want = (image-torch.tensor(mean)[:,None,None])/torch.tensor(std)[:,None,None]
     seen = ExportModule(Predictor(model, size=64)).normalised(image)
     assert torch.allclose(seen[...,:64,:64], want.flip(1) if order=='bgr' else want, rtol=1e-4, atol=1e-4)
+
+def test_a_file_of_rtmdet_ins_answers_with_masks(tmp_path):
+    theirs,_ = formula_net('mmdet_rtmdet_ins_tiny')
+    torch.save({'state_dict':{key:torch.tensor(detector_value(key, shape)) for key,shape in shapes_of(theirs)}}, tmp_path/'ins.pth')
+    image,predictor = torch.randint(256, (96,128,3)).byte().numpy(),Predictor(tmp_path/'ins.pth', size=128, score_thr=0.)
+    found = predictor(image)
+    assert predictor.detector.name=='rtmdet_ins_tiny' and len(found) and found.masks.shape==(len(found),56,56)

@@ -184,6 +184,11 @@ def test_two_pictures_are_learnt(name, kw):
             mask = paste_mask(found['boxes'][best], found['masks'][best], (64,64))>=.5
             assert iou(mask, outline_mask(ring.double().numpy(), (64,64)))>.8
 
+@pytest.mark.parametrize('size,theirs', [('tiny',5_638_187), ('s',10_183_311), ('m',27_575_111), ('l',57_365_663)])
+def test_numbers_of_the_published_sizes(size, theirs):
+    "As many as MMDetection 3.3 has for 80 classes"
+    assert sum(map(torch.numel, create_detector(f'rtmdet_ins_{size}', 80).parameters()))==theirs
+
 # --- with any dense stage
 
 @pytest.mark.parametrize('name', ['rotated_retinanet','s2anet','yolov8_n','tood'])
