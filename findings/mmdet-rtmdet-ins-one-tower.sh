@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# mmdet 3.3.0: in the head of every RTMDet-Ins configuration (`RTMDetInsSepBNHead`), `reg_convs` are `cls_convs`: one tower under two names.
+# mmdet 3.3.0: in the head of all RTMDet-Ins configurations (`RTMDetInsSepBNHead`), `reg_convs` are `cls_convs`: one tower, two names.
 #
 # A good guess: as in RTMDet without masks, whose head has the same settings, classes are read from one tower of two convolutions a level
 # and boxes from another; both are listed in the state dict, under `cls_convs` and `reg_convs`, with shapes of their own.
 # What happens: the list of boxes is given the layers of classes, so boxes are read from the classes' features, and the published counts
 # (5.6 M parameters for the tiny one) are those of one tower. All keys of both are in a file, with equal numbers.
-# Who ports the net by its keys gets two towers, 167,040 parameters too many in the tiny one, and the published boxes all the same, so nobody
-# notices. Once such a port has been trained further, its file opens in mmdet without a word, and there the numbers that come last stand
-# for both: classes are read from the tower of boxes.
+# Who ports the net by its keys gets two towers, 167,040 parameters too many in the tiny one, and the published boxes all the same, so
+# nobody notices. Once such a port has been trained further, its file opens in mmdet without a word, and there the numbers that come last
+# stand for both: classes are read from the tower of boxes.
 # Seen on Linux, Python 3.11, torch 2.13.0, without compiled operations (mmcv-lite 2.1.0). Takes minutes: torch is installed.
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT

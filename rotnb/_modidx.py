@@ -2223,6 +2223,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'rotnb.data.loaders._sampled': ('data/loaders.html#_sampled', 'rotnb/data/loaders.py'),
                                     'rotnb.data.loaders._samplers': ('data/loaders.html#_samplers', 'rotnb/data/loaders.py'),
                                     'rotnb.data.loaders._split': ('data/loaders.html#_split', 'rotnb/data/loaders.py'),
+                                    'rotnb.data.loaders._unlabelled': ('data/loaders.html#_unlabelled', 'rotnb/data/loaders.py'),
                                     'rotnb.data.loaders._workers': ('data/loaders.html#_workers', 'rotnb/data/loaders.py'),
                                     'rotnb.data.loaders.default_size': ('data/loaders.html#default_size', 'rotnb/data/loaders.py'),
                                     'rotnb.data.loaders.read_splits': ('data/loaders.html#read_splits', 'rotnb/data/loaders.py')},

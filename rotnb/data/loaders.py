@@ -15,7 +15,7 @@ from ..check.values import whole
 from ..check.verbs import checked
 from ..geometry.boxes import check_choice
 from ..geometry.symmetry import named_symmetry
-from ..predict.sources import user_cache
+from ..predict.sources import image_list, user_cache
 from .types import *
 from .border import *
 from .affine import Letterbox, RandomResize
@@ -106,6 +106,12 @@ def _sampled(annots, fraction, max_n, seed):
     if len(some)<len(annots): print(f'{len(some)} of {len(annots)} images for training, drawn at random by class (seed={seed})')
     return some
 
+def _unlabelled(source):
+    "Images without labels, of which there are some"
+    images = image_list(source)
+    if not images: raise ValueError(f'unlabelled: no images in {source}')
+    return images
+
 def _begun(annots, pointed, front):
     "Records whose corner 0 to 1 is the heading in classes that have one"
     if front is not None: annots = [replace(annot, front=front) for annot in annots]
@@ -163,6 +169,7 @@ def from_annots(cls:RotatedDataLoaders,
                     # records say
     refit:str=None, # fit boxes anew to the labels' outlines, once all is moved and cut: 'oriented' the least, or 'upright' ones
     masks:bool=False, # let the outlines stay in the batch, from which detectors such as `oriented_mask_rcnn` learn masks
+    unlabelled=None, # images for `MeanTeacher`, whose labels are not read: a folder, a pattern ('more/*.png'), a list of files or records
     **kwargs # to `DataBlock.dataloaders`: val_bs, shuffle, drop_last, device, ...
 ):
     "From records of two sets"
@@ -194,6 +201,7 @@ def from_annots(cls:RotatedDataLoaders,
     try: dls = block.dataloaders(every, path=path, bs=min(bs,n), num_workers=ifnone(num_workers, _workers(n)), **kwargs)
     except Exception as e: raise e.with_traceback(None)                  # it says of which image; fastai's twenty frames say no more
     made = cls(*dls.loaders, path=dls.path, device=dls.device)
+    made.unlabelled = [] if unlabelled is None else _unlabelled(unlabelled)
     made.vocab.symmetry = symmetry                                       # every loader, and what it decodes, has these names
     return made
 

@@ -2,7 +2,7 @@
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback, set_seed
 from hypothesis import given, settings, strategies as st
-from rotnb.all import EMA, FastSteps, MeanTeacher, Resume, RotatedDataLoaders, read_format, rbox2qbox, rotated_learner
+from rotnb.all import (EMA, FastSteps, MeanTeacher, Resume, RotatedDataLoaders, read_format, rbox2qbox, recipe, rotated_learner)
 from rotnb.data.affine import RandomWarp
 from rotnb.data.labels.subsets import classes_of
 from rotnb.data.synth.scenes import make_synth
@@ -95,6 +95,20 @@ def test_pseudo_boxes_move_as_their_corners_do(seed, turn, zoom, angle):
     gone = [i for i in range(6) if scores[i]>=.2 and i not in left.tolist()]
     middle = boxes[gone,:2]@m[:2,:2].T.float()+m[:2,2].float()
     assert ((middle<0)|(middle>64)).any(1).all(), 'only what is out of sight is left out'
+
+def test_images_of_the_loaders(records):
+    "Loaders that name images give them to a teacher that has none of its own, in a recipe too; nobody's images are an error"
+    train,valid = records
+    def loaders(**kw): return RotatedDataLoaders.from_annots(train[:4], valid, classes_of(train), bs=2, batch_tfms=[], num_workers=0, **kw)
+    tiny = dict(backbone='test_resnet', fpn_channels=16, feat_channels=16, stacked_convs=1, strides=(8,16), act='exp')
+    ours = recipe('few_images', arch='rotated_fcos', epochs=2, warmup=0, detector=tiny, size=None, pretrained=False,
+                  callbacks=dict(EMA=dict(decay=.5, warmup=0), MeanTeacher=dict(burn_in=.25, ramp=0, thr=.012, doubt=.01)))
+    learn = ours.learner(loaders(unlabelled=train[4:]), metrics=[])
+    with learn.no_bar(), learn.no_logging(): ours.fit(learn)
+    assert learn.history.rows[-1]['loss_unlabelled']>0 and len(learn.mean_teacher.images)==len(train[4:])
+    learn.dls = loaders()
+    with learn.no_bar(), learn.no_logging(), pytest.raises(ValueError, match='no images without labels'): ours.fit(learn)
+    with pytest.raises(ValueError, match='unlabelled: no images'): loaders(unlabelled=[])
 
 def test_wrong_settings(records, tmp_path):
     (tmp_path/'none').mkdir()
