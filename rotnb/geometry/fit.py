@@ -29,6 +29,9 @@ def from_polygons(
 )->tuple: # (n,5) rboxes and (n,) IoU of box and polygon in [0,1]; a polygon without points gives NaN and 0
     "Least-area boxes around polygons, and how well they fit"
     polygons = [_parts(p) for p in polygons]
+    for i,parts in enumerate(polygons):
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ValueError(f'polygon {i} has points that are not finite numbers; an outline of several rings is a list of them here')
     rboxes = [min_area_rect(np.concatenate(p), angle) if sum(map(len, p)) else np.full(5, np.nan) for p in polygons]
     rboxes = np.array(rboxes, np.float64).reshape(-1,5)
     return rboxes,_fill(np.array([sum(polygon_area(o) for o in p if len(o)>2) for p in polygons], float), rboxes)

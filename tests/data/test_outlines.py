@@ -1,5 +1,5 @@
 "An outline goes where its object goes: through every transform, mix and crop, and boxes fitted to it hold it"
-import math
+import json, math
 import cv2, numpy as np, pytest, torch
 from functools import partial
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -11,6 +11,7 @@ from rotnb.geometry.outlines import clip_outline, fit_outlines, joined_rings, ma
 from rotnb.data.affine import *
 from rotnb.data.blocks import OutlineBlock, PadImages, PadQuads, RBoxBlock, RBoxLblBlock
 from rotnb.data.border import *
+from rotnb.data.formats.coco import read_coco, write_coco
 from rotnb.data.formats.table import FORMATS
 from rotnb.data.labels.records import Annot
 from rotnb.data.labels.tiles import tile_annots
@@ -258,8 +259,23 @@ def test_outlines_survive_writing(tmp_path, name):
     for one,other in zip(annot.outlines[:2], back.outlines): assert (outline_mask(one, (96,96))!=outline_mask(other, (96,96))).sum()<=2
     assert np.abs(back.quads[2]-annot.quads[2]).max()<1e-3
 
+def test_run_lengths_and_polygons_of_coco_are_the_same_masks(tmp_path):
+    "On the whole pixels of a painted mask, with and without a hole"
+    Image.new('RGB', (40,30)).save(tmp_path/'1.png')
+    mask = outline_mask(joined_rings([[[3.2,4],[35,6],[30,27],[8,22]]]), (40,30))
+    holed = mask & ~outline_mask(joined_rings([[[14,10],[24,10],[24,17],[14,17]]]), (40,30))
+    outlines = [mask_rings(mask),mask_rings(holed)]
+    quads = np.stack([fit_outlines(one[None], np.zeros((1,4,2)))[0] for one in outlines])
+    annot = Annot(tmp_path/'1.png', quads, ['a','a'], np.zeros(2, int), outlines=outlines)
+    for rle in (False,True):
+        file = write_coco([annot], tmp_path/f'{rle}.json', ['a'], rle=rle)
+        kinds = [type(entry['segmentation']) for entry in json.loads(file.read_text())['annotations']]
+        assert kinds==([dict,dict] if rle else [list,dict])
+        back, = read_coco(file, images=tmp_path)
+        for outline,want in zip(back.outlines, (mask,holed)): assert (outline_mask(outline, (40,30))==want).all()
+
 def test_readers_keep_polygons_and_masks(tmp_path):
-    import base64, io, json
+    import base64, io
     mask = np.zeros((12,16), bool); mask[2:9,3:12] = True; mask[4:6,5:7] = False; mask[2:4,3:6] = False
     png = io.BytesIO(); Image.fromarray(mask).save(png, 'png')
     bent = [[10,10],[40,12],[42,30],[25,20],[12,30]]

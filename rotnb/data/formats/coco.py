@@ -133,20 +133,20 @@ def _crossings(at, ring): # how often the ray from a point to the right meets a 
     x = x0[meets]+(at[1]-y0[meets])*(x1-x0)[meets]/(y1-y0)[meets]
     return int((x>at[0]).sum())
 
-def _segmentation(quad, outline, annot):
+def _segmentation(quad, outline, annot, rle):
     "What stands in `segmentation`, and the area: corners, or rings, or where rings make holes run lengths"
     if outline is None: return [_numbers(quad.ravel())],float(polygon_area(quad))
     rings = rings_of(outline)
-    if not _has_holes(rings): return [_numbers(ring[:-1].ravel()) for ring in rings],float(sum(polygon_area(ring[:-1]) for ring in rings))
+    if not (rle or _has_holes(rings)): return [_numbers(ring[:-1].ravel()) for ring in rings],float(sum(polygon_area(ring[:-1]) for ring in rings))
     mask = outline_mask(outline, annot.size or image_size(annot.image))
     return mask_rle(mask),float(mask.sum())
 
-def _entries(annot, names, rbox):
+def _entries(annot, names, rbox, rle):
     rboxes,outlines = with_heading(annot.quads)[0],fitting_outlines(annot).outlines or [None]*len(annot)
     for quad,name,difficult,box,outline in zip(annot.quads, annot.names, annot.difficult, rboxes, outlines):
         points = quad if outline is None else outline[np.isfinite(outline).all(-1)]
         bbox = _hbox(points) if rbox is None else rbox_numbers(box, rbox)[0]
-        segmentation,area = _segmentation(quad, outline, annot)
+        segmentation,area = _segmentation(quad, outline, annot, rle)
         yield dict(category_id=names.index(name)+1, bbox=_numbers(bbox), segmentation=segmentation, area=round(area, 4), iscrowd=0,
                    ignore=int(difficult))
 
@@ -156,7 +156,8 @@ def write_coco(
     annots, # of `Annot`
     file, # the JSON file to write
     names, # class names; category ids count from 1 in this order
-    rbox:str=None # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
+    rbox:str=None, # five numbers in `bbox`: 'deg', 'rad' (clockwise), 'deg_ccw' (Detectron2), 'rad_ccw'; None for upright boxes
+    rle:bool=False # outlines as run lengths of their pixels; False: as polygons, unless they have holes
 )->Path:
     "Labels as one COCO file; corners or outlines in `segmentation`, `difficult` in `ignore`"
     names,annots,images,entries = list(names),list(annots),[],[]
@@ -167,7 +168,7 @@ def write_coco(
             raise LabelError(f'{annot.image}: {unknown_class(unknown[0], names)}')
         w,h = image_size(annot.image)
         images.append(dict(id=ids[name], file_name=name, width=w, height=h))
-        for entry in _entries(annot, names, rbox): entries.append(dict(id=len(entries)+1, image_id=ids[name], **entry))
+        for entry in _entries(annot, names, rbox, rle): entries.append(dict(id=len(entries)+1, image_id=ids[name], **entry))
     categories = [dict(id=id_, name=name) for id_,name in enumerate(names, 1)]
     file = Path(file); file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(dict(images=images, annotations=entries, categories=categories)), encoding='utf-8')
