@@ -137,7 +137,9 @@ def _segmentation(quad, outline, annot, rle):
     "What stands in `segmentation`, and the area: corners, or rings, or where rings make holes run lengths"
     if outline is None: return [_numbers(quad.ravel())],float(polygon_area(quad))
     rings = rings_of(outline)
-    if not (rle or _has_holes(rings)): return [_numbers(ring[:-1].ravel()) for ring in rings],float(sum(polygon_area(ring[:-1]) for ring in rings))
+    if not (rle or _has_holes(rings)):
+        open_rings = [ring[:-1] for ring in rings]
+        return [_numbers(ring.ravel()) for ring in open_rings],float(sum(map(polygon_area, open_rings)))
     mask = outline_mask(outline, annot.size or image_size(annot.image))
     return mask_rle(mask),float(mask.sum())
 
