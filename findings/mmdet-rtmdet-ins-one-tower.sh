@@ -50,6 +50,6 @@ for name,head in dict(boxes=RTMDetSepBNHead(**plain, exp_on_reg=False), masks=RT
 PY
 python3 -m venv "$dir/env"
 "$dir/env/bin/pip" install -q torch==2.13.0 'numpy<3' opencv-python-headless scipy shapely pycocotools matplotlib 2>/dev/null
-"$dir/env/bin/pip" install -q addict yapf platformdirs termcolor rich pyyaml terminaltables tqdm packaging 2>/dev/null
+"$dir/env/bin/pip" install -q addict yapf platformdirs termcolor rich pyyaml terminaltables tqdm packaging six requests 2>/dev/null
 "$dir/env/bin/pip" install -q --no-deps mmdet==3.3.0 mmcv-lite==2.1.0 mmengine==0.10.7 2>/dev/null
 "$dir/env/bin/python" "$dir/towers.py"
