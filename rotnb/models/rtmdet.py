@@ -89,6 +89,7 @@ class LevelHead(DenseHead):
         if self.own_angle and not self.coder.angle_coder.n:
             raise ValueError("LevelHead: a third stem or width is for the angle, which 'hbb' lacks")
         widths = [*widths, *widths[1:]][:3]
+        if self.one_tower and (makers or widths[0]!=widths[1]): raise ValueError('LevelHead: one_tower is of one width, without stems')
         self.stems = nn.ModuleList([nn.ModuleList(map(maker, ni)) for maker in makers])
         parts = [self.n_classes, *([self.coder.split,self.coder.angle_coder.n] if self.own_angle else [self.coder.n])]
         def tower(nf): return LevelTower(ni, nf, self.stacked_convs, n_levels, self.share=='convs', self.thin)

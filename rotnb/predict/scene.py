@@ -219,7 +219,7 @@ def _check_targets(files, out, formats, truth, vocab):
             raise FileExistsError(f'{target} exists and is not from a prediction ({out} has no windows.journal): '
                                   'name another folder, or move it away')
     names = out/'classes.txt'
-    if 'yolo_obb' in formats and vocab and names.exists() and names.read_text(encoding='utf-8').splitlines()!=[*vocab]:
+    if 'yolo_obb' in formats and vocab and names.exists() and names.read_text('utf-8', 'replace').splitlines()!=[*vocab]:
         raise FileExistsError(f'{names} has not the classes of the detector in their order: name another folder, or move it away')
 
 def _write(preds, out, vocab, format, scenes, **kw):

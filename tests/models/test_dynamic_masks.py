@@ -189,6 +189,10 @@ def test_numbers_of_the_published_sizes(size, theirs):
     "As many as MMDetection 3.3 has for 80 classes"
     assert sum(map(torch.numel, create_detector(f'rtmdet_ins_{size}', 80).parameters()))==theirs
 
+def test_one_tower_is_of_one_width():
+    for wrong in (dict(widths=(8,16)), dict(stem=lambda channels: torch.nn.Identity())):
+        with pytest.raises(ValueError, match='one_tower is of one width'): create_detector('rtmdet_ins_tiny', 2, **wrong)
+
 # --- with any dense stage
 
 @pytest.mark.parametrize('name', ['rotated_retinanet','s2anet','yolov8_n','tood'])
